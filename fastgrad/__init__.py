@@ -1,0 +1,18 @@
+"""Which names does fastgrad offer? This file is the table of contents."""
+
+from fastgrad import reference
+from fastgrad.datasets import load_mnist
+from fastgrad.gradient import numerical_gradient
+from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TwoLayerNet",
+    "cross_entropy_error",
+    "load_mnist",
+    "numerical_gradient",
+    "reference",
+    "sigmoid",
+    "softmax",
+]

@@ -1,0 +1,1 @@
+"""Which ways are there to evaluate f at perturbed points? One file each, all with one signature."""

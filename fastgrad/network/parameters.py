@@ -1,0 +1,176 @@
+"""Where do a net's parameters live? In one flat buffer; the dict's arrays are views of it."""
+
+import math
+from collections.abc import Mapping
+from operator import index
+from typing import Any, NoReturn, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class Parameters(dict[str, NDArray[np.float64]]):
+    """A dict of float64 arrays that are reshaped views of one contiguous buffer.
+
+    Kernels work on `buffer`, everybody else on the dict: both see the same numbers. Assigning to
+    a key therefore copies the values into the view, instead of putting another array in its
+    place, and keys can be neither added nor removed. An array read from the dict stays a view:
+    it changes with the parameters, as an array of a plain dict does under ``-=``.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        The name and shape of each parameter, in the order in which they lie in the buffer. All
+        are zero at first.
+
+    Raises
+    ------
+    KeyError
+        If an unknown name is read or assigned.
+    TypeError
+        If a key is removed or added, or an assigned value does not hold real numbers.
+    ValueError
+        If an assigned value has another shape; nothing is broadcast.
+
+    Examples
+    --------
+    >>> params = Parameters({"W": (2, 3), "b": (3,)})
+    >>> params["b"] = [1, 2, 3]
+    >>> params["W"] -= 0.5
+    >>> params.buffer
+    array([-0.5, -0.5, -0.5, -0.5, -0.5, -0.5,  1. ,  2. ,  3. ])
+    >>> params.buffer *= 2
+    >>> params["b"]
+    array([2., 4., 6.])
+    """
+
+    __slots__ = ("_buffer",)
+
+    _buffer: NDArray[np.float64]
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        sizes = [_size(name, shape) for name, shape in shapes.items()]
+        self._bind(shapes, np.zeros(sum(sizes)))
+
+    def _bind(self, shapes: Mapping[str, tuple[int, ...]], buffer: NDArray[np.float64]) -> Self:
+        """Make buffer the home of the parameters, and the arrays its views."""
+        self._buffer = buffer
+        start = 0
+        for name, shape in shapes.items():
+            stop = start + math.prod(shape)
+            super().__setitem__(name, buffer[start:stop].reshape(shape))
+            start = stop
+        return self
+
+    @property
+    def buffer(self) -> NDArray[np.float64]:
+        """All parameters in a row, shape (size,); assigning copies the values into it."""
+        return self._buffer
+
+    @buffer.setter
+    def buffer(self, values: ArrayLike) -> None:
+        _copy_into(self._buffer, values, "buffer")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter, as the constructor takes them."""
+        return {name: view.shape for name, view in self.items()}
+
+    def __setitem__(self, name: str, values: ArrayLike) -> None:
+        _copy_into(self[name], values, name)
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise KeyError(f"unknown parameter {name!r}; the parameters are {', '.join(self)}")
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Assign several parameters; if one of the values is refused, none is assigned."""
+        # Copies, because a value may be a view of the very buffer that is about to change.
+        values = {
+            name: _checked(self[name], value, name).copy()
+            for name, value in dict(*args, **kwargs).items()
+        }
+        for name, value in values.items():
+            self[name] = value
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def copy(self) -> Self:
+        """Return parameters of the same values with a buffer of their own."""
+        return type(self).__new__(type(self))._bind(self.shapes, self._buffer.copy())
+
+    __copy__ = copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The buffer travels once and the views are made anew, so they stay tied to it.
+        return _rebuild, (type(self), self.shapes, self._buffer)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.keys() == other.keys() and all(
+            np.array_equal(view, other[name]) for name, view in self.items()
+        )
+
+    def __ne__(self, other: object) -> bool:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {shape}" for name, shape in self.shapes.items())
+        return f"{type(self).__name__}({shapes})"
+
+    def setdefault(self, name: str, default: Any = None) -> NDArray[np.float64]:
+        """Return the parameter; a name that does not exist is refused."""
+        if name not in self:
+            self._refuse()
+        return self[name]
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse to add or remove a parameter."""
+        raise TypeError(
+            f"the parameters {', '.join(self)} share one buffer, so none can be added or "
+            "removed; assign values to them, or take dict(params)"
+        )
+
+    __delitem__ = pop = popitem = clear = _refuse
+
+
+def _copy_into(view: NDArray[np.float64], values: ArrayLike, name: str) -> None:
+    """Write values into view; NumPy keeps it right if the two overlap."""
+    # After params[name] -= step Python assigns the view to itself: nothing is left to do.
+    if values is not view:
+        view[...] = _checked(view, values, name)
+
+
+def _checked(view: NDArray[np.float64], values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return values as an array that view can hold."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} is made of float64 numbers and cannot hold dtype {array.dtype}; "
+            "pass an array of real numbers"
+        )
+    if array.shape != view.shape:
+        raise ValueError(
+            f"{name} has shape {view.shape}, the assigned value has shape {array.shape}; "
+            "pass an array of exactly that shape"
+        )
+    return array
+
+
+def _size(name: str, shape: tuple[int, ...]) -> int:
+    """Return the number of elements of a shape."""
+    if any(index(length) < 0 for length in shape):
+        raise ValueError(f"{name} has shape {shape}; pass lengths that are not negative")
+    return math.prod(shape)
+
+
+def _rebuild(
+    kind: type[Parameters], shapes: dict[str, tuple[int, ...]], buffer: NDArray[np.float64]
+) -> Parameters:
+    """Put a pickled or deep-copied Parameters together again."""
+    return kind.__new__(kind)._bind(shapes, np.require(buffer, requirements="W"))

@@ -120,7 +120,7 @@ def _require_step(h: object, x: NDArray[Any]) -> float:
     step = float(h)
     if not 0 < step < math.inf:
         raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
-    if 2 * step > np.finfo(x.dtype).max:
+    if 2 * step >= float(np.finfo(x.dtype).max):
         raise ValueError(f"h is {step}, too large for x's dtype {x.dtype}; pass one such as 1e-4")
     values = x.view(np.ndarray)
     # The very values that the loop stores: the raised one is rounded from double precision.

@@ -83,6 +83,7 @@ def _real_number(value: Any) -> Any:
 
     Arrays of one element are read at once, for f may return the same array every time.
     """
+    number = value
     if not isinstance(value, Real):
         array = np.asarray(value)
         if array.size != 1:
@@ -90,12 +91,13 @@ def _real_number(value: Any) -> Any:
                 f"f returned an array of shape {array.shape}, but it must return a single number; "
                 "reduce the array, for instance by .sum() or .mean()"
             )
-        value = array.reshape(())[()]
+        number = array.reshape(())[()]
     # NumPy's integers wrap around when they are subtracted.
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, Real):
-        return value
+    if isinstance(number, np.integer):
+        return int(number)
+    if isinstance(number, Real):
+        return number
     raise TypeError(
-        f"f returned {value!r} of type {type(value).__name__}, but it must return a real number"
+        f"f returned {value!r} of type {type(value).__name__}, but it must return a real number; "
+        "check what f ends with"
     )

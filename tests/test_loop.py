@@ -1,0 +1,244 @@
+"""Is the loop bit-identical with the book's, and does it put x back whatever happens?"""
+
+import random
+import signal
+from fractions import Fraction
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgrad import reference
+from fastgrad.engines import loop
+
+REPEATABLE = settings(derandomize=True, deadline=None)
+H = 1e-4
+NATIVE = ["f4", "f8"]
+
+
+@st.composite
+def arrays_in_any_layout(draw, dtypes=(*NATIVE, ">f4", ">f8")):
+    """Arrays of 0 to 3 axes: permuted, reversed, strided, in rows or columns."""
+    dtype = np.dtype(draw(st.sampled_from(dtypes)))
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, max_side=4))
+    slices = tuple(slice(None, None, draw(st.sampled_from([1, -1, 2, -2]))) for _ in shape)
+    elements = st.floats(-100, 100, width=32)
+    whole = draw(hnp.arrays(dtype, tuple(2 * side for side in shape), elements=elements))
+    x = whole[slices]
+    return x.transpose(draw(st.permutations(range(x.ndim)))) if x.ndim else np.array(x)
+
+
+def difference_with_history(engine, f, x):
+    """Return the gradient, and the bytes of x at each call."""
+    points = []
+
+    def record(argument):
+        assert argument is x
+        points.append(x.tobytes())
+        return f(x)
+
+    return engine(record, x, H), points
+
+
+def oscillation(x):
+    return (np.sin(x) * x).sum()
+
+
+@REPEATABLE
+@given(
+    x=arrays_in_any_layout(),
+    f=st.sampled_from([oscillation, lambda x: float(oscillation(x)), lambda x: x.sum() ** 2]),
+)
+def test_points_order_and_quotients_are_the_books_bit_for_bit(x, f):
+    before = x.copy()
+    expected, expected_points = difference_with_history(reference.numerical_gradient, f, x)
+    assert x.tobytes() == before.tobytes()
+    result, points = difference_with_history(loop.gradient, f, x)
+    assert points == expected_points
+    assert len(points) == 2 * x.size
+    assert result.tobytes() == expected.tobytes()
+    assert result.dtype == x.dtype
+    assert result.strides == expected.strides
+    assert x.tobytes() == before.tobytes()
+
+
+@REPEATABLE
+@given(
+    x=hnp.arrays(np.float64, st.integers(1, 6), elements=st.floats(-10, 10)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_central_difference_is_exact_on_quadratics(x, seed):
+    a, b = np.random.default_rng(seed).uniform(-1, 1, (2, x.size))
+    result = loop.gradient(lambda x: (a * x**2 + b * x).sum(), x, H)
+    # f is a sum of 2n terms, each rounded 3 times and each sum once more, so it is wrong by
+    # (n + 4) eps / 2 times the sum of their sizes; the moved x by eps / 2 times itself, which
+    # moves f by the slope. Both at two points, divided by 2h; eps more for the quotient.
+    eps, reach = np.finfo(float).eps, np.abs(x) + H
+    size = (np.abs(a) * reach**2 + np.abs(b) * reach).sum()
+    slope = 2 * np.abs(a) * reach + np.abs(b)
+    bound = ((x.size + 4) * size + reach * slope) * eps / (2 * H) + 2 * eps * slope
+    assert (np.abs(result - (2 * a * x + b)) <= bound).all()
+
+
+@REPEATABLE
+@given(x=arrays_in_any_layout(NATIVE), data=st.data())
+def test_x_is_restored_and_the_exception_passes_unchanged(x, data):
+    fatal = data.draw(st.integers(1, 2 * x.size))
+    error = data.draw(st.sampled_from([ValueError("mine"), KeyboardInterrupt(), GeneratorExit()]))
+    calls = 0
+
+    def fail(x):
+        nonlocal calls
+        calls += 1
+        if calls == fatal:
+            raise error
+        return 0.0
+
+    before = x.tobytes()
+    with pytest.raises(type(error)) as raised:
+        loop.gradient(fail, x, H)
+    assert raised.value is error
+    assert calls == fatal
+    assert x.tobytes() == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
+def test_x_is_restored_wherever_an_interrupt_strikes():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    x = np.random.default_rng(0).normal(size=300)
+    before, struck, dice = x.tobytes(), 0, random.Random(0)
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(200):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-5, 5e-4))
+                while True:
+                    loop.gradient(lambda x: 0.0, x, H)
+            except KeyboardInterrupt:
+                struck += 1
+            assert x.tobytes() == before
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert struck == 200
+
+
+@pytest.mark.parametrize("bits", [0x7FF8000000000001, 0xFFF8000000000042, 0x8000000000000000])
+def test_nan_payloads_and_negative_zeros_are_put_back(bits):
+    x = np.array([bits], np.uint64).view(np.float64)
+    loop.gradient(lambda x: 0.0, x, H)
+    assert x.view(np.uint64)[0] == bits
+
+
+def test_elements_that_share_memory_move_together_as_in_the_book():
+    x = np.lib.stride_tricks.as_strided(np.array([1.0, 2.0]), (2, 3), (8, 0))
+    expected = reference.numerical_gradient(oscillation, x)
+    np.testing.assert_array_equal(loop.gradient(oscillation, x, H), expected)
+    assert x[:, 0].tolist() == [1, 2]
+
+
+def test_a_closure_that_reads_the_array_elsewhere_is_differenced():
+    params = {"W": np.array([[1.0, 2.0], [3.0, 4.0]])}
+    result = loop.gradient(lambda _: (params["W"] ** 2).sum(), params["W"], H)
+    assert result.round(8).tolist() == [[2, 4], [6, 8]]
+
+
+def test_a_subclass_is_passed_to_f_and_kept_in_the_result():
+    class Guarded(np.ndarray):
+        def __setitem__(self, key, value):
+            raise AssertionError("the loop writes through a plain view")
+
+    x = np.array([3.0, 4.0]).view(Guarded)
+
+    def f(argument):
+        assert type(argument) is Guarded
+        return (np.asarray(argument) ** 2).sum()
+
+    result = loop.gradient(f, x, H)
+    assert type(result) is Guarded
+    assert np.asarray(result).round(8).tolist() == [6, 8]
+
+
+def test_masked_arrays_stay_masked():
+    x = np.ma.masked_array([1.0, 2.0, 3.0], mask=[False, True, False])
+    result = loop.gradient(lambda x: (x**2).sum(), x, H)
+    assert isinstance(result, np.ma.MaskedArray)
+    assert result.mask.tolist() == [False, True, False]
+    assert result.data.round(8).tolist() == [2, 0, 6]
+    assert x.data.tolist() == [1, 2, 3]
+
+
+def test_longdouble_steps_and_quotients_keep_their_precision():
+    x = np.array([1 + np.finfo(np.longdouble).eps], np.longdouble)
+    old, step = x[0], np.longdouble(H)
+    result = loop.gradient(lambda x: x[0] ** 2, x, H)
+    assert result.dtype == np.longdouble
+    assert result[0] == ((old + step) ** 2 - (old - step) ** 2) / (2 * step)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda v: np.array(v),
+        lambda v: np.array([v]),
+        lambda v: np.array([[v]]),
+        lambda v: [v],
+        lambda v: np.longdouble(v),
+        lambda v: Fraction(float(v)),
+    ],
+    ids=["0-d", "(1,)", "(1, 1)", "list", "longdouble", "Fraction"],
+)
+def test_f_may_return_any_single_real_number(wrap):
+    x = np.array([3.0, 4.0])
+    result = loop.gradient(lambda x: wrap((x**2).sum()), x, H)
+    expected = reference.numerical_gradient(lambda x: (x**2).sum(), x)
+    # A longdouble or a Fraction is subtracted without rounding, a double with.
+    np.testing.assert_allclose(result, expected, rtol=2 * np.finfo(float).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, np.uint64, int, bool])
+def test_whole_numbers_are_subtracted_without_wrapping_around(dtype):
+    x = np.array([0.0])
+    result = loop.gradient(lambda x: dtype(100 if x[0] < 0 else 0), x, H)
+    assert result[0] == (0 - int(dtype(100))) / (2 * H)
+
+
+def test_f_may_return_the_same_array_every_time():
+    out, x = np.zeros(()), np.array([3.0, 4.0])
+    result = loop.gradient(lambda x: np.sum(x**2, out=out), x, H)
+    expected = reference.numerical_gradient(lambda x: (x**2).sum(), x)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("shape", [(2,), (0,), (3, 4)])
+def test_f_must_not_return_several_numbers(shape):
+    x = np.array([3.0, 4.0])
+    with pytest.raises(ValueError, match=rf"f returned an array of shape \({shape[0]},.*\.sum\(\)"):
+        loop.gradient(lambda x: np.zeros(shape), x, H)
+    assert x.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("value", [None, "1", 1j, np.complex128(1), np.bool_(True), object(), {}])
+def test_f_must_return_a_real_number(value):
+    x = np.array([3.0, 4.0])
+    match = rf"f returned .* of type {type(value).__name__}, but it must return a real number"
+    with pytest.raises(TypeError, match=match):
+        loop.gradient(lambda x: value, x, H)
+    assert x.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("number", [float, np.float64, np.float32, np.longdouble])
+def test_infinite_values_give_nan_without_a_warning_an_element(number):
+    x = np.zeros(3)
+    assert np.isnan(loop.gradient(lambda x: number(np.inf), x, H)).all()
+    assert np.isnan(loop.gradient(lambda x: number(np.nan), x, H)).all()
+    result = loop.gradient(lambda x: number(np.inf if x[1] > 0 else 1), x, H)
+    assert result.tolist() == [0, np.inf, 0]
+
+
+def test_equal_values_give_zero_even_if_they_are_too_large_for_a_float():
+    assert loop.gradient(lambda x: 10**400, np.zeros(1), H).tolist() == [0]

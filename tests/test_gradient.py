@@ -181,6 +181,12 @@ def test_a_step_is_refused_exactly_when_it_leaves_a_point_unmoved(value, exponen
         numerical_gradient(record, x, h)
 
 
+def test_a_step_that_double_precision_saves_from_being_lost_is_accepted():
+    # Rounded to float32 first, h would be half a spacing, and 2048 + h would tie back to 2048.
+    x = np.array(2048, np.float32)
+    assert numerical_gradient(lambda x: 0.0, x, 2.0**-13 * (1 + 1e-8)) == 0
+
+
 def test_an_infinite_element_is_refused():
     with pytest.raises(ValueError, match=r"x\[1\] is -inf, which no step changes"):
         numerical_gradient(square, np.array([1.0, -np.inf]))

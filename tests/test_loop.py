@@ -64,6 +64,14 @@ def test_points_order_and_quotients_are_the_books_bit_for_bit(x, f):
     assert x.tobytes() == before.tobytes()
 
 
+def test_float32_points_are_rounded_as_the_book_rounds_them():
+    # Near the size of the step the rounding of h itself shows: raised in double, lowered not.
+    x = np.random.default_rng(0).normal(scale=H, size=1000).astype(np.float32)
+    _, expected = difference_with_history(reference.numerical_gradient, np.sum, x)
+    _, points = difference_with_history(loop.gradient, np.sum, x)
+    assert points == expected
+
+
 @REPEATABLE
 @given(
     x=hnp.arrays(np.float64, st.integers(1, 6), elements=st.floats(-10, 10)),

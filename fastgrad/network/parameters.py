@@ -102,6 +102,16 @@ class Parameters(dict[str, NDArray[np.float64]]):
 
     __copy__ = copy
 
+    def over(self, buffer: NDArray[np.float64]) -> Self:
+        """Return parameters of the same names and shapes whose home is the given buffer.
+
+        Parameters
+        ----------
+        buffer : float64 ndarray of shape (size,), contiguous
+            Not copied: it becomes the new object's `buffer`.
+        """
+        return type(self).__new__(type(self))._bind(self.shapes, buffer)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The buffer travels once and the views are made anew, so they stay tied to it.
         return _rebuild, (type(self), self.shapes, self._buffer)

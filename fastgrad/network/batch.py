@@ -1,0 +1,99 @@
+"""Which x and h does the net accept? Checked once, in Python, before any kernel runs."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgrad.network.parameters import Parameters
+from fastgrad.network.survey import survey
+
+Array = NDArray[np.float64]
+
+
+def as_samples(x: ArrayLike, inputs: int) -> NDArray[Any]:
+    """Return x as a batch: an array of shape (N, inputs), N at least 1, in a dtype of its own.
+
+    Parameters
+    ----------
+    x : array_like of real numbers, shape (N, inputs) or (inputs,)
+        A 1-D x is a batch of one.
+    inputs : int
+        The features of a sample.
+
+    Raises
+    ------
+    TypeError
+        If x does not hold real numbers.
+    ValueError
+        If x has another shape, or no samples.
+    """
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"x has dtype {array.dtype}, but a sample is made of real numbers; pass x.astype(float)"
+        )
+    if array.ndim == 1:
+        array = array.reshape(1, -1)
+    if array.ndim != 2 or array.shape[1] != inputs:
+        raise ValueError(
+            f"x has shape {np.shape(x)}, but the net takes {inputs} features a sample: "
+            f"(N, {inputs}) or ({inputs},); pass x.reshape(-1, {inputs}) if it holds whole samples"
+        )
+    if not len(array):
+        raise ValueError(f"x has shape {array.shape}: no samples; pass at least one")
+    return array
+
+
+def largest_and_nonzeros(x: Array, start: int = 0) -> tuple[float, int]:
+    """Return the largest magnitude in x and how many entries are not zero; refuse nan and inf.
+
+    Parameters
+    ----------
+    x : float64 array of shape (N, I), C-contiguous
+    start : int
+        The number of its first sample, for the message.
+
+    Raises
+    ------
+    ValueError
+        If an entry is nan or infinite.
+    """
+    largest, nonzeros = survey(x.reshape(-1))
+    if not math.isfinite(largest):
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        raise ValueError(
+            f"x[{start + row}, {column}] is {x[row, column]}, but the features are finite numbers; "
+            "remove or replace such samples"
+        )
+    return largest, nonzeros
+
+
+def as_step(h: object, params: Parameters) -> float:
+    """Return h as a float, if it moves every parameter.
+
+    Raises
+    ------
+    TypeError
+        If h is not a real number.
+    ValueError
+        If h is not positive and finite, or is lost when it is added to a parameter.
+    """
+    if isinstance(h, bool) or not isinstance(h, Real):
+        raise TypeError(
+            f"h is {h!r} of type {type(h).__name__}, but the step is a real number; "
+            "pass one such as 1e-4"
+        )
+    step = float(h)
+    if not 0 < step < math.inf:
+        raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
+    largest = survey(params.buffer)[0]
+    if largest + step == largest or largest - step == largest:  # never true of nan
+        name = next(name for name, view in params.items() if largest in abs(view))
+        raise ValueError(
+            f"h is {step}, which is lost when it is added to params[{name!r}], whose largest "
+            f"entry is {largest:.6g}; pass a larger h or smaller parameters"
+        )
+    return step

@@ -1,0 +1,148 @@
+"""How does the net evaluate what it is asked? Checks, then kernels, then plain arrays."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgrad.engines import loop
+from fastgrad.network import backpropagation, direct, responses
+from fastgrad.network.batch import as_samples, as_step, largest_and_nonzeros
+from fastgrad.network.forward import Forward, WorkArrays, run_forward
+from fastgrad.network.functions import LOG_OFFSET
+from fastgrad.network.jit import exclusive
+from fastgrad.network.labels import class_indices
+from fastgrad.network.parameters import Parameters
+from fastgrad.network.survey import survey
+
+Array = NDArray[np.float64]
+
+# Rows that are evaluated at a time: their float64 copy stays in the second-level cache.
+ROWS_AT_A_TIME = 256
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A checked batch, and the net that it is meant for.
+
+    Attributes
+    ----------
+    params : Parameters
+    x : array of shape (N, I)
+    labels : array of shape (N,)
+    largest : float
+        The largest magnitude in x.
+    nonzeros : int
+        How many entries of x are not zero.
+    work : WorkArrays
+        The net's scratch.
+    """
+
+    params: Parameters
+    x: Array
+    labels: NDArray[np.intp]
+    largest: float
+    nonzeros: int
+    work: WorkArrays
+
+    def forward(self) -> Forward:
+        """Run the batch through the net as it is now."""
+        hidden, classes = self.params["W2"].shape
+        return run_forward(self.params.buffer, self.x, self.nonzeros, hidden, classes, self.work)
+
+
+def probabilities(params: Parameters, x: ArrayLike, work: WorkArrays) -> Array:
+    """Return the net's output for a batch of any size, shape (N, K)."""
+    samples = as_samples(x, len(params["W1"]))
+    hidden, classes = params["W2"].shape
+    result = np.empty((len(samples), classes))
+    with exclusive():
+        for start in range(0, len(samples), ROWS_AT_A_TIME):
+            rows = np.ascontiguousarray(samples[start : start + ROWS_AT_A_TIME], np.float64)
+            _, nonzeros = largest_and_nonzeros(rows, start)
+            run = run_forward(params.buffer, rows, nonzeros, hidden, classes, work)
+            result[start : start + ROWS_AT_A_TIME] = run.p
+    return result
+
+
+def mean_loss(p: Array, labels: NDArray[np.intp]) -> float:
+    """Return the mean cross entropy of probabilities of shape (N, K)."""
+    return float(-np.log(p[np.arange(len(p)), labels] + LOG_OFFSET).mean())
+
+
+def numerical_gradient(
+    params: Parameters, x: ArrayLike, t: ArrayLike, h: float, engine: str, work: WorkArrays
+) -> Parameters:
+    """Return the central differences of the mean loss, by the named engine."""
+    if engine not in ENGINES:
+        names = ", ".join(repr(name) for name in ENGINES)
+        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
+    step = as_step(h, params)
+    batch = _check(params, x, t, work)
+    with exclusive():
+        result = params.over(ENGINES[engine](batch, step))
+    _warn_of_nonfinite(result)
+    return result
+
+
+def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Parameters:
+    """Return the derivatives of the mean loss, by backpropagation."""
+    batch = _check(params, x, t, work)
+    with exclusive():
+        return params.over(
+            backpropagation.gradient(params["W2"], batch.forward(), batch.labels, work)
+        )
+
+
+def _check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Batch:
+    """Refuse what the net cannot evaluate."""
+    samples = np.ascontiguousarray(as_samples(x, len(params["W1"])), np.float64)
+    labels = class_indices(t, len(samples), len(params["b2"]))
+    largest, nonzeros = largest_and_nonzeros(samples)
+    return Batch(params, samples, labels, largest, nonzeros, work)
+
+
+def _by_responses(batch: Batch, h: float) -> Array:
+    """Measure a few shifts a unit; where no certain plan exists, perturb every weight."""
+    gradient = responses.gradient(
+        batch.params["W2"], batch.forward(), batch.labels, h, batch.largest, batch.work
+    )
+    return _by_perturbation(batch, h) if gradient is None else gradient
+
+
+def _by_perturbation(batch: Batch, h: float) -> Array:
+    return direct.gradient(batch.params.buffer, batch.x, batch.labels, h, *batch.params["W2"].shape)
+
+
+def _by_loop(batch: Batch, h: float) -> Array:
+    """Run the book's loop over each parameter; the loss ignores the array that it is given."""
+    return np.concatenate(
+        [
+            loop.gradient(lambda _: mean_loss(batch.forward().p, batch.labels), view, h).reshape(-1)
+            for view in batch.params.values()
+        ]
+    )
+
+
+ENGINES: dict[str, Callable[[Batch, float], Array]] = {
+    "response": _by_responses,
+    "direct": _by_perturbation,
+    "loop": _by_loop,
+}
+"""Name -> ``engine(batch, h)``, which returns the gradient as a new flat array."""
+
+
+def _warn_of_nonfinite(gradient: Parameters) -> None:
+    """Warn, in the name of the caller of the net's method, of quotients that are no numbers."""
+    largest, _ = survey(gradient.buffer)
+    if not np.isfinite(largest):
+        name, view = next((n, v) for n, v in gradient.items() if not np.isfinite(v).all())
+        index = ", ".join(map(str, np.argwhere(~np.isfinite(view))[0]))
+        warnings.warn(
+            f"the difference quotient at {name}[{index}] is not finite: "
+            "the loss is nan or infinite there; look for nan or huge values in params",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,208 @@
+"""What is the book's network, with numerical gradients at the price of backpropagation?"""
+
+from numbers import Real
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgrad.network.labels import class_indices
+from fastgrad.network.parameters import Parameters
+
+if TYPE_CHECKING:
+    from fastgrad.network.forward import WorkArrays
+
+Array = NDArray[np.float64]
+
+
+class TwoLayerNet:
+    """The two-layer network of *Deep Learning from Scratch*, trained by central differences.
+
+    ``p = softmax(sigmoid(x W1 + b1) W2 + b2)``, with the loss ``mean of -log(p[label] + 1e-7)``.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+        I, H and K: at least 1.
+    weight_init_std : float
+        The standard deviation of the initial weights. W1, then W2, are drawn with the global
+        `numpy.random.randn`, so the same `numpy.random.seed` gives the book's numbers; the biases
+        start at zero.
+
+    Attributes
+    ----------
+    params : Parameters
+        W1 (I, H), b1 (H,), W2 (H, K), b2 (K,): views of one contiguous buffer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not a whole number or below 1, or the deviation is not a finite number.
+
+    Examples
+    --------
+    >>> np.random.seed(0)
+    >>> net = TwoLayerNet(input_size=4, hidden_size=3, output_size=2)
+    >>> x, t = np.random.rand(5, 4), np.array([0, 1, 1, 0, 1])
+    >>> grads = net.numerical_gradient(x, t)
+    >>> grads["W1"].shape
+    (4, 3)
+    >>> bool(abs(grads.buffer - net.gradient(x, t).buffer).max() < 1e-9)
+    True
+    >>> before = net.loss(x, t)
+    >>> net.params.buffer -= 0.1 * grads.buffer
+    >>> net.loss(x, t) < before
+    True
+
+    References
+    ----------
+    K. Saito, *Deep Learning from Scratch*, O'Reilly Japan, 2016, section 4.5.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: float = 0.01,
+    ) -> None:
+        inputs = _size("input_size", input_size)
+        hidden = _size("hidden_size", hidden_size)
+        classes = _size("output_size", output_size)
+        deviation = _deviation(weight_init_std)
+        self._params = Parameters(
+            {"W1": (inputs, hidden), "b1": (hidden,), "W2": (hidden, classes), "b2": (classes,)}
+        )
+        self._params["W1"] = deviation * np.random.randn(inputs, hidden)
+        self._params["W2"] = deviation * np.random.randn(hidden, classes)
+        self._work_arrays: WorkArrays | None = None
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters by name; assign to its keys or to its `buffer`, not to it."""
+        return self._params
+
+    def predict(self, x: ArrayLike) -> Array:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        x : array_like of real numbers, shape (N, I) or (I,)
+            The samples; finite. Computed in float64 whatever their dtype.
+
+        Returns
+        -------
+        ndarray of shape (N, K), or (K,) for a 1-D x
+        """
+        from fastgrad.network import evaluation
+
+        p = evaluation.probabilities(self._params, x, self._work)
+        return p[0] if np.ndim(x) == 1 else p
+
+    def loss(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return the mean cross entropy, ``-log(p[label] + 1e-7)``.
+
+        Parameters
+        ----------
+        x : array_like of real numbers, shape (N, I) or (I,)
+        t : array_like
+            Class indices of shape (N,) or (N, 1), or one-hot or soft targets of shape (N, K), of
+            which the largest entry counts, as in the book.
+        """
+        from fastgrad.network import evaluation
+
+        p = evaluation.probabilities(self._params, x, self._work)
+        return evaluation.mean_loss(p, class_indices(t, *p.shape))
+
+    def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
+        """Return the share of samples whose most probable class is theirs; arguments as `loss`."""
+        from fastgrad.network import evaluation
+
+        p = evaluation.probabilities(self._params, x, self._work)
+        return float((p.argmax(axis=1) == class_indices(t, *p.shape)).mean())
+
+    def numerical_gradient(
+        self, x: ArrayLike, t: ArrayLike, h: float = 1e-4, *, engine: str = "response"
+    ) -> Parameters:
+        """Return ``(loss(theta + h e_p) - loss(theta - h e_p)) / (2 h)`` for every parameter p.
+
+        Parameters
+        ----------
+        x : array_like of real numbers, shape (N, I) or (I,)
+        t : array_like
+            The targets, as `loss` takes them.
+        h : float
+            The step.
+        engine : {"response", "direct", "loop"}
+            How the differences are evaluated. "response" measures the loss at a few shifts of each
+            unit and sums over the samples, at about the cost of backpropagation; it is exact to
+            rounding, by a bound that is proven in `fastgrad.response.plan_responses`, and hands
+            over to "direct" where the step or the inputs are too large for the bound. "direct"
+            moves every parameter and recomputes what it touches. "loop" is the book's loop.
+
+        Returns
+        -------
+
+        Parameters
+        ----------
+            The quotients, of the names and shapes of `params`, in a buffer of their own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x, t or h are not as described, x has a nan or an infinity, h is lost when it is
+            added to a parameter, or the engine is unknown. Nothing has been computed then.
+
+        Warns
+        -----
+        RuntimeWarning
+            If a quotient is not finite, as when a parameter is nan; it is returned as it is.
+        """
+        from fastgrad.network import evaluation
+
+        return evaluation.numerical_gradient(self._params, x, t, h, engine, self._work)
+
+    numercial_gradient = numerical_gradient  # as the article spells it
+
+    def gradient(self, x: ArrayLike, t: ArrayLike) -> Parameters:
+        """Return the derivatives of `loss` by backpropagation, for comparison; arguments as there.
+
+        Exact for this loss. The book's own backpropagation ignores the 1e-7 under the logarithm,
+        so it differs from this by a factor of ``p / (p + 1e-7)`` a sample.
+        """
+        from fastgrad.network import evaluation
+
+        return evaluation.exact_gradient(self._params, x, t, self._work)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_work_arrays": None}  # scratch is nothing to copy or pickle
+
+    @property
+    def _work(self) -> "WorkArrays":
+        if self._work_arrays is None:
+            from fastgrad.network.forward import WorkArrays
+
+            self._work_arrays = WorkArrays()
+        return self._work_arrays
+
+
+def _size(name: str, value: Any) -> int:
+    try:
+        size = index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} is {value!r}, but a size is a whole number; pass an int of at least 1"
+        ) from None
+    if size < 1:
+        raise ValueError(f"{name} is {size}, but a size is at least 1; pass a larger one")
+    return size
+
+
+def _deviation(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value)):
+        raise ValueError(
+            f"weight_init_std is {value!r}, but a standard deviation is a finite number; "
+            "pass one such as 0.01"
+        )
+    return float(value)

@@ -1,0 +1,129 @@
+"""How few shifts of a unit give the whole odd response? A bound on the truncation decides it.
+
+Shifting one pre-activation of one sample by s changes that sample's loss l; its *odd response* is
+
+    R(s) = l(a + s) - l(a - s) = r_0 (s/S) + r_1 (s/S)^3 + ... + r_{T-1} (s/S)^(2T-1),   |s| <= S,
+
+up to a truncation error. R is measured at T shifts, at the Chebyshev points of s^2 in [0, S^2], and
+the r_m are interpolated. The central difference of every weight into the unit is then a sum over
+samples of R at s = h x.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import cos, factorial, pi
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MOST_TERMS = 6
+TOLERANCE = 2e-13
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure the odd responses of a layer.
+
+    Attributes
+    ----------
+    points : array of shape (terms,)
+        The shifts as fractions of the largest, S.
+    interpolation : array of shape (terms, terms)
+        r_m = sum over i of interpolation[m, i] R(points[i] S).
+    series : int
+        Terms of the power series of expm1 that the shifted logits need: 4, 8 or 12.
+    single : bool
+        Whether the cubic term is small enough to be summed in float32.
+    """
+
+    points: Array
+    interpolation: Array
+    series: int
+    single: bool
+
+    @property
+    def terms(self) -> int:
+        """T, the number of odd powers kept."""
+        return len(self.points)
+
+
+def plan_responses(shift: float, spread: float) -> Plan | None:
+    """Choose the fewest terms that provably reach full precision, or None where none do.
+
+    The bound holds for a sigmoid unit that feeds a softmax with cross entropy -log(y_t + 1e-7).
+    Its loss is an analytic function of a complex shift s for |s| <= rho = (pi/4) min(1, 1/(0.325
+    spread)): there |sigma'| <= 0.325, so no logit moves by more than pi/4 against the label's, the
+    softmax's denominator keeps a real part above 0.32, and with the unit's natural scale
+
+        Lambda = spread (1 - p_t) p_t / (p_t + 1e-7) z (1 - z)
+
+    the derivative of the loss stays below 58 Lambda. Interpolating R(s)/s, a function of s^2 that
+    is at most 115 Lambda on |s| = rho, at T Chebyshev points leaves an error of at most
+
+        230 Lambda (S / (2 rho))^(2T)
+
+    and Cauchy's estimate bounds the cubic term by 115 Lambda (S / rho)^2. Both bounds are
+    crude: measured errors are a thousand times smaller. A logit of the output layer shifted by
+    itself obeys the same bounds with spread 1.
+
+    Parameters
+    ----------
+    shift : float
+        S, the largest shift of a pre-activation.
+    spread : float
+        The largest difference between two weights that leave the same unit.
+
+    Returns
+    -------
+    Plan or None
+        None if shift or spread is not finite, or too large for `MOST_TERMS` terms.
+
+    Examples
+    --------
+    >>> plan_responses(1e-4, 0.06).terms   # the book's step, pixels up to 1
+    2
+    >>> plan_responses(255e-4, 0.06).terms  # pixels up to 255
+    5
+    >>> plan_responses(2.55, 5.0) is None
+    True
+    """
+    radius = pi / 4 / max(1.0, 0.325 * spread)
+    half = shift / (2 * radius)
+    moved = 0.26 * shift * spread  # the most that a logit moves; |sigma'| <= 0.26 for real shifts
+    for terms in range(2, MOST_TERMS + 1):
+        if not 230 * half ** (2 * terms) <= TOLERANCE:
+            continue
+        for series in (4, 8, 12):
+            if moved**series / factorial(series + 1) <= 2**-56:
+                rounding = 115 * (2 * half) ** 2 * 2**-24
+                return Plan(*_interpolation(terms), series, terms == 2 and rounding <= TOLERANCE)
+    return None
+
+
+@lru_cache
+def _interpolation(terms: int) -> tuple[Array, Array]:
+    """Return the points c_i and the inverse of the matrix c_i^(2m+1), rounded once.
+
+    Solved in exact fractions: the entries reach hundreds, and what rounding would do to them does
+    not cancel between the powers.
+    """
+    points = np.array([cos((2 * i + 1) * pi / (4 * terms)) for i in range(terms)])
+    rows = [[Fraction(c) ** (2 * m + 1) for m in range(terms)] for c in points]
+    inverse = _inverse(rows)
+    return points, np.array([[float(entry) for entry in row] for row in inverse])
+
+
+def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
+    """Invert a matrix of fractions by Gauss and Jordan's elimination; its pivots are not zero."""
+    size = len(matrix)
+    rows = [[*row, *(Fraction(int(i == j)) for j in range(size))] for i, row in enumerate(matrix)]
+    for pivot in range(size):
+        rows[pivot] = [entry / rows[pivot][pivot] for entry in rows[pivot]]
+        for i in range(size):
+            if i != pivot:
+                factor = rows[i][pivot]
+                rows[i] = [a - factor * b for a, b in zip(rows[i], rows[pivot], strict=True)]
+    return [row[size:] for row in rows]

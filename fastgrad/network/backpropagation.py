@@ -7,50 +7,34 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from fastgrad.network import kernels
-from fastgrad.network.forward import Forward, WorkArrays, block_scratch, divide
+from fastgrad.network.forward import Forward
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.network.jit import Kernel
+from fastgrad.network.parameters import Parameters
+from fastgrad.network.vectors import LANES, load, repeat, store
 
-Array = NDArray[np.float64]
 
-
-def gradient(w2: Array, run: Forward, labels: NDArray[np.intp], work: WorkArrays) -> Array:
-    """Return the derivatives of the mean loss -log(y_t + 1e-7), the 1e-7 included.
+def gradient(run: Forward, labels: NDArray[np.int64], out: Parameters) -> None:
+    """Compute the derivatives of the mean loss -log(y_t + 1e-7), the 1e-7 included.
 
     Parameters
     ----------
-    w2 : array of shape (H, K)
     run : Forward
         The forward pass at the parameters.
     labels : array of shape (N,)
-    work : WorkArrays
-        Scratch, kept from call to call.
-
-    Returns
-    -------
-    array of shape (I H + H + H K + K,), new
+    out : Parameters
+        Overwritten.
     """
-    (samples, inputs), hidden, classes = run.x.shape, *w2.shape
     # The sums over the samples are those of the responses, with a single power.
-    hidden_errors = work.get("hidden errors", (1, samples, hidden))
-    errors = work.get("errors", (1, samples, classes))
+    hidden_errors = run.work.get("hidden errors", (1, *run.z.shape))
+    errors = run.work.get("errors", (1, *run.p.shape))
     tasks = numba.get_num_threads()
-    propagate(
-        run.slope, run.p, labels, np.ascontiguousarray(w2.T), tasks, hidden_errors[0], errors[0]
-    )
-    tasks, block = divide(inputs)
-    none = block_scratch(0, work, np.float32)
-    result = np.empty(inputs * hidden + hidden + hidden * classes + classes)
-    kernels.sum_responses(
-        run.x, run.z, hidden_errors, errors, run.sparse, block,
-        *block_scratch(tasks, work), *none, result,
-    )  # fmt: skip
-    return result
+    propagate(run.slope, run.p, labels, run.wide, tasks, hidden_errors[0], errors[0])
+    run.sum_over_samples(hidden_errors, errors, out, single=False)
 
 
 def _propagate(
-    slope: Any, p: Any, labels: Any, w2_rows: Any, tasks: int, hidden_errors: Any, errors: Any
+    slope: Any, p: Any, labels: Any, wide: Any, tasks: int, hidden_errors: Any, errors: Any
 ) -> None:
     """Compute the mean loss's derivatives by each pre-activation.
 
@@ -59,36 +43,38 @@ def _propagate(
 
     Parameters
     ----------
-    slope : float64 array of shape (N, H)
+    slope : float64 array of shape (N, Hp)
         z (1 - z).
-    p : float64 array of shape (N, K)
-    labels : integer array of shape (N,)
-    w2_rows : float64 array of shape (K, H)
-        W2 transposed.
+    p : float64 array of shape (N, Kp)
+    labels : int64 array of shape (N,)
+    wide : float64 array of shape (K + 1, Hp)
+        W2 transposed, and another row.
     tasks : int
         How many parts the samples are divided into.
-    hidden_errors, errors : float64 arrays of shape (N, H) and (N, K)
-        Overwritten.
+    hidden_errors, errors : float64 arrays of shape (N, Hp) and (N, Kp)
+        Overwritten, but for the padding of errors.
     """
     samples, hidden = slope.shape
-    classes = p.shape[1]
+    classes = wide.shape[0] - 1
     for task in prange(tasks):
         for n in range(samples * task // tasks, samples * (task + 1) // tasks):
             label = labels[n]
-            scale = p[n, label] / (p[n, label] + LOG_OFFSET) / samples
-            for j in range(hidden):
-                hidden_errors[n, j] = 0.0
             others = 0.0  # 1 - p_t, without cancellation
             for k in range(classes):
                 if k != label:
                     others += p[n, k]
+            scale = p[n, label] / (p[n, label] + LOG_OFFSET) / samples
             for k in range(classes):
-                error = scale * (-others if k == label else p[n, k])
-                errors[n, k] = error
-                for j in range(hidden):
-                    hidden_errors[n, j] += error * w2_rows[k, j]
-            for j in range(hidden):
-                hidden_errors[n, j] *= slope[n, j]
+                errors[n, k] = scale * (-others if k == label else p[n, k])
+            for j in range(0, hidden, LANES):
+                error = repeat(0.0)
+                for k in range(classes):
+                    error = error + errors[n, k] * load(wide[k], j)
+                store(hidden_errors[n], j, error * load(slope[n], j))
 
 
-propagate = Kernel(_propagate)
+propagate = Kernel(
+    _propagate,
+    "(float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], int64, "
+    "float64[:, ::1], float64[:, ::1])",
+)

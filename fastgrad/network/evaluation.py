@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from fastgrad.engines import loop
 from fastgrad.network import backpropagation, direct, responses
 from fastgrad.network.batch import as_samples, as_step, largest_and_nonzeros
-from fastgrad.network.forward import Forward, WorkArrays, run_forward
+from fastgrad.network.forward import Forward, run_forward
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.network.jit import exclusive
 from fastgrad.network.labels import class_indices
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.survey import survey
+from fastgrad.network.work import WorkArrays
 
 Array = NDArray[np.float64]
 
@@ -42,32 +43,31 @@ class Batch:
 
     params: Parameters
     x: Array
-    labels: NDArray[np.intp]
+    labels: NDArray[np.int64]
     largest: float
     nonzeros: int
     work: WorkArrays
 
     def forward(self) -> Forward:
         """Run the batch through the net as it is now."""
-        hidden, classes = self.params["W2"].shape
-        return run_forward(self.params.buffer, self.x, self.nonzeros, hidden, classes, self.work)
+        return run_forward(self.params, self.x, self.nonzeros, self.work)
 
 
 def probabilities(params: Parameters, x: ArrayLike, work: WorkArrays) -> Array:
     """Return the net's output for a batch of any size, shape (N, K)."""
     samples = as_samples(x, len(params["W1"]))
-    hidden, classes = params["W2"].shape
+    classes = len(params["b2"])
     result = np.empty((len(samples), classes))
     with exclusive():
         for start in range(0, len(samples), ROWS_AT_A_TIME):
             rows = np.ascontiguousarray(samples[start : start + ROWS_AT_A_TIME], np.float64)
             _, nonzeros = largest_and_nonzeros(rows, start)
-            run = run_forward(params.buffer, rows, nonzeros, hidden, classes, work)
-            result[start : start + ROWS_AT_A_TIME] = run.p
+            run = run_forward(params, rows, nonzeros, work)
+            result[start : start + ROWS_AT_A_TIME] = run.p[:, :classes]
     return result
 
 
-def mean_loss(p: Array, labels: NDArray[np.intp]) -> float:
+def mean_loss(p: Array, labels: NDArray[np.int64] | NDArray[np.intp]) -> float:
     """Return the mean cross entropy of probabilities of shape (N, K)."""
     return float(-np.log(p[np.arange(len(p)), labels] + LOG_OFFSET).mean())
 
@@ -82,45 +82,53 @@ def numerical_gradient(
     step = as_step(h, params)
     batch = _check(params, x, t, work)
     with exclusive():
-        result = params.over(ENGINES[engine](batch, step))
+        result = params.over(_differentiate(batch, step, engine))
     _warn_of_nonfinite(result)
     return result
+
+
+def _differentiate(batch: Batch, h: float, engine: str) -> Array:
+    """Choose the engine; a parameter that is nan makes every loss nan, and every difference."""
+    if np.isnan(survey(batch.params.buffer)[0]):
+        return np.full_like(batch.params.buffer, np.nan)
+    return ENGINES[engine](batch, h)
 
 
 def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Parameters:
     """Return the derivatives of the mean loss, by backpropagation."""
     batch = _check(params, x, t, work)
+    result = params.over(np.empty_like(params.buffer))
     with exclusive():
-        return params.over(
-            backpropagation.gradient(params["W2"], batch.forward(), batch.labels, work)
-        )
+        backpropagation.gradient(batch.forward(), batch.labels, result)
+    return result
 
 
 def _check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Batch:
     """Refuse what the net cannot evaluate."""
     samples = np.ascontiguousarray(as_samples(x, len(params["W1"])), np.float64)
-    labels = class_indices(t, len(samples), len(params["b2"]))
+    labels = class_indices(t, len(samples), len(params["b2"])).astype(np.int64, copy=False)
     largest, nonzeros = largest_and_nonzeros(samples)
     return Batch(params, samples, labels, largest, nonzeros, work)
 
 
 def _by_responses(batch: Batch, h: float) -> Array:
     """Measure a few shifts a unit; where no certain plan exists, perturb every weight."""
-    gradient = responses.gradient(
-        batch.params["W2"], batch.forward(), batch.labels, h, batch.largest, batch.work
-    )
-    return _by_perturbation(batch, h) if gradient is None else gradient
+    result = batch.params.over(np.empty_like(batch.params.buffer))
+    if responses.gradient(batch.forward(), batch.labels, h, batch.largest, result):
+        return result.buffer
+    return _by_perturbation(batch, h)
 
 
 def _by_perturbation(batch: Batch, h: float) -> Array:
-    return direct.gradient(batch.params.buffer, batch.x, batch.labels, h, *batch.params["W2"].shape)
+    """Move every parameter, and recompute what it touches."""
+    return direct.gradient(batch.params, batch.x, batch.labels, h)
 
 
 def _by_loop(batch: Batch, h: float) -> Array:
     """Run the book's loop over each parameter; the loss ignores the array that it is given."""
     return np.concatenate(
         [
-            loop.gradient(lambda _: mean_loss(batch.forward().p, batch.labels), view, h).reshape(-1)
+            loop.gradient(lambda _: mean_loss(batch.forward().p, batch.labels), view, h).ravel()
             for view in batch.params.values()
         ]
     )

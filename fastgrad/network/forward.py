@@ -1,97 +1,106 @@
-"""How is the forward pass run? On a batch, in numba's thread pool, in work arrays used again."""
+"""How is the forward pass run, and how are its sums over the samples? Dense or sparse."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from fastgrad.network import kernels, products
+from fastgrad.network import kernels, sparse
+from fastgrad.network.parameters import Parameters
+from fastgrad.network.products import sum_products
+from fastgrad.network.vectors import LANES, padded
+from fastgrad.network.work import WorkArrays
 
 Array = NDArray[np.float64]
-
-DENSEST_SPARSE = 0.4  # measured: above this share of nonzeros whole blocks are faster
-
-
-class WorkArrays:
-    """Arrays by name, kept from call to call as long as their shapes stay the same."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, NDArray[Any]] = {}
-
-    def get(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
-        """Return the array of that name, with any content; make it anew if its shape changed."""
-        array = self._arrays.get(name)
-        if array is None or array.shape != shape:
-            array = self._arrays[name] = np.empty(shape, dtype)
-        return array
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What a forward pass leaves behind.
+    """What a forward pass leaves behind, in work arrays that the next pass overwrites.
 
     Attributes
     ----------
     x : array of shape (N, I)
         The batch.
-    sparse : bool
-        Whether enough of x is zero to skip its zeros.
-    z, slope : arrays of shape (N, H)
+    entries : Entries or None
+        The nonzero entries of x, if they are few.
+    wide : array of shape (K + 1, Hp)
+        W2 transposed, and b1; rows are padded with zeros to whole vectors.
+    z, slope : arrays of shape (N, Hp)
         The hidden layer's output, and z (1 - z).
-    p : array of shape (N, K)
-        The probabilities.
+    p : array of shape (N, Kp)
+        The probabilities; the padding is without meaning.
+    work : WorkArrays
+        Scratch.
     """
 
     x: Array
-    sparse: bool
+    entries: sparse.Entries | None
+    wide: Array
     z: Array
     slope: Array
     p: Array
+    work: WorkArrays
+
+    def sum_over_samples(self, c: Array, d: Array, gradient: Parameters, *, single: bool) -> None:
+        """Sum coefficients of odd powers of each weight's input over the samples.
+
+            G_W1 = sum over m of (x^(2m+1))' c[m],   G_b1 = sum over m, n of c[m, n],
+
+        and with z and d in place of x and c the same for W2, b2: a bias's input is 1.
+
+        Parameters
+        ----------
+        c, d : arrays of shape (terms, N, Hp) and (terms, N, Kp)
+            The coefficients.
+        gradient : Parameters
+            Overwritten.
+        single : bool
+            Whether the powers above the first may be multiplied in float32.
+        """
+        w1, b1, w2, b2 = gradient.values()
+        if self.entries is not None:
+            self.entries.sum(c, w1)
+        elif single and c.size > LEAST_SINGLE:
+            hidden = c[:, :, : b1.size]
+            sum_products(w1, self.x.T, hidden[:1], self.work)
+            sum_products(w1, self.x.T, hidden[1:], self.work, power=3, add=True, single=True)
+        else:
+            sum_products(w1, self.x.T, c[:, :, : b1.size], self.work)
+        scratch = self.work.get("sums", (numba.get_num_threads(), b2.size, LANES))
+        kernels.sum_output_layer(self.z, c, d, scratch, b1, w2, b2)
 
 
-def run_forward(
-    theta: Array, x: Array, nonzeros: int, hidden: int, classes: int, work: WorkArrays
-) -> Forward:
+# Elements of c from which on products in float32 repay the time to compile a kernel of their own.
+LEAST_SINGLE = 200_000
+
+
+def run_forward(params: Parameters, x: Array, nonzeros: int, work: WorkArrays) -> Forward:
     """Run x through the net.
 
     Parameters
     ----------
-    theta : array of shape (I H + H + H K + K,)
-        The flat parameter buffer.
+    params : Parameters
+        W1, b1, W2, b2.
     x : array of shape (N, I), C-contiguous
     nonzeros : int
         How many entries of x are not zero.
-    hidden, classes : int
-        H and K.
     work : WorkArrays
         The result's arrays are among them: the next pass overwrites them.
     """
-    samples = len(x)
-    sparse = nonzeros <= DENSEST_SPARSE * x.size
-    z = work.get("z", (samples, hidden))
-    slope = work.get("slope", (samples, hidden))
-    p = work.get("p", (samples, classes))
-    tasks, block = divide(samples)
-    tiles, panels = block_scratch(tasks, work)
-    kernels.forward(theta, x, sparse, block, tiles, panels, z, slope, p)
-    return Forward(x, sparse, z, slope, p)
-
-
-def divide(length: int) -> tuple[int, int]:
-    """Divide rows among the threads: how many tasks, and how many rows each."""
-    threads = numba.get_num_threads()
-    tasks = threads * -(-length // (threads * products.MOST_ROWS))
-    return tasks, -(-length // tasks)
-
-
-def block_scratch(
-    tasks: int, work: WorkArrays, dtype: DTypeLike = np.float64
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the tiles and panels that `products.multiply_block` needs in each task."""
-    name, size = np.dtype(dtype).name, np.dtype(dtype).itemsize
-    return (
-        work.get(f"tiles {name}", (tasks, products.TILES_BYTES // size), dtype),
-        work.get(f"panels {name}", (tasks, products.PANELS_BYTES // size), dtype),
-    )
+    w1, b1, w2, b2 = params.values()
+    hidden, classes = w2.shape
+    wide = work.get("wide", (classes + 1, padded(hidden)))
+    wide[:classes, :hidden] = w2.T
+    wide[classes, :hidden] = b1
+    z = work.get("z", (len(x), padded(hidden)))
+    slope = work.get("slope", z.shape)
+    p = work.get("p", (len(x), padded(classes)))
+    entries = sparse.Entries(x, work) if nonzeros <= sparse.DENSEST * x.size else None
+    if entries is None:
+        sum_products(z[:, :hidden], x, w1[np.newaxis], work)
+    else:
+        entries.multiply(w1, z)
+    kernels.activate(wide, b2, numba.get_num_threads(), z, slope, p)
+    return Forward(x, entries, wide, z, slope, p, work)

@@ -5,6 +5,7 @@ import threading
 import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import numba
@@ -32,7 +33,7 @@ def exclusive() -> AbstractContextManager[object]:
 
 
 class Kernel:
-    """A parallel kernel, cached on disk, with a serial twin for forked children.
+    """A parallel kernel, compiled when first called, cached on disk, with a serial twin.
 
     GNU OpenMP ends a child process that was forked after its threads had started, as soon as the
     child launches a parallel region. In such a child the serial twin runs: the same Python
@@ -42,6 +43,9 @@ class Kernel:
     ----------
     function : callable
         The Python function; its parallel loops are written with `numba.prange`.
+    signature : str
+        The types of its arguments, so that each kernel is compiled once, whatever the layouts of
+        the arrays that it is called with.
 
     Attributes
     ----------
@@ -49,27 +53,39 @@ class Kernel:
         The Python function itself, for comparison in tests.
     """
 
-    def __init__(self, function: Callable[..., None]) -> None:
+    def __init__(self, function: Callable[..., None], signature: str) -> None:
         self.py_func = function
-        self._parallel = numba.njit(parallel=True, cache=True, **OPTIONS)(function)
-        # A function of another name, because numba's cache tells functions apart by name and line
-        # alone and would hand the parallel machine code to the serial twin.
-        twin = types.FunctionType(
-            function.__code__, function.__globals__, f"{function.__name__}_serial"
-        )
-        twin.__qualname__ = f"{function.__qualname__}_serial"
-        twin.__module__ = function.__module__
-        self._serial = numba.njit(cache=True, **OPTIONS)(twin)
+        self.signature = signature
 
     def __call__(self, *arguments: Any) -> None:
         """Run the kernel on arrays and scalars; every result is written into an argument."""
         with _exclusive:
             (self._serial if _must_run_serially else self._parallel)(*arguments)
 
+    @cached_property
+    def _parallel(self) -> Callable[..., None]:
+        compiled: Callable[..., None] = numba.njit(
+            self.signature, parallel=True, cache=True, **OPTIONS
+        )(self.py_func)
+        return compiled
+
+    @cached_property
+    def _serial(self) -> Callable[..., None]:
+        # Another name, because numba's cache tells functions apart by name and line alone and
+        # would hand the parallel machine code to the serial twin.
+        function = self.py_func
+        name = f"{function.__name__}_serial"
+        twin = types.FunctionType(function.__code__, function.__globals__, name)
+        twin.__module__, twin.__qualname__ = function.__module__, name
+        compiled: Callable[..., None] = numba.njit(self.signature, cache=True, **OPTIONS)(twin)
+        return compiled
+
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that only kernels call; LLVM inlines it where that pays."""
-    compiled: Callable[..., Any] = numba.njit(**OPTIONS)(function)
+    """Compile a function that only kernels call; as Python it is its `py_func`."""
+    compiled: Callable[..., Any] = numba.njit(
+        no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS
+    )(function)
     return compiled
 
 

@@ -2,15 +2,23 @@
 
 from typing import Any
 
-from fastgrad.network.jit import inlined
+import numba
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from fastgrad.network.jit import Kernel, inlined
 from fastgrad.network.tile import (
     ROWS,
-    VECTOR_BYTES,
     VECTORS,
     lanes,
     multiply_narrow_tile,
     multiply_wide_tile,
 )
+from fastgrad.network.vectors import VECTOR_BYTES
+from fastgrad.network.work import WorkArrays
+
+Array = NDArray[np.float64]
 
 # The sizes of a block, for a first-level cache of 32 to 48 KB and a second-level one of 1 to 2 MB.
 # A tile's row and a panel's column take 1 KB: a wide panel then stays in the first-level cache.
@@ -37,25 +45,24 @@ def _pack_rows(a: Any, power: int, packed: Any) -> None:
     rows, depth = a.shape
     for first in range(0, rows, ROWS):
         tile = packed[first * depth : (first + ROWS) * depth]
-        if first + ROWS > rows:
-            for row in range(rows - first):
-                for k in range(depth):
-                    tile[k * ROWS + row] = a[first + row, k] ** power
-        elif power == 1:
+        used = min(ROWS, rows - first)
+        if used == ROWS and power == 1:
             for k in range(depth):
                 for row in range(ROWS):
                     tile[k * ROWS + row] = a[first + row, k]
-        else:
+        elif used == ROWS and power == 3:
             for k in range(depth):
                 for row in range(ROWS):
                     value = a[first + row, k]
                     tile[k * ROWS + row] = value * value * value
-            if power > 3:
-                for k in range(depth):
-                    for row in range(ROWS):
-                        square = a[first + row, k] ** 2
-                        for _ in range(power // 2 - 1):
-                            tile[k * ROWS + row] *= square
+        else:
+            for k in range(depth):
+                for row in range(used):
+                    value = a[first + row, k]
+                    square = value * value
+                    for _ in range(power // 2):
+                        value *= square
+                    tile[k * ROWS + row] = value
 
 
 def _pack_panels(b: Any, packed: Any) -> None:
@@ -90,8 +97,8 @@ def _multiply_block(
 ) -> None:
     """Compute out = a**power @ b, or out += a**power @ b if `add`, with one thread.
 
-    An element's products are summed in runs of at most 1 KB, in order, so it has the same bits however
-    the matrices are cut into blocks. The products are taken in the dtype of the scratch arrays.
+    An element's products are summed in runs of at most 1 KB, in order: it has the same bits however the
+    matrices are cut into blocks. The products are taken in the dtype of the scratch arrays.
 
     Parameters
     ----------
@@ -150,3 +157,82 @@ def _multiply_block(
 pack_rows = inlined(_pack_rows)
 pack_panels = inlined(_pack_panels)
 multiply_block = inlined(_multiply_block)
+
+
+def _sum_products(
+    out: Any, a: Any, power: int, b: Any, add: bool, block: int, tiles: Any, panels: Any
+) -> None:
+    """Compute out = a^power @ b[0] + a^(power + 2) @ b[1] + ..., or add that to `out` if `add`.
+
+    Parameters
+    ----------
+    out : float64 array of shape (rows, columns)
+        Overwritten. A row's elements are contiguous.
+    a : float64 array of shape (rows, depth), with any strides
+    power : int
+        Odd and positive; elementwise.
+    b : float64 array of shape (terms, depth, columns)
+    add : bool
+        Whether to add to `out` or to overwrite it.
+    block : int
+        Rows a task, at most `MOST_ROWS`.
+    tiles, panels : float64 or float32 arrays of shape (tasks, any)
+        Scratch, overwritten; at least `TILES_BYTES` and `PANELS_BYTES` a task. The products are
+        taken in their dtype.
+    """
+    rows, columns = out.shape
+    terms, depth = b.shape[:2]
+    for task in prange(tiles.shape[0]):
+        first = min(task * block, rows)
+        last = min(first + block, rows)
+        for m in range(terms):
+            multiply_block(
+                out[first:last, 0:columns],
+                a[first:last, 0:depth],
+                power + 2 * m,
+                b[m],
+                tiles[task],
+                panels[task],
+                add or m > 0,
+            )
+
+
+_SIGNATURE = "(float64[:, :], float64[:, :], int64, float64[:, :, :], boolean, int64, {0}, {0})"
+_sum_doubles = Kernel(_sum_products, _SIGNATURE.format("float64[:, ::1]"))
+_sum_singles = Kernel(_sum_products, _SIGNATURE.format("float32[:, ::1]"))
+
+
+def sum_products(
+    out: Array,
+    a: Array,
+    b: Array,
+    work: WorkArrays,
+    *,
+    power: int = 1,
+    add: bool = False,
+    single: bool = False,
+) -> None:
+    """Compute out = a^power @ b[0] + a^(power + 2) @ b[1] + ..., or add that to `out` if `add`.
+
+    Parameters
+    ----------
+    out : array of shape (rows, columns)
+        Overwritten. A row's elements are contiguous.
+    a : array of shape (rows, depth), with any strides
+    b : array of shape (terms, depth, columns), with any strides
+    work : WorkArrays
+        Scratch.
+    power : int
+        Odd and positive; elementwise.
+    add : bool
+        Whether to add to `out` or to overwrite it.
+    single : bool
+        Whether to multiply in float32.
+    """
+    threads = numba.get_num_threads()
+    tasks = threads * -(-len(out) // (threads * MOST_ROWS))
+    kind = np.dtype(np.float32 if single else np.float64)
+    tiles = work.get(f"tiles {kind}", (tasks, TILES_BYTES // kind.itemsize), kind)
+    panels = work.get(f"panels {kind}", (tasks, PANELS_BYTES // kind.itemsize), kind)
+    kernel = _sum_singles if single else _sum_doubles
+    kernel(out, a, power, b, add, -(-len(out) // tasks), tiles, panels)

@@ -3,11 +3,34 @@
 from typing import Any
 
 import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
 
-from fastgrad.network.elementary import bits_of, float_of
 from fastgrad.network.jit import OPTIONS
+from fastgrad.network.vectors import NUMBER, teach
 
 MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF  # all bits of a float64 but its sign
+
+
+def bits_of(value: float) -> int:
+    """Read a float64's 64 bits as an integer."""
+    return int(np.float64(value).view(np.int64))
+
+
+def float_of(bits: int) -> float:
+    """Read an integer's 64 bits as a float64; the inverse of `bits_of`."""
+    return float(np.int64(bits).view(np.float64))
+
+
+@teach(bits_of, types.int64(NUMBER))
+def _write_bits_of(builder: Any, value: Any) -> Any:
+    return builder.bitcast(value, ir.IntType(64))
+
+
+@teach(float_of, NUMBER(types.int64))
+def _write_float_of(builder: Any, bits: Any) -> Any:
+    return builder.bitcast(bits, ir.DoubleType())
 
 
 def _survey(values: Any) -> tuple[float, int]:
@@ -25,22 +48,4 @@ def _survey(values: Any) -> tuple[float, int]:
     return float_of(largest), nonzeros
 
 
-survey = numba.njit(cache=True, **OPTIONS)(_survey)
-
-
-def _widest_row(matrix: Any) -> float:
-    """Return the largest difference between two entries of one row; nan if any entry is nan."""
-    widest = 0.0
-    for row in range(matrix.shape[0]):
-        low = high = matrix[row, 0]
-        for column in range(matrix.shape[1]):
-            value = matrix[row, column]
-            if value != value:
-                return float(value)
-            low = min(low, value)
-            high = max(high, value)
-        widest = max(widest, high - low)
-    return widest
-
-
-widest_row = numba.njit(cache=True, **OPTIONS)(_widest_row)
+survey = numba.njit("Tuple((float64, int64))(float64[::1])", cache=True, **OPTIONS)(_survey)

@@ -1,17 +1,15 @@
-"""What is the book's network, with numerical gradients at the price of backpropagation?"""
+"""What is the book's network? `TwoLayerNet`, differenced at the price of backpropagation."""
 
 from numbers import Real
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgrad.network.labels import class_indices
 from fastgrad.network.parameters import Parameters
-
-if TYPE_CHECKING:
-    from fastgrad.network.forward import WorkArrays
+from fastgrad.network.work import WorkArrays
 
 Array = NDArray[np.float64]
 
@@ -76,7 +74,7 @@ class TwoLayerNet:
         )
         self._params["W1"] = deviation * np.random.randn(inputs, hidden)
         self._params["W2"] = deviation * np.random.randn(hidden, classes)
-        self._work_arrays: WorkArrays | None = None
+        self._work = WorkArrays()
 
     @property
     def params(self) -> Parameters:
@@ -176,15 +174,7 @@ class TwoLayerNet:
         return evaluation.exact_gradient(self._params, x, t, self._work)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_work_arrays": None}  # scratch is nothing to copy or pickle
-
-    @property
-    def _work(self) -> "WorkArrays":
-        if self._work_arrays is None:
-            from fastgrad.network.forward import WorkArrays
-
-            self._work_arrays = WorkArrays()
-        return self._work_arrays
+        return self.__dict__ | {"_work": WorkArrays()}  # scratch is nothing to copy or pickle
 
 
 def _size(name: str, value: Any) -> int:

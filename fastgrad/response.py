@@ -33,16 +33,13 @@ class Plan:
         The shifts as fractions of the largest, S.
     interpolation : array of shape (terms, terms)
         r_m = sum over i of interpolation[m, i] R(points[i] S).
-    series : int
-        Terms of the power series of expm1 that the shifted logits need: 4, 8 or 12.
-    single : bool
-        Whether the cubic term is small enough to be summed in float32.
+    factors : array of shape (4, 8 or 12,)
+        1/r! for r = 1, 2, ...: the terms of the series of e^u - 1 that the shifted logits need.
     """
 
     points: Array
     interpolation: Array
-    series: int
-    single: bool
+    factors: Array
 
     @property
     def terms(self) -> int:
@@ -55,19 +52,19 @@ def plan_responses(shift: float, spread: float) -> Plan | None:
 
     The bound holds for a sigmoid unit that feeds a softmax with cross entropy -log(y_t + 1e-7).
     Its loss is an analytic function of a complex shift s for |s| <= rho = (pi/4) min(1, 1/(0.325
-    spread)): there |sigma'| <= 0.325, so no logit moves by more than pi/4 against the label's, the
-    softmax's denominator keeps a real part above 0.32, and with the unit's natural scale
+    spread)): there |sigma'| <= 0.325, so no logit moves by more than pi/4 against the label's, and
+    the softmax's denominator, relative to the label's logit, keeps a real part above 0.32. With the
+    unit's natural scale
 
         Lambda = spread (1 - p_t) p_t / (p_t + 1e-7) z (1 - z)
 
-    the derivative of the loss stays below 58 Lambda. Interpolating R(s)/s, a function of s^2 that
-    is at most 115 Lambda on |s| = rho, at T Chebyshev points leaves an error of at most
+    the loss's derivative stays below 47 Lambda, so R(s)/s, a function of s^2, below 94 Lambda.
+    Interpolating that at T Chebyshev points of s^2 leaves an error of at most
 
         230 Lambda (S / (2 rho))^(2T)
 
-    and Cauchy's estimate bounds the cubic term by 115 Lambda (S / rho)^2. Both bounds are
-    crude: measured errors are a thousand times smaller. A logit of the output layer shifted by
-    itself obeys the same bounds with spread 1.
+    The bound is crude: measured errors are a thousand times smaller. A logit of the output layer,
+    shifted by itself, obeys it with spread 1.
 
     Parameters
     ----------
@@ -98,9 +95,14 @@ def plan_responses(shift: float, spread: float) -> Plan | None:
             continue
         for series in (4, 8, 12):
             if moved**series / factorial(series + 1) <= 2**-56:
-                rounding = 115 * (2 * half) ** 2 * 2**-24
-                return Plan(*_interpolation(terms), series, terms == 2 and rounding <= TOLERANCE)
+                return Plan(*_interpolation(terms), _factors(series))
     return None
+
+
+@lru_cache
+def _factors(count: int) -> Array:
+    """Return 1/r! for r = 1 to count."""
+    return np.array([1 / factorial(r) for r in range(1, count + 1)])
 
 
 @lru_cache

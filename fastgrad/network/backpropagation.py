@@ -30,7 +30,7 @@ def gradient(run: Forward, labels: NDArray[np.int64], out: Parameters) -> None:
     errors = run.work.get("errors", (1, *run.p.shape))
     tasks = numba.get_num_threads()
     propagate(run.slope, run.p, labels, run.wide, tasks, hidden_errors[0], errors[0])
-    run.sum_over_samples(hidden_errors, errors, out, single=False)
+    run.sum_over_samples(hidden_errors, errors, out)
 
 
 def _propagate(

@@ -26,11 +26,11 @@ class Forward:
     entries : Entries or None
         The nonzero entries of x, if they are few.
     wide : array of shape (K + 1, Hp)
-        W2 transposed, and b1; rows are padded with zeros to whole vectors.
+        W2 transposed, and b1; rows are padded to whole vectors, here with zeros.
     z, slope : arrays of shape (N, Hp)
         The hidden layer's output, and z (1 - z).
     p : array of shape (N, Kp)
-        The probabilities; the padding is without meaning.
+        The probabilities.
     work : WorkArrays
         Scratch.
     """
@@ -43,7 +43,7 @@ class Forward:
     p: Array
     work: WorkArrays
 
-    def sum_over_samples(self, c: Array, d: Array, gradient: Parameters, *, single: bool) -> None:
+    def sum_over_samples(self, c: Array, d: Array, gradient: Parameters) -> None:
         """Sum coefficients of odd powers of each weight's input over the samples.
 
             G_W1 = sum over m of (x^(2m+1))' c[m],   G_b1 = sum over m, n of c[m, n],
@@ -56,24 +56,14 @@ class Forward:
             The coefficients.
         gradient : Parameters
             Overwritten.
-        single : bool
-            Whether the powers above the first may be multiplied in float32.
         """
         w1, b1, w2, b2 = gradient.values()
         if self.entries is not None:
             self.entries.sum(c, w1)
-        elif single and c.size > LEAST_SINGLE:
-            hidden = c[:, :, : b1.size]
-            sum_products(w1, self.x.T, hidden[:1], self.work)
-            sum_products(w1, self.x.T, hidden[1:], self.work, power=3, add=True, single=True)
         else:
-            sum_products(w1, self.x.T, c[:, :, : b1.size], self.work)
-        scratch = self.work.get("sums", (numba.get_num_threads(), b2.size, LANES))
+            sum_products(w1, self.x.T, c, self.work)
+        scratch = self.work.get("sums", (numba.get_num_threads(), LANES))
         kernels.sum_output_layer(self.z, c, d, scratch, b1, w2, b2)
-
-
-# Elements of c from which on products in float32 repay the time to compile a kernel of their own.
-LEAST_SINGLE = 200_000
 
 
 def run_forward(params: Parameters, x: Array, nonzeros: int, work: WorkArrays) -> Forward:

@@ -41,7 +41,7 @@ def _activate(wide: Any, b2: Any, tasks: int, z: Any, slope: Any, p: Any) -> Non
     slope : float64 array of shape (N, Hp)
         Overwritten by z (1 - z).
     p : float64 array of shape (N, Kp)
-        Overwritten by the probabilities; the padding by numbers of no meaning.
+        Overwritten by the probabilities, and zeros as padding.
     """
     samples, hidden = z.shape
     classes = b2.size
@@ -68,6 +68,8 @@ def _activate(wide: Any, b2: Any, tasks: int, z: Any, slope: Any, p: Any) -> Non
                 normalizer += p[n, k]
             for k in range(classes):
                 p[n, k] /= normalizer
+            for k in range(classes, p.shape[1]):
+                p[n, k] = 0.0
 
 
 def _log_ratio(p_t: float, up: Any, down: Any) -> Any:
@@ -92,7 +94,7 @@ def _log_ratio(p_t: float, up: Any, down: Any) -> Any:
     return 2.0 * (u + u * (square * series))
 
 
-def _find_moments(p: Any, label: int, wide: Any, j: int, moments: Any) -> None:
+def _find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: Any) -> None:
     """Compute the moments of the weights that leave units j to j + LANES.
 
         moments[r - 1] = 1/r! sum over k of p_k (W2[j, k] - W2[j, t])^r
@@ -108,20 +110,34 @@ def _find_moments(p: Any, label: int, wide: Any, j: int, moments: Any) -> None:
         t, the sample's class.
     wide : float64 array of shape (K + 1, Hp)
         W2 transposed, and another row.
-    moments : float64 array of shape (series, LANES)
+    factors : float64 array of shape (a multiple of 4,)
+        1/r! for r = 1, 2, ...
+    moments : float64 array of shape (size of factors, LANES)
         Overwritten.
     """
-    series = moments.shape[0]
-    for r in range(series):
-        store(moments[r], 0, repeat(0.0))
     own = load(wide[label], j)
-    for k in range(wide.shape[0] - 1):
-        if k != label:
-            difference = load(wide[k], j) - own
-            term = repeat(p[k])
-            for r in range(series):
-                term = term * difference * (1.0 / (r + 1.0))
-                store(moments[r], 0, load(moments[r], 0) + term)
+    for r in range(0, factors.size, 4):  # four at a time, whose sums stay in registers
+        sum0 = repeat(0.0)
+        sum1 = repeat(0.0)
+        sum2 = repeat(0.0)
+        sum3 = repeat(0.0)
+        for k in range(wide.shape[0] - 1):
+            if k != label:
+                difference = load(wide[k], j) - own
+                term = repeat(p[k])
+                for _ in range(r):
+                    term = term * difference
+                term = term * difference
+                sum0 = sum0 + term
+                term = term * difference
+                sum1 = sum1 + term
+                term = term * difference
+                sum2 = sum2 + term
+                sum3 = sum3 + term * difference
+        store(moments[r], 0, sum0 * factors[r])
+        store(moments[r + 1], 0, sum1 * factors[r + 1])
+        store(moments[r + 2], 0, sum2 * factors[r + 2])
+        store(moments[r + 3], 0, sum3 * factors[r + 3])
 
 
 def _evaluate_series(moments: Any, delta: Any) -> Any:
@@ -178,6 +194,7 @@ def _respond(
     points: Any,
     interpolation: Any,
     growths: Any,
+    factors: Any,
     scales: Any,
     scratch: Any,
     c: Any,
@@ -201,6 +218,8 @@ def _respond(
     interpolation : float64 array of shape (T, T)
     growths : float64 array of shape (2, 2, T)
         e^s - 1 and e^-s - 1 at the shifts of the hidden layer, then of the output layer.
+    factors : float64 array of shape (series,)
+        1/r! for r = 1, 2, ..., as many as the shifted logits need.
     scales : float64 array of shape (2, T)
         What the coefficients are multiplied by: the hidden layer's, then the output layer's.
     scratch : float64 array of shape (tasks, T + series, LANES)
@@ -208,7 +227,7 @@ def _respond(
     c : float64 array of shape (T, N, Hp)
         Overwritten by the scaled coefficients of the hidden units' odd responses.
     d : float64 array of shape (T, N, Kp)
-        Overwritten by those of the logits; the padding by numbers of no meaning.
+        Overwritten by those of the logits.
     """
     samples, hidden = z.shape
     classes = wide.shape[0] - 1
@@ -226,7 +245,7 @@ def _respond(
                     others += p[n, k]
 
             for j in range(0, hidden, LANES):
-                find_moments(p[n], label, wide, j, moments)
+                find_moments(p[n], label, wide, j, factors, moments)
                 output = load(z[n], j)
                 for i in range(terms):
                     grown, shrunk = growths[0, 0, i], growths[0, 1, i]
@@ -260,35 +279,37 @@ def _sum_output_layer(z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2
     z : float64 array of shape (N, Hp)
     c : float64 array of shape (T, N, Hp)
     d : float64 array of shape (T, N, Kp)
-    scratch : float64 array of shape (tasks, K, LANES)
+    scratch : float64 array of shape (tasks, LANES)
         Overwritten; the units are divided among the tasks.
     b1, w2, b2 : float64 arrays of shape (H,), (H, K), (K,)
         Overwritten.
     """
     terms, samples, hidden = c.shape
-    tasks, classes, _ = scratch.shape
+    tasks = scratch.shape[0]
+    classes = b2.size
     vectors = hidden // LANES
     for task in prange(tasks):
         sums = scratch[task]
         for v in range(vectors * task // tasks, vectors * (task + 1) // tasks):
             j = v * LANES
             bias = repeat(0.0)
-            for k in range(classes):
-                store(sums[k], 0, repeat(0.0))
             for n in range(samples):
-                power = load(z[n], j)
-                square = power * power
                 for m in range(terms):
                     bias = bias + load(c[m, n], j)
-                    for k in range(classes):
-                        store(sums[k], 0, load(sums[k], 0) + power * d[m, n, k])
-                    power = power * square
+            store(sums, 0, bias)
             for lane in range(min(LANES, b1.size - j)):
-                for k in range(classes):
-                    w2[j + lane, k] = sums[k, lane]
-            store(sums[0], 0, bias)
-            for lane in range(min(LANES, b1.size - j)):
-                b1[j + lane] = sums[0, lane]
+                b1[j + lane] = sums[lane]
+            for k in range(classes):
+                weights = repeat(0.0)
+                for n in range(samples):
+                    power = load(z[n], j)
+                    square = power * power
+                    for m in range(terms):
+                        weights = weights + power * d[m, n, k]
+                        power = power * square
+                store(sums, 0, weights)
+                for lane in range(min(LANES, b1.size - j)):
+                    w2[j + lane, k] = sums[lane]
         if task == 0:
             for k in range(classes):
                 result = 0.0
@@ -305,11 +326,11 @@ activate = Kernel(
 respond = Kernel(
     _respond,
     "(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
-    "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[:, ::1], "
+    "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "
     "float64[:, :, ::1], float64[:, :, ::1], float64[:, :, ::1])",
 )
 sum_output_layer = Kernel(
     _sum_output_layer,
-    "(float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, :, ::1], "
+    "(float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1], "
     "float64[::1], float64[:, ::1], float64[::1])",
 )

@@ -8,231 +8,120 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastgrad.network.jit import Kernel, inlined
-from fastgrad.network.tile import (
-    ROWS,
-    VECTORS,
-    lanes,
-    multiply_narrow_tile,
-    multiply_wide_tile,
-)
-from fastgrad.network.vectors import VECTOR_BYTES
+from fastgrad.network.tile import ROWS, VECTORS, multiply_narrow_tile, multiply_wide_tile
+from fastgrad.network.vectors import LANES, load, store
 from fastgrad.network.work import WorkArrays
 
 Array = NDArray[np.float64]
 
 # The sizes of a block, for a first-level cache of 32 to 48 KB and a second-level one of 1 to 2 MB.
-# A tile's row and a panel's column take 1 KB: a wide panel then stays in the first-level cache.
-RUN_BYTES = 1024
-# Columns and rows of a block: its results, which take 1 MB, stay in the second-level cache.
-COLUMNS = 264
+RUN = 128  # products summed at a time: so deep, a wide tile's part of b stays in the first level
+COLUMNS = 11 * VECTORS * LANES  # and the block's part of b, and its results, in the second
 MOST_ROWS = 504
-# What a block of these sizes needs as scratch, padded to whole tiles and vectors.
-TILES_BYTES = (MOST_ROWS + ROWS) * RUN_BYTES
-PANELS_BYTES = (COLUMNS + VECTOR_BYTES) * RUN_BYTES
 
 
-def _pack_rows(a: Any, power: int, packed: Any) -> None:
-    """Copy a**power into tiles of `ROWS` rows, each with its columns one after the other.
+def _pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
+    """Copy columns `first` to `last` of a, to some power, as tiles of `ROWS` rows.
 
     Parameters
     ----------
     a : float64 array of shape (rows, depth), with any strides
+    first, last : int
     power : int
-        Odd and positive; taken in float64.
-    packed : 1-D array of the factors' dtype, size at least rows * depth, rounded up to whole tiles
-        Overwritten; rows beyond the last one of a are left as they are.
+        Odd and positive.
+    packed : float64 array of shape (at least rows, rounded up to whole tiles, times the columns,)
+        Overwritten: tile by tile, one column of ROWS elements after the other. Elements of rows
+        that a does not have are of no meaning.
     """
-    rows, depth = a.shape
-    for first in range(0, rows, ROWS):
-        tile = packed[first * depth : (first + ROWS) * depth]
-        used = min(ROWS, rows - first)
-        if used == ROWS and power == 1:
-            for k in range(depth):
+    rows = a.shape[0]
+    run = last - first
+    for start in range(0, rows, ROWS):
+        tile = packed[start * run : (start + ROWS) * run]
+        if start + ROWS <= rows:
+            for k in range(run):
                 for row in range(ROWS):
-                    tile[k * ROWS + row] = a[first + row, k]
-        elif used == ROWS and power == 3:
-            for k in range(depth):
-                for row in range(ROWS):
-                    value = a[first + row, k]
-                    tile[k * ROWS + row] = value * value * value
+                    tile[k * ROWS + row] = a[start + row, first + k]
         else:
-            for k in range(depth):
-                for row in range(used):
-                    value = a[first + row, k]
-                    square = value * value
-                    for _ in range(power // 2):
-                        value *= square
-                    tile[k * ROWS + row] = value
-
-
-def _pack_panels(b: Any, packed: Any) -> None:
-    """Copy b into wide panels, then narrow ones, each with its rows one after the other.
-
-    Parameters
-    ----------
-    b : array of shape (depth, columns)
-    packed : 1-D array of the factors' dtype
-        Overwritten; the last panel is padded with zeros.
-    """
-    depth, columns = b.shape
-    narrow = lanes(packed)
-    width = VECTORS * lanes(packed)
-    wide = columns // width
-    for k in range(depth):
-        for panel in range(wide):
-            start = (panel * depth + k) * width
-            for column in range(width):
-                packed[start + column] = b[k, panel * width + column]
-    start = wide * depth * width
-    for first in range(wide * width, columns, narrow):
-        used = min(narrow, columns - first)
-        for k in range(depth):
-            for column in range(narrow):
-                packed[start + column] = b[k, first + column] if column < used else 0.0
-            start += narrow
-
-
-def _multiply_block(
-    out: Any, a: Any, power: int, b: Any, tiles: Any, panels: Any, add: bool
-) -> None:
-    """Compute out = a**power @ b, or out += a**power @ b if `add`, with one thread.
-
-    An element's products are summed in runs of at most 1 KB, in order: it has the same bits however the
-    matrices are cut into blocks. The products are taken in the dtype of the scratch arrays.
-
-    Parameters
-    ----------
-    out : float64 array of shape (rows, columns)
-        Overwritten. A row's elements are contiguous.
-    a : float64 array of shape (rows, depth), with any strides
-    power : int
-        Odd and positive; elementwise.
-    b : float64 array of shape (depth, columns)
-    tiles, panels : 1-D float64 or float32 arrays
-        Scratch, overwritten; at least `TILES_BYTES` and `PANELS_BYTES`.
-    add : bool
-        Whether to add to `out` or to overwrite it.
-    """
-    rows, columns = out.shape
-    depth = a.shape[1]
-    narrow = lanes(panels)
-    width = VECTORS * narrow
-    longest = RUN_BYTES // panels.itemsize
-    runs = (depth + longest - 1) // longest
-    for left in range(0, columns, COLUMNS):
-        right = min(left + COLUMNS, columns)
-        for r in range(runs):
-            k = depth * r // runs
-            run = depth * (r + 1) // runs - k
-            accumulate = add or k > 0
-            pack_rows(a[:, k : k + run], power, tiles)
-            pack_panels(b[k : k + run, left:right], panels)
-            start = 0
-            column = left
-            while column < right:
-                if right - column >= width:
-                    panel = panels[start : start + run * width]
-                    for i in range(0, rows, ROWS):
-                        multiply_wide_tile(
-                            out[i : i + ROWS, column : column + width],
-                            tiles[i * run : (i + ROWS) * run],
-                            panel,
-                            accumulate,
-                        )
-                    column += width
-                    start += run * width
-                else:
-                    panel = panels[start : start + run * narrow]
-                    for i in range(0, rows, ROWS):
-                        multiply_narrow_tile(
-                            out[i : i + ROWS, column : min(column + narrow, right)],
-                            tiles[i * run : (i + ROWS) * run],
-                            panel,
-                            accumulate,
-                        )
-                    column += narrow
-                    start += run * narrow
+            for k in range(run):
+                for row in range(rows - start):
+                    tile[k * ROWS + row] = a[start + row, first + k]
+        if power > 1:
+            for e in range(0, ROWS * run, LANES):
+                value = load(tile, e)
+                square = value * value
+                for _ in range(power // 2):
+                    value = value * square
+                store(tile, e, value)
 
 
 pack_rows = inlined(_pack_rows)
-pack_panels = inlined(_pack_panels)
-multiply_block = inlined(_multiply_block)
 
 
-def _sum_products(
-    out: Any, a: Any, power: int, b: Any, add: bool, block: int, tiles: Any, panels: Any
-) -> None:
-    """Compute out = a^power @ b[0] + a^(power + 2) @ b[1] + ..., or add that to `out` if `add`.
+def _sum_products(out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
+    """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
+
+    An element's products are summed in runs of at most `RUN`, in order: it has the same bits
+    however many tasks there are.
 
     Parameters
     ----------
     out : float64 array of shape (rows, columns)
         Overwritten. A row's elements are contiguous.
     a : float64 array of shape (rows, depth), with any strides
-    power : int
-        Odd and positive; elementwise.
-    b : float64 array of shape (terms, depth, columns)
-    add : bool
-        Whether to add to `out` or to overwrite it.
+    b : float64 array of shape (terms, depth, at least columns)
+        A row's elements are contiguous.
     block : int
         Rows a task, at most `MOST_ROWS`.
-    tiles, panels : float64 or float32 arrays of shape (tasks, any)
-        Scratch, overwritten; at least `TILES_BYTES` and `PANELS_BYTES` a task. The products are
-        taken in their dtype.
+    packed : float64 array of shape (tasks, (MOST_ROWS + ROWS) * RUN)
+        Scratch, overwritten.
     """
     rows, columns = out.shape
     terms, depth = b.shape[:2]
-    for task in prange(tiles.shape[0]):
+    runs = -(-depth // RUN)
+    for task in prange(packed.shape[0]):
         first = min(task * block, rows)
         last = min(first + block, rows)
-        for m in range(terms):
-            multiply_block(
-                out[first:last, 0:columns],
-                a[first:last, 0:depth],
-                power + 2 * m,
-                b[m],
-                tiles[task],
-                panels[task],
-                add or m > 0,
-            )
+        own = out[first:last]
+        for left in range(0, columns, COLUMNS):
+            right = min(left + COLUMNS, columns)
+            for m in range(terms):
+                for r in range(runs):
+                    k = depth * r // runs
+                    end = depth * (r + 1) // runs
+                    add = m + r > 0
+                    pack_rows(a[first:last], k, end, 2 * m + 1, packed[task])
+                    j = left
+                    while j < right:
+                        wide = j + VECTORS * LANES <= right
+                        for i in range(0, last - first, ROWS):
+                            tile = packed[task, i * (end - k) : (i + ROWS) * (end - k)]
+                            if wide:
+                                multiply_wide_tile(own, i, j, tile, b[m], k, add)
+                            else:
+                                multiply_narrow_tile(own, i, j, tile, b[m], k, add)
+                        j += VECTORS * LANES if wide else LANES
 
 
-_SIGNATURE = "(float64[:, :], float64[:, :], int64, float64[:, :, :], boolean, int64, {0}, {0})"
-_sum_doubles = Kernel(_sum_products, _SIGNATURE.format("float64[:, ::1]"))
-_sum_singles = Kernel(_sum_products, _SIGNATURE.format("float32[:, ::1]"))
+sum_products_kernel = Kernel(
+    _sum_products,
+    "(float64[:, :], float64[:, :], float64[:, :, :], int64, float64[:, ::1])",
+)
 
 
-def sum_products(
-    out: Array,
-    a: Array,
-    b: Array,
-    work: WorkArrays,
-    *,
-    power: int = 1,
-    add: bool = False,
-    single: bool = False,
-) -> None:
-    """Compute out = a^power @ b[0] + a^(power + 2) @ b[1] + ..., or add that to `out` if `add`.
+def sum_products(out: Array, a: Array, b: Array, work: WorkArrays) -> None:
+    """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
     Parameters
     ----------
     out : array of shape (rows, columns)
         Overwritten. A row's elements are contiguous.
     a : array of shape (rows, depth), with any strides
-    b : array of shape (terms, depth, columns), with any strides
+    b : array of shape (terms, depth, at least columns)
+        A row's elements are contiguous.
     work : WorkArrays
         Scratch.
-    power : int
-        Odd and positive; elementwise.
-    add : bool
-        Whether to add to `out` or to overwrite it.
-    single : bool
-        Whether to multiply in float32.
     """
     threads = numba.get_num_threads()
     tasks = threads * -(-len(out) // (threads * MOST_ROWS))
-    kind = np.dtype(np.float32 if single else np.float64)
-    tiles = work.get(f"tiles {kind}", (tasks, TILES_BYTES // kind.itemsize), kind)
-    panels = work.get(f"panels {kind}", (tasks, PANELS_BYTES // kind.itemsize), kind)
-    kernel = _sum_singles if single else _sum_doubles
-    kernel(out, a, power, b, add, -(-len(out) // tasks), tiles, panels)
+    packed = work.get("packed", (tasks, (MOST_ROWS + ROWS) * RUN))
+    sum_products_kernel(out, a, b, -(-len(out) // tasks), packed)

@@ -51,12 +51,12 @@ def gradient(
     growths = np.stack([np.expm1(shifts), np.expm1(-shifts)], axis=1)
     powers = 2.0 * np.arange(terms) + 1
     scales = np.array([[reach], [1.0]]) ** -powers / (2 * h * samples)
-    scratch = run.work.get("responses", (numba.get_num_threads(), terms + plan.series, LANES))
+    scratch = run.work.get("responses", (numba.get_num_threads(), terms + plan.factors.size, LANES))
     c = run.work.get("c", (terms, *run.z.shape))
     d = run.work.get("d", (terms, *run.p.shape))
     kernels.respond(
         run.z, run.slope, run.p, labels, run.wide,
-        plan.points, plan.interpolation, growths, scales, scratch, c, d,
+        plan.points, plan.interpolation, growths, plan.factors, scales, scratch, c, d,
     )  # fmt: skip
-    run.sum_over_samples(c, d, out, single=plan.single)
+    run.sum_over_samples(c, d, out)
     return True

@@ -95,7 +95,7 @@ def plan_responses(shift: float, spread: float) -> Plan | None:
             continue
         for series in (4, 8, 12):
             if moved**series / factorial(series + 1) <= 2**-56:
-                return Plan(*_interpolation(terms), _factors(series))
+                return Plan(*interpolation(terms), _factors(series))
     return None
 
 
@@ -106,7 +106,7 @@ def _factors(count: int) -> Array:
 
 
 @lru_cache
-def _interpolation(terms: int) -> tuple[Array, Array]:
+def interpolation(terms: int) -> tuple[Array, Array]:
     """Return the points c_i and the inverse of the matrix c_i^(2m+1), rounded once.
 
     Solved in exact fractions: the entries reach hundreds, and what rounding would do to them does

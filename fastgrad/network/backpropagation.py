@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
 from fastgrad.network.forward import Forward
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.jit import Kernel
+from fastgrad.network.jit import Kernel, tasks_for
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.vectors import LANES, load, repeat, store
 
@@ -28,13 +27,13 @@ def gradient(run: Forward, labels: NDArray[np.int64], out: Parameters) -> None:
     # The sums over the samples are those of the responses, with a single power.
     hidden_errors = run.work.get("hidden errors", (1, *run.z.shape))
     errors = run.work.get("errors", (1, *run.p.shape))
-    tasks = numba.get_num_threads()
-    propagate(run.slope, run.p, labels, run.wide, tasks, hidden_errors[0], errors[0])
+    tasks = tasks_for(hidden_errors.size * len(run.wide) // LANES)
+    propagate(tasks, run.slope, run.p, labels, run.wide, hidden_errors[0], errors[0])
     run.sum_over_samples(hidden_errors, errors, out)
 
 
 def _propagate(
-    slope: Any, p: Any, labels: Any, wide: Any, tasks: int, hidden_errors: Any, errors: Any
+    tasks: int, slope: Any, p: Any, labels: Any, wide: Any, hidden_errors: Any, errors: Any
 ) -> None:
     """Compute the mean loss's derivatives by each pre-activation.
 
@@ -43,14 +42,14 @@ def _propagate(
 
     Parameters
     ----------
+    tasks : int
+        How many parts the samples are divided into.
     slope : float64 array of shape (N, Hp)
         z (1 - z).
     p : float64 array of shape (N, Kp)
     labels : int64 array of shape (N,)
     wide : float64 array of shape (K + 1, Hp)
         W2 transposed, and another row.
-    tasks : int
-        How many parts the samples are divided into.
     hidden_errors, errors : float64 arrays of shape (N, Hp) and (N, Kp)
         Overwritten, but for the padding of errors.
     """
@@ -75,6 +74,6 @@ def _propagate(
 
 propagate = Kernel(
     _propagate,
-    "(float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], int64, "
+    "(int64, float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
     "float64[:, ::1], float64[:, ::1])",
 )

@@ -71,8 +71,16 @@ def largest_and_nonzeros(x: Array, start: int = 0) -> tuple[float, int]:
     return largest, nonzeros
 
 
-def as_step(h: object, params: Parameters) -> float:
+def as_step(h: object, params: Parameters, largest: float) -> float:
     """Return h as a float, if it moves every parameter.
+
+    Parameters
+    ----------
+    h : object
+        The step.
+    params : Parameters
+    largest : float
+        The largest magnitude among them; nan if one is nan, which no step is lost in.
 
     Raises
     ------
@@ -89,8 +97,7 @@ def as_step(h: object, params: Parameters) -> float:
     step = float(h)
     if not 0 < step < math.inf:
         raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
-    largest = survey(params.buffer)[0]
-    if largest + step == largest or largest - step == largest:  # never true of nan
+    if largest + step == largest or largest - step == largest:
         name = next(name for name, view in params.items() if largest in abs(view))
         raise ValueError(
             f"h is {step}, which is lost when it is added to params[{name!r}], whose largest "

@@ -58,8 +58,9 @@ def gradient(params: Parameters, x: Array, labels: NDArray[np.int64], h: float) 
     logits = z @ w2 + b2
     columns = [_padded_columns(array) for array in (x, a, z, logits)]
     result = np.empty_like(params.buffer)
-    tasks = TASKS_A_THREAD * numba.get_num_threads()
-    perturb_all(params.buffer, *columns, labels, h, tasks, result)
+    threads = numba.get_num_threads()
+    tasks = TASKS_A_THREAD * threads if threads > 1 else 1
+    perturb_all(tasks, params.buffer, *columns, labels, h, result)
     return result
 
 
@@ -132,11 +133,11 @@ def _shift_logit(scales: Any, shift: float, logits: Any, k: int, count: int, shi
             store(shifted[row], q, load(logits[row], q) + load(scales, q) * factor)
 
 
-def _difference(raised: Any, lowered: Any, count: int) -> float:
-    """Sum the differences sample by sample: they are small, so little is rounded away."""
+def _difference(losses: Any, count: int) -> float:
+    """Sum losses[0] - losses[1] sample by sample: small numbers, so little is rounded away."""
     result = 0.0
     for q in range(count):
-        result += raised[q] - lowered[q]
+        result += losses[0, q] - losses[1, q]
     return result
 
 
@@ -156,12 +157,14 @@ gather = inlined(_gather)
 
 
 def _perturb_all(
-    theta: Any, x: Any, a: Any, z: Any, logits: Any, labels: Any, h: float, tasks: int, result: Any
+    tasks: int, theta: Any, x: Any, a: Any, z: Any, logits: Any, labels: Any, h: float, result: Any
 ) -> None:
     """Move every parameter by +-h, one after the other, and take the difference of the losses.
 
     Parameters
     ----------
+    tasks : int
+        How many parts the work is cut into.
     theta : float64 array of shape (I H + H + H K + K,)
         Each task perturbs a copy of its own, in place, and puts every value back.
     x : float64 array of shape (I, Np)
@@ -172,8 +175,6 @@ def _perturb_all(
     labels : int64 array of shape (N,)
     h : float
         The step.
-    tasks : int
-        How many parts the work is cut into.
     result : float64 array like theta
         Overwritten.
     """
@@ -192,8 +193,7 @@ def _perturb_all(
         some_labels = np.zeros(width, np.int64)
         some_logits = np.zeros((classes, width))
         shifted = np.zeros((classes, width))
-        raised = np.zeros(width)
-        lowered = np.zeros(width)
+        losses = np.zeros((2, width))
 
         # W1 row by row; row I is b1, whose input is 1.
         for i in range((inputs + 1) * task // tasks, (inputs + 1) * (task + 1) // tasks):
@@ -213,16 +213,13 @@ def _perturb_all(
                 weights = buffer[first : first + classes]
                 p = i * hidden + j
                 saved = buffer[p]
-                buffer[p] = saved + h
-                shift = buffer[p] - saved
-                shift_unit(some_a, some_z, scales, shift, some_logits, weights, count, shifted)
-                find_losses(shifted, some_labels, count, raised)
-                buffer[p] = saved - h
-                shift = buffer[p] - saved
-                shift_unit(some_a, some_z, scales, shift, some_logits, weights, count, shifted)
-                find_losses(shifted, some_labels, count, lowered)
+                for side in range(2):
+                    buffer[p] = saved - h if side else saved + h
+                    shift = buffer[p] - saved
+                    shift_unit(some_a, some_z, scales, shift, some_logits, weights, count, shifted)
+                    find_losses(shifted, some_labels, count, losses[side])
                 buffer[p] = saved
-                result[p] = difference(raised, lowered, count) / (2.0 * h * samples)
+                result[p] = difference(losses, count) / (2.0 * h * samples)
 
         # W2 row by row; row H is b2, whose input is 1.
         for j in range((hidden + 1) * task // tasks, (hidden + 1) * (task + 1) // tasks):
@@ -230,18 +227,16 @@ def _perturb_all(
             for k in range(classes):
                 p = (inputs + 1) * hidden + j * classes + k
                 saved = buffer[p]
-                buffer[p] = saved + h
-                shift_logit(outputs, buffer[p] - saved, logits, k, samples, shifted)
-                find_losses(shifted, labels, samples, raised)
-                buffer[p] = saved - h
-                shift_logit(outputs, buffer[p] - saved, logits, k, samples, shifted)
-                find_losses(shifted, labels, samples, lowered)
+                for side in range(2):
+                    buffer[p] = saved - h if side else saved + h
+                    shift_logit(outputs, buffer[p] - saved, logits, k, samples, shifted)
+                    find_losses(shifted, labels, samples, losses[side])
                 buffer[p] = saved
-                result[p] = difference(raised, lowered, samples) / (2.0 * h * samples)
+                result[p] = difference(losses, samples) / (2.0 * h * samples)
 
 
 perturb_all = Kernel(
     _perturb_all,
-    "(float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
-    "int64[::1], float64, int64, float64[::1])",
+    "(int64, float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
+    "int64[::1], float64, float64[::1])",
 )

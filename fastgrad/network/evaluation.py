@@ -79,19 +79,16 @@ def numerical_gradient(
     if engine not in ENGINES:
         names = ", ".join(repr(name) for name in ENGINES)
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
-    step = as_step(h, params)
+    largest, _ = survey(params.buffer)
+    step = as_step(h, params, largest)
     batch = _check(params, x, t, work)
-    with exclusive():
-        result = params.over(_differentiate(batch, step, engine))
+    if np.isnan(largest):  # a parameter that is nan makes every loss nan, and every difference
+        result = params.over(np.full_like(params.buffer, np.nan))
+    else:
+        with exclusive():
+            result = params.over(ENGINES[engine](batch, step))
     _warn_of_nonfinite(result)
     return result
-
-
-def _differentiate(batch: Batch, h: float, engine: str) -> Array:
-    """Choose the engine; a parameter that is nan makes every loss nan, and every difference."""
-    if np.isnan(survey(batch.params.buffer)[0]):
-        return np.full_like(batch.params.buffer, np.nan)
-    return ENGINES[engine](batch, h)
 
 
 def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Parameters:

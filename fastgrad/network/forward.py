@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.network import kernels, sparse
+from fastgrad.network.jit import tasks_for
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.products import sum_products
 from fastgrad.network.vectors import LANES, padded
@@ -62,8 +62,9 @@ class Forward:
             self.entries.sum(c, w1)
         else:
             sum_products(w1, self.x.T, c, self.work)
-        scratch = self.work.get("sums", (numba.get_num_threads(), LANES))
-        kernels.sum_output_layer(self.z, c, d, scratch, b1, w2, b2)
+        tasks = tasks_for(c.size * (b2.size + 1) // LANES)
+        scratch = self.work.get("sums", (tasks, LANES))
+        kernels.sum_output_layer(tasks, self.z, c, d, scratch, b1, w2, b2)
 
 
 def run_forward(params: Parameters, x: Array, nonzeros: int, work: WorkArrays) -> Forward:
@@ -87,10 +88,11 @@ def run_forward(params: Parameters, x: Array, nonzeros: int, work: WorkArrays) -
     z = work.get("z", (len(x), padded(hidden)))
     slope = work.get("slope", z.shape)
     p = work.get("p", (len(x), padded(classes)))
-    entries = sparse.Entries(x, work) if nonzeros <= sparse.DENSEST * x.size else None
+    entries = sparse.Entries(x, nonzeros, work) if nonzeros <= sparse.DENSEST * x.size else None
     if entries is None:
         sum_products(z[:, :hidden], x, w1[np.newaxis], work)
     else:
         entries.multiply(w1, z)
-    kernels.activate(wide, b2, numba.get_num_threads(), z, slope, p)
+    tasks = tasks_for(z.size * (classes + 30) // LANES)  # thirty for the exponential
+    kernels.activate(tasks, wide, b2, z, slope, p)
     return Forward(x, entries, wide, z, slope, p, work)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numba
+from numba.np.ufunc.parallel import threading_layer
 
 OPTIONS: dict[str, Any] = {
     # Divide as NumPy does (0/0 is nan): a Python ZeroDivisionError would need a branch a division.
@@ -18,6 +19,18 @@ OPTIONS: dict[str, Any] = {
     # Other Python threads go on while a kernel runs.
     "nogil": True,
 }
+
+INNER_OPTIONS: dict[str, Any] = {
+    **OPTIONS,
+    # A call would pass every array as half a dozen words, and count references.
+    "forceinline": True,
+    # Python calls the Python functions themselves; entries for it would take time to compile.
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+
+# Vector operations below which a second thread saves less than a twentieth of a millisecond.
+SHORT = 200_000
 
 _exclusive = threading.RLock()
 _must_run_serially = False
@@ -33,16 +46,17 @@ def exclusive() -> AbstractContextManager[object]:
 
 
 class Kernel:
-    """A parallel kernel, compiled when first called, cached on disk, with a serial twin.
+    """A kernel, compiled when first called and cached on disk: parallel, and serial for one task.
 
-    GNU OpenMP ends a child process that was forked after its threads had started, as soon as the
-    child launches a parallel region. In such a child the serial twin runs: the same Python
-    function, the same bits (nothing is ever reduced across threads), one thread.
+    Both forms come from the same Python function and give the same bits: nothing is ever reduced
+    across threads. The serial one takes a third of the time to compile. It also runs in a child
+    process that was forked after its parent's threads had started: GNU OpenMP ends such a child as
+    soon as it launches a parallel region.
 
     Parameters
     ----------
     function : callable
-        The Python function; its parallel loops are written with `numba.prange`.
+        ``function(tasks, ...)``, whose loop over the tasks is written with `numba.prange`.
     signature : str
         The types of its arguments, so that each kernel is compiled once, whatever the layouts of
         the arrays that it is called with.
@@ -57,10 +71,11 @@ class Kernel:
         self.py_func = function
         self.signature = signature
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, tasks: int, *arguments: Any) -> None:
         """Run the kernel on arrays and scalars; every result is written into an argument."""
         with _exclusive:
-            (self._serial if _must_run_serially else self._parallel)(*arguments)
+            serially = tasks == 1 or _must_run_serially
+            (self._serial if serially else self._parallel)(tasks, *arguments)
 
     @cached_property
     def _parallel(self) -> Callable[..., None]:
@@ -81,11 +96,20 @@ class Kernel:
         return compiled
 
 
+def tasks_for(operations: int) -> int:
+    """Return into how many tasks to cut a kernel's work: one a thread, or one if it is short.
+
+    Parameters
+    ----------
+    operations : int
+        About how many vectors the kernel computes.
+    """
+    return numba.get_num_threads() if operations > SHORT else 1
+
+
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that only kernels call; as Python it is its `py_func`."""
-    compiled: Callable[..., Any] = numba.njit(
-        no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS
-    )(function)
+    compiled: Callable[..., Any] = numba.njit(**INNER_OPTIONS)(function)
     return compiled
 
 
@@ -94,7 +118,7 @@ def _note_fork() -> None:
     global _exclusive, _must_run_serially
     _exclusive = threading.RLock()
     try:
-        numba.threading_layer()
+        threading_layer()
     except ValueError:  # no thread had been started: the child may start its own
         return
     _must_run_serially = True

@@ -23,19 +23,19 @@ from fastgrad.network.vectors import (
 )
 
 
-def _activate(wide: Any, b2: Any, tasks: int, z: Any, slope: Any, p: Any) -> None:
+def _activate(tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> None:
     """Compute the rest of the forward pass: z = sigmoid(z + b1), p = softmax(z W2 + b2).
 
-    With e = e^-|a| <= 1, one of sigmoid(a), 1 - sigmoid(a) is 1 / (1 + e) and the other e / (1 + e),
-    so that both, and their product, the slope, have full relative precision.
+    With e = e^-|a| <= 1, one of sigmoid(a), 1 - sigmoid(a) is 1 / (1 + e), the other e / (1 + e):
+    both, and their product, the slope, have full relative precision.
 
     Parameters
     ----------
+    tasks : int
+        How many parts the samples are divided into.
     wide : float64 array of shape (K + 1, Hp)
         W2 transposed, and b1 as its last row; zeros as padding.
     b2 : float64 array of shape (K,)
-    tasks : int
-        How many parts the samples are divided into.
     z : float64 array of shape (N, Hp)
         x W1; overwritten by the hidden layer's output.
     slope : float64 array of shape (N, Hp)
@@ -76,8 +76,8 @@ def _log_ratio(p_t: float, up: Any, down: Any) -> Any:
     """Return the odd response log((y_t^- + eps) / (y_t^+ + eps)) of the loss, without cancellation.
 
     A shift multiplies the softmax's denominator, relative to the label's logit, by 1 + Q, so
-    y_t = p_t / (1 + Q). With `up` and `down` the Q of the two shifts, that ratio is (1 + u) / (1 - u)
-    for
+    y_t = p_t / (1 + Q). With `up` and `down` the Q of the two shifts, that ratio is
+    (1 + u) / (1 - u) for
 
         u = p_t (up - down) / (p_t (2 + up + down) + 2 eps (1 + up) (1 + down)),
 
@@ -186,6 +186,7 @@ interpolate = inlined(_interpolate)
 
 
 def _respond(
+    tasks: int,
     z: Any,
     slope: Any,
     p: Any,
@@ -207,6 +208,8 @@ def _respond(
 
     Parameters
     ----------
+    tasks : int
+        How many parts the samples are divided into.
     z, slope : float64 arrays of shape (N, Hp)
         The hidden layer's output, and z (1 - z).
     p : float64 array of shape (N, Kp)
@@ -223,7 +226,7 @@ def _respond(
     scales : float64 array of shape (2, T)
         What the coefficients are multiplied by: the hidden layer's, then the output layer's.
     scratch : float64 array of shape (tasks, T + series, LANES)
-        Overwritten; the samples are divided among the tasks.
+        Overwritten.
     c : float64 array of shape (T, N, Hp)
         Overwritten by the scaled coefficients of the hidden units' odd responses.
     d : float64 array of shape (T, N, Kp)
@@ -232,7 +235,6 @@ def _respond(
     samples, hidden = z.shape
     classes = wide.shape[0] - 1
     terms = points.size
-    tasks = scratch.shape[0]
     for task in prange(tasks):
         responses = scratch[task, :terms]
         moments = scratch[task, terms:]
@@ -269,23 +271,26 @@ def _respond(
                 interpolate(responses, points, interpolation, scales[1], n, k, d)
 
 
-def _sum_output_layer(z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2: Any) -> None:
+def _sum_output_layer(
+    tasks: int, z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2: Any
+) -> None:
     """Sum coefficients over the samples into the gradients of b1, W2 and b2.
 
         G_b1 = sum over m, n of c[m, n],   G_W2 = sum over m of (z^(2m+1))' d[m],   G_b2 like G_b1
 
     Parameters
     ----------
+    tasks : int
+        How many parts the units are divided into.
     z : float64 array of shape (N, Hp)
     c : float64 array of shape (T, N, Hp)
     d : float64 array of shape (T, N, Kp)
     scratch : float64 array of shape (tasks, LANES)
-        Overwritten; the units are divided among the tasks.
+        Overwritten.
     b1, w2, b2 : float64 arrays of shape (H,), (H, K), (K,)
         Overwritten.
     """
     terms, samples, hidden = c.shape
-    tasks = scratch.shape[0]
     classes = b2.size
     vectors = hidden // LANES
     for task in prange(tasks):
@@ -299,17 +304,21 @@ def _sum_output_layer(z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2
             store(sums, 0, bias)
             for lane in range(min(LANES, b1.size - j)):
                 b1[j + lane] = sums[lane]
-            for k in range(classes):
+            for k in range(0, classes, 2):  # two classes at a time: neither sum waits for itself
+                other = min(k + 1, classes - 1)
                 weights = repeat(0.0)
+                other_weights = repeat(0.0)
                 for n in range(samples):
                     power = load(z[n], j)
                     square = power * power
                     for m in range(terms):
                         weights = weights + power * d[m, n, k]
+                        other_weights = other_weights + power * d[m, n, other]
                         power = power * square
-                store(sums, 0, weights)
-                for lane in range(min(LANES, b1.size - j)):
-                    w2[j + lane, k] = sums[lane]
+                for column, column_sums in ((k, weights), (other, other_weights)):
+                    store(sums, 0, column_sums)
+                    for lane in range(min(LANES, b1.size - j)):
+                        w2[j + lane, column] = sums[lane]
         if task == 0:
             for k in range(classes):
                 result = 0.0
@@ -321,16 +330,16 @@ def _sum_output_layer(z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2
 
 activate = Kernel(
     _activate,
-    "(float64[:, ::1], float64[::1], int64, float64[:, ::1], float64[:, ::1], float64[:, ::1])",
+    "(int64, float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])",
 )
 respond = Kernel(
     _respond,
-    "(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
+    "(int64, float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
     "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "
     "float64[:, :, ::1], float64[:, :, ::1], float64[:, :, ::1])",
 )
 sum_output_layer = Kernel(
     _sum_output_layer,
-    "(float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1], "
+    "(int64, float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1], "
     "float64[::1], float64[:, ::1], float64[::1])",
 )

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from fastgrad.network.jit import Kernel, inlined
+from fastgrad.network.jit import Kernel, inlined, tasks_for
 from fastgrad.network.tile import ROWS, VECTORS, multiply_narrow_tile, multiply_wide_tile
 from fastgrad.network.vectors import LANES, load, store
 from fastgrad.network.work import WorkArrays
@@ -57,7 +56,7 @@ def _pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
 pack_rows = inlined(_pack_rows)
 
 
-def _sum_products(out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
+def _sum_products(tasks: int, out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
     """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
     An element's products are summed in runs of at most `RUN`, in order: it has the same bits
@@ -65,6 +64,8 @@ def _sum_products(out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
 
     Parameters
     ----------
+    tasks : int
+        How many parts the rows are divided into.
     out : float64 array of shape (rows, columns)
         Overwritten. A row's elements are contiguous.
     a : float64 array of shape (rows, depth), with any strides
@@ -78,7 +79,7 @@ def _sum_products(out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
     rows, columns = out.shape
     terms, depth = b.shape[:2]
     runs = -(-depth // RUN)
-    for task in prange(packed.shape[0]):
+    for task in prange(tasks):
         first = min(task * block, rows)
         last = min(first + block, rows)
         own = out[first:last]
@@ -104,7 +105,7 @@ def _sum_products(out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
 
 sum_products_kernel = Kernel(
     _sum_products,
-    "(float64[:, :], float64[:, :], float64[:, :, :], int64, float64[:, ::1])",
+    "(int64, float64[:, :], float64[:, :], float64[:, :, :], int64, float64[:, ::1])",
 )
 
 
@@ -121,7 +122,8 @@ def sum_products(out: Array, a: Array, b: Array, work: WorkArrays) -> None:
     work : WorkArrays
         Scratch.
     """
-    threads = numba.get_num_threads()
+    terms, depth, _ = b.shape
+    threads = tasks_for(terms * depth * out.size // LANES)
     tasks = threads * -(-len(out) // (threads * MOST_ROWS))
     packed = work.get("packed", (tasks, (MOST_ROWS + ROWS) * RUN))
-    sum_products_kernel(out, a, b, -(-len(out) // tasks), packed)
+    sum_products_kernel(tasks, out, a, b, -(-len(out) // tasks), packed)

@@ -1,14 +1,16 @@
 """What is the gradient by odd responses? A few shifts a unit, then sums over the samples."""
 
-import numba
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.network import kernels
 from fastgrad.network.forward import Forward
+from fastgrad.network.jit import tasks_for
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.vectors import LANES
-from fastgrad.response import plan_responses
+from fastgrad.response import interpolation, plan_responses
 
 Array = NDArray[np.float64]
 
@@ -46,17 +48,34 @@ def gradient(
     plan = plan_responses(h * reach, spread)
     if plan is None:
         return False
-    terms, samples = plan.terms, len(run.x)
-    shifts = h * plan.points * np.array([[reach], [1.0]])
-    growths = np.stack([np.expm1(shifts), np.expm1(-shifts)], axis=1)
-    powers = 2.0 * np.arange(terms) + 1
-    scales = np.array([[reach], [1.0]]) ** -powers / (2 * h * samples)
-    scratch = run.work.get("responses", (numba.get_num_threads(), terms + plan.factors.size, LANES))
+    terms = plan.terms
+    growths, scales = _constants(terms, h, reach, len(run.x))
+    tasks = tasks_for(run.z.size * (len(run.wide) * plan.factors.size + 50 * terms) // LANES)
+    scratch = run.work.get("responses", (tasks, terms + plan.factors.size, LANES))
     c = run.work.get("c", (terms, *run.z.shape))
     d = run.work.get("d", (terms, *run.p.shape))
     kernels.respond(
-        run.z, run.slope, run.p, labels, run.wide,
+        tasks, run.z, run.slope, run.p, labels, run.wide,
         plan.points, plan.interpolation, growths, plan.factors, scales, scratch, c, d,
     )  # fmt: skip
     run.sum_over_samples(c, d, out)
     return True
+
+
+@lru_cache
+def _constants(terms: int, h: float, reach: float, samples: int) -> tuple[Array, Array]:
+    """Return e^s - 1 and e^-s - 1 at the shifts, and what scales the coefficients.
+
+    Returns
+    -------
+    growths : array of shape (2, 2, terms)
+        For the hidden layer, whose largest shift is h * reach, and the output layer, where it is h.
+    scales : array of shape (2, terms)
+        1 / (2 h N reach^(2m+1)), and the same with reach 1.
+    """
+    points, _ = interpolation(terms)
+    reaches = np.array([[reach], [1.0]])
+    shifts = h * reaches * points
+    growths = np.stack([np.expm1(shifts), np.expm1(-shifts)], axis=1)
+    powers = 2.0 * np.arange(terms) + 1
+    return growths, reaches**-powers / (2 * h * samples)

@@ -6,13 +6,12 @@ pass goes through them sample by sample, the sums over the samples input by inpu
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from fastgrad.network.jit import Kernel, inlined
-from fastgrad.network.vectors import LANES, load, load_part, store, store_part
+from fastgrad.network.jit import Kernel, inlined, tasks_for
+from fastgrad.network.vectors import LANES, load_part, store_part
 from fastgrad.network.work import WorkArrays
 
 Array = NDArray[np.float64]
@@ -20,13 +19,21 @@ Array = NDArray[np.float64]
 DENSEST = 0.35  # measured: above this share of nonzeros, dense blocks are faster
 
 
-def _add_rows(out: Any, scales: Any, rows: Any, count: int, matrix: Any, add: bool) -> None:
-    """Compute out = sum over e < count of scales[e] matrix[rows[e]], or add that to `out`.
+# Columns that are summed at a time: seven vectors, whose sums stay in registers. So many additions
+# are under way at once that none waits for another; 50, 100 and 1,000 columns waste few lanes.
+GROUP = 7 * LANES
+
+
+def _add_rows(out: Any, j: int, scales: Any, rows: Any, count: int, matrix: Any, add: bool) -> None:
+    """Compute out[g] = sum over e < count of scales[e] matrix[rows[e], g], or add that to it.
+
+    The columns g are the group of up to `GROUP` that starts at j.
 
     Parameters
     ----------
     out : float64 array of shape (columns,)
-        Overwritten.
+        Overwritten from j to j + GROUP.
+    j : int
     scales : float64 array of shape (at least count,)
     rows : int32 array of shape (at least count,)
     count : int
@@ -34,49 +41,48 @@ def _add_rows(out: Any, scales: Any, rows: Any, count: int, matrix: Any, add: bo
     add : bool
         Whether to add to `out` or to overwrite it.
     """
-    columns = out.size
-    j = 0
-    while j + 4 * LANES <= columns:  # four vectors at a time, whose sums stay in registers
-        old = LANES if add else 0  # lanes of `out` to start from; the others start from zero
-        sum0 = load_part(out, j, old)
-        sum1 = load_part(out, j + LANES, old)
-        sum2 = load_part(out, j + 2 * LANES, old)
-        sum3 = load_part(out, j + 3 * LANES, old)
-        for e in range(count):
-            scale = scales[e]
-            row = matrix[rows[e]]
-            sum0 = sum0 + scale * load(row, j)
-            sum1 = sum1 + scale * load(row, j + LANES)
-            sum2 = sum2 + scale * load(row, j + 2 * LANES)
-            sum3 = sum3 + scale * load(row, j + 3 * LANES)
-        store(out, j, sum0)
-        store(out, j + LANES, sum1)
-        store(out, j + 2 * LANES, sum2)
-        store(out, j + 3 * LANES, sum3)
-        j += 4 * LANES
-    while j < columns:
-        width = columns - j
-        sum0 = load_part(out, j, width if add else 0)
-        for e in range(count):
-            sum0 = sum0 + scales[e] * load_part(matrix[rows[e]], j, width)
-        store_part(out, j, width, sum0)
-        j += LANES
+    width = out.size - j
+    old = width if add else 0
+    sum0 = load_part(out, j, old)
+    sum1 = load_part(out, j + LANES, old - LANES)
+    sum2 = load_part(out, j + 2 * LANES, old - 2 * LANES)
+    sum3 = load_part(out, j + 3 * LANES, old - 3 * LANES)
+    sum4 = load_part(out, j + 4 * LANES, old - 4 * LANES)
+    sum5 = load_part(out, j + 5 * LANES, old - 5 * LANES)
+    sum6 = load_part(out, j + 6 * LANES, old - 6 * LANES)
+    for e in range(count):
+        scale = scales[e]
+        row = matrix[rows[e]]
+        sum0 = sum0 + scale * load_part(row, j, width)
+        sum1 = sum1 + scale * load_part(row, j + LANES, width - LANES)
+        sum2 = sum2 + scale * load_part(row, j + 2 * LANES, width - 2 * LANES)
+        sum3 = sum3 + scale * load_part(row, j + 3 * LANES, width - 3 * LANES)
+        sum4 = sum4 + scale * load_part(row, j + 4 * LANES, width - 4 * LANES)
+        sum5 = sum5 + scale * load_part(row, j + 5 * LANES, width - 5 * LANES)
+        sum6 = sum6 + scale * load_part(row, j + 6 * LANES, width - 6 * LANES)
+    store_part(out, j, width, sum0)
+    store_part(out, j + LANES, width - LANES, sum1)
+    store_part(out, j + 2 * LANES, width - 2 * LANES, sum2)
+    store_part(out, j + 3 * LANES, width - 3 * LANES, sum3)
+    store_part(out, j + 4 * LANES, width - 4 * LANES, sum4)
+    store_part(out, j + 5 * LANES, width - 5 * LANES, sum5)
+    store_part(out, j + 6 * LANES, width - 6 * LANES, sum6)
 
 
 add_rows = inlined(_add_rows)
 
 
 def _multiply_rows(
-    x: Any, matrix: Any, tasks: int, values: Any, where: Any, counts: Any, out: Any
+    tasks: int, x: Any, matrix: Any, values: Any, where: Any, counts: Any, out: Any
 ) -> None:
     """Compute out = x @ matrix, and list the nonzero entries of every row of x.
 
     Parameters
     ----------
-    x : float64 array of shape (N, I)
-    matrix : float64 array of shape (I, H)
     tasks : int
         How many parts the samples are divided into.
+    x : float64 array of shape (N, I)
+    matrix : float64 array of shape (I, H)
     values : float64 array of shape (N, I)
         Overwritten: first in each row, its nonzero entries.
     where : int32 array of shape (N, I)
@@ -97,22 +103,31 @@ def _multiply_rows(
                 where[n, count] = i
                 count += value != 0.0  # no branch: nothing could predict it
             counts[n] = count
-            add_rows(out[n, :hidden], values[n], where[n], count, matrix, False)
+            for j in range(0, hidden, GROUP):
+                add_rows(out[n, :hidden], j, values[n], where[n], count, matrix, False)
 
 
 def _sum_rows(
-    values: Any, where: Any, counts: Any, c: Any, tasks: int, scales: Any, samples_of: Any, out: Any
+    tasks: int,
+    values: Any,
+    where: Any,
+    counts: Any,
+    c: Any,
+    scales: Any,
+    squares: Any,
+    samples_of: Any,
+    out: Any,
 ) -> None:
     """Compute out = x' @ c[0] + (x^3)' @ c[1] + ... from the lists of x's nonzero entries.
 
     Parameters
     ----------
+    tasks : int
+        How many parts the inputs are divided into.
     values, where, counts : arrays
         As `_multiply_rows` leaves them.
     c : float64 array of shape (terms, N, at least H)
-    tasks : int
-        How many parts the inputs are divided into.
-    scales : float64 array of shape (I, N)
+    scales, squares : float64 arrays of shape (I, N)
         Scratch, overwritten.
     samples_of : int32 array of shape (I, N)
         Scratch, overwritten.
@@ -128,29 +143,30 @@ def _sum_rows(
             for e in range(counts[n]):
                 i = where[n, e]
                 if first <= i < last:
-                    scales[i, found[i - first]] = values[n, e]
-                    samples_of[i, found[i - first]] = n
-                    found[i - first] += 1
-        squares = np.empty(samples)
-        for i in range(first, last):
-            count = found[i - first]
-            for e in range(count):
-                squares[e] = scales[i, e] * scales[i, e]
-            for m in range(c.shape[0]):
-                add_rows(out[i], scales[i], samples_of[i], count, c[m], m > 0)
-                for e in range(count):
-                    scales[i, e] *= squares[e]
+                    entry = found[i - first]
+                    scales[i, entry] = values[n, e]
+                    squares[i, entry] = values[n, e] * values[n, e]
+                    samples_of[i, entry] = n
+                    found[i - first] = entry + 1
+        for m in range(c.shape[0]):
+            for j in range(0, out.shape[1], GROUP):  # the group's part of c stays in the cache
+                for i in range(first, last):
+                    count = found[i - first]
+                    add_rows(out[i], j, scales[i], samples_of[i], count, c[m], m > 0)
+            for i in range(first, last):
+                for entry in range(found[i - first]):
+                    scales[i, entry] *= squares[i, entry]
 
 
 multiply_rows = Kernel(
     _multiply_rows,
-    "(float64[:, ::1], float64[:, ::1], int64, "
+    "(int64, float64[:, ::1], float64[:, ::1], "
     "float64[:, ::1], int32[:, ::1], int64[::1], float64[:, ::1])",
 )
 sum_rows = Kernel(
     _sum_rows,
-    "(float64[:, ::1], int32[:, ::1], int64[::1], float64[:, :, ::1], int64, "
-    "float64[:, ::1], int32[:, ::1], float64[:, ::1])",
+    "(int64, float64[:, ::1], int32[:, ::1], int64[::1], float64[:, :, ::1], "
+    "float64[:, ::1], float64[:, ::1], int32[:, ::1], float64[:, ::1])",
 )
 
 
@@ -160,12 +176,15 @@ class Entries:
     Parameters
     ----------
     x : array of shape (N, I), C-contiguous
+    nonzeros : int
+        How many there are.
     work : WorkArrays
         Scratch: one set of entries at a time.
     """
 
-    def __init__(self, x: Array, work: WorkArrays) -> None:
+    def __init__(self, x: Array, nonzeros: int, work: WorkArrays) -> None:
         self.x = x
+        self._nonzeros = nonzeros
         self._work = work
         self._lists = (
             work.get("entries", x.shape),
@@ -175,11 +194,18 @@ class Entries:
 
     def multiply(self, matrix: Array, out: Array) -> None:
         """Compute out[:, :H] = x @ matrix, and list the entries for `sum`."""
-        multiply_rows(self.x, matrix, numba.get_num_threads(), *self._lists, out)
+        tasks = tasks_for(self._operations(matrix.shape[1]))
+        multiply_rows(tasks, self.x, matrix, *self._lists, out)
 
     def sum(self, c: Array, out: Array) -> None:
-        """Compute out = x' @ c[0] + (x^3)' @ c[1] + ..., after `multiply` has listed the entries."""
+        """Compute out = x' @ c[0] + (x^3)' @ c[1] + ..., with the lists that `multiply` makes."""
         shape = self.x.shape[::-1]
         scales = self._work.get("scales of entries", shape)
+        squares = self._work.get("squares of entries", shape)
         samples_of = self._work.get("samples of entries", shape, np.int32)
-        sum_rows(*self._lists, c, numba.get_num_threads(), scales, samples_of, out)
+        tasks = tasks_for(len(c) * self._operations(out.shape[1]))
+        sum_rows(tasks, *self._lists, c, scales, squares, samples_of, out)
+
+    def _operations(self, columns: int) -> int:
+        """Return about how many vectors a product with so many columns takes."""
+        return self.x.size + self._nonzeros * columns // LANES

@@ -23,6 +23,7 @@ from fastgrad.network.vectors import (
     teach,
     write_masked_load,
     write_masked_store,
+    write_prefetch,
 )
 
 # The rows of a tile, and its vectors a row: 24 of 32 registers, or 12 of 16, hold sums.
@@ -120,6 +121,11 @@ def _write_tile(
     sums = [[cgutils.alloca_once(builder, VECTOR_IR) for _ in range(vectors)] for _ in range(ROWS)]
     for register in chain(*sums):
         builder.store(ir.Constant(VECTOR_IR, [0.0] * LANES), register)
+
+    # The old results are needed only after the loop: let them come into the cache meanwhile.
+    for out_row in out_rows:
+        for v in range(vectors):
+            write_prefetch(builder, vector(out_row, v))
 
     with cgutils.for_range(builder, depth) as loop:
         b_row = element(b.data, b_stride, builder.add(k, loop.index), j)

@@ -141,9 +141,7 @@ class TwoLayerNet:
 
         Returns
         -------
-
-        Parameters
-        ----------
+        fastgrad.network.parameters.Parameters
             The quotients, of the names and shapes of `params`, in a buffer of their own.
 
         Raises

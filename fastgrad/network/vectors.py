@@ -51,16 +51,17 @@ def store(array: Any, i: int, vector: Any) -> None:
 
 
 def load_part(array: Any, i: int, count: int) -> Any:
-    """Return array[i : i + count] as a vector, followed by zeros; count may exceed `LANES` or be 0."""
+    """Return array[i : i + count] as a vector, then zeros; a count may be too large or negative."""
     vector = np.zeros(LANES)
-    part = array[i : i + min(count, LANES)]
-    vector[: len(part)] = part
+    used = max(0, min(count, LANES))
+    vector[:used] = array[i : i + used]
     return vector
 
 
 def store_part(array: Any, i: int, count: int, vector: Any) -> None:
-    """Write the first lanes of a vector to array[i : i + count]; count may exceed `LANES`."""
-    array[i : i + min(count, LANES)] = vector[:count]
+    """Write a vector's first lanes to array[i : i + count]; as `load_part` for other counts."""
+    used = max(0, min(count, LANES))
+    array[i : i + used] = vector[:used]
 
 
 def repeat(number: float) -> Any:
@@ -141,9 +142,6 @@ exp = inlined(_exp)
 class VectorType(types.Type):
     """The type of a vector of `LANES` float64 numbers, to numba."""
 
-    def __init__(self) -> None:
-        super().__init__("vector")
-
 
 @register_model(VectorType)
 class VectorModel(models.PrimitiveModel):
@@ -153,7 +151,7 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector_type, VECTOR_IR)
 
 
-VECTOR = VectorType()
+VECTOR = VectorType(name="vector")
 VECTOR_IR = ir.VectorType(ir.DoubleType(), LANES)
 INTEGERS_IR = ir.VectorType(ir.IntType(64), LANES)
 NUMBER = types.float64
@@ -176,12 +174,8 @@ def teach(function: Callable[..., Any], *cases: Any) -> Callable[..., Any]:
         For ``write(builder, *arguments)``, which returns the LLVM value of the result. An array
         comes as its numba structure, with the attributes ``data``, ``shape`` and ``strides``.
     """
-
-    class Template(ConcreteTemplate):
-        key = function
-
-    Template.cases = list(cases)
-    infer_global(function)(Template)
+    template = type("Template", (ConcreteTemplate,), {"key": function, "cases": list(cases)})
+    infer_global(function)(template)
 
     def decorate(write: Callable[..., Any]) -> Callable[..., Any]:
         def generate(context: Any, builder: Any, case: Any, values: Any) -> Any:
@@ -261,6 +255,13 @@ def write_masked_store(builder: Any, address: Any, mask: Any, vector: Any) -> No
     operands = [vector, address, ir.IntType(32)(8), mask]
     name = f"llvm.masked.store.v{vector.type.count}f64.p0"
     write_call(builder, name, ir.VoidType(), operands)
+
+
+def write_prefetch(builder: Any, address: Any) -> None:
+    """Write the instruction that fetches what will be written; the address need not exist."""
+    for_writing, closest, data = (ir.IntType(32)(flag) for flag in (1, 3, 1))
+    operands = [address, for_writing, closest, data]
+    write_call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
 
 
 def write_call(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:

@@ -1,5 +1,6 @@
 """Where do intermediate results go? Into arrays that are kept from call to call."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,5 +17,13 @@ class WorkArrays:
         """Return the array of that name: zeros when new, afterwards as the last call left it."""
         array = self._arrays.get(name)
         if array is None or array.shape != shape:
-            array = self._arrays[name] = np.zeros(shape, dtype)
+            array = self._arrays[name] = _aligned_zeros(shape, np.dtype(dtype))
         return array
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return zeros that start at a multiple of 64 bytes, so that no vector spans two lines."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)

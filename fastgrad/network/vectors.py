@@ -148,7 +148,7 @@ class VectorModel(models.PrimitiveModel):
     """A vector is one LLVM value."""
 
     def __init__(self, manager: Any, vector_type: VectorType) -> None:
-        super().__init__(manager, vector_type, VECTOR_IR)
+        models.PrimitiveModel.__init__(self, manager, vector_type, VECTOR_IR)
 
 
 VECTOR = VectorType(name="vector")

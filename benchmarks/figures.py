@@ -17,7 +17,7 @@ from benchmarks.accuracy import (
 )
 from benchmarks.book_loop import run_loop, sample_loop
 from benchmarks.cold_start import first_gradient_times, import_times
-from benchmarks.growth import SIZES, SMOKE_SIZES, measure_growth
+from benchmarks.growth import SIZES, measure_growth
 from benchmarks.pairing import Times, compare, ratio
 from benchmarks.problems import Problem, gradients, mnist_problem, random_problem
 from fastgrad import load_mnist
@@ -220,11 +220,9 @@ def measure_cold_start(results: Results, scale: Scale, folder: Path) -> None:
 
 def measure_all_growth(results: Results, scale: Scale, folder: Path) -> None:
     """Measure and plot the cost against each size."""
-    base = {"samples": "100 samples", "inputs": "784 inputs", "hidden": "100 hidden units"}
-    for variable, sizes in (SMOKE_SIZES if scale.smoke else SIZES).items():
-        growth = measure_growth(variable, sizes, min(scale.rounds, 4))
-        fixed = ", ".join(text for name, text in base.items() if name != variable)
-        plots.plot_growth(growth, fixed, folder / f"growth_{variable}.png")
+    for variable in SIZES:
+        growth = measure_growth(variable, scale.smoke, min(scale.rounds, 4))
+        plots.plot_growth(growth, folder / f"growth_{variable}.png")
 
 
 MEASUREMENTS: dict[str, Callable[[Results, Scale, Path], None]] = {

@@ -29,7 +29,7 @@ LABELS = {
     "PyTorch": "PyTorch autograd",
     "JAX": "JAX grad, compiled",
 }
-AXES = {"samples": "samples N", "inputs": "inputs I", "hidden": "hidden units H"}
+WORDS = {"samples": "samples", "inputs": "inputs", "hidden": "hidden units"}
 
 STYLE: Any = {
     "font.size": 11,
@@ -65,7 +65,7 @@ def plot_times(seconds: Mapping[str, float], title: str, path: Path) -> None:
         figure.savefig(path)
 
 
-def plot_growth(growth: Growth, fixed: str, path: Path) -> None:
+def plot_growth(growth: Growth, path: Path) -> None:
     """Draw the cost against one size, both axes logarithmic, each line labelled at its end."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(8.0, 4.8)
@@ -86,9 +86,10 @@ def plot_growth(growth: Growth, fixed: str, path: Path) -> None:
             )
         axes.set_xticks(growth.sizes, [str(size) for size in growth.sizes])
         axes.minorticks_off()
-        axes.set_xlabel(AXES[growth.variable])
+        axes.set_xlabel(WORDS[growth.variable])
         axes.set_ylabel("seconds for one gradient")
-        axes.set_title(f"Cost against {AXES[growth.variable]}; {fixed}")
+        fixed = ", ".join(f"{size} {WORDS[name]}" for name, size in growth.others.items())
+        axes.set_title(f"Cost against {WORDS[growth.variable]}; {fixed}")
         axes.grid()
         figure.savefig(path)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.figures import FULL, MEASUREMENTS, QUICK, SMOKE, Results, Scale
+from benchmarks.growth import SIZES
 from benchmarks.machine import processor, versions
 from benchmarks.plots import LABELS
 
@@ -82,14 +83,10 @@ def _markdown(results: Results, scale: str) -> str:
         "",
         "![Time of one gradient](plots/time.png)",
         "![Error against the exact quotient](plots/error.png)",
-        *(f"![Cost against {name}](plots/growth_{name}.png)" for name in _growth_names()),
+        *(f"![Cost against {name}](plots/growth_{name}.png)" for name in SIZES),
         "",
     ]
     return "\n".join(lines)
-
-
-def _growth_names() -> tuple[str, ...]:
-    return ("samples", "inputs", "hidden")
 
 
 def _times_table(results: Results) -> list[str]:

@@ -87,8 +87,9 @@ def plan_responses(shift: float, spread: float) -> Plan | None:
     >>> plan_responses(2.55, 5.0) is None
     True
     """
-    radius = pi / 4 / max(1.0, 0.325 * spread)
-    half = shift / (2 * radius)
+    half = shift * max(1.0, 0.325 * spread) / (pi / 2)  # S / (2 rho)
+    if not half < 1:  # nor nan, nor so large that its powers overflow
+        return None
     moved = 0.26 * shift * spread  # the most that a logit moves; |sigma'| <= 0.26 for real shifts
     for terms in range(2, MOST_TERMS + 1):
         if not 230 * half ** (2 * terms) <= TOLERANCE:

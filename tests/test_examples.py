@@ -1,0 +1,272 @@
+"""Do the examples print, draw and save what they promise, wherever and however they are run?
+
+They run as a user runs them, each in a process of its own, on the sample of MNIST: the processes
+find neither a network nor a cache of the user's.
+"""
+
+import importlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numba
+import numpy as np
+import pytest
+
+from fastgrad import TwoLayerNet
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+QUICK = ["--iterations", "6", "--hidden-size", "5", "--batch-size", "1000", "--seed", "1"]
+
+needs_jit = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT),
+    reason="as plain Python the kernels need minutes for 6,000 digits",
+)
+
+
+def variables(home):
+    """Under which nothing is downloaded, shown in a window, or read from the user's caches."""
+    with socket.socket() as closed:  # its port is free again when the proxy is asked
+        closed.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    names = ("FASTGRAD_DATA", "no_proxy", "NO_PROXY")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return kept | {
+        "https_proxy": proxy,
+        "HTTPS_PROXY": proxy,
+        "all_proxy": proxy,
+        "ALL_PROXY": proxy,
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "HOME": str(home),
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # or every process would list the fonts anew
+        "MPLBACKEND": "Agg",
+        "NUMBA_NUM_THREADS": "1",  # on a busy machine several would wait for one another
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "error",
+    }
+
+
+def run(folder, script, *arguments, **changes):
+    """Run an example to its end, in a folder of the test's own; return what became of it."""
+    return subprocess.run(
+        [sys.executable, EXAMPLES / script, *map(str, arguments)],
+        env=variables(folder) | changes,
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def train(folder, *arguments, **changes):
+    """Run the training to its end, which must be a good one; return what it printed."""
+    finished = run(folder, "train_mnist.py", *arguments, **changes)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where the quick training has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    printed = train(folder, *QUICK, "--output", "new folder/curves", "--checkpoint", "run")
+    return folder, printed
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Import an example by its name."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module
+
+
+def contents(checkpoint):
+    """Return what a checkpoint holds, except for the time that the run took."""
+    with np.load(checkpoint, allow_pickle=False) as file:
+        return {name: file[name].tobytes() for name in file.files if name != "seconds"}
+
+
+def losses(checkpoint):
+    with np.load(checkpoint, allow_pickle=False) as file:
+        return file["losses"]
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+# The article's demonstration
+
+
+@needs_jit
+def test_the_demonstration_prints_shapes_and_seconds(tmp_path):
+    finished = run(tmp_path, "two_layer_net.py", "--seed", 0)
+    assert finished.returncode == 0, finished.stderr
+    shapes = [("W1", "(784, 100)"), ("b1", "(100,)"), ("W2", "(100, 10)"), ("b2", "(10,)")]
+    for kind in ("net.params", "grads"):
+        for name, shape in shapes:
+            assert f"{kind}['{name}'].shape: {shape}\n" in finished.stdout
+    assert re.search(r"^First call, .*: [\d.e-]+ s$", finished.stdout, re.MULTILINE)
+    assert re.search(r"^Gradient calculation took [\d.e-]+ seconds", finished.stdout, re.MULTILINE)
+    assert "Textbook" not in finished.stdout
+
+
+def test_the_demonstration_compares_with_the_textbooks_loop(module, capsys):
+    np.random.seed(0)
+    net = TwoLayerNet(3, 2, 2)
+    x, t = np.random.rand(4, 3), np.array([0, 1, 1, 0])
+    grads = net.numerical_gradient(x, t)
+    module("two_layer_net").compare_with_textbook(net, x, t, grads, seconds=1e-3)
+    printed = capsys.readouterr()
+    assert "28/28" in printed.err  # two losses for each of the 14 parameters
+    assert re.search(r"Textbook loop took [\d.e-]+ seconds: [\d,]+ times\n", printed.out)
+    deviation = re.search(r"Largest deviation from the loop: ([\d.e-]+) ", printed.out)
+    assert float(deviation[1]) < 1e-10
+
+
+# Training
+
+
+@needs_jit
+def test_training_prints_every_epoch_and_draws_the_curves(trained):
+    folder, printed = trained
+    share = r"[01]\.\d+"
+    epochs = re.findall(rf"^train acc, test acc \| {share}, {share}$", printed, re.MULTILINE)
+    assert len(epochs) == 2  # at iterations 0 and 5: an epoch is 5,000 / 1,000 iterations
+    assert re.search(rf"^6 iterations .* [\d.]+ s, test accuracy {share}$", printed, re.MULTILINE)
+    assert is_png(folder / "new folder" / "curves")
+
+
+@needs_jit
+def test_without_network_training_says_once_that_it_uses_the_sample(trained):
+    lines = trained[1].splitlines()
+    assert sum("sample" in line for line in lines) == 1
+    assert "5,000 + 1,000" in lines[0]
+
+
+@needs_jit
+def test_the_curves_go_to_the_output_folder_where_no_window_can_open(tmp_path):
+    train(tmp_path, *QUICK, MPLBACKEND="TkAgg", DISPLAY="", WAYLAND_DISPLAY="")
+    assert is_png(tmp_path / "output" / "train_mnist.png")
+
+
+@needs_jit
+def test_backpropagation_trains_to_the_same_numbers(trained, tmp_path):
+    train(tmp_path, *QUICK, "--gradient", "backprop", "--checkpoint", "run")
+    # Truncation, h**2 / 6 times the third derivative, is what the gradients differ by.
+    np.testing.assert_allclose(
+        losses(tmp_path / "run"), losses(trained[0] / "run"), rtol=0, atol=1e-8
+    )
+
+
+@needs_jit
+def test_another_seed_gives_another_run(trained, tmp_path):
+    train(tmp_path, *QUICK, "--seed", 2, "--checkpoint", "run")
+    assert not np.isin(losses(tmp_path / "run"), losses(trained[0] / "run")).any()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "complaint"),
+    [
+        ("--iterations", "0", "not a whole number of at least 1"),
+        ("--batch-size", "-3", "not a whole number of at least 1"),
+        ("--hidden-size", "2.5", "not a whole number of at least 1"),
+        ("--learning-rate", "nan", "not a finite number above 0"),
+        ("--learning-rate", "fast", "not a finite number above 0"),
+        ("--seed", "4294967296", "not a whole number from 0 to 2**32 - 1"),
+        ("--gradient", "exact", "invalid choice"),
+        ("--data", "nowhere", "not a folder"),
+        ("--output", ".", "is a folder"),
+        ("--checkpoint", "file/run.npz", "cannot be written"),
+    ],
+)
+def test_a_wrong_argument_is_explained(
+    module, capsys, monkeypatch, tmp_path, flag, value, complaint
+):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train_mnist.py", flag, value])
+    with pytest.raises(SystemExit) as stopped:
+        module("train_mnist").parse_arguments()
+    assert stopped.value.code == 2
+    assert f"argument {flag}" in (message := capsys.readouterr().err)
+    assert complaint in message
+
+
+def test_the_defaults_are_the_books(module, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train_mnist.py"])
+    settings = module("train_mnist").parse_arguments()
+    assert (settings.iterations, settings.batch_size, settings.hidden_size) == (10_000, 100, 50)
+    assert settings.learning_rate == 0.1
+
+
+# Checkpoints: an epoch is 25 iterations here, so that there are many of them
+
+LONG = ["--iterations", "301", "--hidden-size", "5", "--batch-size", "200", "--seed", "3"]
+
+
+def stop_after_three_epochs(folder, stop):
+    """Start the long training, send it a signal in its midst, and return how it ended."""
+    with subprocess.Popen(
+        [sys.executable, EXAMPLES / "train_mnist.py", *LONG, "--checkpoint", "stopped.npz"],
+        env=variables(folder),
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        epochs = 0
+        for line in process.stdout:
+            epochs += line.startswith("train acc")
+            if epochs == 3:
+                process.send_signal(stop)
+                break
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors
+
+
+@needs_jit
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    train(tmp_path, *LONG, "--checkpoint", "whole.npz")
+    code, _ = stop_after_three_epochs(tmp_path, signal.SIGKILL)
+    assert code == -signal.SIGKILL, "the run ended before it was killed"
+    assert 26 <= len(losses(tmp_path / "stopped.npz")) < 301
+    printed = train(tmp_path, *LONG, "--checkpoint", "stopped.npz")
+    assert re.search(r"^Resuming stopped.npz after \d+ iterations\.$", printed, re.MULTILINE)
+    assert contents(tmp_path / "stopped.npz") == contents(tmp_path / "whole.npz")
+
+
+@needs_jit
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_ctrl_c_ends_a_run_with_a_hint(tmp_path):
+    code, errors = stop_after_three_epochs(tmp_path, signal.SIGINT)
+    assert code == 130
+    assert "Traceback" not in errors
+    assert "The same command goes on from the last epoch, saved in stopped.npz" in errors
+
+
+@needs_jit
+def test_a_finished_run_can_be_extended(trained, tmp_path):
+    shutil.copy(trained[0] / "run", tmp_path / "extended")
+    for name in ("extended", "whole"):
+        train(tmp_path, *QUICK, "--iterations", 8, "--checkpoint", name)
+    assert contents(tmp_path / "extended") == contents(tmp_path / "whole")
+
+
+@needs_jit
+def test_a_damaged_checkpoint_ends_a_run_with_one_line_and_is_left_alone(tmp_path):
+    checkpoint = tmp_path / "run.npz"
+    checkpoint.write_bytes(b"PK\x03\x04 and no more")
+    finished = run(tmp_path, "train_mnist.py", *QUICK, "--checkpoint", checkpoint)
+    assert finished.returncode == 1
+    assert "run.npz is damaged or no checkpoint of this script" in finished.stderr
+    assert finished.stderr.count("\n") == 1
+    assert checkpoint.read_bytes() == b"PK\x03\x04 and no more"

@@ -47,6 +47,17 @@ def as_samples(x: ArrayLike, inputs: int) -> NDArray[Any]:
     return array
 
 
+def as_kernels_take_it(samples: NDArray[Any]) -> Array:
+    """Return samples in float64, C-contiguous, aligned and writable: themselves if they are.
+
+    Kernels only read them, but are compiled for one type of array, and to numba a read-only array
+    (a memory map, a broadcast) has another one.
+    """
+    if samples.flags.carray and samples.dtype == np.float64:
+        return samples
+    return np.array(samples, np.float64, order="C")
+
+
 def largest_and_nonzeros(x: Array, start: int = 0) -> tuple[float, int]:
     """Return the largest magnitude in x and how many entries are not zero; refuse nan and inf.
 

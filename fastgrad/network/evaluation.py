@@ -9,7 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastgrad.engines import loop
 from fastgrad.network import backpropagation, direct, responses
-from fastgrad.network.batch import as_samples, as_step, largest_and_nonzeros
+from fastgrad.network.batch import (
+    as_kernels_take_it,
+    as_samples,
+    as_step,
+    largest_and_nonzeros,
+)
 from fastgrad.network.forward import Forward, run_forward
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.network.jit import exclusive
@@ -60,7 +65,7 @@ def probabilities(params: Parameters, x: ArrayLike, work: WorkArrays) -> Array:
     result = np.empty((len(samples), classes))
     with exclusive():
         for start in range(0, len(samples), ROWS_AT_A_TIME):
-            rows = np.ascontiguousarray(samples[start : start + ROWS_AT_A_TIME], np.float64)
+            rows = as_kernels_take_it(samples[start : start + ROWS_AT_A_TIME])
             _, nonzeros = largest_and_nonzeros(rows, start)
             run = run_forward(params, rows, nonzeros, work)
             result[start : start + ROWS_AT_A_TIME] = run.p[:, :classes]
@@ -102,7 +107,7 @@ def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArr
 
 def _check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Batch:
     """Refuse what the net cannot evaluate."""
-    samples = np.ascontiguousarray(as_samples(x, len(params["W1"])), np.float64)
+    samples = as_kernels_take_it(as_samples(x, len(params["W1"])))
     labels = class_indices(t, len(samples), len(params["b2"])).astype(np.int64, copy=False)
     largest, nonzeros = largest_and_nonzeros(samples)
     return Batch(params, samples, labels, largest, nonzeros, work)

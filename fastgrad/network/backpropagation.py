@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fastgrad.network.forward import Forward
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.jit import Kernel, tasks_for
+from fastgrad.network.jit import kernel, tasks_for
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.vectors import LANES, load, repeat, store
 
@@ -32,7 +32,11 @@ def gradient(run: Forward, labels: NDArray[np.int64], out: Parameters) -> None:
     run.sum_over_samples(hidden_errors, errors, out)
 
 
-def _propagate(
+@kernel(
+    "(int64, float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
+    "float64[:, ::1], float64[:, ::1])"
+)
+def propagate(
     tasks: int, slope: Any, p: Any, labels: Any, wide: Any, hidden_errors: Any, errors: Any
 ) -> None:
     """Compute the mean loss's derivatives by each pre-activation.
@@ -70,10 +74,3 @@ def _propagate(
                 for k in range(classes):
                     error = error + errors[n, k] * load(wide[k], j)
                 store(hidden_errors[n], j, error * load(slope[n], j))
-
-
-propagate = Kernel(
-    _propagate,
-    "(int64, float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
-    "float64[:, ::1], float64[:, ::1])",
-)

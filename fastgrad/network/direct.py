@@ -13,7 +13,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastgrad.network.functions import LOG_OFFSET, sigmoid
-from fastgrad.network.jit import Kernel, inlined
+from fastgrad.network.jit import inlined, kernel
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.vectors import (
     LANES,
@@ -71,7 +71,8 @@ def _padded_columns(array: Any) -> Array:
     return columns
 
 
-def _find_losses(logits: Any, labels: Any, count: int, losses: Any) -> None:
+@inlined
+def find_losses(logits: Any, labels: Any, count: int, losses: Any) -> None:
     """Compute -log(softmax(logits)[label] + 1e-7) for `count` samples.
 
     Parameters
@@ -97,7 +98,8 @@ def _find_losses(logits: Any, labels: Any, count: int, losses: Any) -> None:
         losses[q] = -math.log(logits[labels[q], q] / losses[q] + LOG_OFFSET)
 
 
-def _shift_unit(
+@inlined
+def shift_unit(
     a: Any, z: Any, scales: Any, shift: float, logits: Any, weights: Any, count: int, shifted: Any
 ) -> None:
     """Compute the logits after a hidden unit's pre-activation moves by scales[q] * shift.
@@ -125,15 +127,17 @@ def _shift_unit(
             store(shifted[k], q, load(logits[k], q) + change * weights[k])
 
 
-def _shift_logit(scales: Any, shift: float, logits: Any, k: int, count: int, shifted: Any) -> None:
-    """Compute the logits after logit k moves by scales[q] * shift; arguments as `_shift_unit`."""
+@inlined
+def shift_logit(scales: Any, shift: float, logits: Any, k: int, count: int, shifted: Any) -> None:
+    """Compute the logits after logit k moves by scales[q] * shift; arguments as `shift_unit`."""
     for row in range(logits.shape[0]):
         factor = shift if row == k else 0.0
         for q in range(0, count, LANES):
             store(shifted[row], q, load(logits[row], q) + load(scales, q) * factor)
 
 
-def _difference(losses: Any, count: int) -> float:
+@inlined
+def difference(losses: Any, count: int) -> float:
     """Sum losses[0] - losses[1] sample by sample: small numbers, so little is rounded away."""
     result = 0.0
     for q in range(count):
@@ -141,22 +145,18 @@ def _difference(losses: Any, count: int) -> float:
     return result
 
 
-find_losses = inlined(_find_losses)
-shift_unit = inlined(_shift_unit)
-shift_logit = inlined(_shift_logit)
-difference = inlined(_difference)
-
-
-def _gather(row: Any, where: Any, count: int, gathered: Any) -> None:
+@inlined
+def gather(row: Any, where: Any, count: int, gathered: Any) -> None:
     """Copy the entries of a row at the first `count` indices."""
     for q in range(count):
         gathered[q] = row[where[q]]
 
 
-gather = inlined(_gather)
-
-
-def _perturb_all(
+@kernel(
+    "(int64, float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
+    "int64[::1], float64, float64[::1])"
+)
+def perturb_all(
     tasks: int, theta: Any, x: Any, a: Any, z: Any, logits: Any, labels: Any, h: float, result: Any
 ) -> None:
     """Move every parameter by +-h, one after the other, and take the difference of the losses.
@@ -233,10 +233,3 @@ def _perturb_all(
                     find_losses(shifted, labels, samples, losses[side])
                 buffer[p] = saved
                 result[p] = difference(losses, samples) / (2.0 * h * samples)
-
-
-perturb_all = Kernel(
-    _perturb_all,
-    "(int64, float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
-    "int64[::1], float64, float64[::1])",
-)

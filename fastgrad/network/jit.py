@@ -6,10 +6,13 @@ import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
+from numba.extending import register_jitable
 from numba.np.ufunc.parallel import threading_layer
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 OPTIONS: dict[str, Any] = {
     # Divide as NumPy does (0/0 is nan): a Python ZeroDivisionError would need a branch a division.
@@ -107,10 +110,15 @@ def tasks_for(operations: int) -> int:
     return numba.get_num_threads() if operations > SHORT else 1
 
 
-def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that only kernels call; as Python it is its `py_func`."""
-    compiled: Callable[..., Any] = numba.njit(**INNER_OPTIONS)(function)
-    return compiled
+def inlined(function: Function) -> Function:
+    """Let kernels call a Python function; called from Python it stays one."""
+    registered: Function = register_jitable(**INNER_OPTIONS)(function)
+    return registered
+
+
+def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
+    """Decorate a function that becomes a `Kernel` of this signature."""
+    return lambda function: Kernel(function, signature)
 
 
 def _note_fork() -> None:

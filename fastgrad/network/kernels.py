@@ -10,7 +10,7 @@ from typing import Any
 from numba import prange
 
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.jit import Kernel, inlined
+from fastgrad.network.jit import inlined, kernel
 from fastgrad.network.vectors import (
     LANES,
     exp,
@@ -23,7 +23,8 @@ from fastgrad.network.vectors import (
 )
 
 
-def _activate(tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> None:
+@kernel("(int64, float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])")
+def activate(tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> None:
     """Compute the rest of the forward pass: z = sigmoid(z + b1), p = softmax(z W2 + b2).
 
     With e = e^-|a| <= 1, one of sigmoid(a), 1 - sigmoid(a) is 1 / (1 + e), the other e / (1 + e):
@@ -72,7 +73,8 @@ def _activate(tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> Non
                 p[n, k] = 0.0
 
 
-def _log_ratio(p_t: float, up: Any, down: Any) -> Any:
+@inlined
+def log_ratio(p_t: float, up: Any, down: Any) -> Any:
     """Return the odd response log((y_t^- + eps) / (y_t^+ + eps)) of the loss, without cancellation.
 
     A shift multiplies the softmax's denominator, relative to the label's logit, by 1 + Q, so
@@ -94,7 +96,8 @@ def _log_ratio(p_t: float, up: Any, down: Any) -> Any:
     return 2.0 * (u + u * (square * series))
 
 
-def _find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: Any) -> None:
+@inlined
+def find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: Any) -> None:
     """Compute the moments of the weights that leave units j to j + LANES.
 
         moments[r - 1] = 1/r! sum over k of p_k (W2[j, k] - W2[j, t])^r
@@ -140,7 +143,8 @@ def _find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: 
         store(moments[r + 3], 0, sum3 * factors[r + 3])
 
 
-def _evaluate_series(moments: Any, delta: Any) -> Any:
+@inlined
+def evaluate_series(moments: Any, delta: Any) -> Any:
     """Return sum over r of moments[r - 1] delta^r, by Horner's rule."""
     result = load(moments[moments.shape[0] - 1], 0)
     for r in range(moments.shape[0] - 2, -1, -1):
@@ -148,7 +152,8 @@ def _evaluate_series(moments: Any, delta: Any) -> Any:
     return result * delta
 
 
-def _interpolate(
+@inlined
+def interpolate(
     responses: Any, points: Any, interpolation: Any, scales: Any, n: int, j: int, c: Any
 ) -> None:
     """Turn responses at T shifts into the coefficients of T odd powers, each times its scale.
@@ -179,13 +184,12 @@ def _interpolate(
         store(c[m, n], j, coefficient * scales[m])
 
 
-log_ratio = inlined(_log_ratio)
-find_moments = inlined(_find_moments)
-evaluate_series = inlined(_evaluate_series)
-interpolate = inlined(_interpolate)
-
-
-def _respond(
+@kernel(
+    "(int64, float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
+    "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "
+    "float64[:, :, ::1], float64[:, :, ::1], float64[:, :, ::1])"
+)
+def respond(
     tasks: int,
     z: Any,
     slope: Any,
@@ -204,7 +208,7 @@ def _respond(
     """Measure the odd responses of all units at T shifts; write the coefficients of their powers.
 
     A shift by s changes a sigmoid's output by z (1 - z) m / (1 + z m) with m = e^s - 1, and a logit
-    by s. `_log_ratio` turns what this does to the softmax's denominator into the odd response.
+    by s. `log_ratio` turns what this does to the softmax's denominator into the odd response.
 
     Parameters
     ----------
@@ -271,7 +275,11 @@ def _respond(
                 interpolate(responses, points, interpolation, scales[1], n, k, d)
 
 
-def _sum_output_layer(
+@kernel(
+    "(int64, float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1], "
+    "float64[::1], float64[:, ::1], float64[::1])"
+)
+def sum_output_layer(
     tasks: int, z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2: Any
 ) -> None:
     """Sum coefficients over the samples into the gradients of b1, W2 and b2.
@@ -326,20 +334,3 @@ def _sum_output_layer(
                     for m in range(terms):
                         result += d[m, n, k]
                 b2[k] = result
-
-
-activate = Kernel(
-    _activate,
-    "(int64, float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])",
-)
-respond = Kernel(
-    _respond,
-    "(int64, float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
-    "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "
-    "float64[:, :, ::1], float64[:, :, ::1], float64[:, :, ::1])",
-)
-sum_output_layer = Kernel(
-    _sum_output_layer,
-    "(int64, float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1], "
-    "float64[::1], float64[:, ::1], float64[::1])",
-)

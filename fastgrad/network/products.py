@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from fastgrad.network.jit import Kernel, inlined, tasks_for
+from fastgrad.network.jit import inlined, kernel, tasks_for
 from fastgrad.network.tile import ROWS, VECTORS, multiply_narrow_tile, multiply_wide_tile
 from fastgrad.network.vectors import LANES, load, store
 from fastgrad.network.work import WorkArrays
@@ -19,7 +19,8 @@ COLUMNS = 11 * VECTORS * LANES  # and the block's part of b, and its results, in
 MOST_ROWS = 504
 
 
-def _pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
+@inlined
+def pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
     """Copy columns `first` to `last` of a, to some power, as tiles of `ROWS` rows.
 
     Parameters
@@ -28,9 +29,9 @@ def _pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
     first, last : int
     power : int
         Odd and positive.
-    packed : float64 array of shape (at least rows, rounded up to whole tiles, times the columns,)
-        Overwritten: tile by tile, one column of ROWS elements after the other. Elements of rows
-        that a does not have are of no meaning.
+    packed : 1-D float64 array, with space for whole tiles
+        Overwritten: tile by tile, one column of ROWS elements after the other, the last tile
+        padded with zeros.
     """
     rows = a.shape[0]
     run = last - first
@@ -42,8 +43,9 @@ def _pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
                     tile[k * ROWS + row] = a[start + row, first + k]
         else:
             for k in range(run):
-                for row in range(rows - start):
-                    tile[k * ROWS + row] = a[start + row, first + k]
+                for row in range(ROWS):
+                    inside = start + row < rows
+                    tile[k * ROWS + row] = a[start + row, first + k] if inside else 0.0
         if power > 1:
             for e in range(0, ROWS * run, LANES):
                 value = load(tile, e)
@@ -53,10 +55,8 @@ def _pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
                 store(tile, e, value)
 
 
-pack_rows = inlined(_pack_rows)
-
-
-def _sum_products(tasks: int, out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
+@kernel("(int64, float64[:, :], float64[:, :], float64[:, :, :], int64, float64[:, ::1])")
+def sum_products_kernel(tasks: int, out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
     """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
     An element's products are summed in runs of at most `RUN`, in order: it has the same bits
@@ -101,12 +101,6 @@ def _sum_products(tasks: int, out: Any, a: Any, b: Any, block: int, packed: Any)
                             else:
                                 multiply_narrow_tile(own, i, j, tile, b[m], k, add)
                         j += VECTORS * LANES if wide else LANES
-
-
-sum_products_kernel = Kernel(
-    _sum_products,
-    "(int64, float64[:, :], float64[:, :], float64[:, :, :], int64, float64[:, ::1])",
-)
 
 
 def sum_products(out: Array, a: Array, b: Array, work: WorkArrays) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from fastgrad.network.jit import Kernel, inlined, tasks_for
+from fastgrad.network.jit import inlined, kernel, tasks_for
 from fastgrad.network.vectors import LANES, load_part, store_part
 from fastgrad.network.work import WorkArrays
 
@@ -24,7 +24,8 @@ DENSEST = 0.35  # measured: above this share of nonzeros, dense blocks are faste
 GROUP = 7 * LANES
 
 
-def _add_rows(out: Any, j: int, scales: Any, rows: Any, count: int, matrix: Any, add: bool) -> None:
+@inlined
+def add_rows(out: Any, j: int, scales: Any, rows: Any, count: int, matrix: Any, add: bool) -> None:
     """Compute out[g] = sum over e < count of scales[e] matrix[rows[e], g], or add that to it.
 
     The columns g are the group of up to `GROUP` that starts at j.
@@ -69,10 +70,11 @@ def _add_rows(out: Any, j: int, scales: Any, rows: Any, count: int, matrix: Any,
     store_part(out, j + 6 * LANES, width - 6 * LANES, sum6)
 
 
-add_rows = inlined(_add_rows)
-
-
-def _multiply_rows(
+@kernel(
+    "(int64, float64[:, ::1], float64[:, ::1], "
+    "float64[:, ::1], int32[:, ::1], int64[::1], float64[:, ::1])"
+)
+def multiply_rows(
     tasks: int, x: Any, matrix: Any, values: Any, where: Any, counts: Any, out: Any
 ) -> None:
     """Compute out = x @ matrix, and list the nonzero entries of every row of x.
@@ -107,7 +109,11 @@ def _multiply_rows(
                 add_rows(out[n, :hidden], j, values[n], where[n], count, matrix, False)
 
 
-def _sum_rows(
+@kernel(
+    "(int64, float64[:, ::1], int32[:, ::1], int64[::1], float64[:, :, ::1], "
+    "float64[:, ::1], float64[:, ::1], int32[:, ::1], float64[:, ::1])"
+)
+def sum_rows(
     tasks: int,
     values: Any,
     where: Any,
@@ -125,7 +131,7 @@ def _sum_rows(
     tasks : int
         How many parts the inputs are divided into.
     values, where, counts : arrays
-        As `_multiply_rows` leaves them.
+        As `multiply_rows` leaves them.
     c : float64 array of shape (terms, N, at least H)
     scales, squares : float64 arrays of shape (I, N)
         Scratch, overwritten.
@@ -156,18 +162,6 @@ def _sum_rows(
             for i in range(first, last):
                 for entry in range(found[i - first]):
                     scales[i, entry] *= squares[i, entry]
-
-
-multiply_rows = Kernel(
-    _multiply_rows,
-    "(int64, float64[:, ::1], float64[:, ::1], "
-    "float64[:, ::1], int32[:, ::1], int64[::1], float64[:, ::1])",
-)
-sum_rows = Kernel(
-    _sum_rows,
-    "(int64, float64[:, ::1], int32[:, ::1], int64[::1], float64[:, :, ::1], "
-    "float64[:, ::1], float64[:, ::1], int32[:, ::1], float64[:, ::1])",
-)
 
 
 class Entries:

@@ -41,7 +41,7 @@ def multiply_wide_tile(out: Any, i: int, j: int, a: Any, b: Any, k: int, add: bo
         The tile's first row and column.
     a : contiguous float64 array of size ROWS * depth
         The first factor, one column of ROWS elements after the other; rows that `out` does not
-        have may hold anything.
+        have are computed, but not stored.
     b : float64 array of shape (any, columns)
         The second factor is b[k : k + depth]. A row's elements are contiguous.
     k : int

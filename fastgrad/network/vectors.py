@@ -92,7 +92,8 @@ def larger(x: Any, y: Any) -> Any:
     return np.where(x > y, x, y)
 
 
-def _exp(x: Any) -> Any:
+@inlined
+def exp(x: Any) -> Any:
     """Return e**x lane by lane, within one unit in the last place, without a call.
 
     With k the integer nearest to x / ln 2 and r = x - k ln 2, e**x = 2**k e**r; |r| < 0.35 lets
@@ -134,9 +135,6 @@ def nearest(vector: Any) -> Any:
 def power_of_two(vector: Any) -> Any:
     """Return 2**k for lanes that hold whole numbers k from -1022 to 1023; nan stays nan or not."""
     return np.exp2(vector)
-
-
-exp = inlined(_exp)
 
 
 class VectorType(types.Type):

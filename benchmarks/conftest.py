@@ -1,7 +1,6 @@
 """How are the benchmarks run? Their options, and the facts that they report beside the times."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -55,14 +54,17 @@ def steps(request: pytest.FixtureRequest, smoke: bool) -> int:
 
 
 @pytest.fixture
-def record(request: pytest.FixtureRequest, benchmark: Any) -> Record:
-    """Give ``record(name=fact, ...)``: into the benchmark's extra_info and the final summary."""
-    benchmark.extra_info["versions"] = versions()
+def record(request: pytest.FixtureRequest) -> Record:
+    """Give ``record(name=fact, ...)``: into the final summary, and a benchmark's extra_info."""
+    extra: dict[str, object] = {}
+    if "benchmark" in request.fixturenames:
+        extra = request.getfixturevalue("benchmark").extra_info
+        extra["versions"] = versions()
 
     def add(**facts: object) -> None:
         for name, fact in facts.items():
             written = f"{fact:.3g}" if isinstance(fact, float) else str(fact)
-            benchmark.extra_info[name] = fact if isinstance(fact, float | int) else written
+            extra[name] = fact if isinstance(fact, float | int) else written
             line = f"{request.node.name}: {name.replace('_', ' ')}: {written}"
             request.config.stash[facts_key].append(line)
 

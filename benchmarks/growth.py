@@ -30,8 +30,8 @@ class Growth:
     others : dict of str to int
         The sizes that stay as they are.
     seconds : dict of str to list of float
-        By way to the gradient, the seconds at each size: the shortest call; for the loop the mean
-        over a sample of the parameters, times their number.
+        By way to the gradient, the seconds at each size: the shortest call; for the loop, the
+        shortest time of a parameter in a sample of them, times their number.
     """
 
     variable: str
@@ -56,7 +56,7 @@ def measure_growth(variable: str, smoke: bool = False, rounds: int = 4) -> Growt
 def _measure(problem: Problem, rounds: int) -> dict[str, float]:
     """Return the seconds of one gradient by each way."""
     net, x, t = problem.net, problem.x, problem.t
-    loop = sample_loop(problem, per_array=8).seconds
+    loop = sample_loop(problem, per_array=8).times.minimum
     direct = compare({"direct": lambda: net.numerical_gradient(x, t, engine="direct")}, rounds=1)
     fast = compare(gradients(problem), rounds)
     return {"loop": loop} | {name: times.minimum for name, times in (direct | fast).items()}

@@ -47,14 +47,14 @@ class Ratio:
 
     def __str__(self) -> str:
         """Return both, with three digits."""
-        return f"{self.medians:.3g} (medians), {self.minima:.3g} (minima)"
+        return f"{_three_digits(self.medians)} (medians), {_three_digits(self.minima)} (minima)"
 
 
 def compare(calls: Mapping[str, Call], rounds: int = 15) -> dict[str, Times]:
     """Time each call in turn, A B C A B C ..., so that a disturbance falls on all of them.
 
-    Before the first round each is called three times, untimed, which compiles and warms up. Each
-    block begins, after a pause, with one more untimed call, which wakes the library's threads.
+    Each is first called twice, untimed, which compiles and warms up. Each block begins with a pause
+    and, unless the calls are long, with one more untimed call, which wakes the library's threads.
 
     Parameters
     ----------
@@ -66,16 +66,15 @@ def compare(calls: Mapping[str, Call], rounds: int = 15) -> dict[str, Times]:
     Returns
     -------
     dict of str to Times
-        With `rounds` times the calls that fit into `BLOCK` seconds.
     """
-    blocks = {name: _calls_per_block(call) for name, call in calls.items()}
+    warm = {name: min(stopwatch(call), stopwatch(call)) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             time.sleep(PAUSE)
-            if blocks[name] > 1:
+            if warm[name] < BLOCK:
                 call()
-            seconds[name] += [stopwatch(call) for _ in range(blocks[name])]
+            seconds[name] += _block(call)
     return {name: Times(values) for name, values in seconds.items()}
 
 
@@ -91,9 +90,13 @@ def stopwatch(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def _calls_per_block(call: Call) -> int:
-    """Warm up, and see how many calls fit into a block."""
-    time.sleep(PAUSE)
-    call()
-    shortest = min(stopwatch(call) for _ in range(2))
-    return max(1, round(BLOCK / shortest))
+def _three_digits(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _block(call: Call) -> list[float]:
+    """Time single calls until the block is over."""
+    end, seconds = time.perf_counter() + BLOCK, [stopwatch(call)]
+    while time.perf_counter() < end:
+        seconds.append(stopwatch(call))
+    return seconds

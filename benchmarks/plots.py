@@ -76,7 +76,7 @@ def plot_growth(growth: Growth, path: Path) -> None:
         ends = {name: seconds[-1] for name, seconds in growth.seconds.items()}
         for name, height in _spread(ends, axes).items():
             axes.annotate(
-                LABELS[name],
+                "loop, extrapolated" if name == "loop" else LABELS[name],
                 (growth.sizes[-1], height),
                 xytext=(10, 0),
                 textcoords="offset points",
@@ -133,6 +133,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _duration(seconds: float) -> str:
     """Write a duration in the unit that suits it."""
+    if seconds >= 100:
+        return f"{seconds:,.0f} s"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

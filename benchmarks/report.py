@@ -72,7 +72,7 @@ def _markdown(results: Results, scale: str) -> str:
         "",
         *_times_table(results),
         "",
-        "## Training, 784-50-10, batches of 100 digits",
+        "## Training, 784-50-10, batches of 100 digits: choose, gradient, update, loss",
         "",
         *_table(
             ("gradient by", "steps a second"),

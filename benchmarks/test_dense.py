@@ -41,7 +41,7 @@ def test_book_loop(
     with capsys.disabled():  # show the progress bar
         result = benchmark.pedantic(run, (problem,), rounds=1)
     loop_runs.append(result)
-    record(seconds=result.seconds, method=result.method)
+    record(the_loop=result.summary)
     _check(record, problem, result.entries, result.quotients, UNITS * _bound(problem))
 
 
@@ -51,7 +51,7 @@ def test_direct(benchmark: Any, record: Record, problem: Problem, loop_runs: lis
     _check_against_loop(record, problem, result.buffer, loop_runs[-1])
     _check(record, problem, None, result.buffer, UNITS * _bound(problem))
     if benchmark.stats:
-        record(times_faster_than_the_loop=loop_runs[-1].seconds / benchmark.stats["median"])
+        record(times_faster_than_the_loop=loop_runs[-1].times.median / benchmark.stats["median"])
 
 
 def test_response(
@@ -62,7 +62,7 @@ def test_response(
     _check_against_loop(record, problem, result.buffer, loop_runs[-1])
     _check(record, problem, None, result.buffer, 1e-14)
     if benchmark.stats:
-        record(times_faster_than_the_loop=loop_runs[-1].seconds / benchmark.stats["median"])
+        record(times_faster_than_the_loop=loop_runs[-1].times.median / benchmark.stats["median"])
 
 
 def test_backpropagation(benchmark: Any, record: Record, problem: Problem) -> None:
@@ -89,11 +89,9 @@ def test_automatic_differentiation(
     assert deviation <= 1e-14
 
 
-def test_response_beside_the_others(
-    benchmark: Any, record: Record, problem: Problem, smoke: bool
-) -> None:
+def test_response_beside_the_others(record: Record, problem: Problem, smoke: bool) -> None:
     calls = gradients(problem)
-    times = benchmark.pedantic(compare, (calls, 1 if smoke else 15), rounds=1)
+    times = compare(calls, 1 if smoke else 15)
     for name in calls:
         record(
             **{
@@ -114,7 +112,7 @@ def _check_against_loop(
 ) -> None:
     """Record and bound the deviation from the loop; it is the loop's rounding error."""
     bound, deviation = _bound(problem), run.deviation(gradient)
-    record(loop=run.method, deviation_from_the_loop=deviation, eps_L_over_h=bound)
+    record(loop=run.summary, deviation_from_the_loop=deviation, eps_L_over_h=bound)
     assert deviation <= UNITS * bound
 
 

@@ -1,7 +1,5 @@
 """How many training steps a second? By central differences and by backpropagation."""
 
-from typing import Any
-
 import numpy as np
 
 from benchmarks import training
@@ -10,11 +8,11 @@ from benchmarks.training import RATE, Trainer, train
 from fastgrad.datasets import load_mnist_sample
 
 
-def test_steps_per_second(benchmark: Any, record: Record, steps: int) -> None:
+def test_steps_per_second(record: Record, steps: int) -> None:
     (x, t), _ = load_mnist_sample()
     train(training.everyone(x, t), 3)
     trainers = training.everyone(x, t)
-    times = benchmark.pedantic(train, (trainers, steps), rounds=1)
+    times = train(trainers, steps)
     for name, blocks in times.items():
         record(**{f"{name}, steps a second": steps / sum(blocks.seconds)})
     if "PyTorch" in times:

@@ -5,7 +5,9 @@ import threading
 import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -82,21 +84,33 @@ class Kernel:
 
     @cached_property
     def _parallel(self) -> Callable[..., None]:
-        compiled: Callable[..., None] = numba.njit(
-            self.signature, parallel=True, cache=True, **OPTIONS
-        )(self.py_func)
-        return compiled
+        return self._compile("parallel")
 
     @cached_property
     def _serial(self) -> Callable[..., None]:
-        # Another name, because numba's cache tells functions apart by name and line alone and
-        # would hand the parallel machine code to the serial twin.
+        return self._compile("serial")
+
+    def _compile(self, form: str) -> Callable[..., None]:
+        """Compile one form, or load it from numba's cache on disk.
+
+        The cache tells functions apart by name and line, and looks for changes in the kernel's own
+        file only. So the name says which form it is, and of which state of all sources.
+        """
         function = self.py_func
-        name = f"{function.__name__}_serial"
-        twin = types.FunctionType(function.__code__, function.__globals__, name)
-        twin.__module__, twin.__qualname__ = function.__module__, name
-        compiled: Callable[..., None] = numba.njit(self.signature, cache=True, **OPTIONS)(twin)
+        name = f"{function.__name__}_{form}_{_sources()}"
+        renamed = types.FunctionType(function.__code__, function.__globals__, name)
+        renamed.__module__, renamed.__qualname__ = function.__module__, name
+        compiled: Callable[..., None] = numba.njit(
+            self.signature, parallel=form == "parallel", cache=True, **OPTIONS
+        )(renamed)
         return compiled
+
+
+@cache
+def _sources() -> str:
+    """Return a fingerprint of all sources that kernels are compiled from."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def tasks_for(operations: int) -> int:

@@ -92,7 +92,7 @@ def compare_with_textbook(
     print(f"Textbook loop took {loop_seconds:.3g} seconds: {loop_seconds / seconds:,.0f} times")
     print(
         f"Largest deviation from the loop: {deviation:.1e} "
-        f"(what rounding does to the loop, eps * loss / h: {rounding:.1e})"
+        f"(whose rounding errors are of the order eps * loss / h = {rounding:.1e})"
     )
 
 

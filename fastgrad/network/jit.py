@@ -135,10 +135,10 @@ def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
     return lambda function: Kernel(function, signature)
 
 
-def _note_fork() -> None:
-    """Start the child with a free lock, and serially if the parent's threads were running."""
-    global _exclusive, _must_run_serially
-    _exclusive = threading.RLock()
+def _start_child() -> None:
+    """Release the child's lock; compute serially if the parent's threads were running."""
+    global _must_run_serially
+    _exclusive.release()
     try:
         threading_layer()
     except ValueError:  # no thread had been started: the child may start its own
@@ -147,4 +147,10 @@ def _note_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_note_fork)
+    # A process is forked between kernels, never while another thread compiles or runs one: the
+    # child would wait for ever for what that thread has locked.
+    os.register_at_fork(
+        before=_exclusive.acquire,
+        after_in_parent=_exclusive.release,
+        after_in_child=_start_child,
+    )

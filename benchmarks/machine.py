@@ -29,3 +29,15 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def disturbance() -> str:
+    """Return a warning if other processes were busy in the last minute, else nothing."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return ""
+    load = os.getloadavg()[0]
+    if load < 0.5:
+        return ""
+    return (
+        f"Other processes kept {load:.1f} cores busy before the run: times are not to be trusted."
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.figures import FULL, MEASUREMENTS, QUICK, SMOKE, Results, Scale
 from benchmarks.growth import SIZES
-from benchmarks.machine import processor, versions
+from benchmarks.machine import disturbance, processor, versions
 from benchmarks.plots import LABELS
 
 SCALES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _measure(scale: Scale, plots: Path) -> Results:
     """Run every measurement and say how far it is."""
     results, start = Results(), time.perf_counter()
+    if warning := disturbance():
+        print(warning)
+        results.notes.append(warning)
     for number, (name, measure) in enumerate(MEASUREMENTS.items(), 1):
         print(f"[{number}/{len(MEASUREMENTS)}, {time.perf_counter() - start:3.0f} s] {name}")
         measure(results, scale, plots)

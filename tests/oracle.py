@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from fastgrad.network.functions import LOG_OFFSET, sigmoid
+from fastgrad.response import plan_responses
 
 JIT = not numba.config.DISABLE_JIT
 """Whether kernels are compiled. As plain Python they are a thousand times slower."""
@@ -204,3 +205,13 @@ def round_off(net, x, labels, h, *, whole=False):
 def _growth(count):
     """Return by how many u a sum of products is rounded, relative to the sum of magnitudes."""
     return min(count, 4 * count**0.5)
+
+
+def largest_shift(terms, spread):
+    """Return the largest shift, within a thousandth, that is planned with so many terms."""
+    low, high = 0.0, 10.0
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        plan = plan_responses(middle, spread)
+        low, high = (middle, high) if plan and plan.terms <= terms else (low, middle)
+    return low

@@ -9,6 +9,7 @@ from oracle import (
     JIT,
     MULTIPLE,
     chosen_entries,
+    largest_shift,
     largest_slope,
     quotients,
     round_off,
@@ -17,7 +18,7 @@ from oracle import (
 
 from fastgrad import TwoLayerNet, reference
 from fastgrad.network import direct, evaluation
-from fastgrad.response import TOLERANCE
+from fastgrad.response import MOST_TERMS, TOLERANCE
 
 H = 1e-4
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60 if JIT else 8)
@@ -113,6 +114,23 @@ def test_responses_are_exact_to_1e_11_or_hand_over(case, h, takeovers):
     gradient = net.numerical_gradient(x, labels, h)
     bound = round_off(net, x, labels, h) if takeovers else 1e-11 * largest_entry(gradient)
     assert worst_error(net, x, labels, h, gradient, bound, count=8 if JIT else 3) <= bound
+
+
+@pytest.mark.parametrize("largest", [1.0, 255.0])
+@pytest.mark.parametrize("terms", range(2, MOST_TERMS + 1))
+def test_responses_are_exact_up_to_the_largest_step_of_every_number_of_terms(
+    terms, largest, takeovers
+):
+    net, x, labels = make_case(9, 8, 4, 6, deviation=1.0, largest=largest)
+    if largest > 1:
+        net.params["W1"] /= largest  # so that the units are not saturated
+    spread = float(np.ptp(net.params["W2"], axis=1).max())
+    h = 0.99 * largest_shift(terms, spread) / max(1.0, x.max())
+    gradient = net.numerical_gradient(x, labels, h)
+    assert not takeovers
+    # The proven bound on the truncation error, and as much for rounding.
+    bound = 2 * TOLERANCE * largest_slope(net, x)
+    assert worst_error(net, x, labels, h, gradient, bound) <= bound <= 1e-11 * largest
 
 
 @pytest.mark.parametrize("h", [1e-3, 1e-5, 1e-7])

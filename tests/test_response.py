@@ -7,22 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import EPS, largest_shift
 
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.response import MOST_TERMS, TOLERANCE, plan_responses
 
 REPEATABLE = settings(derandomize=True, deadline=None)
-EPS = float(np.finfo(np.float64).eps)
-
-
-def largest_shift(terms, spread):
-    """Return the largest shift, within a thousandth, that is planned with so many terms."""
-    low, high = 0.0, 10.0
-    while high - low > 1e-3 * high:
-        middle = (low + high) / 2
-        plan = plan_responses(middle, spread)
-        low, high = (middle, high) if plan and plan.terms <= terms else (low, middle)
-    return low
 
 
 @REPEATABLE
@@ -181,4 +171,4 @@ def test_the_truncation_error_of_random_units_stays_below_its_bound(terms, sprea
     with mpmath.workdps(60):
         for _ in range(4):
             error, bound = truncation_and_bound(generator, terms, spread, certainty)
-            assert 0 < error <= bound <= TOLERANCE
+            assert 0 < error <= bound <= TOLERANCE <= 1e-12

@@ -83,10 +83,12 @@ def log_ratio(p_t: float, up: Any, down: Any) -> Any:
 
         u = p_t (up - down) / (p_t (2 + up + down) + 2 eps (1 + up) (1 + down)),
 
-    and its logarithm 2 artanh(u), of which seven terms are full precision up to |u| = 0.09.
+    whose denominator is 2 (p_t + eps) (1 + v) with a small v; its logarithm is 2 artanh(u), of
+    which seven terms are full precision up to |u| = 0.09.
     """
-    denominator = p_t * (2.0 + (up + down)) + (2.0 * LOG_OFFSET) * (1.0 + up) * (1.0 + down)
-    u = p_t * (up - down) / denominator
+    half = 0.5 / (p_t + LOG_OFFSET)
+    v = (half * (p_t + 2.0 * LOG_OFFSET)) * (up + down) + (half * 2.0 * LOG_OFFSET) * up * down
+    u = (half * p_t) * (up - down) * inverse(v)
     square = u * u
     series = square * (1.0 / 13.0) + 1.0 / 11.0
     series = series * square + 1.0 / 9.0
@@ -94,6 +96,17 @@ def log_ratio(p_t: float, up: Any, down: Any) -> Any:
     series = series * square + 1.0 / 5.0
     series = series * square + 1.0 / 3.0
     return 2.0 * (u + u * (square * series))
+
+
+@inlined
+def inverse(v: Any) -> Any:
+    """Return 1 / (1 + v) for |v| <= 0.1, by products: a division of vectors takes as long as ten.
+
+    (1 - v) (1 + v^2) (1 + v^4) (1 + v^8) = (1 - v^16) / (1 + v).
+    """
+    square = v * v
+    fourth = square * square
+    return ((1.0 - v) * (1.0 + square)) * ((1.0 + fourth) * (1.0 + fourth * fourth))
 
 
 @inlined
@@ -257,7 +270,8 @@ def respond(
                     grown, shrunk = growths[0, 0, i], growths[0, 1, i]
                     raised = 1.0 + output * grown
                     lowered = 1.0 + output * shrunk
-                    scale = load(slope[n], j) / (raised * lowered)
+                    excess = output * (grown + shrunk) + output * output * (grown * shrunk)
+                    scale = load(slope[n], j) * inverse(excess)  # slope / (raised * lowered)
                     up = evaluate_series(moments, grown * (lowered * scale))
                     down = evaluate_series(moments, shrunk * (raised * scale))
                     store(responses[i], 0, log_ratio(p_t, up, down))

@@ -308,6 +308,12 @@ def test_zeros_are_skipped_without_changing_the_gradient():
         assert np.abs(dense[name] - sparse[name]).max() <= bound
 
 
+def test_direct_does_not_warn_of_what_overflows_on_the_way():
+    net, x, labels = make_case(4, 3, 2, 3, deviation=5.0)
+    gradient = net.numerical_gradient(np.full_like(x, 1e308), labels, engine="direct")
+    assert np.isfinite(gradient.buffer).all()
+
+
 @pytest.mark.parametrize(("largest", "h"), [(1e160, 1e-4), (1.0, 1e160), (1e150, 1e150)])
 def test_huge_inputs_and_steps_hand_over_instead_of_overflowing(largest, h, takeovers):
     net, x, labels = make_case(3, 4, 2, 3, largest=largest)

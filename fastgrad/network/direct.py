@@ -53,9 +53,10 @@ def gradient(params: Parameters, x: Array, labels: NDArray[np.int64], h: float) 
     array of shape (I H + H + H K + K,)
     """
     w1, b1, w2, b2 = params.values()
-    a = x @ w1 + b1
-    z = sigmoid(a)
-    logits = z @ w2 + b2
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the quotients
+        a = x @ w1 + b1
+        z = sigmoid(a)
+        logits = z @ w2 + b2
     columns = [_padded_columns(array) for array in (x, a, z, logits)]
     result = np.empty_like(params.buffer)
     threads = numba.get_num_threads()

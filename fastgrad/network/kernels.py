@@ -277,15 +277,16 @@ def respond(
                     store(responses[i], 0, log_ratio(p_t, up, down))
                 interpolate(responses, points, interpolation, scales[0], n, j, c)
 
+            up_row, down_row = moments[0], moments[1]
             for k in range(0, p.shape[1], LANES):
                 for i in range(terms):
                     grown, shrunk = growths[1, 0, i], growths[1, 1, i]
-                    up = load(p[n], k) * grown
-                    down = load(p[n], k) * shrunk
-                    store(responses[i], 0, log_ratio(p_t, up, down))
+                    store(up_row, 0, load(p[n], k) * grown)
+                    store(down_row, 0, load(p[n], k) * shrunk)
                     if k <= label < k + LANES:  # raising its logit is lowering all others
-                        response = log_ratio(p_t, repeat(others * shrunk), repeat(others * grown))
-                        responses[i, label - k] = total(response) * (1.0 / LANES)
+                        up_row[label - k] = others * shrunk
+                        down_row[label - k] = others * grown
+                    store(responses[i], 0, log_ratio(p_t, load(up_row, 0), load(down_row, 0)))
                 interpolate(responses, points, interpolation, scales[1], n, k, d)
 
 

@@ -13,7 +13,6 @@ from fastgrad.network import vectors
 from fastgrad.network.jit import OPTIONS
 from fastgrad.network.vectors import (
     LANES,
-    any_nonzero,
     exp,
     larger,
     limited,
@@ -147,22 +146,6 @@ def test_magnitudes_are_absolute_values():
     result, plain = apply_one(magnitude, x)
     np.testing.assert_array_equal(result, plain)
     assert not np.signbit(result).any()
-
-
-def test_any_lane_that_is_not_zero_is_noticed_a_nan_too():
-    @compiled
-    def answer(x):
-        return any_nonzero(load(x, 0))
-
-    for zero in (0.0, -0.0):
-        assert not answer(np.full(LANES, zero))
-        assert not any_nonzero(np.full(LANES, zero))
-        for value in (1.0, -5e-324, np.nan, np.inf):
-            for lane in range(LANES):
-                x = np.full(LANES, zero)
-                x[lane] = value
-                assert answer(x)
-                assert any_nonzero(x)
 
 
 def test_the_larger_of_two_is_taken_and_the_second_beside_a_nan():

@@ -11,7 +11,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastgrad.network.jit import inlined, kernel, tasks_for
-from fastgrad.network.vectors import LANES, any_nonzero, load, load_part, store_part
+from fastgrad.network.vectors import LANES, load_part, store_part
 from fastgrad.network.work import WorkArrays
 
 Array = NDArray[np.float64]
@@ -99,15 +99,11 @@ def multiply_rows(
     for task in prange(tasks):
         for n in range(samples * task // tasks, samples * (task + 1) // tasks):
             count = 0
-            for start in range(0, inputs, LANES):
-                # An image's zeros come in runs: skip whole vectors of them.
-                if start + LANES <= inputs and not any_nonzero(load(x[n], start)):
-                    continue
-                for i in range(start, min(start + LANES, inputs)):
-                    value = x[n, i]
-                    values[n, count] = value
-                    where[n, count] = i
-                    count += value != 0.0  # no branch: nothing could predict it
+            for i in range(inputs):
+                value = x[n, i]
+                values[n, count] = value
+                where[n, count] = i
+                count += value != 0.0  # no branch: nothing could predict it
             counts[n] = count
             for j in range(0, hidden, GROUP):
                 add_rows(out[n, :hidden], j, values[n], where[n], count, matrix, False)

@@ -77,11 +77,6 @@ def total(vector: Any) -> float:
     return result
 
 
-def any_nonzero(vector: Any) -> bool:
-    """Tell whether a lane is not zero; nan is not."""
-    return bool(np.any(vector != 0.0))
-
-
 def magnitude(vector: Any) -> Any:
     """Return the absolute values."""
     return np.abs(vector)
@@ -294,13 +289,6 @@ def _write_total(builder: Any, vector: Any) -> Any:
     for lane in range(LANES):
         result = builder.fadd(result, builder.extract_element(vector, ir.IntType(32)(lane)))
     return result
-
-
-@teach(any_nonzero, types.boolean(VECTOR))
-def _write_any_nonzero(builder: Any, vector: Any) -> Any:
-    nonzero = builder.fcmp_unordered("!=", vector, _constant(0.0))
-    bits = builder.bitcast(nonzero, ir.IntType(LANES))
-    return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
 
 @teach(magnitude, VECTOR(VECTOR))

@@ -1,15 +1,14 @@
 """What is the gradient of f at x? Check the arguments, choose an engine, call it."""
 
-import math
 import warnings
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines import loop
+from fastgrad.steps import as_positive_number
 
 Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
 
@@ -112,14 +111,7 @@ def _require_floating_array(x: object, h: object) -> None:
 
 def _require_step(h: object, x: NDArray[Any]) -> float:
     """Return h as a float, if it moves every element of x up and down."""
-    if isinstance(h, bool) or not isinstance(h, Real):
-        raise TypeError(
-            f"h is {h!r} of type {type(h).__name__}, but the step is a real number; "
-            "pass one such as 1e-4"
-        )
-    step = float(h)
-    if not 0 < step < math.inf:
-        raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
+    step = as_positive_number(h)
     if 2 * step >= float(np.finfo(x.dtype).max):
         raise ValueError(f"h is {step}, too large for x's dtype {x.dtype}; pass one such as 1e-4")
     values = x.view(np.ndarray)

@@ -1,7 +1,6 @@
 """Which x and h does the net accept? Checked once, in Python, before any kernel runs."""
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.survey import survey
+from fastgrad.steps import as_positive_number
 
 Array = NDArray[np.float64]
 
@@ -100,14 +100,7 @@ def as_step(h: object, params: Parameters, largest: float) -> float:
     ValueError
         If h is not positive and finite, or is lost when it is added to a parameter.
     """
-    if isinstance(h, bool) or not isinstance(h, Real):
-        raise TypeError(
-            f"h is {h!r} of type {type(h).__name__}, but the step is a real number; "
-            "pass one such as 1e-4"
-        )
-    step = float(h)
-    if not 0 < step < math.inf:
-        raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
+    step = as_positive_number(h)
     if largest + step == largest or largest - step == largest:
         name = next(name for name, view in params.items() if largest in abs(view))
         raise ValueError(

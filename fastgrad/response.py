@@ -63,7 +63,7 @@ def plan_responses(shift: float, spread: float) -> Plan | None:
 
         230 Lambda (S / (2 rho))^(2T)
 
-    The bound is crude: measured errors are a thousand times smaller. A logit of the output layer,
+    The bound is crude, far above the errors that occur. A logit of the output layer,
     shifted by itself, obeys it with spread 1.
 
     Parameters

@@ -34,7 +34,7 @@ INNER_OPTIONS: dict[str, Any] = {
     "no_cfunc_wrapper": True,
 }
 
-# Vector operations below which a second thread saves less than a twentieth of a millisecond.
+# Vector operations below which a second thread is not worth compiling the parallel form.
 SHORT = 200_000
 
 _exclusive = threading.RLock()
@@ -54,7 +54,7 @@ class Kernel:
     """A kernel, compiled when first called and cached on disk: parallel, and serial for one task.
 
     Both forms come from the same Python function and give the same bits: nothing is ever reduced
-    across threads. The serial one takes a third of the time to compile. It also runs in a child
+    across threads. The serial one takes less time to compile. It also runs in a child
     process that was forked after its parent's threads had started: GNU OpenMP ends such a child as
     soon as it launches a parallel region.
 

@@ -16,7 +16,8 @@ from fastgrad.network.work import WorkArrays
 
 Array = NDArray[np.float64]
 
-DENSEST = 0.35  # measured: above this share of nonzeros, dense blocks are faster
+# Above this share of nonzeros whole blocks are multiplied: they do more, but at a higher rate.
+DENSEST = 0.35
 
 
 # Columns that are summed at a time: seven vectors, whose sums stay in registers. So many additions

@@ -193,10 +193,10 @@ def teach(function: Callable[..., Any], *cases: Any) -> Callable[..., Any]:
     return decorate
 
 
-def repeated(builder: Any, number: Any, lanes: int = LANES) -> Any:
+def repeated(builder: Any, number: Any) -> Any:
     """Write the instructions that fill a vector with one number or integer."""
-    empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
-    first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     one = builder.insert_element(empty, number, ir.IntType(32)(0))
     return builder.shuffle_vector(one, empty, first)
 
@@ -234,10 +234,10 @@ def _write_store(builder: Any, array: Any, i: Any, vector: Any) -> None:
     builder.store(vector, _address(builder, array, i), align=8)
 
 
-def lanes_below(builder: Any, count: Any, lanes: int = LANES) -> Any:
+def lanes_below(builder: Any, count: Any) -> Any:
     """Write the instructions that tell which lanes have a number below an integer."""
-    numbers = ir.Constant(ir.VectorType(ir.IntType(64), lanes), [*range(lanes)])
-    return builder.icmp_signed("<", numbers, repeated(builder, count, lanes))
+    numbers = ir.Constant(INTEGERS_IR, [*range(LANES)])
+    return builder.icmp_signed("<", numbers, repeated(builder, count))
 
 
 def write_masked_load(builder: Any, address: Any, mask: Any) -> Any:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from fastgrad.network.forward import Forward
@@ -33,11 +32,18 @@ def gradient(run: Forward, labels: NDArray[np.int64], out: Parameters) -> None:
 
 
 @kernel(
-    "(int64, float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
+    "(float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
     "float64[:, ::1], float64[:, ::1])"
 )
 def propagate(
-    tasks: int, slope: Any, p: Any, labels: Any, wide: Any, hidden_errors: Any, errors: Any
+    task: int,
+    tasks: int,
+    slope: Any,
+    p: Any,
+    labels: Any,
+    wide: Any,
+    hidden_errors: Any,
+    errors: Any,
 ) -> None:
     """Compute the mean loss's derivatives by each pre-activation.
 
@@ -46,8 +52,8 @@ def propagate(
 
     Parameters
     ----------
-    tasks : int
-        How many parts the samples are divided into.
+    task, tasks : int
+        Which task, and how many parts the samples are divided into.
     slope : float64 array of shape (N, Hp)
         z (1 - z).
     p : float64 array of shape (N, Kp)
@@ -59,18 +65,17 @@ def propagate(
     """
     samples, hidden = slope.shape
     classes = wide.shape[0] - 1
-    for task in prange(tasks):
-        for n in range(samples * task // tasks, samples * (task + 1) // tasks):
-            label = labels[n]
-            others = 0.0  # 1 - p_t, without cancellation
+    for n in range(samples * task // tasks, samples * (task + 1) // tasks):
+        label = labels[n]
+        others = 0.0  # 1 - p_t, without cancellation
+        for k in range(classes):
+            if k != label:
+                others += p[n, k]
+        scale = p[n, label] / (p[n, label] + LOG_OFFSET) / samples
+        for k in range(classes):
+            errors[n, k] = scale * (-others if k == label else p[n, k])
+        for j in range(0, hidden, LANES):
+            error = repeat(0.0)
             for k in range(classes):
-                if k != label:
-                    others += p[n, k]
-            scale = p[n, label] / (p[n, label] + LOG_OFFSET) / samples
-            for k in range(classes):
-                errors[n, k] = scale * (-others if k == label else p[n, k])
-            for j in range(0, hidden, LANES):
-                error = repeat(0.0)
-                for k in range(classes):
-                    error = error + errors[n, k] * load(wide[k], j)
-                store(hidden_errors[n], j, error * load(slope[n], j))
+                error = error + errors[n, k] * load(wide[k], j)
+            store(hidden_errors[n], j, error * load(slope[n], j))

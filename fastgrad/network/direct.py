@@ -9,7 +9,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from fastgrad.network.functions import LOG_OFFSET, sigmoid
@@ -154,18 +153,27 @@ def gather(row: Any, where: Any, count: int, gathered: Any) -> None:
 
 
 @kernel(
-    "(int64, float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
-    "int64[::1], float64, float64[::1])"
+    "(float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], "
+    "float64, float64[::1])"
 )
 def perturb_all(
-    tasks: int, theta: Any, x: Any, a: Any, z: Any, logits: Any, labels: Any, h: float, result: Any
+    task: int,
+    tasks: int,
+    theta: Any,
+    x: Any,
+    a: Any,
+    z: Any,
+    logits: Any,
+    labels: Any,
+    h: float,
+    result: Any,
 ) -> None:
     """Move every parameter by +-h, one after the other, and take the difference of the losses.
 
     Parameters
     ----------
-    tasks : int
-        How many parts the work is cut into.
+    task, tasks : int
+        Which task, and how many parts the work is cut into.
     theta : float64 array of shape (I H + H + H K + K,)
         Each task perturbs a copy of its own, in place, and puts every value back.
     x : float64 array of shape (I, Np)
@@ -184,53 +192,52 @@ def perturb_all(
     hidden = a.shape[0]
     classes = logits.shape[0]
     width = logits.shape[1]
-    for task in prange(tasks):
-        buffer = theta.copy()
-        ones = np.ones(width)
-        where = np.empty(width, np.int64)
-        scales = np.zeros(width)
-        some_a = np.zeros(width)
-        some_z = np.zeros(width)
-        some_labels = np.zeros(width, np.int64)
-        some_logits = np.zeros((classes, width))
-        shifted = np.zeros((classes, width))
-        losses = np.zeros((2, width))
+    buffer = theta.copy()
+    ones = np.ones(width)
+    where = np.empty(width, np.int64)
+    scales = np.zeros(width)
+    some_a = np.zeros(width)
+    some_z = np.zeros(width)
+    some_labels = np.zeros(width, np.int64)
+    some_logits = np.zeros((classes, width))
+    shifted = np.zeros((classes, width))
+    losses = np.zeros((2, width))
 
-        # W1 row by row; row I is b1, whose input is 1.
-        for i in range((inputs + 1) * task // tasks, (inputs + 1) * (task + 1) // tasks):
-            inputs_i = x[i] if i < inputs else ones
-            count = 0
-            for n in range(samples):
-                where[count] = n
-                count += inputs_i[n] != 0.0
-            gather(inputs_i, where, count, scales)
-            gather(labels, where, count, some_labels)
-            for k in range(classes):
-                gather(logits[k], where, count, some_logits[k])
-            for j in range(hidden):
-                gather(a[j], where, count, some_a)
-                gather(z[j], where, count, some_z)
-                first = (inputs + 1) * hidden + j * classes
-                weights = buffer[first : first + classes]
-                p = i * hidden + j
-                saved = buffer[p]
-                for side in range(2):
-                    buffer[p] = saved - h if side else saved + h
-                    shift = buffer[p] - saved
-                    shift_unit(some_a, some_z, scales, shift, some_logits, weights, count, shifted)
-                    find_losses(shifted, some_labels, count, losses[side])
-                buffer[p] = saved
-                result[p] = difference(losses, count) / (2.0 * h * samples)
+    # W1 row by row; row I is b1, whose input is 1.
+    for i in range((inputs + 1) * task // tasks, (inputs + 1) * (task + 1) // tasks):
+        inputs_i = x[i] if i < inputs else ones
+        count = 0
+        for n in range(samples):
+            where[count] = n
+            count += inputs_i[n] != 0.0
+        gather(inputs_i, where, count, scales)
+        gather(labels, where, count, some_labels)
+        for k in range(classes):
+            gather(logits[k], where, count, some_logits[k])
+        for j in range(hidden):
+            gather(a[j], where, count, some_a)
+            gather(z[j], where, count, some_z)
+            first = (inputs + 1) * hidden + j * classes
+            weights = buffer[first : first + classes]
+            p = i * hidden + j
+            saved = buffer[p]
+            for side in range(2):
+                buffer[p] = saved - h if side else saved + h
+                shift = buffer[p] - saved
+                shift_unit(some_a, some_z, scales, shift, some_logits, weights, count, shifted)
+                find_losses(shifted, some_labels, count, losses[side])
+            buffer[p] = saved
+            result[p] = difference(losses, count) / (2.0 * h * samples)
 
-        # W2 row by row; row H is b2, whose input is 1.
-        for j in range((hidden + 1) * task // tasks, (hidden + 1) * (task + 1) // tasks):
-            outputs = z[j] if j < hidden else ones
-            for k in range(classes):
-                p = (inputs + 1) * hidden + j * classes + k
-                saved = buffer[p]
-                for side in range(2):
-                    buffer[p] = saved - h if side else saved + h
-                    shift_logit(outputs, buffer[p] - saved, logits, k, samples, shifted)
-                    find_losses(shifted, labels, samples, losses[side])
-                buffer[p] = saved
-                result[p] = difference(losses, samples) / (2.0 * h * samples)
+    # W2 row by row; row H is b2, whose input is 1.
+    for j in range((hidden + 1) * task // tasks, (hidden + 1) * (task + 1) // tasks):
+        outputs = z[j] if j < hidden else ones
+        for k in range(classes):
+            p = (inputs + 1) * hidden + j * classes + k
+            saved = buffer[p]
+            for side in range(2):
+                buffer[p] = saved - h if side else saved + h
+                shift_logit(outputs, buffer[p] - saved, logits, k, samples, shifted)
+                find_losses(shifted, labels, samples, losses[side])
+            buffer[p] = saved
+            result[p] = difference(losses, samples) / (2.0 * h * samples)

@@ -2,17 +2,24 @@
 
 import os
 import threading
-import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
+from numba import types
+from numba.core import config
+from numba.core.sigutils import normalize_signature
 from numba.extending import register_jitable
 from numba.np.ufunc.parallel import threading_layer
+from numpy.typing import NDArray
+
+from fastgrad.network import launch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,8 +41,8 @@ INNER_OPTIONS: dict[str, Any] = {
     "no_cfunc_wrapper": True,
 }
 
-# Vector operations below which a second thread is not worth compiling the parallel form.
-SHORT = 200_000
+# Vector operations below which a kernel is done before a second thread has woken up.
+SHORT = 50_000
 
 _exclusive = threading.RLock()
 _must_run_serially = False
@@ -51,20 +58,19 @@ def exclusive() -> AbstractContextManager[object]:
 
 
 class Kernel:
-    """A kernel, compiled when first called and cached on disk: parallel, and serial for one task.
+    """A kernel, compiled when first called and cached on disk, whose tasks run on all threads.
 
-    Both forms come from the same Python function and give the same bits: nothing is ever reduced
-    across threads. The serial one takes less time to compile. It also runs in a child
-    process that was forked after its parent's threads had started: GNU OpenMP ends such a child as
-    soon as it launches a parallel region.
+    A task gives the same bits in whatever thread it runs: nothing is ever reduced across threads.
+    In a child process that was forked after its parent's threads had started, all tasks run in one
+    thread: GNU OpenMP ends such a child as soon as it launches a parallel region.
 
     Parameters
     ----------
     function : callable
-        ``function(tasks, ...)``, whose loop over the tasks is written with `numba.prange`.
+        ``function(task, tasks, ...)``, which does one of several tasks.
     signature : str
-        The types of its arguments, so that each kernel is compiled once, whatever the layouts of
-        the arrays that it is called with.
+        The types of its arguments after the task and the number of tasks, so that each kernel is
+        compiled once, whatever the layouts of the arrays that it is called with.
 
     Attributes
     ----------
@@ -78,32 +84,42 @@ class Kernel:
 
     def __call__(self, tasks: int, *arguments: Any) -> None:
         """Run the kernel on arrays and scalars; every result is written into an argument."""
+        if config.DISABLE_JIT:
+            for task in range(tasks):
+                self.py_func(task, tasks, *arguments)
+            return
         with _exclusive:
+            address, prepare, memory = self._compiled
             serially = tasks == 1 or _must_run_serially
-            (self._serial if serially else self._parallel)(tasks, *arguments)
+            prepare(address, serially, tasks, memory, arguments)
+            if not serially:
+                launch.launcher()(np.arange(tasks), tasks, memory)
 
     @cached_property
-    def _parallel(self) -> Callable[..., None]:
-        return self._compile("parallel")
+    def _compiled(self) -> tuple[int, Callable[..., None], NDArray[np.int64]]:
+        """Compile the kernel and what prepares its launch, or load them from numba's cache."""
+        arguments, _ = normalize_signature(self.signature)
+        case = types.none(types.int64, types.int64, *arguments)
+        # Only other compiled code calls the kernel: entries for Python would take time to compile.
+        kernel = _compile(self.py_func, self.py_func, case, no_cpython_wrapper=True)
+        result = kernel.get_compile_result(case)
+        address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+        prepare = _compile(launch.prepare, self.py_func, launch.prepare_type(arguments))
+        return address, prepare, launch.new_memory()
 
-    @cached_property
-    def _serial(self) -> Callable[..., None]:
-        return self._compile("serial")
 
-    def _compile(self, form: str) -> Callable[..., None]:
-        """Compile one form, or load it from numba's cache on disk.
+def _compile(
+    function: Callable[..., None], owner: Callable[..., None], signature: Any, **options: Any
+) -> Any:
+    """Compile a function of a kernel, or load it from numba's cache on disk.
 
-        The cache tells functions apart by name and line, and looks for changes in the kernel's own
-        file only. So the name says which form it is, and of which state of all sources.
-        """
-        function = self.py_func
-        name = f"{function.__name__}_{form}_{_sources()}"
-        renamed = types.FunctionType(function.__code__, function.__globals__, name)
-        renamed.__module__, renamed.__qualname__ = function.__module__, name
-        compiled: Callable[..., None] = numba.njit(
-            self.signature, parallel=form == "parallel", cache=True, **OPTIONS
-        )(renamed)
-        return compiled
+    The cache tells functions apart by name and line, and looks for changes in the function's own
+    file only. So the name says whose function it is, and of which state of all sources.
+    """
+    name = f"{function.__name__}_{owner.__name__}_{_sources()}"
+    renamed = FunctionType(function.__code__, function.__globals__, name)
+    renamed.__module__, renamed.__qualname__ = function.__module__, name
+    return numba.njit(signature, cache=True, **OPTIONS, **options)(renamed)
 
 
 @cache

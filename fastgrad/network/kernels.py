@@ -7,8 +7,6 @@ order: the results do not depend on the number of threads.
 
 from typing import Any
 
-from numba import prange
-
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.network.jit import inlined, kernel
 from fastgrad.network.vectors import (
@@ -23,8 +21,8 @@ from fastgrad.network.vectors import (
 )
 
 
-@kernel("(int64, float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])")
-def activate(tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> None:
+@kernel("(float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])")
+def activate(task: int, tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> None:
     """Compute the rest of the forward pass: z = sigmoid(z + b1), p = softmax(z W2 + b2).
 
     With e = e^-|a| <= 1, one of sigmoid(a), 1 - sigmoid(a) is 1 / (1 + e), the other e / (1 + e):
@@ -32,8 +30,8 @@ def activate(tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> None
 
     Parameters
     ----------
-    tasks : int
-        How many parts the samples are divided into.
+    task, tasks : int
+        Which task, and how many parts the samples are divided into.
     wide : float64 array of shape (K + 1, Hp)
         W2 transposed, and b1 as its last row; zeros as padding.
     b2 : float64 array of shape (K,)
@@ -46,31 +44,30 @@ def activate(tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> None
     """
     samples, hidden = z.shape
     classes = b2.size
-    for task in prange(tasks):
-        for n in range(samples * task // tasks, samples * (task + 1) // tasks):
+    for n in range(samples * task // tasks, samples * (task + 1) // tasks):
+        for j in range(0, hidden, LANES):
+            a = load(z[n], j) + load(wide[classes], j)
+            e = exp(0.0 - magnitude(a))
+            larger = 1.0 / (1.0 + e)
+            smaller = e * larger
+            store(z[n], j, where_negative(a, smaller, larger))
+            store(slope[n], j, smaller * larger)
+        largest = b2[0]
+        for k in range(classes):
+            products = repeat(0.0)
             for j in range(0, hidden, LANES):
-                a = load(z[n], j) + load(wide[classes], j)
-                e = exp(0.0 - magnitude(a))
-                larger = 1.0 / (1.0 + e)
-                smaller = e * larger
-                store(z[n], j, where_negative(a, smaller, larger))
-                store(slope[n], j, smaller * larger)
-            largest = b2[0]
-            for k in range(classes):
-                products = repeat(0.0)
-                for j in range(0, hidden, LANES):
-                    products = products + load(z[n], j) * load(wide[k], j)
-                p[n, k] = total(products) + b2[k]
-                largest = p[n, k] if k == 0 else max(largest, p[n, k])
-            for k in range(0, p.shape[1], LANES):
-                store(p[n], k, exp(load(p[n], k) - largest))
-            normalizer = 0.0
-            for k in range(classes):
-                normalizer += p[n, k]
-            for k in range(classes):
-                p[n, k] /= normalizer
-            for k in range(classes, p.shape[1]):
-                p[n, k] = 0.0
+                products = products + load(z[n], j) * load(wide[k], j)
+            p[n, k] = total(products) + b2[k]
+            largest = p[n, k] if k == 0 else max(largest, p[n, k])
+        for k in range(0, p.shape[1], LANES):
+            store(p[n], k, exp(load(p[n], k) - largest))
+        normalizer = 0.0
+        for k in range(classes):
+            normalizer += p[n, k]
+        for k in range(classes):
+            p[n, k] /= normalizer
+        for k in range(classes, p.shape[1]):
+            p[n, k] = 0.0
 
 
 @inlined
@@ -198,11 +195,12 @@ def interpolate(
 
 
 @kernel(
-    "(int64, float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
+    "(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
     "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "
     "float64[:, :, ::1], float64[:, :, ::1], float64[:, :, ::1])"
 )
 def respond(
+    task: int,
     tasks: int,
     z: Any,
     slope: Any,
@@ -225,8 +223,8 @@ def respond(
 
     Parameters
     ----------
-    tasks : int
-        How many parts the samples are divided into.
+    task, tasks : int
+        Which task, and how many parts the samples are divided into.
     z, slope : float64 arrays of shape (N, Hp)
         The hidden layer's output, and z (1 - z).
     p : float64 array of shape (N, Kp)
@@ -252,50 +250,49 @@ def respond(
     samples, hidden = z.shape
     classes = wide.shape[0] - 1
     terms = points.size
-    for task in prange(tasks):
-        responses = scratch[task, :terms]
-        moments = scratch[task, terms:]
-        for n in range(samples * task // tasks, samples * (task + 1) // tasks):
-            label = labels[n]
-            p_t = p[n, label]
-            others = 0.0  # 1 - p_t, without cancellation
-            for k in range(classes):
-                if k != label:
-                    others += p[n, k]
+    responses = scratch[task, :terms]
+    moments = scratch[task, terms:]
+    for n in range(samples * task // tasks, samples * (task + 1) // tasks):
+        label = labels[n]
+        p_t = p[n, label]
+        others = 0.0  # 1 - p_t, without cancellation
+        for k in range(classes):
+            if k != label:
+                others += p[n, k]
 
-            for j in range(0, hidden, LANES):
-                find_moments(p[n], label, wide, j, factors, moments)
-                output = load(z[n], j)
-                for i in range(terms):
-                    grown, shrunk = growths[0, 0, i], growths[0, 1, i]
-                    raised = 1.0 + output * grown
-                    lowered = 1.0 + output * shrunk
-                    excess = output * (grown + shrunk) + output * output * (grown * shrunk)
-                    scale = load(slope[n], j) * inverse(excess)  # slope / (raised * lowered)
-                    up = evaluate_series(moments, grown * (lowered * scale))
-                    down = evaluate_series(moments, shrunk * (raised * scale))
-                    store(responses[i], 0, log_ratio(p_t, up, down))
-                interpolate(responses, points, interpolation, scales[0], n, j, c)
+        for j in range(0, hidden, LANES):
+            find_moments(p[n], label, wide, j, factors, moments)
+            output = load(z[n], j)
+            for i in range(terms):
+                grown, shrunk = growths[0, 0, i], growths[0, 1, i]
+                raised = 1.0 + output * grown
+                lowered = 1.0 + output * shrunk
+                excess = output * (grown + shrunk) + output * output * (grown * shrunk)
+                scale = load(slope[n], j) * inverse(excess)  # slope / (raised * lowered)
+                up = evaluate_series(moments, grown * (lowered * scale))
+                down = evaluate_series(moments, shrunk * (raised * scale))
+                store(responses[i], 0, log_ratio(p_t, up, down))
+            interpolate(responses, points, interpolation, scales[0], n, j, c)
 
-            up_row, down_row = moments[0], moments[1]
-            for k in range(0, p.shape[1], LANES):
-                for i in range(terms):
-                    grown, shrunk = growths[1, 0, i], growths[1, 1, i]
-                    store(up_row, 0, load(p[n], k) * grown)
-                    store(down_row, 0, load(p[n], k) * shrunk)
-                    if k <= label < k + LANES:  # raising its logit is lowering all others
-                        up_row[label - k] = others * shrunk
-                        down_row[label - k] = others * grown
-                    store(responses[i], 0, log_ratio(p_t, load(up_row, 0), load(down_row, 0)))
-                interpolate(responses, points, interpolation, scales[1], n, k, d)
+        up_row, down_row = moments[0], moments[1]
+        for k in range(0, p.shape[1], LANES):
+            for i in range(terms):
+                grown, shrunk = growths[1, 0, i], growths[1, 1, i]
+                store(up_row, 0, load(p[n], k) * grown)
+                store(down_row, 0, load(p[n], k) * shrunk)
+                if k <= label < k + LANES:  # raising its logit is lowering all others
+                    up_row[label - k] = others * shrunk
+                    down_row[label - k] = others * grown
+                store(responses[i], 0, log_ratio(p_t, load(up_row, 0), load(down_row, 0)))
+            interpolate(responses, points, interpolation, scales[1], n, k, d)
 
 
 @kernel(
-    "(int64, float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1], "
+    "(float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1], "
     "float64[::1], float64[:, ::1], float64[::1])"
 )
 def sum_output_layer(
-    tasks: int, z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2: Any
+    task: int, tasks: int, z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2: Any
 ) -> None:
     """Sum coefficients over the samples into the gradients of b1, W2 and b2.
 
@@ -303,8 +300,8 @@ def sum_output_layer(
 
     Parameters
     ----------
-    tasks : int
-        How many parts the units are divided into.
+    task, tasks : int
+        Which task, and how many parts the units are divided into.
     z : float64 array of shape (N, Hp)
     c : float64 array of shape (T, N, Hp)
     d : float64 array of shape (T, N, Kp)
@@ -316,36 +313,35 @@ def sum_output_layer(
     terms, samples, hidden = c.shape
     classes = b2.size
     vectors = hidden // LANES
-    for task in prange(tasks):
-        sums = scratch[task]
-        for v in range(vectors * task // tasks, vectors * (task + 1) // tasks):
-            j = v * LANES
-            bias = repeat(0.0)
+    sums = scratch[task]
+    for v in range(vectors * task // tasks, vectors * (task + 1) // tasks):
+        j = v * LANES
+        bias = repeat(0.0)
+        for n in range(samples):
+            for m in range(terms):
+                bias = bias + load(c[m, n], j)
+        store(sums, 0, bias)
+        for lane in range(min(LANES, b1.size - j)):
+            b1[j + lane] = sums[lane]
+        for k in range(0, classes, 2):  # two classes at a time: neither sum waits for itself
+            other = min(k + 1, classes - 1)
+            weights = repeat(0.0)
+            other_weights = repeat(0.0)
+            for n in range(samples):
+                power = load(z[n], j)
+                square = power * power
+                for m in range(terms):
+                    weights = weights + power * d[m, n, k]
+                    other_weights = other_weights + power * d[m, n, other]
+                    power = power * square
+            for column, column_sums in ((k, weights), (other, other_weights)):
+                store(sums, 0, column_sums)
+                for lane in range(min(LANES, b1.size - j)):
+                    w2[j + lane, column] = sums[lane]
+    if task == 0:
+        for k in range(classes):
+            result = 0.0
             for n in range(samples):
                 for m in range(terms):
-                    bias = bias + load(c[m, n], j)
-            store(sums, 0, bias)
-            for lane in range(min(LANES, b1.size - j)):
-                b1[j + lane] = sums[lane]
-            for k in range(0, classes, 2):  # two classes at a time: neither sum waits for itself
-                other = min(k + 1, classes - 1)
-                weights = repeat(0.0)
-                other_weights = repeat(0.0)
-                for n in range(samples):
-                    power = load(z[n], j)
-                    square = power * power
-                    for m in range(terms):
-                        weights = weights + power * d[m, n, k]
-                        other_weights = other_weights + power * d[m, n, other]
-                        power = power * square
-                for column, column_sums in ((k, weights), (other, other_weights)):
-                    store(sums, 0, column_sums)
-                    for lane in range(min(LANES, b1.size - j)):
-                        w2[j + lane, column] = sums[lane]
-        if task == 0:
-            for k in range(classes):
-                result = 0.0
-                for n in range(samples):
-                    for m in range(terms):
-                        result += d[m, n, k]
-                b2[k] = result
+                    result += d[m, n, k]
+            b2[k] = result

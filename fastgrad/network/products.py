@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from fastgrad.network.jit import inlined, kernel, tasks_for
@@ -55,8 +54,10 @@ def pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
                 store(tile, e, value)
 
 
-@kernel("(int64, float64[:, :], float64[:, :], float64[:, :, :], int64, float64[:, ::1])")
-def sum_products_kernel(tasks: int, out: Any, a: Any, b: Any, block: int, packed: Any) -> None:
+@kernel("(float64[:, :], float64[:, :], float64[:, :, :], int64, float64[:, ::1])")
+def sum_products_kernel(
+    task: int, tasks: int, out: Any, a: Any, b: Any, block: int, packed: Any
+) -> None:
     """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
     An element's products are summed in runs of at most `RUN`, in order: it has the same bits
@@ -64,8 +65,8 @@ def sum_products_kernel(tasks: int, out: Any, a: Any, b: Any, block: int, packed
 
     Parameters
     ----------
-    tasks : int
-        How many parts the rows are divided into.
+    task, tasks : int
+        Which task, and how many parts the rows are divided into.
     out : float64 array of shape (rows, columns)
         Overwritten. A row's elements are contiguous.
     a : float64 array of shape (rows, depth), with any strides
@@ -79,28 +80,27 @@ def sum_products_kernel(tasks: int, out: Any, a: Any, b: Any, block: int, packed
     rows, columns = out.shape
     terms, depth = b.shape[:2]
     runs = -(-depth // RUN)
-    for task in prange(tasks):
-        first = min(task * block, rows)
-        last = min(first + block, rows)
-        own = out[first:last]
-        for left in range(0, columns, COLUMNS):
-            right = min(left + COLUMNS, columns)
-            for m in range(terms):
-                for r in range(runs):
-                    k = depth * r // runs
-                    end = depth * (r + 1) // runs
-                    add = m + r > 0
-                    pack_rows(a[first:last], k, end, 2 * m + 1, packed[task])
-                    j = left
-                    while j < right:
-                        wide = j + VECTORS * LANES <= right
-                        for i in range(0, last - first, ROWS):
-                            tile = packed[task, i * (end - k) : (i + ROWS) * (end - k)]
-                            if wide:
-                                multiply_wide_tile(own, i, j, tile, b[m], k, add)
-                            else:
-                                multiply_narrow_tile(own, i, j, tile, b[m], k, add)
-                        j += VECTORS * LANES if wide else LANES
+    first = min(task * block, rows)
+    last = min(first + block, rows)
+    own = out[first:last]
+    for left in range(0, columns, COLUMNS):
+        right = min(left + COLUMNS, columns)
+        for m in range(terms):
+            for r in range(runs):
+                k = depth * r // runs
+                end = depth * (r + 1) // runs
+                add = m + r > 0
+                pack_rows(a[first:last], k, end, 2 * m + 1, packed[task])
+                j = left
+                while j < right:
+                    wide = j + VECTORS * LANES <= right
+                    for i in range(0, last - first, ROWS):
+                        tile = packed[task, i * (end - k) : (i + ROWS) * (end - k)]
+                        if wide:
+                            multiply_wide_tile(own, i, j, tile, b[m], k, add)
+                        else:
+                            multiply_narrow_tile(own, i, j, tile, b[m], k, add)
+                    j += VECTORS * LANES if wide else LANES
 
 
 def sum_products(out: Array, a: Array, b: Array, work: WorkArrays) -> None:

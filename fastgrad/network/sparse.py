@@ -7,7 +7,6 @@ pass goes through them sample by sample, the sums over the samples input by inpu
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from fastgrad.network.jit import inlined, kernel, tasks_for
@@ -72,18 +71,18 @@ def add_rows(out: Any, j: int, scales: Any, rows: Any, count: int, matrix: Any, 
 
 
 @kernel(
-    "(int64, float64[:, ::1], float64[:, ::1], "
+    "(float64[:, ::1], float64[:, ::1], "
     "float64[:, ::1], int32[:, ::1], int64[::1], float64[:, ::1])"
 )
 def multiply_rows(
-    tasks: int, x: Any, matrix: Any, values: Any, where: Any, counts: Any, out: Any
+    task: int, tasks: int, x: Any, matrix: Any, values: Any, where: Any, counts: Any, out: Any
 ) -> None:
     """Compute out = x @ matrix, and list the nonzero entries of every row of x.
 
     Parameters
     ----------
-    tasks : int
-        How many parts the samples are divided into.
+    task, tasks : int
+        Which task, and how many parts the samples are divided into.
     x : float64 array of shape (N, I)
     matrix : float64 array of shape (I, H)
     values : float64 array of shape (N, I)
@@ -97,24 +96,24 @@ def multiply_rows(
     """
     samples, inputs = x.shape
     hidden = matrix.shape[1]
-    for task in prange(tasks):
-        for n in range(samples * task // tasks, samples * (task + 1) // tasks):
-            count = 0
-            for i in range(inputs):
-                value = x[n, i]
-                values[n, count] = value
-                where[n, count] = i
-                count += value != 0.0  # no branch: nothing could predict it
-            counts[n] = count
-            for j in range(0, hidden, GROUP):
-                add_rows(out[n, :hidden], j, values[n], where[n], count, matrix, False)
+    for n in range(samples * task // tasks, samples * (task + 1) // tasks):
+        count = 0
+        for i in range(inputs):
+            value = x[n, i]
+            values[n, count] = value
+            where[n, count] = i
+            count += value != 0.0  # no branch: nothing could predict it
+        counts[n] = count
+        for j in range(0, hidden, GROUP):
+            add_rows(out[n, :hidden], j, values[n], where[n], count, matrix, False)
 
 
 @kernel(
-    "(int64, float64[:, ::1], int32[:, ::1], int64[::1], float64[:, :, ::1], "
+    "(float64[:, ::1], int32[:, ::1], int64[::1], float64[:, :, ::1], "
     "float64[:, ::1], float64[:, ::1], int32[:, ::1], float64[:, ::1])"
 )
 def sum_rows(
+    task: int,
     tasks: int,
     values: Any,
     where: Any,
@@ -129,8 +128,8 @@ def sum_rows(
 
     Parameters
     ----------
-    tasks : int
-        How many parts the inputs are divided into.
+    task, tasks : int
+        Which task, and how many parts the inputs are divided into.
     values, where, counts : arrays
         As `multiply_rows` leaves them.
     c : float64 array of shape (terms, N, at least H)
@@ -142,27 +141,26 @@ def sum_rows(
         Overwritten.
     """
     inputs, samples = scales.shape
-    for task in prange(tasks):
-        first = inputs * task // tasks
-        last = inputs * (task + 1) // tasks
-        found = np.zeros(last - first, np.int64)
-        for n in range(samples):
-            for e in range(counts[n]):
-                i = where[n, e]
-                if first <= i < last:
-                    entry = found[i - first]
-                    scales[i, entry] = values[n, e]
-                    squares[i, entry] = values[n, e] * values[n, e]
-                    samples_of[i, entry] = n
-                    found[i - first] = entry + 1
-        for m in range(c.shape[0]):
-            for j in range(0, out.shape[1], GROUP):  # the group's part of c stays in the cache
-                for i in range(first, last):
-                    count = found[i - first]
-                    add_rows(out[i], j, scales[i], samples_of[i], count, c[m], m > 0)
+    first = inputs * task // tasks
+    last = inputs * (task + 1) // tasks
+    found = np.zeros(last - first, np.int64)
+    for n in range(samples):
+        for e in range(counts[n]):
+            i = where[n, e]
+            if first <= i < last:
+                entry = found[i - first]
+                scales[i, entry] = values[n, e]
+                squares[i, entry] = values[n, e] * values[n, e]
+                samples_of[i, entry] = n
+                found[i - first] = entry + 1
+    for m in range(c.shape[0]):
+        for j in range(0, out.shape[1], GROUP):  # the group's part of c stays in the cache
             for i in range(first, last):
-                for entry in range(found[i - first]):
-                    scales[i, entry] *= squares[i, entry]
+                count = found[i - first]
+                add_rows(out[i], j, scales[i], samples_of[i], count, c[m], m > 0)
+        for i in range(first, last):
+            for entry in range(found[i - first]):
+                scales[i, entry] *= squares[i, entry]
 
 
 class Entries:

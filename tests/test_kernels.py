@@ -55,7 +55,8 @@ def test_every_kernel_agrees_with_its_python_form(
     for kernel, arguments in recorded:
         compiled, python = copies(arguments), copies(arguments)
         kernel(*compiled)
-        kernel.py_func(*python)
+        for task in range(python[0]):
+            kernel.py_func(task, *python)
         for found, expected in zip(compiled, python, strict=True):
             if isinstance(found, np.ndarray):
                 # No sum has more than 23 * 37 terms; compiled code fuses multiplications into it.

@@ -239,6 +239,23 @@ def test_vectors_are_loaded_and_stored_at_any_element(start):
     assert target.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("shape", [(3, 2 * LANES + 1), (2, 3, 2 * LANES + 1)])
+def test_vectors_are_loaded_and_stored_anywhere_in_a_matrix(shape):
+    @compiled
+    def copy(source, place, target):
+        store(target, place, load(source, place))
+
+    source = np.arange(1.0, np.prod(shape) + 1).reshape(shape)
+    for row in np.ndindex(shape[:-1]):
+        for start in range(LANES + 2):
+            target, plain = np.zeros(shape), np.zeros(shape)
+            copy(source, (*row, start), target)
+            store(plain, (*row, start), load(source, (*row, start)))
+            expected = np.zeros(shape)
+            expected[row][start : start + LANES] = source[row][start : start + LANES]
+            assert target.tolist() == plain.tolist() == expected.tolist()
+
+
 @compiled
 def copy_part(source, start, count, target):
     store(target, 0, load_part(source, start, count))

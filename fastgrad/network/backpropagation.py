@@ -77,5 +77,5 @@ def propagate(
         for j in range(0, hidden, LANES):
             error = repeat(0.0)
             for k in range(classes):
-                error = error + errors[n, k] * load(wide[k], j)
-            store(hidden_errors[n], j, error * load(slope[n], j))
+                error = error + errors[n, k] * load(wide, (k, j))
+            store(hidden_errors, (n, j), error * load(slope, (n, j)))

@@ -85,14 +85,14 @@ def find_losses(logits: Any, labels: Any, count: int, losses: Any) -> None:
     """
     classes = logits.shape[0]
     for q in range(0, count, LANES):
-        largest = load(logits[0], q)
+        largest = load(logits, (0, q))
         for k in range(1, classes):
-            largest = larger(load(logits[k], q), largest)
+            largest = larger(load(logits, (k, q)), largest)
         total = repeat(0.0)
         for k in range(classes):
-            power = exp(load(logits[k], q) - largest)
+            power = exp(load(logits, (k, q)) - largest)
             total = total + power
-            store(logits[k], q, power)
+            store(logits, (k, q), power)
         store(losses, q, total)
     for q in range(count):
         losses[q] = -math.log(logits[labels[q], q] / losses[q] + LOG_OFFSET)
@@ -124,7 +124,7 @@ def shift_unit(
         upper = 1.0 / (1.0 + e)
         change = where_negative(moved, e * upper, upper) - load(z, q)
         for k in range(weights.size):
-            store(shifted[k], q, load(logits[k], q) + change * weights[k])
+            store(shifted, (k, q), load(logits, (k, q)) + change * weights[k])
 
 
 @inlined
@@ -133,7 +133,7 @@ def shift_logit(scales: Any, shift: float, logits: Any, k: int, count: int, shif
     for row in range(logits.shape[0]):
         factor = shift if row == k else 0.0
         for q in range(0, count, LANES):
-            store(shifted[row], q, load(logits[row], q) + load(scales, q) * factor)
+            store(shifted, (row, q), load(logits, (row, q)) + load(scales, q) * factor)
 
 
 @inlined
@@ -153,8 +153,8 @@ def gather(row: Any, where: Any, count: int, gathered: Any) -> None:
 
 
 @kernel(
-    "(float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], "
-    "float64, float64[::1])"
+    "(float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
+    "int64[::1], float64, float64[::1])"
 )
 def perturb_all(
     task: int,

@@ -44,6 +44,9 @@ INNER_OPTIONS: dict[str, Any] = {
 # Vector operations below which a kernel is done before a second thread has woken up.
 SHORT = 50_000
 
+# Whether kernels are compiled; NUMBA_DISABLE_JIT=1 lets everything run as plain Python.
+JIT = not vars(config)["DISABLE_JIT"]
+
 _exclusive = threading.RLock()
 _must_run_serially = False
 
@@ -84,7 +87,7 @@ class Kernel:
 
     def __call__(self, tasks: int, *arguments: Any) -> None:
         """Run the kernel on arrays and scalars; every result is written into an argument."""
-        if config.DISABLE_JIT:
+        if not JIT:
             for task in range(tasks):
                 self.py_func(task, tasks, *arguments)
             return

@@ -46,21 +46,21 @@ def activate(task: int, tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: A
     classes = b2.size
     for n in range(samples * task // tasks, samples * (task + 1) // tasks):
         for j in range(0, hidden, LANES):
-            a = load(z[n], j) + load(wide[classes], j)
+            a = load(z, (n, j)) + load(wide, (classes, j))
             e = exp(0.0 - magnitude(a))
             larger = 1.0 / (1.0 + e)
             smaller = e * larger
-            store(z[n], j, where_negative(a, smaller, larger))
-            store(slope[n], j, smaller * larger)
+            store(z, (n, j), where_negative(a, smaller, larger))
+            store(slope, (n, j), smaller * larger)
         largest = b2[0]
         for k in range(classes):
             products = repeat(0.0)
             for j in range(0, hidden, LANES):
-                products = products + load(z[n], j) * load(wide[k], j)
+                products = products + load(z, (n, j)) * load(wide, (k, j))
             p[n, k] = total(products) + b2[k]
             largest = p[n, k] if k == 0 else max(largest, p[n, k])
         for k in range(0, p.shape[1], LANES):
-            store(p[n], k, exp(load(p[n], k) - largest))
+            store(p, (n, k), exp(load(p, (n, k)) - largest))
         normalizer = 0.0
         for k in range(classes):
             normalizer += p[n, k]
@@ -128,7 +128,7 @@ def find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: A
     moments : float64 array of shape (size of factors, LANES)
         Overwritten.
     """
-    own = load(wide[label], j)
+    own = load(wide, (label, j))
     for r in range(0, factors.size, 4):  # four at a time, whose sums stay in registers
         sum0 = repeat(0.0)
         sum1 = repeat(0.0)
@@ -136,7 +136,7 @@ def find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: A
         sum3 = repeat(0.0)
         for k in range(wide.shape[0] - 1):
             if k != label:
-                difference = load(wide[k], j) - own
+                difference = load(wide, (k, j)) - own
                 term = repeat(p[k])
                 for _ in range(r):
                     term = term * difference
@@ -147,18 +147,18 @@ def find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: A
                 term = term * difference
                 sum2 = sum2 + term
                 sum3 = sum3 + term * difference
-        store(moments[r], 0, sum0 * factors[r])
-        store(moments[r + 1], 0, sum1 * factors[r + 1])
-        store(moments[r + 2], 0, sum2 * factors[r + 2])
-        store(moments[r + 3], 0, sum3 * factors[r + 3])
+        store(moments, (r, 0), sum0 * factors[r])
+        store(moments, (r + 1, 0), sum1 * factors[r + 1])
+        store(moments, (r + 2, 0), sum2 * factors[r + 2])
+        store(moments, (r + 3, 0), sum3 * factors[r + 3])
 
 
 @inlined
 def evaluate_series(moments: Any, delta: Any) -> Any:
     """Return sum over r of moments[r - 1] delta^r, by Horner's rule."""
-    result = load(moments[moments.shape[0] - 1], 0)
+    result = load(moments, (moments.shape[0] - 1, 0))
     for r in range(moments.shape[0] - 2, -1, -1):
-        result = result * delta + load(moments[r], 0)
+        result = result * delta + load(moments, (r, 0))
     return result * delta
 
 
@@ -185,13 +185,13 @@ def interpolate(
         c[:, n, j : j + LANES] is overwritten.
     """
     terms = points.size
-    line = load(responses[terms - 1], 0) * (1.0 / points[terms - 1])
+    line = load(responses, (terms - 1, 0)) * (1.0 / points[terms - 1])
     for m in range(terms):
         coefficient = line if m == 0 else repeat(0.0)
         for i in range(terms - 1):
-            rest = load(responses[i], 0) - line * points[i]
+            rest = load(responses, (i, 0)) - line * points[i]
             coefficient = coefficient + rest * interpolation[m, i]
-        store(c[m, n], j, coefficient * scales[m])
+        store(c, (m, n, j), coefficient * scales[m])
 
 
 @kernel(
@@ -262,86 +262,26 @@ def respond(
 
         for j in range(0, hidden, LANES):
             find_moments(p[n], label, wide, j, factors, moments)
-            output = load(z[n], j)
+            output = load(z, (n, j))
             for i in range(terms):
                 grown, shrunk = growths[0, 0, i], growths[0, 1, i]
                 raised = 1.0 + output * grown
                 lowered = 1.0 + output * shrunk
                 excess = output * (grown + shrunk) + output * output * (grown * shrunk)
-                scale = load(slope[n], j) * inverse(excess)  # slope / (raised * lowered)
+                scale = load(slope, (n, j)) * inverse(excess)  # slope / (raised * lowered)
                 up = evaluate_series(moments, grown * (lowered * scale))
                 down = evaluate_series(moments, shrunk * (raised * scale))
-                store(responses[i], 0, log_ratio(p_t, up, down))
+                store(responses, (i, 0), log_ratio(p_t, up, down))
             interpolate(responses, points, interpolation, scales[0], n, j, c)
 
         up_row, down_row = moments[0], moments[1]
         for k in range(0, p.shape[1], LANES):
             for i in range(terms):
                 grown, shrunk = growths[1, 0, i], growths[1, 1, i]
-                store(up_row, 0, load(p[n], k) * grown)
-                store(down_row, 0, load(p[n], k) * shrunk)
+                store(up_row, 0, load(p, (n, k)) * grown)
+                store(down_row, 0, load(p, (n, k)) * shrunk)
                 if k <= label < k + LANES:  # raising its logit is lowering all others
                     up_row[label - k] = others * shrunk
                     down_row[label - k] = others * grown
-                store(responses[i], 0, log_ratio(p_t, load(up_row, 0), load(down_row, 0)))
+                store(responses, (i, 0), log_ratio(p_t, load(up_row, 0), load(down_row, 0)))
             interpolate(responses, points, interpolation, scales[1], n, k, d)
-
-
-@kernel(
-    "(float64[:, ::1], float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1], "
-    "float64[::1], float64[:, ::1], float64[::1])"
-)
-def sum_output_layer(
-    task: int, tasks: int, z: Any, c: Any, d: Any, scratch: Any, b1: Any, w2: Any, b2: Any
-) -> None:
-    """Sum coefficients over the samples into the gradients of b1, W2 and b2.
-
-        G_b1 = sum over m, n of c[m, n],   G_W2 = sum over m of (z^(2m+1))' d[m],   G_b2 like G_b1
-
-    Parameters
-    ----------
-    task, tasks : int
-        Which task, and how many parts the units are divided into.
-    z : float64 array of shape (N, Hp)
-    c : float64 array of shape (T, N, Hp)
-    d : float64 array of shape (T, N, Kp)
-    scratch : float64 array of shape (tasks, LANES)
-        Overwritten.
-    b1, w2, b2 : float64 arrays of shape (H,), (H, K), (K,)
-        Overwritten.
-    """
-    terms, samples, hidden = c.shape
-    classes = b2.size
-    vectors = hidden // LANES
-    sums = scratch[task]
-    for v in range(vectors * task // tasks, vectors * (task + 1) // tasks):
-        j = v * LANES
-        bias = repeat(0.0)
-        for n in range(samples):
-            for m in range(terms):
-                bias = bias + load(c[m, n], j)
-        store(sums, 0, bias)
-        for lane in range(min(LANES, b1.size - j)):
-            b1[j + lane] = sums[lane]
-        for k in range(0, classes, 2):  # two classes at a time: neither sum waits for itself
-            other = min(k + 1, classes - 1)
-            weights = repeat(0.0)
-            other_weights = repeat(0.0)
-            for n in range(samples):
-                power = load(z[n], j)
-                square = power * power
-                for m in range(terms):
-                    weights = weights + power * d[m, n, k]
-                    other_weights = other_weights + power * d[m, n, other]
-                    power = power * square
-            for column, column_sums in ((k, weights), (other, other_weights)):
-                store(sums, 0, column_sums)
-                for lane in range(min(LANES, b1.size - j)):
-                    w2[j + lane, column] = sums[lane]
-    if task == 0:
-        for k in range(classes):
-            result = 0.0
-            for n in range(samples):
-                for m in range(terms):
-                    result += d[m, n, k]
-            b2[k] = result

@@ -15,7 +15,7 @@ INPUTS, HIDDEN, CLASSES, SAMPLES = 4, 3, 5, 6
 
 @pytest.fixture
 def net(monkeypatch):
-    """Return a net whose engines record their calls; its parameters must stay the same."""
+    """Return a net whose engines and forward passes are recorded; its parameters must not change."""
     np.random.seed(0)
     made = TwoLayerNet(INPUTS, HIDDEN, CLASSES, weight_init_std=0.5)
     calls = []
@@ -26,6 +26,13 @@ def net(monkeypatch):
             return engine(*args)
 
         monkeypatch.setitem(evaluation.ENGINES, name, record)
+    run_forward = evaluation.run_forward
+
+    def record_forward(*args):
+        calls.append(args)
+        return run_forward(*args)
+
+    monkeypatch.setattr(evaluation, "run_forward", record_forward)
     made.calls = calls
     before = made.params.buffer.copy()
     yield made

@@ -15,7 +15,7 @@ INPUTS, HIDDEN, CLASSES, SAMPLES = 4, 3, 5, 6
 
 @pytest.fixture
 def net(monkeypatch):
-    """Return a net whose engines and forward passes are recorded; its parameters must not change."""
+    """Return a net whose engines record their calls; its parameters must stay the same."""
     np.random.seed(0)
     made = TwoLayerNet(INPUTS, HIDDEN, CLASSES, weight_init_std=0.5)
     calls = []
@@ -26,13 +26,6 @@ def net(monkeypatch):
             return engine(*args)
 
         monkeypatch.setitem(evaluation.ENGINES, name, record)
-    run_forward = evaluation.run_forward
-
-    def record_forward(*args):
-        calls.append(args)
-        return run_forward(*args)
-
-    monkeypatch.setattr(evaluation, "run_forward", record_forward)
     made.calls = calls
     before = made.params.buffer.copy()
     yield made
@@ -283,3 +276,14 @@ def test_standard_deviations_that_are_no_finite_numbers_are_refused(deviation: A
     with pytest.raises(ValueError, match=rf"weight_init_std is {shown}, but .*finite number"):
         TwoLayerNet(4, 3, 2, weight_init_std=deviation)
     assert np.random.get_state()[1].tolist() == state
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_targets_are_refused_before_a_forward_pass(x, labels, method, monkeypatch):
+    def fail(*args):
+        raise AssertionError("a forward pass was run")
+
+    made = TwoLayerNet(INPUTS, HIDDEN, CLASSES)
+    monkeypatch.setattr(evaluation, "run_forward", fail)
+    with pytest.raises(ValueError, match="t has shape"):
+        getattr(made, method)(x, labels[1:])

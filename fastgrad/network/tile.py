@@ -33,7 +33,7 @@ ROWS, VECTORS = (8, 3) if LANES == 8 else (4, 3)
 def multiply_wide_tile(
     out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
-    """Compute a tile of a product, `ROWS` rows by `VECTORS` vectors: out[i:, j:] = a @ b[k:, left:].
+    """Compute a tile of a product, `ROWS` by `VECTORS` vectors: out[i:, j:] = a @ b[k:, left:].
 
     Parameters
     ----------

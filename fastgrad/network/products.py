@@ -14,13 +14,16 @@ Array = NDArray[np.float64]
 
 # The sizes of a block, for caches of 32 KB and 512 KB, or more.
 WIDTH = VECTORS * LANES  # the columns of a wide tile
-# Products summed at a time: so deep, a tile's part of b takes 19 KB of the first level.
-RUN = 2400 // WIDTH
-# Rows at a time: their part of a takes 190 KB of the second level.
-BLOCK = 24_000 // RUN // ROWS * ROWS
+# Products summed at a time: so deep, a tile's part of b stays in the first level. In b itself it
+# takes up more lines of the cache than in a copy without gaps.
+RUN = 128
+PACKED_RUN = 2400 // WIDTH
+# Elements of a at a time: they take 190 KB of the second level.
+BLOCK = 24_000
 
-# Rows from which on it pays to copy b to where a tile finds its part without a gap.
-FEW_ROWS = 128
+# A copy pays off when b's rows lie in a page of memory each, and each of its parts is used often.
+PAGE = 512
+MANY_ROWS = 256
 
 
 @inlined
@@ -80,14 +83,23 @@ def pack_columns(b: Any, first: int, last: int, columns: int, packed: Any) -> No
 
 
 @kernel(
-    "(float64[:, :], float64[:, :], float64[:, :, :], int64, float64[:, ::1], float64[:, :, ::1])"
+    "(float64[:, :], float64[:, :], float64[:, :, :], int64, int64, float64[:, ::1], "
+    "float64[:, :, ::1])"
 )
 def sum_products_kernel(
-    task: int, tasks: int, out: Any, a: Any, b: Any, block: int, packed_a: Any, packed_b: Any
+    task: int,
+    tasks: int,
+    out: Any,
+    a: Any,
+    b: Any,
+    share: int,
+    longest: int,
+    packed_a: Any,
+    packed_b: Any,
 ) -> None:
     """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
-    An element's products are summed in runs of at most `RUN`, in order: it has the same bits
+    An element's products are summed in runs of at most `longest`, in order: it has the same bits
     however many tasks there are.
 
     Parameters
@@ -99,16 +111,17 @@ def sum_products_kernel(
     a : float64 array of shape (rows, depth), with any strides
     b : float64 array of shape (terms, depth, at least columns)
         A row's elements are contiguous.
-    block : int
-        Rows a task.
-    packed_a : float64 array of shape (tasks, BLOCK * RUN)
+    share, longest : int
+        Rows a task, and the length of a run, at most.
+    packed_a : float64 array of shape (tasks, BLOCK)
         Scratch, overwritten.
-    packed_b : float64 array of shape (tasks, panels * RUN, WIDTH), or with no panels
+    packed_b : float64 array of shape (tasks, panels * longest, WIDTH), or with no panels
         Scratch, overwritten; without it, b is used as it lies.
     """
     rows, columns = out.shape
     terms, depth = b.shape[:2]
-    runs = -(-depth // RUN)
+    runs = -(-depth // longest)
+    block = BLOCK // longest // ROWS * ROWS
     packs = packed_b.shape[1] > 0
     for m in range(terms):
         for r in range(runs):
@@ -119,8 +132,8 @@ def sum_products_kernel(
             if packs:
                 pack_columns(b[m], k, end, columns, packed_b[task])
             source = packed_b[task] if packs else b[m]
-            for first in range(min(task * block, rows), min((task + 1) * block, rows), BLOCK):
-                last = min(first + BLOCK, (task + 1) * block, rows)
+            for first in range(min(task * share, rows), min((task + 1) * share, rows), block):
+                last = min(first + block, (task + 1) * share, rows)
                 own = out[first:last]
                 pack_rows(a[first:last], k, end, 2 * m + 1, packed_a[task])
                 j = 0
@@ -153,8 +166,10 @@ def sum_products(out: Array, a: Array, b: Array, work: WorkArrays) -> None:
     terms, depth, _ = b.shape
     rows, columns = out.shape
     tasks = tasks_for(terms * depth * out.size // LANES)
-    block = -(-rows // (tasks * ROWS)) * ROWS
-    panels = -(-columns // WIDTH) if block > FEW_ROWS else 0
-    packed_a = work.get("packed a", (tasks, BLOCK * RUN))
-    packed_b = work.get("packed b", (tasks, panels * RUN, WIDTH))
-    sum_products_kernel(tasks, out, a, b, block, packed_a, packed_b)
+    share = -(-rows // tasks)
+    packs = columns >= PAGE and rows >= MANY_ROWS
+    panels = -(-columns // WIDTH) if packs else 0
+    longest = PACKED_RUN if packs else RUN
+    packed_a = work.get("packed a", (tasks, BLOCK))
+    packed_b = work.get(f"{panels} panels of b", (tasks, panels * longest, WIDTH))
+    sum_products_kernel(tasks, out, a, b, share, longest, packed_a, packed_b)

@@ -1,0 +1,283 @@
+"""What is the gradient of a recorded loss? Its units are moved, and their responses summed up.
+
+Weight W[i, j] moves unit j of row n of an affine stage by h X[n, i]. Where rows do not mix, the
+difference quotient of the loss is a sum over rows of *odd unit responses*
+
+    R[n, j](s) = l_n(a[n, j] + s) - l_n(a[n, j] - s),     G[i, j] = sum_n R[n, j](h X[n, i]) / (2 h)
+
+and R, an odd function of one number, is measured at a few shifts instead of one an input.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import cos, pi
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing.plan import Stage
+from fastgrad.tracing.recorder import Node
+from fastgrad.tracing.replay import BATCH, Labels, Outcome, Replay
+
+Array = NDArray[np.float64]
+
+MOST_VALUES = 3
+"""Up to so many different inputs, responses are measured at just these shifts."""
+
+TERMS = (2, 3, 5)
+"""How many odd powers are tried, in turn."""
+
+MOST_KINKS = 0.05
+"""The share of responses that may have a kink; above it, more powers are tried."""
+
+TINY = 2.0**-20
+"""A shift, relative to the largest, whose response differs from a straight line by rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """How the elements of the losses are summed to one loss a row.
+
+    Parameters
+    ----------
+    replay : Replay
+        From the stage to the losses.
+    owners : int array of the losses' shape
+        The row of each element, counted from 1; 0 for none.
+    count : int
+        The number of rows.
+    """
+
+    replay: Replay
+    owners: Labels
+    count: int
+
+    def changes(self, values: Array, units: NDArray[np.intp] | None = None) -> Array:
+        """Return how much moving each unit changes each row's loss.
+
+        Parameters
+        ----------
+        values : array of shape (amounts, *root.shape)
+            The stage with all units moved.
+        units : array of int, optional
+            The units that are wanted; without it, all.
+
+        Returns
+        -------
+        array of shape (units, amounts, rows)
+        """
+        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units)]
+        return np.concatenate(parts)
+
+    def _summed(self, outcome: Outcome) -> Array:
+        target, owners = self.replay.target, self.owners.reshape(-1)
+        change = outcome.values - target.value
+        if outcome.labels is None:
+            units, amounts = change.shape[:2]
+            order = np.argsort(owners, kind="stable")[np.count_nonzero(owners == 0) :]
+            present, starts = np.unique(owners[order], return_index=True)
+            change = change.reshape(units, amounts, -1)[..., order]
+            if len(present) < len(order):
+                change = np.add.reduceat(change, starts, axis=-1)
+            if len(present) == self.count:
+                return change
+            result = np.zeros((units, amounts, self.count))
+            result[..., present - 1] = change
+            return result
+        labels = outcome.labels.reshape(-1)
+        counted = (labels > 0) & (owners > 0)
+        place = (labels[counted] - 1) * self.count + owners[counted] - 1
+        size = len(self.replay.units) * self.count
+        sums = [np.bincount(place, row.reshape(-1)[counted], size) for row in change]
+        return np.stack(sums).reshape(len(change), -1, self.count).transpose(1, 0, 2)[
+            outcome.units - 1
+        ]
+
+
+def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
+    """Return the difference quotients of the weights, each from the row's own two losses.
+
+    No smoothness is assumed, and no independence: with ``count=1`` all rows may mix.
+
+    Returns
+    -------
+    array of shape (I, units)
+    """
+    inputs = stage.inputs
+    result = np.empty((inputs.shape[1], len(rows.replay.units)))
+    for some in _blocks(inputs.shape[1], 2 * stage.node.value.size):
+        shifts = h * inputs[stage.rows - 1][..., some]
+        change = rows.changes(_both_ways(stage, np.moveaxis(shifts, -1, 0)))
+        odd = change[:, 0::2] - change[:, 1::2]
+        result[some] = odd.sum(axis=-1).T / (2 * h)
+    return result
+
+
+def by_responses(rows: Rows, nodes: list[Node], stage: Stage, h: float) -> Array | None:
+    """Return the difference quotients of the weights from a few responses a unit.
+
+    The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
+    the kink of a ReLU, it is measured at the very shifts that the row's inputs make.
+
+    Returns
+    -------
+    array of shape (I, units), or None
+        None if too many responses are no polynomials.
+    """
+    magnitudes = _few_magnitudes(stage.inputs)
+    if magnitudes is not None:
+        return _by_values(rows, stage, h, magnitudes)
+    largest = float(abs(stage.inputs).max())
+    scaled = stage.inputs / largest
+    for terms in TERMS:
+        found = _fit(rows, stage, h * largest, terms)
+        if found is not None:
+            coefficients, kinked = found
+            result = sum(
+                (scaled ** (2 * m + 1)).T @ coefficients[m] for m in range(terms)
+            ) / (2 * h)
+            if kinked.any():
+                result += _by_kinked_rows(rows, nodes, stage, h, kinked)
+            return result
+    return None
+
+
+def _few_magnitudes(inputs: Array) -> Array | None:
+    """Return the magnitudes of inputs, 0 apart, or None if there are more than `MOST_VALUES`."""
+    for some in (inputs.reshape(-1)[:1000], inputs):  # most often the beginning tells
+        magnitudes = np.unique(abs(some))
+        magnitudes = magnitudes[magnitudes > 0]
+        if len(magnitudes) > MOST_VALUES:
+            return None
+    return magnitudes
+
+
+def _by_values(rows: Rows, stage: Stage, h: float, magnitudes: Array) -> Array:
+    """Measure the responses at all magnitudes that the inputs have."""
+    shifts = h * magnitudes.reshape(-1, *(1,) * len(stage.node.shape))
+    change = rows.changes(_both_ways(stage, shifts))
+    result = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+    for k, magnitude in enumerate(magnitudes):
+        signs = (stage.inputs == magnitude) * 1.0 - (stage.inputs == -magnitude)
+        result += signs.T @ (change[:, 2 * k] - change[:, 2 * k + 1]).T
+    return result / (2 * h)
+
+
+@cache
+def _points(terms: int) -> tuple[Array, Array, Array, Array]:
+    """Return where responses are measured, and how they become coefficients and residuals.
+
+    Returns
+    -------
+    points : array of shape (terms + 1,)
+        As fractions of the largest shift, which is among them: a kink beyond the last point would
+        not be seen.
+    fit : array of shape (terms, terms + 1)
+        Takes responses to the coefficients of odd powers, by least squares.
+    odd, even : arrays of shape (terms + 1,)
+        Unit vectors that take odd and even polynomials of so many terms to 0. No kink escapes both.
+    """
+    points = np.array([cos(i * pi / (2 * terms + 2)) for i in range(terms + 1)])
+    powers = points[:, np.newaxis] ** (2 * np.arange(terms) + 1)
+    odd = np.linalg.svd(powers.T)[2][-1]
+    even = np.linalg.svd((powers * points[:, np.newaxis]).T)[2][-1]
+    return points, np.linalg.pinv(powers), odd, even
+
+
+def _fit(
+    rows: Rows, stage: Stage, largest: float, terms: int
+) -> tuple[Array, NDArray[np.bool_]] | None:
+    """Measure responses up to a largest shift, and fit odd polynomials to them.
+
+    Returns
+    -------
+    coefficients : array of shape (terms, rows, units)
+        Zero where there is a kink.
+    kinked : bool array of shape (rows, units)
+        Where the fit is not exact to rounding.
+
+    None if that is so for more than isolated units.
+    """
+    points, fit, odd, even = _points(terms)
+    shifts = largest * points.reshape(-1, *(1,) * len(stage.node.shape))
+    change = rows.changes(_both_ways(stage, shifts))
+    response = change[:, 0::2] - change[:, 1::2]
+    curvature = change[:, 0::2] + change[:, 1::2]
+    coefficients = np.einsum("mi,uin->mnu", fit, response)
+    noise = _noise(rows, stage, largest, coefficients[0])
+    residual = np.maximum(
+        abs(np.einsum("i,uin->nu", odd, response)), abs(np.einsum("i,uin->nu", even, curvature))
+    )
+    kinked = ~(residual <= 16 * noise)
+    smooth = residual[~kinked]
+    if kinked.mean() > MOST_KINKS or (
+        smooth.size and np.sqrt(np.mean(smooth**2)) > 4 * np.sqrt(np.mean(noise**2))
+    ):
+        return None
+    coefficients[:, kinked] = 0
+    return coefficients, kinked
+
+
+def _noise(rows: Rows, stage: Stage, largest: float, slopes: Array) -> Array:
+    """Return how much rounding there is in each row's response, of shape (rows, 1).
+
+    For shifts so small that the loss is a straight line, what differs from it is rounding.
+    """
+    every = max(1, len(rows.replay.units) // 8)
+    units = rows.replay.units[::every]
+    tiny = np.full((1,) * (1 + len(stage.node.shape)), TINY * largest)
+    change = rows.changes(_both_ways(stage, tiny), units)
+    odd = (change[:, 0] - change[:, 1]).T - TINY * slopes[:, units - 1]
+    even = (change[:, 0] + change[:, 1]).T
+    loudest = np.maximum(abs(odd), abs(even)).max(axis=1, keepdims=True)
+    target = rows.replay.target.value.reshape(-1)
+    losses = np.bincount(rows.owners.reshape(-1), abs(target), rows.count + 1)[1:, np.newaxis]
+    return np.maximum(loudest, np.finfo(np.float64).eps * losses)
+
+
+def _by_kinked_rows(
+    rows: Rows, nodes: list[Node], stage: Stage, h: float, kinked: NDArray[np.bool_]
+) -> Array:
+    """Return what rows with kinks add, measured at the very shifts that their inputs make.
+
+    Rows do not mix, so each row moves a unit of its own: the r-th replay serves the r-th kinked
+    unit of every row.
+    """
+    count, units = kinked.shape
+    turn = np.where(kinked, np.cumsum(kinked, axis=1), 0)
+    labels_of_units = rows.replay.labels[stage.node]
+    labels = turn[stage.rows - 1, labels_of_units - 1]
+    replay = Replay(nodes, stage.node, labels, rows.replay.target)
+    own_rows = Rows(replay, rows.owners, count)
+    values = [np.unique(abs(row[row != 0])) for row in stage.inputs]
+    most = max(len(v) for v, k in zip(values, kinked, strict=True) if k.any())
+    padded = np.zeros((most, count))
+    for n in np.flatnonzero(kinked.any(axis=1)):
+        padded[: len(values[n]), n] = values[n]
+    response = np.empty((len(replay.units), most, count))
+    for some in _blocks(most, 2 * stage.node.value.size):
+        shifts = np.where(labels > 0, h * padded[some][:, stage.rows - 1], 0.0)
+        change = own_rows.changes(_both_ways(stage, shifts))
+        response[:, some] = change[:, 0::2] - change[:, 1::2]
+    result = np.zeros((stage.inputs.shape[1], units))
+    for n, j in zip(*np.nonzero(kinked), strict=True):
+        inputs = stage.inputs[n]
+        place = np.minimum(np.searchsorted(values[n], abs(inputs)), len(values[n]) - 1)
+        result[:, j] += np.sign(inputs) * response[turn[n, j] - 1, place, n]
+    return result / (2 * h)
+
+
+def _both_ways(stage: Stage, shifts: Array) -> Array:
+    """Return the stage moved up, down, up, down, ... by shifts that stand along the first axis."""
+    base = stage.node.value
+    values = np.empty((2 * len(shifts), *base.shape))
+    values[0::2] = base + shifts
+    values[1::2] = base - shifts
+    return values
+
+
+def _blocks(count: int, elements_each: int) -> Iterator[slice]:
+    """Cut a range into slices that stand for some millions of elements each."""
+    length = max(1, 16 * BATCH // elements_each)
+    return (slice(k, min(k + length, count)) for k in range(0, count, length))

@@ -43,18 +43,23 @@ def owners(replay: Replay, stage: Stage, shift: float) -> Labels | None:
     rounding = abs(replay.all_versions(base[np.newaxis])[0] - losses).max(initial=0)
     rounding = 8 * rounding + 32 * np.finfo(np.float64).eps * abs(losses).max(initial=0)
     found = np.zeros(losses.shape, np.intp)
-    touched = np.zeros(losses.shape, bool)
-    for digit in range(count.bit_length()):
-        is_set = (stage.rows >> digit) & 1 == 1
+    touched: Any = None
+    for digits in (range(1), range(1, count.bit_length())):  # most mixtures show at the first
         versions = [
-            np.where(rows, poison, base)
-            for rows in (is_set, ~is_set)
+            np.where((stage.rows >> digit) & 1 == is_set, poison, base)
+            for digit in digits
+            for is_set in (1, 0)
             for poison in (np.nan, shifted)
         ]
         changed = ~(abs(replay.all_versions(np.stack(versions)) - losses) <= rounding)
-        by_set, by_others = changed[:2].any(axis=0), changed[2:].any(axis=0)
-        if np.any(by_set & by_others) or (digit > 0 and np.any(touched != (by_set | by_others))):
-            return None
-        touched = by_set | by_others
-        found |= by_set.astype(np.intp) << digit
+        for digit, (nan, move, nan_else, move_else) in zip(
+            digits, changed.reshape(-1, 4, *losses.shape), strict=True
+        ):
+            by_set, by_others = nan | move, nan_else | move_else
+            if np.any(by_set & by_others):
+                return None
+            if touched is not None and np.any(touched != (by_set | by_others)):
+                return None
+            touched = by_set | by_others
+            found |= by_set.astype(np.intp) << digit
     return found

@@ -67,10 +67,32 @@ OF_THE_SHAPE = frozenset(
 
 METHODS: dict[str, Callable[..., Any]] = {
     name: getattr(np, name)
-    for name in (
-        "all any argmax argmin clip copy cumprod cumsum diagonal dot max mean min prod ravel "
-        "repeat round squeeze std sum swapaxes take trace var"
-    ).split()
+    for name in [
+        "all",
+        "any",
+        "argmax",
+        "argmin",
+        "clip",
+        "copy",
+        "cumprod",
+        "cumsum",
+        "diagonal",
+        "dot",
+        "max",
+        "mean",
+        "min",
+        "prod",
+        "ravel",
+        "repeat",
+        "round",
+        "squeeze",
+        "std",
+        "sum",
+        "swapaxes",
+        "take",
+        "trace",
+        "var",
+    ]
 }
 
 

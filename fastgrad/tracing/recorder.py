@@ -3,7 +3,6 @@
 import dis
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -14,6 +13,8 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
+
+CONVERTED = "it is converted to a plain array"
 
 
 class NotTraceable(Exception):
@@ -99,6 +100,10 @@ class Recording:
     def start(self, values: NDArray[Any]) -> "Recorded":
         """Return the stand-in for the array that has these values."""
         return self._new(Node(None, (), {}, values, depends=True))
+
+    def constant(self, values: NDArray[Any]) -> "Recorded":
+        """Return a stand-in for an array that does not depend on the one at the beginning."""
+        return self._new(Node(None, (), {}, values, depends=False))
 
     def stop(self, reason: str) -> NotTraceable:
         """Note why the recording ends, and return what to raise."""
@@ -254,7 +259,7 @@ class Recorded(NDArrayOperatorsMixin):
         return np.copy(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self._constant("it is converted to a plain array"), dtype)
+        return np.array(self._constant(CONVERTED), dtype)
 
     def __bool__(self) -> bool:
         return bool(self._constant("a branch depends on its value"))
@@ -324,6 +329,16 @@ def record(call: Callable[[], Any], recording: Recording) -> Node:
     return output
 
 
-@contextmanager
-def zeros_recorded(recording: Recording) -> Iterator[None]:
-    yield
+def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
+    """Return the nodes without operations that repeat earlier ones on the same arrays."""
+    kept: dict[Any, Node] = {}
+    same: dict[Node, Node] = {}
+    for node in nodes:
+        node.arguments = replaced(
+            node.arguments, lambda leaf: same.get(leaf, leaf) if type(leaf) is Node else leaf
+        )
+        arrays = (Node, np.ndarray)
+        names = [id(a) if isinstance(a, arrays) else repr(a) for a in leaves(node.arguments)]
+        key = (node.function, str(replaced(node.arguments, lambda _: 0)), *names)
+        same[node] = kept.setdefault((*key, repr(node.keywords)), node)
+    return list(kept.values()), same[output]

@@ -94,12 +94,19 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
 
 def _is_foreign(item: Any) -> bool:
     """Say whether a function, class or module belongs to a library that holds no user's array."""
-    name = getattr(item, "__module__", None) or getattr(item, "__name__", "")
-    package = name.partition(".")[0]
-    return package in _LIBRARIES or package in sys.stdlib_module_names - {"__main__"}
+    return is_of_library(getattr(item, "__module__", None) or getattr(item, "__name__", ""))
 
 
-_LIBRARIES = frozenset({"fastgrad", "numba", "numpy", "scipy", "matplotlib", "tqdm"})
+def is_of_library(module: str) -> bool:
+    """Say whether a module, by its name, belongs to Python or to one of these libraries."""
+    package = module.partition(".")[0]
+    return package in _LIBRARIES
+
+
+_LIBRARIES = (
+    frozenset({"fastgrad", "numba", "numpy", "scipy", "matplotlib", "tqdm", "pytest", "_pytest"})
+    | sys.stdlib_module_names
+)
 
 
 def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Put | None]]:

@@ -10,7 +10,9 @@ The arrays after the one that is moved come in two forms.
   low rank.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +34,11 @@ from fastgrad.tracing.recorder import Node, leaves, replaced
 Array = NDArray[Any]
 Labels = NDArray[np.intp]
 
-BATCH = 2**17
+BATCH = 2**16
 """Elements of the largest array that is computed at a time: some fit the second-level cache."""
+
+
+WORKERS = os.cpu_count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +94,11 @@ class Replay:
         """Whether each element of the target depends on one unit at most."""
         return not self._mixed
 
+    @property
+    def mixed_operations(self) -> int:
+        """How many operations are computed for each unit by itself."""
+        return len(self._mixed)
+
     def cost(self, amounts: int) -> float:
         """Return about how many elements are computed to move all units by so many amounts."""
         separate = sum(node.value.size for node in self.nodes if node in self.labels)
@@ -100,7 +110,9 @@ class Replay:
         return np.concatenate(
             [
                 self._run(self.nodes, {self.root: Stack(part)}, len(part))[self.target].values
-                for part in _parts(values, max(node.value.size for node in [self.root, *self.nodes]))
+                for part in _parts(
+                    values, max(node.value.size for node in [self.root, *self.nodes])
+                )
             ]
         )
 
@@ -122,11 +134,15 @@ class Replay:
             yield Outcome(wanted, separate[self.target].values, self.labels[self.target])
             return
         largest = max(node.value.size for node in self._mixed)
-        for chunk in _parts(wanted, largest * amounts):
-            versions = self._run_mixed(separate, chunk, amounts)
-            yield Outcome(
-                chunk, versions.reshape(len(chunk), amounts, *self.target.shape), labels=None
-            )
+
+        def outcome(chunk: Labels) -> Outcome:
+            with np.errstate(all="ignore"):
+                versions = self._run_mixed(separate, chunk, amounts)
+            shape = (len(chunk), amounts, *self.target.shape)
+            return Outcome(chunk, versions.reshape(shape), labels=None)
+
+        with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+            yield from pool.map(outcome, _parts(wanted, largest * amounts))
 
     def _run(self, nodes: list[Node], stacks: dict[Node, Stack], m: int) -> dict[Node, Stack]:
         """Compute stacks of m versions, one node after the other."""

@@ -90,9 +90,11 @@ class Rows:
         place = (labels[counted] - 1) * self.count + owners[counted] - 1
         size = len(self.replay.units) * self.count
         sums = [np.bincount(place, row.reshape(-1)[counted], size) for row in change]
-        return np.stack(sums).reshape(len(change), -1, self.count).transpose(1, 0, 2)[
-            outcome.units - 1
-        ]
+        return (
+            np.stack(sums)
+            .reshape(len(change), -1, self.count)
+            .transpose(1, 0, 2)[outcome.units - 1]
+        )
 
 
 def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
@@ -134,13 +136,19 @@ def by_responses(rows: Rows, nodes: list[Node], stage: Stage, h: float) -> Array
         found = _fit(rows, stage, h * largest, terms)
         if found is not None:
             coefficients, kinked = found
-            result = sum(
-                (scaled ** (2 * m + 1)).T @ coefficients[m] for m in range(terms)
-            ) / (2 * h)
+            result = sum((scaled ** (2 * m + 1)).T @ coefficients[m] for m in range(terms)) / (
+                2 * h
+            )
             if kinked.any():
                 result += _by_kinked_rows(rows, nodes, stage, h, kinked)
             return result
     return None
+
+
+def shifts_of_responses(stage: Stage) -> int:
+    """Return at how many shifts responses are measured, if the fewest powers do."""
+    magnitudes = _few_magnitudes(stage.inputs)
+    return TERMS[0] + 1 if magnitudes is None else len(magnitudes)
 
 
 def _few_magnitudes(inputs: Array) -> Array | None:

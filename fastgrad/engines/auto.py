@@ -1,0 +1,46 @@
+"""Which engine serves a function best? The traced one where it can, the loop elsewhere."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastgrad.engines import loop
+from fastgrad.tracing.recorder import NotTraceable
+
+Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
+
+SMALLEST = 50
+"""Elements of x from which recording pays: it takes about ten calls of f."""
+
+LARGE = 5_000
+"""Elements of x from which the user is told that the loop is used, and why."""
+
+
+def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
+    """Return the difference quotients by the fastest engine that serves f and x."""
+    if x.size < SMALLEST:
+        return loop.gradient(f, x, h)
+    from fastgrad.engines import traced
+
+    try:
+        return traced.traced_gradient(f, x, h)
+    except NotTraceable as refusal:
+        if x.size >= LARGE:
+            warnings.warn(
+                f"f is called {2 * x.size:,} times, because it cannot be traced: {refusal}; "
+                "fastgrad.explain(f, x) tells more, engine='loop' silences this",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return loop.gradient(f, x, h)
+
+
+def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
+    """Say which engine would be used, what it would do, and at what cost."""
+    if x.size < SMALLEST:
+        return f"The loop: {2 * x.size} calls of f, too few for recording f to pay."
+    from fastgrad.engines import traced
+
+    return traced.explain(f, x, h)

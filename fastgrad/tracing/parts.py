@@ -14,7 +14,8 @@ from fastgrad.tracing.independence import owners
 from fastgrad.tracing.plan import Stage, Term, find_stage
 from fastgrad.tracing.recorder import Node, NotTraceable
 from fastgrad.tracing.replay import Labels, Replay
-from fastgrad.tracing.responses import Rows, by_responses, by_weights, shifts_of_responses
+from fastgrad.tracing.responses import by_responses, by_weights, shifts_of_responses
+from fastgrad.tracing.rows import Rows
 from fastgrad.tracing.trace import Trace
 
 Array = NDArray[np.float64]
@@ -74,7 +75,7 @@ class Part:
         found = None
         if self.owners is not None:
             rows = Rows(self.replay, self.owners, len(self.stage.inputs))
-            found = by_responses(rows, self.nodes, self.stage, self.h)
+            found = by_responses(rows, self.stage, self.h)
         if found is None:
             by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
             if by_every_weight > self.limit:

@@ -11,7 +11,7 @@ The arrays after the one that is moved come in two forms.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +34,8 @@ from fastgrad.tracing.recorder import Node, leaves, replaced
 Array = NDArray[Any]
 Labels = NDArray[np.intp]
 
-BATCH = 2**16
-"""Elements of the largest array that is computed at a time: some fit the second-level cache."""
-
-
-WORKERS = os.cpu_count()
+BATCH = 2**18
+"""Elements of the largest array that is computed at a time: so many that calling NumPy costs little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +104,13 @@ class Replay:
 
     def all_versions(self, values: Array) -> Array:
         """Return the target's versions for any versions of the root, of shape (m, *root.shape)."""
-        return np.concatenate(
-            [
-                self._run(self.nodes, {self.root: Stack(part)}, len(part))[self.target].values
-                for part in _parts(
-                    values, max(node.value.size for node in [self.root, *self.nodes])
-                )
-            ]
-        )
+        largest = max(node.value.size for node in [self.root, *self.nodes])
+
+        def versions(part: Array) -> Array:
+            stacks = self._run(self.nodes, {self.root: Stack(part)}, len(part))
+            return stacks[self.target].values
+
+        return np.concatenate(list(_in_threads(versions, _parts(values, largest))))
 
     def moved(self, values: Array, units: NDArray[np.intp] | None = None) -> Iterator[Outcome]:
         """Return what the target becomes, for some units at a time.
@@ -136,13 +132,11 @@ class Replay:
         largest = max(node.value.size for node in self._mixed)
 
         def outcome(chunk: Labels) -> Outcome:
-            with np.errstate(all="ignore"):
-                versions = self._run_mixed(separate, chunk, amounts)
+            versions = self._run_mixed(separate, chunk, amounts)
             shape = (len(chunk), amounts, *self.target.shape)
             return Outcome(chunk, versions.reshape(shape), labels=None)
 
-        with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-            yield from pool.map(outcome, _parts(wanted, largest * amounts))
+        yield from _in_threads(outcome, _parts(wanted, largest * amounts))
 
     def _run(self, nodes: list[Node], stacks: dict[Node, Stack], m: int) -> dict[Node, Stack]:
         """Compute stacks of m versions, one node after the other."""
@@ -311,6 +305,20 @@ def _parts(array: Array, elements_each: int) -> list[Array]:
     """Cut an array along its first axis into parts that stand for about `BATCH` elements each."""
     length = max(1, BATCH // max(1, elements_each))
     return [array[k : k + length] for k in range(0, len(array), length)]
+
+
+def _in_threads(compute: Callable[[Array], Any], parts: list[Array]) -> Iterator[Any]:
+    """Compute parts in threads, for NumPy lets others run while it computes; keep their order."""
+
+    def quietly(part: Array) -> Any:
+        with np.errstate(all="ignore"):  # which holds in one thread only
+            return compute(part)
+
+    if len(parts) == 1:
+        yield quietly(parts[0])
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(quietly, parts)
 
 
 def _common(labels: Labels, axes: tuple[int, ...]) -> Labels | None:

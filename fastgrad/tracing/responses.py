@@ -9,16 +9,16 @@ and R, an odd function of one number, is measured at a few shifts instead of one
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from math import cos, pi
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.tracing.kinks import by_kinked_rows
 from fastgrad.tracing.plan import Stage
-from fastgrad.tracing.recorder import Node
-from fastgrad.tracing.replay import BATCH, Labels, Outcome, Replay
+from fastgrad.tracing.replay import BATCH
+from fastgrad.tracing.rows import Rows
 
 Array = NDArray[np.float64]
 
@@ -33,68 +33,6 @@ MOST_KINKS = 0.05
 
 TINY = 2.0**-20
 """A shift, relative to the largest, whose response differs from a straight line by rounding."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """How the elements of the losses are summed to one loss a row.
-
-    Parameters
-    ----------
-    replay : Replay
-        From the stage to the losses.
-    owners : int array of the losses' shape
-        The row of each element, counted from 1; 0 for none.
-    count : int
-        The number of rows.
-    """
-
-    replay: Replay
-    owners: Labels
-    count: int
-
-    def changes(self, values: Array, units: NDArray[np.intp] | None = None) -> Array:
-        """Return how much moving each unit changes each row's loss.
-
-        Parameters
-        ----------
-        values : array of shape (amounts, *root.shape)
-            The stage with all units moved.
-        units : array of int, optional
-            The units that are wanted; without it, all.
-
-        Returns
-        -------
-        array of shape (units, amounts, rows)
-        """
-        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units)]
-        return np.concatenate(parts)
-
-    def _summed(self, outcome: Outcome) -> Array:
-        target, owners = self.replay.target, self.owners.reshape(-1)
-        change = outcome.values - target.value
-        if outcome.labels is None:
-            units, amounts = change.shape[:2]
-            order = np.argsort(owners, kind="stable")[np.count_nonzero(owners == 0) :]
-            present, starts = np.unique(owners[order], return_index=True)
-            change = change.reshape(units, amounts, -1)[..., order]
-            if len(present) < len(order):
-                change = np.add.reduceat(change, starts, axis=-1)
-            if len(present) == self.count:
-                return change
-            result = np.zeros((units, amounts, self.count))
-            result[..., present - 1] = change
-            return result
-        labels = outcome.labels.reshape(-1)
-        counted = (labels > 0) & (owners > 0)
-        place = (labels[counted] - 1) * self.count + owners[counted] - 1
-        size = len(self.replay.units) * self.count
-        sums = [np.bincount(place, row.reshape(-1)[counted], size) for row in change]
-        return (
-            np.stack(sums)
-            .reshape(len(change), -1, self.count)
-            .transpose(1, 0, 2)[outcome.units - 1]
-        )
 
 
 def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
@@ -116,7 +54,7 @@ def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
     return result
 
 
-def by_responses(rows: Rows, nodes: list[Node], stage: Stage, h: float) -> Array | None:
+def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
     """Return the difference quotients of the weights from a few responses a unit.
 
     The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
@@ -135,12 +73,12 @@ def by_responses(rows: Rows, nodes: list[Node], stage: Stage, h: float) -> Array
     for terms in TERMS:
         found = _fit(rows, stage, h * largest, terms)
         if found is not None:
-            coefficients, kinked = found
+            coefficients, kinked, tolerance = found
             result = sum((scaled ** (2 * m + 1)).T @ coefficients[m] for m in range(terms)) / (
                 2 * h
             )
             if kinked.any():
-                result += _by_kinked_rows(rows, nodes, stage, h, kinked)
+                result += by_kinked_rows(rows, stage, h, kinked, tolerance)
             return result
     return None
 
@@ -195,7 +133,7 @@ def _points(terms: int) -> tuple[Array, Array, Array, Array]:
 
 def _fit(
     rows: Rows, stage: Stage, largest: float, terms: int
-) -> tuple[Array, NDArray[np.bool_]] | None:
+) -> tuple[Array, NDArray[np.bool_], Array] | None:
     """Measure responses up to a largest shift, and fit odd polynomials to them.
 
     Returns
@@ -204,6 +142,8 @@ def _fit(
         Zero where there is a kink.
     kinked : bool array of shape (rows, units)
         Where the fit is not exact to rounding.
+    tolerance : array of shape (rows,)
+        What rounding may do to a response.
 
     None if that is so for more than isolated units.
     """
@@ -224,7 +164,7 @@ def _fit(
     ):
         return None
     coefficients[:, kinked] = 0
-    return coefficients, kinked
+    return coefficients, kinked, 16 * noise[:, 0]
 
 
 def _noise(rows: Rows, stage: Stage, largest: float, slopes: Array) -> Array:
@@ -244,38 +184,6 @@ def _noise(rows: Rows, stage: Stage, largest: float, slopes: Array) -> Array:
     return np.maximum(loudest, np.finfo(np.float64).eps * losses)
 
 
-def _by_kinked_rows(
-    rows: Rows, nodes: list[Node], stage: Stage, h: float, kinked: NDArray[np.bool_]
-) -> Array:
-    """Return what rows with kinks add, measured at the very shifts that their inputs make.
-
-    Rows do not mix, so each row moves a unit of its own: the r-th replay serves the r-th kinked
-    unit of every row.
-    """
-    count, units = kinked.shape
-    turn = np.where(kinked, np.cumsum(kinked, axis=1), 0)
-    labels_of_units = rows.replay.labels[stage.node]
-    labels = turn[stage.rows - 1, labels_of_units - 1]
-    replay = Replay(nodes, stage.node, labels, rows.replay.target)
-    own_rows = Rows(replay, rows.owners, count)
-    values = [np.unique(abs(row[row != 0])) for row in stage.inputs]
-    most = max(len(v) for v, k in zip(values, kinked, strict=True) if k.any())
-    padded = np.zeros((most, count))
-    for n in np.flatnonzero(kinked.any(axis=1)):
-        padded[: len(values[n]), n] = values[n]
-    response = np.empty((len(replay.units), most, count))
-    for some in _blocks(most, 2 * stage.node.value.size):
-        shifts = np.where(labels > 0, h * padded[some][:, stage.rows - 1], 0.0)
-        change = own_rows.changes(_both_ways(stage, shifts))
-        response[:, some] = change[:, 0::2] - change[:, 1::2]
-    result = np.zeros((stage.inputs.shape[1], units))
-    for n, j in zip(*np.nonzero(kinked), strict=True):
-        inputs = stage.inputs[n]
-        place = np.minimum(np.searchsorted(values[n], abs(inputs)), len(values[n]) - 1)
-        result[:, j] += np.sign(inputs) * response[turn[n, j] - 1, place, n]
-    return result / (2 * h)
-
-
 def _both_ways(stage: Stage, shifts: Array) -> Array:
     """Return the stage moved up, down, up, down, ... by shifts that stand along the first axis."""
     base = stage.node.value
@@ -287,5 +195,5 @@ def _both_ways(stage: Stage, shifts: Array) -> Array:
 
 def _blocks(count: int, elements_each: int) -> Iterator[slice]:
     """Cut a range into slices that stand for some millions of elements each."""
-    length = max(1, 16 * BATCH // elements_each)
+    length = max(1, 8 * BATCH // elements_each)
     return (slice(k, min(k + length, count)) for k in range(0, count, length))

@@ -1,4 +1,4 @@
-"""Which sample does each element of the losses belong to? Rows are poisoned, to see what changes."""
+"""Which sample does each element of the losses belong to? Rows are poisoned, to see it."""
 
 from typing import Any
 

@@ -114,11 +114,11 @@ def by_kinked_rows(
     array of shape (I, units)
     """
     result = np.zeros((stage.inputs.shape[1], kinked.shape[1]))
-    responses = []
-    for n in np.flatnonzero(kinked.any(axis=1)):
+    responses: list[Response] = []
+    for n in np.flatnonzero(kinked.any(axis=1)).tolist():
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
-        for j in np.flatnonzero(kinked[n]) if shifts.size else ():
-            responses.append(Response(n, j, shifts, np.full(len(shifts), np.nan)))
+        units = np.flatnonzero(kinked[n]).tolist() if shifts.size else []
+        responses += [Response(n, j, shifts, np.full(len(shifts), np.nan)) for j in units]
     waiting = [Stretch(response, 0, len(response.shifts) - 1) for response in responses]
     while waiting:
         _measure(rows, stage, waiting)
@@ -144,28 +144,28 @@ def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:
         for place in stretch.places()
         if np.isnan(stretch.response.values[place])
     }
-    turns: dict[int, int] = {}
-    versions: dict[int, list[tuple[Response, int]]] = {}
-    for response, place in wanted.values():
-        turn = turns[response.row] = turns.get(response.row, -1) + 1
-        versions.setdefault(turn // MOST_AT_ONCE, []).append((response, place))
+    turns: list[list[tuple[Response, int]]] = []
+    taken: dict[int, int] = {}
+    for response, place in wanted.values():  # each row moves one of its units in a turn
+        turn = taken[response.row] = taken.get(response.row, -1) + 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append((response, place))
+    for start in range(0, len(turns), MOST_AT_ONCE):
+        _take(rows, stage, turns[start : start + MOST_AT_ONCE])
+
+
+def _take(rows: Rows, stage: Stage, turns: list[list[tuple[Response, int]]]) -> None:
+    """Measure responses, those of a turn in one version of the stage moved up, and one down."""
     base = stage.node.value
     where = np.empty((len(stage.inputs), stage.where.shape[1]), np.intp)
     where[stage.rows - 1, stage.labels - 1] = np.arange(base.size).reshape(base.shape)
-    for some in versions.values():
-        seen: dict[int, int] = {}
-        turn_of = []
-        for response, _ in some:
-            seen[response.row] = seen.get(response.row, -1) + 1
-            turn_of.append(seen[response.row])
-        turn = np.array(turn_of)
-        row = np.array([response.row for response, _ in some])
-        element = where[row, [response.unit for response, _ in some]]
-        shift = np.array([response.shifts[place] for response, place in some])
-        moved = np.tile(base.reshape(-1), (turn.max() + 1, 2, 1))
-        moved[turn, 0, element] += shift
-        moved[turn, 1, element] -= shift
-        losses = rows.losses(moved.reshape(-1, *base.shape)).reshape(-1, 2, rows.count)
-        found = losses[turn, 0, row] - losses[turn, 1, row]
-        for (response, place), value in zip(some, found, strict=True):
-            response.values[place] = value
+    moved = np.tile(base.reshape(-1), (len(turns), 2, 1))
+    for versions, turn in zip(moved, turns, strict=True):
+        elements = [where[response.row, response.unit] for response, _ in turn]
+        shifts = np.array([response.shifts[place] for response, place in turn])
+        versions[:, elements] += [shifts, -shifts]
+    losses = rows.losses(moved.reshape(-1, *base.shape)).reshape(len(turns), 2, -1)
+    for (up, down), turn in zip(losses, turns, strict=True):
+        for response, place in turn:
+            response.values[place] = up[response.row] - down[response.row]

@@ -24,6 +24,10 @@ SECONDS_AN_ELEMENT = 4e-9
 """About what an element of a replayed array costs; for the choice of a way, and for `explain`."""
 
 
+SAME = 1e-10
+"""By how much a replay may differ from the recording, relative to the largest loss."""
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """A term, and the way it is differenced.
@@ -59,7 +63,7 @@ class Part:
         if self.stage is None:
             return 2
         if self.owners is None:
-            return 2 * self.stage.inputs.shape[1]
+            return 2 * int(self.stage.inputs.shape[1])
         return 2 * shifts_of_responses(self.stage)
 
     @property
@@ -133,9 +137,14 @@ def _part(trace: Trace, term: Term, h: float, limit: float) -> Part:
     if stage is None:
         root = trace.nodes[0]
         labels = np.arange(1, root.value.size + 1).reshape(root.shape)
-        return Part(
-            term, trace.nodes, Replay(trace.nodes, root, labels, term.node), None, None, h, limit
-        )
-    replay = Replay(trace.nodes, stage.node, stage.labels, term.node)
-    rows = owners(replay, stage, h * float(abs(stage.inputs).max(initial=0)))
+        replay = Replay(trace.nodes, root, labels, term.node)
+    else:
+        replay = Replay(trace.nodes, stage.node, stage.labels, term.node)
+    again = replay.all_versions(replay.root.value[np.newaxis])[0]
+    sizes = abs(term.node.value)
+    if not abs(again - term.node.value).max(initial=0) <= SAME * sizes.max(initial=0):
+        raise NotTraceable("a replay does not give what it computed")
+    rows = None
+    if stage is not None:
+        rows = owners(replay, stage, h * float(abs(stage.inputs).max(initial=0)))
     return Part(term, trace.nodes, replay, stage, rows, h, limit)

@@ -1,4 +1,4 @@
-"""Where does a function find an array that it is not given? References are followed from it."""
+"""Where does a function find arrays that it is not given? References are followed from it."""
 
 import functools
 import sys
@@ -33,8 +33,8 @@ class Reference:
     put: Callable[[Any], None]
 
 
-def find_references(f: Callable[..., Any], x: Array) -> list[Reference]:
-    """Return the places, reachable from a function, that hold an array or a view of its memory.
+def find_references(f: Callable[..., Any]) -> list[Reference]:
+    """Return the places, reachable from a function, that hold arrays.
 
     Followed are closures, defaults, bound methods, partials, the globals that functions name,
     attributes and the items of dicts and lists. What cannot be replaced (an item of a tuple, say)
@@ -50,7 +50,7 @@ def find_references(f: Callable[..., Any], x: Array) -> list[Reference]:
         seen.add(id(holder))
         for item, put in _items(holder):
             if isinstance(item, np.ndarray):
-                if put is not None and (item is x or np.may_share_memory(item, x)):
+                if put is not None:
                     found.append(Reference(item, put))
             elif not isinstance(item, _LEAVES):
                 waiting.append(item)
@@ -76,11 +76,10 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
         yield holder.func, None
         yield from ((item, None) for item in holder.args)
         yield from _of_dict(holder.keywords)
-    elif isinstance(holder, dict):
+    elif type(holder) is dict:
         yield from _of_dict(holder)
-    elif isinstance(holder, list):
-        for i, item in enumerate(holder):
-            yield item, functools.partial(list.__setitem__, holder, i)
+    elif type(holder) is list:
+        yield from _of_list(holder)
     elif isinstance(holder, (tuple, set, frozenset)):
         yield from ((item, None) for item in holder)
     elif isinstance(holder, type):
@@ -94,7 +93,8 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
 
 def _is_foreign(item: Any) -> bool:
     """Say whether a function, class or module belongs to a library that holds no user's array."""
-    return is_of_library(getattr(item, "__module__", None) or getattr(item, "__name__", ""))
+    module = getattr(item, "__module__", None) or getattr(item, "__name__", None)
+    return isinstance(module, str) and is_of_library(module)
 
 
 def is_of_library(module: str) -> bool:
@@ -112,6 +112,11 @@ _LIBRARIES = (
 def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Put | None]]:
     for key, item in list(dict.items(holder)):
         yield item, functools.partial(dict.__setitem__, holder, key)
+
+
+def _of_list(holder: list[Any]) -> Iterator[tuple[Any, Put | None]]:
+    for i, item in enumerate(holder):
+        yield item, functools.partial(list.__setitem__, holder, i)
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None]]:
@@ -141,6 +146,10 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:
     """Follow an instance's attributes, and the methods of its class."""
+    if isinstance(holder, dict):
+        yield from _of_dict(holder)
+    elif isinstance(holder, list):
+        yield from _of_list(holder)
     kind = type(holder)
     if _is_foreign(kind):
         return

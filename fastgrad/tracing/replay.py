@@ -35,7 +35,11 @@ Array = NDArray[Any]
 Labels = NDArray[np.intp]
 
 BATCH = 2**18
-"""Elements of the largest array that is computed at a time: so many that calling NumPy costs little."""
+"""Elements of the largest array that is computed at a time: calling NumPy then costs little."""
+
+
+CALL = 1_000
+"""Elements that could be computed in the time of one call of a function for one version."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +89,13 @@ class Replay:
                 self.labels[node] = merged
         self._mixed = [node for node in self.nodes if node not in self.labels]
         self._updates = {node: self._as_update(node) for node in self._mixed}
+        self._spreads = {
+            leaf
+            for node in self._mixed
+            if self._updates[node] is None
+            for leaf in node.inputs()
+            if leaf in self.labels
+        }
 
     @property
     def is_separate(self) -> bool:
@@ -98,9 +109,9 @@ class Replay:
 
     def cost(self, amounts: int) -> float:
         """Return about how many elements are computed to move all units by so many amounts."""
-        separate = sum(node.value.size for node in self.nodes if node in self.labels)
-        mixed = sum(node.value.size for node in self._mixed)
-        return amounts * (separate + mixed * len(self.units))
+        separate = sum(_effort(node) for node in self.nodes if node in self.labels)
+        mixed = sum(map(_effort, self._mixed)) + sum(node.value.size for node in self._spreads)
+        return float(amounts * (separate + mixed * len(self.units)))
 
     def all_versions(self, values: Array) -> Array:
         """Return the target's versions for any versions of the root, of shape (m, *root.shape)."""
@@ -129,7 +140,7 @@ class Replay:
         if self.is_separate:
             yield Outcome(wanted, separate[self.target].values, self.labels[self.target])
             return
-        largest = max(node.value.size for node in self._mixed)
+        largest = max(node.value.size for node in [*self._mixed, *self._spreads])
 
         def outcome(chunk: Labels) -> Outcome:
             versions = self._run_mixed(separate, chunk, amounts)
@@ -279,7 +290,7 @@ class Update:
         mine = change.reshape(-1, length)[:, places].transpose(1, 0, 2)
         product = mine @ self.other[places]
         product = product.reshape(len(units) * amounts, *rows, *self.columns)
-        return product.transpose(0, *self.order) + self.node.value
+        return np.asarray(product.transpose(0, *self.order) + self.node.value)
 
 
 def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
@@ -296,9 +307,13 @@ def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
 
 
 def _stack_or_value(leaf: Any, stacks: dict[Node, Stack]) -> Any:
-    if type(leaf) is not Node:
-        return leaf
-    return stacks[leaf] if leaf in stacks else leaf.value
+    return stacks.get(leaf, leaf.value) if type(leaf) is Node else leaf
+
+
+def _effort(node: Node) -> int:
+    """Return about how many elements could be computed in the time of one version of a node."""
+    kind = operations.kind_of(node.function, node.arguments, node.keywords)
+    return int(node.value.size) + (CALL if kind == operations.OTHER else 0)
 
 
 def _parts(array: Array, elements_each: int) -> list[Array]:
@@ -325,4 +340,4 @@ def _common(labels: Labels, axes: tuple[int, ...]) -> Labels | None:
     """Return the one label, 0 apart, that stands along axes; None where there are several."""
     largest: Labels = labels.max(axis=axes, initial=0)
     smallest = np.where(labels > 0, labels, np.iinfo(np.intp).max).min(axis=axes, initial=2**62)
-    return largest if np.all((largest == 0) | (smallest == largest)) else None
+    return np.asarray(largest) if np.all((largest == 0) | (smallest == largest)) else None

@@ -66,6 +66,8 @@ def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
         None if too many responses are no polynomials.
     """
     magnitudes = _few_magnitudes(stage.inputs)
+    if magnitudes is not None and not magnitudes.size:
+        return np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
     if magnitudes is not None:
         return _by_values(rows, stage, h, magnitudes)
     largest = float(abs(stage.inputs).max())
@@ -79,7 +81,7 @@ def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
             )
             if kinked.any():
                 result += by_kinked_rows(rows, stage, h, kinked, tolerance)
-            return result
+            return np.asarray(result)
     return None
 
 
@@ -178,10 +180,11 @@ def _noise(rows: Rows, stage: Stage, largest: float, slopes: Array) -> Array:
     change = rows.changes(_both_ways(stage, tiny), units)
     odd = (change[:, 0] - change[:, 1]).T - TINY * slopes[:, units - 1]
     even = (change[:, 0] + change[:, 1]).T
-    loudest = np.maximum(abs(odd), abs(even)).max(axis=1, keepdims=True)
+    # The median, for a unit may stand at a kink.
+    usual = np.median(np.maximum(abs(odd), abs(even)), axis=1, keepdims=True)
     target = rows.replay.target.value.reshape(-1)
     losses = np.bincount(rows.owners.reshape(-1), abs(target), rows.count + 1)[1:, np.newaxis]
-    return np.maximum(loudest, np.finfo(np.float64).eps * losses)
+    return np.asarray(np.maximum(usual, np.finfo(np.float64).eps * losses))
 
 
 def _both_ways(stage: Stage, shifts: Array) -> Array:

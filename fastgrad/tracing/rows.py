@@ -69,8 +69,7 @@ class Rows:
         size = len(self.replay.units) * self.count
         sums = [np.bincount(place, row.reshape(-1)[counted], size) for row in change]
         by_unit = np.stack(sums).reshape(len(change), -1, self.count).transpose(1, 0, 2)
-        result: Array = by_unit[outcome.units - 1]
-        return result
+        return np.asarray(by_unit[outcome.units - 1], np.float64)
 
     def _by_row(self, change: Array) -> Array:
         """Sum versions of the target's elements, of shape (m, *shape), by their rows."""

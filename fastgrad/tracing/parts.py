@@ -146,5 +146,5 @@ def _part(trace: Trace, term: Term, h: float, limit: float) -> Part:
         raise NotTraceable("a replay does not give what it computed")
     rows = None
     if stage is not None:
-        rows = owners(replay, stage, h * float(abs(stage.inputs).max(initial=0)))
+        rows = owners(trace.nodes, stage, term)
     return Part(term, trace.nodes, replay, stage, rows, h, limit)

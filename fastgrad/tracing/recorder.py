@@ -280,6 +280,9 @@ class Recorded(NDArrayOperatorsMixin):
     def __index__(self) -> int:
         return int(self._constant("it is used as an index"))
 
+    def __round__(self, digits: int = 0) -> Any:
+        return np.round(self, digits)
+
     def __complex__(self) -> complex:
         return complex(self._constant("it is converted to a complex number"))
 
@@ -302,9 +305,16 @@ class Recorded(NDArrayOperatorsMixin):
 def _is_returned(frame: FrameType | None) -> bool:
     """Say whether all callers up to `record` do nothing but return what is being computed."""
     while frame is not None and frame.f_code is not record.__code__:
-        instructions = list(dis.get_instructions(frame.f_code))
-        current = next(i for i, item in enumerate(instructions) if item.offset == frame.f_lasti)
-        if instructions[current + 1].opname != "RETURN_VALUE":
+        after = [
+            (instruction.offset, instruction.opname)
+            for instruction in dis.get_instructions(frame.f_code)
+            if instruction.offset >= frame.f_lasti
+        ]
+        if after[0] == (frame.f_lasti, "PRECALL"):  # Python 3.11 calls in two instructions
+            after = after[2:]
+        elif after[0][0] == frame.f_lasti:  # otherwise it stands in the call's inline cache
+            after = after[1:]
+        if after[0][1] != "RETURN_VALUE":
             return False
         frame = frame.f_back
     return frame is not None

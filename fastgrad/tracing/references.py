@@ -25,20 +25,19 @@ class Reference:
     ----------
     array : ndarray
         What it holds: the array that is looked for, or a view of its memory.
-    put : callable
-        ``put(object)`` replaces it.
+    put : callable or None
+        ``put(object)`` replaces it; None where that is impossible, as in a tuple.
     """
 
     array: Array
-    put: Callable[[Any], None]
+    put: Callable[[Any], None] | None
 
 
 def find_references(f: Callable[..., Any]) -> list[Reference]:
     """Return the places, reachable from a function, that hold arrays.
 
     Followed are closures, defaults, bound methods, partials, the globals that functions name,
-    attributes and the items of dicts and lists. What cannot be replaced (an item of a tuple, say)
-    is not in the list.
+    attributes and the items of containers.
     """
     found: list[Reference] = []
     seen: set[int] = set()
@@ -50,8 +49,7 @@ def find_references(f: Callable[..., Any]) -> list[Reference]:
         seen.add(id(holder))
         for item, put in _items(holder):
             if isinstance(item, np.ndarray):
-                if put is not None:
-                    found.append(Reference(item, put))
+                found.append(Reference(item, put))
             elif not isinstance(item, _LEAVES):
                 waiting.append(item)
     return found
@@ -169,6 +167,7 @@ def replaced_by(references: list[Reference], stand_ins: list[Any]) -> Iterator[N
     """Put stand-ins in the places; whatever happens, put the arrays back."""
     try:
         for reference, stand_in in zip(references, stand_ins, strict=True):
+            assert reference.put is not None
             reference.put(stand_in)
         yield
     finally:
@@ -176,7 +175,9 @@ def replaced_by(references: list[Reference], stand_ins: list[Any]) -> Iterator[N
         interruption: KeyboardInterrupt | None = None
         while waiting:
             try:
-                waiting[-1].put(waiting[-1].array)
+                put = waiting[-1].put
+                assert put is not None
+                put(waiting[-1].array)
                 waiting.pop()
             except KeyboardInterrupt as error:  # put back the others, too
                 interruption = error

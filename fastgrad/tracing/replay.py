@@ -193,7 +193,29 @@ class Replay:
                 labels, axes = self._labels_of(node.arguments[0]), reduced_axes(node)
                 merged = _common(labels, axes)
                 return None if merged is None else merged.reshape(node.shape)
+            case operations.PRODUCT:
+                return self._labels_of_product(node)
         return None
+
+    def _labels_of_product(self, node: Node) -> Labels | None:
+        """Return the labels of a product that does not sum over different ones."""
+        spec = product_spec(node)
+        if spec is None:
+            return None
+        terms, out = spec.split("->")
+        result = np.zeros(node.shape, np.intp)
+        for factor, term in zip(factors(node), terms.split(","), strict=True):
+            summed = tuple(axis for axis, letter in enumerate(term) if letter not in out)
+            merged = _common(self._labels_of(factor), summed)
+            if merged is None:
+                return None
+            kept = [letter for letter in term if letter in out]
+            merged = merged.transpose([kept.index(letter) for letter in out if letter in kept])
+            shape = [n if c in kept else 1 for c, n in zip(out, node.shape, strict=True)]
+            if _conflict(result, merged.reshape(shape)):
+                return None
+            result = np.maximum(result, merged.reshape(shape))
+        return result
 
     def _is_mixed(self, leaf: Node) -> bool:
         return leaf in self._batched and leaf not in self.labels
@@ -208,8 +230,8 @@ class Replay:
         result = np.zeros(node.shape, np.intp)
         for leaf in node.inputs():
             if leaf in self.labels:
-                labels = np.broadcast_to(self.labels[leaf], node.shape)
-                if np.any((result != labels) & (result > 0) & (labels > 0)):
+                labels = self.labels[leaf]
+                if _conflict(result, labels):
                     return None
                 result = np.maximum(result, labels)
         return result
@@ -334,6 +356,11 @@ def _in_threads(compute: Callable[[Array], Any], parts: list[Array]) -> Iterator
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(quietly, parts)
+
+
+def _conflict(labels: Labels, others: Labels) -> bool:
+    """Say whether two arrays of labels, broadcast, have different ones in some place."""
+    return bool(np.any((labels != others) & (labels > 0) & (others > 0)))
 
 
 def _common(labels: Labels, axes: tuple[int, ...]) -> Labels | None:

@@ -124,12 +124,13 @@ def _record(
     root = recording.start(saved)
     pairs = []
     for reference in references:
-        if np.may_share_memory(reference.array, x):
+        if np.shares_memory(reference.array, x):
             stand_in = _stand_in(root, reference.array, x)
-        else:
-            stand_in = recording.constant(reference.array) if thorough else None
-        if stand_in is not None:
+            if stand_in is None or reference.put is None:
+                raise NotTraceable("it can reach x's memory where no stand-in can be put")
             pairs.append((reference, stand_in))
+        elif thorough and reference.put is not None:
+            pairs.append((reference, recording.constant(reference.array)))
     random = np.random.default_rng(0)
     moved = x + h * random.uniform(0.5, 1, x.shape) * random.choice([-1, 1], x.shape)
     creation = created_arrays_recorded(recording) if thorough else nullcontext()

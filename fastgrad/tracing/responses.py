@@ -31,8 +31,14 @@ TERMS = (2, 3, 5)
 MOST_KINKS = 0.05
 """The share of responses that may have a kink; above it, more powers are tried."""
 
-TINY = 2.0**-20
+TINY = 2.0**-24
 """A shift, relative to the largest, whose response differs from a straight line by rounding."""
+
+LIMIT = 8
+"""How many standard deviations of rounding a response may miss its polynomial by."""
+
+USUAL = 2
+"""How many the responses may miss theirs by in the mean: more is no rounding."""
 
 
 def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
@@ -154,37 +160,36 @@ def _fit(
     change = rows.changes(_both_ways(stage, shifts))
     response = change[:, 0::2] - change[:, 1::2]
     curvature = change[:, 0::2] + change[:, 1::2]
-    coefficients = np.einsum("mi,uin->mnu", fit, response)
-    noise = _noise(rows, stage, largest, coefficients[0])
     residual = np.maximum(
         abs(np.einsum("i,uin->nu", odd, response)), abs(np.einsum("i,uin->nu", even, curvature))
     )
-    kinked = ~(residual <= 16 * noise)
-    smooth = residual[~kinked]
-    if kinked.mean() > MOST_KINKS or (
-        smooth.size and np.sqrt(np.mean(smooth**2)) > 4 * np.sqrt(np.mean(noise**2))
-    ):
+    noise = _noise(rows, stage, largest)
+    kinked = ~(residual <= LIMIT * noise)
+    alive = rows.alive
+    smooth = (residual / np.where(noise > 0, noise, 1))[alive & ~kinked]
+    if kinked[alive[:, 0]].mean() > MOST_KINKS or np.sqrt(np.mean(smooth**2)) > USUAL:
         return None
+    coefficients = np.einsum("mi,uin->mnu", fit, response)
     coefficients[:, kinked] = 0
-    return coefficients, kinked, 16 * noise[:, 0]
+    return coefficients, kinked, LIMIT * noise[:, 0]
 
 
-def _noise(rows: Rows, stage: Stage, largest: float, slopes: Array) -> Array:
-    """Return how much rounding there is in each row's response, of shape (rows, 1).
+def _noise(rows: Rows, stage: Stage, largest: float) -> Array:
+    """Return the standard deviation of rounding in each row's response, of shape (rows, 1).
 
-    For shifts so small that the loss is a straight line, what differs from it is rounding.
+    Shifts are so small that the loss is a straight line: that at twice the shift the response is
+    not twice as large is rounding, and so is the loss's curvature.
     """
     every = max(1, len(rows.replay.units) // 8)
-    units = rows.replay.units[::every]
-    tiny = np.full((1,) * (1 + len(stage.node.shape)), TINY * largest)
-    change = rows.changes(_both_ways(stage, tiny), units)
-    odd = (change[:, 0] - change[:, 1]).T - TINY * slopes[:, units - 1]
-    even = (change[:, 0] + change[:, 1]).T
-    # The median, for a unit may stand at a kink.
-    usual = np.median(np.maximum(abs(odd), abs(even)), axis=1, keepdims=True)
+    tiny = TINY * largest * np.array([1.0, 2.0]).reshape(-1, *(1,) * len(stage.node.shape))
+    change = rows.changes(_both_ways(stage, tiny), rows.replay.units[::every])
+    odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
+    even = change[:, 0] + change[:, 1]
+    # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
+    usual = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
     target = rows.replay.target.value.reshape(-1)
-    losses = np.bincount(rows.owners.reshape(-1), abs(target), rows.count + 1)[1:, np.newaxis]
-    return np.asarray(np.maximum(usual, np.finfo(np.float64).eps * losses))
+    losses = np.bincount(rows.owners.reshape(-1), abs(target), rows.count + 1)[1:]
+    return np.asarray(np.maximum(usual, np.finfo(np.float64).eps * losses)[:, np.newaxis])
 
 
 def _both_ways(stage: Stage, shifts: Array) -> Array:

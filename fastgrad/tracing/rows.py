@@ -45,6 +45,11 @@ class Rows:
         parts = [self._summed(outcome) for outcome in self.replay.moved(values, units)]
         return np.concatenate(parts)
 
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows have a loss, as an array of shape (rows, 1)."""
+        return np.bincount(self.owners.reshape(-1), minlength=self.count + 1)[1:, np.newaxis] > 0
+
     def losses(self, values: Array) -> Array:
         """Return by how much each row's loss changes, for any versions of the stage.
 

@@ -2,7 +2,7 @@
 
 from fastgrad import reference
 from fastgrad.datasets import load_mnist
-from fastgrad.gradient import numerical_gradient
+from fastgrad.gradient import explain, numerical_gradient
 from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
 
 __version__ = "0.1.0"
@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 __all__ = [
     "TwoLayerNet",
     "cross_entropy_error",
+    "explain",
     "load_mnist",
     "numerical_gradient",
     "reference",

@@ -1,0 +1,50 @@
+"""Which engine serves a function best? The traced one where it can, the loop elsewhere."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from fastgrad.engines import loop
+from fastgrad.tracing.recorder import NotTraceable
+
+Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
+
+SMALLEST = 50
+"""Elements of x from which recording may pay: it takes about ten calls of f."""
+
+CHEAP = 0.02
+"""Seconds of the loop below which recording does not pay, whatever f is."""
+
+LARGE = 5_000
+"""Elements of x from which the user is told that the loop is used, and why."""
+
+
+def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
+    """Return the difference quotients by the fastest engine that serves f and x."""
+    if x.size < SMALLEST:
+        return loop.gradient(f, x, h)
+    from fastgrad.engines import traced
+
+    try:
+        result = traced.traced_gradient(f, cast("Any", x), h, CHEAP)
+    except NotTraceable as refusal:
+        if x.size >= LARGE:
+            warnings.warn(
+                f"f is called {2 * x.size:,} times, because it cannot be traced: {refusal}; "
+                "fastgrad.explain(f, x) tells more, engine='loop' silences this",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return loop.gradient(f, x, h)
+    return cast("Array", result)
+
+
+def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:
+    """Say which engine would be used, what it would do, and at what cost."""
+    if x.size < SMALLEST:
+        return f"The loop: {2 * x.size} calls of f, too few for recording f to pay."
+    from fastgrad.engines import traced
+
+    return traced.explain(f, x, h)

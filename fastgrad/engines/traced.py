@@ -1,0 +1,108 @@
+"""How is a NumPy network differenced without its loop? Its operations are recorded and replayed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.engines import loop
+from fastgrad.tracing.parts import Part, plan
+from fastgrad.tracing.recorder import NotTraceable
+from fastgrad.tracing.trace import Trace, trace_call
+
+Array = NDArray[np.float64]
+
+CHECKS = 2
+"""How many elements, drawn at random, are compared with the loop; the largest quotient is, too."""
+
+
+def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
+    """Return ``(f(x + h e_i) - f(x - h e_i)) / (2 h)`` for every element i of x.
+
+    One call of f is recorded. Then, instead of all of f for every element, only those operations
+    are replayed that come after the place where x enters: for an affine stage ``X @ x`` whose rows
+    turn out to be independent, a few times for each of its units. The losses are f's own, at moved
+    points; no rule of differentiation is used.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x) -> number``, computed from x by NumPy operations.
+    x : float64 array
+        Writable. Moved in place while f is recorded and checked; bit-identical afterwards.
+    h : float
+        The step.
+
+    Returns
+    -------
+    ndarray like x
+        Within the round-off of the loop, eps abs(f) / h, of its quotients.
+
+    Raises
+    ------
+    ValueError
+        If f cannot be traced; the message says why.
+    """
+    try:
+        return traced_gradient(f, x, h)
+    except NotTraceable as refusal:
+        raise ValueError(
+            f"f cannot be traced: {refusal}; pass engine='auto' or engine='loop'"
+        ) from refusal
+
+
+def traced_gradient(
+    f: Callable[[Array], Any], x: Array, h: float, least_seconds: float = 0.0
+) -> Array:
+    """Return the gradient, or raise `NotTraceable`; also if the loop takes less than a time."""
+    trace = trace_call(f, x, h, least_seconds)
+    result = np.zeros_like(x)
+    quotients = result.reshape(-1)
+    try:
+        with np.errstate(all="ignore"):
+            for part in plan(trace, h):
+                part.add_to(quotients)
+    except NotTraceable:
+        raise
+    except Exception as error:  # whatever it is, the loop can do without
+        raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
+    result[...] = quotients.reshape(x.shape)
+    _check(f, x, h, result, trace)
+    return result
+
+
+def _check(f: Callable[[Array], Any], x: Array, h: float, quotients: Array, trace: Trace) -> None:
+    """Compare a few quotients with those of the loop, as a last resort against what was missed."""
+    flat = quotients.reshape(-1)
+    largest = int(np.argmax(abs(flat)))
+    places = {largest, *np.random.default_rng().integers(x.size, size=CHECKS).tolist()}
+    looped = loop.gradient(f, x, h, places).reshape(-1)
+    round_off = 32 * np.finfo(np.float64).eps * trace.magnitude / h
+    for place in places:
+        if not abs(flat[place] - looped[place]) <= round_off + 1e-6 * abs(flat[largest]):
+            raise NotTraceable(
+                f"at element {place} the replay gives {flat[place]:.6g}, "
+                f"but calls of f give {looped[place]:.6g}"
+            )
+
+
+def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
+    """Say how the gradient of f would be evaluated, and at what cost."""
+    calls = 2 * x.size
+    try:
+        trace = trace_call(f, x, h)
+        with np.errstate(all="ignore"):
+            parts = plan(trace, h)
+    except NotTraceable as refusal:
+        return f"The loop: {calls:,} calls of f.\nNot traced, because {refusal}."
+    return "\n".join([_heading(trace, parts, calls), *(part.describe() for part in parts)])
+
+
+def _heading(trace: Trace, parts: list[Part], calls: int) -> str:
+    seconds = sum(part.seconds for part in parts)
+    return (
+        f"Traced: {len(trace.nodes) - 1} operations of f depend on x.\n"
+        f"Expected: about {seconds:.2g} s; the loop's {calls:,} calls would take about "
+        f"{calls * trace.seconds:.2g} s."
+    )

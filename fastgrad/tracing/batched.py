@@ -1,0 +1,257 @@
+"""How is a recorded operation applied to many versions of its arguments at once?
+
+A `Stack` holds m versions of an array along a new first axis. Elementwise operations, moves,
+reductions and products take whole stacks; any other function is called version by version.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from string import ascii_letters, ascii_lowercase
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from fastgrad.tracing import operations
+from fastgrad.tracing.recorder import Node, leaves, replaced
+
+Array = NDArray[Any]
+Batched = Callable[[Any, int], Array]
+"""``batched(arguments, m)`` -> array of shape (m, *node.shape). The arguments are the node's, with
+a `Stack` of m versions or a plain value in the place of each node."""
+
+
+@dataclass(eq=False, slots=True)
+class Stack:
+    """m versions of an array: ``values[k]`` is the k-th.
+
+    If it is spare, an operation may write its result there: new memory takes longer to get than
+    most operations take.
+    """
+
+    values: Array
+    is_spare: bool = False
+
+
+def batched(node: Node) -> Batched:
+    """Return a function that applies a node's operation to versions of its arguments."""
+    match operations.kind_of(*node.operation):
+        case operations.ELEMENTWISE:
+            return _elementwise(node)
+        case operations.MOVE:
+            return _move(node)
+        case operations.REDUCTION if type(node.arguments[0]) is Node:
+            return _reduction(node)
+        case operations.PRODUCT if product_spec(node) is not None:
+            return _product(node)
+    return _one_by_one(node)
+
+
+def _one_by_one(node: Node) -> Batched:
+    def apply(arguments: Any, m: int) -> Array:
+        results = np.empty((m, *node.shape), node.value.dtype)
+        for k in range(m):
+            results[k] = node.compute(replaced(arguments, partial(_version, k=k)))
+        return results
+
+    return apply
+
+
+def _version(argument: Any, k: int) -> Any:
+    return argument.values[k] if type(argument) is Stack else argument
+
+
+def _elementwise(node: Node) -> Batched:
+    """Broadcast from the right, as NumPy does, behind the axis of the versions."""
+    axes = len(node.shape)
+    function: Any = node.function
+
+    def aligned(argument: Any) -> Any:
+        if type(argument) is not Stack:
+            return argument
+        m, *shape = argument.values.shape
+        return argument.values.reshape(m, *(1,) * (axes - len(shape)), *shape)
+
+    def apply(arguments: Any, m: int) -> Array:
+        operands = replaced(arguments, aligned)
+        spare = [a.values for a in arguments if type(a) is Stack and a.is_spare]
+        if spare:
+            return np.asarray(function(*operands, out=spare[0]))
+        return np.asarray(node.compute(operands))
+
+    return apply
+
+
+# Reductions --------------------------------------------------------------------------------------
+
+
+def _reduction(node: Node) -> Batched:
+    function: Any = node.function
+    keywords = {key: value for key, value in node.keywords.items() if key != "axis"}
+    axes = tuple(axis + 1 for axis in reduced_axes(node))
+    axis: Any = axes[0] if len(axes) == 1 else axes
+
+    def apply(arguments: Any, m: int) -> Array:
+        values = arguments[0].values
+        if len(axes) > 1 and function in (np.argmax, np.argmin):
+            result = function(values.reshape(m, -1), axis=1)
+        else:
+            result = function(values, axis=axis, **keywords)
+        return np.asarray(result).reshape(m, *node.shape)
+
+    return apply
+
+
+def reduced_axes(node: Node) -> tuple[int, ...]:
+    """Return the axes along which a reduction's argument is reduced."""
+    axis = node.arguments[1] if len(node.arguments) > 1 else node.keywords.get("axis")
+    ndim = np.ndim(_plain(node.arguments[0]))
+    if axis is None:
+        return tuple(range(ndim))
+    return tuple(int(a) % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+
+
+# Moves -------------------------------------------------------------------------------------------
+
+
+def sources(node: Node) -> NDArray[np.intp]:
+    """Say where each element of a move's result comes from.
+
+    Returns
+    -------
+    array of node.shape
+        Places, counted from 1, in the elements of all that is moved, one array after the other,
+        each in C order; 0 for a zero that is new.
+    """
+    end = 1
+
+    def places(argument: Any) -> NDArray[np.intp]:
+        nonlocal end
+        shape = np.shape(_plain(argument))
+        start, end = end, end + int(np.prod(shape))
+        return np.arange(start, end).reshape(shape)
+
+    moved, *how = node.arguments
+    result: NDArray[np.intp] = np.asarray(node.compute((replaced(moved, places), *how)))
+    return result
+
+
+def _move(node: Node) -> Batched:
+    place = sources(node)
+    steps = _steps(place)
+    axes = _permutation(node, steps)
+    if axes is not None:
+        return lambda arguments, _: next(leaves(arguments[0])).values.transpose(axes)
+
+    def apply(arguments: Any, m: int) -> Array:
+        parts = list(leaves(arguments[0]))
+        if len(parts) == 1 and steps is not None:
+            flat = np.ascontiguousarray(parts[0].values).reshape(m, -1)
+            strides = (flat.strides[0], *(flat.itemsize * step for step in steps))
+            return as_strided(flat[:, place.flat[0] - 1 :], (m, *place.shape), strides)
+        blocks = [np.zeros((m, 1), node.value.dtype), *(_flat(part, m) for part in parts)]
+        moved = np.concatenate(blocks, axis=1)[:, place]
+        return moved.astype(node.value.dtype, copy=False)  # as an assignment rounds
+
+    return apply
+
+
+def _permutation(node: Node, steps: list[int] | None) -> tuple[int, ...] | None:
+    """Return how a stack's axes are permuted, if that is all that a move does."""
+    parts = list(leaves(node.arguments[0]))
+    shape = np.shape(_plain(parts[0]))
+    if steps is None or len(parts) > 1 or sorted(shape) != sorted(node.shape) or 1 in shape:
+        return None
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    if sorted(steps) != sorted(strides):
+        return None
+    return 0, *(1 + strides.index(step) for step in steps)
+
+
+def _flat(part: Any, m: int) -> Array:
+    """Return m versions of an argument, each as one row."""
+    if type(part) is Stack:
+        return part.values.reshape(m, -1)
+    return np.broadcast_to(np.reshape(part, (1, -1)), (m, np.size(part)))
+
+
+def _steps(place: NDArray[np.intp]) -> list[int] | None:
+    """Return the distance of neighbours along each axis, or None where it is not the same."""
+    if not place.size or not place.all():
+        return None
+    grid = np.full((), place.flat[0])
+    steps = []
+    for axis, length in enumerate(place.shape):
+        second = tuple(int(k == axis) for k in range(place.ndim))
+        steps.append(int(place[second] - place.flat[0]) if length > 1 else 0)
+        grid = np.expand_dims(grid, -1) + steps[-1] * np.arange(length)
+    return steps if np.array_equal(grid, place) else None
+
+
+# Products ----------------------------------------------------------------------------------------
+
+
+def factors(node: Node) -> tuple[Any, Any]:
+    """Return a product's two arguments."""
+    start = 1 if node.function is np.einsum else 0
+    return node.arguments[start], node.arguments[start + 1]
+
+
+def product_spec(node: Node) -> str | None:
+    """Return a product's subscripts as `numpy.einsum` has them, or None if there are none."""
+    if node.function is np.einsum:
+        return _explicit(node.arguments)
+    a, b = (np.ndim(_plain(factor)) for factor in factors(node))
+    if min(a, b) == 0 or (node.function is np.matmul and max(a, b) > 2 and (b != 2 or a < 2)):
+        return None
+    left, right = list(ascii_lowercase[:a]), list(ascii_lowercase[a : a + b])
+    for i, j in _contracted(node, a, b):
+        right[j] = left[i]
+    out = [c for c in left + right if (c in left) != (c in right)]
+    return f"{''.join(left)},{''.join(right)}->{''.join(out)}"
+
+
+def _contracted(node: Node, a: int, b: int) -> list[tuple[int, int]]:
+    """Return the pairs of axes that are summed over."""
+    if node.function is not np.tensordot:
+        return [(a - 1, b - 1 if node.function is np.inner or b == 1 else b - 2)]
+    axes = node.arguments[2] if len(node.arguments) > 2 else 2
+    if isinstance(axes, int):
+        axes = (range(a - axes, a), range(axes))
+    return list(zip(*(np.atleast_1d(side).tolist() for side in axes), strict=True))
+
+
+def _explicit(arguments: tuple[Any, ...]) -> str | None:
+    """Return einsum's subscripts in explicit form, if there are two factors without diagonals."""
+    if len(arguments) != 3 or not isinstance(arguments[0], str) or "." in arguments[0]:
+        return None
+    terms, arrow, out = arguments[0].replace(" ", "").partition("->")
+    if not arrow:
+        out = "".join(sorted(c for c in set(terms) - {","} if terms.count(c) == 1))
+    if any(len(set(term)) < len(term) for term in terms.split(",")):
+        return None
+    return f"{terms}->{out}"
+
+
+def _product(node: Node) -> Batched:
+    spec = product_spec(node)
+    assert spec is not None
+    terms, out = spec.split("->")
+    version = next(c for c in ascii_letters if c not in spec)
+
+    def apply(arguments: Any, m: int) -> Array:
+        pair = [a for a in arguments if not isinstance(a, str)][:2]
+        named = [
+            (version if type(a) is Stack else "") + term
+            for a, term in zip(pair, terms.split(","), strict=True)
+        ]
+        values = [a.values if type(a) is Stack else a for a in pair]
+        return np.asarray(np.einsum(f"{','.join(named)}->{version}{out}", *values, optimize=True))
+
+    return apply
+
+
+def _plain(argument: Any) -> Any:
+    return argument.value if type(argument) is Node else argument

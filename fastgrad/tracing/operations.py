@@ -1,0 +1,120 @@
+"""Which NumPy functions can be recorded, and what kind of operation is each?"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+ELEMENTWISE = "elementwise"  # an element of the result depends on one element of each argument
+MOVE = "move"  # elements are copied to other places; what is new is zero
+REDUCTION = "reduction"  # the first argument is reduced along axes
+PRODUCT = "product"  # linear in each of two arguments
+OTHER = "other"  # any pure function
+
+
+def item(array: Any, index: Any) -> Any:
+    """Return array[index]."""
+    return array[index]
+
+
+def assigned(array_and_value: tuple[Any, Any], index: Any) -> Any:
+    """Return a copy of an array with array[index] = value."""
+    array, value = array_and_value
+    result = array.copy()
+    result[index] = value
+    return result
+
+
+def converted(array: Any, dtype: Any) -> Any:
+    """Return an array in another dtype."""
+    return np.asarray(array).astype(dtype)
+
+
+REDUCTIONS: tuple[Callable[..., Any], ...] = (
+    np.sum, np.mean, np.max, np.min, np.prod, np.argmax, np.argmin, np.any, np.all, np.var, np.std,
+)  # fmt: skip
+
+KINDS: dict[Callable[..., Any], str] = {
+    **dict.fromkeys((np.where, np.clip, np.nan_to_num, np.round, converted), ELEMENTWISE),
+    **dict.fromkeys(
+        (
+            item, assigned, np.copy, np.reshape, np.ravel, np.squeeze, np.expand_dims,
+            np.transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.broadcast_to, np.flip,
+            np.fliplr, np.flipud, np.rot90, np.roll, np.repeat, np.tile, np.take, np.diag,
+            np.diagonal, np.tril, np.triu, np.atleast_1d, np.atleast_2d, np.concatenate, np.stack,
+            np.hstack, np.vstack, np.column_stack, np.pad,
+        ),
+        MOVE,
+    ),
+    **dict.fromkeys(REDUCTIONS, REDUCTION),
+    **dict.fromkeys((np.matmul, np.dot, np.inner, np.einsum, np.tensordot), PRODUCT),
+    **dict.fromkeys(
+        (
+            np.outer, np.vdot, np.trace, np.cumsum, np.cumprod, np.diff, np.sort, np.median,
+            np.kron, np.linalg.norm, np.linalg.solve, np.linalg.inv, np.linalg.det, np.convolve,
+            np.linalg.slogdet,
+        ),
+        OTHER,
+    ),
+}  # fmt: skip
+
+OUT: dict[Callable[..., Any], int] = {
+    **dict.fromkeys((np.max, np.min, np.argmax, np.argmin, np.any, np.all), 3),
+    **dict.fromkeys((np.dot, np.round, np.concatenate, np.stack, np.median), 3),
+    **dict.fromkeys((np.sum, np.mean, np.prod, np.var, np.std, np.clip, np.take), 4),
+    **dict.fromkeys((np.cumsum, np.cumprod), 4),
+    np.outer: 3,
+    np.trace: 6,
+}
+"""From how many positional arguments on the last ones are an array to write the result into."""
+
+OF_THE_SHAPE = frozenset(
+    {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like}
+    | {np.iscomplexobj, np.result_type}
+)
+"""Functions whose result does not depend on the values of the first argument."""
+
+METHODS: dict[str, Callable[..., Any]] = {
+    method.__name__: method
+    for method in (
+        np.all, np.any, np.argmax, np.argmin, np.clip, np.copy, np.cumprod, np.cumsum, np.diagonal,
+        np.dot, np.max, np.mean, np.min, np.prod, np.ravel, np.repeat, np.round, np.squeeze, np.std,
+        np.sum, np.swapaxes, np.take, np.trace, np.var,
+    )
+}  # fmt: skip
+"""An array's methods, as functions of the array."""
+
+
+def positional(
+    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with the array, if it was given by keyword, in the first place."""
+    for name in ("a", "x", "arr", "array"):
+        if not arguments and name in keywords:
+            keywords = dict(keywords)
+            return (keywords.pop(name),), keywords
+    return arguments, keywords
+
+
+def kind_of(function: Callable[..., Any] | None, arguments: tuple[Any, ...], keywords: Any) -> str:
+    """Return the kind of a recorded operation."""
+    if isinstance(function, np.ufunc):
+        if function.signature is not None:
+            return PRODUCT if function is np.matmul and not keywords else OTHER
+        listed = any(isinstance(a, (list, tuple)) for a in arguments)
+        return OTHER if keywords or listed else ELEMENTWISE
+    kind = KINDS.get(function, OTHER) if function is not None else OTHER
+    if kind == ELEMENTWISE and any(isinstance(a, (list, tuple)) for a in arguments):
+        return OTHER
+    if kind == REDUCTION and (len(arguments) > 2 or set(keywords) - {"axis", "keepdims", "ddof"}):
+        return OTHER
+    if kind == PRODUCT and keywords:
+        return OTHER
+    if kind == MOVE and function is np.pad and not _pads_with_zeros(arguments, keywords):
+        return OTHER
+    return kind
+
+
+def _pads_with_zeros(arguments: tuple[Any, ...], keywords: Any) -> bool:
+    mode = arguments[2] if len(arguments) > 2 else keywords.get("mode", "constant")
+    return mode == "constant" and not np.any(keywords.get("constant_values", 0))

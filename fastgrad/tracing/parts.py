@@ -1,0 +1,150 @@
+"""How is each term of a recorded loss differenced? By units' responses, by weights or by elements.
+
+A term that depends on x through one affine stage is differenced by moving the stage's units: at a
+few shifts if its rows are independent, otherwise as every single weight moves them. Any other term
+is differenced by moving the elements of x themselves.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing.independence import owners
+from fastgrad.tracing.plan import Stage, Term, find_stage
+from fastgrad.tracing.recorder import Node, NotTraceable
+from fastgrad.tracing.replay import Labels, Replay
+from fastgrad.tracing.responses import by_responses, by_weights, shifts_of_responses
+from fastgrad.tracing.rows import Rows
+from fastgrad.tracing.trace import Trace
+
+Array = NDArray[np.float64]
+
+SECONDS_AN_ELEMENT = 4e-9
+"""About what an element of a replayed array costs; for the choice of a way, and for `explain`."""
+
+
+SAME = 1e-10
+"""By how much a replay may differ from the recording, relative to the largest loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A term, and the way it is differenced.
+
+    Attributes
+    ----------
+    term : Term
+    nodes : list of Node
+        The recording.
+    replay : Replay
+        From what is moved, the stage or x, to the term's array.
+    stage : Stage or None
+        None if x itself is moved.
+    owners : int array or None
+        The row of the stage that each element of the term's array depends on, if rows do not mix.
+    h : float
+        The step.
+    limit : float
+        The seconds that the loop would take.
+    """
+
+    term: Term
+    nodes: list[Node]
+    replay: Replay
+    stage: Stage | None
+    owners: Labels | None
+    h: float
+    limit: float
+
+    @property
+    def moves(self) -> int:
+        """How often each unit is moved."""
+        if self.stage is None:
+            return 2
+        if self.owners is None:
+            return 2 * int(self.stage.inputs.shape[1])
+        return 2 * shifts_of_responses(self.stage)
+
+    @property
+    def seconds(self) -> float:
+        """About how long it takes."""
+        return SECONDS_AN_ELEMENT * self.replay.cost(self.moves)
+
+    def add_to(self, quotients: Array) -> None:
+        """Add the term's difference quotients to the flat array of all."""
+        if self.stage is None:
+            quotients += self.term.scale * self._by_elements()
+            return
+        found = None
+        if self.owners is not None:
+            rows = Rows(self.replay, self.owners, len(self.stage.inputs))
+            found = by_responses(rows, self.stage, self.h)
+        if found is None:
+            by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
+            if by_every_weight > self.limit:
+                raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
+            found = by_weights(self._whole(), self.stage, self.h)
+        quotients[self.stage.where] += self.term.scale * found
+
+    def _by_elements(self) -> Array:
+        root = self.nodes[0].value
+        change = self._whole().changes(np.stack([root + self.h, root - self.h]))
+        quotients: Array = (change[:, 0, 0] - change[:, 1, 0]) / (2 * self.h)
+        return quotients
+
+    def _whole(self) -> Rows:
+        """Return the term as one row."""
+        return Rows(self.replay, np.ones(self.term.node.shape, np.intp), 1)
+
+    def describe(self) -> str:
+        """Say what is moved, and how often."""
+        mixed = self.replay.mixed_operations
+        tail = f"{len(self.replay.nodes)} operations are replayed, {mixed} of them for each unit"
+        units = len(self.replay.units)
+        if self.stage is None:
+            return f"- {units:,} elements of x are moved up and down; {tail}."
+        function = getattr(self.stage.node.function, "__name__", "an operation")
+        samples, inputs = self.stage.inputs.shape
+        rows = "independent" if self.owners is not None else "not independent"
+        return (
+            f"- x enters an affine stage ({function}) of {inputs:,} inputs and {units:,} units, "
+            f"with {samples:,} rows, which are {rows}.\n"
+            f"  Each unit is moved {self.moves:,} times; {tail}."
+        )
+
+
+def plan(trace: Trace, h: float) -> list[Part]:
+    """Choose a way for each term.
+
+    Raises
+    ------
+    NotTraceable
+        If that would take longer than the loop.
+    """
+    limit = 2 * trace.nodes[0].value.size * trace.seconds
+    parts = [_part(trace, term, h, limit) for term in trace.terms]
+    seconds = sum(part.seconds for part in parts)
+    if seconds > limit:
+        raise NotTraceable(
+            f"replaying would take about {seconds:.2g} s, and the loop about {limit:.2g} s"
+        )
+    return parts
+
+
+def _part(trace: Trace, term: Term, h: float, limit: float) -> Part:
+    stage = find_stage(trace.nodes, term.node)
+    if stage is None:
+        root = trace.nodes[0]
+        labels = np.arange(1, root.value.size + 1).reshape(root.shape)
+        replay = Replay(trace.nodes, root, labels, term.node)
+    else:
+        replay = Replay(trace.nodes, stage.node, stage.labels, term.node)
+    again = replay.all_versions(replay.root.value[np.newaxis])[0]
+    sizes = abs(term.node.value)
+    if not abs(again - term.node.value).max(initial=0) <= SAME * sizes.max(initial=0):
+        raise NotTraceable("a replay does not give what it computed")
+    rows = None
+    if stage is not None:
+        rows = owners(trace.nodes, stage, term)
+    return Part(term, trace.nodes, replay, stage, rows, h, limit)

@@ -1,0 +1,185 @@
+"""Where does a function find arrays that it is not given? References are followed from it."""
+
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+MOST_OBJECTS = 20_000
+"""How many objects are looked at, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A place that holds an array, and can be made to hold another object.
+
+    Attributes
+    ----------
+    array : ndarray
+        What it holds: the array that is looked for, or a view of its memory.
+    put : callable or None
+        ``put(object)`` replaces it; None where that is impossible, as in a tuple.
+    """
+
+    array: Array
+    put: Callable[[Any], None] | None
+
+
+def find_references(f: Callable[..., Any]) -> list[Reference]:
+    """Return the places, reachable from a function, that hold arrays.
+
+    Followed are closures, defaults, bound methods, partials, the globals that functions name,
+    attributes and the items of containers.
+    """
+    found: list[Reference] = []
+    seen: set[int] = set()
+    waiting: list[Any] = [f]
+    while waiting and len(seen) < MOST_OBJECTS:
+        holder = waiting.pop()
+        if id(holder) in seen:
+            continue
+        seen.add(id(holder))
+        for item, put in _items(holder):
+            if isinstance(item, np.ndarray):
+                found.append(Reference(item, put))
+            elif not isinstance(item, _LEAVES):
+                waiting.append(item)
+    return found
+
+
+_LEAVES = (str, bytes, int, float, complex, type(None), np.generic, np.dtype, np.ufunc)
+
+_CONTAINERS = (dict, list, tuple)
+
+Put = Callable[[Any], None]
+
+
+def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
+    """Iterate over what an object refers to, each with a way to replace it."""
+    if isinstance(holder, types.FunctionType):
+        if not _is_foreign(holder):
+            yield from _of_function(holder)
+    elif isinstance(holder, types.MethodType):
+        yield holder.__self__, None
+        yield holder.__func__, None
+    elif isinstance(holder, functools.partial):
+        yield holder.func, None
+        yield from ((item, None) for item in holder.args)
+        yield from _of_dict(holder.keywords)
+    elif type(holder) is dict:
+        yield from _of_dict(holder)
+    elif type(holder) is list:
+        yield from _of_list(holder)
+    elif isinstance(holder, (tuple, set, frozenset)):
+        yield from ((item, None) for item in holder)
+    elif isinstance(holder, type):
+        for name, item in vars(holder).items():
+            function = getattr(item, "__func__", getattr(item, "fget", item))
+            if isinstance(function, (types.FunctionType, np.ndarray, *_CONTAINERS)):
+                yield function, functools.partial(setattr, holder, name)
+    elif not isinstance(holder, types.ModuleType):
+        yield from _of_object(holder)
+
+
+def _is_foreign(item: Any) -> bool:
+    """Say whether a function, class or module belongs to a library that holds no user's array."""
+    module = getattr(item, "__module__", None) or getattr(item, "__name__", None)
+    return isinstance(module, str) and is_of_library(module)
+
+
+def is_of_library(module: str) -> bool:
+    """Say whether a module, by its name, belongs to Python or to one of these libraries."""
+    package = module.partition(".")[0]
+    return package in _LIBRARIES
+
+
+_LIBRARIES = (
+    frozenset({"fastgrad", "numba", "numpy", "scipy", "matplotlib", "tqdm", "pytest", "_pytest"})
+    | sys.stdlib_module_names
+)
+
+
+def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Put | None]]:
+    for key, item in list(dict.items(holder)):
+        yield item, functools.partial(dict.__setitem__, holder, key)
+
+
+def _of_list(holder: list[Any]) -> Iterator[tuple[Any, Put | None]]:
+    for i, item in enumerate(holder):
+        yield item, functools.partial(list.__setitem__, holder, i)
+
+
+def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None]]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents, functools.partial(setattr, cell, "cell_contents")
+        except ValueError:  # an empty cell
+            continue
+    yield function.__defaults__, None
+    if function.__kwdefaults__:
+        yield from _of_dict(function.__kwdefaults__)
+    namespace = function.__globals__
+    names = _names(function.__code__)
+    for name in names & namespace.keys():
+        item = namespace[name]
+        yield item, functools.partial(dict.__setitem__, namespace, name)
+        if isinstance(item, types.ModuleType) and not _is_foreign(item):
+            for attribute in names & vars(item).keys():
+                yield vars(item)[attribute], functools.partial(setattr, item, attribute)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Return the names of globals and attributes in a function and in those defined in it."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*(_names(constant) for constant in inner))
+
+
+def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:
+    """Follow an instance's attributes, and the methods of its class."""
+    if isinstance(holder, dict):
+        yield from _of_dict(holder)
+    elif isinstance(holder, list):
+        yield from _of_list(holder)
+    kind = type(holder)
+    if _is_foreign(kind):
+        return
+    attributes = getattr(holder, "__dict__", None)
+    if isinstance(attributes, dict):
+        yield from _of_dict(attributes)
+    for base in kind.__mro__[:-1]:
+        yield base, None
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(holder, name):
+                yield getattr(holder, name), functools.partial(object.__setattr__, holder, name)
+
+
+@contextmanager
+def replaced_by(references: list[Reference], stand_ins: list[Any]) -> Iterator[None]:
+    """Put stand-ins in the places; whatever happens, put the arrays back."""
+    try:
+        for reference, stand_in in zip(references, stand_ins, strict=True):
+            assert reference.put is not None
+            reference.put(stand_in)
+        yield
+    finally:
+        waiting = list(references)
+        interruption: KeyboardInterrupt | None = None
+        while waiting:
+            try:
+                put = waiting[-1].put
+                assert put is not None
+                put(waiting[-1].array)
+                waiting.pop()
+            except KeyboardInterrupt as error:  # put back the others, too
+                interruption = error
+        if interruption is not None:
+            raise interruption

@@ -1,0 +1,199 @@
+"""What happens in one call of a function? It is recorded, and made sure that nothing escaped."""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing import operations
+from fastgrad.tracing.creation import created_arrays_recorded
+from fastgrad.tracing.plan import Term, split_into_terms
+from fastgrad.tracing.recorder import (
+    CONVERTED,
+    Node,
+    NotTraceable,
+    Recorded,
+    Recording,
+    record,
+    replaced,
+    without_repeats,
+)
+from fastgrad.tracing.references import Reference, find_references, replaced_by
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A recorded call of a function.
+
+    Attributes
+    ----------
+    nodes : list of Node
+        The operations that depend on x, in order; the first stands for x itself.
+    terms : list of Term
+        What the result is the sum of, constants apart.
+    value : float
+        The result.
+    seconds : float
+        How long one call takes.
+    """
+
+    nodes: list[Node]
+    terms: list[Term]
+    value: float
+    seconds: float
+
+    @property
+    def magnitude(self) -> float:
+        """The sum of the magnitudes of all that is added up to the result, and the result's."""
+        terms = (abs(term.scale) * abs(term.node.value).sum() for term in self.terms)
+        return abs(self.value) + float(sum(terms))
+
+
+def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: float = 0.0) -> Trace:
+    """Record one call of f.
+
+    While f is recorded, all elements of x are moved, each by another part of h, and the stand-ins
+    hold their old values: had f read x's memory past the stand-ins, its result would be another
+    than that of a plain call. A plain call afterwards puts plain arrays where f keeps its own.
+
+    Parameters
+    ----------
+    f, x, h
+        The function, a float64 array, and the step.
+    least_seconds : float
+        If the loop would take less, nothing is recorded.
+
+    Raises
+    ------
+    NotTraceable
+        If f does what cannot be recorded.
+    """
+    if x.dtype != np.float64 or type(x) is not np.ndarray:
+        raise NotTraceable("x is not a plain float64 array")
+    saved = x.copy(order="K")
+    before, seconds = _call(f, x, saved)
+    if 2 * x.size * seconds < least_seconds:
+        raise NotTraceable("calls of it are cheap")
+    references = find_references(f)
+    try:
+        nodes, output = _record_twice(f, x, h, saved, references)
+    except NotTraceable:
+        _call(f, x, saved)
+        raise
+    after, again = _call(f, x, saved)
+    if before != after:
+        raise NotTraceable("two calls of it give different results")
+    if before != _number(output.value):
+        raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
+    for node in nodes[1:]:
+        value = node.compute(replaced(node.arguments, _value))
+        if not np.array_equal(value, node.value, equal_nan=True):
+            raise NotTraceable("an array that it computes with is changed afterwards")
+    nodes, output = without_repeats(nodes, output)
+    return Trace(nodes, split_into_terms(output), before, min(seconds, again))
+
+
+def _record_twice(
+    f: Callable[[Array], Any], x: Array, h: float, saved: Array, references: list[Reference]
+) -> tuple[list[Node], Node]:
+    """Record one call of f; once more, thoroughly, if an array took a recorded value unasked."""
+    try:
+        return _record(f, x, h, saved, references, thorough=False)
+    except NotTraceable as refusal:
+        if str(refusal) != CONVERTED:
+            raise
+        return _record(f, x, h, saved, references, thorough=True)
+
+
+def _record(
+    f: Callable[[Array], Any],
+    x: Array,
+    h: float,
+    saved: Array,
+    references: list[Reference],
+    *,
+    thorough: bool,
+) -> tuple[list[Node], Node]:
+    """Record one call of f; if thorough, with stand-ins for all other arrays, too.
+
+    A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given.
+    """
+    recording = Recording()
+    root = recording.start(saved)
+    pairs = []
+    for reference in references:
+        if np.shares_memory(reference.array, x):
+            stand_in = _stand_in(root, reference.array, x)
+            if stand_in is None or reference.put is None:
+                raise NotTraceable("it can reach x's memory where no stand-in can be put")
+            pairs.append((reference, stand_in))
+        elif thorough and reference.put is not None:
+            pairs.append((reference, recording.constant(reference.array)))
+    random = np.random.default_rng(0)
+    moved = x + h * random.uniform(0.5, 1, x.shape) * random.choice([-1, 1], x.shape)
+    creation = created_arrays_recorded(recording) if thorough else nullcontext()
+    try:
+        x[...] = moved
+        with creation, replaced_by([r for r, _ in pairs], [s for _, s in pairs]):
+            output = record(lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
+    finally:
+        x[...] = saved
+    return recording.nodes, output
+
+
+def _call(f: Callable[[Array], Any], x: Array, saved: Array) -> tuple[float, float]:
+    """Return a plain call's result and its seconds, and x as it was."""
+    start = time.perf_counter()
+    try:
+        value = f(x)
+    except Exception as error:  # the loop, which never calls f at x itself, shall decide
+        raise NotTraceable(f"it raises {type(error).__name__} at x itself") from error
+    seconds = time.perf_counter() - start
+    if not np.array_equal(x, saved):
+        x[...] = saved
+        raise NotTraceable("it changes x")
+    return _number(value), seconds
+
+
+def _number(value: Any) -> float:
+    """Return a result as a finite float."""
+    try:
+        number = float(np.asarray(value, np.float64).reshape(()))
+    except (TypeError, ValueError):
+        raise NotTraceable("its result is not a number") from None
+    if not np.isfinite(number):
+        raise NotTraceable(f"its result is {number}")
+    return number
+
+
+def _value(leaf: Any) -> Any:
+    return leaf.value if type(leaf) is Node else leaf
+
+
+def _stand_in(root: Recorded, view: NDArray[Any], x: Array) -> Recorded | None:
+    """Return what stands in for x or a view of it; None for an array that holds more than x."""
+    if view is x:
+        return root
+    if view.dtype != x.dtype:
+        return None
+    places, mine = _addresses(x).reshape(-1), _addresses(view)
+    order = np.argsort(places)
+    index = order[np.minimum(np.searchsorted(places, mine, sorter=order), x.size - 1)]
+    if not np.array_equal(places[index], mine):
+        return None
+    result: Recorded = root.recording.apply(operations.item, (np.ravel(root), index), {})
+    return result
+
+
+def _addresses(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the place of each element in memory."""
+    start = array.__array_interface__["data"][0]
+    axes = [np.arange(n) * step for n, step in zip(array.shape, array.strides, strict=True)]
+    grids = np.meshgrid(*axes, indexing="ij", sparse=True) if axes else []
+    return np.asarray(np.broadcast_to(start + sum(grids), array.shape))

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -12,20 +12,23 @@ from fastgrad.tracing.recorder import NotTraceable
 Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
 
 SMALLEST = 50
-"""Elements of x from which recording pays: it takes about ten calls of f."""
+"""Elements of x from which recording may pay: it takes about ten calls of f."""
+
+CHEAP = 0.02
+"""Seconds of the loop below which recording does not pay, whatever f is."""
 
 LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
-def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
+def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
     """Return the difference quotients by the fastest engine that serves f and x."""
     if x.size < SMALLEST:
         return loop.gradient(f, x, h)
     from fastgrad.engines import traced
 
     try:
-        return traced.traced_gradient(f, x, h)
+        result = traced.traced_gradient(f, cast("Any", x), h, CHEAP)
     except NotTraceable as refusal:
         if x.size >= LARGE:
             warnings.warn(
@@ -35,9 +38,10 @@ def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
                 stacklevel=3,
             )
         return loop.gradient(f, x, h)
+    return cast("Array", result)
 
 
-def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
+def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:
     """Say which engine would be used, what it would do, and at what cost."""
     if x.size < SMALLEST:
         return f"The loop: {2 * x.size} calls of f, too few for recording f to pay."

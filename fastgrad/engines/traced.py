@@ -52,14 +52,21 @@ def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
         ) from refusal
 
 
-def traced_gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
-    """Return the gradient, or raise `NotTraceable`."""
-    trace = trace_call(f, x, h)
+def traced_gradient(
+    f: Callable[[Array], Any], x: Array, h: float, least_seconds: float = 0.0
+) -> Array:
+    """Return the gradient, or raise `NotTraceable`; also if the loop takes less than a time."""
+    trace = trace_call(f, x, h, least_seconds)
     result = np.zeros_like(x)
     quotients = result.reshape(-1)
-    with np.errstate(all="ignore"):
-        for part in plan(trace, h):
-            part.add_to(quotients)
+    try:
+        with np.errstate(all="ignore"):
+            for part in plan(trace, h):
+                part.add_to(quotients)
+    except NotTraceable:
+        raise
+    except Exception as error:  # whatever it is, the loop can do without
+        raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
     result[...] = quotients.reshape(x.shape)
     _check(f, x, h, result, trace)
     return result

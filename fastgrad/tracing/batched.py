@@ -6,7 +6,8 @@ reductions and products take whole stacks; any other function is called version 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from string import ascii_lowercase
+from functools import partial
+from string import ascii_letters, ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def _one_by_one(node: Node) -> Batched:
     def apply(arguments: Any, m: int) -> Array:
         results = np.empty((m, *node.shape), node.value.dtype)
         for k in range(m):
-            results[k] = node.compute(replaced(arguments, lambda a, k=k: _version(a, k)))
+            results[k] = node.compute(replaced(arguments, partial(_version, k=k)))
         return results
 
     return apply
@@ -67,23 +68,27 @@ def _elementwise(node: Node) -> Batched:
         m, *shape = argument.values.shape
         return argument.values.reshape(m, *(1,) * (axes - len(shape)), *shape)
 
-    return lambda arguments, _: np.asarray(node.compute(replaced(arguments, aligned)))
+    def apply(arguments: Any, m: int) -> Array:
+        return np.asarray(node.compute(replaced(arguments, aligned)))
+
+    return apply
 
 
 # Reductions --------------------------------------------------------------------------------------
 
 
 def _reduction(node: Node) -> Batched:
+    function: Any = node.function
     keywords = {key: value for key, value in node.keywords.items() if key != "axis"}
     axes = tuple(axis + 1 for axis in reduced_axes(node))
     axis: Any = axes[0] if len(axes) == 1 else axes
 
     def apply(arguments: Any, m: int) -> Array:
         values = arguments[0].values
-        if len(axes) > 1 and node.function in (np.argmax, np.argmin):
-            result = node.function(values.reshape(m, -1), axis=1)
+        if len(axes) > 1 and function in (np.argmax, np.argmin):
+            result = function(values.reshape(m, -1), axis=1)
         else:
-            result = node.function(values, axis=axis, **keywords)
+            result = function(values, axis=axis, **keywords)
         return np.asarray(result).reshape(m, *node.shape)
 
     return apply
@@ -137,7 +142,8 @@ def _move(node: Node) -> Batched:
             strides = (flat.strides[0], *(flat.itemsize * step for step in steps))
             return as_strided(flat[:, place.flat[0] - 1 :], (m, *place.shape), strides)
         blocks = [np.zeros((m, 1), node.value.dtype), *(_flat(part, m) for part in parts)]
-        return np.concatenate(blocks, axis=1)[:, place]
+        moved = np.concatenate(blocks, axis=1)[:, place]
+        return moved.astype(node.value.dtype, copy=False)  # as an assignment rounds
 
     return apply
 
@@ -223,15 +229,16 @@ def _product(node: Node) -> Batched:
     spec = product_spec(node)
     assert spec is not None
     terms, out = spec.split("->")
+    version = next(c for c in ascii_letters if c not in spec)
 
     def apply(arguments: Any, m: int) -> Array:
         pair = [a for a in arguments if not isinstance(a, str)][:2]
         named = [
-            ("Z" if type(a) is Stack else "") + term
+            (version if type(a) is Stack else "") + term
             for a, term in zip(pair, terms.split(","), strict=True)
         ]
         values = [a.values if type(a) is Stack else a for a in pair]
-        return np.asarray(np.einsum(f"{','.join(named)}->Z{out}", *values, optimize=True))
+        return np.asarray(np.einsum(f"{','.join(named)}->{version}{out}", *values, optimize=True))
 
     return apply
 

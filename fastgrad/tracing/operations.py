@@ -30,10 +30,9 @@ def converted(array: Any, dtype: Any) -> Any:
     return np.asarray(array).astype(dtype)
 
 
-REDUCTIONS = frozenset(
-    {np.sum, np.mean, np.max, np.min, np.prod, np.argmax, np.argmin, np.any, np.all}
-    | {np.var, np.std, np.amax, np.amin}
-)
+REDUCTIONS: tuple[Callable[..., Any], ...] = (
+    np.sum, np.mean, np.max, np.min, np.prod, np.argmax, np.argmin, np.any, np.all, np.var, np.std,
+)  # fmt: skip
 
 KINDS: dict[Callable[..., Any], str] = {
     **dict.fromkeys((np.where, np.clip, np.nan_to_num, np.round, converted), ELEMENTWISE),
@@ -59,6 +58,16 @@ KINDS: dict[Callable[..., Any], str] = {
     ),
 }  # fmt: skip
 
+OUT: dict[Callable[..., Any], int] = {
+    **dict.fromkeys((np.max, np.min, np.argmax, np.argmin, np.any, np.all), 3),
+    **dict.fromkeys((np.dot, np.round, np.concatenate, np.stack, np.median), 3),
+    **dict.fromkeys((np.sum, np.mean, np.prod, np.var, np.std, np.clip, np.take), 4),
+    **dict.fromkeys((np.cumsum, np.cumprod), 4),
+    np.outer: 3,
+    np.trace: 6,
+}
+"""From how many positional arguments on the last ones are an array to write the result into."""
+
 OF_THE_SHAPE = frozenset(
     {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like}
     | {np.iscomplexobj, np.result_type}
@@ -66,34 +75,14 @@ OF_THE_SHAPE = frozenset(
 """Functions whose result does not depend on the values of the first argument."""
 
 METHODS: dict[str, Callable[..., Any]] = {
-    name: getattr(np, name)
-    for name in [
-        "all",
-        "any",
-        "argmax",
-        "argmin",
-        "clip",
-        "copy",
-        "cumprod",
-        "cumsum",
-        "diagonal",
-        "dot",
-        "max",
-        "mean",
-        "min",
-        "prod",
-        "ravel",
-        "repeat",
-        "round",
-        "squeeze",
-        "std",
-        "sum",
-        "swapaxes",
-        "take",
-        "trace",
-        "var",
-    ]
-}
+    method.__name__: method
+    for method in (
+        np.all, np.any, np.argmax, np.argmin, np.clip, np.copy, np.cumprod, np.cumsum, np.diagonal,
+        np.dot, np.max, np.mean, np.min, np.prod, np.ravel, np.repeat, np.round, np.squeeze, np.std,
+        np.sum, np.swapaxes, np.take, np.trace, np.var,
+    )
+}  # fmt: skip
+"""An array's methods, as functions of the array."""
 
 
 def positional(
@@ -107,13 +96,16 @@ def positional(
     return arguments, keywords
 
 
-def kind_of(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Any) -> str:
+def kind_of(function: Callable[..., Any] | None, arguments: tuple[Any, ...], keywords: Any) -> str:
     """Return the kind of a recorded operation."""
     if isinstance(function, np.ufunc):
         if function.signature is not None:
             return PRODUCT if function is np.matmul and not keywords else OTHER
-        return OTHER if keywords else ELEMENTWISE
-    kind = KINDS.get(function, OTHER)
+        listed = any(isinstance(a, (list, tuple)) for a in arguments)
+        return OTHER if keywords or listed else ELEMENTWISE
+    kind = KINDS.get(function, OTHER) if function is not None else OTHER
+    if kind == ELEMENTWISE and any(isinstance(a, (list, tuple)) for a in arguments):
+        return OTHER
     if kind == REDUCTION and (len(arguments) > 2 or set(keywords) - {"axis", "keepdims", "ddof"}):
         return OTHER
     if kind == PRODUCT and keywords:

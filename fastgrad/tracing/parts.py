@@ -14,13 +14,18 @@ from fastgrad.tracing.independence import owners
 from fastgrad.tracing.plan import Stage, Term, find_stage
 from fastgrad.tracing.recorder import Node, NotTraceable
 from fastgrad.tracing.replay import Labels, Replay
-from fastgrad.tracing.responses import Rows, by_responses, by_weights, shifts_of_responses
+from fastgrad.tracing.responses import by_responses, by_weights, shifts_of_responses
+from fastgrad.tracing.rows import Rows
 from fastgrad.tracing.trace import Trace
 
 Array = NDArray[np.float64]
 
 SECONDS_AN_ELEMENT = 4e-9
 """About what an element of a replayed array costs; for the choice of a way, and for `explain`."""
+
+
+SAME = 1e-10
+"""By how much a replay may differ from the recording, relative to the largest loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +63,7 @@ class Part:
         if self.stage is None:
             return 2
         if self.owners is None:
-            return 2 * self.stage.inputs.shape[1]
+            return 2 * int(self.stage.inputs.shape[1])
         return 2 * shifts_of_responses(self.stage)
 
     @property
@@ -74,7 +79,7 @@ class Part:
         found = None
         if self.owners is not None:
             rows = Rows(self.replay, self.owners, len(self.stage.inputs))
-            found = by_responses(rows, self.nodes, self.stage, self.h)
+            found = by_responses(rows, self.stage, self.h)
         if found is None:
             by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
             if by_every_weight > self.limit:
@@ -132,9 +137,14 @@ def _part(trace: Trace, term: Term, h: float, limit: float) -> Part:
     if stage is None:
         root = trace.nodes[0]
         labels = np.arange(1, root.value.size + 1).reshape(root.shape)
-        return Part(
-            term, trace.nodes, Replay(trace.nodes, root, labels, term.node), None, None, h, limit
-        )
-    replay = Replay(trace.nodes, stage.node, stage.labels, term.node)
-    rows = owners(replay, stage, h * float(abs(stage.inputs).max(initial=0)))
+        replay = Replay(trace.nodes, root, labels, term.node)
+    else:
+        replay = Replay(trace.nodes, stage.node, stage.labels, term.node)
+    again = replay.all_versions(replay.root.value[np.newaxis])[0]
+    sizes = abs(term.node.value)
+    if not abs(again - term.node.value).max(initial=0) <= SAME * sizes.max(initial=0):
+        raise NotTraceable("a replay does not give what it computed")
+    rows = None
+    if stage is not None:
+        rows = owners(trace.nodes, stage, term)
     return Part(term, trace.nodes, replay, stage, rows, h, limit)

@@ -14,6 +14,9 @@ from fastgrad.tracing.replay import Labels, between
 Array = NDArray[Any]
 
 
+MOST_TERMS = 20
+
+
 @dataclass(frozen=True, eq=False)
 class Term:
     """A part of the loss: ``scale`` times the sum of an array's elements."""
@@ -25,42 +28,44 @@ class Term:
 def split_into_terms(output: Node) -> list[Term]:
     """Write the result as a sum of terms, and of what does not depend on the array at all.
 
-    Sums, differences, constant factors and means of the result's last operations are undone.
+    Sums, differences, constant factors and means of the result's last operations are undone. If
+    that gives more than `MOST_TERMS`, as where Python's `sum` adds up samples, it is left alone.
     """
     terms: list[Term] = []
-    _split(output, 1.0, terms)
-    return terms
+    waiting = [Term(output, 1.0)]
+    while waiting:
+        term = waiting.pop()
+        parts = _parts(term.node)
+        if parts is None:
+            terms.append(term)
+        else:
+            waiting += [Term(part, term.scale * scale) for part, scale in parts]
+    return terms if len(terms) <= MOST_TERMS else [Term(output, 1.0)]
 
 
-def _split(node: Node, scale: float, terms: list[Term]) -> None:
+def _parts(node: Node) -> list[tuple[Node, float]] | None:
+    """Return what a node's sum is the sum of, each with its factor; None if it is one term."""
     function, arguments = node.function, node.arguments
+    if _adds_all(node):
+        return [(arguments[0], 1 / arguments[0].value.size if function is np.mean else 1.0)]
+    if node.value.size != 1 or any(np.size(_plain(a)) != 1 for a in arguments):
+        return None
     parts: list[tuple[Any, float]] = []
-    if function in (np.add, np.subtract):
-        parts = [(arguments[0], scale), (arguments[1], scale if function is np.add else -scale)]
+    if function is np.add:
+        parts = [(arguments[0], 1.0), (arguments[1], 1.0)]
+    elif function is np.subtract:
+        parts = [(arguments[0], 1.0), (arguments[1], -1.0)]
     elif function is np.negative:
-        parts = [(arguments[0], -scale)]
-    elif function is np.positive:
-        parts = [(arguments[0], scale)]
-    elif function in (np.multiply, np.divide) and _is_constant(arguments[1]):
-        factor = float(_plain(arguments[1]))
-        parts = [(arguments[0], scale * factor if function is np.multiply else scale / factor)]
+        parts = [(arguments[0], -1.0)]
     elif function is np.multiply and _is_constant(arguments[0]):
-        parts = [(arguments[1], scale * float(_plain(arguments[0])))]
-    elif function in (np.reshape, np.squeeze, np.ravel, np.copy, operations.item):
-        parts = [(arguments[0], scale)] if np.size(_plain(arguments[0])) == 1 else []
-    elif _adds_all(node):
-        size = arguments[0].value.size if function is np.mean else 1
-        terms_of_sum: list[Term] = []
-        if arguments[0].value.size == 1:
-            _split(arguments[0], scale / size, terms_of_sum)
-        terms += terms_of_sum or [Term(arguments[0], scale / size)]
-        return
-    if not parts or any(np.size(_plain(part)) != 1 for part, _ in parts):
-        terms.append(Term(node, scale))
-        return
-    for part, factor in parts:
-        if type(part) is Node and part.depends:
-            _split(part, factor, terms)
+        parts = [(arguments[1], _number(arguments[0]))]
+    elif function is np.multiply and _is_constant(arguments[1]):
+        parts = [(arguments[0], _number(arguments[1]))]
+    elif function is np.divide and _is_constant(arguments[1]):
+        parts = [(arguments[0], 1 / _number(arguments[1]))]
+    else:
+        return None
+    return [(part, scale) for part, scale in parts if type(part) is Node and part.depends]
 
 
 def _adds_all(node: Node) -> bool:
@@ -74,9 +79,13 @@ def _adds_all(node: Node) -> bool:
 
 
 def _is_constant(argument: Any) -> bool:
-    """Say whether an argument is a number that does not depend on the array."""
-    depends = type(argument) is Node and argument.depends
-    return not depends and np.size(_plain(argument)) == 1
+    """Say whether an argument does not depend on the array."""
+    return not (type(argument) is Node and argument.depends)
+
+
+def _number(argument: Any) -> float:
+    """Return an array of one element as a float."""
+    return float(np.asarray(_plain(argument)).reshape(()))
 
 
 def _plain(argument: Any) -> Any:
@@ -168,7 +177,7 @@ def _of_product(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | N
 
 
 def _numbered(letters: str, shape: tuple[int, ...], counted: list[str]) -> Labels:
-    """Number an array's elements from 1 along some of its axes, in the order of their letters."""
+    """Return numbers from 1 along some of an array's axes, in the order of their letters."""
     lengths = [shape[letters.index(c)] for c in counted]
     numbers = np.arange(1, int(np.prod(lengths)) + 1).reshape(lengths)
     by_axis = sorted(counted, key=letters.index)

@@ -47,6 +47,7 @@ class Node:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The value's shape."""
         return np.shape(self.value)
 
     def compute(self, arguments: Any) -> Any:
@@ -170,8 +171,8 @@ class Recorded(NDArrayOperatorsMixin):
         self.recording = recording
         self.node = node
 
-    @property
-    def __class__(self) -> type:  # isinstance(x, np.ndarray) holds, as for the array
+    @property  # type: ignore[misc]  # an attribute, to mypy
+    def __class__(self) -> type:  # so that isinstance(x, np.ndarray) holds
         return np.ndarray
 
     def __array_ufunc__(
@@ -189,6 +190,8 @@ class Recorded(NDArrayOperatorsMixin):
         if function in operations.OF_THE_SHAPE:
             keywords = {key: _value_of(value) for key, value in keywords.items()}
             return function(*replaced(arguments, _value_of), **keywords)
+        if len(arguments) >= operations.OUT.get(function, len(arguments) + 1):
+            raise self.recording.stop(f"np.{function.__name__} is given its result's array")
         if function not in operations.KINDS:
             raise self.recording.stop(f"np.{function.__name__} is not recorded")
         out = keywords.pop("out", None)
@@ -203,6 +206,8 @@ class Recorded(NDArrayOperatorsMixin):
         if name.startswith("__"):
             raise AttributeError(name)
         raise self.recording.stop(f"the array's attribute {name} is not recorded")
+
+    # What follows are an array's attributes and methods.
 
     shape = property(lambda self: np.shape(self.node.value))
     ndim = property(lambda self: np.ndim(self.node.value))
@@ -224,7 +229,7 @@ class Recorded(NDArrayOperatorsMixin):
         if type(index) is Recorded and index.node.depends:
             if index.dtype != bool or index.shape != self.shape or np.size(value) != 1:
                 raise self.recording.stop("a place that depends on the array is assigned to")
-            result = np.where(index, value, self)
+            result: Any = np.where(index, value, self)
         elif not self.node.depends and not (type(value) is Recorded and value.node.depends):
             self.node.value[replaced(index, _value_of)] = _value_of(value)
             return
@@ -238,18 +243,23 @@ class Recorded(NDArrayOperatorsMixin):
             raise self.recording.stop("an index depends on the array")
 
     def reshape(self, *shape: Any, **keywords: Any) -> Any:
+        """Record an array's method."""
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, **keywords)
 
     def transpose(self, *axes: Any) -> Any:
+        """Record an array's method."""
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def flatten(self) -> Any:
+        """Record an array's method."""
         return np.copy(np.ravel(self))
 
     def item(self) -> Any:
+        """Record an array's method; the number stays a stand-in."""
         return np.reshape(self, ())
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
+        """Record an array's method."""
         return self.recording.apply(operations.converted, (self, np.dtype(dtype)), {})
 
     def __copy__(self) -> Any:
@@ -269,6 +279,9 @@ class Recorded(NDArrayOperatorsMixin):
 
     def __index__(self) -> int:
         return int(self._constant("it is used as an index"))
+
+    def __round__(self, digits: int = 0) -> Any:
+        return np.round(self, digits)
 
     def __complex__(self) -> complex:
         return complex(self._constant("it is converted to a complex number"))
@@ -292,9 +305,16 @@ class Recorded(NDArrayOperatorsMixin):
 def _is_returned(frame: FrameType | None) -> bool:
     """Say whether all callers up to `record` do nothing but return what is being computed."""
     while frame is not None and frame.f_code is not record.__code__:
-        instructions = list(dis.get_instructions(frame.f_code))
-        current = next(i for i, item in enumerate(instructions) if item.offset == frame.f_lasti)
-        if instructions[current + 1].opname != "RETURN_VALUE":
+        after = [
+            (instruction.offset, instruction.opname)
+            for instruction in dis.get_instructions(frame.f_code)
+            if instruction.offset >= frame.f_lasti
+        ]
+        if after[0] == (frame.f_lasti, "PRECALL"):  # Python 3.11 calls in two instructions
+            after = after[2:]
+        elif after[0][0] == frame.f_lasti:  # otherwise it stands in the call's inline cache
+            after = after[1:]
+        if after[0][1] != "RETURN_VALUE":
             return False
         frame = frame.f_back
     return frame is not None
@@ -337,8 +357,13 @@ def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
         node.arguments = replaced(
             node.arguments, lambda leaf: same.get(leaf, leaf) if type(leaf) is Node else leaf
         )
-        arrays = (Node, np.ndarray)
-        names = [id(a) if isinstance(a, arrays) else repr(a) for a in leaves(node.arguments)]
-        key = (node.function, str(replaced(node.arguments, lambda _: 0)), *names)
-        same[node] = kept.setdefault((*key, repr(node.keywords)), node)
+        shape = repr(replaced(node.arguments, lambda _: 0))
+        every = (*leaves(node.arguments), *leaves(list(node.keywords.values())))
+        key = (node.function, shape, *node.keywords, *map(_identity, every))
+        same[node] = kept.setdefault(key, node)
     return list(kept.values()), same[output]
+
+
+def _identity(leaf: Any) -> Any:
+    """Return what two arguments have in common only if they are the same."""
+    return repr(leaf) if isinstance(leaf, (bool, int, float, str, slice, type(None))) else id(leaf)

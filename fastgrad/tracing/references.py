@@ -1,4 +1,4 @@
-"""Where does a function find an array that it is not given? References are followed from it."""
+"""Where does a function find arrays that it is not given? References are followed from it."""
 
 import functools
 import sys
@@ -25,20 +25,19 @@ class Reference:
     ----------
     array : ndarray
         What it holds: the array that is looked for, or a view of its memory.
-    put : callable
-        ``put(object)`` replaces it.
+    put : callable or None
+        ``put(object)`` replaces it; None where that is impossible, as in a tuple.
     """
 
     array: Array
-    put: Callable[[Any], None]
+    put: Callable[[Any], None] | None
 
 
-def find_references(f: Callable[..., Any], x: Array) -> list[Reference]:
-    """Return the places, reachable from a function, that hold an array or a view of its memory.
+def find_references(f: Callable[..., Any]) -> list[Reference]:
+    """Return the places, reachable from a function, that hold arrays.
 
     Followed are closures, defaults, bound methods, partials, the globals that functions name,
-    attributes and the items of dicts and lists. What cannot be replaced (an item of a tuple, say)
-    is not in the list.
+    attributes and the items of containers.
     """
     found: list[Reference] = []
     seen: set[int] = set()
@@ -50,8 +49,7 @@ def find_references(f: Callable[..., Any], x: Array) -> list[Reference]:
         seen.add(id(holder))
         for item, put in _items(holder):
             if isinstance(item, np.ndarray):
-                if put is not None and (item is x or np.may_share_memory(item, x)):
-                    found.append(Reference(item, put))
+                found.append(Reference(item, put))
             elif not isinstance(item, _LEAVES):
                 waiting.append(item)
     return found
@@ -76,11 +74,10 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
         yield holder.func, None
         yield from ((item, None) for item in holder.args)
         yield from _of_dict(holder.keywords)
-    elif isinstance(holder, dict):
+    elif type(holder) is dict:
         yield from _of_dict(holder)
-    elif isinstance(holder, list):
-        for i, item in enumerate(holder):
-            yield item, functools.partial(list.__setitem__, holder, i)
+    elif type(holder) is list:
+        yield from _of_list(holder)
     elif isinstance(holder, (tuple, set, frozenset)):
         yield from ((item, None) for item in holder)
     elif isinstance(holder, type):
@@ -94,7 +91,8 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
 
 def _is_foreign(item: Any) -> bool:
     """Say whether a function, class or module belongs to a library that holds no user's array."""
-    return is_of_library(getattr(item, "__module__", None) or getattr(item, "__name__", ""))
+    module = getattr(item, "__module__", None) or getattr(item, "__name__", None)
+    return isinstance(module, str) and is_of_library(module)
 
 
 def is_of_library(module: str) -> bool:
@@ -112,6 +110,11 @@ _LIBRARIES = (
 def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Put | None]]:
     for key, item in list(dict.items(holder)):
         yield item, functools.partial(dict.__setitem__, holder, key)
+
+
+def _of_list(holder: list[Any]) -> Iterator[tuple[Any, Put | None]]:
+    for i, item in enumerate(holder):
+        yield item, functools.partial(list.__setitem__, holder, i)
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None]]:
@@ -141,6 +144,10 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:
     """Follow an instance's attributes, and the methods of its class."""
+    if isinstance(holder, dict):
+        yield from _of_dict(holder)
+    elif isinstance(holder, list):
+        yield from _of_list(holder)
     kind = type(holder)
     if _is_foreign(kind):
         return
@@ -160,6 +167,7 @@ def replaced_by(references: list[Reference], stand_ins: list[Any]) -> Iterator[N
     """Put stand-ins in the places; whatever happens, put the arrays back."""
     try:
         for reference, stand_in in zip(references, stand_ins, strict=True):
+            assert reference.put is not None
             reference.put(stand_in)
         yield
     finally:
@@ -167,7 +175,9 @@ def replaced_by(references: list[Reference], stand_ins: list[Any]) -> Iterator[N
         interruption: KeyboardInterrupt | None = None
         while waiting:
             try:
-                waiting[-1].put(waiting[-1].array)
+                put = waiting[-1].put
+                assert put is not None
+                put(waiting[-1].array)
                 waiting.pop()
             except KeyboardInterrupt as error:  # put back the others, too
                 interruption = error

@@ -11,7 +11,7 @@ The arrays after the one that is moved come in two forms.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +34,12 @@ from fastgrad.tracing.recorder import Node, leaves, replaced
 Array = NDArray[Any]
 Labels = NDArray[np.intp]
 
-BATCH = 2**16
-"""Elements of the largest array that is computed at a time: some fit the second-level cache."""
+BATCH = 2**18
+"""Elements of the largest array that is computed at a time: calling NumPy then costs little."""
 
 
-WORKERS = os.cpu_count()
+CALL = 1_000
+"""Elements that could be computed in the time of one call of a function for one version."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,13 @@ class Replay:
                 self.labels[node] = merged
         self._mixed = [node for node in self.nodes if node not in self.labels]
         self._updates = {node: self._as_update(node) for node in self._mixed}
+        self._spreads = {
+            leaf
+            for node in self._mixed
+            if self._updates[node] is None
+            for leaf in node.inputs()
+            if leaf in self.labels
+        }
 
     @property
     def is_separate(self) -> bool:
@@ -101,20 +109,19 @@ class Replay:
 
     def cost(self, amounts: int) -> float:
         """Return about how many elements are computed to move all units by so many amounts."""
-        separate = sum(node.value.size for node in self.nodes if node in self.labels)
-        mixed = sum(node.value.size for node in self._mixed)
-        return amounts * (separate + mixed * len(self.units))
+        separate = sum(_effort(node) for node in self.nodes if node in self.labels)
+        mixed = sum(map(_effort, self._mixed)) + sum(node.value.size for node in self._spreads)
+        return float(amounts * (separate + mixed * len(self.units)))
 
     def all_versions(self, values: Array) -> Array:
         """Return the target's versions for any versions of the root, of shape (m, *root.shape)."""
-        return np.concatenate(
-            [
-                self._run(self.nodes, {self.root: Stack(part)}, len(part))[self.target].values
-                for part in _parts(
-                    values, max(node.value.size for node in [self.root, *self.nodes])
-                )
-            ]
-        )
+        largest = max(node.value.size for node in [self.root, *self.nodes])
+
+        def versions(part: Array) -> Array:
+            stacks = self._run(self.nodes, {self.root: Stack(part)}, len(part))
+            return stacks[self.target].values
+
+        return np.concatenate(list(_in_threads(versions, _parts(values, largest))))
 
     def moved(self, values: Array, units: NDArray[np.intp] | None = None) -> Iterator[Outcome]:
         """Return what the target becomes, for some units at a time.
@@ -133,16 +140,14 @@ class Replay:
         if self.is_separate:
             yield Outcome(wanted, separate[self.target].values, self.labels[self.target])
             return
-        largest = max(node.value.size for node in self._mixed)
+        largest = max(node.value.size for node in [*self._mixed, *self._spreads])
 
         def outcome(chunk: Labels) -> Outcome:
-            with np.errstate(all="ignore"):
-                versions = self._run_mixed(separate, chunk, amounts)
+            versions = self._run_mixed(separate, chunk, amounts)
             shape = (len(chunk), amounts, *self.target.shape)
             return Outcome(chunk, versions.reshape(shape), labels=None)
 
-        with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-            yield from pool.map(outcome, _parts(wanted, largest * amounts))
+        yield from _in_threads(outcome, _parts(wanted, largest * amounts))
 
     def _run(self, nodes: list[Node], stacks: dict[Node, Stack], m: int) -> dict[Node, Stack]:
         """Compute stacks of m versions, one node after the other."""
@@ -188,7 +193,29 @@ class Replay:
                 labels, axes = self._labels_of(node.arguments[0]), reduced_axes(node)
                 merged = _common(labels, axes)
                 return None if merged is None else merged.reshape(node.shape)
+            case operations.PRODUCT:
+                return self._labels_of_product(node)
         return None
+
+    def _labels_of_product(self, node: Node) -> Labels | None:
+        """Return the labels of a product that does not sum over different ones."""
+        spec = product_spec(node)
+        if spec is None:
+            return None
+        terms, out = spec.split("->")
+        result = np.zeros(node.shape, np.intp)
+        for factor, term in zip(factors(node), terms.split(","), strict=True):
+            summed = tuple(axis for axis, letter in enumerate(term) if letter not in out)
+            merged = _common(self._labels_of(factor), summed)
+            if merged is None:
+                return None
+            kept = [letter for letter in term if letter in out]
+            merged = merged.transpose([kept.index(letter) for letter in out if letter in kept])
+            shape = [n if c in kept else 1 for c, n in zip(out, node.shape, strict=True)]
+            if _conflict(result, merged.reshape(shape)):
+                return None
+            result = np.maximum(result, merged.reshape(shape))
+        return result
 
     def _is_mixed(self, leaf: Node) -> bool:
         return leaf in self._batched and leaf not in self.labels
@@ -203,8 +230,8 @@ class Replay:
         result = np.zeros(node.shape, np.intp)
         for leaf in node.inputs():
             if leaf in self.labels:
-                labels = np.broadcast_to(self.labels[leaf], node.shape)
-                if np.any((result != labels) & (result > 0) & (labels > 0)):
+                labels = self.labels[leaf]
+                if _conflict(result, labels):
                     return None
                 result = np.maximum(result, labels)
         return result
@@ -285,7 +312,7 @@ class Update:
         mine = change.reshape(-1, length)[:, places].transpose(1, 0, 2)
         product = mine @ self.other[places]
         product = product.reshape(len(units) * amounts, *rows, *self.columns)
-        return product.transpose(0, *self.order) + self.node.value
+        return np.asarray(product.transpose(0, *self.order) + self.node.value)
 
 
 def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
@@ -302,9 +329,13 @@ def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
 
 
 def _stack_or_value(leaf: Any, stacks: dict[Node, Stack]) -> Any:
-    if type(leaf) is not Node:
-        return leaf
-    return stacks[leaf] if leaf in stacks else leaf.value
+    return stacks.get(leaf, leaf.value) if type(leaf) is Node else leaf
+
+
+def _effort(node: Node) -> int:
+    """Return about how many elements could be computed in the time of one version of a node."""
+    kind = operations.kind_of(node.function, node.arguments, node.keywords)
+    return int(node.value.size) + (CALL if kind == operations.OTHER else 0)
 
 
 def _parts(array: Array, elements_each: int) -> list[Array]:
@@ -313,8 +344,27 @@ def _parts(array: Array, elements_each: int) -> list[Array]:
     return [array[k : k + length] for k in range(0, len(array), length)]
 
 
+def _in_threads(compute: Callable[[Array], Any], parts: list[Array]) -> Iterator[Any]:
+    """Compute parts in threads, for NumPy lets others run while it computes; keep their order."""
+
+    def quietly(part: Array) -> Any:
+        with np.errstate(all="ignore"):  # which holds in one thread only
+            return compute(part)
+
+    if len(parts) == 1:
+        yield quietly(parts[0])
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(quietly, parts)
+
+
+def _conflict(labels: Labels, others: Labels) -> bool:
+    """Say whether two arrays of labels, broadcast, have different ones in some place."""
+    return bool(np.any((labels != others) & (labels > 0) & (others > 0)))
+
+
 def _common(labels: Labels, axes: tuple[int, ...]) -> Labels | None:
     """Return the one label, 0 apart, that stands along axes; None where there are several."""
     largest: Labels = labels.max(axis=axes, initial=0)
     smallest = np.where(labels > 0, labels, np.iinfo(np.intp).max).min(axis=axes, initial=2**62)
-    return largest if np.all((largest == 0) | (smallest == largest)) else None
+    return np.asarray(largest) if np.all((largest == 0) | (smallest == largest)) else None

@@ -9,16 +9,16 @@ and R, an odd function of one number, is measured at a few shifts instead of one
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from math import cos, pi
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.tracing.kinks import by_kinked_rows
 from fastgrad.tracing.plan import Stage
-from fastgrad.tracing.recorder import Node
-from fastgrad.tracing.replay import BATCH, Labels, Outcome, Replay
+from fastgrad.tracing.replay import BATCH
+from fastgrad.tracing.rows import Rows
 
 Array = NDArray[np.float64]
 
@@ -31,70 +31,14 @@ TERMS = (2, 3, 5)
 MOST_KINKS = 0.05
 """The share of responses that may have a kink; above it, more powers are tried."""
 
-TINY = 2.0**-20
+TINY = 2.0**-24
 """A shift, relative to the largest, whose response differs from a straight line by rounding."""
 
+LIMIT = 8
+"""How many standard deviations of rounding a response may miss its polynomial by."""
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """How the elements of the losses are summed to one loss a row.
-
-    Parameters
-    ----------
-    replay : Replay
-        From the stage to the losses.
-    owners : int array of the losses' shape
-        The row of each element, counted from 1; 0 for none.
-    count : int
-        The number of rows.
-    """
-
-    replay: Replay
-    owners: Labels
-    count: int
-
-    def changes(self, values: Array, units: NDArray[np.intp] | None = None) -> Array:
-        """Return how much moving each unit changes each row's loss.
-
-        Parameters
-        ----------
-        values : array of shape (amounts, *root.shape)
-            The stage with all units moved.
-        units : array of int, optional
-            The units that are wanted; without it, all.
-
-        Returns
-        -------
-        array of shape (units, amounts, rows)
-        """
-        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units)]
-        return np.concatenate(parts)
-
-    def _summed(self, outcome: Outcome) -> Array:
-        target, owners = self.replay.target, self.owners.reshape(-1)
-        change = outcome.values - target.value
-        if outcome.labels is None:
-            units, amounts = change.shape[:2]
-            order = np.argsort(owners, kind="stable")[np.count_nonzero(owners == 0) :]
-            present, starts = np.unique(owners[order], return_index=True)
-            change = change.reshape(units, amounts, -1)[..., order]
-            if len(present) < len(order):
-                change = np.add.reduceat(change, starts, axis=-1)
-            if len(present) == self.count:
-                return change
-            result = np.zeros((units, amounts, self.count))
-            result[..., present - 1] = change
-            return result
-        labels = outcome.labels.reshape(-1)
-        counted = (labels > 0) & (owners > 0)
-        place = (labels[counted] - 1) * self.count + owners[counted] - 1
-        size = len(self.replay.units) * self.count
-        sums = [np.bincount(place, row.reshape(-1)[counted], size) for row in change]
-        return (
-            np.stack(sums)
-            .reshape(len(change), -1, self.count)
-            .transpose(1, 0, 2)[outcome.units - 1]
-        )
+USUAL = 2
+"""How many the responses may miss theirs by in the mean: more is no rounding."""
 
 
 def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
@@ -116,7 +60,7 @@ def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
     return result
 
 
-def by_responses(rows: Rows, nodes: list[Node], stage: Stage, h: float) -> Array | None:
+def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
     """Return the difference quotients of the weights from a few responses a unit.
 
     The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
@@ -128,6 +72,8 @@ def by_responses(rows: Rows, nodes: list[Node], stage: Stage, h: float) -> Array
         None if too many responses are no polynomials.
     """
     magnitudes = _few_magnitudes(stage.inputs)
+    if magnitudes is not None and not magnitudes.size:
+        return np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
     if magnitudes is not None:
         return _by_values(rows, stage, h, magnitudes)
     largest = float(abs(stage.inputs).max())
@@ -135,13 +81,13 @@ def by_responses(rows: Rows, nodes: list[Node], stage: Stage, h: float) -> Array
     for terms in TERMS:
         found = _fit(rows, stage, h * largest, terms)
         if found is not None:
-            coefficients, kinked = found
+            coefficients, kinked, tolerance = found
             result = sum((scaled ** (2 * m + 1)).T @ coefficients[m] for m in range(terms)) / (
                 2 * h
             )
             if kinked.any():
-                result += _by_kinked_rows(rows, nodes, stage, h, kinked)
-            return result
+                result += by_kinked_rows(rows, stage, h, kinked, tolerance)
+            return np.asarray(result)
     return None
 
 
@@ -195,7 +141,7 @@ def _points(terms: int) -> tuple[Array, Array, Array, Array]:
 
 def _fit(
     rows: Rows, stage: Stage, largest: float, terms: int
-) -> tuple[Array, NDArray[np.bool_]] | None:
+) -> tuple[Array, NDArray[np.bool_], Array] | None:
     """Measure responses up to a largest shift, and fit odd polynomials to them.
 
     Returns
@@ -204,6 +150,8 @@ def _fit(
         Zero where there is a kink.
     kinked : bool array of shape (rows, units)
         Where the fit is not exact to rounding.
+    tolerance : array of shape (rows,)
+        What rounding may do to a response.
 
     None if that is so for more than isolated units.
     """
@@ -212,68 +160,36 @@ def _fit(
     change = rows.changes(_both_ways(stage, shifts))
     response = change[:, 0::2] - change[:, 1::2]
     curvature = change[:, 0::2] + change[:, 1::2]
-    coefficients = np.einsum("mi,uin->mnu", fit, response)
-    noise = _noise(rows, stage, largest, coefficients[0])
     residual = np.maximum(
         abs(np.einsum("i,uin->nu", odd, response)), abs(np.einsum("i,uin->nu", even, curvature))
     )
-    kinked = ~(residual <= 16 * noise)
-    smooth = residual[~kinked]
-    if kinked.mean() > MOST_KINKS or (
-        smooth.size and np.sqrt(np.mean(smooth**2)) > 4 * np.sqrt(np.mean(noise**2))
-    ):
+    noise = _noise(rows, stage, largest)
+    kinked = ~(residual <= LIMIT * noise)
+    alive = rows.alive
+    smooth = (residual / np.where(noise > 0, noise, 1))[alive & ~kinked]
+    if kinked[alive[:, 0]].mean() > MOST_KINKS or np.sqrt(np.mean(smooth**2)) > USUAL:
         return None
+    coefficients = np.einsum("mi,uin->mnu", fit, response)
     coefficients[:, kinked] = 0
-    return coefficients, kinked
+    return coefficients, kinked, LIMIT * noise[:, 0]
 
 
-def _noise(rows: Rows, stage: Stage, largest: float, slopes: Array) -> Array:
-    """Return how much rounding there is in each row's response, of shape (rows, 1).
+def _noise(rows: Rows, stage: Stage, largest: float) -> Array:
+    """Return the standard deviation of rounding in each row's response, of shape (rows, 1).
 
-    For shifts so small that the loss is a straight line, what differs from it is rounding.
+    Shifts are so small that the loss is a straight line: that at twice the shift the response is
+    not twice as large is rounding, and so is the loss's curvature.
     """
     every = max(1, len(rows.replay.units) // 8)
-    units = rows.replay.units[::every]
-    tiny = np.full((1,) * (1 + len(stage.node.shape)), TINY * largest)
-    change = rows.changes(_both_ways(stage, tiny), units)
-    odd = (change[:, 0] - change[:, 1]).T - TINY * slopes[:, units - 1]
-    even = (change[:, 0] + change[:, 1]).T
-    loudest = np.maximum(abs(odd), abs(even)).max(axis=1, keepdims=True)
+    tiny = TINY * largest * np.array([1.0, 2.0]).reshape(-1, *(1,) * len(stage.node.shape))
+    change = rows.changes(_both_ways(stage, tiny), rows.replay.units[::every])
+    odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
+    even = change[:, 0] + change[:, 1]
+    # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
+    usual = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
     target = rows.replay.target.value.reshape(-1)
-    losses = np.bincount(rows.owners.reshape(-1), abs(target), rows.count + 1)[1:, np.newaxis]
-    return np.maximum(loudest, np.finfo(np.float64).eps * losses)
-
-
-def _by_kinked_rows(
-    rows: Rows, nodes: list[Node], stage: Stage, h: float, kinked: NDArray[np.bool_]
-) -> Array:
-    """Return what rows with kinks add, measured at the very shifts that their inputs make.
-
-    Rows do not mix, so each row moves a unit of its own: the r-th replay serves the r-th kinked
-    unit of every row.
-    """
-    count, units = kinked.shape
-    turn = np.where(kinked, np.cumsum(kinked, axis=1), 0)
-    labels_of_units = rows.replay.labels[stage.node]
-    labels = turn[stage.rows - 1, labels_of_units - 1]
-    replay = Replay(nodes, stage.node, labels, rows.replay.target)
-    own_rows = Rows(replay, rows.owners, count)
-    values = [np.unique(abs(row[row != 0])) for row in stage.inputs]
-    most = max(len(v) for v, k in zip(values, kinked, strict=True) if k.any())
-    padded = np.zeros((most, count))
-    for n in np.flatnonzero(kinked.any(axis=1)):
-        padded[: len(values[n]), n] = values[n]
-    response = np.empty((len(replay.units), most, count))
-    for some in _blocks(most, 2 * stage.node.value.size):
-        shifts = np.where(labels > 0, h * padded[some][:, stage.rows - 1], 0.0)
-        change = own_rows.changes(_both_ways(stage, shifts))
-        response[:, some] = change[:, 0::2] - change[:, 1::2]
-    result = np.zeros((stage.inputs.shape[1], units))
-    for n, j in zip(*np.nonzero(kinked), strict=True):
-        inputs = stage.inputs[n]
-        place = np.minimum(np.searchsorted(values[n], abs(inputs)), len(values[n]) - 1)
-        result[:, j] += np.sign(inputs) * response[turn[n, j] - 1, place, n]
-    return result / (2 * h)
+    losses = np.bincount(rows.owners.reshape(-1), abs(target), rows.count + 1)[1:]
+    return np.asarray(np.maximum(usual, np.finfo(np.float64).eps * losses)[:, np.newaxis])
 
 
 def _both_ways(stage: Stage, shifts: Array) -> Array:
@@ -287,5 +203,5 @@ def _both_ways(stage: Stage, shifts: Array) -> Array:
 
 def _blocks(count: int, elements_each: int) -> Iterator[slice]:
     """Cut a range into slices that stand for some millions of elements each."""
-    length = max(1, 16 * BATCH // elements_each)
+    length = max(1, 8 * BATCH // elements_each)
     return (slice(k, min(k + length, count)) for k in range(0, count, length))

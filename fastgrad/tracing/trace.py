@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +51,19 @@ class Trace:
         return float(sum(abs(term.scale) * abs(term.node.value).sum() for term in self.terms))
 
 
-def trace_call(f: Callable[[Array], Any], x: Array, h: float) -> Trace:
+def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: float = 0.0) -> Trace:
     """Record one call of f.
 
     While f is recorded, all elements of x are moved, each by another part of h, and the stand-ins
     hold their old values: had f read x's memory past the stand-ins, its result would be another
     than that of a plain call. A plain call afterwards puts plain arrays where f keeps its own.
+
+    Parameters
+    ----------
+    f, x, h
+        The function, a float64 array, and the step.
+    least_seconds : float
+        If the loop would take less, nothing is recorded.
 
     Raises
     ------
@@ -64,19 +72,18 @@ def trace_call(f: Callable[[Array], Any], x: Array, h: float) -> Trace:
     """
     if x.dtype != np.float64 or type(x) is not np.ndarray:
         raise NotTraceable("x is not a plain float64 array")
-    before, seconds = _call(f, x)
-    references = find_references(f, x)
+    saved = x.copy(order="K")
+    before, seconds = _call(f, x, saved)
+    if 2 * x.size * seconds < least_seconds:
+        raise NotTraceable("calls of it are cheap")
+    references = find_references(f)
     try:
-        nodes, output = _record(f, x, h, references, Recording())
-    except NotTraceable as refusal:
-        after, _ = _call(f, x)
-        if str(refusal) != CONVERTED or after != before:
-            raise
-        recording = Recording()
-        with created_arrays_recorded(recording):
-            nodes, output = _record(f, x, h, references, recording)
-    after, again = _call(f, x)
-    if not before == after:
+        nodes, output = _record_twice(f, x, h, saved, references)
+    except NotTraceable:
+        _call(f, x, saved)
+        raise
+    after, again = _call(f, x, saved)
+    if before != after:
         raise NotTraceable("two calls of it give different results")
     if before != _number(output.value):
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
@@ -88,32 +95,66 @@ def trace_call(f: Callable[[Array], Any], x: Array, h: float) -> Trace:
     return Trace(nodes, split_into_terms(output), min(seconds, again))
 
 
-def _record(
-    f: Callable[[Array], Any], x: Array, h: float, references: list[Reference], recording: Recording
+def _record_twice(
+    f: Callable[[Array], Any], x: Array, h: float, saved: Array, references: list[Reference]
 ) -> tuple[list[Node], Node]:
-    saved = x.copy(order="K")
+    """Record one call of f; once more, thoroughly, if an array took a recorded value unasked."""
+    try:
+        return _record(f, x, h, saved, references, thorough=False)
+    except NotTraceable as refusal:
+        if str(refusal) != CONVERTED:
+            raise
+        return _record(f, x, h, saved, references, thorough=True)
+
+
+def _record(
+    f: Callable[[Array], Any],
+    x: Array,
+    h: float,
+    saved: Array,
+    references: list[Reference],
+    *,
+    thorough: bool,
+) -> tuple[list[Node], Node]:
+    """Record one call of f; if thorough, with stand-ins for all other arrays, too.
+
+    A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given.
+    """
+    recording = Recording()
     root = recording.start(saved)
-    pairs = [(reference, _stand_in(root, reference.array, x)) for reference in references]
-    known = [(reference, stand_in) for reference, stand_in in pairs if stand_in is not None]
+    pairs = []
+    for reference in references:
+        if np.shares_memory(reference.array, x):
+            stand_in = _stand_in(root, reference.array, x)
+            if stand_in is None or reference.put is None:
+                raise NotTraceable("it can reach x's memory where no stand-in can be put")
+            pairs.append((reference, stand_in))
+        elif thorough and reference.put is not None:
+            pairs.append((reference, recording.constant(reference.array)))
     random = np.random.default_rng(0)
     moved = x + h * random.uniform(0.5, 1, x.shape) * random.choice([-1, 1], x.shape)
+    creation = created_arrays_recorded(recording) if thorough else nullcontext()
     try:
         x[...] = moved
-        with replaced_by([r for r, _ in known], [s for _, s in known]):
+        with creation, replaced_by([r for r, _ in pairs], [s for _, s in pairs]):
             output = record(lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
     finally:
         x[...] = saved
     return recording.nodes, output
 
 
-def _call(f: Callable[[Array], Any], x: Array) -> tuple[float, float]:
-    """Return a plain call's result and its seconds."""
+def _call(f: Callable[[Array], Any], x: Array, saved: Array) -> tuple[float, float]:
+    """Return a plain call's result and its seconds, and x as it was."""
     start = time.perf_counter()
     try:
         value = f(x)
     except Exception as error:  # the loop, which never calls f at x itself, shall decide
         raise NotTraceable(f"it raises {type(error).__name__} at x itself") from error
-    return _number(value), time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if not np.array_equal(x, saved):
+        x[...] = saved
+        raise NotTraceable("it changes x")
+    return _number(value), seconds
 
 
 def _number(value: Any) -> float:

@@ -1,0 +1,173 @@
+"""What is a response that has a kink? It is measured piece by piece, at the row's own shifts.
+
+A unit of a row may pass the kink of a ReLU, or another unit may because of it. Its response is
+then smooth in pieces. All shifts that the row's inputs make are wanted; a stretch of them is
+measured at some and filled in by a cubic if that fits all, and is cut in two otherwise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing.plan import Stage
+from fastgrad.tracing.rows import Rows
+
+Array = NDArray[np.float64]
+
+POINTS = 8
+"""Where a stretch is measured: twice as often as a cubic needs, so that no kink stays hidden."""
+
+DEGREE = 3
+
+MOST_AT_ONCE = 64
+"""How many units of a row are moved in one go, one after the other."""
+
+
+@dataclass(eq=False)
+class Response:
+    """The response of one unit of one row, at the shifts that the row's inputs make.
+
+    Attributes
+    ----------
+    row, unit : int
+        Counted from 0.
+    shifts : array
+        Positive, rising.
+    values : array
+        The responses; nan where not yet known.
+    """
+
+    row: int
+    unit: int
+    shifts: Array
+    values: Array
+
+
+@dataclass(eq=False)
+class Stretch:
+    """The shifts of a response from one index to another, both included."""
+
+    response: Response
+    first: int
+    last: int
+
+    def places(self) -> NDArray[np.intp]:
+        """Return the indices of the shifts to measure, close together at the ends."""
+        if self.last - self.first < 2 * POINTS:
+            return np.arange(self.first, self.last + 1)
+        fractions = (1 - np.cos(np.linspace(0, np.pi, POINTS))) / 2
+        return np.unique(np.rint(self.first + (self.last - self.first) * fractions).astype(np.intp))
+
+    def fill(self, tolerance: float) -> bool:
+        """Fill in what was not measured; return False if no cubic fits what was."""
+        inside = slice(self.first, self.last + 1)
+        shifts, values = self.response.shifts[inside], self.response.values[inside]
+        missing = np.isnan(values)
+        if not missing.any():
+            return True
+        middle = (shifts[0] + shifts[-1]) / 2
+        powers = np.vander((shifts - middle) / (shifts[-1] - middle), DEGREE + 1)
+        fit = np.linalg.lstsq(powers[~missing], values[~missing])[0]
+        if not abs(powers[~missing] @ fit - values[~missing]).max() <= tolerance:
+            return False
+        values[missing] = powers[missing] @ fit
+        return True
+
+    def split(self) -> list["Stretch"]:
+        """Cut it in two where one kink would stand, if it were the only one."""
+        shifts, values = self.response.shifts, self.response.values
+        places = self.places()
+        slopes = np.diff(values[places]) / np.diff(shifts[places])
+        before, after = (
+            abs(slopes - slopes[0]).cumsum(),
+            abs(slopes - slopes[-1])[::-1].cumsum()[::-1],
+        )
+        gap = int(np.argmin(np.append(0, before[:-1]) + np.append(after[1:], 0)))
+        share = (slopes[gap] - slopes[0]) / (slopes[-1] - slopes[0])  # of the gap, past the kink
+        start, end = shifts[places[gap]], shifts[places[gap + 1]]
+        kink = end - share * (end - start) if 0 <= share <= 1 else (start + end) / 2
+        cut = int(np.searchsorted(shifts[: self.last], kink, side="right"))
+        cut = min(max(cut, self.first + 1), self.last)
+        return [
+            Stretch(self.response, self.first, cut - 1),
+            Stretch(self.response, cut, self.last),
+        ]
+
+
+def by_kinked_rows(
+    rows: Rows, stage: Stage, h: float, kinked: NDArray[np.bool_], tolerance: Array
+) -> Array:
+    """Return what the kinked units of rows add to the difference quotients.
+
+    Parameters
+    ----------
+    rows : Rows
+        Which must not mix.
+    stage : Stage
+    h : float
+        The step.
+    kinked : bool array of shape (rows, units)
+    tolerance : array of shape (rows,)
+        By how much a fit may miss a response.
+
+    Returns
+    -------
+    array of shape (I, units)
+    """
+    result = np.zeros((stage.inputs.shape[1], kinked.shape[1]))
+    responses: list[Response] = []
+    for n in np.flatnonzero(kinked.any(axis=1)).tolist():
+        shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
+        units = np.flatnonzero(kinked[n]).tolist() if shifts.size else []
+        responses += [Response(n, j, shifts, np.full(len(shifts), np.nan)) for j in units]
+    waiting = [Stretch(response, 0, len(response.shifts) - 1) for response in responses]
+    while waiting:
+        _measure(rows, stage, waiting)
+        failed = [s for s in waiting if not s.fill(tolerance[s.response.row])]
+        waiting = [part for stretch in failed for part in stretch.split()]
+    for response in responses:
+        inputs = stage.inputs[response.row]
+        place = np.minimum(
+            np.searchsorted(response.shifts, h * abs(inputs)), len(response.shifts) - 1
+        )
+        result[:, response.unit] += np.sign(inputs) * response.values[place]
+    return result / (2 * h)
+
+
+def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:
+    """Measure stretches at their places, as far as that has not been done.
+
+    Rows do not mix, so one version of the stage serves a unit of every row.
+    """
+    wanted = {
+        (id(stretch.response), place): (stretch.response, place)
+        for stretch in stretches
+        for place in stretch.places()
+        if np.isnan(stretch.response.values[place])
+    }
+    turns: list[list[tuple[Response, int]]] = []
+    taken: dict[int, int] = {}
+    for response, place in wanted.values():  # each row moves one of its units in a turn
+        turn = taken[response.row] = taken.get(response.row, -1) + 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append((response, place))
+    for start in range(0, len(turns), MOST_AT_ONCE):
+        _take(rows, stage, turns[start : start + MOST_AT_ONCE])
+
+
+def _take(rows: Rows, stage: Stage, turns: list[list[tuple[Response, int]]]) -> None:
+    """Measure responses, those of a turn in one version of the stage moved up, and one down."""
+    base = stage.node.value
+    where = np.empty((len(stage.inputs), stage.where.shape[1]), np.intp)
+    where[stage.rows - 1, stage.labels - 1] = np.arange(base.size).reshape(base.shape)
+    moved = np.tile(base.reshape(-1), (len(turns), 2, 1))
+    for versions, turn in zip(moved, turns, strict=True):
+        elements = [where[response.row, response.unit] for response, _ in turn]
+        shifts = np.array([response.shifts[place] for response, place in turn])
+        versions[:, elements] += [shifts, -shifts]
+    losses = rows.losses(moved.reshape(-1, *base.shape)).reshape(len(turns), 2, -1)
+    for (up, down), turn in zip(losses, turns, strict=True):
+        for response, place in turn:
+            response.values[place] = up[response.row] - down[response.row]

@@ -276,3 +276,14 @@ def test_standard_deviations_that_are_no_finite_numbers_are_refused(deviation: A
     with pytest.raises(ValueError, match=rf"weight_init_std is {shown}, but .*finite number"):
         TwoLayerNet(4, 3, 2, weight_init_std=deviation)
     assert np.random.get_state()[1].tolist() == state
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_targets_are_refused_before_a_forward_pass(x, labels, method, monkeypatch):
+    def fail(*args):
+        raise AssertionError("a forward pass was run")
+
+    made = TwoLayerNet(INPUTS, HIDDEN, CLASSES)
+    monkeypatch.setattr(evaluation, "run_forward", fail)
+    with pytest.raises(ValueError, match="t has shape"):
+        getattr(made, method)(x, labels[1:])

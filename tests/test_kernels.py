@@ -77,6 +77,8 @@ def test_every_kernel_agrees_with_its_python_form(
         (13, 300, 37, 3),
         (6, 129, 270, 2),
         (1030, 5, 9, 1),
+        (300, 900, 130, 2),
+        (258, 220, 519, 2),
     ],
 )
 @pytest.mark.parametrize("transposed", [False, True])

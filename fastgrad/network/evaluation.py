@@ -72,6 +72,23 @@ def probabilities(params: Parameters, x: ArrayLike, work: WorkArrays) -> Array:
     return result
 
 
+def loss(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> float:
+    """Return the mean cross entropy of a batch of any size."""
+    labels = _labels(params, x, t)
+    return mean_loss(probabilities(params, x, work), labels)
+
+
+def accuracy(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> float:
+    """Return the share of samples whose most probable class is theirs."""
+    labels = _labels(params, x, t)
+    return float((probabilities(params, x, work).argmax(axis=1) == labels).mean())
+
+
+def _labels(params: Parameters, x: ArrayLike, t: ArrayLike) -> NDArray[np.intp]:
+    """Refuse targets that do not fit the batch, before anything is computed."""
+    return class_indices(t, len(as_samples(x, len(params["W1"]))), len(params["b2"]))
+
+
 def mean_loss(p: Array, labels: NDArray[np.int64] | NDArray[np.intp]) -> float:
     """Return the mean cross entropy of probabilities of shape (N, K)."""
     return float(-np.log(p[np.arange(len(p)), labels] + LOG_OFFSET).mean())

@@ -92,6 +92,7 @@ class Parameters(dict[str, NDArray[np.float64]]):
         for name, value in values.items():
             self[name] = value
 
+    # typeshed has dict's ``|=`` return any dict of the union's types; this one stays what it is.
     def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
         self.update(other)
         return self

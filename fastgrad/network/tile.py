@@ -30,8 +30,10 @@ from fastgrad.network.vectors import (
 ROWS, VECTORS = (8, 3) if LANES == 8 else (4, 3)
 
 
-def multiply_wide_tile(out: Any, i: int, j: int, a: Any, b: Any, k: int, add: bool) -> None:
-    """Compute a tile of a product, `ROWS` rows by `VECTORS` vectors: out[i:, j:] = a @ b[k:, j:].
+def multiply_wide_tile(
+    out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
+) -> None:
+    """Compute a tile of a product, `ROWS` by `VECTORS` vectors: out[i:, j:] = a @ b[k:, left:].
 
     Parameters
     ----------
@@ -42,35 +44,38 @@ def multiply_wide_tile(out: Any, i: int, j: int, a: Any, b: Any, k: int, add: bo
     a : contiguous float64 array of size ROWS * depth
         The first factor, one column of ROWS elements after the other; rows that `out` does not
         have are computed, but not stored.
-    b : float64 array of shape (any, columns)
-        The second factor is b[k : k + depth]. A row's elements are contiguous.
-    k : int
-        Its first row.
+    b : float64 array of shape (any, any)
+        The second factor is b[k : k + depth, left : left + width]. A row's elements are contiguous.
+    k, left : int
+        Its first row and column.
     add : bool
         Whether to add to `out` or to overwrite it.
     """
-    _multiply_tile(VECTORS, out, i, j, a, b, k, add)
+    _multiply_tile(VECTORS, out, i, j, a, b, k, left, add)
 
 
-def multiply_narrow_tile(out: Any, i: int, j: int, a: Any, b: Any, k: int, add: bool) -> None:
+def multiply_narrow_tile(
+    out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
+) -> None:
     """Do the same as `multiply_wide_tile` for one vector a row, up to the last column."""
-    _multiply_tile(1, out, i, j, a, b, k, add)
+    _multiply_tile(1, out, i, j, a, b, k, left, add)
 
 
 def _multiply_tile(
-    vectors: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, add: bool
+    vectors: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
     """Compute a tile as plain Python."""
     depth = len(a) // ROWS
     tile = out[i : i + ROWS, j : j + vectors * LANES]
     rows, columns = tile.shape
-    product = a.reshape(depth, ROWS)[:, :rows].T @ b[k : k + depth, j : j + columns]
+    product = a.reshape(depth, ROWS)[:, :rows].T @ b[k : k + depth, left : left + columns]
     tile[...] = tile + product if add else product
 
 
 def _teach_tile(function: Callable[..., None], vectors: int, *, partial: bool) -> None:
     """Let kernels call a tile function as the instructions that `_write_tile` writes."""
-    case = types.none(TABLE, types.intp, types.intp, ROW, TABLE, types.intp, types.boolean)
+    numbers = types.intp, types.intp
+    case = types.none(TABLE, *numbers, ROW, TABLE, *numbers, types.boolean)
 
     @teach(function, case)
     def write(builder: Any, *arguments: Any) -> None:
@@ -92,6 +97,7 @@ def _write_tile(
     a: Any,
     b: Any,
     k: Any,
+    left: Any,
     add: Any,
 ) -> None:
     """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
@@ -128,7 +134,7 @@ def _write_tile(
             write_prefetch(builder, vector(out_row, v))
 
     with cgutils.for_range(builder, depth) as loop:
-        b_row = element(b.data, b_stride, builder.add(k, loop.index), j)
+        b_row = element(b.data, b_stride, builder.add(k, loop.index), left)
         factors = [
             write_masked_load(builder, vector(b_row, v), inside)
             if partial

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.network.labels import class_indices
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
 
@@ -110,15 +109,13 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
-        p = evaluation.probabilities(self._params, x, self._work)
-        return evaluation.mean_loss(p, class_indices(t, *p.shape))
+        return evaluation.loss(self._params, x, t, self._work)
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
         """Return the share of samples whose most probable class is theirs; arguments as `loss`."""
         from fastgrad.network import evaluation
 
-        p = evaluation.probabilities(self._params, x, self._work)
-        return float((p.argmax(axis=1) == class_indices(t, *p.shape)).mean())
+        return evaluation.accuracy(self._params, x, t, self._work)
 
     def numerical_gradient(
         self, x: ArrayLike, t: ArrayLike, h: float = 1e-4, *, engine: str = "response"

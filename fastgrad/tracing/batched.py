@@ -25,14 +25,19 @@ a `Stack` of m versions or a plain value in the place of each node."""
 
 @dataclass(eq=False, slots=True)
 class Stack:
-    """m versions of an array: ``values[k]`` is the k-th."""
+    """m versions of an array: ``values[k]`` is the k-th.
+
+    If it is spare, an operation may write its result there: new memory takes longer to get than
+    most operations take.
+    """
 
     values: Array
+    is_spare: bool = False
 
 
 def batched(node: Node) -> Batched:
     """Return a function that applies a node's operation to versions of its arguments."""
-    match operations.kind_of(node.function, node.arguments, node.keywords):
+    match operations.kind_of(*node.operation):
         case operations.ELEMENTWISE:
             return _elementwise(node)
         case operations.MOVE:
@@ -61,6 +66,7 @@ def _version(argument: Any, k: int) -> Any:
 def _elementwise(node: Node) -> Batched:
     """Broadcast from the right, as NumPy does, behind the axis of the versions."""
     axes = len(node.shape)
+    function: Any = node.function
 
     def aligned(argument: Any) -> Any:
         if type(argument) is not Stack:
@@ -69,7 +75,11 @@ def _elementwise(node: Node) -> Batched:
         return argument.values.reshape(m, *(1,) * (axes - len(shape)), *shape)
 
     def apply(arguments: Any, m: int) -> Array:
-        return np.asarray(node.compute(replaced(arguments, aligned)))
+        operands = replaced(arguments, aligned)
+        spare = [a.values for a in arguments if type(a) is Stack and a.is_spare]
+        if spare:
+            return np.asarray(function(*operands, out=spare[0]))
+        return np.asarray(node.compute(operands))
 
     return apply
 

@@ -72,7 +72,7 @@ def _adds_all(node: Node) -> bool:
     """Say whether a node is the sum or mean of all elements of an array."""
     return (
         node.function in (np.sum, np.mean)
-        and operations.kind_of(node.function, node.arguments, node.keywords) == operations.REDUCTION
+        and operations.kind_of(*node.operation) == operations.REDUCTION
         and type(node.arguments[0]) is Node
         and np.size(node.value) == 1
     )
@@ -132,7 +132,7 @@ def find_stage(nodes: list[Node], target: Node) -> Stage | None:
         viewed = [leaf for leaf in node.inputs() if leaf in views]
         if not viewed:
             continue
-        kind = operations.kind_of(node.function, node.arguments, node.keywords)
+        kind = operations.kind_of(*node.operation)
         if kind == operations.MOVE and node.arguments[0] is viewed[0]:
             views[node] = views[viewed[0]].reshape(-1)[sources(node) - 1]
             if not sources(node).all():
@@ -144,7 +144,7 @@ def find_stage(nodes: list[Node], target: Node) -> Stage | None:
     if stage is None or np.bincount(views[stage[1]].reshape(-1)).max() > 1:
         return None
     node, weights = stage
-    kind = operations.kind_of(node.function, node.arguments, node.keywords)
+    kind = operations.kind_of(*node.operation)
     if kind == operations.PRODUCT:
         return _of_product(node, weights, views[weights] - 1)
     if node.function in (np.add, np.subtract):

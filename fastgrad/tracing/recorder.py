@@ -50,6 +50,11 @@ class Node:
         """The value's shape."""
         return np.shape(self.value)
 
+    @property
+    def operation(self) -> tuple[Callable[..., Any] | None, tuple[Any, ...], dict[str, Any]]:
+        """The function, its arguments and its keywords."""
+        return self.function, self.arguments, self.keywords
+
     def compute(self, arguments: Any) -> Any:
         """Apply the operation to other arguments."""
         assert self.function is not None

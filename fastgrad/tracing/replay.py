@@ -87,6 +87,7 @@ class Replay:
             merged = self._merged_labels(node)
             if merged is not None:
                 self.labels[node] = merged
+        self._spare = self._find_spare()
         self._mixed = [node for node in self.nodes if node not in self.labels]
         self._updates = {node: self._as_update(node) for node in self._mixed}
         self._spreads = {
@@ -152,9 +153,25 @@ class Replay:
     def _run(self, nodes: list[Node], stacks: dict[Node, Stack], m: int) -> dict[Node, Stack]:
         """Compute stacks of m versions, one node after the other."""
         for node in nodes:
-            arguments = replaced(node.arguments, lambda leaf: _stack_or_value(leaf, stacks))
+            spare = self._spare.get(node)
+            arguments = replaced(node.arguments, lambda a: _stack_or_value(a, stacks, spare))  # noqa: B023
             stacks[node] = Stack(self._batched[node](arguments, m))
         return stacks
+
+    def _find_spare(self) -> dict[Node, Node]:
+        """Return, for NumPy's elementwise functions, the argument that nothing else will need."""
+        last_user = {leaf: node for node in self.nodes for leaf in node.inputs()}
+        kinds = {node: operations.kind_of(*node.operation) for node in self.nodes}
+        moves = [node for node in self.nodes if kinds[node] == operations.MOVE]
+        viewed = {self.root, *moves, *(leaf for node in moves for leaf in node.inputs())}
+        return {
+            node: leaf
+            for node in self.nodes
+            if isinstance(node.function, np.ufunc) and kinds[node] == operations.ELEMENTWISE
+            for leaf in node.inputs()
+            if leaf in kinds and leaf not in viewed and last_user[leaf] is node
+            if (leaf.shape, leaf.value.dtype) == (node.shape, node.value.dtype)
+        }
 
     def _run_mixed(self, separate: dict[Node, Stack], units: Labels, amounts: int) -> Array:
         """Compute one version for each unit and amount, the units in the outer order."""
@@ -181,7 +198,7 @@ class Replay:
         """Return which unit each element of a node depends on; None if units are mixed."""
         if any(leaf.depends and self._is_mixed(leaf) for leaf in node.inputs()):
             return None
-        match operations.kind_of(node.function, node.arguments, node.keywords):
+        match operations.kind_of(*node.operation):
             case operations.ELEMENTWISE:
                 return self._broadcast_labels(node)
             case operations.MOVE:
@@ -238,7 +255,7 @@ class Replay:
 
     def _as_update(self, node: Node) -> "Update | None":
         """Return a product as a change of low rank, if its one moved factor allows that."""
-        if operations.kind_of(node.function, node.arguments, node.keywords) != operations.PRODUCT:
+        if operations.kind_of(*node.operation) != operations.PRODUCT:
             return None
         spec = product_spec(node)
         pair = factors(node)
@@ -310,9 +327,11 @@ class Update:
         places = self.places[units - 1]
         # (units, amounts * rows, places of each) @ (units, places of each, columns)
         mine = change.reshape(-1, length)[:, places].transpose(1, 0, 2)
-        product = mine @ self.other[places]
+        product: Array = mine @ self.other[places]
         product = product.reshape(len(units) * amounts, *rows, *self.columns)
-        return np.asarray(product.transpose(0, *self.order) + self.node.value)
+        versions = product.transpose(0, *self.order)
+        versions += self.node.value
+        return versions
 
 
 def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
@@ -328,13 +347,15 @@ def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
     return [node for node in nodes if node in after and node in needed and node is not root]
 
 
-def _stack_or_value(leaf: Any, stacks: dict[Node, Stack]) -> Any:
-    return stacks.get(leaf, leaf.value) if type(leaf) is Node else leaf
+def _stack_or_value(leaf: Any, stacks: dict[Node, Stack], spare: Node | None) -> Any:
+    if type(leaf) is not Node or leaf not in stacks:
+        return leaf.value if type(leaf) is Node else leaf
+    return Stack(stacks[leaf].values, is_spare=True) if leaf is spare else stacks[leaf]
 
 
 def _effort(node: Node) -> int:
     """Return about how many elements could be computed in the time of one version of a node."""
-    kind = operations.kind_of(node.function, node.arguments, node.keywords)
+    kind = operations.kind_of(*node.operation)
     return int(node.value.size) + (CALL if kind == operations.OTHER else 0)
 
 

@@ -37,6 +37,9 @@ TINY = 2.0**-24
 LIMIT = 8
 """How many standard deviations of rounding a response may miss its polynomial by."""
 
+NOISY = 1e-9
+"""What rounding is never as large as, relative to the largest loss."""
+
 USUAL = 2
 """How many the responses may miss theirs by in the mean: more is no rounding."""
 
@@ -164,6 +167,8 @@ def _fit(
         abs(np.einsum("i,uin->nu", odd, response)), abs(np.einsum("i,uin->nu", even, curvature))
     )
     noise = _noise(rows, stage, largest)
+    if noise.max() > NOISY * abs(rows.replay.target.value).max():  # many units stand at a jump
+        return None
     kinked = ~(residual <= LIMIT * noise)
     alive = rows.alive
     smooth = (residual / np.where(noise > 0, noise, 1))[alive & ~kinked]

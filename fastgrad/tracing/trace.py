@@ -36,19 +36,23 @@ class Trace:
     nodes : list of Node
         The operations that depend on x, in order; the first stands for x itself.
     terms : list of Term
-        What the result is the sum of.
+        What the result is the sum of, constants apart.
+    value : float
+        The result.
     seconds : float
         How long one call takes.
     """
 
     nodes: list[Node]
     terms: list[Term]
+    value: float
     seconds: float
 
     @property
     def magnitude(self) -> float:
-        """The sum of the magnitudes of all that is added up to the result."""
-        return float(sum(abs(term.scale) * abs(term.node.value).sum() for term in self.terms))
+        """The sum of the magnitudes of all that is added up to the result, and the result's."""
+        terms = (abs(term.scale) * abs(term.node.value).sum() for term in self.terms)
+        return abs(self.value) + float(sum(terms))
 
 
 def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: float = 0.0) -> Trace:
@@ -92,7 +96,7 @@ def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: flo
         if not np.array_equal(value, node.value, equal_nan=True):
             raise NotTraceable("an array that it computes with is changed afterwards")
     nodes, output = without_repeats(nodes, output)
-    return Trace(nodes, split_into_terms(output), min(seconds, again))
+    return Trace(nodes, split_into_terms(output), before, min(seconds, again))
 
 
 def _record_twice(

@@ -85,7 +85,8 @@ def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
         found = _fit(rows, stage, h * largest, terms)
         if found is not None:
             coefficients, kinked, tolerance = found
-            power, result = scaled.T, scaled.T @ coefficients[0]
+            power = scaled.T
+            result: Array = power @ coefficients[0]
             for m in range(1, terms):
                 power = power * scaled.T**2
                 result += power @ coefficients[m]

@@ -18,8 +18,10 @@ from benchmarks.accuracy import (
 from benchmarks.book_loop import run_loop, sample_loop
 from benchmarks.cold_start import first_gradient_times, import_times
 from benchmarks.growth import SIZES, measure_growth
+from benchmarks.learners_nets import CASES
 from benchmarks.pairing import Times, compare, ratio
 from benchmarks.problems import Problem, gradients, mnist_problem, random_problem
+from benchmarks.traced import measure, overhead, untraceable
 from fastgrad import load_mnist
 from fastgrad.datasets import load_mnist_sample
 
@@ -171,6 +173,52 @@ def measure_batches(results: Results, scale: Scale, folder: Path) -> None:
             )
 
 
+TRACED = {
+    "two_layers": "at least 1,000 times faster",
+    "two_layers_dense": "at least 1,000 times faster",
+    "layered": "at least 300 times faster",
+    "deep": "",
+    "filters": "at least 1.5 times faster",
+    "affine_weights": "at least 1,000 times faster",
+}
+
+
+def measure_traced(results: Results, scale: Scale, folder: Path) -> None:
+    """Measure learners' nets beside their own loops, and functions that cannot be traced."""
+    command = "pytest benchmarks/test_traced.py"
+    runs = {}
+    for name, reach in TRACED.items():
+        whole = scale.whole_loop and name == "two_layers"
+        rounds = min(scale.rounds, 3 if name in ("filters", "deep") else 7)
+        drawn = 4 if scale.smoke else 96
+        runs[name] = run = measure(CASES[name](scale.smoke), drawn, rounds, whole)
+        title = run.case.title
+        results.times[title] = {"loop": run.loop.times, "traced": run.traced}
+        results.notes.append(f"The loop of a learner's net, {title}: {run.loop.summary}.")
+        measured = str(ratio(run.loop.times, run.traced))
+        results.add(f"a learner's own net against its loop: {title}", reach, measured, command)
+    results.add(
+        "largest deviation from the loop, same nets",
+        "the loop's own round-off, eps L / h, kinks included",
+        "; ".join(run.accuracy for run in runs.values()),
+        command,
+    )
+    for name, (f, x) in (untraceable(5, 10) if scale.smoke else untraceable()).items():
+        times = overhead(f, x, 1 if scale.smoke else 25)
+        results.add(
+            f'"auto" over "loop", a function of {x.size:,} that cannot be traced: {name}',
+            "at most 1.03",
+            f"{ratio(times['auto'], times['loop'])}; the refusal takes "
+            f"{times['refusal'].median / times['loop'].median:.1%} of the loop's time",
+            command,
+        )
+    bars = {
+        run.case.title.replace(", ", "\n", 1): (run.loop.times.median, run.traced.median)
+        for run in runs.values()
+    }
+    plots.plot_traced(bars, folder / "traced.png")
+
+
 def measure_training(results: Results, scale: Scale, folder: Path) -> None:
     """Train the book's net on MNIST, several times, and beside PyTorch."""
     try:
@@ -234,6 +282,7 @@ MEASUREMENTS: dict[str, Callable[[Results, Scale, Path], None]] = {
     "the 47 s case": measure_dense,
     "hard problems": measure_hard_problems,
     "digits and a wide net": measure_batches,
+    "learners' nets in plain NumPy": measure_traced,
     "training": measure_training,
     "growth with samples, inputs and hidden units": measure_all_growth,
 }

@@ -1,4 +1,4 @@
-"""What do the results look like? Three pictures: one gradient's time, its growth, its error."""
+"""What do the results look like? One gradient's time, its growth and its error, in pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ COLOURS = {
     "loop": "#8a8f98",
     "direct": "#e9a23b",
     "response": "#d1495b",
+    "traced": "#c8553d",
     "net.gradient": "#4f9d8f",
     "PyTorch": "#3d6fb4",
     "JAX": "#8a6bbf",
@@ -25,6 +26,7 @@ LABELS = {
     "loop": "the book's loop",
     "direct": "direct",
     "response": "response",
+    "traced": "traced",
     "net.gradient": "backpropagation",
     "PyTorch": "PyTorch autograd",
     "JAX": "JAX grad, compiled",
@@ -62,6 +64,29 @@ def plot_times(seconds: Mapping[str, float], title: str, path: Path) -> None:
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
+        figure.savefig(path)
+
+
+def plot_traced(seconds: Mapping[str, tuple[float, float]], path: Path) -> None:
+    """Draw, for each learner's net, the loop's time and the traced engine's, and their ratio."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(8.0, 0.75 * len(seconds) + 1.4)
+        for row, (loop, traced) in enumerate(seconds.values()):
+            for height, name, value in ((-0.19, "loop", loop), (0.19, "traced", traced)):
+                label = LABELS[name] if row == 0 else None
+                bars = axes.barh(row + height, value, 0.36, color=COLOURS[name], label=label)
+                ratio = f"   {_ratio(loop / traced)} times faster" if name == "traced" else ""
+                axes.bar_label(bars, [_duration(value) + ratio], padding=5)
+        axes.set_yticks(range(len(seconds)), list(seconds))
+        axes.set_ylim(len(seconds) - 0.5, -0.5)
+        axes.set_xscale("log")
+        axes.set_xlim(1e-3, 30 * max(loop for loop, _ in seconds.values()))
+        axes.set_xlabel("seconds for one gradient (logarithmic)")
+        figure.suptitle("Numerical gradients of nets in plain NumPy", x=0.01, ha="left", size=12)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside upper right", ncols=2, frameon=False)
         figure.savefig(path)
 
 
@@ -139,6 +164,11 @@ def _duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"
+
+
+def _ratio(value: float) -> str:
+    """Write a ratio with three digits, small ones with two."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _spread(heights: Mapping[str, float], axes: Axes) -> dict[str, float]:

@@ -85,6 +85,7 @@ def _markdown(results: Results, scale: str) -> str:
         "## Pictures",
         "",
         "![Time of one gradient](plots/time.png)",
+        "![Time of one gradient of learners' nets](plots/traced.png)",
         "![Error against the exact quotient](plots/error.png)",
         *(f"![Cost against {name}](plots/growth_{name}.png)" for name in SIZES),
         "",

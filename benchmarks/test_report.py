@@ -20,5 +20,5 @@ def test_report_writes_its_table_and_pictures(
     monkeypatch.setattr(figures, "first_gradient_times", lambda _: (2.0, Times([1.0])))
     main(["--smoke", "--output", str(tmp_path)])
     assert (tmp_path / "RESULTS.md").read_text().count("|") > 50
-    assert len(list((tmp_path / "plots").glob("*.png"))) == 5
+    assert len(list((tmp_path / "plots").glob("*.png"))) == 6
     assert "written" in capsys.readouterr().out

@@ -270,3 +270,58 @@ def test_a_damaged_checkpoint_ends_a_run_with_one_line_and_is_left_alone(tmp_pat
     assert "run.npz is damaged or no checkpoint of this script" in finished.stderr
     assert finished.stderr.count("\n") == 1
     assert checkpoint.read_bytes() == b"PK\x03\x04 and no more"
+
+
+# A net of the learner's own
+
+FEW = ["--samples", "3", "--steps", "2", "--seed", "0"]
+
+
+def test_a_net_of_ones_own_is_explained_compared_and_trained(tmp_path):
+    finished = run(tmp_path, "your_own_net.py", *FEW)
+    assert finished.returncode == 0, finished.stderr
+    for name in ("W1", "b1", "W2", "b2"):
+        assert f"fastgrad.explain(f, net.params['{name}'])\n" in finished.stdout
+    assert finished.stdout.count("Traced: ") == 3
+    assert finished.stdout.count("The loop: 20 calls of f, too few") == 1  # b2 has ten elements
+    sizes = [("W1", "78,400"), ("b1", "100"), ("W2", "1,000"), ("b2", "10"), ("all", "79,510")]
+    for name, size in sizes:
+        times = r"[\d.e+-]+ s +[\d.e+-]+ s +[\d,]+"
+        assert re.search(rf"^{name} +{size} +{times}", finished.stdout, re.MULTILINE)
+    assert "up to 3 elements of each; its time for all is extrapolated" in finished.stdout
+    assert re.search(r"^After   2 steps the loss is 2\.\d+$", finished.stdout, re.MULTILINE)
+    assert "The loop in W1" in finished.stderr
+
+
+def test_a_net_of_ones_own_gets_the_loops_gradient_within_its_round_off(module):
+    example = module("your_own_net")
+    np.random.seed(0)
+    net = example.Net(12, 8, 10)
+    x, t = np.random.rand(6, 12), np.random.randint(0, 10, 6)
+    fast = net.numerical_gradient(x, t)
+    for name, values in net.params.items():
+        looped = [example.loop_at(lambda _: net.loss(x, t), values, i) for i in range(values.size)]
+        # Each of the loop's two losses is rounded by some units in its last place.
+        bound = 4 * np.finfo(float).eps * net.loss(x, t) / 1e-4
+        np.testing.assert_allclose(fast[name].ravel(), looped, rtol=0, atol=bound)
+
+
+def test_a_net_of_ones_own_learns(module, capsys):
+    example = module("your_own_net")
+    np.random.seed(0)
+    net = example.Net(5, 4, 2)
+    x = np.random.rand(200, 5)
+    t = (x[:, 0] > 0.5).astype(int)
+    before = net.loss(x, t)
+    example.train(net, x, t, 30)
+    assert net.loss(x, t) < before
+    assert capsys.readouterr().out.count("steps the loss is") == 3
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_a_number_of_samples_that_is_none_is_refused(module, capsys, monkeypatch, value):
+    monkeypatch.setattr(sys, "argv", ["your_own_net.py", "--samples", value])
+    with pytest.raises(SystemExit) as stopped:
+        module("your_own_net").parse_arguments()
+    assert stopped.value.code == 2
+    assert "is not a whole number of at least 1" in capsys.readouterr().err

@@ -85,12 +85,15 @@ def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
         found = _fit(rows, stage, h * largest, terms)
         if found is not None:
             coefficients, kinked, tolerance = found
-            result = sum((scaled ** (2 * m + 1)).T @ coefficients[m] for m in range(terms)) / (
-                2 * h
-            )
+            power = scaled.T
+            result: Array = power @ coefficients[0]
+            for m in range(1, terms):
+                power = power * scaled.T**2
+                result += power @ coefficients[m]
+            result /= 2 * h
             if kinked.any():
                 result += by_kinked_rows(rows, stage, h, kinked, tolerance)
-            return np.asarray(result)
+            return result
     return None
 
 

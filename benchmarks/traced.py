@@ -1,0 +1,148 @@
+"""How fast is the gradient of a learner's net? Beside the book's loop, in turns with it."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.accuracy import SEED, roundoff_bound
+from benchmarks.book_loop import LoopRun
+from benchmarks.learners_nets import Case
+from benchmarks.pairing import Times, compare, stopwatch
+from fastgrad import numerical_gradient, reference
+
+Array = NDArray[Any]
+Function = Callable[[Array], Any]
+
+MOST_KINKED = 32
+"""How many elements that pass a kink are compared with the loop, besides those drawn."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was measured of a case.
+
+    Attributes
+    ----------
+    case : Case
+    loop : LoopRun
+        Places are those in all the parameters, one after the other.
+    traced : Times
+        Of whole gradients, with all that fastgrad does to check them.
+    deviation : float
+        The largest from the loop, in units of its round-off, eps L / h.
+    kinked : int
+        How many of the elements compared pass a kink.
+    """
+
+    case: Case
+    loop: LoopRun
+    traced: Times
+    deviation: float
+    kinked: int
+
+    @property
+    def accuracy(self) -> str:
+        """Say how far the quotients are from the loop's."""
+        kinks = f", {self.kinked} of them over a kink," if self.kinked else ""
+        compared = len(self.loop.entries) + self.kinked
+        return f"{self.deviation:.2f} eps L / h at {compared:,} elements{kinks} compared"
+
+
+def measure(case: Case, per_array: int = 96, rounds: int = 7, whole: bool = False) -> Run:
+    """Let the loop visit elements and fastgrad compute gradients, in turns.
+
+    Parameters
+    ----------
+    case : Case
+    per_array : int
+        How many elements of each parameter are drawn for the loop.
+    rounds : int
+        How many gradients are timed, each after its share of the loop.
+    whole : bool
+        The loop visits all elements, which it shows by a progress bar.
+    """
+    flat = [values.reshape(-1) for values in case.arrays]
+    starts = np.cumsum([0, *(len(values) for values in flat)])
+    views = [values[i : i + 1] for values in flat for i in range(len(values))]
+    entries = np.arange(len(views)) if whole else _drawn(starts, per_array)
+
+    gradient = _gradient(case)  # warm up
+    quotients: list[float] = []
+    seconds, traced = [], []
+    with tqdm(total=len(entries), unit=" elements", mininterval=1, disable=not whole) as bar:
+        for chunk in np.array_split(entries, rounds):
+            for place in chunk:
+                call = partial(_visit, case, views[place], quotients)
+                seconds.append(stopwatch(call))
+                bar.update()
+            traced.append(stopwatch(partial(_gradient, case)))
+    loop = LoopRun(np.array(seconds), entries, np.array(quotients), len(views))
+
+    kinked = np.random.default_rng(SEED).permutation(case.kinked)[:MOST_KINKED]
+    for place in kinked:
+        _visit(case, views[place], quotients)
+    compared = gradient[np.concatenate([entries, kinked])]
+    deviation = float(abs(compared - np.array(quotients)).max())
+    bound = roundoff_bound(case.loss(case.x))
+    return Run(case, loop, Times(traced), deviation / bound, len(kinked))
+
+
+def _drawn(starts: NDArray[np.int64], per_array: int) -> NDArray[np.int64]:
+    """Draw places of each array, in an order that mixes the arrays."""
+    generator = np.random.default_rng(SEED)
+    drawn = [
+        start + generator.permutation(end - start)[:per_array] for start, end in pairwise(starts)
+    ]
+    return generator.permutation(np.concatenate(drawn))
+
+
+def _gradient(case: Case) -> Array:
+    """Return what the learner's unmodified call does, for all parameters."""
+    parts = [numerical_gradient(case.loss, values) for values in case.arrays]
+    return np.concatenate([part.reshape(-1) for part in parts])
+
+
+def _visit(case: Case, view: Array, quotients: list[float]) -> None:
+    """Let the book's loop do to one element what it does to each."""
+    quotients.append(float(reference.numerical_gradient(case.loss, view)[0]))
+
+
+def untraceable(inputs: int = 100, samples: int = 100) -> dict[str, tuple[Function, Array]]:
+    """Return functions that cannot be traced, each of an array of shape (inputs, 10)."""
+    generator = np.random.default_rng(SEED)
+    x, weights = generator.random((samples, inputs)), 0.1 * generator.standard_normal((inputs, 10))
+
+    def branch(w: Array) -> Any:
+        a = np.dot(x, w)
+        return np.mean(a**2) if np.max(a) > 0 else np.mean(abs(a))
+
+    def dropout(w: Array) -> Any:
+        a = np.dot(x, w)
+        return np.mean((a * (np.random.rand(*a.shape) > 0.5)) ** 2)
+
+    def conversion(w: Array) -> Any:
+        return np.mean(np.dot(x, np.asarray(w)) ** 2)
+
+    return {
+        "a branch on the value": (branch, weights),
+        "dropout": (dropout, weights),
+        "np.asarray(x)": (conversion, weights),
+    }
+
+
+def overhead(f: Function, x: Array, rounds: int) -> Mapping[str, Times]:
+    """Time "auto", which finds that f cannot be traced, beside "loop"; and the finding alone."""
+
+    def refusal() -> None:
+        with suppress(ValueError):
+            numerical_gradient(f, x, engine="traced")
+
+    engines = {name: partial(numerical_gradient, f, x, engine=name) for name in ("auto", "loop")}
+    return compare({**engines, "refusal": refusal}, rounds)

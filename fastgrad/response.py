@@ -9,6 +9,7 @@ the r_m are interpolated. The central difference of every weight into the unit i
 samples of R at s = h x.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -98,6 +99,53 @@ def plan_responses(shift: float, spread: float) -> Plan | None:
             if moved**series / factorial(series + 1) <= 2**-56:
                 return Plan(*interpolation(terms), _factors(series))
     return None
+
+
+def first_in_float32(magnitudes: Sequence[float], reach: float, run: int) -> int:
+    """Choose the first term whose sum over the samples is certain to be exact enough in float32.
+
+    Term m sums x^(2m+1) c[m] over N samples. Let both be rounded to float32 and multiplied there,
+    and runs of the products be summed there. Each of these roundings moves a product by at most
+    2^-24 of its size, or 2^-150 where it underflows: run + 3 roundings move the sum by at most
+
+        N ((run + 4) 2^-24 X |c[m]| + 2^-150 (X + |c[m]| + 1))   with X = reach^(2m+1).
+
+    All terms together may not exceed `TOLERANCE` of N reach |c[0]|. The |c[m]| are the largest
+    magnitudes that were measured: nothing is assumed of the coefficients. In the book's case
+    X |c[1]| is 1e-9 reach |c[0]|, so the bound is 1e-14 of it; what occurs is a thousandth of that.
+
+    Parameters
+    ----------
+    magnitudes : sequence of float
+        The largest magnitude of each coefficient; any may be nan or inf.
+    reach : float
+        The largest |x|, or more.
+    run : int
+        How many products are summed in float32 at most.
+
+    Returns
+    -------
+    int
+        At least 1; the number of terms if none is certain.
+
+    Examples
+    --------
+    >>> first_in_float32([1e-3, 1e-12], reach=1.0, run=200)
+    1
+    >>> first_in_float32([1e-3, 1e-9], reach=1.0, run=200)
+    2
+    """
+    first = len(magnitudes)
+    if not reach <= 1e3:  # whose powers float32 has
+        return first
+    allowed = TOLERANCE * reach * magnitudes[0]
+    for m in range(first - 1, 0, -1):
+        power, largest = reach ** (2 * m + 1), magnitudes[m]
+        allowed -= (run + 4) * 2**-24 * power * largest + 2**-150 * (power + largest + 1)
+        if not (allowed >= 0 and run * power * largest < 2**126 and largest < 2**126):
+            break
+        first = m
+    return first
 
 
 @lru_cache

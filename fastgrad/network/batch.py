@@ -72,7 +72,7 @@ def largest_and_nonzeros(x: Array, start: int = 0) -> tuple[float, int]:
     ValueError
         If an entry is nan or infinite.
     """
-    largest, nonzeros = survey(x.reshape(-1))
+    largest, nonzeros = survey(x)
     if not math.isfinite(largest):
         row, column = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(

@@ -43,7 +43,9 @@ class Forward:
     p: Array
     work: WorkArrays
 
-    def sum_over_samples(self, c: Array, d: Array, gradient: Parameters) -> None:
+    def sum_over_samples(
+        self, c: Array, d: Array, gradient: Parameters, rounded: int | None = None
+    ) -> None:
         """Sum coefficients of odd powers of each weight's input over the samples.
 
             G_W1 = sum over m of (x^(2m+1))' c[m],   G_b1 = sum over m, n of c[m, n],
@@ -56,12 +58,14 @@ class Forward:
             The coefficients.
         gradient : Parameters
             Overwritten.
+        rounded : int, optional
+            From this power of x on, float32 suffices; see `sum_products`.
         """
         w1, b1, w2, b2 = gradient.values()
         if self.entries is not None:
             self.entries.sum(c, w1)
         else:
-            sum_products(w1, self.x.T, c, self.work)
+            sum_products(w1, self.x.T, c, self.work, rounded)
         # Columns that are padded to whole vectors go through the faster tiles.
         sums = self.work.get("sums", (len(w2), d.shape[2]))
         sum_products(sums, self.z[:, : len(w2)].T, d, self.work)

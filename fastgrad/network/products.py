@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastgrad.network.jit import inlined, kernel, tasks_for
 from fastgrad.network.tile import ROWS, VECTORS, multiply_narrow_tile, multiply_wide_tile
-from fastgrad.network.vectors import LANES, load, store
+from fastgrad.network.vectors import LANES, VECTOR_BYTES, load, store
 from fastgrad.network.work import WorkArrays
 
 Array = NDArray[np.float64]
@@ -20,6 +20,10 @@ RUN = 128
 PACKED_RUN = 2400 // WIDTH
 # Elements of a at a time: they take 190 KB of the second level.
 BLOCK = 24_000
+
+# Products from which on float32 pays: the kernel takes a second to compile, once a machine, and
+# saves a millisecond or more a call.
+LONG = 200_000_000
 
 # A copy pays off when b's rows lie in a page of memory each, and each of its parts is used often.
 PAGE = 512
@@ -71,15 +75,49 @@ def pack_columns(b: Any, first: int, last: int, columns: int, packed: Any) -> No
     b : float64 array of shape (depth, at least columns)
         A row's elements are contiguous.
     first, last, columns : int
-    packed : float64 array of shape (panels * (last - first) or more, WIDTH)
+    packed : float64 or float32 array of shape (panels * (last - first) or more, width of a tile)
         Overwritten: panel by panel, one row after the other, the last panel padded with anything.
     """
     run = last - first
+    width = VECTORS * VECTOR_BYTES // packed.itemsize
     for k in range(run):
-        for j in range(0, columns, WIDTH):
-            row = j // WIDTH * run + k
-            for column in range(min(WIDTH, columns - j)):
+        for j in range(0, columns, width):
+            row = j // width * run + k
+            for column in range(min(width, columns - j)):
                 packed[row, column] = b[first + k, j + column]
+
+
+@inlined
+def multiply_packed(own: Any, packed: Any, run: int, b: Any, k: int, packs: bool, add: bool) -> None:
+    """Compute own = a @ b, tile by tile, or add that to it.
+
+    Parameters
+    ----------
+    own : float64 array of shape (rows, columns)
+        Overwritten.
+    packed : 1-D float64 or float32 array
+        a, as `pack_rows` leaves it.
+    run : int
+        The columns of a.
+    b : array of packed's type
+        As `pack_columns` leaves it if `packs`; else its rows from k on.
+    k : int
+    packs, add : bool
+    """
+    rows, columns = own.shape
+    lanes = VECTOR_BYTES // packed.itemsize
+    j = 0
+    while j < columns:
+        wide = j + VECTORS * lanes <= columns
+        row = j // (VECTORS * lanes) * run if packs else k
+        column = j % (VECTORS * lanes) if packs else j
+        for i in range(0, rows, ROWS):
+            tile = packed[i * run : (i + ROWS) * run]
+            if wide:
+                multiply_wide_tile(own, i, j, tile, b, row, column, add)
+            else:
+                multiply_narrow_tile(own, i, j, tile, b, row, column, add)
+        j += VECTORS * lanes if wide else lanes
 
 
 @kernel(
@@ -134,23 +172,69 @@ def sum_products_kernel(
             source = packed_b[task] if packs else b[m]
             for first in range(min(task * share, rows), min((task + 1) * share, rows), block):
                 last = min(first + block, (task + 1) * share, rows)
-                own = out[first:last]
                 pack_rows(a[first:last], k, end, 2 * m + 1, packed_a[task])
-                j = 0
-                while j < columns:
-                    wide = j + WIDTH <= columns
-                    row = j // WIDTH * run if packs else k
-                    column = j % WIDTH if packs else j
-                    for i in range(0, last - first, ROWS):
-                        tile = packed_a[task, i * run : (i + ROWS) * run]
-                        if wide:
-                            multiply_wide_tile(own, i, j, tile, source, row, column, add)
-                        else:
-                            multiply_narrow_tile(own, i, j, tile, source, row, column, add)
-                    j += WIDTH if wide else LANES
+                multiply_packed(out[first:last], packed_a[task], run, source, k, packs, add)
 
 
-def sum_products(out: Array, a: Array, b: Array, work: WorkArrays) -> None:
+@kernel(
+    "(float64[:, :], float64[:, :], float64[:, :], int64, int64, int64, float64[:, ::1], "
+    "float32[:, ::1], float32[:, :, ::1])"
+)
+def add_rounded_product(
+    task: int,
+    tasks: int,
+    out: Any,
+    a: Any,
+    b: Any,
+    power: int,
+    share: int,
+    longest: int,
+    packed_a: Any,
+    rounded_a: Any,
+    rounded_b: Any,
+) -> None:
+    """Add a^power @ b to out; each run of products is computed in float32.
+
+    Parameters
+    ----------
+    task, tasks : int
+        Which task, and how many parts the rows are divided into.
+    out : float64 array of shape (rows, columns)
+        Added to. A row's elements are contiguous.
+    a : float64 array of shape (rows, depth), with any strides
+    b : float64 array of shape (depth, at least columns)
+        A row's elements are contiguous.
+    power : int
+        Odd and positive.
+    share, longest : int
+        Rows a task, and the length of a run, at most.
+    packed_a : float64 array of shape (tasks, BLOCK)
+        Scratch, overwritten.
+    rounded_a : float32 array of shape (tasks, BLOCK)
+        Scratch, overwritten.
+    rounded_b : float32 array of shape (tasks, panels * longest, 2 * WIDTH)
+        Scratch, overwritten.
+    """
+    rows, columns = out.shape
+    depth = len(b)
+    runs = -(-depth // longest)
+    block = BLOCK // longest // ROWS * ROWS
+    for r in range(runs):
+        k = depth * r // runs
+        end = depth * (r + 1) // runs
+        pack_columns(b, k, end, columns, rounded_b[task])
+        for first in range(min(task * share, rows), min((task + 1) * share, rows), block):
+            last = min(first + block, (task + 1) * share, rows)
+            pack_rows(a[first:last], k, end, power, packed_a[task])
+            for e in range(-(-(last - first) // ROWS) * ROWS * (end - k)):
+                rounded_a[task, e] = packed_a[task, e]
+            own = out[first:last]
+            multiply_packed(own, rounded_a[task], end - k, rounded_b[task], 0, True, True)
+
+
+def sum_products(
+    out: Array, a: Array, b: Array, work: WorkArrays, rounded: int | None = None
+) -> None:
     """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
     Parameters
@@ -162,8 +246,12 @@ def sum_products(out: Array, a: Array, b: Array, work: WorkArrays) -> None:
         A row's elements are contiguous.
     work : WorkArrays
         Scratch.
+    rounded : int, optional
+        At least 1. From this term on, products are rounded to float32 and summed so over at most
+        `PACKED_RUN` of them, in half the time.
     """
-    terms, depth, _ = b.shape
+    exact = b[:rounded]
+    terms, depth, _ = exact.shape
     rows, columns = out.shape
     tasks = tasks_for(terms * depth * out.size // LANES)
     share = -(-rows // tasks)
@@ -172,4 +260,12 @@ def sum_products(out: Array, a: Array, b: Array, work: WorkArrays) -> None:
     longest = PACKED_RUN if packs else RUN
     packed_a = work.get("packed a", (tasks, BLOCK))
     packed_b = work.get(f"{panels} panels of b", (tasks, panels * longest, WIDTH))
-    sum_products_kernel(tasks, out, a, b, share, longest, packed_a, packed_b)
+    sum_products_kernel(tasks, out, a, exact, share, longest, packed_a, packed_b)
+    for m in range(terms, len(b)):
+        panels = -(-columns // (2 * WIDTH))
+        rounded_a = work.get("rounded a", packed_a.shape, np.float32)
+        shape = (tasks, panels * PACKED_RUN, 2 * WIDTH)
+        rounded_b = work.get("rounded b", shape, np.float32)
+        add_rounded_product(
+            tasks, out, a, b[m], 2 * m + 1, share, PACKED_RUN, packed_a, rounded_a, rounded_b
+        )

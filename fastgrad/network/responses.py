@@ -5,12 +5,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.network import kernels
+from fastgrad.network import kernels, products
 from fastgrad.network.forward import Forward
 from fastgrad.network.jit import tasks_for
 from fastgrad.network.parameters import Parameters
+from fastgrad.network.survey import survey
 from fastgrad.network.vectors import LANES
-from fastgrad.response import interpolation, plan_responses
+from fastgrad.response import first_in_float32, interpolation, plan_responses
 
 Array = NDArray[np.float64]
 
@@ -58,8 +59,16 @@ def gradient(
         tasks, run.z, run.slope, run.p, labels, run.wide,
         plan.points, plan.interpolation, growths, plan.factors, scales, scratch, c, d,
     )  # fmt: skip
-    run.sum_over_samples(c, d, out)
+    run.sum_over_samples(c, d, out, _first_rounded(run, c, reach))
     return True
+
+
+def _first_rounded(run: Forward, c: Array, reach: float) -> int:
+    """Choose the first power of x whose products are summed in float32, of those after x itself."""
+    if run.entries is not None or run.x.shape[1] * c[0].size < products.LONG:
+        return len(c)
+    magnitudes = [survey(coefficients)[0] for coefficients in c]
+    return first_in_float32(magnitudes, reach, products.PACKED_RUN)
 
 
 @lru_cache

@@ -6,9 +6,10 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numpy.typing import NDArray
 
-from fastgrad.network.jit import OPTIONS
-from fastgrad.network.vectors import NUMBER, teach
+from fastgrad.network.jit import OPTIONS, kernel, tasks_for
+from fastgrad.network.vectors import LANES, NUMBER, teach
 
 MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF  # all bits of a float64 but its sign
 
@@ -33,11 +34,25 @@ def _write_float_of(builder: Any, bits: Any) -> Any:
     return builder.bitcast(bits, ir.DoubleType())
 
 
-def _survey(values: Any) -> tuple[float, int]:
-    """Return the largest magnitude and the number of nonzero entries of a 1-D float64 array.
+def survey(values: NDArray[np.float64]) -> tuple[float, int]:
+    """Return the largest magnitude and the number of nonzero entries of a contiguous array.
 
-    A nan counts as larger than inf, and inf as larger than any number: the magnitudes are compared
-    as integers, in whose order they stand, and which LLVM vectorises. An empty array has (0.0, 0).
+    A nan counts as larger than inf, and inf as larger than any number. An empty array has (0.0, 0).
+    """
+    row = values.reshape(-1)
+    tasks = tasks_for(row.size // LANES)
+    if tasks == 1:
+        largest, nonzeros = _survey_row(row)
+        return largest, nonzeros
+    parts = np.empty(tasks), np.empty(tasks, np.int64)
+    survey_parts(tasks, row, *parts)
+    return float(parts[0].max()), int(parts[1].sum())  # the maximum of NumPy is nan if one is
+
+
+def _survey(values: Any) -> tuple[float, int]:
+    """Survey a row: compare the magnitudes as integers, in whose order they stand.
+
+    LLVM vectorises that, and not the comparison of numbers among which there may be a nan.
     """
     largest = 0
     nonzeros = 0
@@ -48,4 +63,23 @@ def _survey(values: Any) -> tuple[float, int]:
     return float_of(largest), nonzeros
 
 
-survey = numba.njit("Tuple((float64, int64))(float64[::1])", cache=True, **OPTIONS)(_survey)
+_survey_row = numba.njit("Tuple((float64, int64))(float64[::1])", cache=True, **OPTIONS)(_survey)
+
+
+@kernel("(float64[::1], float64[::1], int64[::1])")
+def survey_parts(task: int, tasks: int, values: Any, largest: Any, nonzeros: Any) -> None:
+    """Survey a row part by part.
+
+    Parameters
+    ----------
+    task, tasks : int
+        Which task, and how many parts the row is divided into.
+    values : float64 array
+    largest : float64 array of shape (tasks,)
+        Overwritten.
+    nonzeros : int64 array of shape (tasks,)
+        Overwritten.
+    """
+    size = values.size
+    part = values[size * task // tasks : size * (task + 1) // tasks]
+    largest[task], nonzeros[task] = _survey_row(part)

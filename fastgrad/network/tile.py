@@ -16,8 +16,8 @@ from numba.core import cgutils
 from fastgrad.network.vectors import (
     FLAGS,
     LANES,
-    ROW,
-    VECTOR_IR,
+    VECTOR_BYTES,
+    bytes_of,
     lanes_below,
     repeated,
     teach,
@@ -41,11 +41,12 @@ def multiply_wide_tile(
         Overwritten at the tile's place, up to its last row. A row's elements are contiguous.
     i, j : int
         The tile's first row and column.
-    a : contiguous float64 array of size ROWS * depth
+    a : contiguous float64 or float32 array of size ROWS * depth
         The first factor, one column of ROWS elements after the other; rows that `out` does not
         have are computed, but not stored.
-    b : float64 array of shape (any, any)
+    b : array of a's type, of shape (any, any)
         The second factor is b[k : k + depth, left : left + width]. A row's elements are contiguous.
+        A vector of float32 has twice the lanes, and its products are summed in float32.
     k, left : int
         Its first row and column.
     add : bool
@@ -66,7 +67,7 @@ def _multiply_tile(
 ) -> None:
     """Compute a tile as plain Python."""
     depth = len(a) // ROWS
-    tile = out[i : i + ROWS, j : j + vectors * LANES]
+    tile = out[i : i + ROWS, j : j + vectors * VECTOR_BYTES // a.itemsize]
     rows, columns = tile.shape
     product = a.reshape(depth, ROWS)[:, :rows].T @ b[k : k + depth, left : left + columns]
     tile[...] = tile + product if add else product
@@ -74,15 +75,19 @@ def _multiply_tile(
 
 def _teach_tile(function: Callable[..., None], vectors: int, *, partial: bool) -> None:
     """Let kernels call a tile function as the instructions that `_write_tile` writes."""
-    numbers = types.intp, types.intp
-    case = types.none(TABLE, *numbers, ROW, TABLE, *numbers, types.boolean)
+    out, *place = types.Array(types.float64, 2, "A"), types.intp, types.intp
+    cases = [
+        types.none(
+            out, *place, types.Array(kind, 1, "C"), types.Array(kind, 2, "A"), *place, types.boolean
+        )
+        for kind in (types.float64, types.float32)
+    ]
 
-    @teach(function, case)
+    @teach(function, *cases)
     def write(builder: Any, *arguments: Any) -> None:
         _write_tile(builder, vectors, partial, *arguments)
 
 
-TABLE = types.Array(types.float64, 2, "A")
 _teach_tile(multiply_wide_tile, VECTORS, partial=False)
 _teach_tile(multiply_narrow_tile, 1, partial=True)
 
@@ -102,31 +107,36 @@ def _write_tile(
 ) -> None:
     """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
 
+    number = b.data.type.pointee
+    lanes = VECTOR_BYTES // bytes_of(number)
+    factor_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (number, ir.DoubleType()))
+
     def integer(value: int) -> Any:
         return ir.Constant(ir.IntType(64), value)
 
     def element(pointer: Any, stride: Any, row: Any, column: Any) -> Any:
         """Write the address of a row's element; the rows are some bytes apart."""
         byte = ir.IntType(8).as_pointer()
-        place = builder.add(builder.mul(row, stride), builder.mul(column, integer(8)))
+        size = integer(bytes_of(pointer.type.pointee))
+        place = builder.add(builder.mul(row, stride), builder.mul(column, size))
         moved = builder.gep(builder.bitcast(pointer, byte), [place])
-        return builder.bitcast(moved, ir.DoubleType().as_pointer())
+        return builder.bitcast(moved, pointer.type)
 
     def vector(pointer: Any, v: int) -> Any:
         """Write the address of the v-th vector after a pointer."""
-        moved = builder.gep(pointer, [integer(v * LANES)])
-        return builder.bitcast(moved, VECTOR_IR.as_pointer())
+        moved = builder.gep(pointer, [integer(v * lanes)])
+        return builder.bitcast(moved, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
 
     rows, columns = cgutils.unpack_tuple(builder, out.shape, 2)
     out_stride, _ = cgutils.unpack_tuple(builder, out.strides, 2)
     b_stride, _ = cgutils.unpack_tuple(builder, b.strides, 2)
     depth = builder.sdiv(cgutils.unpack_tuple(builder, a.shape, 1)[0], integer(ROWS))
-    inside = lanes_below(builder, builder.sub(columns, j))
+    inside = lanes_below(builder, builder.sub(columns, j), lanes)
 
     out_rows = [element(out.data, out_stride, builder.add(i, integer(r)), j) for r in range(ROWS)]
-    sums = [[cgutils.alloca_once(builder, VECTOR_IR) for _ in range(vectors)] for _ in range(ROWS)]
+    sums = [[cgutils.alloca_once(builder, factor_ir) for _ in range(vectors)] for _ in range(ROWS)]
     for register in chain(*sums):
-        builder.store(ir.Constant(VECTOR_IR, [0.0] * LANES), register)
+        builder.store(ir.Constant(factor_ir, [0.0] * lanes), register)
 
     # The old results are needed only after the loop: let them come into the cache meanwhile.
     for out_row in out_rows:
@@ -138,12 +148,12 @@ def _write_tile(
         factors = [
             write_masked_load(builder, vector(b_row, v), inside)
             if partial
-            else builder.load(vector(b_row, v), align=8)
+            else builder.load(vector(b_row, v), align=bytes_of(number))
             for v in range(vectors)
         ]
         column = builder.gep(a.data, [builder.mul(loop.index, integer(ROWS))])
         for r, row_sums in enumerate(sums):
-            factor = repeated(builder, builder.load(builder.gep(column, [integer(r)])))
+            factor = repeated(builder, builder.load(builder.gep(column, [integer(r)])), lanes)
             for register, b_vector in zip(row_sums, factors, strict=True):
                 product = builder.fmul(factor, b_vector, flags=FLAGS)
                 total = builder.fadd(builder.load(register), product, flags=FLAGS)
@@ -153,9 +163,12 @@ def _write_tile(
         with builder.if_then(builder.icmp_signed("<", builder.add(i, integer(r)), rows)):
             for v, register in enumerate(row_sums):
                 place = vector(out_rows[r], v)
-                everywhere = ir.Constant(inside.type, [1] * LANES)
-                nowhere = ir.Constant(inside.type, [0] * LANES)
+                everywhere = ir.Constant(inside.type, [1] * lanes)
+                nowhere = ir.Constant(inside.type, [0] * lanes)
                 mask = inside if partial else everywhere
                 old = write_masked_load(builder, place, builder.select(add, mask, nowhere))
-                new = builder.fadd(old, builder.load(register))
+                found = builder.load(register)
+                if factor_ir != result_ir:
+                    found = builder.fpext(found, result_ir)
+                new = builder.fadd(old, found)
                 write_masked_store(builder, place, mask, new)

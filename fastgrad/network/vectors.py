@@ -203,10 +203,10 @@ def teach(function: Callable[..., Any], *cases: Any) -> Callable[..., Any]:
     return decorate
 
 
-def repeated(builder: Any, number: Any) -> Any:
+def repeated(builder: Any, number: Any, lanes: int = LANES) -> Any:
     """Write the instructions that fill a vector with one number or integer."""
-    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
-    first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
     one = builder.insert_element(empty, number, ir.IntType(32)(0))
     return builder.shuffle_vector(one, empty, first)
 
@@ -249,18 +249,25 @@ def _write_store(builder: Any, array: Any, place: Any, vector: Any) -> None:
     builder.store(vector, _address(builder, array, place), align=8)
 
 
-def lanes_below(builder: Any, count: Any) -> Any:
+def lanes_below(builder: Any, count: Any, lanes: int = LANES) -> Any:
     """Write the instructions that tell which lanes have a number below an integer."""
-    numbers = ir.Constant(INTEGERS_IR, [*range(LANES)])
-    return builder.icmp_signed("<", numbers, repeated(builder, count))
+    numbers = ir.Constant(ir.VectorType(ir.IntType(64), lanes), [*range(lanes)])
+    return builder.icmp_signed("<", numbers, repeated(builder, count, lanes))
+
+
+def bytes_of(number: Any) -> int:
+    """Return the size of a floating-point type."""
+    return 4 if number == ir.FloatType() else 8
 
 
 def write_masked_load(builder: Any, address: Any, mask: Any) -> Any:
     """Write the instructions that load the chosen lanes, and zero into the others."""
     vector = address.type.pointee
+    size = bytes_of(vector.element)
     zeros = ir.Constant(vector, [0.0] * vector.count)
-    operands = [address, ir.IntType(32)(8), mask, zeros]
-    return write_call(builder, f"llvm.masked.load.v{vector.count}f64.p0", vector, operands)
+    operands = [address, ir.IntType(32)(size), mask, zeros]
+    name = f"llvm.masked.load.v{vector.count}f{8 * size}.p0"
+    return write_call(builder, name, vector, operands)
 
 
 def write_masked_store(builder: Any, address: Any, mask: Any, vector: Any) -> None:

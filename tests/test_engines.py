@@ -17,7 +17,7 @@ from oracle import (
 )
 
 from fastgrad import TwoLayerNet, reference
-from fastgrad.network import direct, evaluation
+from fastgrad.network import direct, evaluation, products
 from fastgrad.response import MOST_TERMS, TOLERANCE
 
 H = 1e-4
@@ -291,6 +291,21 @@ def test_sizes_beyond_a_block_are_exact(sizes, zeros):
 
 
 @pytest.mark.skipif(not JIT, reason="large sizes take minutes as plain Python")
+@pytest.mark.parametrize("largest", [1.0, 30.0])
+def test_cubes_in_float32_cost_no_accuracy(largest, monkeypatch):
+    net, x, labels = make_case(*BOOK, largest=largest)
+    exact = net.numerical_gradient(x, labels, H)
+    rounded = []
+    add = products.add_rounded_product
+    record = lambda *arguments: rounded.append(add(*arguments))  # noqa: E731
+    monkeypatch.setattr(products, "LONG", 0)
+    monkeypatch.setattr(products, "add_rounded_product", record)
+    gradient = net.numerical_gradient(x, labels, H)
+    assert rounded
+    assert worst_error(net, x, labels, H, gradient, 1e-15) <= 1e-15 * max(1, largest_entry(exact))
+    assert deviation_of(gradient, exact) <= TOLERANCE * largest_entry(exact)
+
+
 def test_zeros_are_skipped_without_changing_the_gradient():
     net, x, labels = make_case(60, 30, 10, 50, zeros=0.8)
     sparse = net.numerical_gradient(x, labels)

@@ -47,10 +47,13 @@ def test_every_kernel_agrees_with_its_python_form(
     run: Any, short: int, calls: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jit, "SHORT", short)
+    monkeypatch.setattr(products, "LONG", 0)
     np.random.seed(3)
     net = TwoLayerNet(37, 19, 5, weight_init_std=0.5)
     run(net, np.random.rand(23, 37), np.random.randint(0, 5, 23))
     recorded = list(calls)
+    rounds = any(kernel is products.add_rounded_product for kernel, _ in recorded)
+    assert rounds == (run in (RUNS["dense"], RUNS["long series"]))
     assert recorded
     for kernel, arguments in recorded:
         compiled, python = copies(arguments), copies(arguments)
@@ -97,6 +100,29 @@ def test_a_blocked_product_is_the_product(
     expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
     magnitudes = sum(abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]) for m in range(terms))
     assert np.all(abs(out - expected) <= 2 * (depth + terms + 6) * terms * EPS * magnitudes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns", "terms"),
+    [(1, 1, 1, 2), (7, 3, 5, 3), (13, 300, 37, 3), (6, 401, 270, 2), (258, 220, 519, 2)],
+)
+@pytest.mark.parametrize("rounded", [1, 2])
+def test_a_product_that_is_rounded_to_float32_stays_within_the_bound(
+    rows: int, depth: int, columns: int, terms: int, rounded: int
+) -> None:
+    generator = np.random.default_rng(rows)
+    a = generator.standard_normal((depth, rows)).T
+    b = generator.standard_normal((terms, depth, columns + 3))
+    out = np.full((rows, columns), np.nan)
+    products.sum_products(out, a, b, WorkArrays(), rounded)
+    bound = np.zeros(out.shape)
+    for m in range(terms):
+        # A float32 sum has at most PACKED_RUN terms; its factors and their product are rounded too.
+        share = (products.PACKED_RUN + 4) * 2**-24 if m >= rounded else 0.0
+        share += 2 * (depth + terms + 6) * terms * EPS
+        bound += share * (abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]))
+    expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
+    assert np.all(abs(out - expected) <= bound)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])

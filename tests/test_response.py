@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracle import EPS, largest_shift
 
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.response import MOST_TERMS, TOLERANCE, plan_responses
+from fastgrad.response import MOST_TERMS, TOLERANCE, first_in_float32, plan_responses
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 
@@ -172,3 +172,25 @@ def test_the_truncation_error_of_random_units_stays_below_its_bound(terms, sprea
         for _ in range(4):
             error, bound = truncation_and_bound(generator, terms, spread, certainty)
             assert 0 < error <= bound <= TOLERANCE <= 1e-12
+
+
+def test_float32_is_for_the_last_terms_and_only_while_all_its_roundings_are_tolerated():
+    allowed = TOLERANCE / (204 * 2**-24)
+    assert first_in_float32([1.0, 0.9 * allowed], 1.0, 200) == 1
+    assert first_in_float32([1.0, 1.1 * allowed], 1.0, 200) == 2
+    assert first_in_float32([1.0, 0.9 * allowed], 1.2, 200) == 2
+    assert first_in_float32([1.0, 1.1 * allowed, 0.9 * allowed], 1.0, 200) == 2
+    assert first_in_float32([1.0, 0.6 * allowed, 0.6 * allowed], 1.0, 200) == 2
+    assert first_in_float32([1.0, 0.4 * allowed, 0.4 * allowed], 1.0, 200) == 1
+    assert first_in_float32([1.0], 1.0, 200) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-35, 1e45, 1e300, nan, inf])
+def test_what_float32_cannot_hold_stays_in_float64(scale):
+    assert first_in_float32([scale, 1e-9 * scale], 1.0, 200) == 2
+    assert first_in_float32([scale, scale * 0.0], 1.0, 200) == (1 if 1 < scale < inf else 2)
+
+
+@pytest.mark.parametrize("reach", [1e4, 1e300, nan, inf])
+def test_powers_that_float32_cannot_hold_stay_in_float64(reach):
+    assert first_in_float32([1.0, 0.0], reach, 200) == 2

@@ -29,9 +29,10 @@ Array = NDArray[np.float64]
 ROWS_AT_A_TIME = 256
 
 
-# What is no larger leads to no quotient that is nan or infinite, whatever the engine: the layers'
-# sums are finite, so the probabilities are, and a loss, -log(p + 1e-7), is below 17; the quotient of
-# two is below 17 / h. The odd responses' powers, x^13 and W2^12 at most, are below 1e260.
+# Parameters, inputs and steps up to this, and steps down to its inverse, lead to no quotient that is
+# nan or infinite: the layers' sums are finite, so the probabilities are, a loss, -log(p + 1e-7), is
+# below 17, and a quotient below 17 / h. The powers in odd responses, x^13 and W2^12 at most, stay
+# below 1e260.
 MODERATE = 1e20
 
 

@@ -88,7 +88,9 @@ def pack_columns(b: Any, first: int, last: int, columns: int, packed: Any) -> No
 
 
 @inlined
-def multiply_packed(own: Any, packed: Any, run: int, b: Any, k: int, packs: bool, add: bool) -> None:
+def multiply_packed(
+    own: Any, packed: Any, run: int, b: Any, k: int, packs: bool, add: bool
+) -> None:
     """Compute own = a @ b, tile by tile, or add that to it.
 
     Parameters

@@ -106,7 +106,6 @@ def _write_tile(
     add: Any,
 ) -> None:
     """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
-
     number = b.data.type.pointee
     lanes = VECTOR_BYTES // bytes_of(number)
     factor_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (number, ir.DoubleType()))

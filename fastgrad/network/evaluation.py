@@ -29,10 +29,9 @@ Array = NDArray[np.float64]
 ROWS_AT_A_TIME = 256
 
 
-# Parameters, inputs and steps up to this, and steps down to its inverse, lead to no quotient that is
-# nan or infinite: the layers' sums are finite, so the probabilities are, a loss, -log(p + 1e-7), is
-# below 17, and a quotient below 17 / h. The powers in odd responses, x^13 and W2^12 at most, stay
-# below 1e260.
+# Parameters, inputs and steps up to this, and steps down to its inverse, have finite quotients: the
+# layers' sums are finite, so the probabilities are, a loss, -log(p + 1e-7), is below 17, and a
+# quotient below 17 / h. The powers in odd responses, x^13 and W2^12 at most, stay below 1e260.
 MODERATE = 1e20
 
 

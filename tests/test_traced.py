@@ -17,6 +17,14 @@ from fastgrad.engines import auto, loop, traced
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_luck():
+    """Let the spot check look at the largest quotient only, so that it hides no defect by chance."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(traced, "CHECKS", 0)
+        yield
+
+
 def size_of(f, x):
     """Return what rounding is relative to: the loss, or what it is summed from."""
     return abs(float(f(x)))

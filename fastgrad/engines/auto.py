@@ -14,9 +14,6 @@ Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
 SMALLEST = 50
 """Elements of x from which recording may pay: it takes about ten calls of f."""
 
-CHEAP = 0.02
-"""Seconds of the loop below which recording does not pay, whatever f is."""
-
 LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
@@ -28,7 +25,7 @@ def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
     from fastgrad.engines import traced
 
     try:
-        result = traced.traced_gradient(f, cast("Any", x), h, CHEAP)
+        result = traced.traced_gradient(f, cast("Any", x), h, if_faster=True)
     except NotTraceable as refusal:
         if x.size >= LARGE:
             warnings.warn(

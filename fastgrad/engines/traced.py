@@ -13,6 +13,9 @@ from fastgrad.tracing.trace import Trace, trace_call
 
 Array = NDArray[np.float64]
 
+CHEAP = 0.02
+"""Seconds of the loop below which recording does not pay, whatever f is."""
+
 CHECKS = 2
 """How many elements, drawn at random, are compared with the loop; the largest quotient is, too."""
 
@@ -53,15 +56,16 @@ def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
 
 
 def traced_gradient(
-    f: Callable[[Array], Any], x: Array, h: float, least_seconds: float = 0.0
+    f: Callable[[Array], Any], x: Array, h: float, *, if_faster: bool = False
 ) -> Array:
-    """Return the gradient, or raise `NotTraceable`; also if the loop takes less than a time."""
-    trace = trace_call(f, x, h, least_seconds)
+    """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked."""
+    trace = trace_call(f, x, h, CHEAP if if_faster else 0.0)
     result = np.zeros_like(x)
     quotients = result.reshape(-1)
+    limit = 2 * x.size * trace.seconds if if_faster else np.inf
     try:
         with np.errstate(all="ignore"):
-            for part in plan(trace, h):
+            for part in plan(trace, h, limit):
                 part.add_to(quotients)
     except NotTraceable:
         raise
@@ -93,7 +97,7 @@ def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
     try:
         trace = trace_call(f, x, h)
         with np.errstate(all="ignore"):
-            parts = plan(trace, h)
+            parts = plan(trace, h, 2 * x.size * trace.seconds)
     except NotTraceable as refusal:
         return f"The loop: {calls:,} calls of f.\nNot traced, because {refusal}."
     return "\n".join([_heading(trace, parts, calls), *(part.describe() for part in parts)])

@@ -32,10 +32,12 @@ def converted(array: Any, dtype: Any) -> Any:
 
 REDUCTIONS: tuple[Callable[..., Any], ...] = (
     np.sum, np.mean, np.max, np.min, np.prod, np.argmax, np.argmin, np.any, np.all, np.var, np.std,
+    np.amax, np.amin,
 )  # fmt: skip
 
 KINDS: dict[Callable[..., Any], str] = {
-    **dict.fromkeys((np.where, np.clip, np.nan_to_num, np.round, converted), ELEMENTWISE),
+    **dict.fromkeys((np.where, np.clip, np.nan_to_num, np.round, np.around), ELEMENTWISE),
+    converted: ELEMENTWISE,
     **dict.fromkeys(
         (
             item, assigned, np.copy, np.reshape, np.ravel, np.squeeze, np.expand_dims,
@@ -59,8 +61,8 @@ KINDS: dict[Callable[..., Any], str] = {
 }  # fmt: skip
 
 OUT: dict[Callable[..., Any], int] = {
-    **dict.fromkeys((np.max, np.min, np.argmax, np.argmin, np.any, np.all), 3),
-    **dict.fromkeys((np.dot, np.round, np.concatenate, np.stack, np.median), 3),
+    **dict.fromkeys((np.max, np.min, np.amax, np.amin, np.argmax, np.argmin, np.any, np.all), 3),
+    **dict.fromkeys((np.dot, np.round, np.around, np.concatenate, np.stack, np.median), 3),
     **dict.fromkeys((np.sum, np.mean, np.prod, np.var, np.std, np.clip, np.take), 4),
     **dict.fromkeys((np.cumsum, np.cumprod), 4),
     np.outer: 3,

@@ -46,7 +46,7 @@ class Part:
     h : float
         The step.
     limit : float
-        The seconds that the loop would take.
+        The seconds that it may take.
     """
 
     term: Term
@@ -114,15 +114,22 @@ class Part:
         )
 
 
-def plan(trace: Trace, h: float) -> list[Part]:
+def plan(trace: Trace, h: float, limit: float) -> list[Part]:
     """Choose a way for each term.
+
+    Parameters
+    ----------
+    trace : Trace
+    h : float
+        The step.
+    limit : float
+        The seconds that all may take: those of the loop.
 
     Raises
     ------
     NotTraceable
-        If that would take longer than the loop.
+        If they would take longer.
     """
-    limit = 2 * trace.nodes[0].value.size * trace.seconds
     parts = [_part(trace, term, h, limit) for term in trace.terms]
     seconds = sum(part.seconds for part in parts)
     if seconds > limit:

@@ -155,8 +155,10 @@ def find_stage(nodes: list[Node], target: Node) -> Stage | None:
 def _of_product(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | None:
     """Read a stage off a product of the weights with an array that does not depend on them."""
     spec = product_spec(node)
+    if spec is None:
+        return None
     pair = factors(node)
-    if spec is None or sum(type(a) is Node and a.depends for a in pair) != 1:
+    if sum(type(a) is Node and a.depends for a in pair) != 1:
         return None
     terms, out = spec.split("->")
     mine, others = terms.split(",") if pair[0] is weights else terms.split(",")[::-1]

@@ -1,6 +1,8 @@
 """Where does a function find arrays that it is not given? References are followed from it."""
 
+import collections
 import functools
+import gc
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -50,6 +52,7 @@ def find_references(f: Callable[..., Any]) -> list[Reference]:
         for item, put in _items(holder):
             if isinstance(item, np.ndarray):
                 found.append(Reference(item, put))
+                waiting += item.ravel().tolist() if item.dtype == object else ()
             elif not isinstance(item, _LEAVES):
                 waiting.append(item)
     return found
@@ -78,8 +81,11 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
         yield from _of_dict(holder)
     elif type(holder) is list:
         yield from _of_list(holder)
-    elif isinstance(holder, (tuple, set, frozenset)):
-        yield from ((item, None) for item in holder)
+    elif type(holder) is collections.deque:
+        for i, item in enumerate(holder):
+            yield item, functools.partial(holder.__setitem__, i)
+    elif isinstance(holder, memoryview):
+        yield np.asarray(holder), None
     elif isinstance(holder, type):
         for name, item in vars(holder).items():
             function = getattr(item, "__func__", getattr(item, "fget", item))
@@ -148,12 +154,14 @@ def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:
         yield from _of_dict(holder)
     elif isinstance(holder, list):
         yield from _of_list(holder)
-    kind = type(holder)
-    if _is_foreign(kind):
-        return
     attributes = getattr(holder, "__dict__", None)
     if isinstance(attributes, dict):
         yield from _of_dict(attributes)
+    kind = type(holder)
+    if _is_foreign(kind):  # whatever it holds, in its own way: tuples, sets, properties, ...
+        referents = (item for item in gc.get_referents(holder) if item is not attributes)
+        yield from ((item, None) for item in referents if not isinstance(item, type))
+        return
     for base in kind.__mro__[:-1]:
         yield base, None
         slots = vars(base).get("__slots__", ())

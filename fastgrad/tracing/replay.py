@@ -258,11 +258,14 @@ class Replay:
         if operations.kind_of(*node.operation) != operations.PRODUCT:
             return None
         spec = product_spec(node)
+        if spec is None:
+            return None
         pair = factors(node)
         moved = [type(a) is Node and (a in self.labels or a in self._batched) for a in pair]
-        if spec is None or sum(moved) != 1 or pair[moved.index(True)] not in self.labels:
+        if sum(moved) != 1 or pair[moved.index(True)] not in self.labels:
             return None
-        return Update.of(node, spec, moved.index(True), self.labels[pair[moved.index(True)]])
+        which = moved.index(True)
+        return Update.of(node, spec, which, self.labels[pair[which]], len(self.units))
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,8 +296,8 @@ class Update:
     columns: tuple[int, ...]
 
     @classmethod
-    def of(cls, node: Node, spec: str, which: int, labels: Labels) -> "Update | None":
-        """Return None unless units lie along the one axis that is summed over, equally many."""
+    def of(cls, node: Node, spec: str, which: int, labels: Labels, units: int) -> "Update | None":
+        """Return None unless all units lie along the one axis that is summed over, alike."""
         terms, out = spec.split("->")
         pair = terms.split(",")
         mine, others = pair[which], pair[1 - which]
@@ -306,7 +309,7 @@ class Update:
         if along is None:
             return None
         along = along.reshape(-1)
-        counts = np.bincount(along, minlength=along.max(initial=0) + 1)[1:]
+        counts = np.bincount(along, minlength=units + 1)[1:]
         if not counts.size or counts.min() != counts.max():
             return None
         places = np.argsort(along, kind="stable")[np.count_nonzero(along == 0) :]

@@ -571,7 +571,7 @@ class Counted:
 @pytest.fixture
 def _eager(monkeypatch):
     """Let auto trace functions that are cheap, as those of tests are."""
-    monkeypatch.setattr(auto, "CHEAP", 0.0)
+    monkeypatch.setattr(traced, "CHEAP", 0.0)
 
 
 @pytest.mark.usefixtures("_eager")

@@ -19,7 +19,7 @@ REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_luck():
-    """Let the spot check look at the largest quotient only, so that it hides no defect by chance."""
+    """Let the spot check look at the largest quotient only, so that chance hides no defect."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(traced, "CHECKS", 0)
         yield

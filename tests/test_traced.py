@@ -233,6 +233,57 @@ def test_a_hinge_by_where_is_seen_just_below_its_kink():
         assert_the_loops(loss, W)
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("activation", KINKED)
+def test_kinks_among_hundreds_of_inputs_are_seen(activation, scale):
+    random = np.random.default_rng(5)
+    X = scale * random.random((6, 200)) * (random.random((6, 200)) < 0.7)
+    W = random.normal(size=(200, 40)) / scale / 7
+    V, t = random.normal(size=(40, 4)), random.normal(size=(6, 4))
+    b, a = np.zeros((6, 40)), X @ W
+    columns = [3, 8, 21]
+    for n, j in enumerate(columns):
+        b[n, j] = random.uniform(-1, 1) * H * X[n].max() - a[n, j]
+
+    def loss(W):
+        return np.mean((KINKED[activation](np.dot(X, W) + b) @ V - t) ** 2)
+
+    result = numerical_gradient(loss, W, engine="traced")
+    places = [40 * i + j for i in range(0, 200, 3) for j in columns]
+    expected = loop.gradient(loss, W, H, places)
+    deviation = np.abs(result - expected).ravel()[places]
+    assert deviation.max() <= 4 * EPS * size_of(loss, W) / H
+    assert np.abs(expected).max() > 0.01 * scale
+
+
+@pytest.mark.xfail(strict=True, reason="responses are measured at few shifts")
+@pytest.mark.parametrize(("scale", "width"), [(1.0, 3e-6), (255.0, 1e-3)])
+@pytest.mark.parametrize("shape", ["triangle", "box"])
+def test_features_narrower_than_the_step_are_seen(shape, scale, width):
+    """As of fuzzy sets, and of histograms, whose bins are passed by in a step."""
+    random = np.random.default_rng(6)
+    X = scale * random.random((6, 200))
+    W = random.normal(size=(200, 40)) / scale / 7
+    V, t = random.normal(size=(40, 4)), random.normal(size=(6, 4))
+    b, a = np.zeros((6, 40)), X @ W
+    columns = [3, 8, 21, 30, 39]
+    for n, j in enumerate(columns):
+        b[n, j] = 0.3 + (0.2 + 0.1 * n) * H * X[n].max() - a[n, j]
+
+    def loss(W):
+        a = np.dot(X, W) + b
+        distance = abs(a - 0.3) / width
+        feature = np.maximum(0, 1 - distance) if shape == "triangle" else 1.0 * (distance < 1)
+        return np.mean(((a + feature) @ V - t) ** 2)
+
+    result = numerical_gradient(loss, W)  # traced or not
+    places = [40 * i + j for i in range(200) for j in columns]
+    expected = loop.gradient(loss, W, H, places)
+    deviation = np.abs(result - expected).ravel()[places]
+    # What is rounded in a is divided by the width.
+    assert deviation.max() <= 4 * EPS * size_of(loss, W) / min(H, width * H)
+
+
 # Samples that mix --------------------------------------------------------------------------------
 
 MIXTURES = {

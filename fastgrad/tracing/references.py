@@ -52,7 +52,8 @@ def find_references(f: Callable[..., Any]) -> list[Reference]:
         for item, put in _items(holder):
             if isinstance(item, np.ndarray):
                 found.append(Reference(item, put))
-                waiting += item.ravel().tolist() if item.dtype == object else ()
+                if item.dtype == object:
+                    waiting.append(tuple(item.ravel()))
             elif not isinstance(item, _LEAVES):
                 waiting.append(item)
     return found
@@ -157,10 +158,12 @@ def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:
     attributes = getattr(holder, "__dict__", None)
     if isinstance(attributes, dict):
         yield from _of_dict(attributes)
-    kind = type(holder)
-    if _is_foreign(kind):  # whatever it holds, in its own way: tuples, sets, properties, ...
+    # Whatever it holds in its own way: tuples, sets, properties, ...
+    if not isinstance(holder, (dict, list)):
         referents = (item for item in gc.get_referents(holder) if item is not attributes)
         yield from ((item, None) for item in referents if not isinstance(item, type))
+    kind = type(holder)
+    if _is_foreign(kind):
         return
     for base in kind.__mro__[:-1]:
         yield base, None

@@ -11,17 +11,9 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.creation import created_arrays_recorded
+from fastgrad.tracing.nodes import Node, replaced, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
-from fastgrad.tracing.recorder import (
-    CONVERTED,
-    Node,
-    NotTraceable,
-    Recorded,
-    Recording,
-    record,
-    replaced,
-    without_repeats,
-)
+from fastgrad.tracing.recorder import CONVERTED, NotTraceable, Recorded, Recording, record
 from fastgrad.tracing.references import Reference, find_references, replaced_by
 
 Array = NDArray[np.float64]

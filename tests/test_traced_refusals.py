@@ -369,11 +369,7 @@ class Holder:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kinked", [False, True])
-def test_an_array_that_is_also_read_elsewhere_is_differenced_there_too(
-    make, kinked, monkeypatch, request
-):
-    if kinked and request.node.callspec.id in ("True-named tuple", "True-object array"):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="holders that are not followed"))
+def test_an_array_that_is_also_read_elsewhere_is_differenced_there_too(make, kinked, monkeypatch):
     monkeypatch.setattr(traced, "CHECKS", 0)  # or it might be found by chance
     x = W1.copy()
     holder = Holder()
@@ -477,7 +473,6 @@ def test_a_parameter_that_f_updates_in_place_is_left_to_the_loop():
     np.testing.assert_allclose(result, loop.gradient(loss, x.copy(), H), atol=1e-9)
 
 
-@pytest.mark.xfail(strict=True, reason="numbers are changed in place under all their names")
 def test_an_array_that_is_added_to_a_number_leaves_its_other_names_alone(monkeypatch):
     monkeypatch.setattr(traced, "CHECKS", 0)
     x = W1.copy()

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from fastgrad.tracing import operations, replay
 from fastgrad.tracing.batched import product_spec, sources
+from fastgrad.tracing.nodes import between
 from fastgrad.tracing.recorder import Recording, record
-from fastgrad.tracing.replay import Replay, between
+from fastgrad.tracing.replay import Replay
 
 EPS = nets.EPS
 ROWS, COLUMNS = 4, 6

@@ -6,6 +6,7 @@ measured at some and filled in by a cubic if that fits all, and is cut in two ot
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.rows import Rows
 
 Array = NDArray[np.float64]
+
+GAP = 5
+"""How many steps lie between two measured shifts at most. A feature of the loss that is narrower,
+and over at both of them, is not seen; nor is one that is narrower than the step itself."""
 
 POINTS = 8
 """Where a stretch is measured: twice as often as a cubic needs, so that no kink stays hidden."""
@@ -38,6 +43,8 @@ class Response:
         The responses.
     known : bool array
         Which of them have been measured or filled in.
+    gap : float
+        How far apart those that are measured may be.
     """
 
     row: int
@@ -45,6 +52,7 @@ class Response:
     shifts: Array
     values: Array
     known: NDArray[np.bool_]
+    gap: float
 
 
 @dataclass(eq=False)
@@ -61,9 +69,11 @@ class Stretch:
 
     def places(self) -> NDArray[np.intp]:
         """Return the indices of the shifts to measure, close together at the ends."""
-        if self.last - self.first < 2 * POINTS:
+        width = self.response.shifts[self.last] - self.response.shifts[self.first]
+        count = max(POINTS, ceil(np.pi / 2 * width / self.response.gap))
+        if self.last - self.first < 2 * count:
             return np.arange(self.first, self.last + 1)
-        fractions = (1 - np.cos(np.linspace(0, np.pi, POINTS))) / 2
+        fractions = (1 - np.cos(np.linspace(0, np.pi, count))) / 2
         return np.unique(np.rint(self.first + (self.last - self.first) * fractions).astype(np.intp))
 
     def fill(self, tolerance: float) -> bool:
@@ -134,7 +144,7 @@ def by_kinked_rows(
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
         units = np.flatnonzero(kinked[n]).tolist() if shifts.size else []
         responses += [
-            Response(n, j, shifts, np.zeros(len(shifts)), np.zeros(len(shifts), bool))
+            Response(n, j, shifts, np.zeros(len(shifts)), np.zeros(len(shifts), bool), GAP * h)
             for j in units
         ]
     waiting = [Stretch(response, 0, len(response.shifts) - 1) for response in responses]

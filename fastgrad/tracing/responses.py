@@ -14,7 +14,7 @@ from math import ceil, cos, pi
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.tracing.kinks import by_kinked_rows
+from fastgrad.tracing.kinks import GAP, by_kinked_rows
 from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.replay import BATCH
 from fastgrad.tracing.rows import Rows
@@ -23,10 +23,6 @@ Array = NDArray[np.float64]
 
 MOST_VALUES = 3
 """Up to so many different inputs, responses are measured at just these shifts."""
-
-GAP = 5
-"""How many steps lie between two measured shifts at most. A feature of the loss that is narrower,
-and over at both of them, is not seen; nor is one that is narrower than the step itself."""
 
 TERMS = (2, 3, 5)
 """How many odd powers are tried, in turn."""

@@ -66,6 +66,13 @@ def numerical_gradient(
         If a quotient is nan or infinite; it is returned as it is. If "auto" has to take the loop
         for a large x; the reason is named.
 
+    Notes
+    -----
+    The traced engine measures the loss at moved points as the loop does, but at fewer. Where that
+    is not certain to give the loop's quotients, more points are measured, or the loop is used. One
+    limit remains: a feature of the loss that is narrower than the step itself, such as a spike
+    between two measured points, is not seen.
+
     References
     ----------
     K. Saito, *Deep Learning from Scratch*, O'Reilly Japan, 2016, section 4.4.

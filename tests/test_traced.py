@@ -17,6 +17,14 @@ from fastgrad.engines import auto, loop, traced
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_luck():
+    """Let the spot check look at the largest quotient only, so that chance hides no defect."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(traced, "CHECKS", 0)
+        yield
+
+
 def size_of(f, x):
     """Return what rounding is relative to: the loss, or what it is summed from."""
     return abs(float(f(x)))
@@ -223,6 +231,62 @@ def test_a_hinge_by_where_is_seen_just_below_its_kink():
             return np.sum(np.where(margin > 0, margin, 0))
 
         assert_the_loops(loss, W)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("activation", KINKED)
+def test_kinks_among_hundreds_of_inputs_are_seen(activation, scale):
+    random = np.random.default_rng(5)
+    X = scale * random.random((6, 200)) * (random.random((6, 200)) < 0.7)
+    W = random.normal(size=(200, 40)) / scale / 7
+    V, t = random.normal(size=(40, 4)), random.normal(size=(6, 4))
+    b, a = np.zeros((6, 40)), X @ W
+    columns = [3, 8, 21]
+    for n, j in enumerate(columns):
+        b[n, j] = random.uniform(-1, 1) * H * X[n].max() - a[n, j]
+
+    def loss(W):
+        return np.mean((KINKED[activation](np.dot(X, W) + b) @ V - t) ** 2)
+
+    result = numerical_gradient(loss, W, engine="traced")
+    places = [40 * i + j for i in range(0, 200, 3) for j in columns]
+    expected = loop.gradient(loss, W, H, places)
+    deviation = np.abs(result - expected).ravel()[places]
+    assert deviation.max() <= 4 * EPS * size_of(loss, W) / H
+    assert np.abs(expected).max() > 0.01 * scale
+
+
+@pytest.mark.parametrize(
+    ("scale", "width"),
+    [
+        pytest.param(1.0, 3e-6, marks=pytest.mark.xfail(strict=True, reason="below the step")),
+        (255.0, 1e-3),
+    ],
+)
+@pytest.mark.parametrize("shape", ["triangle", "box"])
+def test_features_narrower_than_the_largest_shift_are_seen(shape, scale, width):
+    """As of fuzzy sets, and of histograms, whose bins are passed by in a step."""
+    random = np.random.default_rng(6)
+    X = scale * random.random((6, 200))
+    W = random.normal(size=(200, 40)) / scale / 7
+    V, t = random.normal(size=(40, 4)), random.normal(size=(6, 4))
+    b, a = np.zeros((6, 40)), X @ W
+    columns = [3, 8, 21, 30, 39]
+    for n, j in enumerate(columns):
+        b[n, j] = 0.3 + (0.2 + 0.1 * n) * H * X[n].max() - a[n, j]
+
+    def loss(W):
+        a = np.dot(X, W) + b
+        distance = abs(a - 0.3) / width
+        feature = np.maximum(0, 1 - distance) if shape == "triangle" else 1.0 * (distance < 1)
+        return np.mean(((a + feature) @ V - t) ** 2)
+
+    result = numerical_gradient(loss, W)  # traced or not
+    places = [40 * i + j for i in range(200) for j in columns]
+    expected = loop.gradient(loss, W, H, places)
+    deviation = np.abs(result - expected).ravel()[places]
+    # What is rounded in a is divided by the width.
+    assert deviation.max() <= 4 * EPS * size_of(loss, W) / min(H, width * H)
 
 
 # Samples that mix --------------------------------------------------------------------------------
@@ -563,7 +627,7 @@ class Counted:
 @pytest.fixture
 def _eager(monkeypatch):
     """Let auto trace functions that are cheap, as those of tests are."""
-    monkeypatch.setattr(auto, "CHEAP", 0.0)
+    monkeypatch.setattr(traced, "CHEAP", 0.0)
 
 
 @pytest.mark.usefixtures("_eager")

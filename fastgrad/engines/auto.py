@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from fastgrad.engines import loop
-from fastgrad.tracing.recorder import NotTraceable
+from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
 Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
 
@@ -26,6 +26,8 @@ def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
 
     try:
         result = traced.traced_gradient(f, cast("Any", x), h, if_faster=True)
+    except TooCheap:
+        return loop.gradient(f, x, h)
     except NotTraceable as refusal:
         if x.size >= LARGE:
             warnings.warn(

@@ -95,7 +95,7 @@ def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
     """Say how the gradient of f would be evaluated, and at what cost."""
     calls = 2 * x.size
     try:
-        trace = trace_call(f, x, h)
+        trace = trace_call(f, x, h, CHEAP)
         with np.errstate(all="ignore"):
             parts = plan(trace, h, 2 * x.size * trace.seconds)
     except NotTraceable as refusal:

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.recorder import Node, leaves, replaced
+from fastgrad.tracing.nodes import Node, leaves, replaced
 
 Array = NDArray[Any]
 Batched = Callable[[Any, int], Array]

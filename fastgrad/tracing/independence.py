@@ -2,33 +2,30 @@
 
 import numpy as np
 
-from fastgrad.tracing.plan import Stage, Term
-from fastgrad.tracing.recorder import Node
-from fastgrad.tracing.replay import Labels, Replay
+from fastgrad.tracing.labels import Labels, propagated
+from fastgrad.tracing.plan import Stage
+from fastgrad.tracing.replay import Replay
 
 
-def owners(nodes: list[Node], stage: Stage, term: Term) -> Labels | None:
+def owners(replay: Replay, stage: Stage) -> Labels | None:
     """Return the row of the stage that each element of the losses depends on.
 
-    The rows' numbers are passed on from operation to operation, as those of units are in a
-    `Replay`: where an operation mixes elements of two rows, whatever their values, that is the end.
+    The rows' numbers are passed on from operation to operation, as those of units are:
+    where an operation mixes elements of two rows, whatever their values, that is the end.
     What this says of the operations is then put to the test by `is_confirmed`.
 
     Parameters
     ----------
-    nodes : list of Node
-        The recording.
+    replay : Replay
+        From the stage to the losses.
     stage : Stage
-    term : Term
-        Its array holds the losses.
 
     Returns
     -------
     int array of the losses' shape, or None
         Row numbers from 1; None if rows are mixed.
     """
-    replay = Replay(nodes, stage.node, stage.rows, term.node)
-    found = replay.labels.get(term.node)
+    found = propagated(replay.nodes, stage.node, stage.rows).get(replay.target)
     return found if found is not None and is_confirmed(replay, stage, found) else None
 
 

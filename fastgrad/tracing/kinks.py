@@ -6,6 +6,7 @@ measured at some and filled in by a cubic if that fits all, and is cut in two ot
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.rows import Rows
 
 Array = NDArray[np.float64]
+
+GAP = 5
+"""How many steps lie between two measured shifts at most. A feature of the loss that is narrower,
+and over at both of them, is not seen; nor is one that is narrower than the step itself."""
 
 POINTS = 8
 """Where a stretch is measured: twice as often as a cubic needs, so that no kink stays hidden."""
@@ -35,64 +40,82 @@ class Response:
     shifts : array
         Positive, rising.
     values : array
-        The responses; nan where not yet known.
+        The responses.
+    known : bool array
+        Which of them have been measured or filled in.
+    gap : float
+        How far apart those that are measured may be.
     """
 
     row: int
     unit: int
     shifts: Array
     values: Array
+    known: NDArray[np.bool_]
+    gap: float
 
 
 @dataclass(eq=False)
 class Stretch:
-    """The shifts of a response from one index to another, both included."""
+    """The shifts of a response from one index to another, both included.
+
+    It may be a guess that there is no kink among them.
+    """
 
     response: Response
     first: int
     last: int
+    is_guess: bool = False
 
     def places(self) -> NDArray[np.intp]:
         """Return the indices of the shifts to measure, close together at the ends."""
-        if self.last - self.first < 2 * POINTS:
+        width = self.response.shifts[self.last] - self.response.shifts[self.first]
+        count = max(POINTS, ceil(np.pi / 2 * width / self.response.gap))
+        if self.last - self.first < 2 * count:
             return np.arange(self.first, self.last + 1)
-        fractions = (1 - np.cos(np.linspace(0, np.pi, POINTS))) / 2
+        fractions = (1 - np.cos(np.linspace(0, np.pi, count))) / 2
         return np.unique(np.rint(self.first + (self.last - self.first) * fractions).astype(np.intp))
 
     def fill(self, tolerance: float) -> bool:
         """Fill in what was not measured; return False if no cubic fits what was."""
         inside = slice(self.first, self.last + 1)
         shifts, values = self.response.shifts[inside], self.response.values[inside]
-        missing = np.isnan(values)
-        if not missing.any():
+        known = self.response.known[inside]
+        if known.all():
             return True
         middle = (shifts[0] + shifts[-1]) / 2
         powers = np.vander((shifts - middle) / (shifts[-1] - middle), DEGREE + 1)
-        fit = np.linalg.lstsq(powers[~missing], values[~missing])[0]
-        if not abs(powers[~missing] @ fit - values[~missing]).max() <= tolerance:
+        if not np.isfinite(values[known]).all():
             return False
-        values[missing] = powers[missing] @ fit
+        fit = np.linalg.lstsq(powers[known], values[known])[0]
+        if not abs(powers[known] @ fit - values[known]).max() <= tolerance:
+            return False
+        values[~known] = powers[~known] @ fit
+        known[:] = True
         return True
 
     def split(self) -> list["Stretch"]:
-        """Cut it in two where one kink would stand, if it were the only one."""
-        shifts, values = self.response.shifts, self.response.values
+        """Cut it in two: where one kink would stand, if it were the only one; next, in the middle.
+
+        A part that a guess has cut off is halved, so that few cuts do whatever the response is.
+        """
+        middle = (self.first + self.last + 1) // 2
+        cut = middle if self.is_guess else self._guess()
+        parts = (self.first, cut - 1), (cut, self.last)
+        return [Stretch(self.response, *ends, not self.is_guess) for ends in parts]
+
+    def _guess(self) -> int:
+        """Return the first index past the kink, if slopes are steady before it and after it."""
         places = self.places()
-        slopes = np.diff(values[places]) / np.diff(shifts[places])
-        before, after = (
-            abs(slopes - slopes[0]).cumsum(),
-            abs(slopes - slopes[-1])[::-1].cumsum()[::-1],
-        )
+        shifts, values = self.response.shifts[places], self.response.values[places]
+        slopes = np.diff(values) / np.diff(shifts)
+        before = abs(slopes - slopes[0]).cumsum()
+        after = abs(slopes - slopes[-1])[::-1].cumsum()[::-1]
         gap = int(np.argmin(np.append(0, before[:-1]) + np.append(after[1:], 0)))
         share = (slopes[gap] - slopes[0]) / (slopes[-1] - slopes[0])  # of the gap, past the kink
-        start, end = shifts[places[gap]], shifts[places[gap + 1]]
-        kink = end - share * (end - start) if 0 <= share <= 1 else (start + end) / 2
-        cut = int(np.searchsorted(shifts[: self.last], kink, side="right"))
-        cut = min(max(cut, self.first + 1), self.last)
-        return [
-            Stretch(self.response, self.first, cut - 1),
-            Stretch(self.response, cut, self.last),
-        ]
+        kink = shifts[gap + 1] - np.clip(share, 0, 1) * (shifts[gap + 1] - shifts[gap])
+        cut = int(np.searchsorted(self.response.shifts, kink, side="right"))
+        return min(max(cut, self.first + 1), self.last)
 
 
 def by_kinked_rows(
@@ -120,7 +143,10 @@ def by_kinked_rows(
     for n in np.flatnonzero(kinked.any(axis=1)).tolist():
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
         units = np.flatnonzero(kinked[n]).tolist() if shifts.size else []
-        responses += [Response(n, j, shifts, np.full(len(shifts), np.nan)) for j in units]
+        responses += [
+            Response(n, j, shifts, np.zeros(len(shifts)), np.zeros(len(shifts), bool), GAP * h)
+            for j in units
+        ]
     waiting = [Stretch(response, 0, len(response.shifts) - 1) for response in responses]
     while waiting:
         _measure(rows, stage, waiting)
@@ -144,7 +170,7 @@ def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:
         (id(stretch.response), place): (stretch.response, place)
         for stretch in stretches
         for place in stretch.places()
-        if np.isnan(stretch.response.values[place])
+        if not stretch.response.known[place]
     }
     turns: list[list[tuple[Response, int]]] = []
     taken: dict[int, int] = {}
@@ -171,3 +197,4 @@ def _take(rows: Rows, stage: Stage, turns: list[list[tuple[Response, int]]]) -> 
     for (up, down), turn in zip(losses, turns, strict=True):
         for response, place in turn:
             response.values[place] = up[response.row] - down[response.row]
+            response.known[place] = True

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.independence import owners
+from fastgrad.tracing.labels import Labels
+from fastgrad.tracing.nodes import Node
 from fastgrad.tracing.plan import Stage, Term, find_stage
-from fastgrad.tracing.recorder import Node, NotTraceable
-from fastgrad.tracing.replay import Labels, Replay
+from fastgrad.tracing.recorder import NotTraceable
+from fastgrad.tracing.replay import Replay
 from fastgrad.tracing.responses import by_responses, by_weights, shifts_of_responses
 from fastgrad.tracing.rows import Rows
 from fastgrad.tracing.trace import Trace
@@ -153,5 +155,5 @@ def _part(trace: Trace, term: Term, h: float, limit: float) -> Part:
         raise NotTraceable("a replay does not give what it computed")
     rows = None
     if stage is not None:
-        rows = owners(trace.nodes, stage, term)
+        rows = owners(replay, stage)
     return Part(term, trace.nodes, replay, stage, rows, h, limit)

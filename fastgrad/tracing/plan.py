@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import factors, product_spec, sources
-from fastgrad.tracing.recorder import Node
-from fastgrad.tracing.replay import Labels, between
+from fastgrad.tracing.labels import Labels
+from fastgrad.tracing.nodes import Node, between
 
 Array = NDArray[Any]
 

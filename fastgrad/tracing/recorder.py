@@ -13,6 +13,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
+from fastgrad.tracing.nodes import Node, leaves, replaced
 
 CONVERTED = "it is converted to a plain array"
 
@@ -21,66 +22,8 @@ class NotTraceable(Exception):
     """The function does something that cannot be recorded; the message says what."""
 
 
-@dataclass(eq=False, slots=True)
-class Node:
-    """One recorded operation: ``value = function(*arguments, **keywords)``.
-
-    Attributes
-    ----------
-    function : callable or None
-        A pure function of its arguments; None for the array that stands at the beginning.
-    arguments : tuple
-        Arrays, numbers and nested sequences of them; what other nodes computed is given as `Node`.
-    keywords : dict
-        Never holds a `Node`.
-    value : ndarray or NumPy scalar
-        What it computed.
-    depends : bool
-        Whether the value was computed from the array that stands at the beginning.
-    """
-
-    function: Callable[..., Any] | None
-    arguments: tuple[Any, ...]
-    keywords: dict[str, Any]
-    value: Any
-    depends: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The value's shape."""
-        return np.shape(self.value)
-
-    @property
-    def operation(self) -> tuple[Callable[..., Any] | None, tuple[Any, ...], dict[str, Any]]:
-        """The function, its arguments and its keywords."""
-        return self.function, self.arguments, self.keywords
-
-    def compute(self, arguments: Any) -> Any:
-        """Apply the operation to other arguments."""
-        assert self.function is not None
-        return self.function(*arguments, **self.keywords)
-
-    def inputs(self) -> Iterator["Node"]:
-        """Return the nodes among the arguments."""
-        return (leaf for leaf in leaves(self.arguments) if type(leaf) is Node)
-
-
-def leaves(tree: Any) -> Iterator[Any]:
-    """Iterate over what is in nested tuples and lists."""
-    if isinstance(tree, (tuple, list)):
-        for branch in tree:
-            yield from leaves(branch)
-    else:
-        yield tree
-
-
-def replaced(tree: Any, replace: Callable[[Any], Any]) -> Any:
-    """Return nested tuples and lists with every leaf replaced."""
-    if isinstance(tree, tuple):
-        return tuple(replaced(branch, replace) for branch in tree)
-    if isinstance(tree, list):
-        return [replaced(branch, replace) for branch in tree]
-    return replace(tree)
+class TooCheap(NotTraceable):
+    """The loop takes so little time that recording cannot pay."""
 
 
 @dataclass(eq=False)
@@ -133,11 +76,13 @@ class Recording:
             return value
         return self._new(Node(function, nodes, keywords, value, depends))
 
-    def change(self, target: Any, result: "Recorded") -> "Recorded":
+    def change(self, target: Any, result: "Recorded") -> Any:
         """Let a stand-in be what an operation in place made of it."""
-        if not self.is_open and type(target) is Recorded:
-            target.node.value[...] = result
+        if not self.is_open:
+            (target.node.value if type(target) is Recorded else target)[...] = result
             return target
+        if type(target) is Recorded and isinstance(target.node.value, np.generic):
+            return result  # a number is never changed: its name is given to another
         if type(target) is not Recorded:
             raise self.stop("an array that is not recorded is changed in place")
         if (target.shape, target.dtype) != (result.shape, result.dtype):
@@ -352,23 +297,3 @@ def record(call: Callable[[], Any], recording: Recording) -> Node:
     if np.size(output.value) != 1 or not output.depends:
         raise NotTraceable("its result is not a number that is computed from the array")
     return output
-
-
-def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
-    """Return the nodes without operations that repeat earlier ones on the same arrays."""
-    kept: dict[Any, Node] = {}
-    same: dict[Node, Node] = {}
-    for node in nodes:
-        node.arguments = replaced(
-            node.arguments, lambda leaf: same.get(leaf, leaf) if type(leaf) is Node else leaf
-        )
-        shape = repr(replaced(node.arguments, lambda _: 0))
-        every = (*leaves(node.arguments), *leaves(list(node.keywords.values())))
-        key = (node.function, shape, *node.keywords, *map(_identity, every))
-        same[node] = kept.setdefault(key, node)
-    return list(kept.values()), same[output]
-
-
-def _identity(leaf: Any) -> Any:
-    """Return what two arguments have in common only if they are the same."""
-    return repr(leaf) if isinstance(leaf, (bool, int, float, str, slice, type(None))) else id(leaf)

@@ -52,7 +52,8 @@ def find_references(f: Callable[..., Any]) -> list[Reference]:
         for item, put in _items(holder):
             if isinstance(item, np.ndarray):
                 found.append(Reference(item, put))
-                waiting += item.ravel().tolist() if item.dtype == object else ()
+                if item.dtype == object:
+                    waiting.append(tuple(item.ravel()))
             elif not isinstance(item, _LEAVES):
                 waiting.append(item)
     return found
@@ -149,24 +150,30 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:
-    """Follow an instance's attributes, and the methods of its class."""
+    """Follow an instance: its items, its attributes and slots, the methods of its class."""
+    kind = type(holder)
+    places = [*_of_slots(holder, kind)]
     if isinstance(holder, dict):
-        yield from _of_dict(holder)
+        places += _of_dict(holder)
     elif isinstance(holder, list):
-        yield from _of_list(holder)
+        places += _of_list(holder)
     attributes = getattr(holder, "__dict__", None)
     if isinstance(attributes, dict):
-        yield from _of_dict(attributes)
-    kind = type(holder)
-    if _is_foreign(kind):  # whatever it holds, in its own way: tuples, sets, properties, ...
-        referents = (item for item in gc.get_referents(holder) if item is not attributes)
-        yield from ((item, None) for item in referents if not isinstance(item, type))
-        return
-    for base in kind.__mro__[:-1]:
-        yield base, None
+        places += _of_dict(attributes)
+    yield from places
+    # What it holds in yet another way, as a tuple, a set or a property does, cannot be replaced.
+    known = {id(item) for item, _ in places} | {id(attributes)}
+    others = (item for item in gc.get_referents(holder) if id(item) not in known)
+    yield from ((item, None) for item in others if not isinstance(item, type))
+    if not _is_foreign(kind):
+        yield from ((base, None) for base in kind.__mro__[:-1])
+
+
+def _of_slots(holder: Any, kind: type) -> Iterator[tuple[Any, Put | None]]:
+    for base in kind.__mro__:
         slots = vars(base).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(holder, name):
+            if not _is_foreign(base) and hasattr(holder, name):
                 yield getattr(holder, name), functools.partial(object.__setattr__, holder, name)
 
 

@@ -9,13 +9,12 @@ and R, an odd function of one number, is measured at a few shifts instead of one
 """
 
 from collections.abc import Iterator
-from functools import cache
-from math import cos, pi
+from math import ceil, cos, pi
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.tracing.kinks import by_kinked_rows
+from fastgrad.tracing.kinks import GAP, by_kinked_rows
 from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.replay import BATCH
 from fastgrad.tracing.rows import Rows
@@ -35,13 +34,13 @@ TINY = 2.0**-24
 """A shift, relative to the largest, whose response differs from a straight line by rounding."""
 
 LIMIT = 8
-"""How many standard deviations of rounding a response may miss its polynomial by."""
+"""How many standard deviations of rounding a response may miss its polynomial by, at one shift."""
 
 NOISY = 1e-9
 """What rounding is never as large as, relative to the largest loss."""
 
-USUAL = 2
-"""How many the responses may miss theirs by in the mean: more is no rounding."""
+USUAL = 3
+"""How many it may miss it by in the mean over many shifts, or over the units of a row."""
 
 
 def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
@@ -80,27 +79,42 @@ def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
     if magnitudes is not None:
         return _by_values(rows, stage, h, magnitudes)
     largest = float(abs(stage.inputs).max())
-    scaled = stage.inputs / largest
+    if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
+        return None
+    noise = _noise(rows, stage, h * largest)
+    if noise.max() > NOISY * abs(rows.replay.target.value).max():  # many units stand at a jump
+        return None
+    measured = np.zeros((0, 0))
     for terms in TERMS:
-        found = _fit(rows, stage, h * largest, terms)
+        points = _points(largest, terms)
+        if len(points) != len(measured):
+            measured = _measure(rows, stage, h * largest * points)
+        found = _fit(measured, points, terms, noise, rows.alive)
         if found is not None:
-            coefficients, kinked, tolerance = found
-            power = scaled.T
-            result: Array = power @ coefficients[0]
-            for m in range(1, terms):
-                power = power * scaled.T**2
-                result += power @ coefficients[m]
-            result /= 2 * h
+            coefficients, kinked = found
+            result = _summed(stage.inputs / largest, coefficients) / (2 * h)
             if kinked.any():
-                result += by_kinked_rows(rows, stage, h, kinked, tolerance)
+                result += by_kinked_rows(rows, stage, h, kinked, LIMIT * noise[:, 0])
             return result
     return None
+
+
+def _summed(inputs: Array, coefficients: Array) -> Array:
+    """Return the sum over rows n and powers m of inputs[n, i]^(2m+1) coefficients[m, n, j]."""
+    power = inputs.T
+    result: Array = power @ coefficients[0]
+    for coefficient in coefficients[1:]:
+        power = power * inputs.T**2
+        result += power @ coefficient
+    return result
 
 
 def shifts_of_responses(stage: Stage) -> int:
     """Return at how many shifts responses are measured, if the fewest powers do."""
     magnitudes = _few_magnitudes(stage.inputs)
-    return TERMS[0] + 1 if magnitudes is None else len(magnitudes)
+    if magnitudes is not None:
+        return len(magnitudes)
+    return len(_points(float(np.nan_to_num(abs(stage.inputs), posinf=0).max()), TERMS[0]))
 
 
 def _few_magnitudes(inputs: Array) -> Array | None:
@@ -124,62 +138,75 @@ def _by_values(rows: Rows, stage: Stage, h: float, magnitudes: Array) -> Array:
     return result / (2 * h)
 
 
-@cache
-def _points(terms: int) -> tuple[Array, Array, Array, Array]:
-    """Return where responses are measured, and how they become coefficients and residuals.
+def _points(largest: float, terms: int) -> Array:
+    """Return the shifts at which responses are measured, as fractions of the largest.
 
-    Returns
-    -------
-    points : array of shape (terms + 1,)
-        As fractions of the largest shift, which is among them: a kink beyond the last point would
-        not be seen.
-    fit : array of shape (terms, terms + 1)
-        Takes responses to the coefficients of odd powers, by least squares.
-    odd, even : arrays of shape (terms + 1,)
-        Unit vectors that take odd and even polynomials of so many terms to 0. No kink escapes both.
+    The largest is among them: a kink beyond the last point would not be seen. They are at most
+    `GAP` steps apart, and at least one more than there are terms.
     """
-    points = np.array([cos(i * pi / (2 * terms + 2)) for i in range(terms + 1)])
-    powers = points[:, np.newaxis] ** (2 * np.arange(terms) + 1)
-    odd = np.linalg.svd(powers.T)[2][-1]
-    even = np.linalg.svd((powers * points[:, np.newaxis]).T)[2][-1]
-    return points, np.linalg.pinv(powers), odd, even
+    count = max(terms + 1, ceil(pi / 2 * largest / GAP))
+    return np.array([cos(i * pi / (2 * count)) for i in range(count)])
+
+
+def _measure(rows: Rows, stage: Stage, shifts: Array) -> Array:
+    """Return how all losses change, of shape (shifts, 2, units, rows): moved up, and down."""
+    result = np.empty((len(shifts), 2, len(rows.replay.units), rows.count))
+    for some in _blocks(len(shifts), 2 * stage.node.value.size):
+        values = _both_ways(stage, shifts[some].reshape(-1, *(1,) * len(stage.node.shape)))
+        change = rows.changes(values).transpose(1, 0, 2)
+        result[some] = change.reshape(-1, *result.shape[1:])
+    return result
 
 
 def _fit(
-    rows: Rows, stage: Stage, largest: float, terms: int
-) -> tuple[Array, NDArray[np.bool_], Array] | None:
-    """Measure responses up to a largest shift, and fit odd polynomials to them.
+    measured: Array, points: Array, terms: int, noise: Array, alive: NDArray[np.bool_]
+) -> tuple[Array, NDArray[np.bool_]] | None:
+    """Fit odd polynomials to the responses, and even ones to the curvatures.
+
+    A kink at +s changes both, in proportions that no pair of polynomials has: none escapes both.
+
+    Parameters
+    ----------
+    measured : array of shape (points, 2, units, rows)
+        How the losses change.
+    points : array of shape (points,)
+        The shifts, as fractions of the largest.
+    terms : int
+    noise : array of shape (rows, 1)
+        The standard deviation of rounding.
+    alive : bool array of shape (rows, 1)
+        Which rows have a loss.
 
     Returns
     -------
     coefficients : array of shape (terms, rows, units)
-        Zero where there is a kink.
+        Those of the responses; zero where there is a kink.
     kinked : bool array of shape (rows, units)
-        Where the fit is not exact to rounding.
-    tolerance : array of shape (rows,)
-        What rounding may do to a response.
+        Where a fit is not exact to rounding.
 
     None if that is so for more than isolated units.
     """
-    points, fit, odd, even = _points(terms)
-    shifts = largest * points.reshape(-1, *(1,) * len(stage.node.shape))
-    change = rows.changes(_both_ways(stage, shifts))
-    response = change[:, 0::2] - change[:, 1::2]
-    curvature = change[:, 0::2] + change[:, 1::2]
+    response, curvature = measured[:, 0] - measured[:, 1], measured[:, 0] + measured[:, 1]
+    powers = points[:, np.newaxis] ** (2 * np.arange(terms) + 1)
     residual = np.maximum(
-        abs(np.einsum("i,uin->nu", odd, response)), abs(np.einsum("i,uin->nu", even, curvature))
-    )
-    noise = _noise(rows, stage, largest)
-    if noise.max() > NOISY * abs(rows.replay.target.value).max():  # many units stand at a jump
+        _residual(response, powers), _residual(curvature, powers * points[:, np.newaxis])
+    ).T
+    freedom = len(points) - terms
+    kinked = ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
+    smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
+    usual = np.sqrt(np.mean(smooth**2, axis=1))  # of a row
+    if kinked[alive[:, 0]].mean() > MOST_KINKS or np.any(usual > USUAL):
         return None
-    kinked = ~(residual <= LIMIT * noise)
-    alive = rows.alive
-    smooth = (residual / np.where(noise > 0, noise, 1))[alive & ~kinked]
-    if kinked[alive[:, 0]].mean() > MOST_KINKS or np.sqrt(np.mean(smooth**2)) > USUAL:
-        return None
-    coefficients = np.einsum("mi,uin->mnu", fit, response)
+    coefficients = np.einsum("mi,iun->mnu", np.linalg.pinv(powers), response)
     coefficients[:, kinked] = 0
-    return coefficients, kinked, LIMIT * noise[:, 0]
+    return coefficients, kinked
+
+
+def _residual(values: Array, powers: Array) -> Array:
+    """Return how far values are from sums of powers: the root mean square of what is left over."""
+    unreached = np.linalg.svd(powers)[0][:, powers.shape[1] :]
+    left = np.einsum("ik,i...->k...", unreached, values)
+    return np.asarray(np.sqrt(np.mean(left**2, axis=0)))
 
 
 def _noise(rows: Rows, stage: Stage, largest: float) -> Array:

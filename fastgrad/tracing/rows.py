@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.tracing.replay import Labels, Outcome, Replay
+from fastgrad.tracing.labels import Labels
+from fastgrad.tracing.replay import Outcome, Replay
 
 Array = NDArray[np.float64]
 

@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.creation import created_arrays_recorded
+from fastgrad.tracing.nodes import Node, replaced, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
 from fastgrad.tracing.recorder import (
     CONVERTED,
-    Node,
     NotTraceable,
     Recorded,
     Recording,
+    TooCheap,
     record,
-    replaced,
-    without_repeats,
 )
 from fastgrad.tracing.references import Reference, find_references, replaced_by
 
@@ -79,7 +78,7 @@ def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: flo
     saved = x.copy(order="K")
     before, seconds = _call(f, x, saved)
     if 2 * x.size * seconds < least_seconds:
-        raise NotTraceable("calls of it are cheap")
+        raise TooCheap("calls of it are cheap")
     references = find_references(f)
     try:
         nodes, output = _record_twice(f, x, h, saved, references)

@@ -1,0 +1,83 @@
+"""How does a product change when a few places of one factor do? By a matrix of low rank."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing.batched import Stack, factors
+from fastgrad.tracing.labels import Labels, common
+from fastgrad.tracing.nodes import Node
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """A product one of whose factors has units along the axis that is summed over.
+
+    Moving unit u changes the product by the sum over the unit's places k on that axis of
+    ``change[..., k] other[k, ...]``.
+
+    Attributes
+    ----------
+    factor : Node
+        The moved one.
+    axis : int
+        Its axis that is summed over.
+    other : array of shape (places, columns)
+    places : int array of shape (units, places of each)
+    order : tuple of int
+        How the axes (versions, the factor's rows, columns) become the product's.
+    """
+
+    node: Node
+    factor: Node
+    axis: int
+    other: Array
+    places: NDArray[np.intp]
+    order: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: Node, spec: str, which: int, labels: Labels, units: int) -> "Update | None":
+        """Return None unless all units lie along the one axis that is summed over, alike."""
+        terms, out = spec.split("->")
+        pair = terms.split(",")
+        mine, others = pair[which], pair[1 - which]
+        summed = [c for c in mine if c in others]
+        if len(summed) != 1 or summed[0] in out or set(mine + others) - {summed[0]} != set(out):
+            return None
+        axis = mine.index(summed[0])
+        along = common(labels, tuple(k for k in range(labels.ndim) if k != axis))
+        if along is None:
+            return None
+        along = along.reshape(-1)
+        counts = np.bincount(along, minlength=units + 1)[1:]
+        if not counts.size or counts.min() != counts.max():
+            return None
+        places = np.argsort(along, kind="stable")[np.count_nonzero(along == 0) :]
+        factor, other = factors(node)[which], factors(node)[1 - which]
+        other = np.asarray(other.value if type(other) is Node else other)
+        other = np.moveaxis(other, others.index(summed[0]), 0)
+        kept = mine.replace(summed[0], "") + others.replace(summed[0], "")
+        return cls(
+            node, factor, axis, other.reshape(len(other), -1),
+            places.reshape(len(counts), -1), tuple(1 + kept.index(c) for c in out),
+            other.shape[1:],
+        )  # fmt: skip
+
+    def apply(self, separate: Mapping[Node, Stack], units: Labels) -> Array:
+        """Return the product's versions, one for each unit and amount."""
+        change = np.moveaxis(separate[self.factor].values - self.factor.value, self.axis + 1, -1)
+        amounts, *rows, length = change.shape
+        places = self.places[units - 1]
+        # (units, amounts * rows, places of each) @ (units, places of each, columns)
+        mine = change.reshape(-1, length)[:, places].transpose(1, 0, 2)
+        product: Array = mine @ self.other[places]
+        product = product.reshape(len(units) * amounts, *rows, *self.columns)
+        versions = product.transpose(0, *self.order)
+        versions += self.node.value
+        return versions

@@ -1,0 +1,155 @@
+"""Does explain say what will happen, and does it leave everything as it was?"""
+
+import re
+
+import nets
+import numpy as np
+import pytest
+from nets import INPUT, LABELS, H, two_layers
+
+import fastgrad
+from fastgrad import explain, numerical_gradient
+from fastgrad.engines import auto, traced
+
+W1 = two_layers()["W1"]
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch):
+    """Let functions be traced that are cheap, as those of tests are."""
+    monkeypatch.setattr(traced, "CHEAP", 0.0)
+
+
+def explained(capsys, f, x, *args):
+    assert explain(f, x, *args) is None
+    captured = capsys.readouterr()
+    assert not captured.err
+    return captured.out
+
+
+def tanh_loss(W):
+    return np.mean(np.tanh(INPUT @ W) ** 2)
+
+
+def test_a_traced_net_is_described_by_its_stage(capsys):
+    net = nets.BookNet()
+    text = explained(capsys, lambda W: net.loss(INPUT, LABELS), net.params["W1"])
+    assert text.startswith("Traced:")
+    assert re.search(r"affine stage \(dot\) of 9 inputs and 13 units", text)
+    assert "with 11 rows, which are independent" in text
+    assert "the loop's 234 calls" in text
+
+
+def test_samples_that_mix_are_named(capsys):
+    text = explained(capsys, lambda W: np.mean((INPUT @ W - (INPUT @ W).mean(0)) ** 2) + 1, W1)
+    assert "which are not independent" in text
+    assert "moved 18 times" in text  # up and down for each of 9 inputs
+
+
+def test_a_penalty_is_a_part_of_its_own(capsys):
+    text = explained(capsys, lambda W: tanh_loss(W) + 0.5 * np.sum(W**2), W1)
+    assert text.count("\n- ") == 2
+    assert "117 elements of x are moved up and down" in text
+
+
+def test_seconds_are_told_for_both_engines(capsys):
+    text = explained(capsys, tanh_loss, W1)
+    assert re.search(r"about [0-9.e+-]+ s; the loop's .* about [0-9.e+-]+ s", text)
+
+
+@pytest.mark.parametrize(
+    ("f", "reason"),
+    [
+        (lambda W: tanh_loss(W) if tanh_loss(W) > 0 else 0.0, "a branch depends on its value"),
+        (lambda W: tanh_loss(W) + np.random.rand(), "two calls of it give different results"),
+        (lambda W: tanh_loss(W) + W.tolist()[0][0], "the array's attribute tolist is not recorded"),
+        (lambda W: np.nan, "its result is nan"),
+        (lambda W: 1 / 0, "it raises ZeroDivisionError at x itself"),
+    ],
+)
+def test_the_reason_for_the_loop_is_named(capsys, f, reason):
+    text = explained(capsys, f, W1)
+    assert text.startswith("The loop: 234 calls of f.")
+    assert f"Not traced, because {reason}" in text
+
+
+def test_types_that_go_to_the_loop_are_named(capsys):
+    text = explained(capsys, tanh_loss, W1.astype(np.float32))
+    assert "Not traced, because x is not a plain float64 array" in text
+
+
+def test_small_arrays_go_to_the_loop_without_a_call(capsys):
+    def forbidden(x):
+        raise AssertionError
+
+    x = np.zeros(auto.SMALLEST - 1)
+    text = explained(capsys, forbidden, x)
+    assert text.startswith(f"The loop: {2 * x.size} calls of f")
+
+
+@pytest.mark.parametrize("name", nets.CASES)
+def test_whatever_is_traced_is_explained_and_left_as_it_was(capsys, name):
+    f, x = nets.CASES[name]()
+    before = x.tobytes()
+    text = explained(capsys, f, x)
+    if x.size < auto.SMALLEST:
+        assert text.startswith("The loop")
+    else:
+        assert text.startswith("Traced"), text
+    assert x.tobytes() == before
+
+
+def test_few_calls_are_made(capsys):
+    calls = []
+
+    def counted(W):
+        calls.append(W.shape)
+        return tanh_loss(W)
+
+    explained(capsys, counted, np.tile(W1, (1, 50)))
+    assert len(calls) <= 6
+
+
+def test_layers_hold_plain_arrays_afterwards(capsys):
+    net = nets.LayerNet()
+    explained(capsys, lambda W: net.loss(INPUT, LABELS), net.params["W1"])
+    assert all(type(value) in (np.ndarray, np.float64) for value in net.caches())
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "h", "error", "match"),
+    [
+        (1, W1, H, TypeError, "f is a int, which cannot be called"),
+        (tanh_loss, [1.0], H, TypeError, "x is a list"),
+        (tanh_loss, W1.astype(int), H, TypeError, "dtype int64"),
+        (tanh_loss, W1, 0, ValueError, "h"),
+        (tanh_loss, np.broadcast_to(1.0, (9, 13)), H, ValueError, "read-only"),
+    ],
+)
+def test_arguments_are_refused_as_by_the_gradient(f, x, h, error, match):
+    for function in (explain, numerical_gradient):
+        with pytest.raises(error, match=match):
+            function(f, x, h)
+
+
+def test_explain_is_public():
+    assert "explain" in fastgrad.__all__
+
+
+def test_what_is_explained_is_what_happens(capsys, monkeypatch):
+    monkeypatch.setattr(traced, "CHEAP", 0.0)
+    for name in ("book W1", "tied weights", "penalty only", "embedding"):
+        f, x = nets.CASES[name]()
+        assert explained(capsys, f, x).startswith("Traced")
+        expected = numerical_gradient(f, x, engine="traced")
+        assert numerical_gradient(f, x).tobytes() == expected.tobytes()
+
+
+def test_a_cheap_function_is_said_to_go_to_the_loop(capsys, monkeypatch):
+    monkeypatch.undo()
+    # Or else what is explained is not what engine="auto" does.
+    x = np.zeros(auto.SMALLEST)
+    text = explained(capsys, np.sum, x)
+    calls = []
+    numerical_gradient(lambda x: calls.append(1) or np.sum(x), x)
+    assert text.startswith("The loop") == (len(calls) >= 2 * x.size)

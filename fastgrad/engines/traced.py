@@ -97,7 +97,7 @@ def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
     try:
         trace = trace_call(f, x, h, CHEAP)
         with np.errstate(all="ignore"):
-            parts = plan(trace, h, 2 * x.size * trace.seconds)
+            parts = plan(trace, h, calls * trace.seconds)
     except NotTraceable as refusal:
         return f"The loop: {calls:,} calls of f.\nNot traced, because {refusal}."
     return "\n".join([_heading(trace, parts, calls), *(part.describe() for part in parts)])

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.nodes import Node, leaves, replaced
+from fastgrad.tracing.nodes import Node, leaves, replaced, value_of
 
 Array = NDArray[Any]
 Batched = Callable[[Any, int], Array]
@@ -107,7 +107,7 @@ def _reduction(node: Node) -> Batched:
 def reduced_axes(node: Node) -> tuple[int, ...]:
     """Return the axes along which a reduction's argument is reduced."""
     axis = node.arguments[1] if len(node.arguments) > 1 else node.keywords.get("axis")
-    ndim = np.ndim(_plain(node.arguments[0]))
+    ndim = np.ndim(value_of(node.arguments[0]))
     if axis is None:
         return tuple(range(ndim))
     return tuple(int(a) % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
@@ -129,7 +129,7 @@ def sources(node: Node) -> NDArray[np.intp]:
 
     def places(argument: Any) -> NDArray[np.intp]:
         nonlocal end
-        shape = np.shape(_plain(argument))
+        shape = np.shape(value_of(argument))
         start, end = end, end + int(np.prod(shape))
         return np.arange(start, end).reshape(shape)
 
@@ -161,7 +161,7 @@ def _move(node: Node) -> Batched:
 def _permutation(node: Node, steps: list[int] | None) -> tuple[int, ...] | None:
     """Return how a stack's axes are permuted, if that is all that a move does."""
     parts = list(leaves(node.arguments[0]))
-    shape = np.shape(_plain(parts[0]))
+    shape = np.shape(value_of(parts[0]))
     if steps is None or len(parts) > 1 or sorted(shape) != sorted(node.shape) or 1 in shape:
         return None
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
@@ -203,7 +203,7 @@ def product_spec(node: Node) -> str | None:
     """Return a product's subscripts as `numpy.einsum` has them, or None if there are none."""
     if node.function is np.einsum:
         return _explicit(node.arguments)
-    a, b = (np.ndim(_plain(factor)) for factor in factors(node))
+    a, b = (np.ndim(value_of(factor)) for factor in factors(node))
     if min(a, b) == 0 or (node.function is np.matmul and max(a, b) > 2 and (b != 2 or a < 2)):
         return None
     left, right = list(ascii_lowercase[:a]), list(ascii_lowercase[a : a + b])
@@ -251,7 +251,3 @@ def _product(node: Node) -> Batched:
         return np.asarray(np.einsum(f"{','.join(named)}->{version}{out}", *values, optimize=True))
 
     return apply
-
-
-def _plain(argument: Any) -> Any:
-    return argument.value if type(argument) is Node else argument

@@ -51,6 +51,11 @@ class Node:
         return (leaf for leaf in leaves(self.arguments) if type(leaf) is Node)
 
 
+def value_of(argument: Any) -> Any:
+    """Return what a node computed; any other argument as it is."""
+    return argument.value if type(argument) is Node else argument
+
+
 def leaves(tree: Any) -> Iterator[Any]:
     """Iterate over what is in nested tuples and lists."""
     if isinstance(tree, (tuple, list)):

@@ -88,7 +88,7 @@ METHODS: dict[str, Callable[..., Any]] = {
 
 
 def positional(
-    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
+    arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return arguments with the array, if it was given by keyword, in the first place."""
     for name in ("a", "x", "arr", "array"):

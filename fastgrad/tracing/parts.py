@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing.independence import owners
 from fastgrad.tracing.labels import Labels
-from fastgrad.tracing.nodes import Node
 from fastgrad.tracing.plan import Stage, Term, find_stage
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import Replay
@@ -37,8 +36,6 @@ class Part:
     Attributes
     ----------
     term : Term
-    nodes : list of Node
-        The recording.
     replay : Replay
         From what is moved, the stage or x, to the term's array.
     stage : Stage or None
@@ -52,7 +49,6 @@ class Part:
     """
 
     term: Term
-    nodes: list[Node]
     replay: Replay
     stage: Stage | None
     owners: Labels | None
@@ -90,7 +86,7 @@ class Part:
         quotients[self.stage.where] += self.term.scale * found
 
     def _by_elements(self) -> Array:
-        root = self.nodes[0].value
+        root = self.replay.root.value
         change = self._whole().changes(np.stack([root + self.h, root - self.h]))
         quotients: Array = (change[:, 0, 0] - change[:, 1, 0]) / (2 * self.h)
         return quotients
@@ -156,4 +152,4 @@ def _part(trace: Trace, term: Term, h: float, limit: float) -> Part:
     rows = None
     if stage is not None:
         rows = owners(replay, stage)
-    return Part(term, trace.nodes, replay, stage, rows, h, limit)
+    return Part(term, replay, stage, rows, h, limit)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import factors, product_spec, sources
 from fastgrad.tracing.labels import Labels
-from fastgrad.tracing.nodes import Node, between
+from fastgrad.tracing.nodes import Node, between, value_of
 
 Array = NDArray[Any]
 
@@ -48,7 +48,7 @@ def _parts(node: Node) -> list[tuple[Node, float]] | None:
     function, arguments = node.function, node.arguments
     if _adds_all(node):
         return [(arguments[0], 1 / arguments[0].value.size if function is np.mean else 1.0)]
-    if node.value.size != 1 or any(np.size(_plain(a)) != 1 for a in arguments):
+    if node.value.size != 1 or any(np.size(value_of(a)) != 1 for a in arguments):
         return None
     parts: list[tuple[Any, float]] = []
     if function is np.add:
@@ -85,11 +85,7 @@ def _is_constant(argument: Any) -> bool:
 
 def _number(argument: Any) -> float:
     """Return an array of one element as a float."""
-    return float(np.asarray(_plain(argument)).reshape(()))
-
-
-def _plain(argument: Any) -> Any:
-    return argument.value if type(argument) is Node else argument
+    return float(np.asarray(value_of(argument)).reshape(()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +130,10 @@ def find_stage(nodes: list[Node], target: Node) -> Stage | None:
             continue
         kind = operations.kind_of(*node.operation)
         if kind == operations.MOVE and node.arguments[0] is viewed[0]:
-            views[node] = views[viewed[0]].reshape(-1)[sources(node) - 1]
-            if not sources(node).all():
+            places = sources(node)
+            if not places.all():
                 return None
+            views[node] = views[viewed[0]].reshape(-1)[places - 1]
         elif stage is not None or len(viewed) > 1:
             return None
         else:
@@ -162,7 +159,7 @@ def _of_product(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | N
         return None
     terms, out = spec.split("->")
     mine, others = terms.split(",") if pair[0] is weights else terms.split(",")[::-1]
-    inputs = np.asarray(_plain(pair[1] if pair[0] is weights else pair[0]), np.float64)
+    inputs = np.asarray(value_of(pair[1] if pair[0] is weights else pair[0]), np.float64)
     summed = [c for c in mine if c in others]
     units = [c for c in mine if c not in others]
     rows = [c for c in others if c not in mine]

@@ -145,7 +145,7 @@ class Recorded(NDArrayOperatorsMixin):
         if function not in operations.KINDS:
             raise self.recording.stop(f"np.{function.__name__} is not recorded")
         out = keywords.pop("out", None)
-        arguments, keywords = operations.positional(function, tuple(arguments), keywords)
+        arguments, keywords = operations.positional(tuple(arguments), keywords)
         result = self.recording.apply(function, arguments, keywords)
         return result if out is None else self.recording.change(out, result)
 

@@ -26,7 +26,7 @@ class Reference:
     Attributes
     ----------
     array : ndarray
-        What it holds: the array that is looked for, or a view of its memory.
+        What it holds.
     put : callable or None
         ``put(object)`` replaces it; None where that is impossible, as in a tuple.
     """

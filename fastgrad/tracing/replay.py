@@ -12,6 +12,7 @@ The arrays after the one that is moved come in two forms.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import Batched, Stack, batched, factors, product_spec
 from fastgrad.tracing.labels import Labels, propagated
-from fastgrad.tracing.nodes import Node, between, replaced
+from fastgrad.tracing.nodes import Node, between, replaced, value_of
 from fastgrad.tracing.update import Update
 
 Array = NDArray[Any]
@@ -140,7 +141,8 @@ class Replay:
         """Compute stacks of m versions, one node after the other."""
         for node in nodes:
             spare = self._spare.get(node)
-            arguments = replaced(node.arguments, lambda a: _stack_or_value(a, stacks, spare))  # noqa: B023
+            stand_in = partial(_stack_or_value, stacks=stacks, spare=spare)
+            arguments = replaced(node.arguments, stand_in)
             stacks[node] = Stack(self._batched[node](arguments, m))
         return stacks
 
@@ -197,7 +199,7 @@ class Replay:
 
 def _stack_or_value(leaf: Any, stacks: dict[Node, Stack], spare: Node | None) -> Any:
     if type(leaf) is not Node or leaf not in stacks:
-        return leaf.value if type(leaf) is Node else leaf
+        return value_of(leaf)
     return Stack(stacks[leaf].values, is_spare=True) if leaf is spare else stacks[leaf]
 
 

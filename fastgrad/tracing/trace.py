@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.creation import created_arrays_recorded
-from fastgrad.tracing.nodes import Node, replaced, without_repeats
+from fastgrad.tracing.nodes import Node, replaced, value_of, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
 from fastgrad.tracing.recorder import (
     CONVERTED,
@@ -91,7 +91,7 @@ def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: flo
     if before != _number(output.value):
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
     for node in nodes[1:]:
-        value = node.compute(replaced(node.arguments, _value))
+        value = node.compute(replaced(node.arguments, value_of))
         if not np.array_equal(value, node.value, equal_nan=True):
             raise NotTraceable("an array that it computes with is changed afterwards")
     nodes, output = without_repeats(nodes, output)
@@ -169,10 +169,6 @@ def _number(value: Any) -> float:
     if not np.isfinite(number):
         raise NotTraceable(f"its result is {number}")
     return number
-
-
-def _value(leaf: Any) -> Any:
-    return leaf.value if type(leaf) is Node else leaf
 
 
 def _stand_in(root: Recorded, view: NDArray[Any], x: Array) -> Recorded | None:

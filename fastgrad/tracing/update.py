@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing.batched import Stack, factors
 from fastgrad.tracing.labels import Labels, common
-from fastgrad.tracing.nodes import Node
+from fastgrad.tracing.nodes import Node, value_of
 
 Array = NDArray[Any]
 
@@ -60,7 +60,7 @@ class Update:
             return None
         places = np.argsort(along, kind="stable")[np.count_nonzero(along == 0) :]
         factor, other = factors(node)[which], factors(node)[1 - which]
-        other = np.asarray(other.value if type(other) is Node else other)
+        other = np.asarray(value_of(other))
         other = np.moveaxis(other, others.index(summed[0]), 0)
         kept = mine.replace(summed[0], "") + others.replace(summed[0], "")
         return cls(

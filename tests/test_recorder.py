@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.creation import CREATORS, created_arrays_recorded
+from fastgrad.tracing.creation import CREATORS, created_arrays
 from fastgrad.tracing.nodes import Node, leaves, replaced, without_repeats
 from fastgrad.tracing.recorder import (
     CONVERTED,
@@ -18,6 +18,7 @@ from fastgrad.tracing.recorder import (
     Recording,
     record,
 )
+from fastgrad.tracing.references import exchanged
 
 A = np.random.default_rng(0).normal(size=(3, 4))
 B = np.random.default_rng(1).normal(size=(3, 4))
@@ -393,9 +394,10 @@ def test_trees_are_replaced_leaf_by_leaf():
 # Created arrays ----------------------------------------------------------------------------------
 
 
-def test_created_arrays_are_recorded_within_the_context_only(recording):
+def test_created_arrays_are_recorded_in_their_places_only(recording):
     originals = {name: getattr(np, name) for name in CREATORS}
-    with created_arrays_recorded(recording):
+
+    def create():
         for name in CREATORS:
             arguments = ((2, 3), 7.0) if name == "full" else ((2, 3),)
             created = getattr(np, name)(*arguments)
@@ -405,13 +407,8 @@ def test_created_arrays_are_recorded_within_the_context_only(recording):
             if name != "empty":
                 assert np.asarray(created).tobytes() == originals[name](*arguments).tobytes()
         assert type(np.linspace(0, 1, 3)) is np.ndarray  # calls of NumPy's own are left alone
-    assert {name: getattr(np, name) for name in CREATORS} == originals
 
-
-def test_created_arrays_are_restored_after_an_interrupt(recording):
-    originals = {name: getattr(np, name) for name in CREATORS}
-    with pytest.raises(KeyboardInterrupt), created_arrays_recorded(recording):
-        raise KeyboardInterrupt
+    exchanged(created_arrays(recording), create)
     assert {name: getattr(np, name) for name in CREATORS} == originals
 
 

@@ -3,13 +3,14 @@
 import collections
 import dataclasses
 import functools
+import signal
 import types
 
 import numpy as np
 import pytest
 
 from fastgrad.tracing import references
-from fastgrad.tracing.references import find_references, is_of_library, replaced_by
+from fastgrad.tracing.references import exchanged, find_references, is_of_library
 
 X = np.arange(6.0).reshape(2, 3)
 
@@ -221,8 +222,7 @@ def test_an_array_is_found_replaced_and_put_back(name):
     found = same(f, x)
     assert found
     stand_in = object()
-    with replaced_by(found, [stand_in] * len(found)):
-        assert read(f) is stand_in
+    assert exchanged([(r.put, x, stand_in) for r in found], lambda: read(f)) is stand_in
     assert read(f) is x
 
 
@@ -328,8 +328,8 @@ def test_arrays_are_put_back_whatever_is_raised(error):
         assert {bag.a, bag.b[0], bag.c["d"]} == set("xyz")
         raise error
 
-    with pytest.raises(error), replaced_by(found, list("xyz")):
-        fail()
+    with pytest.raises(error):
+        exchanged([(r.put, X, name) for r, name in zip(found, "xyz", strict=True)], fail)
     assert bag.a is bag.b[0] is bag.c["d"] is X
 
 
@@ -337,35 +337,44 @@ def test_arrays_are_put_back_if_replacing_one_of_them_fails():
     bag = Bag(a=X, b=X)
     found = same(closure(bag), X)
 
-    class Stubborn:
-        array = X
+    def stubborn(item):
+        if item is not X:
+            raise RuntimeError("stubborn")
 
-        @staticmethod
-        def put(item):
-            if item is not X:
-                raise RuntimeError("stubborn")
-
-    with pytest.raises(RuntimeError, match="stubborn"), replaced_by([*found, Stubborn], "xyz"):
-        pass
+    with pytest.raises(RuntimeError, match="stubborn"):
+        exchanged([(put, X, "new") for put in (found[0].put, stubborn, found[1].put)], list)
     assert bag.a is bag.b is X
 
 
-def test_an_interrupt_while_arrays_are_put_back_leaves_none_behind():
-    bag = Bag(a=X, b=X, c=X)
-    found = same(closure(bag), X)
-    struck = []
+def test_a_list_that_becomes_shorter_keeps_no_other_array_from_being_put_back():
+    bag = Bag(a=X, b=[0, X], c={"d": X})
+    exchanged([(r.put, X, "new") for r in same(closure(bag), X)], bag.b.pop)
+    assert bag.b == [0]
+    assert bag.a is bag.c["d"] is X
 
-    class Interrupted:
-        array = X
 
-        @staticmethod
-        def put(item):
-            if item is X and not struck:
-                struck.append(item)
-                raise KeyboardInterrupt
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
+@pytest.mark.parametrize("seconds", [1e-5, 1e-3, 3e-3, 1e-2])
+def test_no_interrupt_strikes_while_only_some_arrays_are_in_their_places(seconds):
+    held = dict.fromkeys(range(100_000), "old")
+    places = [(functools.partial(dict.__setitem__, held, i), "old", "new") for i in held]
+    seen = []
 
-    places = [found[0], Interrupted, *found[1:]]
-    with pytest.raises(KeyboardInterrupt), replaced_by(places, list("wxyz")):
-        pass
-    assert struck
-    assert bag.a is bag.b is bag.c is X
+    def interrupt(*_):
+        seen.append({*held.values()})
+        raise KeyboardInterrupt
+
+    def exchange_until_struck():
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        while True:
+            exchanged(places, list)
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            exchange_until_struck()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert seen in ([{"old"}], [{"new"}])
+    assert {*held.values()} == {"old"}

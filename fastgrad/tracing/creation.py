@@ -7,26 +7,26 @@ functions that create arrays are replaced in NumPy's namespace.
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 
 from fastgrad.tracing.recorder import Recording
-from fastgrad.tracing.references import is_of_library
+from fastgrad.tracing.references import Place, is_of_library
 
 CREATORS = ("zeros", "empty", "ones", "full")
 
-_lock = threading.RLock()
+one_at_a_time = threading.RLock()
+"""Held while they are replaced, so that no thread mistakes another's replacements for NumPy's."""
 
 
-@contextmanager
-def created_arrays_recorded(recording: Recording) -> Iterator[None]:
-    """Let arrays that the user's code creates in this thread be recorded constants.
+def created_arrays(recording: Recording) -> list[Place]:
+    """Return the places of the functions that create arrays: what they hold, and what records.
 
-    Calls from other threads and from libraries, NumPy's own among them, get plain arrays as ever.
+    Recorded, as constants, are arrays that the user's code creates in this thread; calls from
+    other threads and from libraries, NumPy's own among them, get plain arrays as ever.
     """
     thread = threading.get_ident()
 
@@ -41,12 +41,7 @@ def created_arrays_recorded(recording: Recording) -> Iterator[None]:
 
         return create_recorded
 
-    with _lock:
-        originals = {name: getattr(np, name) for name in CREATORS}
-        try:
-            for name, create in originals.items():
-                setattr(np, name, recorded(create))
-            yield
-        finally:
-            for name, create in originals.items():
-                setattr(np, name, create)
+    creators = {name: getattr(np, name) for name in CREATORS}
+    return [
+        (partial(setattr, np, name), creators[name], recorded(creators[name])) for name in creators
+    ]

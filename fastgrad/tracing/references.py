@@ -3,17 +3,20 @@
 import collections
 import functools
 import gc
+import operator
 import sys
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+Put = Callable[[Any], None]
+Result = TypeVar("Result")
 
 MOST_OBJECTS = 20_000
 """How many objects are looked at, at most."""
@@ -32,7 +35,7 @@ class Reference:
     """
 
     array: Array
-    put: Callable[[Any], None] | None
+    put: Put | None
 
 
 def find_references(f: Callable[..., Any]) -> list[Reference]:
@@ -62,8 +65,6 @@ def find_references(f: Callable[..., Any]) -> list[Reference]:
 _LEAVES = (str, bytes, int, float, complex, type(None), np.generic, np.dtype, np.ufunc)
 
 _CONTAINERS = (dict, list, tuple)
-
-Put = Callable[[Any], None]
 
 
 def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
@@ -177,24 +178,28 @@ def _of_slots(holder: Any, kind: type) -> Iterator[tuple[Any, Put | None]]:
                 yield getattr(holder, name), functools.partial(object.__setattr__, holder, name)
 
 
-@contextmanager
-def replaced_by(references: list[Reference], stand_ins: list[Any]) -> Iterator[None]:
-    """Put stand-ins in the places; whatever happens, put the arrays back."""
+_exhaust = collections.deque[object](maxlen=0).extend
+
+Place = tuple[Put, Any, Any]
+"""How to put an object there, what it holds, and what it shall hold for a time."""
+
+
+def exchanged(places: list[Place], call: Callable[[], Result]) -> Result:
+    """Return ``call()``, made while the new objects are in their places; put the old ones back.
+
+    Whatever happens. Python runs the handlers of signals, Ctrl-C's among them, between its own
+    instructions; ``put_in()`` and ``put_back()`` have none, so that no interrupt can divide them.
+    """
+    puts, old, new = zip(*places, strict=True)
+    put_in = functools.partial(_exhaust, map(operator.call, puts, new))
+    put_back = functools.partial(_exhaust, map(operator.call, puts, old))
     try:
-        for reference, stand_in in zip(references, stand_ins, strict=True):
-            assert reference.put is not None
-            reference.put(stand_in)
-        yield
+        put_in()
+        return call()
     finally:
-        waiting = list(references)
-        interruption: KeyboardInterrupt | None = None
-        while waiting:
+        while True:
             try:
-                put = waiting[-1].put
-                assert put is not None
-                put(waiting[-1].array)
-                waiting.pop()
-            except KeyboardInterrupt as error:  # put back the others, too
-                interruption = error
-        if interruption is not None:
-            raise interruption
+                put_back()  # goes on where it ended
+                break
+            except IndexError:  # the place is gone: a list has become shorter
+                continue

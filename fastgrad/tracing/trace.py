@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.creation import created_arrays_recorded
+from fastgrad.tracing.creation import created_arrays, one_at_a_time
 from fastgrad.tracing.nodes import Node, replaced, value_of, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
 from fastgrad.tracing.recorder import (
@@ -21,7 +21,7 @@ from fastgrad.tracing.recorder import (
     TooCheap,
     record,
 )
-from fastgrad.tracing.references import Reference, find_references, replaced_by
+from fastgrad.tracing.references import Place, Reference, exchanged, find_references
 
 Array = NDArray[np.float64]
 
@@ -124,25 +124,25 @@ def _record(
     A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given.
     """
     recording = Recording()
-    root = recording.start(saved)
-    pairs = []
-    for reference in references:
-        if np.shares_memory(reference.array, x):
-            stand_in = _stand_in(root, reference.array, x)
-            if stand_in is None or reference.put is None:
-                raise NotTraceable("it can reach x's memory where no stand-in can be put")
-            pairs.append((reference, stand_in))
-        elif thorough and reference.put is not None:
-            pairs.append((reference, recording.constant(reference.array)))
     random = np.random.default_rng(0)
     moved = x + h * random.uniform(0.5, 1, x.shape) * random.choice([-1, 1], x.shape)
-    creation = created_arrays_recorded(recording) if thorough else nullcontext()
-    try:
-        x[...] = moved
-        with creation, replaced_by([r for r, _ in pairs], [s for _, s in pairs]):
-            output = record(lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
-    finally:
-        x[...] = saved
+    root = recording.start(saved)
+    places: list[Place] = [(partial(x.__setitem__, ...), saved, moved)]
+    for reference in references:
+        put, array = reference.put, reference.array
+        if np.shares_memory(array, x):
+            stand_in = _stand_in(root, array, x)
+            if stand_in is None or put is None:
+                raise NotTraceable("it can reach x's memory where no stand-in can be put")
+            places.append((put, array, stand_in))
+        elif thorough and put is not None:
+            places.append((put, array, recording.constant(array)))
+    call = partial(record, lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
+    if thorough:
+        with one_at_a_time:
+            output = exchanged(places + created_arrays(recording), call)
+    else:
+        output = exchanged(places, call)
     return recording.nodes, output
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fastgrad.arguments import element
 from fastgrad.differences import Values
-from fastgrad.engines import auto, loop, traced
+from fastgrad.engines import auto, traced
+from fastgrad.evaluation import choose
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
 from fastgrad.structures import like
@@ -17,14 +18,8 @@ from fastgrad.structures import like
 Array = NDArray[Any]
 Structure = TypeVar("Structure")
 
-ENGINES: dict[str, Values] = {"loop": loop.values}
-"""Name -> how f is evaluated at moved points, for any scheme."""
-
 SHORTCUTS: dict[str, Callable[..., Array]] = {"auto": auto.gradient, "traced": traced.gradient}
 """Name -> ``gradient(f, x, h)``, for the book's quotient: central, with one step for all."""
-
-NAMES = sorted({*ENGINES, *SHORTCUTS})
-"""What ``engine`` may be."""
 
 
 def numerical_gradient(
@@ -98,20 +93,25 @@ def numerical_gradient(
     array([6., 8.])
     """
     parts = problems(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
-    _require_engine(engine, parts)
-    gradients = [_gradient(part, engine) for part in parts]
+    if engine == "traced" and not all(part.is_the_books for part in parts):
+        raise ValueError(
+            "engine is 'traced', which serves the central scheme with one step for all elements; "
+            "pass engine='auto' or engine='loop' for others"
+        )
+    values = choose(f, "auto" if engine in SHORTCUTS else engine)
+    gradients = [_gradient(part, engine, values) for part in parts]
     for part, gradient in zip(parts, gradients, strict=True):
         _warn_of_nonfinite(part.name, gradient)
     result: Structure = like(x, iter(gradients))
     return result
 
 
-def _gradient(problem: Problem, engine: str) -> Array:
+def _gradient(problem: Problem, engine: str, values: Values) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
     if engine in SHORTCUTS and problem.is_the_books:
         return SHORTCUTS[engine](problem.f, problem.x, problem.steps)
-    return problem.gradient(ENGINES.get(engine, loop.values))
+    return problem.gradient(values)
 
 
 def explain(
@@ -141,17 +141,6 @@ def explain(
     """
     for problem in problems(f, x, h, args=args):
         print(auto.explain(problem.f, problem.x, problem.steps))
-
-
-def _require_engine(engine: str, parts: list[Problem]) -> None:
-    if engine not in NAMES:
-        names = ", ".join(repr(name) for name in NAMES)
-        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
-    if engine == "traced" and not all(part.is_the_books for part in parts):
-        raise ValueError(
-            "engine is 'traced', which serves the central scheme with one step for all elements; "
-            "pass engine='auto' or engine='loop' for others"
-        )
 
 
 def _warn_of_nonfinite(name: str, gradient: Array) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad import numerical_gradient, reference
-from fastgrad.gradient import NAMES
+from fastgrad.evaluation import ENGINES
 
 H = 1e-4
 REPEATABLE = settings(derandomize=True, deadline=None)
@@ -194,7 +194,7 @@ def test_an_infinite_element_is_refused():
 
 
 def test_an_unknown_engine_is_refused_with_the_known_ones_named():
-    names = ".*".join(f"'{name}'" for name in NAMES)
+    names = ".*".join(f"'{name}'" for name in ["auto", *ENGINES])
     with pytest.raises(ValueError, match=rf"engine is 'turbo', which .*pass one of {names}"):
         numerical_gradient(square, np.zeros(2), engine="turbo")
 

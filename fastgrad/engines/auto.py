@@ -34,7 +34,7 @@ def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
                 f"f is called {2 * x.size:,} times, because it cannot be traced: {refusal}; "
                 "fastgrad.explain(f, x) tells more, engine='loop' silences this",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return loop.gradient(f, x, h)
 

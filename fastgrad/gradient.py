@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 from fastgrad.arguments import element
 from fastgrad.differences import Values
 from fastgrad.engines import auto, traced
-from fastgrad.evaluation import choose
+from fastgrad.evaluation import Map, choose, spread
 from fastgrad.problem import Problem, problems
+from fastgrad.progress import shown
 from fastgrad.schemes import Scheme
 from fastgrad.structures import like
 
 Array = NDArray[Any]
 Structure = TypeVar("Structure")
 
-SHORTCUTS: dict[str, Callable[..., Array]] = {"auto": auto.gradient, "traced": traced.gradient}
+SHORTCUTS: dict[str, Callable[..., Array | None]] = {
+    "auto": auto.gradient,
+    "traced": traced.gradient,
+}
 """Name -> ``gradient(f, x, h)``, for the book's quotient: central, with one step for all."""
 
 
@@ -32,6 +36,8 @@ def numerical_gradient(
     scheme: str | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
+    workers: int | Map | None = None,
+    progress: bool | Callable[[int, int], Any] = False,
 ) -> Structure:
     """Return the central difference quotient of f for every element of x.
 
@@ -54,6 +60,15 @@ def numerical_gradient(
         "traced" records the NumPy operations of f once and replays only what follows the place
         where x enters; its quotients are within the loop's own round-off of the loop's. "auto"
         takes "traced" where it can and where x has enough elements, otherwise "loop".
+    workers : int or map-like, optional
+        Who calls f where the loop would: so many processes of this machine (-1: one for each
+        core), or ``workers(function, items)``, a parallel `map` such as those of executors, of
+        multiprocessing pools and of `fastgrad.cluster.dask_map`. Each worker has a copy of f and x,
+        in which f reads the copy that is moved. With any number, 1 included, the results have the
+        same bits, because BLAS computes with one thread then. Other engines ignore it.
+    progress : bool or callable
+        True shows a bar while the loop runs; a callable is called as ``progress(done, total)``,
+        with numbers of elements, about ten times a second.
 
     Returns
     -------
@@ -99,10 +114,12 @@ def numerical_gradient(
             "pass engine='auto' or engine='loop' for others"
         )
     values = choose(f, "auto" if engine in SHORTCUTS else engine)
-    gradients = []
-    for part in parts:
-        gradients.append(_gradient(part, engine, values))
-        _warn_of_nonfinite(part.name, gradients[-1])
+    with shown(progress, sum(part.x.size for part in parts)) as report:
+        values = spread(values, workers, report)
+        gradients = []
+        for part in parts:
+            gradients.append(_gradient(part, engine, values))
+            _warn_of_nonfinite(part.name, gradients[-1])
     result: Structure = like(x, iter(gradients))
     return result
 
@@ -111,7 +128,9 @@ def _gradient(problem: Problem, engine: str, values: Values) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
     if engine in SHORTCUTS and problem.is_the_books:
-        return SHORTCUTS[engine](problem.f, problem.x, problem.steps)
+        result = SHORTCUTS[engine](problem.f, problem.x, problem.steps)
+        if result is not None:
+            return result
     return problem.gradient(values)
 
 

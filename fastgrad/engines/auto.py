@@ -6,7 +6,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastgrad.engines import loop
 from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
 Array = NDArray[Any]
@@ -18,16 +17,16 @@ LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
-def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
-    """Return the difference quotients by the fastest engine that serves f and x."""
+def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array | None:
+    """Return the difference quotients by the fastest engine; None if that is the loop."""
     if x.size < SMALLEST:
-        return loop.gradient(f, x, h)
+        return None
     from fastgrad.engines import traced
 
     try:
         return traced.traced_gradient(f, x, h, if_faster=True)
     except TooCheap:
-        return loop.gradient(f, x, h)
+        return None
     except NotTraceable as refusal:
         if x.size >= LARGE:
             warnings.warn(
@@ -36,7 +35,7 @@ def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
                 RuntimeWarning,
                 stacklevel=4,
             )
-        return loop.gradient(f, x, h)
+        return None
 
 
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:

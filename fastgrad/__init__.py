@@ -2,6 +2,7 @@
 
 from fastgrad import reference, schemes
 from fastgrad.datasets import load_mnist
+from fastgrad.differentiate import differentiate
 from fastgrad.gradient import explain, numerical_gradient
 from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
 
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "TwoLayerNet",
     "cross_entropy_error",
+    "differentiate",
     "explain",
     "load_mnist",
     "numerical_gradient",

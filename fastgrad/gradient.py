@@ -19,7 +19,7 @@ Array = NDArray[Any]
 Structure = TypeVar("Structure")
 
 SHORTCUTS: dict[str, Callable[..., Array]] = {"auto": auto.gradient, "traced": traced.gradient}
-"""Name -> ``gradient(f, x, h)``, for the book's quotient: central, with one step for all."""
+"""Name -> ``gradient(f, x, h, scheme)``, for central schemes with one step for all elements."""
 
 
 def numerical_gradient(
@@ -93,15 +93,16 @@ def numerical_gradient(
     array([6., 8.])
     """
     parts = problems(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
-    if engine == "traced" and not all(part.is_the_books for part in parts):
+    if engine == "traced" and not all(part.is_plain_central for part in parts):
         raise ValueError(
-            "engine is 'traced', which serves the central scheme with one step for all elements; "
-            "pass engine='auto' or engine='loop' for others"
+            "engine is 'traced', which serves central schemes with one step for all elements, and "
+            "no bounds; pass engine='auto' or engine='loop' for others"
         )
     values = choose(f, "auto" if engine in SHORTCUTS else engine)
-    gradients = [_gradient(part, engine, values) for part in parts]
-    for part, gradient in zip(parts, gradients, strict=True):
-        _warn_of_nonfinite(part.name, gradient)
+    gradients = []
+    for part in parts:
+        gradients.append(_gradient(part, engine, values))  # noqa: PERF401 - a frame for warnings
+        _warn_of_nonfinite(part.name, gradients[-1])
     result: Structure = like(x, iter(gradients))
     return result
 
@@ -109,8 +110,8 @@ def numerical_gradient(
 def _gradient(problem: Problem, engine: str, values: Values) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
-    if engine in SHORTCUTS and problem.is_the_books:
-        return SHORTCUTS[engine](problem.f, problem.x, problem.steps)
+    if engine in SHORTCUTS and problem.is_plain_central:
+        return SHORTCUTS[engine](problem.f, problem.x, problem.steps, problem.scheme)
     return problem.gradient(values)
 
 

@@ -289,6 +289,9 @@ def _whole(name: str, value: Any) -> int:
     return number
 
 
+central_quotient = central()
+"""The book's."""
+
 complex_step = Scheme(offsets=(1j,), numerators=(-1j,), denominator=1)
 """``imag(f(x + i h)) / h``: nothing is subtracted, so h may be tiny. For functions that are written
 with analytic operations alone (no abs, max or comparisons) and take complex numbers.
@@ -298,7 +301,7 @@ SIAM Review 40 (1998), 110-112.
 """
 
 NAMED = {
-    "central": central(),
+    "central": central_quotient,
     "forward": forward(),
     "backward": backward(),
     "complex": complex_step,

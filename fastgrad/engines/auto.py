@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastgrad.engines import loop
+from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
 Array = NDArray[Any]
@@ -18,25 +19,27 @@ LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
-def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
-    """Return the difference quotients by the fastest engine that serves f and x."""
+def gradient(
+    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme = central_quotient
+) -> Array:
+    """Return the difference quotients, of a central scheme, by the fastest engine that serves f."""
     if x.size < SMALLEST:
-        return loop.gradient(f, x, h)
+        return loop.gradient(f, x, h, scheme=scheme)
     from fastgrad.engines import traced
 
     try:
-        return traced.traced_gradient(f, x, h, if_faster=True)
+        return traced.traced_gradient(f, x, h, scheme, if_faster=True)
     except TooCheap:
-        return loop.gradient(f, x, h)
+        return loop.gradient(f, x, h, scheme=scheme)
     except NotTraceable as refusal:
         if x.size >= LARGE:
             warnings.warn(
-                f"f is called {2 * x.size:,} times, because it cannot be traced: {refusal}; "
-                "fastgrad.explain(f, x) tells more, engine='loop' silences this",
+                f"f is called {len(scheme.offsets) * x.size:,} times, because it cannot be traced: "
+                f"{refusal}; fastgrad.explain(f, x) tells more, engine='loop' silences this",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return loop.gradient(f, x, h)
+        return loop.gradient(f, x, h, scheme=scheme)
 
 
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:

@@ -1,7 +1,7 @@
 """What is to be differentiated? A function, one array after the other, each with its steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from fastgrad.arguments import require_floating_array, require_function, require
 from fastgrad.bounds import as_bounds, within
 from fastgrad.differences import Values, fill, memory_order, moved
 from fastgrad.engines import loop
+from fastgrad.measured import measured_steps
 from fastgrad.schemes import Scheme, as_scheme
 from fastgrad.steps import choose_steps
 from fastgrad.structures import Call, is_structure, leaves, require_separate
@@ -58,10 +59,20 @@ class Problem:
             fill(result, values, self.f, self.x, places, steps, scheme)
         return result
 
-    def divided(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
-        """Return which elements are moved in which scheme by which steps."""
-        places = memory_order(self.x)
-        steps = self.steps[places] if np.ndim(self.steps) else self.steps
+    def derivatives(self, values: Values, places: NDArray[np.intp], steps: Array) -> Array:
+        """Return the derivatives at these places, in C order, by steps of their own."""
+        result = np.zeros(self.x.shape, self.x.dtype)
+        for scheme, some, step in self.divided(places, steps):
+            fill(result, values, self.f, self.x, some, step, scheme)
+        return result.reshape(-1)[places]
+
+    def divided(
+        self, places: NDArray[np.intp] | None = None, steps: Any = None
+    ) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
+        """Return which elements are moved in which scheme by which steps; all, in memory order."""
+        if places is None:
+            places = memory_order(self.x)
+            steps = self.steps[places] if np.ndim(self.steps) else self.steps
         if self.bounds is None:
             return [(self.scheme, places, steps)]
         return [*within(self.scheme, self.x, places, steps, self.bounds)]
@@ -100,12 +111,14 @@ def problems(
         arrays, _parts(h, x, "h"), _bounds_of(bounds, x), strict=True
     ):
         call = f if whole is None and not args else Call(f, args, whole, array)
-        measure = isinstance(step, str) and step == "auto" and array.size
-        eps = _precision(values, call, array) if measure else float(np.finfo(array.dtype).eps)
+        measured = isinstance(step, str) and step == "auto" and not chosen.is_complex
+        eps, height = _precision(values, call, array) if measured and array.size else (1.0, 0.0)
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
         limits = None if bound is None else as_bounds(name, bound, array)
         problem = Problem(call, array, name, chosen, steps, limits)
         _require_steps(problem)
+        if measured and array.size:
+            problem = replace(problem, steps=measured_steps(problem, values, eps, height))
         result.append(problem)
     return result
 
@@ -153,9 +166,11 @@ def _bounds_of(bounds: Any, x: Any) -> list[Any]:
     return [*zip(_parts(lower, x, "bounds"), _parts(upper, x, "bounds"), strict=True)]
 
 
-def _precision(values: Values, f: Callable[[Any], Any], x: Array) -> float:
-    """Return eps of the coarser of x's type and that of f's result, from one call of f."""
+def _precision(values: Values, f: Callable[[Any], Any], x: Array) -> tuple[float, float]:
+    """Return eps of the coarser of x's type and that of f's result, and the result's magnitude."""
     here = np.zeros(1, dtype=np.intp)
-    dtype = values(f, x, here, x.reshape(-1)[here].reshape(1, 1)).dtype
+    value = values(f, x, here, x.reshape(-1)[here].reshape(1, 1))
     eps = float(np.finfo(x.dtype).eps)
-    return max(eps, float(np.finfo(dtype).eps)) if dtype.kind == "f" else eps
+    if value.dtype.kind == "f":
+        eps = max(eps, float(np.finfo(value.dtype).eps))
+    return eps, abs(float(value[0, 0]))

@@ -15,6 +15,9 @@ Array = NDArray[Any]
 SCALARS = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""
 
+COMPLEX_SCALARS = frozenset({complex, np.complex128, np.clongdouble})
+"""The same for a complex x."""
+
 
 def values(
     f: Callable[[Array], Any],
@@ -49,7 +52,7 @@ def values(
         If f does not return a number (or an array of the shape). What f raises passes unchanged.
     """
     take: Callable[[Any], Any] = _complex_number if x.dtype.kind == "c" else _real_number
-    exact = SCALARS
+    exact = COMPLEX_SCALARS if x.dtype.kind == "c" else SCALARS
     if shape:
         exact, take = frozenset(), _array_of(shape)
     results: list[Any] = []
@@ -108,11 +111,11 @@ def _real_number(value: Any) -> Any:
     )
 
 
-def _complex_number(value: Any) -> complex:
+def _complex_number(value: Any) -> Any:
     """Return what f returned for a complex x."""
     number = _scalar(value)
     if isinstance(number, Complex) and not isinstance(number, Real):
-        return complex(number)
+        return number
     raise TypeError(
         f"f returned {value!r} of type {type(value).__name__} for a complex x; the complex step "
         "needs a function that computes with its argument, without abs, max and the like: pass "

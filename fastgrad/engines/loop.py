@@ -48,8 +48,10 @@ def values(
     TypeError, ValueError
         If f does not return a number (or an array of the shape). What f raises passes unchanged.
     """
-    take: Callable[[Any], Any] = _complex_number if x.dtype.kind == "c" else _real_number
+    take: Callable[[Any], Any] = _real_number
     exact = SCALARS
+    if x.dtype.kind == "c":
+        exact, take = frozenset(), _complex_number
     if shape:
         exact, take = frozenset(), _array_of(shape)
     results: list[Any] = []

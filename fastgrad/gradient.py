@@ -99,9 +99,10 @@ def numerical_gradient(
             "pass engine='auto' or engine='loop' for others"
         )
     values = choose(f, "auto" if engine in SHORTCUTS else engine)
-    gradients = [_gradient(part, engine, values) for part in parts]
-    for part, gradient in zip(parts, gradients, strict=True):
-        _warn_of_nonfinite(part.name, gradient)
+    gradients = []
+    for part in parts:
+        gradients.append(_gradient(part, engine, values))
+        _warn_of_nonfinite(part.name, gradients[-1])
     result: Structure = like(x, iter(gradients))
     return result
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastgrad.differences import fill, memory_order
 from fastgrad.engines import compiled, loop
 from fastgrad.engines.compilation import is_jitted
-from fastgrad.schemes import central
+from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
 Array = NDArray[Any]
@@ -22,19 +22,21 @@ LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
-def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
-    """Return the difference quotients by the fastest engine that serves f and x."""
+def gradient(
+    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme = central_quotient
+) -> Array:
+    """Return the difference quotients, of a central scheme, by the fastest engine that serves f."""
     if is_jitted(f):
         result = np.zeros_like(x)
-        fill(result, compiled.values_if_served, f, x, memory_order(x), h, central())
+        fill(result, compiled.values_if_served, f, x, memory_order(x), h, scheme)
         return result
     if x.size < SMALLEST:
-        return loop.gradient(f, x, h)
+        return loop.gradient(f, x, h, scheme=scheme)
     from fastgrad.engines import traced
 
     refused = ""
     try:
-        return traced.traced_gradient(f, x, h, if_faster=True)
+        return traced.traced_gradient(f, x, h, scheme, if_faster=True)
     except TooCheap:
         pass
     except NotTraceable as refusal:
@@ -42,12 +44,12 @@ def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
     # After the except clauses: what f raises now is not raised "during handling" of a refusal.
     if refused and x.size >= LARGE:
         warnings.warn(
-            f"f is called {2 * x.size:,} times, because it cannot be traced: {refused}; "
-            "fastgrad.explain(f, x) tells more, engine='loop' silences this",
+            f"f is called {len(scheme.offsets) * x.size:,} times, because it cannot be traced: "
+            f"{refused}; fastgrad.explain(f, x) tells more, engine='loop' silences this",
             RuntimeWarning,
             stacklevel=4,
         )
-    return loop.gradient(f, x, h)
+    return loop.gradient(f, x, h, scheme=scheme)
 
 
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:

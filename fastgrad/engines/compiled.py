@@ -77,7 +77,7 @@ def _values(
 ) -> Array:
     import numba
 
-    call = f if isinstance(f, Call) else Call(f, (), None)
+    call = f if isinstance(f, Call) else Call(f, (), None, None)
     if not is_jitted(call.f):
         if vars(numba.config)["DISABLE_JIT"]:
             return loop.values(f, x, places, points, shape)
@@ -85,7 +85,7 @@ def _values(
             f"f is a {type(call.f).__name__}, which numba has not compiled; decorate it with "
             "@numba.njit, or pass engine='auto' or 'loop'"
         )
-    whole = (x if call.whole is None else call.whole, *call.args)
+    whole = (call.given(x), *call.args)
     _require_served(x, whole)
     first = _copies(whole, x)
     compiled = compiled_loop(call.f, *first, shape)

@@ -94,9 +94,14 @@ class Call:
 
     def __call__(self, x: Any) -> Any:
         """Return ``f(x, *args)``; another array than the leaf takes the leaf's place."""
+        return self.f(self.given(x), *self.args)
+
+    def given(self, x: Any) -> Any:
+        """Return what f is given as x: the structure with this array in it."""
         if self.whole is None:
-            return self.f(x, *self.args)
+            return x
         if x is self.moved:
-            return self.f(self.whole, *self.args)
-        parts = (x if part is self.moved else part for _, part in leaves(self.whole))
-        return self.f(like(self.whole, parts), *self.args)
+            return self.whole
+        return like(
+            self.whole, (x if part is self.moved else part for _, part in leaves(self.whole))
+        )

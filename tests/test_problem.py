@@ -95,8 +95,6 @@ def test_every_engine_takes_every_scheme(engine, name):
     bound = (12 * h**scheme.accuracy if scheme.accuracy < 3 else 0) + 70 * 4 * 2.2e-16 / h
     if engine == "compiled":
         f = pytest.importorskip("numba").njit(smooth)
-        if scheme.is_complex:
-            pytest.skip("tested where the engine is")
     elif engine == "vectorized":
         f = lambda s: (s**3).sum(axis=1) + (s[:, :-1] * s[:, 1:]).sum(axis=1)  # noqa: E731
     else:

@@ -15,9 +15,6 @@ Array = NDArray[Any]
 SCALARS = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""
 
-COMPLEX_SCALARS = frozenset({complex, np.complex128, np.clongdouble})
-"""The same for a complex x."""
-
 
 def values(
     f: Callable[[Array], Any],
@@ -51,8 +48,10 @@ def values(
     TypeError, ValueError
         If f does not return a number (or an array of the shape). What f raises passes unchanged.
     """
-    take: Callable[[Any], Any] = _complex_number if x.dtype.kind == "c" else _real_number
-    exact = COMPLEX_SCALARS if x.dtype.kind == "c" else SCALARS
+    take: Callable[[Any], Any] = _real_number
+    exact = SCALARS
+    if x.dtype.kind == "c":
+        exact, take = frozenset(), _complex_number
     if shape:
         exact, take = frozenset(), _array_of(shape)
     results: list[Any] = []

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from fastgrad.arguments import require_moved
 from fastgrad.differences import Values, derivatives, memory_order
-from fastgrad.evaluation import ENGINES, choose
+from fastgrad.engines.compilation import is_jitted
+from fastgrad.evaluation import choose
 from fastgrad.ladder import Ladder, Outcome, precision
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme, as_scheme, backward, forward
@@ -149,15 +150,15 @@ def differentiate(
         raise ValueError("h is 'auto', which is relative to x already; leave out relative")
     first = 1e-20 if automatic and chosen.is_complex else FIRST if automatic else h
     wide = relative or (automatic and not chosen.is_complex)
-    with np.errstate(invalid="ignore"):  # infinite elements of x: refused below
-        found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
-    for problem in found:
-        _require_finite(problem)
     if engine == "traced":
         raise ValueError(
             "engine is 'traced', which serves numerical_gradient alone; pass engine='auto'"
         )
     values = choose(f, engine)
+    with np.errstate(invalid="ignore"):  # infinite elements of x: refused below
+        found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
+    for problem in found:
+        _require_finite(problem)
     results: list[list[Array]] = []
     evaluations = 0
     for problem in found:
@@ -165,7 +166,7 @@ def differentiate(
         results.append(arrays)
         evaluations += count
     gradient, error, step = (like(x, iter(arrays)) for arrays in zip(*results, strict=True))
-    name = next((name for name, known in ENGINES.items() if known is values), engine)
+    name = engine if engine != "auto" else "compiled" if is_jitted(f) else "loop"
     return Derivatives(gradient, error, step, evaluations, name, time.perf_counter() - start)
 
 
@@ -246,8 +247,9 @@ def _try_again(
 
 def _require_finite(problem: Problem) -> None:
     """Refuse infinite elements of x, which no step changes."""
-    flat = problem.x.view(np.ndarray).reshape(-1, 1)
-    require_moved(problem.name, problem.x, np.where(np.isinf(flat), flat, np.nan), problem.steps)
+    flat = problem.x.view(np.ndarray).reshape(-1)
+    infinite = np.flatnonzero(np.isinf(flat))
+    require_moved(problem.name, problem.x, infinite, flat[infinite][:, np.newaxis], np.inf)
 
 
 def _divided(problem: Problem, places: NDArray[np.intp], first: Array) -> Iterator[Part]:
@@ -257,8 +259,9 @@ def _divided(problem: Problem, places: NDArray[np.intp], first: Array) -> Iterat
     largest = float(np.finfo(x.dtype).max) / 8
     above = below = largest - abs(old)
     if problem.bounds is not None:
-        above = np.minimum(above, problem.bounds[1][places] - old)
-        below = np.minimum(below, old - problem.bounds[0][places])
+        with np.errstate(over="ignore"):  # room without end
+            above = np.minimum(above, problem.bounds[1][places] - old)
+            below = np.minimum(below, old - problem.bounds[0][places])
     # Central quotients are worth a few digits: f may be singular at the bound.
     fits = _room(scheme, above, below) >= first * NARROW
     for fitting, served in (
@@ -273,10 +276,14 @@ def _divided(problem: Problem, places: NDArray[np.intp], first: Array) -> Iterat
 
 
 def _room(scheme: Scheme, above: Array, below: Array) -> Array:
-    """Return the largest steps of a scheme that stay within these distances."""
+    """Return the largest steps of a scheme that stay within these distances, by a margin.
+
+    The distances are rounded; a step that is smaller than the true ones stays inside, since what
+    is rounded to the type of x and of its bounds keeps its order.
+    """
     up, down = max(0, *scheme.offsets), max(0, *(-offset for offset in scheme.offsets))
     rooms = [space / reach for space, reach in ((above, up), (below, down)) if reach]
-    return np.asarray(np.min(rooms, axis=0))
+    return np.asarray(np.min(rooms, axis=0)) * (1 - 1e-15)
 
 
 def _power_of_two(steps: Array) -> Array:

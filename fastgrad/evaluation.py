@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastgrad.differences import Values
-from fastgrad.engines import loop
+from fastgrad.engines import compiled, loop
+from fastgrad.engines.compilation import is_jitted
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """What calls a function for each item, anywhere, and returns the results in order."""
@@ -12,7 +13,7 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 Report = Callable[[int], None]
 """Told how many elements have been evaluated since the last time."""
 
-ENGINES: dict[str, Values] = {"loop": loop.values}
+ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
 
 
@@ -25,7 +26,7 @@ def choose(f: Callable[..., Any], engine: str) -> Values:
         If there is no such engine.
     """
     if engine == "auto":
-        return loop.values
+        return compiled.values_if_served if is_jitted(f) else loop.values
     if engine not in ENGINES:
         names = ", ".join(repr(name) for name in ["auto", "traced", *ENGINES])
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")

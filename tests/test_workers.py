@@ -450,3 +450,27 @@ def test_no_worker_outlives_its_parent(tmp_path, stop):
         lines = printed.splitlines()
         assert lines[-2:] == ["intact True", "left 0"], errors
         assert errors == ""
+
+
+@pytest.mark.parametrize("options", [{"engine": "traced"}, {"engine": "compiled"}])
+def test_engines_that_need_no_workers_refuse_them(options):
+    with pytest.raises(ValueError, match=r"engine is .*, but workers share the loop's calls"):
+        numerical_gradient(lambda x: x.sum(), np.ones(60), workers=2, **options)
+
+
+def test_a_function_that_is_traced_is_not_sent_anywhere():
+    data = np.random.default_rng(1).normal(size=(200, 30))
+    w = np.random.default_rng(0).normal(size=(30, 20))
+    result = numerical_gradient(lambda w: np.tanh(data @ w).sum(), w, workers=_refuse)
+    expected = numerical_gradient(lambda w: np.tanh(data @ w).sum(), w, engine="traced")
+    assert result.tobytes() == expected.tobytes()
+
+
+def _refuse(function, items):
+    raise AssertionError("not needed")
+
+
+def test_automatic_steps_are_measured_by_the_workers_too():
+    x = np.random.default_rng(0).normal(size=40)
+    result = by_loop(lambda x: np.exp(x).sum(), x, 2, h="auto")
+    assert result.tobytes() == by_loop(lambda x: np.exp(x).sum(), x, 1, h="auto").tobytes()

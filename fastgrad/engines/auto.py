@@ -1,4 +1,4 @@
-"""Which engine serves a function best? The traced one where it can, the loop elsewhere."""
+"""Which engine serves a function best? The compiled or traced one where it can, or the loop."""
 
 import warnings
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastgrad.engines.compilation import is_jitted
+from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
 Array = NDArray[Any]
@@ -17,29 +19,39 @@ LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
-def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array | None:
-    """Return the difference quotients by the fastest engine; None if that is the loop."""
-    if x.size < SMALLEST:
+def gradient(
+    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme = central_quotient
+) -> Array | None:
+    """Return the difference quotients, of a central scheme, by tracing; None if f is to be called.
+
+    By the compiled loop, if f is compiled; by the loop, if x is small or f cheap or untraceable.
+    """
+    if is_jitted(f) or x.size < SMALLEST:
         return None
     from fastgrad.engines import traced
 
+    refused = ""
     try:
-        return traced.traced_gradient(f, x, h, if_faster=True)
+        return traced.traced_gradient(f, x, h, scheme, if_faster=True)
     except TooCheap:
-        return None
+        pass
     except NotTraceable as refusal:
-        if x.size >= LARGE:
-            warnings.warn(
-                f"f is called {2 * x.size:,} times, because it cannot be traced: {refusal}; "
-                "fastgrad.explain(f, x) tells more, engine='loop' silences this",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        return None
+        refused = str(refusal)
+    # After the except clauses: what f raises now is not raised "during handling" of a refusal.
+    if refused and x.size >= LARGE:
+        warnings.warn(
+            f"f is called {len(scheme.offsets) * x.size:,} times, because it cannot be traced: "
+            f"{refused}; fastgrad.explain(f, x) tells more, engine='loop' silences this",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return None
 
 
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:
     """Say which engine would be used, what it would do, and at what cost."""
+    if is_jitted(f):
+        return f"Compiled: {2 * x.size:,} calls of f in a compiled loop."
     if x.size < SMALLEST:
         return f"The loop: {2 * x.size} calls of f, too few for recording f to pay."
     from fastgrad.engines import traced

@@ -1,6 +1,6 @@
 """Which names does fastgrad offer? This file is the table of contents."""
 
-from fastgrad import reference
+from fastgrad import reference, schemes
 from fastgrad.datasets import load_mnist
 from fastgrad.gradient import explain, numerical_gradient
 from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
@@ -14,6 +14,7 @@ __all__ = [
     "load_mnist",
     "numerical_gradient",
     "reference",
+    "schemes",
     "sigmoid",
     "softmax",
 ]

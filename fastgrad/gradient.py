@@ -7,22 +7,32 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines import auto, loop, traced
-from fastgrad.steps import as_positive_number
+from fastgrad.arguments import element
+from fastgrad.differences import Values
+from fastgrad.engines import auto, traced
+from fastgrad.evaluation import choose
+from fastgrad.problem import Problem, problems
+from fastgrad.schemes import Scheme
+from fastgrad.structures import like
 
-Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
+Array = NDArray[Any]
+Structure = TypeVar("Structure")
 
-ENGINES: dict[str, Callable[..., Any]] = {
-    "auto": auto.gradient,
-    "loop": loop.gradient,
-    "traced": traced.gradient,
-}
-"""Name -> ``engine(f, x, h)``, which returns an array like x."""
+SHORTCUTS: dict[str, Callable[..., Array]] = {"auto": auto.gradient, "traced": traced.gradient}
+"""Name -> ``gradient(f, x, h)``, for the book's quotient: central, with one step for all."""
 
 
 def numerical_gradient(
-    f: Callable[[Array], Any], x: Array, h: float = 1e-4, *, engine: str = "auto"
-) -> Array:
+    f: Callable[..., Any],
+    x: Structure,
+    h: Any = 1e-4,
+    *,
+    args: tuple[Any, ...] = (),
+    engine: str = "auto",
+    scheme: str | Scheme = "central",
+    relative: bool = False,
+    bounds: Any = None,
+) -> Structure:
     """Return the central difference quotient of f for every element of x.
 
     ``(f(x + h e_i) - f(x - h e_i)) / (2 h)``, which is the partial derivative up to a truncation
@@ -82,16 +92,31 @@ def numerical_gradient(
     >>> numerical_gradient(lambda x: (x**2).sum(), np.array([3.0, 4.0])).round(6)
     array([6., 8.])
     """
-    _require_function(f)
-    _require_floating_array(x, h)
-    step = _require_step(h, x)
-    evaluate = _require_engine(engine)
-    gradient: Array = evaluate(f, x, step) if x.size else np.zeros_like(x)
-    _warn_of_nonfinite(gradient)
-    return gradient
+    parts = problems(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
+    if engine == "traced" and not all(part.is_the_books for part in parts):
+        raise ValueError(
+            "engine is 'traced', which serves the central scheme with one step for all elements; "
+            "pass engine='auto' or engine='loop' for others"
+        )
+    values = choose(f, "auto" if engine in SHORTCUTS else engine)
+    gradients = [_gradient(part, engine, values) for part in parts]
+    for part, gradient in zip(parts, gradients, strict=True):
+        _warn_of_nonfinite(part.name, gradient)
+    result: Structure = like(x, iter(gradients))
+    return result
 
 
-def explain(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> None:
+def _gradient(problem: Problem, engine: str, values: Values) -> Array:
+    if not problem.x.size:
+        return np.zeros_like(problem.x)
+    if engine in SHORTCUTS and problem.is_the_books:
+        return SHORTCUTS[engine](problem.f, problem.x, problem.steps)
+    return problem.gradient(values)
+
+
+def explain(
+    f: Callable[..., Any], x: Array, h: float = 1e-4, *, args: tuple[Any, ...] = ()
+) -> None:
     """Print how ``numerical_gradient(f, x, h)`` would be evaluated, and about how long it takes.
 
     The place where x enters f, what is replayed how often, and the expected seconds beside the
@@ -99,7 +124,7 @@ def explain(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> None:
 
     Parameters
     ----------
-    f, x, h
+    f, x, h, args
         As `numerical_gradient` takes them; f is called a few times.
 
     Raises
@@ -114,95 +139,19 @@ def explain(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> None:
     ...
     - 60 elements of x are moved up and down; 1 operations are replayed, 0 of them for each unit.
     """
-    _require_function(f)
-    _require_floating_array(x, h)
-    print(auto.explain(f, x, _require_step(h, x)))
+    for problem in problems(f, x, h, args=args):
+        print(auto.explain(problem.f, problem.x, problem.steps))
 
 
-def _require_function(f: object) -> None:
-    if not callable(f):
-        raise TypeError(
-            f"f is a {type(f).__name__}, which cannot be called; pass a function of one array, "
-            "such as lambda x: (x**2).sum()"
-        )
-
-
-def _require_floating_array(x: object, h: object) -> None:
-    """Refuse what cannot be moved by a step in place."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(
-            f"x is a {type(x).__name__}, which cannot be perturbed in place; "
-            "pass np.asarray(x, dtype=float)"
-        )
-    if x.dtype.kind == "c":
-        raise TypeError(
-            f"x has dtype {x.dtype}, but the difference quotient is defined for real x only; "
-            "pass the real and the imaginary part as a real array"
-        )
-    if x.dtype.kind != "f" or x.dtype.itemsize < 4:
-        raise TypeError(
-            f"x has dtype {x.dtype}, which cannot hold a step of {h}; pass x.astype(float)"
-        )
-    if not x.flags.writeable:
-        raise ValueError(
-            "x is read-only, but it is perturbed in place; pass a writable array such as x.copy()"
-        )
-
-
-def _require_step(h: object, x: NDArray[Any]) -> float:
-    """Return h as a float, if it moves every element of x up and down."""
-    step = as_positive_number(h)
-    if 2 * step >= float(np.finfo(x.dtype).max):
-        raise ValueError(f"h is {step}, too large for x's dtype {x.dtype}; pass one such as 1e-4")
-    values = x.view(np.ndarray)
-    # The very values that the loop stores: the raised one is rounded from double precision.
-    double = values if x.dtype.itemsize >= 8 else values.astype(np.float64)
-    raised = (double + step).astype(x.dtype, copy=False)
-    lowered = values - step
-    stuck = (raised == values) | (lowered == values)
-    if np.count_nonzero(stuck):
-        raise ValueError(_lost_step(step, values, _first(stuck)))
-    return step
-
-
-def _lost_step(step: float, values: NDArray[Any], index: tuple[int, ...]) -> str:
-    """Say at which element the step is lost, and what helps."""
-    value = values[index]
-    if np.isinf(value):
-        return f"{_element('x', index)} is {value}, which no step changes; pass finite values"
-    remedy = "a larger h" if values.dtype.itemsize >= 8 else "x.astype(float), or a larger h"
-    return (
-        f"{_element('x', index)} is {value}, where {values.dtype} has a spacing of "
-        f"{np.spacing(abs(value)):.3g}, so a step of {step} is lost; pass {remedy}"
-    )
-
-
-def _require_engine(engine: str) -> Callable[..., Any]:
-    if engine not in ENGINES:
-        names = ", ".join(repr(name) for name in ENGINES)
-        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
-    return ENGINES[engine]
-
-
-def _warn_of_nonfinite(gradient: NDArray[Any]) -> None:
+def _warn_of_nonfinite(name: str, gradient: Array) -> None:
     """Warn, in the name of numerical_gradient's caller, of quotients that are nan or infinite."""
     quotients = gradient.view(np.ndarray)
     finite = np.isfinite(quotients)
     if np.count_nonzero(finite) < finite.size:
-        index = _first(~finite)
+        index = np.unravel_index(int(np.argmax(~finite)), finite.shape)
         warnings.warn(
-            f"the difference quotient at {_element('x', index)} is {quotients[index]}, the first "
+            f"the difference quotient at {element(name, index)} is {quotients[index]}, the first "
             f"of {finite.size - finite.sum()} that are not finite; f is nan or infinite there",
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Return the index of the first True."""
-    return tuple(int(i) for i in np.unravel_index(np.argmax(mask), mask.shape))
-
-
-def _element(name: str, index: tuple[int, ...]) -> str:
-    """Write an element as in Python: x[1, 2], or x alone if it has no axes."""
-    return f"{name}[{', '.join(map(str, index))}]" if index else name

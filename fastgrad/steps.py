@@ -1,7 +1,15 @@
-"""Which steps are accepted? Positive, finite real numbers."""
+"""How far is x moved? By a given step, by one relative to x, or by the best one for the scheme."""
 
 import math
 from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.schemes import Scheme
+
+Array = NDArray[Any]
 
 
 def as_positive_number(h: object) -> float:
@@ -28,3 +36,75 @@ def as_positive_number(h: object) -> float:
     if not 0 < step < math.inf:
         raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
     return step
+
+
+def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float) -> Any:
+    """Return the steps, a float or an array ``(x.size,)`` in C order.
+
+    Parameters
+    ----------
+    h : number, array of x's shape, or "auto"
+        A number or an array is taken as it is. "auto" is the scheme's optimal step for a function
+        that varies over distances of ``max(abs(x[i]), 1)``.
+    x : array
+        Where f is differentiated.
+    scheme : Scheme
+        What the steps are used in.
+    relative : bool
+        Whether h is in units of ``abs(x[i])``; where that is 0, it is taken as it is.
+    eps : float
+        The relative precision of x and of f's values, the coarser of both; for "auto".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If h is none of these, or not positive and finite.
+
+    Notes
+    -----
+    Steps that depend on x are made representable: replaced by ``(x + h) - x``, so that the distance
+    by which x is moved is the one by which the difference is divided.
+    """
+    magnitude = np.abs(np.asarray(x.view(np.ndarray), dtype=np.float64)).reshape(-1)
+    if isinstance(h, str):
+        if h != "auto":
+            raise TypeError(
+                f"h is {h!r} of type str, but the step is a real number; pass one such as 1e-4, "
+                "an array of x's shape, or 'auto'"
+            )
+        if relative:
+            raise ValueError("h is 'auto', which is relative to x already; leave out relative")
+        step = scheme.optimal_step(eps)
+        return step if scheme.is_complex else _representable(step * np.maximum(magnitude, 1), x)
+    steps = _as_positive_array(h, x.shape) if np.ndim(h) else as_positive_number(h)
+    if not relative:
+        return steps
+    return _representable(steps * np.where(magnitude > 0, magnitude, 1), x)
+
+
+def _representable(steps: Array, x: Array) -> Array:
+    """Return steps by which the elements of x can be raised exactly."""
+    flat = x.view(np.ndarray).reshape(-1)
+    raised = (flat + steps).astype(flat.dtype)
+    return np.asarray(raised - flat, dtype=np.float64)
+
+
+def _as_positive_array(h: Any, shape: tuple[int, ...]) -> Array:
+    """Return the steps of an array of x's shape, flat."""
+    steps = np.asarray(h)
+    if steps.dtype.kind not in "fiu":
+        raise TypeError(f"h has dtype {steps.dtype}, but steps are real numbers; pass floats")
+    if steps.shape != shape:
+        raise ValueError(
+            f"h has shape {steps.shape}, but x has shape {shape}; pass a number, or one step for "
+            "each element"
+        )
+    flat = steps.astype(np.float64).reshape(-1)
+    wrong = ~((flat > 0) & (flat < np.inf))
+    if wrong.any():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), shape))
+        raise ValueError(
+            f"h{[*index]} is {steps[index]}, but steps are positive and finite; "
+            "pass one such as 1e-4"
+        )
+    return flat

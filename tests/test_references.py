@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import signal
 import types
 
 import numpy as np
@@ -353,28 +352,18 @@ def test_a_list_that_becomes_shorter_keeps_no_other_array_from_being_put_back():
     assert bag.a is bag.c["d"] is X
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
 @pytest.mark.parametrize("seconds", [1e-5, 1e-3, 3e-3, 1e-2])
-def test_no_interrupt_strikes_while_only_some_arrays_are_in_their_places(seconds):
+def test_no_interrupt_strikes_while_only_some_arrays_are_in_their_places(seconds, strike):
     held = dict.fromkeys(range(100_000), "old")
     places = [(functools.partial(dict.__setitem__, held, i), "old", "new") for i in held]
     seen = []
 
-    def interrupt(*_):
-        seen.append({*held.values()})
-        raise KeyboardInterrupt
-
     def exchange_until_struck():
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        strike(seconds, lambda: seen.append({*held.values()}))
         while True:
             exchanged(places, list)
 
-    previous = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            exchange_until_struck()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+    with pytest.raises(KeyboardInterrupt):
+        exchange_until_struck()
     assert seen in ([{"old"}], [{"new"}])
     assert {*held.values()} == {"old"}

@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from fastgrad.engines import loop
 from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
-Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
+Array = NDArray[Any]
 
 SMALLEST = 50
 """Elements of x from which recording may pay: it takes about ten calls of f."""
@@ -25,7 +25,7 @@ def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
     from fastgrad.engines import traced
 
     try:
-        result = traced.traced_gradient(f, cast("Any", x), h, if_faster=True)
+        return traced.traced_gradient(f, x, h, if_faster=True)
     except TooCheap:
         return loop.gradient(f, x, h)
     except NotTraceable as refusal:
@@ -37,7 +37,6 @@ def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
                 stacklevel=3,
             )
         return loop.gradient(f, x, h)
-    return cast("Array", result)
 
 
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:

@@ -1,86 +1,90 @@
-"""How is any Python function differenced? One coordinate at a time, in place, as in the book."""
+"""How is any Python function evaluated? At one moved element after the other, in place."""
 
-import math
 from collections.abc import Callable, Iterable
-from numbers import Real
-from typing import Any, TypeVar
+from numbers import Complex, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Array = TypeVar("Array", bound=np.ndarray[Any, np.dtype[np.floating[Any]]])
+from fastgrad.differences import fill, memory_order
+from fastgrad.schemes import central
+
+Array = NDArray[Any]
 
 SCALARS = frozenset({float, int, np.float64, np.float32, np.longdouble})
-"""Types that are subtracted as they are; values of any other type are looked at first."""
+"""Types of values that are taken as they are; values of any other type are looked at first."""
+
+
+def values(
+    f: Callable[[Array], Any],
+    x: Array,
+    places: NDArray[np.intp],
+    points: Array,
+    shape: tuple[int, ...] = (),
+) -> Array:
+    """Return f at each point to which an element of x is moved.
+
+    Parameters
+    ----------
+    f : callable
+        Called with x itself, so it may as well read x elsewhere: once for each point, in order.
+    x : array
+        Writable. Moved in place; bit-identical afterwards, even if f raises or the user interrupts.
+    places : array (n,)
+        The elements that are moved, one after the other, as indices into x in C order.
+    points : array (n, m)
+        The values that are put there, one after the other; of x's dtype.
+    shape : tuple of int
+        The shape of what f returns.
+
+    Returns
+    -------
+    array (n, m, *shape)
+        In the type that f returns; Python's and NumPy's integers as Python's, which never wrap.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If f does not return a number (or an array of the shape). What f raises passes unchanged.
+    """
+    take: Callable[[Any], Any] = _complex_number if x.dtype.kind == "c" else _real_number
+    exact = SCALARS
+    if shape:
+        exact, take = frozenset(), _array_of(shape)
+    results: list[Any] = []
+    # A plain view: a subclass could give another meaning to indexing, or interrupt a restoration.
+    elements = x.view(np.ndarray).flat
+    for i, targets in zip(places.tolist(), points.tolist(), strict=True):
+        old = elements[i]
+        try:
+            for target in targets:
+                elements[i] = target
+                value = f(x)
+                if type(value) not in exact:
+                    value = take(value)
+                results.append(value)
+        finally:
+            elements[i] = old
+    collected = np.array(results)
+    if collected.dtype.kind in "biu":
+        collected = np.array(results, dtype=object)
+    return collected.reshape(*points.shape, *shape)
 
 
 def gradient(
     f: Callable[[Array], Any], x: Array, h: float, places: Iterable[int] | None = None
 ) -> Array:
-    """Return ``(f(x + h e_i) - f(x - h e_i)) / (2 h)`` for every element i of x.
+    """Return ``(f(x + h e_i) - f(x - h e_i)) / (2 h)``, by the loop, for the elements i of x.
 
     Bit-identical with the book's loop (`fastgrad.reference.numerical_gradient`) for float32 and
-    float64 in any memory layout: f is called twice for each element, raised first, in memory
-    order, and never at x itself. The differences: f may return arrays of one element, and x is
-    whole again whatever happens.
-
-    Parameters
-    ----------
-    f : callable
-        ``f(x) -> number``. It is called with x itself, so it may as well read x elsewhere.
-    x : ndarray of float32, float64 or longdouble
-        Writable. Perturbed in place; bit-identical afterwards, even if f raises or the user
-        interrupts.
-    h : float
-        The step, large enough to change every element of x.
-    places : iterable of int, optional
-        The elements wanted, as indices into x in C order; the others' quotients stay 0. Without it
-        all elements, in memory order.
-
-    Returns
-    -------
-    ndarray like x
-        Layout, dtype and subclass as `numpy.zeros_like` gives them. The quotient is computed in
-        the type that f returns.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If f does not return a real number. What f itself raises passes unchanged.
+    float64 in any memory layout. With places, indices into x in C order, only for those; the
+    other elements of the result are 0.
     """
-    result: Array = np.zeros_like(x)
-    # Plain views: a subclass could give another meaning to indexing, or interrupt a restoration.
-    points, quotients = x.view(np.ndarray).flat, result.view(np.ndarray).flat
-    # As the book has it, except that float() would round a longdouble.
-    widen = float if x.dtype.itemsize <= 8 else x.dtype.type
-    width = 2 * h
-    for i in _memory_order(x) if places is None else places:
-        old = points[i]
-        try:
-            points[i] = widen(old) + h
-            above = f(x)
-            if type(above) not in SCALARS:
-                above = _real_number(above)
-            points[i] = old - h
-            below = f(x)
-            if type(below) not in SCALARS:
-                below = _real_number(below)
-        finally:
-            points[i] = old
-        # Equal values leave the zero that is there. Infinite ones are not subtracted, because
-        # NumPy would then warn at each of them, and numerical_gradient does so once for all.
-        if above != below:
-            quotients[i] = (above - below) / width
-        elif abs(above) == math.inf:
-            quotients[i] = math.nan
+    chosen = memory_order(x) if places is None else np.array([*places], dtype=np.intp)
+    result = np.zeros_like(x)
+    fill(result, values, f, x, chosen, h, central())
     return result
-
-
-def _memory_order(x: np.ndarray[Any, Any]) -> Iterable[int]:
-    """Return the flat (C-order) indices of x in the order in which np.nditer visits them."""
-    if x.flags.c_contiguous:
-        return range(x.size)
-    visits = np.nditer(x, flags=["c_index"])
-    return [visits.index for _ in visits]
 
 
 def _real_number(value: Any) -> Any:
@@ -88,15 +92,7 @@ def _real_number(value: Any) -> Any:
 
     Arrays of one element are read at once, for f may return the same array every time.
     """
-    number = value
-    if not isinstance(value, Real):
-        array = np.asarray(value)
-        if array.size != 1:
-            raise ValueError(
-                f"f returned an array of shape {array.shape}, but it must return a single number; "
-                "reduce the array, for instance by .sum() or .mean()"
-            )
-        number = array.reshape(())[()]
+    number = _scalar(value)
     # NumPy's integers wrap around when they are subtracted.
     if isinstance(number, np.integer):
         return int(number)
@@ -106,3 +102,40 @@ def _real_number(value: Any) -> Any:
         f"f returned {value!r} of type {type(value).__name__}, but it must return a real number; "
         "check what f ends with"
     )
+
+
+def _complex_number(value: Any) -> complex:
+    """Return what f returned for a complex x."""
+    number = _scalar(value)
+    if isinstance(number, Complex) and not isinstance(number, Real):
+        return complex(number)
+    raise TypeError(
+        f"f returned {value!r} of type {type(value).__name__} for a complex x; the complex step "
+        "needs a function that computes with its argument, without abs, max and the like: pass "
+        "another scheme, such as 'central'"
+    )
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, Complex):
+        return value
+    array = np.asarray(value)
+    if array.size != 1:
+        raise ValueError(
+            f"f returned an array of shape {array.shape}, but it must return a single number; "
+            "reduce the array, for instance by .sum() or .mean()"
+        )
+    return array.reshape(())[()]
+
+
+def _array_of(shape: tuple[int, ...]) -> Callable[[Any], Array]:
+    def take(value: Any) -> Array:
+        array = np.array(value)  # a copy: f may return the same array every time
+        if array.shape != shape:
+            raise ValueError(
+                f"f returned an array of shape {array.shape} and, before, one of shape {shape}; "
+                "it must return arrays of one shape"
+            )
+        return array
+
+    return take

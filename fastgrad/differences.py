@@ -1,0 +1,126 @@
+"""How do values of f at moved points become derivatives? By a scheme, element by element."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.schemes import Scheme
+
+Array = NDArray[Any]
+
+
+class Values(Protocol):
+    """A way of evaluating f where single elements of x are moved: what every engine offers."""
+
+    def __call__(
+        self,
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        """Return f, an array ``(n, m, *shape)``, where ``x.flat[places[i]]`` is ``points[i, k]``.
+
+        x is bit-identical afterwards, whatever happens.
+        """
+        ...
+
+
+BLOCK = 1 << 16
+"""Elements whose values of f are held in memory at a time."""
+
+
+def fill(
+    result: Array,
+    values: Values,
+    f: Callable[[Any], Any],
+    x: Array,
+    places: NDArray[np.intp],
+    steps: Any,
+    scheme: Scheme,
+) -> None:
+    """Write the derivatives of f, which returns a number, into ``result``, an array like x.
+
+    As `derivatives` returns them, only for a block of elements after the other. Elements at other
+    places stay as they are.
+    """
+    elements = result.view(np.ndarray).flat
+    for start in range(0, len(places), BLOCK):
+        block = slice(start, start + BLOCK)
+        step = steps[block] if np.ndim(steps) else steps
+        elements[places[block]] = derivatives(values, f, x, places[block], step, scheme)
+
+
+def derivatives(
+    values: Values,
+    f: Callable[[Any], Any],
+    x: Array,
+    places: NDArray[np.intp],
+    steps: Any,
+    scheme: Scheme,
+    shape: tuple[int, ...] = (),
+) -> Array:
+    """Return the derivatives of f with respect to the elements of x at these places.
+
+    Parameters
+    ----------
+    values : callable
+        How f is evaluated.
+    f, x
+        The function, and an array of floats.
+    places : array (n,)
+        Indices into x in C order; the order of evaluation.
+    steps : float or array (n,)
+        The steps.
+    scheme : Scheme
+        The offsets, in units of the steps, and the weights.
+    shape : tuple of int
+        The shape of what f returns.
+
+    Returns
+    -------
+    array (n, *shape)
+        In the type that f returns.
+    """
+    if scheme.is_complex:
+        x = x.astype(np.result_type(x.dtype, np.complex128))
+    outer = tuple(offset for offset in scheme.offsets if offset != 0)
+    measured = values(f, x, places, moved(x, places, outer, steps), shape)
+    if len(outer) < len(scheme.offsets):  # x itself: the last offset, the same for all elements
+        here = np.zeros(1, dtype=np.intp)
+        base = values(f, x, here, x.reshape(-1)[here].reshape(1, 1), shape)
+        everywhere = np.broadcast_to(base, (len(places), 1, *shape))
+        measured = np.concatenate([measured, everywhere], axis=1)
+    with np.errstate(all="ignore"):
+        return scheme.combine(measured, steps)
+
+
+def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any) -> Array:
+    """Return where elements of x are moved to, an array ``(len(places), len(offsets))``.
+
+    As in the book, what is raised is computed in double precision at least, and what is lowered in
+    x's own type; for float64 it is the same.
+
+    Raises
+    ------
+    ValueError
+        If a step is lost in the rounding of an element of x.
+    """
+    old = x.view(np.ndarray).reshape(-1)[places]
+    wide = old.astype(np.result_type(old.dtype, np.float64), copy=False)
+    points = np.empty((len(places), len(offsets)), dtype=old.dtype)
+    for k, offset in enumerate(offsets):
+        upwards = isinstance(offset, complex) or offset > 0
+        points[:, k] = (wide if upwards else old) + offset * steps
+    return points
+
+
+def memory_order(x: Array) -> NDArray[np.intp]:
+    """Return the flat (C-order) indices of x in the order in which np.nditer visits them."""
+    if x.flags.c_contiguous:
+        return np.arange(x.size)
+    visits = np.nditer(x, flags=["c_index"])
+    return np.array([visits.index for _ in visits], dtype=np.intp)

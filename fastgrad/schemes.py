@@ -1,0 +1,289 @@
+"""Which difference schemes are there? Offsets and weights: data, all used by the same code."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A difference scheme: a derivative as a weighted sum of values at points in the distance.
+
+    ``sum(numerators[k] * f(x + offsets[k] * h)) / (denominator * h**derivative)``, which differs
+    from the derivative by a multiple of ``h**accuracy``.
+
+    Attributes
+    ----------
+    offsets : tuple of numbers
+        In units of the step, in the order in which f is evaluated. Complex ones move x off the
+        real line; of the sum the real part is taken.
+    numerators : tuple of numbers
+        The weights, times the denominator.
+    denominator : number
+        What all weights have in common; for rational offsets the weights are exact.
+    derivative : int
+        The derivative order.
+
+    Examples
+    --------
+    >>> central(4)
+    Scheme(offsets=(1, -1, 2, -2), numerators=(8, -8, -1, 1), denominator=12, derivative=1)
+    """
+
+    offsets: tuple[Any, ...]
+    numerators: tuple[Any, ...]
+    denominator: Any
+    derivative: int = 1
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether x is moved off the real line."""
+        return any(isinstance(offset, complex) for offset in self.offsets)
+
+    @property
+    def is_central(self) -> bool:
+        """Whether it is an odd function of the offsets: all errors are of even powers of h."""
+        weight = dict(zip(self.offsets, self.numerators, strict=True))
+        return all(weight.get(-o) == -w for o, w in weight.items()) and not self.is_complex
+
+    @cached_property
+    def accuracy(self) -> int:
+        """The accuracy order: the power of h with which the truncation error falls."""
+        power = self.derivative + 1
+        while not self._moment(power):
+            power += 1
+        return power - self.derivative
+
+    def _moment(self, power: int) -> Any:
+        """Return ``sum(weight * offset**power)``, exactly for integers."""
+        exact = [o if isinstance(o, complex) else Fraction(o) for o in self.offsets]
+        terms = [w * o**power for w, o in zip(self.numerators, exact, strict=True)]
+        total = sum(terms)
+        # Weights that are not integers are rounded.
+        largest = max(abs(term) for term in terms)
+        total = total.real if isinstance(total, complex) else total
+        return total if abs(total) > 1e-9 * largest else 0
+
+    def combine(self, values: NDArray[Any], steps: Any) -> NDArray[Any]:
+        """Return the derivatives.
+
+        Parameters
+        ----------
+        values : array (places, evaluations, ...)
+            ``values[i, k]`` is f where element i is moved by ``offsets[k]`` of its step.
+        steps : float or array (places,)
+            The steps.
+
+        Returns
+        -------
+        array (places, ...)
+            In the type of the values.
+        """
+        total = self.numerators[0] * values[:, 0]
+        for k, numerator in enumerate(self.numerators[1:], start=1):
+            total = total + numerator * values[:, k]
+        if self.is_complex:
+            total = total.real
+        width = self.denominator * steps**self.derivative
+        if np.ndim(width):
+            width = np.reshape(width, (-1,) + (1,) * (total.ndim - 1))
+        quotients: NDArray[Any] = total / width
+        return quotients
+
+    def round_off(self, magnitude: Any, steps: Any, eps: float) -> Any:
+        """Return ``eps * magnitude * sum(abs(weights)) / h**derivative``, what rounding costs."""
+        weight = sum(abs(n) for n in self.numerators) / abs(self.denominator)
+        return eps * magnitude * weight / steps**self.derivative
+
+    def optimal_step(self, eps: float) -> float:
+        """Return the step, in units of x's scale, where truncation and round-off are balanced.
+
+        It minimises ``eps W / h**d + C h**p``, with d the derivative order, p the accuracy order,
+        W the sum of the weights' magnitudes, and ``C = abs(sum(w o**(p + d))) / (p + d)!``, for a
+        function whose derivatives are about as large as its values.
+
+        References
+        ----------
+        W. H. Press et al., *Numerical Recipes*, 3rd edition, 2007, section 5.7.
+
+        Examples
+        --------
+        >>> round(central().optimal_step(2.2e-16), 8)
+        8.71e-06
+        """
+        if self.is_complex:  # nothing cancels: as small as need be
+            return 1e-20
+        p, d = self.accuracy, self.derivative
+        spread = float(sum(abs(n) for n in self.numerators) / abs(self.denominator))
+        constant = float(abs(self._moment(p + d)) / abs(self.denominator)) / math.factorial(p + d)
+        return float((d * eps * spread / (p * constant)) ** (1 / (p + d)))
+
+
+def from_offsets(offsets: Iterable[Any], derivative: int = 1) -> Scheme:
+    """Return the scheme of the highest accuracy order on these points.
+
+    Parameters
+    ----------
+    offsets : iterable of real numbers
+        Different from each other, in units of the step; more of them than the derivative order.
+    derivative : int
+        The derivative order, 1 or more.
+
+    Raises
+    ------
+    ValueError
+        If two offsets are equal, there are too few of them, or one is not finite.
+
+    Examples
+    --------
+    >>> from_offsets([0, 1, 2])
+    Scheme(offsets=(1, 2, 0), numerators=(4, -1, -3), denominator=2, derivative=1)
+    """
+    points = sorted(offsets, key=lambda offset: (offset == 0, abs(offset), -offset))
+    if not all(math.isfinite(point) for point in points):
+        raise ValueError(f"offsets are {points}, but each must be finite")
+    if len(set(points)) < len(points):
+        raise ValueError(f"offsets are {points}, but they must differ from each other")
+    if derivative < 1 or len(points) <= derivative:
+        raise ValueError(
+            f"there are {len(points)} offsets for derivative order {derivative}; pass a derivative "
+            f"order of 1 or more, and at least {derivative + 1} offsets"
+        )
+    weights = finite_difference_weights(points, derivative)
+    used = [(point, weight) for point, weight in zip(points, weights, strict=True) if weight]
+    denominator = math.lcm(*(weight.denominator for _, weight in used))
+    numerators = [weight * denominator for _, weight in used]
+    if denominator < 2**53 and all(abs(n) < 2**53 for n in numerators):
+        exact = tuple(int(n) for n in numerators)
+        return Scheme(tuple(point for point, _ in used), exact, denominator, derivative)
+    rounded = tuple(float(weight) for _, weight in used)
+    return Scheme(tuple(point for point, _ in used), rounded, 1, derivative)
+
+
+def finite_difference_weights(offsets: Sequence[Any], derivative: int = 1) -> list[Fraction]:
+    """Return the weights w with ``sum(w[k] * f(offsets[k]))`` the derivative of f at 0.
+
+    Exact for polynomials of a degree below the number of offsets, and computed in fractions, so
+    that no weight is rounded.
+
+    Parameters
+    ----------
+    offsets : sequence of real numbers
+        Different from each other.
+    derivative : int
+        The derivative order.
+
+    References
+    ----------
+    B. Fornberg, "Generation of finite difference formulas on arbitrarily spaced grids",
+    Mathematics of Computation 51 (1988), 699-706.
+
+    Examples
+    --------
+    >>> [str(weight) for weight in finite_difference_weights([-1, 0, 1], 2)]
+    ['1', '-2', '1']
+    """
+    points = [Fraction(offset) for offset in offsets]
+    # table[m][k]: the weight of point k in the m-th derivative, on the points up to the newest.
+    table = [[Fraction(0)] * len(points) for _ in range(derivative + 1)]
+    table[0][0] = Fraction(1)
+    product = Fraction(1)
+    for newest in range(1, len(points)):
+        last, last_product = newest - 1, product
+        product = Fraction(math.prod(points[newest] - point for point in points[:newest]))
+        old = [row[last] for row in table]
+        for k in range(newest):
+            distance = points[newest] - points[k]
+            for m in range(derivative, -1, -1):
+                lower = m * table[m - 1][k] if m else 0
+                table[m][k] = (points[newest] * table[m][k] - lower) / distance
+        for m in range(derivative + 1):
+            lower = m * old[m - 1] if m else 0
+            table[m][newest] = last_product / product * (lower - points[last] * old[m])
+    return table[derivative]
+
+
+def central(accuracy: int = 2, derivative: int = 1) -> Scheme:
+    """Return the scheme on points around x, of an even accuracy order.
+
+    Examples
+    --------
+    >>> central(2)
+    Scheme(offsets=(1, -1), numerators=(1, -1), denominator=2, derivative=1)
+    """
+    if accuracy < 2 or accuracy % 2:
+        raise ValueError(f"accuracy is {accuracy}, but a central scheme's is even: pass 2, 4, 6, 8")
+    half = (derivative + 1) // 2 - 1 + accuracy // 2
+    return from_offsets(range(-half, half + 1), derivative)
+
+
+def forward(accuracy: int = 1, derivative: int = 1) -> Scheme:
+    """Return the scheme on x and points above it.
+
+    Examples
+    --------
+    >>> forward()
+    Scheme(offsets=(1, 0), numerators=(1, -1), denominator=1, derivative=1)
+    """
+    if accuracy < 1:
+        raise ValueError(f"accuracy is {accuracy}, but it is 1 or more; pass 1, 2, 3, 4")
+    return from_offsets(range(accuracy + derivative), derivative)
+
+
+def backward(accuracy: int = 1, derivative: int = 1) -> Scheme:
+    """Return the scheme on x and points below it.
+
+    Examples
+    --------
+    >>> backward()
+    Scheme(offsets=(-1, 0), numerators=(-1, 1), denominator=1, derivative=1)
+    """
+    if accuracy < 1:
+        raise ValueError(f"accuracy is {accuracy}, but it is 1 or more; pass 1, 2, 3, 4")
+    return from_offsets(range(1 - accuracy - derivative, 1), derivative)
+
+
+complex_step = Scheme(offsets=(1j,), numerators=(-1j,), denominator=1)
+"""``imag(f(x + i h)) / h``: nothing is subtracted, so h may be tiny. For functions that are written
+with analytic operations alone (no abs, max or comparisons) and take complex numbers.
+
+W. Squire and G. Trapp, "Using complex variables to estimate derivatives of real functions",
+SIAM Review 40 (1998), 110-112.
+"""
+
+NAMED = {
+    "central": central(),
+    "forward": forward(),
+    "backward": backward(),
+    "complex": complex_step,
+}
+"""The schemes that a name stands for."""
+
+
+def as_scheme(scheme: str | Scheme) -> Scheme:
+    """Return the scheme that is given or named.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither a `Scheme` nor a name.
+    """
+    if isinstance(scheme, Scheme):
+        return scheme
+    if not isinstance(scheme, str):
+        raise TypeError(
+            f"scheme is a {type(scheme).__name__}; pass a name, or fastgrad.schemes.central(4)"
+        )
+    if scheme not in NAMED:
+        names = ", ".join(repr(name) for name in NAMED)
+        raise ValueError(
+            f"scheme is {scheme!r}, which does not exist; pass one of {names}, "
+            "or a scheme such as fastgrad.schemes.central(4)"
+        )
+    return NAMED[scheme]

@@ -17,8 +17,8 @@ from fastgrad.tracing.rows import Rows
 Array = NDArray[np.float64]
 
 GAP = 5
-"""How many steps lie between two measured shifts at most. A feature of the loss that is narrower,
-and over at both of them, is not seen; nor is one that is narrower than the step itself."""
+"""How many steps lie between two measured shifts at most. What is narrower, and over at both of
+them, is found by `fastgrad.tracing.decisions`."""
 
 POINTS = 8
 """Where a stretch is measured: twice as often as a cubic needs, so that no kink stays hidden."""

@@ -3,11 +3,13 @@
 from fastgrad import reference, schemes
 from fastgrad.datasets import load_mnist
 from fastgrad.gradient import explain, numerical_gradient
+from fastgrad.gradient_function import Gradient
 from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Gradient",
     "TwoLayerNet",
     "cross_entropy_error",
     "explain",

@@ -40,17 +40,19 @@ def require_floating_array(name: str, x: object, h: object) -> None:
         )
 
 
-def require_moved(name: str, x: NDArray[Any], points: NDArray[Any], steps: Any) -> None:
+def require_moved(
+    name: str, x: NDArray[Any], places: NDArray[np.intp], points: NDArray[Any], steps: Any
+) -> None:
     """Refuse steps that are lost in the rounding of an element of x.
 
-    ``points[i]`` is where ``x.flat[i]`` is moved to.
+    ``points[i]`` is where ``x.flat[places[i]]`` is moved to, by multiples of ``steps[i]``.
     """
     values = x.view(np.ndarray)
-    stuck = (points == values.reshape(-1, 1)).any(axis=1)
+    stuck = (points == values.reshape(-1)[places].reshape(-1, 1)).any(axis=1)
     if not stuck.any():
         return
     first = int(np.argmax(stuck))
-    index = np.unravel_index(first, x.shape)
+    index = np.unravel_index(int(places[first]), x.shape)
     value, where = values[index], element(name, index)
     step = steps[first] if np.ndim(steps) else steps
     if np.isinf(value):

@@ -6,21 +6,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences import moved
 from fastgrad.schemes import Scheme, backward, forward
+from fastgrad.steps import representable
 
 Array = NDArray[Any]
 
 
-def as_bounds(bounds: Any, x: Array) -> tuple[Array, Array]:
-    """Return the lower and the upper bound of every element of x, flat.
+def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
+    """Return the lower and the upper bound of each element of x; None if all are infinite.
 
     Parameters
     ----------
+    name : str
+        What messages call x.
     bounds : pair
         The lower and the upper bounds, numbers or arrays of x's shape; infinite where there is
         none. SciPy's `Bounds` is such a pair, too.
     x : array
         Within the bounds.
+
+    Returns
+    -------
+    pair of arrays (x.size,), or None
+        Copies, in x's dtype: the least and the greatest numbers in it that are within the bounds.
 
     Raises
     ------
@@ -29,26 +38,37 @@ def as_bounds(bounds: Any, x: Array) -> tuple[Array, Array]:
     """
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
         bounds = bounds.lb, bounds.ub
+    wide = np.result_type(x.dtype, np.float64)
     try:
-        lower, upper = (np.broadcast_to(np.asarray(b, float), x.shape).reshape(-1) for b in bounds)
+        lower, upper = (np.broadcast_to(np.asarray(b, wide), x.shape).reshape(-1) for b in bounds)
     except (TypeError, ValueError):
         raise ValueError(
-            f"bounds are {bounds!r}; pass a pair (lower, upper) of numbers or of arrays of x's "
-            f"shape {x.shape}"
+            f"bounds are {bounds!r}; pass a pair (lower, upper) of numbers or of arrays of "
+            f"{name}'s shape {x.shape}"
         ) from None
     flat = x.view(np.ndarray).reshape(-1)
     for wrong, rule in (
-        (~((flat >= lower) & (flat <= upper)), "is outside of its bounds"),
+        (~((flat >= lower) & (flat <= upper)) & ~np.isnan(flat), "is outside of its bounds"),
         (~(lower < upper), "cannot move between its bounds"),
     ):
         if wrong.any():
             i = int(np.argmax(wrong))
             index = [int(k) for k in np.unravel_index(i, x.shape)]
             raise ValueError(
-                f"x{index or ''} is {flat[i]}, which {rule} {lower[i]} and {upper[i]}; "
-                "pass an x inside, and bounds with room between them"
+                f"{name}{index or ''} is {flat[i]}, which {rule} {lower[i]} and {upper[i]}; "
+                "pass an x inside, and bounds with room between them, infinite where there is none"
             )
-    return lower, upper
+    if np.isinf(lower).all() and np.isinf(upper).all():
+        return None
+    return _inwards(lower, np.inf, x.dtype), _inwards(upper, -np.inf, x.dtype)
+
+
+def _inwards(bound: Array, inside: float, dtype: np.dtype[Any]) -> Array:
+    """Return the bounds in a dtype; what rounding would move outwards is moved inwards."""
+    with np.errstate(over="ignore"):
+        rounded = bound.astype(dtype)
+    outside = rounded < bound if inside > 0 else rounded > bound
+    return np.where(outside, np.nextafter(rounded, dtype.type(inside)), rounded)
 
 
 def within(
@@ -71,18 +91,46 @@ def within(
     scheme, places, steps
         Together the yielded places are the given ones.
     """
-    old = x.view(np.ndarray).reshape(-1)[places].astype(np.float64)
     steps = np.broadcast_to(np.asarray(steps, dtype=np.float64), places.shape)
-    above, below = bounds[1][places] - old, old - bounds[0][places]
-    real = [0 if isinstance(offset, complex) else offset for offset in scheme.offsets]
-    fits = (max(real) * steps <= above) & (-min(real) * steps <= below)
+    fits = _fits(scheme, x, places, steps, bounds)
     yield scheme, places[fits], steps[fits]
+    rest, steps = places[~fits], steps[~fits]
+    old = x.view(np.ndarray).reshape(-1)[rest]
+    with np.errstate(over="ignore"):  # room without end
+        above, below = bounds[1][rest] - old, old - bounds[0][rest]
     upwards = above >= below
-    for side, chosen in (
-        (forward(scheme.accuracy, scheme.derivative), ~fits & upwards),
-        (backward(scheme.accuracy, scheme.derivative), ~fits & ~upwards),
+    for side, chosen, room in (
+        (forward(scheme.accuracy, scheme.derivative), upwards, above),
+        (backward(scheme.accuracy, scheme.derivative), ~upwards, below),
     ):
         reach = max(abs(offset) for offset in side.offsets)
-        # A little less than the room there is, so that rounding does not lead across the bound.
-        room = np.maximum(above, below)[chosen] * (1 - 1e-6)
-        yield side, places[chosen], np.minimum(steps[chosen], room / reach)
+        short = np.minimum(steps[chosen], room[chosen].astype(np.float64) / reach)
+        yield side, rest[chosen], _fitting(side, x, rest[chosen], short, bounds)
+
+
+def _fitting(
+    scheme: Scheme, x: Array, places: NDArray[np.intp], steps: Array, bounds: tuple[Array, Array]
+) -> Array:
+    """Return representable steps that lead nowhere across a bound.
+
+    A representable step may be longer than the room by its rounding; it is halved then. In the end
+    it is lost beside x, and x is inside.
+    """
+    while True:
+        exact = representable(steps, x.view(np.ndarray).reshape(-1)[places])
+        fits = _fits(scheme, x, places, exact, bounds)
+        if fits.all():
+            return exact
+        steps = np.where(fits, steps, steps / 2)
+
+
+def _fits(
+    scheme: Scheme, x: Array, places: NDArray[np.intp], steps: Array, bounds: tuple[Array, Array]
+) -> NDArray[np.bool_]:
+    """Say which elements a scheme leaves inside: the very points at which f is evaluated."""
+    offsets = [offset for offset in scheme.offsets if not isinstance(offset, complex)]
+    points = moved(x, places, offsets, steps)
+    lower, upper = bounds[0][places][:, np.newaxis], bounds[1][places][:, np.newaxis]
+    outside = (points < lower) | (points > upper)
+    inside: NDArray[np.bool_] = ~np.any(outside, axis=1)
+    return inside  # a nan is not outside: there are no points to keep inside

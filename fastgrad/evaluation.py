@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from fastgrad.differences import Values
-from fastgrad.engines import loop
+from fastgrad.engines import compiled, loop
+from fastgrad.engines.compilation import is_jitted
 
-ENGINES: dict[str, Values] = {"loop": loop.values}
+ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
 
 
@@ -19,7 +20,7 @@ def choose(f: Callable[..., Any], engine: str) -> Values:
         If there is no such engine.
     """
     if engine == "auto":
-        return loop.values
+        return compiled.values_if_served if is_jitted(f) else loop.values
     if engine not in ENGINES:
         names = ", ".join(repr(name) for name in ["auto", "traced", *ENGINES])
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")

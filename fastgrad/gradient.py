@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from fastgrad.arguments import element
 from fastgrad.differences import Values
 from fastgrad.engines import auto, traced
+from fastgrad.engines.vectorized import values as vectorized_values
 from fastgrad.evaluation import choose
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
-from fastgrad.structures import like
+from fastgrad.structures import is_structure, like
 
 Array = NDArray[Any]
 Structure = TypeVar("Structure")
 
 SHORTCUTS: dict[str, Callable[..., Array]] = {"auto": auto.gradient, "traced": traced.gradient}
-"""Name -> ``gradient(f, x, h)``, for the book's quotient: central, with one step for all."""
+"""Name -> ``gradient(f, x, h, scheme)``, for central schemes with one step for all elements."""
 
 
 def numerical_gradient(
@@ -32,6 +33,7 @@ def numerical_gradient(
     scheme: str | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
+    vectorized: bool = False,
 ) -> Structure:
     """Return the central difference quotient of f for every element of x.
 
@@ -45,20 +47,39 @@ def numerical_gradient(
         ``f(x) -> number``, or an array of one element. It is called with x itself, whose elements
         are moved in place one after the other; so f may ignore its argument and read the same
         array elsewhere, as in ``lambda W: self.loss(x, t)``.
-    x : ndarray of float64, float32 or longdouble
-        Any shape and memory layout; writable. Bit-identical afterwards, whatever happens.
-    h : float
-        The step.
+    x : ndarray of float64, float32 or longdouble; or a dict, list or tuple of such
+        Any shape and memory layout; writable. Bit-identical afterwards, whatever happens. f is
+        given the structure as a whole.
+    h : number, array like x, structure like x, or "auto"
+        The step, or one for each element. "auto" measures which step suits f and the scheme, from
+        quotients at h and h / 2: at least four calls of f more for each element.
+    args : tuple
+        Further arguments: f is called as ``f(x, *args)``.
     engine : {"auto", "loop", "traced"}
         How f is evaluated. "loop" serves any function and gives the book's numbers bit for bit.
         "traced" records the NumPy operations of f once and replays only what follows the place
         where x enters; its quotients are within the loop's own round-off of the loop's. "auto"
-        takes "traced" where it can and where x has enough elements, otherwise "loop".
+        takes "traced" where it can and where x has enough elements, otherwise "loop". "traced"
+        serves central schemes with one step and no bounds.
+    scheme : {"central", "forward", "backward", "complex"} or Scheme
+        The points and weights; `fastgrad.schemes` makes others, as ``schemes.central(4)``. With a
+        scheme of derivative 2, the result is the second derivative for each element of x. The
+        complex step needs a function that computes with its argument, by analytic operations, and
+        a tiny step, such as 1e-20 or "auto".
+    relative : bool
+        Whether h is in units of ``abs(x[i])``; where x is 0, it is taken as it is.
+    bounds : pair of numbers, arrays or structures like x
+        f is never called with an element of x outside of (lower, upper): near a bound a one-sided
+        scheme of the same accuracy is used, with a smaller step if it must.
+    vectorized : bool
+        Whether f takes a stack of points, an array ``(m, *x.shape)``, and returns ``(m,)`` values.
+        A stack takes 64 MiB at most, and x itself is never moved.
 
     Returns
     -------
-    ndarray like x
-        Shape, dtype, layout and subclass of x, as `numpy.zeros_like` keeps them.
+    ndarray like x, or a structure of such
+        Shape, dtype, layout and subclass of x, as `numpy.zeros_like` keeps them. Subclasses of
+        dict and list become plain ones.
 
     Raises
     ------
@@ -92,17 +113,33 @@ def numerical_gradient(
     --------
     >>> numerical_gradient(lambda x: (x**2).sum(), np.array([3.0, 4.0])).round(6)
     array([6., 8.])
+    >>> numerical_gradient(lambda x: x["a"] * x["b"], {"a": np.array(3.0), "b": np.array(4.0)})
+    {'a': array(4.), 'b': array(3.)}
+    >>> numerical_gradient(lambda x: np.sqrt(x).sum(), np.ones(1), 1e-3, bounds=(1, 2)).round(6)
+    array([0.5])
+    >>> numerical_gradient(lambda s: (s**3).sum(axis=1), np.ones(2), vectorized=True).round(6)
+    array([3., 3.])
     """
-    parts = problems(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
-    if engine == "traced" and not all(part.is_the_books for part in parts):
-        raise ValueError(
-            "engine is 'traced', which serves the central scheme with one step for all elements; "
-            "pass engine='auto' or engine='loop' for others"
-        )
     values = choose(f, "auto" if engine in SHORTCUTS else engine)
-    gradients = [_gradient(part, engine, values) for part in parts]
-    for part, gradient in zip(parts, gradients, strict=True):
-        _warn_of_nonfinite(part.name, gradient)
+    if vectorized:
+        if engine != "auto" or is_structure(x):
+            raise ValueError(
+                "vectorized is True, which asks for one array x and engine='auto': f takes a stack "
+                "of points; leave out vectorized"
+            )
+        values, engine = vectorized_values, "vectorized"
+    parts = problems(
+        f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds, values=values
+    )
+    if engine == "traced" and not all(part.is_plain_central for part in parts):
+        raise ValueError(
+            "engine is 'traced', which serves central schemes with one step for all elements, and "
+            "no bounds; pass engine='auto' or engine='loop' for others"
+        )
+    gradients = []
+    for part in parts:
+        gradients.append(_gradient(part, engine, values))
+        _warn_of_nonfinite(part.name, gradients[-1])
     result: Structure = like(x, iter(gradients))
     return result
 
@@ -110,8 +147,8 @@ def numerical_gradient(
 def _gradient(problem: Problem, engine: str, values: Values) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
-    if engine in SHORTCUTS and problem.is_the_books:
-        return SHORTCUTS[engine](problem.f, problem.x, problem.steps)
+    if engine in SHORTCUTS and problem.is_plain_central:
+        return SHORTCUTS[engine](problem.f, problem.x, problem.steps, problem.scheme)
     return problem.gradient(values)
 
 

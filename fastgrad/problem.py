@@ -1,7 +1,7 @@
 """What is to be differentiated? A function, one array after the other, each with its steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from fastgrad.arguments import require_floating_array, require_function, require_moved
 from fastgrad.bounds import as_bounds, within
 from fastgrad.differences import Values, fill, memory_order, moved
-from fastgrad.schemes import Scheme, as_scheme, central
+from fastgrad.engines import loop
+from fastgrad.measured import measured_steps
+from fastgrad.schemes import Scheme, as_scheme
 from fastgrad.steps import choose_steps
-from fastgrad.structures import Call, is_structure, leaves
+from fastgrad.structures import Call, is_structure, leaves, require_separate
 
 Array = NDArray[Any]
 
@@ -45,21 +47,35 @@ class Problem:
     bounds: tuple[Array, Array] | None
 
     @property
-    def is_the_books(self) -> bool:
-        """Whether it is the book's quotient: central, with one step for all elements."""
-        return self.scheme == central() and not np.ndim(self.steps) and self.bounds is None
+    def is_plain_central(self) -> bool:
+        """Whether it is a sum of the book's quotients: central, with one step for all elements."""
+        central = self.scheme.is_central and self.scheme.derivative == 1
+        return central and not np.ndim(self.steps) and self.bounds is None
 
     def gradient(self, values: Values) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f."""
         result = np.zeros_like(self.x)
-        places = memory_order(self.x)
-        steps = self.steps[places] if np.ndim(self.steps) else self.steps
-        divided = [(self.scheme, places, steps)]
-        if self.bounds is not None:
-            divided = [*within(self.scheme, self.x, places, steps, self.bounds)]
-        for scheme, some, step in divided:
-            fill(result, values, self.f, self.x, some, step, scheme)
+        for scheme, places, steps in self.divided():
+            fill(result, values, self.f, self.x, places, steps, scheme)
         return result
+
+    def derivatives(self, values: Values, places: NDArray[np.intp], steps: Array) -> Array:
+        """Return the derivatives at these places, in C order, by steps of their own."""
+        result = np.zeros(self.x.shape, self.x.dtype)
+        for scheme, some, step in self.divided(places, steps):
+            fill(result, values, self.f, self.x, some, step, scheme)
+        return result.reshape(-1)[places]
+
+    def divided(
+        self, places: NDArray[np.intp] | None = None, steps: Any = None
+    ) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
+        """Return which elements are moved in which scheme by which steps; all, in memory order."""
+        if places is None:
+            places = memory_order(self.x)
+            steps = self.steps[places] if np.ndim(self.steps) else self.steps
+        if self.bounds is None:
+            return [(self.scheme, places, steps)]
+        return [*within(self.scheme, self.x, places, steps, self.bounds)]
 
 
 def problems(
@@ -71,6 +87,7 @@ def problems(
     scheme: str | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
+    values: Values = loop.values,
 ) -> list[Problem]:
     """Check the arguments, and return a problem for every array in x.
 
@@ -78,7 +95,7 @@ def problems(
     ------
     TypeError, ValueError
         If one of them is not usable; f has not been called by then, but for the precision of its
-        result, if h is "auto".
+        result, if h is "auto": by ``values``, as an engine offers it.
     """
     require_function(f)
     if not isinstance(args, tuple):
@@ -88,34 +105,40 @@ def problems(
     arrays = [*leaves(x)]
     for name, array in arrays:
         require_floating_array(name, array, h)
+    require_separate(arrays)
     result = []
     for (name, array), step, bound in zip(
         arrays, _parts(h, x, "h"), _bounds_of(bounds, x), strict=True
     ):
-        call = f if whole is None and not args else Call(f, args, whole)
-        eps = _precision(call, array) if isinstance(step, str) else 0.0
+        call = f if whole is None and not args else Call(f, args, whole, array)
+        measured = isinstance(step, str) and step == "auto" and not chosen.is_complex
+        eps, height = _precision(values, call, array) if measured and array.size else (1.0, 0.0)
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
-        limits = None if bound is None else as_bounds(bound, array)
+        limits = None if bound is None else as_bounds(name, bound, array)
         problem = Problem(call, array, name, chosen, steps, limits)
         _require_steps(problem)
+        if measured and array.size:
+            problem = replace(problem, steps=measured_steps(problem, values, eps, height))
         result.append(problem)
     return result
 
 
 def _require_steps(problem: Problem) -> None:
     """Refuse a step that is lost, or leads out of the range of x's dtype."""
-    offsets = [o for o in problem.scheme.offsets if o != 0 and not isinstance(o, complex)]
-    if not offsets or not problem.x.size:
+    if not problem.x.size:
         return
-    largest = float(np.max(problem.steps))
-    if 2 * largest * max(map(abs, offsets)) >= float(np.finfo(problem.x.dtype).max):
-        raise ValueError(
-            f"h is {largest}, too large for x's dtype {problem.x.dtype}; pass one such as 1e-4"
-        )
-    nearest = min(offsets, key=abs)
-    everywhere = np.arange(problem.x.size)
-    points = moved(problem.x, everywhere, (nearest, -nearest), problem.steps)
-    require_moved(problem.name, problem.x, points, problem.steps)
+    for scheme, places, steps in problem.divided():
+        offsets = [o for o in scheme.offsets if o != 0 and not isinstance(o, complex)]
+        if not offsets or not places.size:
+            continue
+        with np.errstate(all="ignore"):
+            points = moved(problem.x, places, offsets, steps)
+        require_moved(problem.name, problem.x, places, points, steps)
+        largest = float(np.max(steps))
+        if 2 * largest * max(map(abs, offsets)) >= float(np.finfo(problem.x.dtype).max):
+            raise ValueError(
+                f"h is {largest}, too large for x's dtype {problem.x.dtype}; pass one such as 1e-4"
+            )
 
 
 def _parts(given: Any, x: Any, name: str) -> list[Any]:
@@ -123,13 +146,13 @@ def _parts(given: Any, x: Any, name: str) -> list[Any]:
     places = [place for place, _ in leaves(x)]
     if not (is_structure(given) and is_structure(x)):
         return [given] * len(places)
-    parts = [*leaves(given)]
-    if [place for place, _ in parts] != places:
+    parts = dict(leaves(given))
+    if parts.keys() != set(places):
         raise ValueError(
-            f"{name} has the parts {', '.join(place for place, _ in parts)}, but x has "
-            f"{', '.join(places)}; pass a structure of x's form, or one value for all"
+            f"{name} has the parts {', '.join(parts)}, but x has {', '.join(places)}; "
+            "pass a structure of x's form, or one value for all"
         )
-    return [part for _, part in parts]
+    return [parts[place] for place in places]
 
 
 def _bounds_of(bounds: Any, x: Any) -> list[Any]:
@@ -143,8 +166,11 @@ def _bounds_of(bounds: Any, x: Any) -> list[Any]:
     return [*zip(_parts(lower, x, "bounds"), _parts(upper, x, "bounds"), strict=True)]
 
 
-def _precision(f: Callable[[Any], Any], x: Array) -> float:
-    """Return eps of the coarser of x's type and that of f's result."""
-    dtype = np.asarray(f(x)).dtype
-    here = float(np.finfo(x.dtype).eps)
-    return max(here, float(np.finfo(dtype).eps)) if dtype.kind in "fc" else here
+def _precision(values: Values, f: Callable[[Any], Any], x: Array) -> tuple[float, float]:
+    """Return eps of the coarser of x's type and that of f's result, and the result's magnitude."""
+    here = np.zeros(1, dtype=np.intp)
+    value = values(f, x, here, x.reshape(-1)[here].reshape(1, 1))
+    eps = float(np.finfo(x.dtype).eps)
+    if value.dtype.kind == "f":
+        eps = max(eps, float(np.finfo(value.dtype).eps))
+    return eps, abs(float(value[0, 0]))

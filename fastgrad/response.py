@@ -113,6 +113,8 @@ def first_in_float32(magnitudes: Sequence[float], reach: float, run: int) -> int
     All terms together may not exceed `TOLERANCE` of N reach |c[0]|. The |c[m]| are the largest
     magnitudes that were measured: nothing is assumed of the coefficients. In the book's case
     X |c[1]| is 1e-9 reach |c[0]|, so the bound is 1e-14 of it; what occurs is a thousandth of that.
+    A bias, whose x is 1, has at most 1/reach of that error, since X >= reach: `TOLERANCE` of
+    N |c[0]| again.
 
     Parameters
     ----------

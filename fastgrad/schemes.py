@@ -1,10 +1,12 @@
 """Which difference schemes are there? Offsets and weights: data, all used by the same code."""
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,13 +24,20 @@ class Scheme:
     ----------
     offsets : tuple of numbers
         In units of the step, in the order in which f is evaluated. Complex ones move x off the
-        real line; of the sum the real part is taken.
+        real line; of the sum the real part is taken. x itself, offset 0, comes last.
     numerators : tuple of numbers
         The weights, times the denominator.
     denominator : number
         What all weights have in common; for rational offsets the weights are exact.
     derivative : int
-        The derivative order.
+        The derivative order. With 2, what is computed is the second derivative with respect to
+        each element, the diagonal of the Hessian.
+
+    Raises
+    ------
+    ValueError
+        If offsets are equal, 0 is not the last one, or the weighted sum is not this derivative of
+        polynomials of its degree.
 
     Examples
     --------
@@ -41,6 +50,20 @@ class Scheme:
     denominator: Any
     derivative: int = 1
 
+    def __post_init__(self) -> None:
+        if len(set(self.offsets)) < len(self.offsets) or 0 in self.offsets[:-1]:
+            raise ValueError(
+                f"offsets are {self.offsets}; they must differ from each other, and 0 comes last"
+            )
+        moments = [self._moment(power) / self.denominator for power in range(self.derivative + 1)]
+        wanted = [0] * self.derivative + [math.factorial(self.derivative)]
+        if self.derivative < 1 or not np.allclose([float(m) for m in moments], wanted, atol=1e-9):
+            raise ValueError(
+                f"the weights {self.numerators} / {self.denominator} at the offsets {self.offsets} "
+                f"do not give derivative {self.derivative}; pass fastgrad.schemes.from_offsets("
+                f"{[*self.offsets]}, {self.derivative})"
+            )
+
     @property
     def is_complex(self) -> bool:
         """Whether x is moved off the real line."""
@@ -48,7 +71,7 @@ class Scheme:
 
     @property
     def is_central(self) -> bool:
-        """Whether it is an odd function of the offsets: all errors are of even powers of h."""
+        """Whether it is odd in the offsets, as central quotients are: errors are even in h."""
         weight = dict(zip(self.offsets, self.numerators, strict=True))
         return all(weight.get(-o) == -w for o, w in weight.items()) and not self.is_complex
 
@@ -137,23 +160,28 @@ def from_offsets(offsets: Iterable[Any], derivative: int = 1) -> Scheme:
 
     Raises
     ------
-    ValueError
-        If two offsets are equal, there are too few of them, or one is not finite.
+    TypeError, ValueError
+        If an offset is not real and finite, two are equal, or there are too few of them.
 
     Examples
     --------
     >>> from_offsets([0, 1, 2])
     Scheme(offsets=(1, 2, 0), numerators=(4, -1, -3), denominator=2, derivative=1)
     """
-    points = sorted(offsets, key=lambda offset: (offset == 0, abs(offset), -offset))
-    if not all(math.isfinite(point) for point in points):
-        raise ValueError(f"offsets are {points}, but each must be finite")
+    given = [*offsets]
+    if not all(isinstance(offset, Real) for offset in given):
+        raise TypeError(f"offsets are {given}, but each must be a real number")
+    if not all(math.isfinite(offset) for offset in given):
+        raise ValueError(f"offsets are {given}, but each must be finite")
+    numbers = [int(offset) if offset == int(offset) else float(offset) for offset in given]
+    points = sorted(numbers, key=lambda offset: (offset == 0, abs(offset), -offset))
     if len(set(points)) < len(points):
-        raise ValueError(f"offsets are {points}, but they must differ from each other")
-    if derivative < 1 or len(points) <= derivative:
+        raise ValueError(f"offsets are {given}, but they must differ from each other")
+    derivative = _whole("derivative", derivative)
+    if len(points) <= derivative:
         raise ValueError(
-            f"there are {len(points)} offsets for derivative order {derivative}; pass a derivative "
-            f"order of 1 or more, and at least {derivative + 1} offsets"
+            f"there are {len(points)} offsets for derivative order {derivative}; pass at least "
+            f"{derivative + 1}"
         )
     weights = finite_difference_weights(points, derivative)
     used = [(point, weight) for point, weight in zip(points, weights, strict=True) if weight]
@@ -217,7 +245,8 @@ def central(accuracy: int = 2, derivative: int = 1) -> Scheme:
     >>> central(2)
     Scheme(offsets=(1, -1), numerators=(1, -1), denominator=2, derivative=1)
     """
-    if accuracy < 2 or accuracy % 2:
+    accuracy, derivative = _whole("accuracy", accuracy), _whole("derivative", derivative)
+    if accuracy % 2:
         raise ValueError(f"accuracy is {accuracy}, but a central scheme's is even: pass 2, 4, 6, 8")
     half = (derivative + 1) // 2 - 1 + accuracy // 2
     return from_offsets(range(-half, half + 1), derivative)
@@ -231,8 +260,7 @@ def forward(accuracy: int = 1, derivative: int = 1) -> Scheme:
     >>> forward()
     Scheme(offsets=(1, 0), numerators=(1, -1), denominator=1, derivative=1)
     """
-    if accuracy < 1:
-        raise ValueError(f"accuracy is {accuracy}, but it is 1 or more; pass 1, 2, 3, 4")
+    accuracy, derivative = _whole("accuracy", accuracy), _whole("derivative", derivative)
     return from_offsets(range(accuracy + derivative), derivative)
 
 
@@ -244,10 +272,25 @@ def backward(accuracy: int = 1, derivative: int = 1) -> Scheme:
     >>> backward()
     Scheme(offsets=(-1, 0), numerators=(-1, 1), denominator=1, derivative=1)
     """
-    if accuracy < 1:
-        raise ValueError(f"accuracy is {accuracy}, but it is 1 or more; pass 1, 2, 3, 4")
+    accuracy, derivative = _whole("accuracy", accuracy), _whole("derivative", derivative)
     return from_offsets(range(1 - accuracy - derivative, 1), derivative)
 
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number of 1 or more."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} is {value!r} of type {type(value).__name__}, but it is a whole number; pass 2"
+        ) from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}, but it is 1 or more; pass 2")
+    return number
+
+
+central_quotient = central()
+"""The book's."""
 
 complex_step = Scheme(offsets=(1j,), numerators=(-1j,), denominator=1)
 """``imag(f(x + i h)) / h``: nothing is subtracted, so h may be tiny. For functions that are written
@@ -258,7 +301,7 @@ SIAM Review 40 (1998), 110-112.
 """
 
 NAMED = {
-    "central": central(),
+    "central": central_quotient,
     "forward": forward(),
     "backward": backward(),
     "complex": complex_step,

@@ -45,7 +45,9 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
     ----------
     h : number, array of x's shape, or "auto"
         A number or an array is taken as it is. "auto" is the scheme's optimal step for a function
-        that varies over distances of ``max(abs(x[i]), 1)``.
+        that varies over distances of ``max(abs(x[i]), 1)``, as SciPy's differences assume, too.
+        Where it varies faster (a sine far from 0, a logarithm close to it), the quotient is wrong,
+        and nothing tells: only values of f can, as in `fastgrad.differentiate`.
     x : array
         Where f is differentiated.
     scheme : Scheme
@@ -65,7 +67,13 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
     Steps that depend on x are made representable: replaced by ``(x + h) - x``, so that the distance
     by which x is moved is the one by which the difference is divided.
     """
-    magnitude = np.abs(np.asarray(x.view(np.ndarray), dtype=np.float64)).reshape(-1)
+    if not isinstance(relative, (bool, np.bool_)):
+        raise TypeError(
+            f"relative is {relative!r}, but it says whether h is in units of abs(x); pass "
+            "relative=True, and the number as h"
+        )
+    flat = x.view(np.ndarray).reshape(-1)
+    magnitude = np.abs(flat.astype(np.float64))
     if isinstance(h, str):
         if h != "auto":
             raise TypeError(
@@ -75,18 +83,27 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
         if relative:
             raise ValueError("h is 'auto', which is relative to x already; leave out relative")
         step = scheme.optimal_step(eps)
-        return step if scheme.is_complex else _representable(step * np.maximum(magnitude, 1), x)
+        if scheme.is_complex:
+            return step
+        return representable(step * np.maximum(magnitude, 1), flat)
     steps = _as_positive_array(h, x.shape) if np.ndim(h) else as_positive_number(h)
     if not relative:
         return steps
-    return _representable(steps * np.where(magnitude > 0, magnitude, 1), x)
+    scaled = steps * np.where(magnitude > 0, magnitude, 1)
+    return scaled if scheme.is_complex else representable(scaled, flat)
 
 
-def _representable(steps: Array, x: Array) -> Array:
-    """Return steps by which the elements of x can be raised exactly."""
-    flat = x.view(np.ndarray).reshape(-1)
-    raised = (flat + steps).astype(flat.dtype)
-    return np.asarray(raised - flat, dtype=np.float64)
+def representable(steps: Array, x: Array) -> Array:
+    """Return the distances by which elements are really raised; steps that are lost stay.
+
+    Examples
+    --------
+    >>> representable(np.array([1e-4]), np.ones(1, np.float32))
+    array([0.00010002])
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact = ((x + steps).astype(x.dtype) - x).astype(np.float64)
+    return np.where(exact > 0, exact, steps)
 
 
 def _as_positive_array(h: Any, shape: tuple[int, ...]) -> Array:

@@ -1,5 +1,7 @@
 """How exact are the net's engines? Judged by the exact quotient, by each other and by the book."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -294,14 +296,20 @@ def test_sizes_beyond_a_block_are_exact(sizes, zeros):
 @pytest.mark.parametrize("largest", [1.0, 30.0])
 def test_cubes_in_float32_cost_no_accuracy(largest, monkeypatch):
     net, x, labels = make_case(*BOOK, largest=largest)
-    exact = net.numerical_gradient(x, labels, H)
-    rounded = []
-    add = products.add_rounded_product
-    record = lambda *arguments: rounded.append(add(*arguments))  # noqa: E731
-    monkeypatch.setattr(products, "LONG", 0)
-    monkeypatch.setattr(products, "add_rounded_product", record)
+    exact_terms = []
+    run = products.sum_products_kernel
+
+    def record(tasks, out, a, b, exact, *scratch):
+        if len(out) == len(net.params["W1"]) + 1:
+            exact_terms.append((exact, len(b)))
+        run(tasks, out, a, b, exact, *scratch)
+
+    monkeypatch.setattr(products, "sum_products_kernel", record)
     gradient = net.numerical_gradient(x, labels, H)
-    assert rounded
+    monkeypatch.setattr(products, "LONG", math.inf)
+    exact = net.numerical_gradient(x, labels, H)
+    (few, terms), (all_of_them, _) = exact_terms
+    assert few < terms == all_of_them
     assert worst_error(net, x, labels, H, gradient, 1e-15) <= 1e-15 * max(1, largest_entry(exact))
     assert deviation_of(gradient, exact) <= TOLERANCE * largest_entry(exact)
 

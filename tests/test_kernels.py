@@ -52,7 +52,10 @@ def test_every_kernel_agrees_with_its_python_form(
     net = TwoLayerNet(37, 19, 5, weight_init_std=0.5)
     run(net, np.random.rand(23, 37), np.random.randint(0, 5, 23))
     recorded = list(calls)
-    rounds = any(kernel is products.add_rounded_product for kernel, _ in recorded)
+    rounds = any(
+        kernel is products.sum_products_kernel and arguments[4] < len(arguments[3])
+        for kernel, arguments in recorded
+    )
     assert rounds == (run in (RUNS["dense"], RUNS["long series"]))
     assert recorded
     for kernel, arguments in recorded:
@@ -82,11 +85,13 @@ def test_every_kernel_agrees_with_its_python_form(
         (1030, 5, 9, 1),
         (300, 900, 130, 2),
         (258, 220, 519, 2),
+        (184 * 3 + 1, 130, 7, 2),
     ],
 )
 @pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
 def test_a_blocked_product_is_the_product(
-    rows: int, depth: int, columns: int, terms: int, transposed: bool
+    rows: int, depth: int, columns: int, terms: int, transposed: bool, bias: bool
 ) -> None:
     generator = np.random.default_rng(rows)
     a = (
@@ -95,8 +100,9 @@ def test_a_blocked_product_is_the_product(
         else (generator.standard_normal((rows, depth)))
     )
     b = generator.standard_normal((terms, depth, columns + 3))
-    out = np.full((rows, columns), np.nan)
+    out = np.full((rows + bias, columns), np.nan)
     products.sum_products(out, a, b, WorkArrays())
+    a = np.vstack([a, np.ones((int(bias), depth))])
     expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
     magnitudes = sum(abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]) for m in range(terms))
     assert np.all(abs(out - expected) <= 2 * (depth + terms + 6) * terms * EPS * magnitudes)
@@ -106,19 +112,19 @@ def test_a_blocked_product_is_the_product(
     ("rows", "depth", "columns", "terms"),
     [(1, 1, 1, 2), (7, 3, 5, 3), (13, 300, 37, 3), (6, 401, 270, 2), (258, 220, 519, 2)],
 )
-@pytest.mark.parametrize("rounded", [1, 2])
+@pytest.mark.parametrize("exact", [1, 2])
 def test_a_product_that_is_rounded_to_float32_stays_within_the_bound(
-    rows: int, depth: int, columns: int, terms: int, rounded: int
+    rows: int, depth: int, columns: int, terms: int, exact: int
 ) -> None:
     generator = np.random.default_rng(rows)
     a = generator.standard_normal((depth, rows)).T
     b = generator.standard_normal((terms, depth, columns + 3))
     out = np.full((rows, columns), np.nan)
-    products.sum_products(out, a, b, WorkArrays(), rounded)
+    products.sum_products(out, a, b, WorkArrays(), exact)
     bound = np.zeros(out.shape)
     for m in range(terms):
-        # A float32 sum has at most PACKED_RUN terms; its factors and their product are rounded too.
-        share = (products.PACKED_RUN + 4) * 2**-24 if m >= rounded else 0.0
+        # A float32 sum has at most LONGEST_RUN terms; factors and their product are rounded too.
+        share = (products.LONGEST_RUN + 4) * 2**-24 if m >= exact else 0.0
         share += 2 * (depth + terms + 6) * terms * EPS
         bound += share * (abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]))
     expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
@@ -141,9 +147,10 @@ def test_a_sparse_product_is_the_product(
     assert not z[:, hidden:].any()
 
     c = generator.standard_normal((2, samples, padded(hidden)))
-    out = np.full((inputs, hidden), np.nan)
+    out = np.full((inputs + 1, hidden), np.nan)
     entries.sum(c, out)
     c = c[:, :, :hidden]
+    x = np.hstack([x, np.ones((samples, 1))])
     expected = x.T @ c[0] + (x**3).T @ c[1]
     bound = 4 * (samples + 2) * EPS * (abs(x).T @ abs(c[0]) + (abs(x) ** 3).T @ abs(c[1]))
     assert np.all(abs(out - expected) <= bound)

@@ -240,3 +240,10 @@ def test_infinite_values_give_nan_without_a_warning_an_element(number):
 
 def test_equal_values_give_zero_even_if_they_are_too_large_for_a_float():
     assert loop.gradient(lambda x: 10**400, np.zeros(1), H).tolist() == [0]
+
+
+@pytest.mark.parametrize("number", [float, np.float64, int])
+def test_real_values_of_a_complex_x_are_refused(number):
+    x = np.array([1 + 0j])
+    with pytest.raises(TypeError, match=r"f returned .* for a complex x"):
+        loop.values(lambda x: number(abs(x[0])), x, np.array([0]), x.reshape(1, 1))

@@ -1,12 +1,16 @@
-"""Which engine serves a function best? The traced one where it can, the loop elsewhere."""
+"""Which engine serves a function best? The compiled or traced one where it can, or the loop."""
 
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines import loop
+from fastgrad.differences import fill, memory_order
+from fastgrad.engines import compiled, loop
+from fastgrad.engines.compilation import is_jitted
+from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
 Array = NDArray[Any]
@@ -18,29 +22,40 @@ LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
-def gradient(f: Callable[[Any], Any], x: Array, h: float) -> Array:
-    """Return the difference quotients by the fastest engine that serves f and x."""
+def gradient(
+    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme = central_quotient
+) -> Array:
+    """Return the difference quotients, of a central scheme, by the fastest engine that serves f."""
+    if is_jitted(f):
+        result = np.zeros_like(x)
+        fill(result, compiled.values_if_served, f, x, memory_order(x), h, scheme)
+        return result
     if x.size < SMALLEST:
-        return loop.gradient(f, x, h)
+        return loop.gradient(f, x, h, scheme=scheme)
     from fastgrad.engines import traced
 
+    refused = ""
     try:
-        return traced.traced_gradient(f, x, h, if_faster=True)
+        return traced.traced_gradient(f, x, h, scheme, if_faster=True)
     except TooCheap:
-        return loop.gradient(f, x, h)
+        pass
     except NotTraceable as refusal:
-        if x.size >= LARGE:
-            warnings.warn(
-                f"f is called {2 * x.size:,} times, because it cannot be traced: {refusal}; "
-                "fastgrad.explain(f, x) tells more, engine='loop' silences this",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return loop.gradient(f, x, h)
+        refused = str(refusal)
+    # After the except clauses: what f raises now is not raised "during handling" of a refusal.
+    if refused and x.size >= LARGE:
+        warnings.warn(
+            f"f is called {len(scheme.offsets) * x.size:,} times, because it cannot be traced: "
+            f"{refused}; fastgrad.explain(f, x) tells more, engine='loop' silences this",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return loop.gradient(f, x, h, scheme=scheme)
 
 
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:
     """Say which engine would be used, what it would do, and at what cost."""
+    if is_jitted(f):
+        return f"Compiled: {2 * x.size:,} calls of f in a compiled loop."
     if x.size < SMALLEST:
         return f"The loop: {2 * x.size} calls of f, too few for recording f to pay."
     from fastgrad.engines import traced

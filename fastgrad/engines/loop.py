@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences import fill, memory_order
-from fastgrad.schemes import central
+from fastgrad.schemes import Scheme, central_quotient
 
 Array = NDArray[Any]
 
@@ -48,8 +48,10 @@ def values(
     TypeError, ValueError
         If f does not return a number (or an array of the shape). What f raises passes unchanged.
     """
-    take: Callable[[Any], Any] = _complex_number if x.dtype.kind == "c" else _real_number
+    take: Callable[[Any], Any] = _real_number
     exact = SCALARS
+    if x.dtype.kind == "c":
+        exact, take = frozenset(), _complex_number
     if shape:
         exact, take = frozenset(), _array_of(shape)
     results: list[Any] = []
@@ -73,17 +75,21 @@ def values(
 
 
 def gradient(
-    f: Callable[[Array], Any], x: Array, h: float, places: Iterable[int] | None = None
+    f: Callable[[Array], Any],
+    x: Array,
+    h: float,
+    places: Iterable[int] | None = None,
+    scheme: Scheme = central_quotient,
 ) -> Array:
     """Return ``(f(x + h e_i) - f(x - h e_i)) / (2 h)``, by the loop, for the elements i of x.
 
     Bit-identical with the book's loop (`fastgrad.reference.numerical_gradient`) for float32 and
     float64 in any memory layout. With places, indices into x in C order, only for those; the
-    other elements of the result are 0.
+    other elements of the result are 0. Other schemes than the book's are served, too.
     """
     chosen = memory_order(x) if places is None else np.array([*places], dtype=np.intp)
     result = np.zeros_like(x)
-    fill(result, values, f, x, chosen, h, central())
+    fill(result, values, f, x, chosen, h, scheme)
     return result
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines import loop
+from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.parts import Part, plan
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.trace import Trace, trace_call
@@ -20,7 +21,9 @@ CHECKS = 2
 """How many elements, drawn at random, are compared with the loop; the largest quotient is, too."""
 
 
-def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
+def gradient(
+    f: Callable[[Array], Any], x: Array, h: float, scheme: Scheme = central_quotient
+) -> Array:
     """Return ``(f(x + h e_i) - f(x - h e_i)) / (2 h)`` for every element i of x.
 
     One call of f is recorded. Then, instead of all of f for every element, only those operations
@@ -36,6 +39,8 @@ def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
         Writable. Moved in place while f is recorded and checked; bit-identical afterwards.
     h : float
         The step.
+    scheme : Scheme
+        A central one; a sum of such quotients, whose steps are multiples of h.
 
     Returns
     -------
@@ -48,7 +53,7 @@ def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
         If f cannot be traced; the message says why.
     """
     try:
-        return traced_gradient(f, x, h)
+        return traced_gradient(f, x, h, scheme)
     except NotTraceable as refusal:
         raise ValueError(
             f"f cannot be traced: {refusal}; pass engine='auto' or engine='loop'"
@@ -56,9 +61,32 @@ def gradient(f: Callable[[Array], Any], x: Array, h: float) -> Array:
 
 
 def traced_gradient(
-    f: Callable[[Array], Any], x: Array, h: float, *, if_faster: bool = False
+    f: Callable[[Array], Any],
+    x: Array,
+    h: float,
+    scheme: Scheme = central_quotient,
+    *,
+    if_faster: bool = False,
 ) -> Array:
     """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked."""
+    pairs = [
+        (offset, numerator)
+        for offset, numerator in zip(scheme.offsets, scheme.numerators, strict=True)
+        if offset > 0
+    ]
+    if len(pairs) == 1:
+        ((offset, _),) = pairs
+        return _quotients(f, x, offset * h, if_faster=if_faster)
+    result = np.zeros_like(x)
+    for offset, numerator in pairs:
+        # numerator (f(x + o h) - f(x - o h)) / (denominator h), from the quotient over 2 o h.
+        weight = numerator * 2 * offset / scheme.denominator
+        result += weight * _quotients(f, x, offset * h, if_faster=if_faster)
+    return result
+
+
+def _quotients(f: Callable[[Array], Any], x: Array, h: float, *, if_faster: bool) -> Array:
+    """Return the book's quotients."""
     trace = trace_call(f, x, h, CHEAP if if_faster else 0.0)
     result = np.zeros_like(x)
     quotients = result.reshape(-1)

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from fastgrad.network.forward import Forward
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.network.jit import kernel, tasks_for
-from fastgrad.network.parameters import Parameters
 from fastgrad.network.vectors import LANES, load, repeat, store
 
+Array = NDArray[np.float64]
 
-def gradient(run: Forward, labels: NDArray[np.int64], out: Parameters) -> None:
+
+def gradient(run: Forward, labels: NDArray[np.int64]) -> Array:
     """Compute the derivatives of the mean loss -log(y_t + 1e-7), the 1e-7 included.
 
     Parameters
@@ -20,15 +21,17 @@ def gradient(run: Forward, labels: NDArray[np.int64], out: Parameters) -> None:
     run : Forward
         The forward pass at the parameters.
     labels : array of shape (N,)
-    out : Parameters
-        Overwritten.
+
+    Returns
+    -------
+    array of shape (I H + H + H K + K,)
     """
     # The sums over the samples are those of the responses, with a single power.
     hidden_errors = run.work.get("hidden errors", (1, *run.z.shape))
     errors = run.work.get("errors", (1, *run.p.shape))
     tasks = tasks_for(hidden_errors.size * len(run.wide) // LANES)
     propagate(tasks, run.slope, run.p, labels, run.wide, hidden_errors[0], errors[0])
-    run.sum_over_samples(hidden_errors, errors, out)
+    return run.sum_over_samples(hidden_errors, errors)
 
 
 @kernel(

@@ -123,10 +123,8 @@ def numerical_gradient(
 def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Parameters:
     """Return the derivatives of the mean loss, by backpropagation."""
     batch = _check(params, x, t, work)
-    result = params.over(np.empty_like(params.buffer))
     with exclusive():
-        backpropagation.gradient(batch.forward(), batch.labels, result)
-    return result
+        return params.over(backpropagation.gradient(batch.forward(), batch.labels))
 
 
 def _check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Batch:
@@ -139,10 +137,8 @@ def _check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> 
 
 def _by_responses(batch: Batch, h: float) -> Array:
     """Measure a few shifts a unit; where no certain plan exists, perturb every weight."""
-    result = batch.params.over(np.empty_like(batch.params.buffer))
-    if responses.gradient(batch.forward(), batch.labels, h, batch.largest, result):
-        return result.buffer
-    return _by_perturbation(batch, h)
+    result = responses.gradient(batch.forward(), batch.labels, h, batch.largest)
+    return _by_perturbation(batch, h) if result is None else result
 
 
 def _by_perturbation(batch: Batch, h: float) -> Array:

@@ -21,6 +21,8 @@ class Forward:
 
     Attributes
     ----------
+    params : Parameters
+        W1 (I, H), b1, W2 (H, K), b2: what it was run with.
     x : array of shape (N, I)
         The batch.
     entries : Entries or None
@@ -35,6 +37,7 @@ class Forward:
         Scratch.
     """
 
+    params: Parameters
     x: Array
     entries: sparse.Entries | None
     wide: Array
@@ -43,36 +46,38 @@ class Forward:
     p: Array
     work: WorkArrays
 
-    def sum_over_samples(
-        self, c: Array, d: Array, gradient: Parameters, rounded: int | None = None
-    ) -> None:
+    def sum_over_samples(self, c: Array, d: Array, exact: int | None = None) -> Array:
         """Sum coefficients of odd powers of each weight's input over the samples.
 
             G_W1 = sum over m of (x^(2m+1))' c[m],   G_b1 = sum over m, n of c[m, n],
 
-        and with z and d in place of x and c the same for W2, b2: a bias's input is 1.
+        and with z and d in place of x and c the same for W2, b2. A bias is the weight of an input
+        that is 1: in the gradient, as in the parameters, it lies as one more row below its weights.
 
         Parameters
         ----------
         c, d : arrays of shape (terms, N, Hp) and (terms, N, Kp)
             The coefficients.
-        gradient : Parameters
-            Overwritten.
-        rounded : int, optional
-            From this power of x on, float32 suffices; see `sum_products`.
+        exact : int, optional
+            How many powers of x are summed in float64; see `sum_products`.
+
+        Returns
+        -------
+        array of shape (I H + H + H K + K,)
         """
-        w1, b1, w2, b2 = gradient.values()
+        hidden, classes = self.params["W2"].shape
+        result = np.empty_like(self.params.buffer)
+        border = result.size - (hidden + 1) * classes
+        first, second = result[:border].reshape(-1, hidden), result[border:].reshape(-1, classes)
         if self.entries is not None:
-            self.entries.sum(c, w1)
+            self.entries.sum(c, first)
         else:
-            sum_products(w1, self.x.T, c, self.work, rounded)
+            sum_products(first, self.x.T, c, self.work, exact)
         # Columns that are padded to whole vectors go through the faster tiles.
-        sums = self.work.get("sums", (len(w2), d.shape[2]))
-        sum_products(sums, self.z[:, : len(w2)].T, d, self.work)
-        w2[...] = sums[:, : b2.size]
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the sums
-            b1[...] = c.sum(axis=(0, 1))[: b1.size]
-            b2[...] = d.sum(axis=(0, 1))[: b2.size]
+        sums = self.work.get("sums", (hidden + 1, d.shape[2]))
+        sum_products(sums, self.z[:, :hidden].T, d, self.work)
+        second[...] = sums[:, :classes]
+        return result
 
 
 def run_forward(params: Parameters, x: Array, nonzeros: int, work: WorkArrays) -> Forward:
@@ -103,4 +108,4 @@ def run_forward(params: Parameters, x: Array, nonzeros: int, work: WorkArrays) -
         entries.multiply(w1, z)
     tasks = tasks_for(z.size * (classes + 30) // LANES)  # thirty for the exponential
     kernels.activate(tasks, wide, b2, z, slope, p)
-    return Forward(x, entries, wide, z, slope, p, work)
+    return Forward(params, x, entries, wide, z, slope, p, work)

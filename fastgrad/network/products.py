@@ -18,12 +18,12 @@ WIDTH = VECTORS * LANES  # the columns of a wide tile
 # takes up more lines of the cache than in a copy without gaps.
 RUN = 128
 PACKED_RUN = 2400 // WIDTH
+LONGEST_RUN = max(RUN, PACKED_RUN)
 # Elements of a at a time: they take 190 KB of the second level.
 BLOCK = 24_000
 
-# Products from which on float32 pays: the kernel takes a second to compile, once a machine, and
-# saves a millisecond or more a call.
-LONG = 200_000_000
+# Products from which on float32 pays: to see that it suffices takes some microseconds.
+LONG = 1_000_000
 
 # A copy pays off when b's rows lie in a page of memory each, and each of its parts is used often.
 PAGE = 512
@@ -31,23 +31,27 @@ MANY_ROWS = 256
 
 
 @inlined
-def pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
-    """Copy columns `first` to `last` of a, to some power, as tiles of `ROWS` rows.
+def pack_rows(
+    a: Any, top: int, bottom: int, first: int, last: int, power: int, packed: Any
+) -> None:
+    """Copy columns `first` to `last` of some rows of a, to some power, as tiles of `ROWS` rows.
 
     Parameters
     ----------
     a : float64 array of shape (rows, depth), with any strides
+        Any further row is one of ones.
+    top, bottom : int
+        The first row, and what is beyond the last one.
     first, last : int
     power : int
         Odd and positive.
     packed : 1-D float64 array, with space for whole tiles
-        Overwritten: tile by tile, one column of ROWS elements after the other, the last tile
-        padded with zeros.
+        Overwritten: tile by tile, one column of ROWS elements after the other.
     """
     rows = a.shape[0]
     run = last - first
-    for start in range(0, rows, ROWS):
-        tile = packed[start * run : (start + ROWS) * run]
+    for start in range(top, bottom, ROWS):
+        tile = packed[(start - top) * run : (start - top + ROWS) * run]
         if start + ROWS <= rows:
             for k in range(run):
                 for row in range(ROWS):
@@ -56,7 +60,7 @@ def pack_rows(a: Any, first: int, last: int, power: int, packed: Any) -> None:
             for k in range(run):
                 for row in range(ROWS):
                     inside = start + row < rows
-                    tile[k * ROWS + row] = a[start + row, first + k] if inside else 0.0
+                    tile[k * ROWS + row] = a[start + row, first + k] if inside else 1.0
         if power > 1:
             for e in range(0, ROWS * run, LANES):
                 value = load(tile, e)
@@ -123,8 +127,8 @@ def multiply_packed(
 
 
 @kernel(
-    "(float64[:, :], float64[:, :], float64[:, :, :], int64, int64, float64[:, ::1], "
-    "float64[:, :, ::1])"
+    "(float64[:, :], float64[:, :], float64[:, :, :], int64, int64, int64, float64[:, ::1], "
+    "float64[:, :, ::1], float32[:, ::1], float32[:, :, ::1])"
 )
 def sum_products_kernel(
     task: int,
@@ -132,10 +136,13 @@ def sum_products_kernel(
     out: Any,
     a: Any,
     b: Any,
+    exact: int,
     share: int,
     longest: int,
     packed_a: Any,
     packed_b: Any,
+    rounded_a: Any,
+    rounded_b: Any,
 ) -> None:
     """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
@@ -148,15 +155,22 @@ def sum_products_kernel(
         Which task, and how many parts the rows are divided into.
     out : float64 array of shape (rows, columns)
         Overwritten. A row's elements are contiguous.
-    a : float64 array of shape (rows, depth), with any strides
+    a : float64 array of shape (rows or fewer, depth), with any strides
+        Any further row is one of ones.
     b : float64 array of shape (terms, depth, at least columns)
         A row's elements are contiguous.
+    exact : int
+        How many terms are computed in float64; each run of products of the others in float32.
     share, longest : int
         Rows a task, and the length of a run, at most.
     packed_a : float64 array of shape (tasks, BLOCK)
         Scratch, overwritten.
     packed_b : float64 array of shape (tasks, panels * longest, WIDTH), or with no panels
-        Scratch, overwritten; without it, b is used as it lies.
+        Scratch, overwritten; without it, b is used as it lies where it is not rounded.
+    rounded_a : float32 array of shape (tasks, BLOCK)
+        Scratch, overwritten.
+    rounded_b : float32 array of shape (tasks, panels * longest, 2 * WIDTH)
+        Scratch, overwritten; it may have no panels if all terms are exact.
     """
     rows, columns = out.shape
     terms, depth = b.shape[:2]
@@ -169,73 +183,25 @@ def sum_products_kernel(
             end = depth * (r + 1) // runs
             run = end - k
             add = m + r > 0
-            if packs:
+            if m >= exact:
+                pack_columns(b[m], k, end, columns, rounded_b[task])
+            elif packs:
                 pack_columns(b[m], k, end, columns, packed_b[task])
             source = packed_b[task] if packs else b[m]
-            for first in range(min(task * share, rows), min((task + 1) * share, rows), block):
-                last = min(first + block, (task + 1) * share, rows)
-                pack_rows(a[first:last], k, end, 2 * m + 1, packed_a[task])
-                multiply_packed(out[first:last], packed_a[task], run, source, k, packs, add)
-
-
-@kernel(
-    "(float64[:, :], float64[:, :], float64[:, :], int64, int64, int64, float64[:, ::1], "
-    "float32[:, ::1], float32[:, :, ::1])"
-)
-def add_rounded_product(
-    task: int,
-    tasks: int,
-    out: Any,
-    a: Any,
-    b: Any,
-    power: int,
-    share: int,
-    longest: int,
-    packed_a: Any,
-    rounded_a: Any,
-    rounded_b: Any,
-) -> None:
-    """Add a^power @ b to out; each run of products is computed in float32.
-
-    Parameters
-    ----------
-    task, tasks : int
-        Which task, and how many parts the rows are divided into.
-    out : float64 array of shape (rows, columns)
-        Added to. A row's elements are contiguous.
-    a : float64 array of shape (rows, depth), with any strides
-    b : float64 array of shape (depth, at least columns)
-        A row's elements are contiguous.
-    power : int
-        Odd and positive.
-    share, longest : int
-        Rows a task, and the length of a run, at most.
-    packed_a : float64 array of shape (tasks, BLOCK)
-        Scratch, overwritten.
-    rounded_a : float32 array of shape (tasks, BLOCK)
-        Scratch, overwritten.
-    rounded_b : float32 array of shape (tasks, panels * longest, 2 * WIDTH)
-        Scratch, overwritten.
-    """
-    rows, columns = out.shape
-    depth = len(b)
-    runs = -(-depth // longest)
-    block = BLOCK // longest // ROWS * ROWS
-    for r in range(runs):
-        k = depth * r // runs
-        end = depth * (r + 1) // runs
-        pack_columns(b, k, end, columns, rounded_b[task])
-        for first in range(min(task * share, rows), min((task + 1) * share, rows), block):
-            last = min(first + block, (task + 1) * share, rows)
-            pack_rows(a[first:last], k, end, power, packed_a[task])
-            for e in range(-(-(last - first) // ROWS) * ROWS * (end - k)):
-                rounded_a[task, e] = packed_a[task, e]
-            own = out[first:last]
-            multiply_packed(own, rounded_a[task], end - k, rounded_b[task], 0, True, True)
+            for top in range(min(task * share, rows), min((task + 1) * share, rows), block):
+                bottom = min(top + block, (task + 1) * share, rows)
+                pack_rows(a, top, bottom, k, end, 2 * m + 1, packed_a[task])
+                own = out[top:bottom]
+                if m >= exact:
+                    for e in range(-(-(bottom - top) // ROWS) * ROWS * run):
+                        rounded_a[task, e] = packed_a[task, e]
+                    multiply_packed(own, rounded_a[task], run, rounded_b[task], 0, True, add)
+                else:
+                    multiply_packed(own, packed_a[task], run, source, k, packs, add)
 
 
 def sum_products(
-    out: Array, a: Array, b: Array, work: WorkArrays, rounded: int | None = None
+    out: Array, a: Array, b: Array, work: WorkArrays, exact: int | None = None
 ) -> None:
     """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
@@ -243,31 +209,34 @@ def sum_products(
     ----------
     out : array of shape (rows, columns)
         Overwritten. A row's elements are contiguous.
-    a : array of shape (rows, depth), with any strides
+    a : array of shape (rows or fewer, depth), with any strides
+        Any further row is one of ones: what such a row weighs is a bias.
     b : array of shape (terms, depth, at least columns)
         A row's elements are contiguous.
     work : WorkArrays
         Scratch.
-    rounded : int, optional
-        At least 1. From this term on, products are rounded to float32 and summed so over at most
-        `PACKED_RUN` of them, in half the time.
+    exact : int, optional
+        From this term on, products are rounded to float32 and summed so over at most `LONGEST_RUN`
+        of them, in half the time.
     """
-    exact = b[:rounded]
-    terms, depth, _ = exact.shape
+    terms, depth, _ = b.shape
+    exact = terms if exact is None else exact
     rows, columns = out.shape
     tasks = tasks_for(terms * depth * out.size // LANES)
-    share = -(-rows // tasks)
+    share = -(-rows // (tasks * ROWS)) * ROWS
     packs = columns >= PAGE and rows >= MANY_ROWS
-    panels = -(-columns // WIDTH) if packs else 0
     longest = PACKED_RUN if packs else RUN
-    packed_a = work.get("packed a", (tasks, BLOCK))
-    packed_b = work.get(f"{panels} panels of b", (tasks, panels * longest, WIDTH))
-    sum_products_kernel(tasks, out, a, exact, share, longest, packed_a, packed_b)
-    for m in range(terms, len(b)):
-        panels = -(-columns // (2 * WIDTH))
-        rounded_a = work.get("rounded a", packed_a.shape, np.float32)
-        shape = (tasks, panels * PACKED_RUN, 2 * WIDTH)
-        rounded_b = work.get("rounded b", shape, np.float32)
-        add_rounded_product(
-            tasks, out, a, b[m], 2 * m + 1, share, PACKED_RUN, packed_a, rounded_a, rounded_b
-        )
+    panels = -(-columns // WIDTH) if packs else 0
+    rounded_panels = -(-columns // (2 * WIDTH)) if exact < terms else 0
+    sum_products_kernel(
+        tasks, out, a, b, exact, share, longest,
+        _scratch((tasks, BLOCK), np.float64, work),
+        _scratch((tasks, panels * longest, WIDTH), np.float64, work),
+        _scratch((tasks, BLOCK), np.float32, work),
+        _scratch((tasks, rounded_panels * longest, 2 * WIDTH), np.float32, work),
+    )  # fmt: skip
+
+
+def _scratch(shape: tuple[int, ...], dtype: type[np.floating], work: WorkArrays) -> NDArray[Any]:
+    """Return scratch that is kept while products of other sizes, or in other tasks, take turns."""
+    return work.get(("products", dtype, shape), shape, dtype)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from fastgrad.network import kernels, products
 from fastgrad.network.forward import Forward
 from fastgrad.network.jit import tasks_for
-from fastgrad.network.parameters import Parameters
 from fastgrad.network.survey import survey
 from fastgrad.network.vectors import LANES
 from fastgrad.response import first_in_float32, interpolation, plan_responses
@@ -16,9 +15,7 @@ from fastgrad.response import first_in_float32, interpolation, plan_responses
 Array = NDArray[np.float64]
 
 
-def gradient(
-    run: Forward, labels: NDArray[np.int64], h: float, largest: float, out: Parameters
-) -> bool:
+def gradient(run: Forward, labels: NDArray[np.int64], h: float, largest: float) -> Array | None:
     """Compute the central differences of the mean loss for all parameters, if that is certain.
 
     Parameter W[i, j] shifts unit j of sample n by +-h x[n, i], so its difference quotient is
@@ -34,21 +31,19 @@ def gradient(
         The step.
     largest : float
         The largest magnitude in x.
-    out : Parameters
-        Overwritten.
 
     Returns
     -------
-    bool
-        False, and nothing is done, if no plan is certain to reach full precision;
-        `fastgrad.response.plan_responses` holds the proof for those that are.
+    array of shape (I H + H + H K + K,), or None
+        None if no plan is certain to reach full precision; `fastgrad.response.plan_responses` holds
+        the proof for those that are.
     """
     weights = run.wide[:-1]
     spread = float((weights.max(axis=0) - weights.min(axis=0)).max())
     reach = max(1.0, largest)  # the largest input of a weight or a bias
     plan = plan_responses(h * reach, spread)
     if plan is None:
-        return False
+        return None
     terms = plan.terms
     growths, scales = _constants(terms, h, reach, len(run.x))
     tasks = tasks_for(run.z.size * (len(run.wide) * plan.factors.size + 50 * terms) // LANES)
@@ -59,16 +54,15 @@ def gradient(
         tasks, run.z, run.slope, run.p, labels, run.wide,
         plan.points, plan.interpolation, growths, plan.factors, scales, scratch, c, d,
     )  # fmt: skip
-    run.sum_over_samples(c, d, out, _first_rounded(run, c, reach))
-    return True
+    return run.sum_over_samples(c, d, _exact_terms(run, c, reach))
 
 
-def _first_rounded(run: Forward, c: Array, reach: float) -> int:
-    """Choose the first power of x whose products are summed in float32, of those after x itself."""
+def _exact_terms(run: Forward, c: Array, reach: float) -> int:
+    """Choose how many powers of x are summed in float64; float32 suffices for those after them."""
     if run.entries is not None or run.x.shape[1] * c[0].size < products.LONG:
         return len(c)
     magnitudes = [survey(coefficients)[0] for coefficients in c]
-    return first_in_float32(magnitudes, reach, products.PACKED_RUN)
+    return first_in_float32(magnitudes, reach, products.LONGEST_RUN)
 
 
 @lru_cache

@@ -79,7 +79,7 @@ def add_rows(out: Any, j: int, scales: Any, rows: Any, count: int, matrix: Any, 
 def multiply_rows(
     task: int, tasks: int, x: Any, matrix: Any, values: Any, where: Any, counts: Any, out: Any
 ) -> None:
-    """Compute out = x @ matrix, and list the nonzero entries of every row of x.
+    """Compute out = x @ matrix; list the nonzero entries of every row of x, and a 1 after them.
 
     Parameters
     ----------
@@ -87,10 +87,10 @@ def multiply_rows(
         Which task, and how many parts the samples are divided into.
     x : float64 array of shape (N, I)
     matrix : float64 array of shape (I, H)
-    values : float64 array of shape (N, I)
-        Overwritten: first in each row, its nonzero entries.
-    where : int32 array of shape (N, I)
-        Overwritten: their columns, in order.
+    values : float64 array of shape (N, I + 1)
+        Overwritten: first in each row, its nonzero entries, then the 1, which is a bias's input.
+    where : int32 array of shape (N, I + 1)
+        Overwritten: their columns, in order, then I.
     counts : int64 array of shape (N,)
         Overwritten: how many there are.
     out : float64 array of shape (N, at least H)
@@ -105,7 +105,9 @@ def multiply_rows(
             values[n, count] = value
             where[n, count] = i
             count += value != 0.0  # no branch: nothing could predict it
-        counts[n] = count
+        values[n, count] = 1.0
+        where[n, count] = inputs
+        counts[n] = count + 1
         for j in range(0, hidden, GROUP):
             add_rows(out[n, :hidden], j, values[n], where[n], count, matrix, False)
 
@@ -128,6 +130,8 @@ def sum_rows(
 ) -> None:
     """Compute out = x' @ c[0] + (x^3)' @ c[1] + ... from the lists of x's nonzero entries.
 
+    Here x has a last column of ones.
+
     Parameters
     ----------
     task, tasks : int
@@ -135,11 +139,11 @@ def sum_rows(
     values, where, counts : arrays
         As `multiply_rows` leaves them.
     c : float64 array of shape (terms, N, at least H)
-    scales, squares : float64 arrays of shape (I, N)
+    scales, squares : float64 arrays of shape (I + 1, N)
         Scratch, overwritten.
-    samples_of : int32 array of shape (I, N)
+    samples_of : int32 array of shape (I + 1, N)
         Scratch, overwritten.
-    out : float64 array of shape (I, H)
+    out : float64 array of shape (I + 1, H)
         Overwritten.
     """
     inputs, samples = scales.shape
@@ -181,10 +185,11 @@ class Entries:
         self.x = x
         self._nonzeros = nonzeros
         self._work = work
+        samples, inputs = x.shape
         self._lists = (
-            work.get("entries", x.shape),
-            work.get("columns of entries", x.shape, np.int32),
-            work.get("numbers of entries", x.shape[:1], np.int64),
+            work.get("entries", (samples, inputs + 1)),
+            work.get("columns of entries", (samples, inputs + 1), np.int32),
+            work.get("numbers of entries", (samples,), np.int64),
         )
 
     def multiply(self, matrix: Array, out: Array) -> None:
@@ -193,8 +198,11 @@ class Entries:
         multiply_rows(tasks, self.x, matrix, *self._lists, out)
 
     def sum(self, c: Array, out: Array) -> None:
-        """Compute out = x' @ c[0] + (x^3)' @ c[1] + ..., with the lists that `multiply` makes."""
-        shape = self.x.shape[::-1]
+        """Compute out = x' @ c[0] + (x^3)' @ c[1] + ..., with the lists that `multiply` makes.
+
+        A last row of out is for the biases: there x is 1.
+        """
+        shape = (len(out), len(self.x))
         scales = self._work.get("scales of entries", shape)
         squares = self._work.get("squares of entries", shape)
         samples_of = self._work.get("samples of entries", shape, np.int32)

@@ -1,0 +1,199 @@
+"""How is the loop over moved points compiled for a function? Once for each, and kept with it."""
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from inspect import getclosurevars
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.structures import Call
+
+Array = NDArray[Any]
+Run = Callable[[Array, tuple[Any, ...], NDArray[np.intp], Array, Array], None]
+
+KEPT = "_fastgrad_loops"
+"""The attribute of a jitted function where its loops are: they live as long as the function."""
+
+
+class NotCompilableError(Exception):
+    """The loop over this function cannot be compiled; the message says why."""
+
+
+@dataclass(frozen=True)
+class CompiledLoop:
+    """The compiled loop over the moved points of one function, for one set of types.
+
+    Attributes
+    ----------
+    run : callable
+        ``run(elements, arguments, places, points, out)``: put ``points[i, k]`` into
+        ``elements[places[i]]``, and ``f(*arguments)`` into ``out[i, k]``. The elements are those of
+        an array among the arguments, all of which f sees; if it raises, one of them stays moved.
+    dtype : numpy dtype
+        Of out.
+    alone : bool
+        Whether it must run in one thread, since f starts threads of its own.
+    constants : list of weak references
+        The arrays that f reads without being passed them. numba took them as constants.
+    overload : object
+        The compiled f that was called when this was made.
+    """
+
+    run: Run
+    dtype: np.dtype[Any]
+    alone: bool
+    constants: list[weakref.ref[Array]]
+    overload: object
+
+
+def is_jitted(f: object) -> bool:
+    """Say whether f, or what a `Call` calls, was compiled by numba's jit, without importing numba.
+
+    With ``NUMBA_DISABLE_JIT=1`` nothing is.
+    """
+    extending: Any = sys.modules.get("numba.extending")  # imported by whoever has jitted f
+    function = f.f if isinstance(f, Call) else f
+    return extending is not None and bool(extending.is_jitted(function))
+
+
+def compiled_loop(
+    f: Any, elements: Array, arguments: tuple[Any, ...], shape: tuple[int, ...]
+) -> CompiledLoop:
+    """Return the loop for a jitted function, what `run` takes, and the shape of what f returns.
+
+    It is compiled when it is first asked for with such types (0.2 s, beside what f itself takes)
+    and found again afterwards. It lives on the function, as an attribute, and goes with it.
+
+    Raises
+    ------
+    NotCompilableError
+        If numba cannot compile f for the arguments, or f returns something else than a number (or
+        an array, if there is a shape).
+    """
+    import numba
+    from numba.core.errors import NumbaError
+
+    try:
+        kinds: Any = numba.typeof((elements, arguments))
+    except ValueError as error:
+        raise NotCompilableError(_first_line(error)) from None
+    loops: dict[Any, CompiledLoop | str] = vars(f).setdefault(KEPT, {})
+    found = loops.get((kinds, shape))
+    # f.recompile() replaces what was compiled, because f's constants have changed.
+    if isinstance(found, CompiledLoop) and found.overload not in f.overloads.values():
+        found = None
+    if found is None:
+        try:
+            found = _compile(f, kinds[0], kinds[1], shape)
+        except (NumbaError, NotCompilableError) as error:
+            found = _first_line(error)
+        loops[kinds, shape] = found
+    if isinstance(found, str):
+        raise NotCompilableError(found)
+    return found
+
+
+def _compile(f: Any, elements: Any, arguments: Any, shape: tuple[int, ...]) -> CompiledLoop:
+    """Compile the loop for these types of the elements and of f's arguments."""
+    import numba
+    from numba import types
+    from numba.core.registry import cpu_target
+    from numba.np.numpy_support import as_dtype, from_dtype
+
+    context = cpu_target.typing_context
+    signature = numba.typeof(f).get_call_type(context, tuple(arguments.types), {})
+    returned = signature.return_type
+    if shape and isinstance(returned, types.Array) and returned.ndim == len(shape):
+        dtype = as_dtype(returned.dtype)
+    elif not shape and isinstance(returned, (types.Number, types.Boolean)):
+        dtype = as_dtype(returned)
+        if dtype.kind in "fc":  # numba hands float32 to Python as a double, too
+            dtype = np.result_type(dtype, np.float64)
+    else:
+        raise NotCompilableError(f"f returns {returned}, not {'an array' if shape else 'a number'}")
+    run: Any = numba.njit(nogil=True)(_array_loop(f, shape) if shape else _number_loop(f))
+    places, points = types.Array(types.intp, 1, "C"), types.Array(elements.dtype, 2, "C")
+    out = types.Array(from_dtype(dtype), 2 + len(shape), "C")
+    run.compile((elements, arguments, places, points, out))
+    alone = False
+    compiled: Any
+    for key, compiled in run.overloads.items():
+        # What f calls is linked into the loop, so that its launches of threads show there.
+        alone = alone or "numba_parallel_for" in compiled.library.get_llvm_str()
+        # numba keeps all compiled code in a table. By its annotations, which are for print-outs
+        # only, the loop's would keep the function alive, and the function keeps the loop.
+        run.overloads[key] = compiled._replace(type_annotation=None)
+    run.disable_compile()
+    constants = [weakref.ref(array) for array in _constants(f, set())]
+    return CompiledLoop(run, dtype, alone, constants, f.overloads[signature.args])
+
+
+def _number_loop(f: Any) -> Run:
+    def run(
+        elements: Array,
+        arguments: tuple[Any, ...],
+        places: NDArray[np.intp],
+        points: Array,
+        out: Array,
+    ) -> None:
+        for i in range(len(places)):
+            old = elements[places[i]]
+            for k in range(points.shape[1]):
+                elements[places[i]] = points[i, k]
+                out[i, k] = f(*arguments)
+            elements[places[i]] = old
+
+    return run
+
+
+def _array_loop(f: Any, shape: tuple[int, ...]) -> Run:
+    def run(
+        elements: Array,
+        arguments: tuple[Any, ...],
+        places: NDArray[np.intp],
+        points: Array,
+        out: Array,
+    ) -> None:
+        for i in range(len(places)):
+            old = elements[places[i]]
+            for k in range(points.shape[1]):
+                elements[places[i]] = points[i, k]
+                value = f(*arguments)
+                if value.shape != shape:
+                    raise ValueError(
+                        "f returned arrays of different shapes; it must return arrays of one shape"
+                    )
+                out[i, k] = value
+            elements[places[i]] = old
+
+    return run
+
+
+def _constants(f: Any, seen: set[Any]) -> Iterator[Array]:
+    """Iterate over the arrays that f, or a jitted function it calls, reads from outside."""
+    seen.add(f)
+    variables = getclosurevars(f.py_func)
+    outside = (*variables.nonlocals.values(), *variables.globals.values())
+    yield from _arrays(outside)
+    for value in outside:
+        if is_jitted(value) and value not in seen:
+            yield from _constants(value, seen)
+
+
+def _arrays(values: tuple[Any, ...]) -> Iterator[Array]:
+    """Iterate over the arrays in a tuple and in the tuples in it."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _arrays(value)
+
+
+def _first_line(error: Exception) -> str:
+    """Return the lines of numba's message that say what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]).rstrip(":.") or type(error).__name__

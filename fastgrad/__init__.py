@@ -2,6 +2,7 @@
 
 from fastgrad import reference, schemes
 from fastgrad.datasets import load_mnist
+from fastgrad.differentiate import differentiate
 from fastgrad.gradient import explain, numerical_gradient
 from fastgrad.gradient_function import Gradient
 from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
@@ -12,6 +13,7 @@ __all__ = [
     "Gradient",
     "TwoLayerNet",
     "cross_entropy_error",
+    "differentiate",
     "explain",
     "load_mnist",
     "numerical_gradient",

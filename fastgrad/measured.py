@@ -50,8 +50,10 @@ def measured_steps(problem: Problem, values: Values, eps: float, magnitude: floa
 
     Notes
     -----
-    Four calls of f (twice a central quotient) for each element that is settled at once, as those
-    of most functions are. If f raises at steps that have been changed, none larger is tried.
+    Two quotients for each element that is settled at once, as many functions' are; up to twice
+    `ROUNDS` for one whose round-off is large, as a constant's is. If f raises at steps that have
+    been changed, no more are tried. A function that oscillates some thousand times within the
+    first step, or whose values are noisier than eps, is not seen through.
 
     References
     ----------
@@ -88,9 +90,11 @@ def measured_steps(problem: Problem, values: Values, eps: float, magnitude: floa
         best[places[better]], least[places[better]] = steps[better], error[better]
         visible = truncation > VISIBLE * round_off
         outside = ~np.isfinite(error)
+        # A truncation error as large as the quotient follows no power of h: the step only shrinks.
+        known = visible & (truncation < np.abs(half) / VISIBLE)
         factor = np.where(outside, 1 / GROWTH, np.where(visible, np.maximum(balance, 1e-3), GROWTH))
         go_on = ~settled
-        places, last = places[go_on], (visible & ~outside)[go_on]
+        places, last = places[go_on], known[go_on]
         steps = (steps * factor)[go_on]
         # Far enough above the spacing of x that half of it is not lost.
         steps = np.maximum(steps, 64 * np.spacing(np.abs(flat[places])).astype(np.float64))

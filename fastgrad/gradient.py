@@ -73,7 +73,7 @@ def numerical_gradient(
         scheme of the same accuracy is used, with a smaller step if it must.
     vectorized : bool
         Whether f takes a stack of points, an array ``(m, *x.shape)``, and returns ``(m,)`` values.
-        A stack takes 64 MiB at most, and x itself is never moved.
+        A stack takes 1 MiB at most, and x itself is never moved.
 
     Returns
     -------

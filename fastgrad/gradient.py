@@ -79,7 +79,7 @@ def numerical_gradient(
         scheme of the same accuracy is used, with a smaller step if it must.
     vectorized : bool
         Whether f takes a stack of points, an array ``(m, *x.shape)``, and returns ``(m,)`` values.
-        A stack takes 64 MiB at most, and x itself is never moved.
+        A stack takes 1 MiB at most, and x itself is never moved.
     workers : int or map-like, optional
         Who calls f where the loop would: so many processes of this machine (-1: one for each
         core), or ``workers(function, items)``, a parallel `map` such as those of executors, of
@@ -116,9 +116,10 @@ def numerical_gradient(
     Notes
     -----
     The traced engine measures the loss at moved points as the loop does, but at fewer. Where that
-    is not certain to give the loop's quotients, more points are measured, or the loop is used. One
-    limit remains: a feature of the loss that is narrower than the step itself, such as a spike
-    between two measured points, is not seen.
+    is not certain to give the loop's quotients, more points are measured, or the loop is used: near
+    kinks, jumps and poles of every operation, and wherever an operation is not known. One limit
+    remains: a spike that is narrower than the step and made by products alone, a polynomial of high
+    degree such as a number near 1 squared over and over, is not seen between measured points.
 
     References
     ----------

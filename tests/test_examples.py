@@ -327,11 +327,25 @@ def test_a_number_of_samples_that_is_none_is_refused(module, capsys, monkeypatch
     assert "is not a whole number of at least 1" in capsys.readouterr().err
 
 
+# A cluster
+
+
+def test_a_cluster_gives_the_same_bits(tmp_path):
+    finished = run(tmp_path, "dask_cluster.py", "--bodies", 5)
+    assert finished.returncode == 0, finished.stderr
+    assert "Workers: 2\n" in finished.stdout
+    assert "Elements: 20, each moved up and down\n" in finished.stdout
+    assert re.search(r"^This process alone: [\d.]+ s$", finished.stdout, re.MULTILINE)
+    assert re.search(r"^The cluster: [\d.]+ s$", finished.stdout, re.MULTILINE)
+    assert "Same bits: True\n" in finished.stdout
+    assert "20/20" in finished.stderr
+
+
 # Fits by SciPy
 
 
 def test_the_fits_print_their_tables_and_save_the_picture(tmp_path):
-    finished = run(tmp_path, "fit.py", "--iterations", 3)
+    finished = run(tmp_path, "fit.py", "--iterations", 1)
     assert finished.returncode == 0, finished.stderr
     row = r"{} +(0\.\d{{8}}) +([\d,]+) +\d+\.\d{{3}}\n"
     ways = ("SciPy, 2-point", "SciPy, 3-point", "fastgrad")

@@ -347,7 +347,7 @@ def test_a_cluster_gives_the_same_bits(tmp_path):
 def test_the_fits_print_their_tables_and_save_the_picture(tmp_path):
     finished = run(tmp_path, "fit.py", "--iterations", 1)
     assert finished.returncode == 0, finished.stderr
-    row = r"{} +(0\.\d{{8}}) +([\d,]+) +\d+\.\d{{3}}\n"
+    row = r"{} +(\d\.\d{{8}}) +([\d,]+) +\d+\.\d{{3}}\n"
     ways = ("SciPy, 2-point", "SciPy, 3-point", "fastgrad")
     found = [re.findall(row.format(way), finished.stdout) for way in ways]
     assert [len(rows) for rows in found] == [2, 2, 2]

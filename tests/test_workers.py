@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad import TwoLayerNet, numerical_gradient, schemes
-from fastgrad.engines import workers
+from fastgrad.engines import processes, workers
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 
@@ -133,6 +133,29 @@ def test_values_are_joined_as_if_collected_at_once(numbers, size):
     assert joined.tolist() == expected.tolist()
 
 
+def test_a_short_loop_is_not_worth_processes(monkeypatch):
+    monkeypatch.setattr(workers, "WORTHWHILE", 100)
+    monkeypatch.setattr(processes, "pool", _refuse)
+    x = np.arange(30.0)
+    assert by_loop(np.sum, x, 2).tobytes() == by_loop(np.sum, x, 1).tobytes()
+
+
+def test_this_process_begins_while_the_first_processes_start(monkeypatch):
+    monkeypatch.setattr(workers, "STARTING", 0.02)
+    monkeypatch.setattr(processes, "prepare", lambda: False)
+    x, calls = np.arange(200.0), []
+
+    def f(x):
+        calls.append(0)
+        time.sleep(1e-3)
+        return (x**2).sum()
+
+    result = by_loop(f, x, 2)
+    tests = 2
+    assert tests < len(calls) < tests + 2 * x.size
+    assert result.tobytes() == by_loop(lambda x: (x**2).sum(), x, 1).tobytes()
+
+
 # f reads x elsewhere
 
 
@@ -223,7 +246,7 @@ def test_a_program_is_not_run_again_and_its_globals_are_read(tmp_path):
 import os
 import numpy as np
 import fastgrad
-from fastgrad.engines import workers
+from fastgrad.engines import processes, workers
 workers.WORTHWHILE = workers.STARTING = 0
 print("started")
 os.environ["FACTOR"] = "3"
@@ -546,7 +569,7 @@ def test_a_function_that_is_traced_is_not_sent_anywhere():
     assert result.tobytes() == expected.tobytes()
 
 
-def _refuse(function, items):
+def _refuse(*arguments):
     raise AssertionError("not needed")
 
 

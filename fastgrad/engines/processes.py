@@ -175,7 +175,8 @@ def pool(
         if not all(future.done() for future in futures):
             with _uninterrupted():
                 for process in started:
-                    process.kill()
+                    if process.pid is not None:
+                        process.kill()
         executor.shutdown(wait=True)
 
 
@@ -186,15 +187,29 @@ def _close(*ends: int) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Keep signals waiting, for a few hundredths of a second: Ctrl-C, or the alarm of a timeout."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
+    """Let Ctrl-C, or the alarm of a timeout, strike after the block instead of within.
+
+    Blocking the signals would not do: one that this thread blocks is delivered to another, such as
+    BLAS's, and Python then raises here all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python never raises them here
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    arrived: list[int] = []
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT))
+        if callable(signal.getsignal(number))
+    }
     try:
+        for number in handlers:
+            signal.signal(number, lambda number, _: arrived.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 def _set_up(

@@ -61,7 +61,8 @@ def values(
     elements = _elements(x)
     for start in range(0, len(places), BLOCK):
         block = slice(start, start + BLOCK)
-        for i, targets in zip(places[block].tolist(), points[block].tolist(), strict=True):
+        targets_of_each = zip(*points[block].T.tolist(), strict=True)  # faster than lists of lists
+        for i, targets in zip(places[block].tolist(), targets_of_each, strict=True):
             old = elements[i]
             try:
                 for target in targets:
@@ -87,7 +88,7 @@ def _elements(x: Array) -> Any:
     """
     plain = x.view(np.ndarray)
     if plain.flags.c_contiguous and plain.dtype == np.float64 and plain.dtype.isnative:
-        return memoryview(plain.reshape(-1))
+        return plain.reshape(-1).data
     return plain.flat
 
 

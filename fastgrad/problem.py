@@ -106,21 +106,22 @@ def problems(
     for name, array in arrays:
         require_floating_array(name, array, h)
     require_separate(arrays)
-    result = []
+    result, measured = [], []
     for (name, array), step, bound in zip(
         arrays, _parts(h, x, "h"), _bounds_of(bounds, x), strict=True
     ):
         call = f if whole is None and not args else Call(f, args, whole, array)
-        measured = isinstance(step, str) and step == "auto" and not chosen.is_complex
-        eps, height = _precision(values, call, array) if measured and array.size else (1.0, 0.0)
+        eps = float(np.finfo(array.dtype).eps)
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
         limits = None if bound is None else as_bounds(name, bound, array)
         problem = Problem(call, array, name, chosen, steps, limits)
         _require_steps(problem)
-        if measured and array.size:
-            problem = replace(problem, steps=measured_steps(problem, values, eps, height))
         result.append(problem)
-    return result
+        measured.append(isinstance(step, str) and array.size > 0 and not chosen.is_complex)
+    return [
+        _measured(problem, values) if measure else problem
+        for problem, measure in zip(result, measured, strict=True)
+    ]
 
 
 def _require_steps(problem: Problem) -> None:
@@ -166,11 +167,16 @@ def _bounds_of(bounds: Any, x: Any) -> list[Any]:
     return [*zip(_parts(lower, x, "bounds"), _parts(upper, x, "bounds"), strict=True)]
 
 
-def _precision(values: Values, f: Callable[[Any], Any], x: Array) -> tuple[float, float]:
-    """Return eps of the coarser of x's type and that of f's result, and the result's magnitude."""
-    here = np.zeros(1, dtype=np.intp)
-    value = values(f, x, here, x.reshape(-1)[here].reshape(1, 1))
+def _measured(problem: Problem, values: Values) -> Problem:
+    """Return the problem with the steps that suit f.
+
+    Its values are as precise as the coarser of x's type and that of f's result.
+    """
+    x, here = problem.x, np.zeros(1, dtype=np.intp)
+    value = values(problem.f, x, here, x.reshape(-1)[here].reshape(1, 1))
     eps = float(np.finfo(x.dtype).eps)
     if value.dtype.kind == "f":
         eps = max(eps, float(np.finfo(value.dtype).eps))
-    return eps, abs(float(value[0, 0]))
+    start = choose_steps("auto", x, problem.scheme, relative=False, eps=eps)
+    problem = replace(problem, steps=start)
+    return replace(problem, steps=measured_steps(problem, values, eps, abs(float(value[0, 0]))))

@@ -45,9 +45,8 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
     ----------
     h : number, array of x's shape, or "auto"
         A number or an array is taken as it is. "auto" is the scheme's optimal step for a function
-        that varies over distances of ``max(abs(x[i]), 1)``, as SciPy's differences assume, too.
-        Where it varies faster (a sine far from 0, a logarithm close to it), the quotient is wrong,
-        and nothing tells: only values of f can, as in `fastgrad.differentiate`.
+        that varies over distances of ``max(abs(x[i]), 1)``, as SciPy's differences assume, too:
+        what `fastgrad.measured.measured_steps` starts from.
     x : array
         Where f is differentiated.
     scheme : Scheme

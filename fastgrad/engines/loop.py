@@ -128,11 +128,11 @@ def _real_number(value: Any) -> Any:
     )
 
 
-def _complex_number(value: Any) -> complex:
+def _complex_number(value: Any) -> Any:
     """Return what f returned for a complex x."""
     number = _scalar(value)
     if isinstance(number, Complex) and not isinstance(number, Real):
-        return complex(number)
+        return number
     raise TypeError(
         f"f returned {value!r} of type {type(value).__name__} for a complex x; the complex step "
         "needs a function that computes with its argument, without abs, max and the like: pass "

@@ -17,8 +17,8 @@ from fastgrad.tracing.rows import Rows
 Array = NDArray[np.float64]
 
 GAP = 5
-"""How many steps lie between two measured shifts at most. A feature of the loss that is narrower,
-and over at both of them, is not seen; nor is one that is narrower than the step itself."""
+"""How many steps lie between two measured shifts at most. What is narrower, and over at both of
+them, is found by `fastgrad.tracing.decisions`."""
 
 POINTS = 8
 """Where a stretch is measured: twice as often as a cubic needs, so that no kink stays hidden."""
@@ -45,6 +45,8 @@ class Response:
         Which of them have been measured or filled in.
     gap : float
         How far apart those that are measured may be.
+    is_unclear : bool
+        Whether it may have several kinks, so that all its shifts are measured.
     """
 
     row: int
@@ -53,6 +55,7 @@ class Response:
     values: Array
     known: NDArray[np.bool_]
     gap: float
+    is_unclear: bool
 
 
 @dataclass(eq=False)
@@ -71,7 +74,7 @@ class Stretch:
         """Return the indices of the shifts to measure, close together at the ends."""
         width = self.response.shifts[self.last] - self.response.shifts[self.first]
         count = max(POINTS, ceil(np.pi / 2 * width / self.response.gap))
-        if self.last - self.first < 2 * count:
+        if self.response.is_unclear or self.last - self.first < 2 * count:
             return np.arange(self.first, self.last + 1)
         fractions = (1 - np.cos(np.linspace(0, np.pi, count))) / 2
         return np.unique(np.rint(self.first + (self.last - self.first) * fractions).astype(np.intp))
@@ -119,7 +122,12 @@ class Stretch:
 
 
 def by_kinked_rows(
-    rows: Rows, stage: Stage, h: float, kinked: NDArray[np.bool_], tolerance: Array
+    rows: Rows,
+    stage: Stage,
+    h: float,
+    kinked: NDArray[np.bool_],
+    unclear: NDArray[np.bool_],
+    tolerance: Array,
 ) -> Array:
     """Return what the kinked units of rows add to the difference quotients.
 
@@ -130,7 +138,8 @@ def by_kinked_rows(
     stage : Stage
     h : float
         The step.
-    kinked : bool array of shape (rows, units)
+    kinked, unclear : bool arrays of shape (rows, units)
+        Which responses have a kink, and which may have several.
     tolerance : array of shape (rows,)
         By how much a fit may miss a response.
 
@@ -144,7 +153,15 @@ def by_kinked_rows(
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
         units = np.flatnonzero(kinked[n]).tolist() if shifts.size else []
         responses += [
-            Response(n, j, shifts, np.zeros(len(shifts)), np.zeros(len(shifts), bool), GAP * h)
+            Response(
+                n,
+                j,
+                shifts,
+                np.zeros(shifts.size),
+                np.zeros(shifts.size, bool),
+                GAP * h,
+                bool(unclear[n, j]),
+            )
             for j in units
         ]
     waiting = [Stretch(response, 0, len(response.shifts) - 1) for response in responses]

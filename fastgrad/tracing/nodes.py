@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Node:
     """One recorded operation: ``value = function(*arguments, **keywords)``.
 

@@ -10,7 +10,7 @@ The arrays after the one that is moved come in two forms.
   low rank.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,9 @@ from fastgrad.tracing.nodes import Node, between, replaced, value_of
 from fastgrad.tracing.update import Update
 
 Array = NDArray[Any]
+Look = Callable[[Node, Mapping[Node, Stack], "NDArray[np.intp] | None"], None]
+"""``look(node, versions, units)`` is called before an operation is computed, with the versions of
+its arguments: one for each unit and amount, or, without units, one for each amount."""
 
 BATCH = 2**18
 """Elements of the largest array that is computed at a time: calling NumPy then costs little."""
@@ -102,18 +105,29 @@ class Replay:
         mixed = sum(map(_effort, self._mixed)) + sum(node.value.size for node in self._spreads)
         return float(amounts * (separate + mixed * len(self.units)))
 
-    def all_versions(self, values: Array) -> Array:
-        """Return the target's versions for any versions of the root, of shape (m, *root.shape)."""
+    def all_versions(self, values: Array, added: Mapping[Node, Array] | None = None) -> Array:
+        """Return the target's versions for any versions of the root.
+
+        Parameters
+        ----------
+        values : array of shape (m, *root.shape)
+        added : dict, optional
+            What is added to some nodes, besides.
+        """
         largest = max(node.value.size for node in [self.root, *self.nodes])
 
         return np.concatenate(
             [
-                self._run(self.nodes, {self.root: Stack(part)}, len(part))[self.target].values
+                self._run(self.nodes, {self.root: Stack(part)}, len(part), added=added)[
+                    self.target
+                ].values
                 for part in _parts(values, largest)
             ]
         )
 
-    def moved(self, values: Array, units: NDArray[np.intp] | None = None) -> Iterator[Outcome]:
+    def moved(
+        self, values: Array, units: NDArray[np.intp] | None = None, look: Look | None = None
+    ) -> Iterator[Outcome]:
         """Return what the target becomes, for some units at a time.
 
         Parameters
@@ -122,10 +136,12 @@ class Replay:
             The root with all units moved.
         units : array of int, optional
             The units that are wanted; without it, all.
+        look : callable, optional
+            What is told of each operation.
         """
         amounts = len(values)
         separate: dict[Node, Stack] = {self.root: Stack(values)}
-        self._run([n for n in self.nodes if n in self.labels], separate, amounts)
+        self._run([n for n in self.nodes if n in self.labels], separate, amounts, look)
         wanted = self.units if units is None else units
         if self.is_separate:
             yield Outcome(wanted, separate[self.target].values, self.labels[self.target])
@@ -133,17 +149,29 @@ class Replay:
         largest = max(node.value.size for node in [*self._mixed, *self._spreads])
 
         for chunk in _parts(wanted, largest * amounts):
-            versions = self._run_mixed(separate, chunk, amounts)
+            versions = self._run_mixed(separate, chunk, amounts, look)
             shape = (len(chunk), amounts, *self.target.shape)
             yield Outcome(chunk, versions.reshape(shape), labels=None)
 
-    def _run(self, nodes: list[Node], stacks: dict[Node, Stack], m: int) -> dict[Node, Stack]:
+    def _run(
+        self,
+        nodes: list[Node],
+        stacks: dict[Node, Stack],
+        m: int,
+        look: Look | None = None,
+        units: NDArray[np.intp] | None = None,
+        added: Mapping[Node, Array] | None = None,
+    ) -> dict[Node, Stack]:
         """Compute stacks of m versions, one node after the other."""
         for node in nodes:
+            if look is not None:
+                look(node, stacks, units)  # before the arguments are written over
             spare = self._spare.get(node)
             stand_in = partial(_stack_or_value, stacks=stacks, spare=spare)
             arguments = replaced(node.arguments, stand_in)
             stacks[node] = Stack(self._batched[node](arguments, m))
+            if added is not None and node in added:
+                stacks[node] = Stack(stacks[node].values + added[node])
         return stacks
 
     def _find_spare(self) -> dict[Node, Node]:
@@ -161,7 +189,9 @@ class Replay:
             if (leaf.shape, leaf.value.dtype) == (node.shape, node.value.dtype)
         }
 
-    def _run_mixed(self, separate: dict[Node, Stack], units: Labels, amounts: int) -> Array:
+    def _run_mixed(
+        self, separate: dict[Node, Stack], units: Labels, amounts: int, look: Look | None
+    ) -> Array:
         """Compute one version for each unit and amount, the units in the outer order."""
         stacks: dict[Node, Stack] = {}
         for node in self._mixed:
@@ -172,7 +202,7 @@ class Replay:
             for leaf in node.inputs():
                 if leaf in separate and leaf not in stacks:
                     stacks[leaf] = Stack(self._spread(leaf, separate[leaf].values, units))
-            self._run([node], stacks, len(units) * amounts)
+            self._run([node], stacks, len(units) * amounts, look, units)
         return stacks[self.target].values
 
     def _spread(self, node: Node, values: Array, units: Labels) -> Array:

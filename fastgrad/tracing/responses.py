@@ -9,11 +9,13 @@ and R, an odd function of one number, is measured at a few shifts instead of one
 """
 
 from collections.abc import Iterator
+from functools import partial
 from math import ceil, cos, pi
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.tracing.decisions import Decisions, Watch
 from fastgrad.tracing.kinks import GAP, by_kinked_rows
 from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.replay import BATCH
@@ -84,17 +86,20 @@ def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
     noise = _noise(rows, stage, h * largest)
     if noise.max() > NOISY * abs(rows.replay.target.value).max():  # many units stand at a jump
         return None
+    decisions = Decisions(rows.replay, stage, h * largest)
     measured = np.zeros((0, 0))
     for terms in TERMS:
         points = _points(largest, terms)
         if len(points) != len(measured):
-            measured = _measure(rows, stage, h * largest * points)
-        found = _fit(measured, points, terms, noise, rows.alive)
+            watch = Watch(decisions, len(points))
+            measured = _measure(rows, stage, h * largest, points, watch)
+        found = _fit(measured, points, terms, noise, watch.near, rows.alive)
         if found is not None:
             coefficients, kinked = found
             result = _summed(stage.inputs / largest, coefficients) / (2 * h)
             if kinked.any():
-                result += by_kinked_rows(rows, stage, h, kinked, LIMIT * noise[:, 0])
+                tolerance = LIMIT * noise[:, 0]
+                result += by_kinked_rows(rows, stage, h, kinked, watch.unclear, tolerance)
             return result
     return None
 
@@ -148,18 +153,24 @@ def _points(largest: float, terms: int) -> Array:
     return np.array([cos(i * pi / (2 * count)) for i in range(count)])
 
 
-def _measure(rows: Rows, stage: Stage, shifts: Array) -> Array:
-    """Return how all losses change, of shape (shifts, 2, units, rows): moved up, and down."""
-    result = np.empty((len(shifts), 2, len(rows.replay.units), rows.count))
-    for some in _blocks(len(shifts), 2 * stage.node.value.size):
-        values = _both_ways(stage, shifts[some].reshape(-1, *(1,) * len(stage.node.shape)))
-        change = rows.changes(values).transpose(1, 0, 2)
+def _measure(rows: Rows, stage: Stage, largest: float, points: Array, watch: Watch) -> Array:
+    """Return how all losses change, of shape (points, 2, units, rows): moved up, and down."""
+    result = np.empty((len(points), 2, len(rows.replay.units), rows.count))
+    for some in _blocks(len(points), 2 * stage.node.value.size):
+        shifts = largest * points[some].reshape(-1, *(1,) * len(stage.node.shape))
+        look = partial(watch.look, shifts=np.stack([points[some], -points[some]], axis=1).ravel())
+        change = rows.changes(_both_ways(stage, shifts), look=look).transpose(1, 0, 2)
         result[some] = change.reshape(-1, *result.shape[1:])
     return result
 
 
 def _fit(
-    measured: Array, points: Array, terms: int, noise: Array, alive: NDArray[np.bool_]
+    measured: Array,
+    points: Array,
+    terms: int,
+    noise: Array,
+    near: NDArray[np.bool_],
+    alive: NDArray[np.bool_],
 ) -> tuple[Array, NDArray[np.bool_]] | None:
     """Fit odd polynomials to the responses, and even ones to the curvatures.
 
@@ -174,6 +185,8 @@ def _fit(
     terms : int
     noise : array of shape (rows, 1)
         The standard deviation of rounding.
+    near : bool array of shape (rows, units)
+        Which responses may have a kink however well polynomials fit.
     alive : bool array of shape (rows, 1)
         Which rows have a loss.
 
@@ -182,7 +195,7 @@ def _fit(
     coefficients : array of shape (terms, rows, units)
         Those of the responses; zero where there is a kink.
     kinked : bool array of shape (rows, units)
-        Where a fit is not exact to rounding.
+        Where a fit is not exact to rounding, or may be by chance.
 
     None if that is so for more than isolated units.
     """
@@ -192,7 +205,7 @@ def _fit(
         _residual(response, powers), _residual(curvature, powers * points[:, np.newaxis])
     ).T
     freedom = len(points) - terms
-    kinked = ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
+    kinked = near | ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
     smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
     usual = np.sqrt(np.mean(smooth**2, axis=1))  # of a row
     if kinked[alive[:, 0]].mean() > MOST_KINKS or np.any(usual > USUAL):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.labels import Labels
-from fastgrad.tracing.replay import Outcome, Replay
+from fastgrad.tracing.replay import Look, Outcome, Replay
 
 Array = NDArray[np.float64]
 
@@ -29,7 +29,9 @@ class Rows:
     owners: Labels
     count: int
 
-    def changes(self, values: Array, units: NDArray[np.intp] | None = None) -> Array:
+    def changes(
+        self, values: Array, units: NDArray[np.intp] | None = None, look: Look | None = None
+    ) -> Array:
         """Return how much moving each unit changes each row's loss.
 
         Parameters
@@ -38,12 +40,14 @@ class Rows:
             The stage with all units moved.
         units : array of int, optional
             The units that are wanted; without it, all.
+        look : callable, optional
+            What is told of each operation.
 
         Returns
         -------
         array of shape (units, amounts, rows)
         """
-        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units)]
+        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units, look)]
         return np.concatenate(parts)
 
     @property

@@ -1,0 +1,194 @@
+"""Could a move flip a decision, or pass a pole, between the shifts at which a response is measured?
+
+Between kinks, jumps and poles a response is smooth, and a few shifts tell all of it. So every
+operation is asked for its *margins*: a quantity q that it computes with, and the distance d from q
+to the nearest place where the operation is not smooth, such as q itself for ``abs(q)``. Where q is
+smooth it is close to a polynomial in the shift s, of degree n = 2 count, say, as count shifts are
+measured up and down. They are Chebyshev's points ``cos(k pi / n)``, so that nowhere between them
+
+    |q(s) - q(0)| <= Lambda max over k of |q(s_k) - q(0)|,     Lambda = 1 + 2/pi log(n + 1)
+
+(L. N. Trefethen, *Approximation Theory and Approximation Practice*, 2013, theorem 15.2). If that is
+at most |d| for the first operation, then what it gives to the next one is smooth in turn; and so
+on, to the losses. Otherwise the unit and row are *near*, and their response needs a closer look.
+"""
+
+from collections.abc import Mapping
+from math import inf, log, pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing.batched import Stack, batched
+from fastgrad.tracing.labels import propagated
+from fastgrad.tracing.margins import LARGEST, Margin, margins, name_of
+from fastgrad.tracing.nodes import Node, replaced, value_of
+from fastgrad.tracing.plan import Stage
+from fastgrad.tracing.replay import Replay
+
+Array = NDArray[Any]
+
+SAME_PLACE = 1e-9
+"""How far apart, in largest shifts, rounding may put two decisions that are flipped by one shift:
+those of ``np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1)``."""
+
+IMMATERIAL = 1e-12
+"""How much losses change, relative to the largest, if all of an array is moved by about 1 and it
+does not matter: the shift of a softmax by its largest score, which cancels."""
+
+
+class Decisions:
+    """The margins of all operations between a stage and the losses; its rows must not mix."""
+
+    def __init__(self, replay: Replay, stage: Stage, largest: float) -> None:
+        self.size = len(stage.inputs), len(replay.units)
+        self.margins = {
+            node: list(margins(node))
+            for node in replay.nodes
+            if name_of(node) not in LARGEST or _is_material(replay, node, largest)
+        }
+        recorded = {replay.root, *replay.nodes}
+        made = [
+            node
+            for found in self.margins.values()
+            for margin in found
+            for node in _made(margin.quantity, recorded)
+        ]
+        self.batched = {node: batched(node) for node in made}
+        nodes = [*replay.nodes, *made]
+        self.rows = propagated(nodes, stage.node, stage.rows)
+        self.units = propagated(nodes, stage.node, stage.labels)
+
+
+class Watch:
+    """Finds the units of rows that come near a decision while they are moved.
+
+    Parameters
+    ----------
+    decisions : Decisions
+    count : int
+        At how many shifts, up and down, the responses are measured.
+
+    Attributes
+    ----------
+    first, last : arrays of shape (rows, units)
+        Between which shifts decisions are flipped, as parts of the largest; inf and -inf where none
+        is, -inf and inf where that cannot be told.
+    """
+
+    def __init__(self, decisions: Decisions, count: int) -> None:
+        self.decisions = decisions
+        self.factor = 1 + 2 / pi * log(2 * count + 1)
+        # Then q moves one way only: by Markov's inequality the slope of a polynomial of degree n
+        # is at most n^2 times its largest value (A. A. Markov, 1889).
+        self.straight = 1 / (2 * (2 * count) ** 2 * self.factor)
+        self.first, self.last = np.full(decisions.size, inf), np.full(decisions.size, -inf)
+
+    @property
+    def near(self) -> NDArray[np.bool_]:
+        """Where something may be flipped, or come close to a pole; of shape (rows, units)."""
+        return ~(self.first > self.last)
+
+    @property
+    def unclear(self) -> NDArray[np.bool_]:
+        """Where it is more than one decision, or unknown at what shift."""
+        several: NDArray[np.bool_] = self.near & ~(self.last - self.first <= SAME_PLACE)
+        return several
+
+    def look(
+        self,
+        node: Node,
+        stacks: Mapping[Node, Stack],
+        units: NDArray[np.intp] | None,
+        shifts: Array,
+    ) -> None:
+        """Look at an operation that is about to be computed.
+
+        Parameters
+        ----------
+        node : Node
+        stacks : dict
+            The versions of its arguments.
+        units : array of int or None
+            Those moved, the outer order of the versions; None if each element's own unit is moved.
+        shifts : array
+            By how much, as parts of the largest: the inner order of the versions.
+        """
+        count = len(shifts) * (1 if units is None else len(units))
+        for margin in self.decisions.margins.get(node, ()):
+            moved = self._versions(margin.quantity, stacks, count)
+            reach = abs(margin.distance) / self.factor
+            base = margin.quantity.value
+            outside = (moved < base - reach) | (moved > base + reach)
+            if outside.any():
+                self._note(margin, moved, outside, units, shifts)
+
+    def _note(
+        self,
+        margin: Margin,
+        moved: Array,
+        outside: NDArray[np.bool_],
+        units: NDArray[np.intp] | None,
+        shifts: Array,
+    ) -> None:
+        """Note which units of which rows have moved a quantity too far."""
+        size = margin.quantity.value.size
+        outer, element = np.nonzero(outside.reshape(-1, len(shifts), size).any(axis=1))
+        base, distance, row = (
+            np.reshape(a, -1)[element]
+            for a in (
+                margin.quantity.value, margin.distance, self.decisions.rows[margin.quantity]
+            )
+        )  # fmt: skip
+        if units is None:
+            unit = self.decisions.units[margin.quantity].reshape(-1)[element]
+        else:
+            unit = units[outer]
+        change = moved.reshape(-1, len(shifts), size)[outer, :, element] - base[:, np.newaxis]
+        flips = self._flips(change, shifts, distance, margin.is_sign)
+        beyond = np.isfinite(flips[0]) & (abs(flips[0]) > 1 + 2 * self.straight)
+        near = (unit > 0) & (row > 0) & ~beyond
+        place = row[near] - 1, unit[near] - 1
+        np.minimum.at(self.first, place, flips[0, near])
+        np.maximum.at(self.last, place, flips[1, near])
+
+    def _versions(self, node: Node, stacks: Mapping[Node, Stack], m: int) -> Array:
+        """Return the versions of a quantity."""
+        if node in stacks:
+            return stacks[node].values
+
+        def versions(leaf: Any) -> Any:
+            if type(leaf) is Node and (leaf in stacks or leaf in self.decisions.batched):
+                return Stack(self._versions(leaf, stacks, m))
+            return value_of(leaf)
+
+        return self.decisions.batched[node](replaced(node.arguments, versions), m)
+
+    def _flips(self, change: Array, shifts: Array, distance: Array, is_sign: bool) -> Array:
+        """Return between which shifts quantities change their sign, of shape (2, quantities).
+
+        Known, and the same, if the quantity is all but straight, as in a net of ReLU units.
+        """
+        slopes = change / shifts
+        slope = slopes.mean(axis=1)
+        straight = abs(slopes - slope[:, np.newaxis]).max(axis=1) <= self.straight * abs(slope)
+        flip = -distance / slope
+        known = straight & is_sign
+        return np.stack([np.where(known, flip, -inf), np.where(known, flip, inf)])
+
+
+def _made(quantity: Node, recorded: set[Node]) -> list[Node]:
+    """Return the operations that a quantity is made by and that are not recorded, in order."""
+    if quantity in recorded or not quantity.depends:
+        return []
+    return [*(node for leaf in quantity.inputs() for node in _made(leaf, recorded)), quantity]
+
+
+def _is_material(replay: Replay, node: Node, largest: float) -> bool:
+    """Say whether the losses answer to a node by itself, wherever the units are moved."""
+    random = np.random.default_rng(0)
+    version = replay.root.value + random.uniform(-largest, largest, (1, *replay.root.shape))
+    added = {node: random.uniform(0.5, 1, node.shape)}
+    change = replay.all_versions(version, added) - replay.all_versions(version)
+    return not abs(change).max(initial=0) <= IMMATERIAL * abs(replay.target.value).max(initial=0)

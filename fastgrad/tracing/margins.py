@@ -1,0 +1,194 @@
+"""How far may what an operation computes with move, before the operation stops being smooth?"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import log, pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing import operations
+from fastgrad.tracing.batched import reduced_axes
+from fastgrad.tracing.nodes import Node, replaced, value_of
+
+Array = NDArray[Any]
+
+DISTANCES = {
+    **dict.fromkeys(("exp", "expm1", "exp2", "sin", "cos", "sinh", "cosh"), 2.0),
+    **dict.fromkeys(("logaddexp", "logaddexp2", "expit", "log_expit"), pi / 2),
+    **dict.fromkeys(("tanh", "erf", "erfc"), pi / 4),
+    "arctan": 0.5,
+}
+"""How far functions stay smooth from any argument on: half as far as the nearest complex pole may
+be; without poles, as far as a few terms of the series reach."""
+
+POLES_AT_ZERO = frozenset({"sqrt", "cbrt", "log", "log2", "log10", "reciprocal"})
+
+ROUNDED = {"floor": 0.0, "ceil": 0.0, "trunc": 0.0, "rint": 0.5, "round": 0.5, "around": 0.5}
+"""How far above whole numbers functions jump."""
+
+COMPARED = frozenset(
+    {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}
+    | {"maximum", "minimum", "fmax", "fmin"}
+)
+"""Functions that decide by the sign of their arguments' difference."""
+
+TESTED = frozenset(
+    {"absolute", "fabs", "sign", "where", "any", "all"}
+    | {"logical_and", "logical_or", "logical_xor", "logical_not"}
+)
+"""Functions that decide by the signs of arguments, or whether they are 0."""
+
+LARGEST = frozenset({"max", "min", "amax", "amin"})
+
+SMOOTH = frozenset(
+    {"add", "subtract", "multiply", "negative", "positive", "square", "conjugate"}
+    | {"sum", "mean", "prod", "var", "nan_to_num", "isnan", "isinf", "isfinite"}
+)
+"""Polynomials of low degree, which are smooth however far they are moved; and decisions by nan and
+inf, neither of which a polynomial fits."""
+
+HIGHEST_POWER = 8
+"""The highest whole power that counts as one of low degree."""
+
+
+@dataclass(frozen=True, eq=False)
+class Margin:
+    """How far a quantity is from where an operation is not smooth.
+
+    Attributes
+    ----------
+    quantity : Node
+        An argument of the operation, or what has been made of its arguments.
+    distance : array of the quantity's shape
+    is_sign : bool
+        Whether there is one such place only, ``quantity.value - distance``.
+    """
+
+    quantity: Node
+    distance: Array
+    is_sign: bool = False
+
+
+def margins(node: Node) -> Iterator[Margin]:
+    """Return the margins of an operation, as far as arguments that depend on x are concerned.
+
+    Decisions by whole numbers and bools are those of earlier operations. An operation that is not
+    known may be smooth nowhere: its distances are 0.
+    """
+    kind, name, arguments = operations.kind_of(*node.operation), name_of(node), node.arguments
+    first, second = arguments[0], arguments[1] if len(arguments) > 1 else None
+    if kind == operations.PRODUCT or name in SMOOTH:
+        return
+    if kind == operations.MOVE:
+        if name == "assigned":
+            yield from _converted(first[1], node.value.dtype)
+    elif name == "converted":
+        yield from _converted(first, node.value.dtype)
+    elif name in DISTANCES:
+        moved = _made(np.subtract, first, second) if name.startswith("logadd") else first
+        yield from _within(moved, np.full(np.shape(value_of(moved)), DISTANCES[name]))
+    elif name in POLES_AT_ZERO:
+        yield from _within(first, value_of(first) / 2)
+    elif name == "log1p":
+        yield from _within(first, (1 + value_of(first)) / 2)
+    elif name == "divide":
+        yield from _within(second, value_of(second) / 2)
+    elif name == "std":
+        value = np.asarray(np.var(*replaced(arguments, value_of), **node.keywords))
+        yield from _within(Node(np.var, arguments, node.keywords, value, True), value / 2)
+    elif name == "power":
+        yield from _of_power(first, second)
+    elif name in ROUNDED:
+        digits = second if second is not None else node.keywords.get("decimals", 0)
+        scaled = _made(np.multiply, first, 10.0**digits)
+        yield from _whole_numbers(_made(np.subtract, scaled, ROUNDED[name]))
+    elif name in ("floor_divide", "remainder", "fmod") and not _depends(second):
+        yield from _whole_numbers(_made(np.divide, first, second))
+    elif name in COMPARED:
+        yield from _sign(first, second)
+    elif name in TESTED:
+        tested = arguments if name.startswith("logical") else arguments[:1]
+        yield from (margin for argument in tested for margin in _sign(argument, 0.0))
+    elif name == "clip":
+        bounds = [*arguments[1:], *node.keywords.values()]
+        yield from (m for bound in bounds if bound is not None for m in _sign(first, bound))
+    elif name in LARGEST or name in ("argmax", "argmin"):
+        yield from _sign(first, _largest(node))
+    else:
+        for argument in node.inputs():
+            yield from _within(argument, np.zeros(argument.shape))
+
+
+def name_of(node: Node) -> str:
+    """Return the name of a node's function, if it is NumPy's, SciPy's or the recorder's own."""
+    name = str(getattr(node.function, "__name__", ""))
+    modules = np, operations, sys.modules.get("scipy.special")
+    return name if any(getattr(m, name, None) is node.function for m in modules) else ""
+
+
+def _depends(argument: Any) -> bool:
+    """Say whether an argument is moved, and not from one whole number to another."""
+    if type(argument) is not Node or not argument.depends:
+        return False
+    return np.asarray(argument.value).dtype.kind not in "iub"
+
+
+def _made(function: Callable[..., Any], *arguments: Any) -> Node:
+    """Return an operation that has not been recorded."""
+    value = np.asarray(function(*map(value_of, arguments)))
+    return Node(function, arguments, {}, value, any(map(_depends, arguments)))
+
+
+def _within(quantity: Any, distance: Any) -> Iterator[Margin]:
+    if _depends(quantity):
+        yield Margin(quantity, np.asarray(distance))
+
+
+def _whole_numbers(quantity: Any) -> Iterator[Margin]:
+    value = value_of(quantity)
+    yield from _within(quantity, value - np.rint(value))
+
+
+def _sign(a: Any, b: Any) -> Iterator[Margin]:
+    """Return the margin of a decision by the sign of ``a - b``."""
+    if not (_depends(a) or _depends(b)):
+        return
+    distance = np.asarray(value_of(a) - value_of(b))
+    if _depends(a) and a.shape == distance.shape and type(b) is not Node:
+        yield Margin(a, distance, is_sign=True)  # saves a subtraction of all versions
+    else:
+        yield Margin(_made(np.subtract, a, b), distance, is_sign=True)
+
+
+def _converted(argument: Any, dtype: Any) -> Iterator[Margin]:
+    """Return the margins of an array that takes another dtype."""
+    if dtype.kind == "b":
+        yield from _sign(argument, 0.0)
+    elif dtype.kind in "iu":
+        yield from _whole_numbers(argument)
+
+
+def _of_power(base: Any, exponent: Any) -> Iterator[Margin]:
+    a, b = value_of(base), value_of(exponent)
+    if _depends(exponent):
+        is_exponential = not _depends(base) and np.ndim(a) == 0 and a > 0
+        distance = DISTANCES["exp"] / max(1, abs(log(a))) if is_exponential else 0.0
+        yield from _within(exponent, np.full(np.shape(b), distance))
+    elif np.ndim(b) or b % 1 or not 0 <= b <= HIGHEST_POWER:
+        yield from _within(base, a / 2)
+
+
+def _largest(node: Node) -> Node:
+    """Return that element of a reduction's argument that is the largest, or smallest, so far."""
+    array, axes = node.arguments[0], reduced_axes(node)
+    value = np.asarray(value_of(array))
+    kept = [axis for axis in range(value.ndim) if axis not in axes]
+    places = np.arange(value.size).reshape(value.shape).transpose([*kept, *axes])
+    places = places.reshape(*(value.shape[axis] for axis in kept), -1)
+    find = np.argmax if "max" in name_of(node) else np.argmin
+    which = find(value.reshape(-1)[places], axis=-1)[..., np.newaxis]
+    place = np.expand_dims(np.take_along_axis(places, which, -1)[..., 0], axes)
+    return _made(operations.item, _made(np.ravel, array), place)

@@ -1,0 +1,288 @@
+"""Is the gradient right, its error honest, and x as it was?"""
+
+import dataclasses
+
+import hypothesis.extra.numpy as hnp
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgrad import differentiate, schemes
+
+REPEATABLE = settings(derandomize=True, deadline=None)
+EPS = np.finfo(float).eps
+
+SMOOTH = {
+    "exp": (np.exp, mpmath.exp),
+    "sine": (np.sin, mpmath.sin),
+    "root": (lambda x: np.sqrt(1 + x**2), lambda x: mpmath.sqrt(1 + x**2)),
+    "peak": (lambda x: 1 / (1 + x**2), lambda x: 1 / (1 + x**2)),
+    "tanh": (np.tanh, mpmath.tanh),
+}
+
+
+def at(f, x, **options):
+    """Differentiate a function of one number."""
+    return differentiate(lambda a: f(a[()]), np.array(x), **options)
+
+
+def counted(f):
+    def count(x):
+        count.calls += 1
+        return f(x)
+
+    count.calls = 0
+    return count
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("scheme", ["central", "forward", "backward", schemes.central(4)])
+def test_errors_are_honest_for_smooth_functions(name, scheme):
+    f, exact = SMOOTH[name]
+    x = np.random.default_rng(0).normal(scale=2, size=40)
+    found = differentiate(lambda x: float(f(x).sum()), x, scheme=scheme)
+    true = np.array([float(mpmath.diff(exact, value)) for value in x])
+    assert (abs(found.gradient - true) <= found.error).all()
+    # The sum is about 40 large, its rounding eps * 40 / h.
+    assert (found.error <= 1e-8).all()
+
+
+@REPEATABLE
+@given(
+    x=hnp.arrays(np.float64, st.integers(1, 4), elements=st.floats(-10, 10)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_polynomials_are_exact_up_to_rounding(x, seed):
+    a, b, c = np.random.default_rng(seed).uniform(-1, 1, (3, x.size))
+    found = differentiate(lambda x: float((a * x**3 + b * x**2 + c * x).sum()), x)
+    exact = 3 * a * x**2 + 2 * b * x + c
+    assert (abs(found.gradient - exact) <= found.error).all()
+
+
+def test_the_result_is_frozen_and_says_how():
+    f = counted(lambda x: float((x**2).sum()))
+    found = differentiate(f, np.array([1.0, 3.0]))
+    assert found.evaluations == f.calls
+    assert found.engine == "loop"
+    assert found.seconds > 0
+    assert (found.step > 0).all()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.gradient = 0
+
+
+def test_only_elements_that_are_not_good_enough_are_evaluated_again():
+    calls = []
+
+    def f(x):
+        calls.append(x.copy())
+        return float(x[0] ** 2 + np.sin(40 * x[1]))
+
+    x = np.array([1.0, 1.0])
+    differentiate(f, x)
+    moved = np.array([point != x for point in calls]).sum(axis=0)
+    assert moved[0] < moved[1]
+
+
+def test_tolerance_saves_evaluations():
+    few, many = at(np.exp, 1.0, tolerance=1e-6), at(np.exp, 1.0)
+    assert few.evaluations < many.evaluations
+    assert abs(few.gradient - np.e) <= few.error <= 1e-6 * np.e
+
+
+def test_x_may_be_a_structure_and_f_have_arguments():
+    x = {"a": np.array([1.0, 2.0]), "b": (np.array(3.0),)}
+    found = differentiate(lambda x, k: float(k * (x["a"] ** 2).sum() * x["b"][0]), x, args=(2,))
+    np.testing.assert_allclose(found.gradient["a"], 12 * x["a"], rtol=1e-12)
+    np.testing.assert_allclose(found.gradient["b"][0], 10, rtol=1e-12)
+    assert found.error["a"].shape == (2,)
+    assert found.step["b"][0].shape == ()
+
+
+def test_f_may_ignore_its_argument_and_any_layout_serves():
+    x = np.random.default_rng(0).normal(size=(4, 6))[::2, ::-2].T
+    before = x.copy()
+    found = differentiate(lambda _: float(np.sin(x).sum()), x)
+    assert x.tobytes() == before.tobytes()
+    assert found.gradient.strides == np.zeros_like(x).strides
+    assert (abs(found.gradient - np.cos(x)) <= found.error).all()
+
+
+@pytest.mark.parametrize("fatal", [1, 2, 5, 9, 10, 12])
+def test_x_is_restored_and_the_exception_passes_unchanged(fatal):
+    x, error = np.array([0.1, -2.0]), KeyboardInterrupt("mine")
+    before = x.tobytes()
+
+    def fail(x):
+        fail.calls += 1
+        if fail.calls == fatal:
+            raise error
+        return float(np.exp(x).sum())
+
+    fail.calls = 0
+    with pytest.raises(KeyboardInterrupt) as raised:
+        differentiate(fail, x)
+    assert raised.value is error
+    assert x.tobytes() == before
+
+
+def test_at_a_kink_the_error_reaches_to_both_slopes():
+    for f, slopes in ((abs, (-1, 1)), (lambda x: max(x, 0.0), (0, 1))):
+        found = at(f, 0.0)
+        for slope in slopes:
+            assert abs(found.gradient - slope) <= found.error * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("distance", [0.3, 1e-2, 1e-5])
+def test_a_kink_nearby_is_stepped_under(distance):
+    found = at(lambda x: max(float(x) - 1, 0.0), 1 - distance)
+    assert found.gradient == 0
+    found = at(lambda x: max(float(x) - 1, 0.0), 1 + distance)
+    assert abs(found.gradient - 1) <= found.error < 1e-6
+
+
+@pytest.mark.parametrize("level", [1e-3, 1e-6, 1e-9])
+def test_noise_that_is_not_rounding_is_in_the_error(level):
+    inside = 0
+    for seed in range(50):
+        generator = np.random.default_rng(seed)
+        found = at(lambda x, g=generator: float(np.sin(x)) + level * g.normal(), 1.0)
+        inside += abs(found.gradient - np.cos(1)) <= found.error
+    # Of noise of an unknown size there are a dozen samples: four fifths are what can be had.
+    assert inside >= 40
+
+
+def test_the_edge_of_the_domain_is_kept_away_from():
+    with np.errstate(all="ignore"):
+        for x in (1e-9, 1e-3, 1.0):
+            found = at(np.log, x)
+            assert abs(found.gradient - 1 / x) <= found.error <= 1e-11 / x
+        shifted = at(lambda x: np.log(x - 5), 5.001)
+    assert abs(shifted.gradient - 1 / (5.001 - 5)) <= shifted.error <= 1e-6 * shifted.gradient
+
+
+def test_where_there_is_no_derivative_the_error_is_infinite():
+    found = at(lambda x: np.nan, 0.5)
+    assert np.isnan(found.gradient)
+    assert found.error == np.inf
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-9, 0.5, 1 - 1e-9, 1.0])
+def test_bounds_are_never_left(x):
+    def f(x):
+        assert 0 <= x <= 1
+        return np.exp(x)
+
+    found = at(f, x, bounds=(0, 1))
+    assert abs(found.gradient - np.exp(x)) <= found.error <= 1e-9
+
+
+def test_far_too_large_and_small_first_steps_are_noticed():
+    for f, derivative, x in (
+        (lambda x: np.sin(1e6 * x), lambda x: 1e6 * mpmath.cos(1e6 * x), 1.0),
+        (np.cos, lambda x: -mpmath.sin(x), 1e-6),
+    ):
+        found, exact = at(f, x), float(derivative(mpmath.mpf(x)))
+        assert abs(found.gradient - exact) <= found.error <= 1e-5 * abs(exact)
+
+
+def test_float32_has_the_errors_of_float32():
+    x = np.float32([0.5, 1.0, 2.0])
+    found = differentiate(lambda x: np.exp(x).sum(), x)
+    assert found.gradient.dtype == np.float32
+    assert (abs(found.gradient - np.exp(x.astype(float))) <= found.error).all()
+    assert (found.error <= 1e-4).all()
+
+
+def test_float32_values_of_a_float64_x_are_noticed():
+    found = at(lambda x: np.float32(np.exp(x)), 1.0)
+    assert abs(found.gradient - np.e) <= found.error
+    assert 1e-8 < found.error < 1e-4
+
+
+def test_the_complex_step_needs_one_evaluation_an_element():
+    f = counted(lambda x: np.exp(x).sum())
+    x = np.array([0.0, 1.0])
+    found = differentiate(f, x, scheme="complex")
+    assert found.evaluations == f.calls == 2
+    assert (abs(found.gradient - np.exp(x)) <= found.error).all()
+    assert (found.error <= 1e-14).all()
+
+
+def test_integers_and_constants_have_derivatives():
+    assert differentiate(lambda x: 3, np.ones(2)).gradient.tolist() == [0, 0]
+    assert (differentiate(lambda x: 3, np.ones(2)).error < 1e-14).all()
+
+
+def test_an_empty_x_is_not_evaluated():
+    found = differentiate(lambda x: 1 / 0, np.zeros((0, 3)))
+    assert found.gradient.shape == (0, 3)
+    assert found.evaluations == 0
+
+
+@pytest.mark.parametrize("h", [1.0, 0.1, np.array([0.5, 1e-3])])
+def test_the_first_step_may_be_given(h):
+    x = np.array([0.0, 1.0])
+    points = []
+
+    def f(x):
+        points.append(x.copy())
+        return float(np.exp(x).sum())
+
+    found = differentiate(f, x, h)
+    assert (abs(found.gradient - np.exp(x)) <= found.error).all()
+    first = points[1][0] - x[0]
+    assert np.max(h) / 2 < first <= np.max(h)
+    assert np.log2(first) == int(np.log2(first))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": -1}, "tolerance is -1"),
+        ({"tolerance": np.nan}, "tolerance is nan"),
+        ({"engine": "traced"}, "serves numerical_gradient alone"),
+        ({"engine": "none"}, "does not exist"),
+        ({"relative": True}, "leave out relative"),
+        ({"h": 0}, "positive"),
+        ({"bounds": (2, 3)}, "outside of its bounds"),
+    ],
+)
+def test_wrong_values_are_refused_before_f_is_called(options, message):
+    f = counted(lambda x: 1.0)
+    with pytest.raises(ValueError, match=message):
+        differentiate(f, np.ones(2), **options)
+    assert f.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "error", "message"),
+    [
+        ([1.0], {}, TypeError, "np.asarray"),
+        (np.ones(2), {"tolerance": "1"}, TypeError, "tolerance is '1'"),
+        (np.ones(2), {"h": "best"}, TypeError, "'best'"),
+        (np.ones(2, dtype=int), {}, TypeError, "astype"),
+        (np.array([1.0, np.inf]), {}, ValueError, r"x\[1\] is inf"),
+    ],
+)
+def test_wrong_types_are_refused_before_f_is_called(x, options, error, message):
+    f = counted(lambda x: 1.0)
+    with pytest.raises(error, match=message):
+        differentiate(f, x, **options)
+    assert f.calls == 0
+
+
+def test_compiled_functions_are_served():
+    numba = pytest.importorskip("numba")
+
+    @numba.njit
+    def f(x):
+        return np.exp(x).sum()
+
+    x = np.array([0.5, 1.0, 2.0])
+    found, looped = differentiate(f, x), differentiate(f, x, engine="loop")
+    np.testing.assert_array_equal(found.gradient, looped.gradient)
+    np.testing.assert_array_equal(found.error, looped.error)
+    assert found.evaluations == looped.evaluations
+    assert looped.engine == "loop"

@@ -57,7 +57,8 @@ def against_others(problem: Problem, n: int, rounds: int) -> Rows:
     x = problem.start(n)
     exact = problem.exact(x)
     rows: Rows = []
-    for name, f in problem.jitted.items():
+    compiled = {"njit": problem.jitted, "njit(fastmath=True)": problem.jitted_fastmath}
+    for name, f in compiled.items():
         calls = ways(f, x)
         errors = {way: float(np.max(np.abs(call() - exact))) for way, call in calls.items()}
         times = compare(calls, rounds)
@@ -88,7 +89,7 @@ def _gradient_by_hand(f: Function, x: Array, h: float) -> Array:
 
 def against_loop_by_hand(problem: Problem, n: int, rounds: int) -> Row:
     """Measure the compiled engine on one thread, and on two, beside a loop that is written out."""
-    f, x = problem.jitted["njit"], problem.start(n)
+    f, x = problem.jitted, problem.start(n)
 
     def ours(threads: int) -> Array:
         with _threads(threads):

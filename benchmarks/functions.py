@@ -20,9 +20,10 @@ class Problem:
     name : str
     f : callable
         ``f(x) -> float``, in plain NumPy.
-    jitted : dict of str to callable
-        The same, written as a loop and compiled by numba, by how: as it stands, and with fastmath,
-        which lets the compiler use vector instructions for the sum.
+    jitted : callable
+        The same, written as a loop and compiled by numba.
+    jitted_fastmath : callable
+        The same again with fastmath, which lets the compiler use vector instructions for the sum.
     exact : callable
         ``exact(x)``, the gradient at x, in extended precision where the machine has it.
     start : callable
@@ -31,7 +32,8 @@ class Problem:
 
     name: str
     f: Callable[[Array], Any]
-    jitted: dict[str, Callable[[Array], Any]]
+    jitted: Callable[[Array], Any]
+    jitted_fastmath: Callable[[Array], Any]
     exact: Callable[[Array], NDArray[np.longdouble]]
     start: Callable[[int], Array]
 
@@ -71,10 +73,8 @@ def around_the_valley(n: int) -> Array:
 ROSENBROCK = Problem(
     "Rosenbrock",
     rosenbrock,
-    {
-        "njit": numba.njit(rosenbrock_loop),
-        "njit(fastmath=True)": numba.njit(fastmath=True)(rosenbrock_loop),
-    },
+    numba.njit(rosenbrock_loop),
+    numba.njit(fastmath=True)(rosenbrock_loop),
     rosenbrock_gradient,
     around_the_valley,
 )

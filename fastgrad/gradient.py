@@ -107,11 +107,17 @@ def numerical_gradient(
         of x, f returns several numbers, the engine is unknown, or it is "traced" and f cannot be
         traced.
 
+    RuntimeError
+        If a worker process is killed.
+    ModuleNotFoundError
+        If workers or a bar are asked for, and what they need is not installed.
+
     Warns
     -----
     RuntimeWarning
         If a quotient is nan or infinite; it is returned as it is. If "auto" has to take the loop
-        for a large x; the reason is named.
+        for a large x; the reason is named. If f has another value in a worker than here, because
+        it is random or reads x in a global of an imported module: it is left to this process then.
 
     Notes
     -----

@@ -14,6 +14,7 @@ from benchmarks.functions import ROSENBROCK, Array, Problem
 from benchmarks.machine import disturbance, processor, versions
 from benchmarks.pairing import Times, compare, ratio, stopwatch
 from fastgrad import numerical_gradient, reference
+from fastgrad.engines import loop
 from fastgrad.schemes import central
 
 Function = Callable[[Array], Any]
@@ -120,8 +121,11 @@ def _threads(count: int) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def loop_overheads(n: int, rounds: int, microseconds: float = 5.0) -> dict[str, float]:
-    """Return the microseconds a call that a gradient takes beyond f, which takes about 5."""
+def loop_overheads(n: int, rounds: int, microseconds: float = 5.0) -> dict[str, Row]:
+    """Return the microseconds that a gradient takes beyond f: for each call, and once.
+
+    Of an f that takes so many microseconds; what a gradient takes once is that of one element.
+    """
     # Loops over small integers: those above 256 are made anew each time, in memory that the
     # contenders use as well, and f would take longer in one than in another.
     turns = range(250)
@@ -133,25 +137,27 @@ def loop_overheads(n: int, rounds: int, microseconds: float = 5.0) -> dict[str, 
                 pass
         return 1.0
 
-    x = np.random.default_rng(0).random(n)
-
-    def nothing_else() -> None:
-        for _ in range(2 * n):
+    def nothing_else(x: Array) -> None:
+        for _ in range(2 * x.size):
             f(x)
 
-    calls: dict[str, Callable[[], object]] = {
+    calls: dict[str, Callable[[Array], object]] = {
         "f alone": nothing_else,
-        "the textbook's loop": lambda: reference.numerical_gradient(f, x),
-        "engine='loop'": lambda: numerical_gradient(f, x, engine="loop"),
+        "the textbook's loop": lambda x: reference.numerical_gradient(f, x),
+        "the loop alone": lambda x: loop.gradient(f, x, 1e-4),
+        "engine='loop'": lambda x: numerical_gradient(f, x, engine="loop"),
     }
     # The processor's time, in turns: what other processes take does not count. At several depths of
     # Python's stack, for some addresses of its frames cost f some percent.
-    seconds = dict.fromkeys(calls, np.inf)
-    for turn in range(10 * rounds):
+    many, one = np.random.default_rng(0).random(n), np.ones(1)
+    best = {name: [np.inf, np.inf] for name in calls}
+    for turn in range(20 * rounds):
         for name, call in calls.items():
-            seconds[name] = min(seconds[name], _seconds_at_depth(turn % 10, call))
-    alone = seconds.pop("f alone")
-    return {name: 1e6 * (spent - alone) / (2 * n) for name, spent in seconds.items()}
+            for k, x in enumerate((many, one)):
+                best[name][k] = min(best[name][k], _seconds_at_depth(turn % 10, partial(call, x)))
+    alone = best.pop("f alone")
+    beyond = {name: 1e6 * np.subtract(seconds, alone) for name, seconds in best.items()}
+    return {name: (f"{(m - o) / (2 * n - 2):.3f}", f"{o:.0f}") for name, (m, o) in beyond.items()}
 
 
 def _seconds_at_depth(depth: int, call: Callable[[], object]) -> float:
@@ -166,11 +172,11 @@ def _seconds_at_depth(depth: int, call: Callable[[], object]) -> float:
 def _seconds_of(turns: range) -> float:
     """Return how long an empty loop takes."""
 
-    def loop() -> None:
+    def turn() -> None:
         for _ in turns:
             pass
 
-    return min(stopwatch(loop) for _ in range(1000))
+    return min(stopwatch(turn) for _ in range(1000))
 
 
 def _milliseconds(taken: Times) -> str:
@@ -190,7 +196,7 @@ def tables(n: int = 1000, rounds: int = 15) -> str:
     overheads: Rows = [
         ("plain loop", "us a call beyond f's 5; 0.5 and less than the textbook's wanted")
     ]
-    overheads += [(name, f"{us:.3f}") for name, us in loop_overheads(n, rounds).items()]
+    overheads += [(name, f"{us:.3f}") for name, us in loop_overheads(4 * n, rounds).items()]
     heading = f"{ROSENBROCK.name}, n = {n:,}; {processor()}; {versions()}"
     return "\n\n".join([heading, *map(_table, (others, hand, overheads))])
 

@@ -1,11 +1,17 @@
 """How is f evaluated at moved points? The engine is chosen here, for all that differentiates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastgrad.differences import Values
 from fastgrad.engines import compiled, loop
 from fastgrad.engines.compilation import is_jitted
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""What calls a function for each item, anywhere, and returns the results in order."""
+
+Report = Callable[[int], None]
+"""Told how many elements have been evaluated since the last time."""
 
 ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
@@ -25,3 +31,26 @@ def choose(f: Callable[..., Any], engine: str) -> Values:
         names = ", ".join(repr(name) for name in ["auto", "traced", *ENGINES])
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
     return ENGINES[engine]
+
+
+def spread(values: Values, workers: int | Map | None, report: Report | None) -> Values:
+    """Return the same way of evaluating f, but by workers, and reported.
+
+    Workers evaluate what is otherwise the loop's; other engines use the threads of this process.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If workers are no number and no map.
+    """
+    if workers is not None:
+        from fastgrad.engines.workers import over
+
+        by_workers = over(workers, report)
+        if values is loop.values:
+            return by_workers
+    if report is not None:
+        from fastgrad.progress import reporting
+
+        return reporting(values, report)
+    return values

@@ -11,16 +11,20 @@ from fastgrad.arguments import element
 from fastgrad.differences import Values
 from fastgrad.engines import auto, traced
 from fastgrad.engines.vectorized import values as vectorized_values
-from fastgrad.evaluation import choose
+from fastgrad.evaluation import Map, choose, spread
 from fastgrad.problem import Problem, problems
+from fastgrad.progress import shown
 from fastgrad.schemes import Scheme
 from fastgrad.structures import is_structure, like
 
 Array = NDArray[Any]
 Structure = TypeVar("Structure")
 
-SHORTCUTS: dict[str, Callable[..., Array]] = {"auto": auto.gradient, "traced": traced.gradient}
-"""Name -> ``gradient(f, x, h, scheme)``, for central schemes with one step for all elements."""
+SHORTCUTS: dict[str, Callable[..., Array | None]] = {
+    "auto": auto.gradient,
+    "traced": traced.gradient,
+}
+"""Name -> ``gradient(f, x, h, scheme)`` or None, for central schemes with one step for all."""
 
 
 def numerical_gradient(
@@ -34,6 +38,8 @@ def numerical_gradient(
     relative: bool = False,
     bounds: Any = None,
     vectorized: bool = False,
+    workers: int | Map | None = None,
+    progress: bool | Callable[[int, int], Any] = False,
 ) -> Structure:
     """Return the central difference quotient of f for every element of x.
 
@@ -73,7 +79,17 @@ def numerical_gradient(
         scheme of the same accuracy is used, with a smaller step if it must.
     vectorized : bool
         Whether f takes a stack of points, an array ``(m, *x.shape)``, and returns ``(m,)`` values.
-        A stack takes 64 MiB at most, and x itself is never moved.
+        A stack takes 1 MiB at most, and x itself is never moved.
+    workers : int or map-like, optional
+        Who calls f where the loop would: so many processes of this machine (-1: one for each
+        core), or ``workers(function, items)``, a parallel `map` such as those of executors, of
+        multiprocessing pools and of `fastgrad.cluster.dask_map`. Each worker has a copy of f and x,
+        in which f reads the copy that is moved. With any number, 1 included, the results have the
+        same bits, because BLAS computes with one thread then. With engine="auto" a function that
+        is compiled or traced needs no workers.
+    progress : bool or callable
+        True shows a bar while the loop runs; a callable is called as ``progress(done, total)``,
+        with numbers of elements, about ten times a second.
 
     Returns
     -------
@@ -128,18 +144,26 @@ def numerical_gradient(
                 "of points; leave out vectorized"
             )
         values, engine = vectorized_values, "vectorized"
+    if workers is not None and engine not in ("auto", "loop"):
+        raise ValueError(
+            f"engine is {engine!r}, but workers share the loop's calls of f; leave out workers, or "
+            "pass engine='loop'"
+        )
+    quiet = spread(values, workers, None)
     parts = problems(
-        f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds, values=values
+        f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds, values=quiet
     )
     if engine == "traced" and not all(part.is_plain_central for part in parts):
         raise ValueError(
             "engine is 'traced', which serves central schemes with one step for all elements, and "
             "no bounds; pass engine='auto' or engine='loop' for others"
         )
-    gradients = []
-    for part in parts:
-        gradients.append(_gradient(part, engine, values))
-        _warn_of_nonfinite(part.name, gradients[-1])
+    with shown(progress, sum(part.x.size for part in parts)) as report:
+        values = spread(values, workers, report)
+        gradients = []
+        for part in parts:
+            gradients.append(_gradient(part, engine, values))
+            _warn_of_nonfinite(part.name, gradients[-1])
     result: Structure = like(x, iter(gradients))
     return result
 
@@ -148,7 +172,9 @@ def _gradient(problem: Problem, engine: str, values: Values) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
     if engine in SHORTCUTS and problem.is_plain_central:
-        return SHORTCUTS[engine](problem.f, problem.x, problem.steps, problem.scheme)
+        result = SHORTCUTS[engine](problem.f, problem.x, problem.steps, problem.scheme)
+        if result is not None:
+            return result
     return problem.gradient(values)
 
 

@@ -325,3 +325,17 @@ def test_a_number_of_samples_that_is_none_is_refused(module, capsys, monkeypatch
         module("your_own_net").parse_arguments()
     assert stopped.value.code == 2
     assert "is not a whole number of at least 1" in capsys.readouterr().err
+
+
+# A cluster
+
+
+def test_a_cluster_gives_the_same_bits(tmp_path):
+    finished = run(tmp_path, "dask_cluster.py", "--bodies", 5)
+    assert finished.returncode == 0, finished.stderr
+    assert "Workers: 2\n" in finished.stdout
+    assert "Elements: 20, each moved up and down\n" in finished.stdout
+    assert re.search(r"^This process alone: [\d.]+ s$", finished.stdout, re.MULTILINE)
+    assert re.search(r"^The cluster: [\d.]+ s$", finished.stdout, re.MULTILINE)
+    assert "Same bits: True\n" in finished.stdout
+    assert "20/20" in finished.stderr

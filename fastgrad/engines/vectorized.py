@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-MEMORY = 64 * 2**20
-"""Bytes that a stack of points takes at most; a single point may take more."""
+MEMORY = 2**20
+"""Bytes that a stack of points takes at most; a single point may take more. What fits a processor's
+cache is evaluated two to three times faster than 64 MiB (`benchmarks/schemes.py`, n = 3000)."""
 
 
 def values(

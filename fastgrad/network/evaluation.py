@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgrad.engines import loop
+from fastgrad.evaluation import Map
 from fastgrad.network import backpropagation, direct, responses
 from fastgrad.network.batch import (
     as_kernels_take_it,
@@ -101,7 +102,13 @@ def mean_loss(p: Array, labels: NDArray[np.int64] | NDArray[np.intp]) -> float:
 
 
 def numerical_gradient(
-    params: Parameters, x: ArrayLike, t: ArrayLike, h: float, engine: str, work: WorkArrays
+    params: Parameters,
+    x: ArrayLike,
+    t: ArrayLike,
+    h: float,
+    engine: str,
+    work: WorkArrays,
+    workers: int | Map | None = None,
 ) -> Parameters:
     """Return the central differences of the mean loss, by the named engine."""
     if engine not in ENGINES:
@@ -109,25 +116,35 @@ def numerical_gradient(
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
     largest, _ = survey(params.buffer)
     step = as_step(h, params, largest)
-    batch = _check(params, x, t, work)
+    batch = check(params, x, t, work)
     if np.isnan(largest):  # a parameter that is nan makes every loss nan, and every difference
         result = params.over(np.full_like(params.buffer, np.nan))
+    elif workers is not None:
+        from fastgrad.network import shards
+
+        flat = shards.gradient(params, batch.x, batch.labels, step, engine, workers)
+        result = params.over(flat)
     else:
-        with exclusive():
-            result = params.over(ENGINES[engine](batch, step))
+        result = params.over(quotients(batch, step, engine))
     if not all(size <= MODERATE for size in (largest, batch.largest, step, 1 / step)):
         _warn_of_nonfinite(result)
     return result
 
 
+def quotients(batch: Batch, step: float, engine: str) -> Array:
+    """Return the central differences as a new flat array."""
+    with exclusive():
+        return ENGINES[engine](batch, step)
+
+
 def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Parameters:
     """Return the derivatives of the mean loss, by backpropagation."""
-    batch = _check(params, x, t, work)
+    batch = check(params, x, t, work)
     with exclusive():
         return params.over(backpropagation.gradient(batch.forward(), batch.labels))
 
 
-def _check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Batch:
+def check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Batch:
     """Refuse what the net cannot evaluate."""
     samples = as_kernels_take_it(as_samples(x, len(params["W1"])))
     labels = class_indices(t, len(samples), len(params["b2"])).astype(np.int64, copy=False)

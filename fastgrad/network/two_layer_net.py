@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgrad.evaluation import Map
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
 
@@ -118,7 +119,13 @@ class TwoLayerNet:
         return evaluation.accuracy(self._params, x, t, self._work)
 
     def numerical_gradient(
-        self, x: ArrayLike, t: ArrayLike, h: float = 1e-4, *, engine: str = "response"
+        self,
+        x: ArrayLike,
+        t: ArrayLike,
+        h: float = 1e-4,
+        *,
+        engine: str = "response",
+        workers: int | Map | None = None,
     ) -> Parameters:
         """Return ``(loss(theta + h e_p) - loss(theta - h e_p)) / (2 h)`` for every parameter p.
 
@@ -135,6 +142,13 @@ class TwoLayerNet:
             rounding, by a bound that is proven in `fastgrad.response.plan_responses`, and hands
             over to "direct" where the step or the inputs are too large for the bound. "direct"
             moves every parameter and recomputes what it touches. "loop" is the book's loop.
+        workers : int or map-like, optional
+            Who computes shards of the batch, whose gradients are averaged: so many processes of
+            this machine (-1: one for each core), or a parallel ``map(function, items)``, such as
+            `fastgrad.cluster.dask_map` makes of a cluster. The result is that of the whole batch up
+            to rounding. It pays on other machines, for batches of many thousand samples; here it
+            pays with the slow engines only, since one process uses all cores anyway, and new ones
+            take about a second to load the kernels.
 
         Returns
         -------
@@ -154,7 +168,7 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
-        return evaluation.numerical_gradient(self._params, x, t, h, engine, self._work)
+        return evaluation.numerical_gradient(self._params, x, t, h, engine, self._work, workers)
 
     numercial_gradient = numerical_gradient  # as the article spells it
 

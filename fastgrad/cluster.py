@@ -1,0 +1,60 @@
+"""How do the workers of a Dask cluster evaluate f? By an adapter that is passed as workers."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+
+def dask_map(
+    client: Any, *, retries: int = 3
+) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
+    """Return ``map(function, items)`` that runs on the cluster, for ``workers=``.
+
+    The function, with all that belongs to it, travels to every worker once. What a lost worker had
+    to do another one does again.
+
+    Parameters
+    ----------
+    client : dask.distributed.Client
+        Connected to a cluster whose workers have fastgrad with its extra "dask", in the same
+        versions as here. All its threads are used, each with a copy of f and x of its own.
+    retries : int
+        How often a task is tried again that fails for another reason than an exception of f.
+
+    Returns
+    -------
+    callable
+        Yields the results in the order of the items. If it is left early, as by Ctrl-C, tasks that
+        have not begun are cancelled; those that run end on their workers.
+
+    Raises
+    ------
+    TypeError
+        If client is no client of Dask's.
+
+    Examples
+    --------
+    >>> from dask.distributed import Client
+    >>> from fastgrad import numerical_gradient
+    >>> with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    ...     workers = dask_map(client)
+    ...     numerical_gradient(lambda x: (x**2).sum(), np.arange(3.0), workers=workers).round(6)
+    array([0., 2., 4.])
+    """
+    if not (hasattr(client, "scatter") and hasattr(client, "map")):
+        raise TypeError(f"client is a {type(client).__name__}; pass a dask.distributed.Client")
+
+    def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        # Without hash: what was scattered for an earlier gradient must not be taken for this.
+        shared = client.scatter(function, broadcast=True, hash=False)
+        futures = client.map(_call, [*items], function=shared, pure=False, retries=retries)
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            client.cancel(futures)
+
+    return mapped
+
+
+def _call(item: Any, function: Callable[[Any], Any]) -> Any:
+    return function(item)

@@ -1,0 +1,207 @@
+"""Where do worker processes come from? Copies of a small process that has NumPy loaded already.
+
+Python's own ways are unfit: "fork" copies this process, with locks that its other threads (of BLAS,
+numba, a progress bar) may hold and that nobody in the copy will ever release; "spawn" and
+"forkserver" run the user's main program again in every worker. So this is a fork server of our
+own, which leaves the main program out. It starts in 0.1 s, once; then a pool is there in 10 ms.
+"""
+
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+ONE_THREAD = dict.fromkeys(
+    (
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "OMP_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+    ),
+    "1",
+)
+"""What holds a library's threads in a process that has not loaded it yet."""
+
+PRELOADED = ["fastgrad.engines.payload", "cloudpickle", "threadpoolctl"]
+
+_lock = threading.Lock()
+
+if sys.platform == "win32":
+    from multiprocessing.context import SpawnContext as Context
+else:
+    from multiprocessing import forkserver, popen_forkserver, reduction, spawn, util
+    from multiprocessing.context import ForkServerContext, ForkServerProcess, set_spawning_popen
+
+    # Ours alone: the one of multiprocessing stays the user's.
+    _server: Any = forkserver.ForkServer()
+    _server.set_forkserver_preload(PRELOADED)
+
+    class Popen(popen_forkserver.Popen):
+        """Starts a process by our server, and without the main program."""
+
+        def _launch(self: Any, process: Any) -> None:
+            preparation = spawn.get_preparation_data(process.name)
+            for name in ("init_main_from_name", "init_main_from_path"):
+                preparation.pop(name, None)
+            message = io.BytesIO()
+            set_spawning_popen(self)
+            try:
+                reduction.dump(preparation, message)
+                reduction.dump(process, message)
+            finally:
+                set_spawning_popen(None)
+            self.sentinel, writer = _server.connect_to_new_process(self._fds)
+            # The process sees by this end's closing that its parent has gone.
+            ends = os.dup(writer), self.sentinel
+            self.finalizer = util.Finalize(self, _close, ends)
+            with open(writer, "wb") as pipe:
+                pipe.write(message.getbuffer())
+            self.pid = forkserver.read_signed(self.sentinel)
+
+    class Process(ForkServerProcess):
+        """A process that our server starts."""
+
+        @staticmethod
+        def _Popen(process: Any) -> Any:
+            return Popen(process)
+
+    class Context(ForkServerContext):
+        """What a pool asks for processes."""
+
+        Process = Process
+
+
+def prepare() -> bool:
+    """See that a pool can start at once; return False if that will take another tenth of a second.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If a package is missing that workers need.
+    """
+    require_packages()
+    if sys.platform == "win32":
+        return True
+    with _lock:
+        ready = _server._forkserver_pid is not None
+        before = {name: os.environ.get(name) for name in ONE_THREAD}
+        try:
+            os.environ.update(ONE_THREAD)
+            _server.ensure_running()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+    return ready
+
+
+def require_packages() -> None:
+    """Refuse workers where their packages are missing."""
+    try:
+        import cloudpickle  # noqa: F401
+        import threadpoolctl  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"workers need {error.name}, which is not installed; pip install 'fastgrad[workers]', "
+            "or pass workers=None",
+            name=error.name,
+        ) from None
+
+
+@contextmanager
+def pool(
+    workers: int, initializer: Callable[..., None] | None = None, *arguments: Any
+) -> Iterator[Callable[[Callable[..., Any], Any], Iterator[Any]]]:
+    """Give ``map(function, items)`` over processes that have ended when the block has.
+
+    The initializer is called with the arguments in every process. If anything is raised in the
+    block, KeyboardInterrupt among it, the processes are killed at once.
+
+    Raises
+    ------
+    RuntimeError
+        If a process ends before its task.
+    """
+    prepare()
+    started: list[Any] = []
+    context: Any = Context()
+
+    def begin(*args: Any, **kwargs: Any) -> Any:
+        started.append(type(context).Process(*args, **kwargs))
+        return started[-1]
+
+    context.Process = begin
+    setup = (os.getcwd(), dict(os.environ) | ONE_THREAD, initializer, arguments)
+    executor = ProcessPoolExecutor(workers, context, _set_up, setup)
+
+    def submit(function: Callable[..., Any], items: Any) -> Iterator[Any]:
+        with _uninterrupted():  # or a process could be started that nobody knows of
+            return executor.map(function, items)
+
+    try:
+        yield submit
+    except BaseException as error:
+        for process in started:
+            if process.pid is not None:
+                process.kill()
+        if isinstance(error, BrokenProcessPool):
+            raise RuntimeError(
+                "a worker process ended before its task: it was killed, crashed or ran out of "
+                "memory; pass fewer workers, or workers=None to see f fail here"
+            ) from error
+        raise
+    finally:
+        with _uninterrupted():
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _close(*ends: int) -> None:
+    for end in ends:
+        os.close(end)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C waiting, a few hundredths of a second."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _set_up(
+    folder: str,
+    environment: dict[str, str],
+    initializer: Callable[..., None] | None,
+    arguments: tuple[Any, ...],
+) -> None:
+    """Begin a worker's life: where its parent works, deaf to Ctrl-C, and not to outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.chdir(folder)
+    os.environ.update(environment)
+    if initializer is not None:
+        initializer(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,72 @@
+"""How do workers share a batch? Each differences the loss of its samples; the parent averages.
+
+The loss is a mean over samples, and so is its difference quotient: that of N samples is the sum
+of ``n_k / N`` times that of the ``n_k`` samples of shard k.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.engines.workers import Map, count
+from fastgrad.network.parameters import Parameters
+from fastgrad.network.work import WorkArrays
+
+Array = NDArray[np.float64]
+Shard = tuple[Array, NDArray[np.int64]]
+
+LARGEST = 2_000
+"""Samples of a shard for a map, of which nobody knows how many workers it has."""
+
+
+def gradient(
+    params: Parameters,
+    x: Array,
+    labels: NDArray[np.int64],
+    h: float,
+    engine: str,
+    workers: int | Map,
+) -> Array:
+    """Return the difference quotients of the mean loss as a new flat array.
+
+    Parameters
+    ----------
+    params : Parameters
+    x : array of shape (N, I)
+    labels : array of shape (N,)
+    h : float
+    engine : str
+        What each worker computes with.
+    workers : int or map-like
+        As `fastgrad.numerical_gradient` takes them.
+    """
+    shards = -(-len(x) // LARGEST) if callable(workers) else min(count(workers), len(x))
+    task = partial(_gradient_of_shard, params, h, engine)
+    pairs = [*zip(np.array_split(x, shards), np.array_split(labels, shards), strict=True)]
+    if callable(workers):
+        return _mean(pairs, workers(task, pairs))
+    if shards == 1:
+        return task(pairs[0])
+    from fastgrad.engines import processes
+
+    with processes.pool(shards) as mapped:
+        return _mean(pairs, mapped(task, pairs))
+
+
+def _mean(shards: list[Shard], gradients: Iterable[Array]) -> Array:
+    """Return the mean of the shards' gradients, weighted by their samples."""
+    samples = sum(len(x) for x, _ in shards)
+    total = np.zeros(())
+    with np.errstate(all="ignore"):  # what is not finite shows in the result
+        for (x, _), part in zip(shards, gradients, strict=True):
+            total = total + len(x) / samples * part
+    return total
+
+
+def _gradient_of_shard(params: Parameters, h: float, engine: str, shard: Shard) -> Array:
+    """Return the flat gradient of the mean loss of a shard's samples, in a worker."""
+    from fastgrad.network import evaluation
+
+    return evaluation.quotients(evaluation.check(params, *shard, WorkArrays()), h, engine)

@@ -1,0 +1,476 @@
+"""Do workers compute what this process would, bit for bit, and does none of them stay behind?"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from fractions import Fraction
+from types import SimpleNamespace
+
+import elsewhere
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgrad import TwoLayerNet, numerical_gradient, schemes
+from fastgrad.engines import workers
+
+REPEATABLE = settings(derandomize=True, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def every_gradient_is_worth_processes(monkeypatch):
+    monkeypatch.setattr(workers, "WORTHWHILE", 0)
+    monkeypatch.setattr(workers, "STARTING", 0)
+
+
+def by_loop(f, x, workers=None, **options):
+    return numerical_gradient(f, x, engine="loop", workers=workers, **options)
+
+
+def product(n=300):
+    """Return a function with a matrix product in it, whose bits depend on BLAS's threads."""
+    matrix = np.random.default_rng(1).normal(size=(n, 40))
+    return lambda x: float(np.tanh(x.reshape(-1) @ matrix).sum())
+
+
+def test_the_functions_are_called_in_other_processes():
+    here, x = os.getpid(), np.ones(20)
+    # The check sees another value: another process has called f.
+    with pytest.warns(RuntimeWarning, match="another value in a worker") as caught:
+        by_loop(lambda x: x.sum() + (os.getpid() != here), x, 2)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("number", [2, 3])
+def test_any_number_of_workers_gives_the_same_bits(dtype, number):
+    x = np.random.default_rng(0).normal(size=(20, 15)).astype(dtype)
+    h = 1e-2 if dtype == np.float32 else 1e-4
+    f, before = product(), x.copy()
+    expected = by_loop(f, x, 1, h=h)
+    result = by_loop(f, x, number, h=h)
+    assert result.dtype == dtype
+    assert np.array_equal(result, expected)  # the padding of a longdouble may differ
+    assert np.abs(expected).min() > 0
+    assert np.array_equal(x, before)
+
+
+def executors():
+    spawned = multiprocessing.get_context("spawn")
+    return [
+        lambda: ThreadPoolExecutor(3),
+        lambda: ProcessPoolExecutor(2, mp_context=spawned),
+    ]
+
+
+@pytest.mark.parametrize("executor", executors(), ids=["threads", "processes"])
+def test_an_executors_map_gives_the_same_bits(executor):
+    x, f = np.random.default_rng(0).normal(size=300), product()
+    with executor() as running:
+        result = by_loop(f, x, running.map)
+    assert result.tobytes() == by_loop(f, x, 1).tobytes()
+
+
+def test_a_pools_map_and_the_builtin_give_the_same_bits():
+    x, f = np.random.default_rng(0).normal(size=300), product()
+    expected = by_loop(f, x, 1)
+    assert by_loop(f, x, map).tobytes() == expected.tobytes()
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert by_loop(f, x, pool.map).tobytes() == expected.tobytes()
+        pool.close()
+        pool.join()
+
+
+@pytest.mark.parametrize("scheme", ["forward", "complex", schemes.central(4)])
+def test_every_scheme_is_served(scheme):
+    x = np.random.default_rng(0).normal(size=100)
+    result = by_loop(lambda x: (np.sin(x) * x).sum(), x, 2, scheme=scheme)
+    expected = by_loop(lambda x: (np.sin(x) * x).sum(), x, 1, scheme=scheme)
+    assert result.tobytes() == expected.tobytes()
+
+
+def test_layouts_subclasses_and_lone_numbers_are_served():
+    whole = np.random.default_rng(0).normal(size=(12, 10))
+    for x in (whole.T, whole[::2, ::-1], np.asfortranarray(whole), np.array(2.0), np.empty(0)):
+        result = by_loop(lambda x: (x**3).sum(), x, 2)
+        assert result.tobytes() == by_loop(lambda x: (x**3).sum(), x, 1).tobytes()
+        assert result.strides == by_loop(lambda x: (x**3).sum(), x).strides
+    masked = np.ma.masked_array([1.0, 2.0, 3.0], mask=[False, True, False])
+    assert isinstance(by_loop(lambda x: (x**2).sum(), masked, 2), np.ma.MaskedArray)
+
+
+def test_whole_numbers_and_fractions_are_subtracted_as_ever():
+    x = np.linspace(-1, 1, 50)
+    for f in (lambda x: int(1e6 * x.sum()), lambda x: Fraction(float(x.sum())) ** 2):
+        assert by_loop(f, x, 2).tobytes() == by_loop(f, x, 1).tobytes()
+
+
+@REPEATABLE
+@given(
+    st.lists(
+        st.one_of(st.floats(-9, 9), st.integers(-9, 9), st.floats(-9, 9, width=32).map(np.float32)),
+        min_size=1,
+    ),
+    st.integers(1, 5),
+)
+def test_values_are_joined_as_if_collected_at_once(numbers, size):
+    def collected(values):
+        array = np.array(values)
+        return np.array(values, dtype=object) if array.dtype.kind in "biu" else array
+
+    parts = [collected(numbers[i : i + size]) for i in range(0, len(numbers), size)]
+    joined, expected = workers.join(parts), collected(numbers)
+    assert joined.dtype == expected.dtype
+    assert joined.tolist() == expected.tolist()
+
+
+# f reads x elsewhere
+
+
+def in_a_cell(x):
+    return lambda _: float((x**3).sum())
+
+
+def in_an_attribute(x):
+    net = SimpleNamespace(params={"W": x})
+    return lambda _: float((net.params["W"] ** 3).sum())
+
+
+def in_another_function(x):
+    def loss():
+        return float((x**3).sum())
+
+    return lambda _: loss()
+
+
+def as_a_view_of_it(x):
+    views = x.reshape(-1)[5:], x.reshape(-1)[:5], x.T
+    return lambda _: float((views[0] ** 3).sum() + (views[1] ** 3).sum() + views[2][0, 0])
+
+
+@pytest.mark.parametrize(
+    "function", [in_a_cell, in_an_attribute, in_another_function, as_a_view_of_it]
+)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_function_that_reads_x_elsewhere_reads_the_copy_that_is_moved(function, order):
+    x = np.asarray(np.random.default_rng(0).normal(size=(10, 6)), order=order)
+    if function is as_a_view_of_it and order == "F":
+        x = x.T
+    f = function(x)
+    result = by_loop(f, x, 2)
+    assert np.abs(result).min() > 0
+    assert result.tobytes() == by_loop(f, x, 1).tobytes()
+
+
+def test_x_may_be_a_view_of_what_the_function_reads():
+    theta = np.random.default_rng(0).normal(size=60)
+    w, b = theta[:50].reshape(5, 10), theta[50:]
+    for x in (w, b, w[1:3, ::2], theta):
+        result = by_loop(lambda _: float((theta**3).sum() + (w @ b).sum()), x, 2)
+        assert np.abs(result).min() > 0
+        assert (
+            result.tobytes()
+            == by_loop(lambda _: float((theta**3).sum() + (w @ b).sum()), x, 1).tobytes()
+        )
+
+
+def test_a_nets_parameters_are_differenced_in_its_loss():
+    np.random.seed(0)
+    net = TwoLayerNet(4, 3, 2, weight_init_std=1)
+    x, t = np.random.rand(5, 4), np.array([0, 1, 1, 0, 1])
+    result = by_loop(lambda _: net.loss(x, t), net.params["W1"], map)
+    np.testing.assert_allclose(result, net.gradient(x, t)["W1"], rtol=0, atol=1e-7)
+
+
+def test_structures_and_arguments_travel_too():
+    x = {"W": np.random.default_rng(0).normal(size=(6, 5)), "b": [np.ones(5)]}
+    scale = np.arange(5.0)
+
+    def f(params, scale, power):
+        return float(((params["W"] * scale + params["b"][0]) ** power).sum())
+
+    result = by_loop(f, x, 2, args=(scale, 3))
+    expected = by_loop(f, x, 1, args=(scale, 3))
+    assert result["W"].tobytes() == expected["W"].tobytes()
+    assert result["b"][0].tobytes() == expected["b"][0].tobytes()
+
+
+def run(folder, code):
+    """Run a program without ``if __name__ == "__main__"``; return the process."""
+    path = folder / "program.py"
+    path.write_text(code)
+    search = os.pathsep.join([os.path.dirname(os.path.dirname(workers.__file__)), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", path],
+        env=os.environ | {"PYTHONPATH": search},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_program_is_not_run_again_and_its_globals_are_read(tmp_path):
+    code = """
+import os
+import numpy as np
+import fastgrad
+from fastgrad.engines import workers
+workers.WORTHWHILE = workers.STARTING = 0
+print("started")
+os.environ["FACTOR"] = "3"
+os.chdir(os.path.dirname(os.path.abspath(__file__)))
+open("power", "w").write("2")
+table = np.arange(1.0, 101.0)
+class Loss:
+    def __call__(self, _):
+        with open("power") as file:
+            return float(os.environ["FACTOR"]) * (table ** int(file.read())).sum()
+gradient = fastgrad.numerical_gradient(Loss(), table, engine="loop", workers=2)
+print(abs(gradient - 6 * table).max() < 1e-4)
+"""
+    with run(tmp_path, code.replace('open("power", "w").write("2")', POWER)) as process:
+        printed, errors = process.communicate(timeout=60)
+    assert printed == "started\nTrue\n", errors
+
+
+POWER = """
+with open("power", "w") as file:
+    file.write("2")
+"""
+
+
+@pytest.mark.parametrize("f", [elsewhere.all_squares, elsewhere.one_square])
+@pytest.mark.parametrize("how", [2, None], ids=["processes", "map"])
+def test_a_modules_global_is_never_differenced_as_a_constant(f, how):
+    x, before = elsewhere.table, elsewhere.table.copy()
+    expected = by_loop(f, x, 1)
+    with pytest.warns(RuntimeWarning, match="another value in a worker.*module's global"):
+        result = by_loop(f, x, how or map)
+    assert result.tobytes() == expected.tobytes()
+    assert (x == before).all()
+
+
+def test_a_random_function_is_left_to_this_process():
+    random = np.random.default_rng(0)
+    with pytest.warns(RuntimeWarning, match="another value in a worker; it is random"):
+        by_loop(lambda x: x.sum() + np.random.rand(), random.normal(size=30), 2)
+
+
+def test_a_function_without_a_finite_test_value_is_left_to_this_process():
+    x = np.ones(30)
+    with pytest.warns(RuntimeWarning, match=r"alone: it is nan, infinite or raises.*at once"):
+        result = by_loop(
+            lambda x: x.sum() if abs(x - 1).max() > 9 or sum(x != 1) < 2 else 1 / 0, x, 2
+        )
+    assert result.tobytes() == by_loop(lambda x: x.sum(), x, 1).tobytes()
+
+
+# Failures
+
+
+def make_failing(error, x, place, *arguments):
+    """Return f that raises where one element alone is moved, but at no test point."""
+    before = x.copy()
+
+    def f(x):
+        moved = x != before
+        if moved[place] and moved.sum() == 1:
+            raise error(*arguments)
+        return x.sum()
+
+    return f
+
+
+@pytest.mark.parametrize("how", [2, None], ids=["processes", "map"])
+def test_what_f_raises_in_a_worker_is_raised_here(how):
+    class Mine(Exception):
+        pass
+
+    x = np.ones(100)
+    f = make_failing(Mine, x, 50, "too far")
+    with pytest.raises(Mine, match="too far") as raised:
+        by_loop(f, x, how or map)
+    assert "in f\n" in str(raised.value.__cause__)
+    assert (x == 1).all()
+
+
+def test_an_exception_that_cannot_travel_is_named():
+    class Two(Exception):
+        def __init__(self, first, second):
+            super().__init__(f"{first}{second}")
+
+    x = np.ones(100)
+    with pytest.raises(RuntimeError, match="f raised Two: ab"):
+        by_loop(make_failing(Two, x, 50, "a", "b"), x, 2)
+
+
+def test_a_killed_worker_is_an_error():
+    x = np.ones(100)
+
+    def f(y):
+        if (y != 1).sum() == 1 and y[70] != 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return y.sum()
+
+    with pytest.raises(RuntimeError, match="a worker process ended before its task"):
+        by_loop(f, x, 2)
+    assert (x == 1).all()
+    assert by_loop(lambda y: y.sum(), x, 2).round(6).tolist() == [1] * 100
+
+
+def test_what_cannot_be_sent_is_refused():
+    lock, x = threading.Lock(), np.ones(30)
+    with pytest.raises(TypeError, match=r"f, or what it reads, cannot be sent.*lock"):
+        by_loop(lambda x: x.sum() if lock else 0, x, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [(0, ValueError), (-2, ValueError), (True, TypeError), (2.5, TypeError), ("2", TypeError)],
+)
+def test_workers_must_be_a_number_or_a_map(wrong, error):
+    with pytest.raises(error, match=r"workers is .*; pass a number of processes, -1 for all"):
+        by_loop(np.sum, np.ones(3), wrong)
+
+
+def test_all_cores_are_minus_one():
+    assert workers.count(-1) >= 1
+    assert workers.count(np.int64(3)) == 3
+
+
+def test_a_map_must_keep_the_order_and_the_number():
+    x = np.linspace(0, 1, 90)
+
+    def backwards(function, items):
+        return [function(item) for item in items][::-1]
+
+    def slow(x):
+        time.sleep(5e-3)
+        return x.sum()
+
+    with pytest.raises(ValueError, match="zip"):
+        by_loop(slow, x, lambda function, items: [])
+    x = x[:-1]  # so that the last chunk is shorter
+    with pytest.raises(ValueError, match="answer to another chunk"):
+        by_loop(slow, x, backwards)
+
+
+@pytest.mark.parametrize("package", ["cloudpickle", "threadpoolctl"])
+def test_a_missing_package_is_named(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    for how in (2, map):
+        with pytest.raises(ModuleNotFoundError, match=rf"workers need {package}.*\[workers\]"):
+            by_loop(np.sum, np.ones(3), how)
+    assert by_loop(np.sum, np.ones(3), 1).round(6).tolist() == [1, 1, 1]
+
+
+def test_blas_has_one_thread_in_workers_and_its_own_again_here():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    x = np.ones(40)
+
+    def f(x):
+        threads = [library["num_threads"] for library in threadpoolctl.threadpool_info()]
+        if max(threads, default=1) > 1:
+            raise RuntimeError(f"threads: {threads}")
+        return (x[:20] @ x[20:]).sum()
+
+    before = threadpoolctl.threadpool_info()
+    by_loop(f, x, 2)
+    assert threadpoolctl.threadpool_info() == before
+
+
+@REPEATABLE
+@given(st.integers(0, 10**5), st.floats(1e-7, 10), st.one_of(st.just(map), st.integers(2, 64)))
+def test_chunks_are_all_places_and_last_between_their_limits(places, each, how):
+    sizes = [*workers._sizes(places, each, how)]
+    assert sum(sizes) == places
+    assert all(size * each <= workers.LONGEST or size == 1 for size in sizes)
+    assert all(size * each >= workers.SHORTEST / 2 or size == 1 for size in sizes[:-1])
+
+
+# Nothing stays behind
+
+ENDLESS = """
+import os, signal, sys, time
+import numpy as np, psutil
+import fastgrad
+x = np.arange(1000.0)
+before = x.tobytes()
+def slow(x):
+    time.sleep(0.01)
+    return float((x**2).sum())
+def say(*_):
+    print("some", flush=True)
+def workers():
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "forkserver" in str(child.cmdline())]
+print("ready", flush=True)
+try:
+    fastgrad.numerical_gradient(slow, x, engine="loop", workers=3, progress=say)
+except KeyboardInterrupt:
+    print("intact", x.tobytes() == before, flush=True)
+    time.sleep(0.1)
+    print("left", len(workers()) - 1, flush=True)  # but for the one they are copies of
+"""
+
+
+def descendants(process):
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_its_parent(tmp_path, stop):
+    with run(tmp_path, ENDLESS) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == "some\n"
+        wait_for(lambda: len(descendants(process)) >= 4)
+        children = descendants(process)
+        start = time.monotonic()
+        process.send_signal(stop)
+        printed, errors = process.communicate(timeout=60)
+        seconds = time.monotonic() - start
+    wait_for(lambda: not any(child.is_running() for child in children))
+    assert seconds < 5  # of the 3 s that a third of it would take, and a busy machine
+    if stop == signal.SIGINT:
+        lines = printed.splitlines()
+        assert lines[-2:] == ["intact True", "left 0"], errors
+        assert errors == ""
+
+
+@pytest.mark.parametrize("options", [{"engine": "traced"}, {"engine": "compiled"}])
+def test_engines_that_need_no_workers_refuse_them(options):
+    with pytest.raises(ValueError, match=r"engine is .*, but workers share the loop's calls"):
+        numerical_gradient(lambda x: x.sum(), np.ones(60), workers=2, **options)
+
+
+def test_a_function_that_is_traced_is_not_sent_anywhere():
+    data = np.random.default_rng(1).normal(size=(200, 30))
+    w = np.random.default_rng(0).normal(size=(30, 20))
+    result = numerical_gradient(lambda w: np.tanh(data @ w).sum(), w, workers=_refuse)
+    expected = numerical_gradient(lambda w: np.tanh(data @ w).sum(), w, engine="traced")
+    assert result.tobytes() == expected.tobytes()
+
+
+def _refuse(function, items):
+    raise AssertionError("not needed")
+
+
+def test_automatic_steps_are_measured_by_the_workers_too():
+    x = np.random.default_rng(0).normal(size=40)
+    result = by_loop(lambda x: np.exp(x).sum(), x, 2, h="auto")
+    assert result.tobytes() == by_loop(lambda x: np.exp(x).sum(), x, 1, h="auto").tobytes()

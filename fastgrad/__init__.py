@@ -3,8 +3,11 @@
 from fastgrad import reference, schemes
 from fastgrad.datasets import load_mnist
 from fastgrad.differentiate import differentiate
+from fastgrad.directional import directional_derivative, hessian_vector_product
 from fastgrad.gradient import explain, numerical_gradient
 from fastgrad.gradient_function import Gradient
+from fastgrad.hessian import hessian
+from fastgrad.jacobian import jacobian
 from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
 
 __version__ = "0.1.0"
@@ -14,7 +17,11 @@ __all__ = [
     "TwoLayerNet",
     "cross_entropy_error",
     "differentiate",
+    "directional_derivative",
     "explain",
+    "hessian",
+    "hessian_vector_product",
+    "jacobian",
     "load_mnist",
     "numerical_gradient",
     "reference",

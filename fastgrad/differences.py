@@ -94,6 +94,8 @@ def derivatives(
         base = values(f, x, here, x.reshape(-1)[here].reshape(1, 1), shape)
         everywhere = np.broadcast_to(base, (len(places), 1, *shape))
         measured = np.concatenate([measured, everywhere], axis=1)
+    if measured.dtype.kind in "iub":  # NumPy's integers wrap around when they are subtracted
+        measured = measured.astype(np.float64)
     with np.errstate(all="ignore"):
         return scheme.combine(measured, steps)
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import require_moved
 from fastgrad.differences import Values, derivatives, memory_order
 from fastgrad.engines.compilation import is_jitted
-from fastgrad.evaluation import choose
-from fastgrad.ladder import Ladder, Outcome, precision
-from fastgrad.problem import Problem, problems
+from fastgrad.jacobian import values_for
+from fastgrad.ladder import Ladder, Outcome
+from fastgrad.problem import Problem
+from fastgrad.returned import checked, precision
 from fastgrad.schemes import Scheme, as_scheme, backward, forward
 from fastgrad.structures import like
 
@@ -150,15 +150,8 @@ def differentiate(
         raise ValueError("h is 'auto', which is relative to x already; leave out relative")
     first = 1e-20 if automatic and chosen.is_complex else FIRST if automatic else h
     wide = relative or (automatic and not chosen.is_complex)
-    if engine == "traced":
-        raise ValueError(
-            "engine is 'traced', which serves numerical_gradient alone; pass engine='auto'"
-        )
-    values = choose(f, engine)
-    with np.errstate(invalid="ignore"):  # infinite elements of x: refused below
-        found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
-    for problem in found:
-        _require_finite(problem)
+    values = values_for(f, engine)
+    found = checked(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
     results: list[list[Array]] = []
     evaluations = 0
     for problem in found:
@@ -243,13 +236,6 @@ def _try_again(
     better = other.errors < outcome.errors[again]
     outcome.put(again[better], other.take(better))
     return evaluations
-
-
-def _require_finite(problem: Problem) -> None:
-    """Refuse infinite elements of x, which no step changes."""
-    flat = problem.x.view(np.ndarray).reshape(-1)
-    infinite = np.flatnonzero(np.isinf(flat))
-    require_moved(problem.name, problem.x, infinite, flat[infinite][:, np.newaxis], np.inf)
 
 
 def _divided(problem: Problem, places: NDArray[np.intp], first: Array) -> Iterator[Part]:

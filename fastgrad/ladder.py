@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fastgrad.differences import Values, moved
 from fastgrad.extrapolation import Limits, limits
 from fastgrad.problem import Problem
+from fastgrad.returned import precision
 from fastgrad.schemes import Scheme
 
 Array = NDArray[Any]
@@ -94,8 +95,10 @@ class Ladder:
         self.problem, self.values, self.base, self.scheme = problem, values, base, scheme
         self.outer = tuple(offset for offset in scheme.offsets if offset != 0)
         self.sees_kinks = scheme.is_central and scheme.derivative == 1
-        stride = 2 if scheme.is_central else 1
-        self.powers = [scheme.accuracy + stride * k for k in range(MOST)]
+        weights = dict(zip(scheme.offsets, scheme.numerators, strict=True))
+        parity = (-1) ** scheme.derivative
+        balanced = all(weights.get(-o) == parity * w for o, w in weights.items())
+        self.powers = [scheme.accuracy + (2 if balanced else 1) * k for k in range(MOST)]
         self.evaluations = 0
 
     def climb(
@@ -196,11 +199,6 @@ class Ladder:
                 up, down = wide[..., 0], wide[..., 1]
                 bends = ((up - self.base) + (down - self.base)) / (2 * steps)
         return np.stack([quotients, noise, bends])
-
-
-def precision(x: Array, values: Array) -> float:
-    """Return eps of the coarser one of x's type and that of f's values."""
-    return max(float(np.finfo(x.dtype).eps), float(np.finfo(_float_of(values)).eps))
 
 
 def _float_of(values: Array) -> Any:

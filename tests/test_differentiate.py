@@ -271,3 +271,18 @@ def test_wrong_types_are_refused_before_f_is_called(x, options, error, message):
     with pytest.raises(error, match=message):
         differentiate(f, x, **options)
     assert f.calls == 0
+
+
+def test_compiled_functions_are_served():
+    numba = pytest.importorskip("numba")
+
+    @numba.njit
+    def f(x):
+        return np.exp(x).sum()
+
+    x = np.array([0.5, 1.0, 2.0])
+    found, looped = differentiate(f, x), differentiate(f, x, engine="loop")
+    np.testing.assert_array_equal(found.gradient, looped.gradient)
+    np.testing.assert_array_equal(found.error, looped.error)
+    assert found.evaluations == looped.evaluations
+    assert looped.engine == "loop"

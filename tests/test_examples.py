@@ -339,3 +339,29 @@ def test_a_cluster_gives_the_same_bits(tmp_path):
     assert re.search(r"^The cluster: [\d.]+ s$", finished.stdout, re.MULTILINE)
     assert "Same bits: True\n" in finished.stdout
     assert "20/20" in finished.stderr
+
+
+# Fits by SciPy
+
+
+def test_the_fits_print_their_tables_and_save_the_picture(tmp_path):
+    finished = run(tmp_path, "fit.py", "--iterations", 1)
+    assert finished.returncode == 0, finished.stderr
+    row = r"{} +(\d\.\d{{8}}) +([\d,]+) +\d+\.\d{{3}}\n"
+    ways = ("SciPy, 2-point", "SciPy, 3-point", "fastgrad")
+    found = [re.findall(row.format(way), finished.stdout) for way in ways]
+    assert [len(rows) for rows in found] == [2, 2, 2]
+    calls = [int(rows[0][1].replace(",", "")) for rows in found]
+    assert calls[2] < calls[0] / 5 < calls[1] / 5  # recorded, and only a part of it is replayed
+    losses = [[float(loss) for loss, _ in rows] for rows in found]
+    # All are on the way to the same weights, and at the same ring.
+    np.testing.assert_allclose(losses[2], losses[1], rtol=1e-3)
+    assert is_png(tmp_path / "output" / "fit.png")
+
+
+def test_the_ring_that_made_an_image_is_found_again(module):
+    example = module("fit")
+    rows, columns = np.indices((28, 28)).astype(float)
+    made = np.array([0.8, 0.25, 14.5, 13.0, 9.0, 6.0, 0.2])
+    fit = example.fit_ring(example.ring(made, rows, columns), None)
+    np.testing.assert_allclose(fit.solution, made, rtol=1e-5)

@@ -1,0 +1,138 @@
+"""What are the second derivatives of f? A symmetric array x.shape + x.shape."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.differences import Values, derivatives, moved
+from fastgrad.directional import restoration
+from fastgrad.jacobian import values_for
+from fastgrad.problem import Problem
+from fastgrad.returned import prepared
+from fastgrad.schemes import Scheme, backward, central, forward
+from fastgrad.structures import is_structure
+
+Array = NDArray[Any]
+
+Part = tuple[Scheme, Scheme, NDArray[np.intp], Array]
+"""A scheme for second and one for first derivatives, the elements that they fit, their steps."""
+
+
+def hessian(
+    f: Callable[..., Any],
+    x: Array,
+    h: Any = "auto",
+    *,
+    args: tuple[Any, ...] = (),
+    engine: str = "auto",
+    relative: bool = False,
+    bounds: Any = None,
+) -> Array:
+    """Return the second derivatives of f with respect to all pairs of elements of x.
+
+    ``H[i, i] = (f(x + h e_i) - 2 f(x) + f(x - h e_i)) / h**2``, and for i before j
+    ``H[i, j] = H[j, i] = (f(++) - f(+-) - f(-+) + f(--)) / (4 h h)`` with f where both elements are
+    moved up or down: symmetric by construction.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args) -> number``. It is called with x itself, whose elements are moved in place
+        one or two at a time, so f may ignore its argument and read the same array elsewhere.
+    x : array of float64, float32 or longdouble
+        Bit-identical afterwards, whatever happens.
+    h : "auto", number, or array of x's shape
+        The step. "auto" is the best one for functions that vary over distances of
+        ``max(abs(x[i]), 1)``, about 3e-4 of that; half of the digits are right then.
+    args : tuple
+        Further arguments of f.
+    engine : {"auto", "loop", "compiled"}
+        How f is evaluated at moved points, as for `numerical_gradient`.
+    relative : bool
+        Whether h is in units of ``abs(x[i])``.
+    bounds : pair, optional
+        The lower and upper bounds of x, which no point goes beyond: near them the differences are
+        one-sided, of the same order.
+
+    Returns
+    -------
+    array (*x.shape, *x.shape)
+        In the floating-point type that f returns. With n elements f is called about ``2 n**2``
+        times.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `numerical_gradient`; if x is a structure.
+
+    References
+    ----------
+    M. Abramowitz and I. A. Stegun, *Handbook of Mathematical Functions*, 1964, 25.3.23, 25.3.26.
+
+    Examples
+    --------
+    >>> hessian(lambda x: x[0] ** 2 * x[1], np.array([1.0, 2.0])).round(5)
+    array([[4., 2.],
+           [2., 0.]])
+    """
+    if is_structure(x):
+        raise TypeError(
+            f"x is a {type(x).__name__}, but a Hessian is that of a function of one array; put the "
+            "arrays into one, or use hessian_vector_product"
+        )
+    values = values_for(f, engine)
+    [problem], base = prepared(
+        f, x, h, args=args, scheme=central(2, 2), relative=relative, bounds=bounds
+    )
+    if base.size != 1:
+        raise ValueError(
+            f"f returned an array of shape {base.shape}, but a Hessian is that of a function which "
+            "returns a single number; reduce the array, for instance by .sum()"
+        )
+    result = np.zeros((x.size, x.size), base.dtype)
+    parts = _parts(problem)
+    for second, _, places, steps in parts:
+        result[places, places] = derivatives(values, problem.f, x, places, steps, second)
+    put_back, _ = restoration([x])
+    try:
+        for part in parts:
+            for k in range(len(part[2])):
+                _fill_row(result, problem, values, part, k, parts)
+    finally:
+        put_back()
+    lower = np.tril_indices(x.size, -1)
+    result[lower] = result.T[lower]
+    return result.reshape(x.shape + x.shape)
+
+
+def _parts(problem: Problem) -> list[Part]:
+    """Return which elements are differenced by which schemes."""
+    parts = []
+    for second, places, steps in problem.divided():
+        first = central()
+        if second != central(2, 2):
+            first = forward(2) if max(second.offsets) > 0 else backward(2)
+        parts.append((second, first, places, np.broadcast_to(steps, places.shape)))
+    return [part for part in parts if len(part[2])]
+
+
+def _fill_row(
+    result: Array, problem: Problem, values: Values, part: Part, k: int, parts: list[Part]
+) -> None:
+    """Write the mixed derivatives of the part's k-th element and all elements behind it in x."""
+    x, (_, scheme, places, steps) = problem.x, part
+    here, step = places[k : k + 1], steps[k : k + 1]
+    targets = moved(x, here, scheme.offsets, step)[0]
+    elements, place = x.view(np.ndarray).flat, int(here[0])
+    old = elements[place]
+    for target, numerator in zip(targets, scheme.numerators, strict=True):
+        elements[place] = target
+        for _, other, others, lengths in parts:
+            behind = others > place
+            if behind.any():
+                slopes = derivatives(values, problem.f, x, others[behind], lengths[behind], other)
+                result[place, others[behind]] += numerator * slopes
+    elements[place] = old
+    result[place, place + 1 :] /= scheme.denominator * step

@@ -1,0 +1,112 @@
+"""What is the derivative of a function that returns many numbers? An array f(x).shape + x.shape."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.differences import BLOCK, Values, derivatives
+from fastgrad.evaluation import choose
+from fastgrad.problem import Problem
+from fastgrad.returned import prepared
+from fastgrad.schemes import Scheme
+from fastgrad.structures import like
+
+Array = NDArray[Any]
+
+
+def jacobian(
+    f: Callable[..., Any],
+    x: Any,
+    h: Any = "auto",
+    *,
+    args: tuple[Any, ...] = (),
+    engine: str = "auto",
+    scheme: str | Scheme = "central",
+    relative: bool = False,
+    bounds: Any = None,
+) -> Any:
+    """Return the derivatives of all that f returns with respect to all elements of x.
+
+    ``J[i, j] = d f(x)[i] / d x[j]``, with as many indices for i as f(x) has axes and as many for j
+    as x has: derivatives have the shape ``f(x).shape + x.shape``. Where f returns a number, that is
+    the gradient.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args)`` -> number or array of real numbers, always of one shape. It is called with
+        x itself, whose elements are moved in place one after the other, so f may ignore its
+        argument and read the same array elsewhere.
+    x : array of float64, float32 or longdouble, or dict, list or tuple of such
+        Bit-identical afterwards, whatever happens.
+    h : "auto", number, or array of x's shape
+        The step. "auto" is the scheme's best one for functions that vary over distances of
+        ``max(abs(x[i]), 1)``; for central quotients about 1e-5 of that.
+    args : tuple
+        Further arguments of f.
+    engine : {"auto", "loop", "compiled"}
+        How f is evaluated at moved points, as for `numerical_gradient`.
+    scheme : str or Scheme
+        The difference scheme; ``fastgrad.schemes.central(4)`` gives some digits more.
+    relative : bool
+        Whether h is in units of ``abs(x[i])``.
+    bounds : pair, optional
+        The lower and upper bounds of x, which no point goes beyond.
+
+    Returns
+    -------
+    array (*f(x).shape, *x.shape), or a structure like x of such arrays
+        In the floating-point type that f returns. f is called once, and as often as the scheme has
+        points for each element of x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `numerical_gradient`; if f returns arrays of different shapes, or other things than
+        real numbers.
+
+    Examples
+    --------
+    >>> jacobian(lambda x: np.array([x[0] * x[1], x[0] ** 2, 3.0]), np.array([2.0, 5.0])).round(8)
+    array([[5., 2.],
+           [4., 0.],
+           [0., 0.]])
+
+    As ``jac`` of SciPy's ``least_squares(residuals, start, jac=...)``:
+
+    >>> jac = lambda x: jacobian(lambda x: x**2 - [1, 4], x)
+    >>> jac(np.array([1.0, 2.0])).round(8)
+    array([[2., 0.],
+           [0., 4.]])
+    """
+    values = values_for(f, engine)
+    found, base = prepared(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
+    return like(x, (_jacobian(problem, values, base) for problem in found))
+
+
+def values_for(f: Callable[..., Any], engine: str) -> Values:
+    """Return the way of evaluating f; "traced" is for gradients alone."""
+    if engine == "traced":
+        raise ValueError(
+            "engine is 'traced', which serves numerical_gradient alone; pass engine='auto'"
+        )
+    return choose(f, engine)
+
+
+def _jacobian(problem: Problem, values: Values, base: Array) -> Array:
+    """Return the Jacobian with respect to one array, in blocks of its elements."""
+    x = problem.x
+    result = np.zeros((base.size, x.size), base.dtype)
+    block = max(1, BLOCK // max(base.size, 1))
+    if not result.size:
+        return result.reshape(base.shape + x.shape)
+    for scheme, places, steps in problem.divided():
+        for start in range(0, len(places), block):
+            some = places[start : start + block]
+            step = steps[start : start + block] if np.ndim(steps) else steps
+            columns = derivatives(values, problem.f, x, some, step, scheme, base.shape)
+            result[:, some] = columns.reshape(len(some), math.prod(base.shape)).T
+    return result.reshape(base.shape + x.shape)

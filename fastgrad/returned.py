@@ -1,0 +1,88 @@
+"""What does f return? Numbers of some shape and precision, from which automatic steps follow."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.arguments import require_moved
+from fastgrad.problem import Problem, problems
+from fastgrad.schemes import Scheme
+from fastgrad.steps import choose_steps
+
+Array = NDArray[Any]
+
+ANY = 2.0**-10
+"""A relative step that is never lost, with which the other arguments are checked."""
+
+
+def prepared(
+    f: Callable[..., Any],
+    x: Any,
+    h: Any,
+    *,
+    args: tuple[Any, ...],
+    scheme: str | Scheme,
+    relative: bool,
+    bounds: Any,
+) -> tuple[list[Problem], Array]:
+    """Return a problem for every array in x, and f at x as an array of floats; f is called once.
+
+    Unlike those of `problems`, automatic steps are not measured, for f may return many numbers:
+    they are the scheme's best for functions that vary over distances of ``max(abs(x[i]), 1)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `problems`, before f is called; TypeError if f does not return real numbers.
+    """
+    if isinstance(h, str) and h == "auto" and not relative:
+        found = checked(f, x, ANY, args=args, scheme=scheme, relative=True, bounds=bounds)
+        base = value_at(found, f, x, args)
+        return [
+            replace(
+                problem,
+                steps=choose_steps(
+                    "auto",
+                    problem.x,
+                    problem.scheme,
+                    relative=False,
+                    eps=precision(problem.x, base),
+                ),
+            )
+            for problem in found
+        ], base
+    if isinstance(h, str):  # refused, but by the rule that it breaks
+        choose_steps(h, np.zeros(()), problems(f, x, ANY)[0].scheme, relative=relative, eps=1.0)
+    found = checked(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
+    return found, value_at(found, f, x, args)
+
+
+def checked(f: Callable[..., Any], x: Any, h: Any, **options: Any) -> list[Problem]:
+    """Return a problem for every array in x, as `problems`; infinite elements are refused."""
+    with np.errstate(invalid="ignore"):
+        found = problems(f, x, h, **options)
+    for problem in found:
+        flat = problem.x.view(np.ndarray).reshape(-1)
+        infinite = np.flatnonzero(np.isinf(flat))
+        require_moved(problem.name, problem.x, infinite, flat[infinite][:, np.newaxis], np.inf)
+    return found
+
+
+def value_at(found: list[Problem], f: Callable[..., Any], x: Any, args: tuple[Any, ...]) -> Array:
+    """Return f at x as an array of floats."""
+    value = np.array(found[0].f(found[0].x) if found else f(x, *args))
+    if value.dtype.kind not in "fiub":
+        raise TypeError(
+            f"f returned an array of dtype {value.dtype}, but it must return real numbers; check "
+            "what f ends with"
+        )
+    return value if value.dtype.kind == "f" else value.astype(np.float64)
+
+
+def precision(x: Array, values: Array) -> float:
+    """Return eps of the coarser one of x's type and that of f's values, if they are floats."""
+    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    return max(float(np.finfo(x.dtype).eps), float(np.finfo(kind).eps))

@@ -1,0 +1,140 @@
+"""Are second derivatives right, symmetric, and x as it was?"""
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgrad import hessian
+
+REPEATABLE = settings(derandomize=True, deadline=None)
+EPS = np.finfo(float).eps
+
+
+@REPEATABLE
+@given(shape=hnp.array_shapes(min_dims=0, max_dims=2, max_side=3), seed=st.integers(0, 2**32 - 1))
+def test_quadratic_forms_are_exact_up_to_rounding(shape, seed):
+    generator = np.random.default_rng(seed)
+    n = int(np.prod(shape))
+    A = generator.uniform(-1, 1, (n, n))
+    A = A + A.T
+    x = np.array(generator.uniform(-1, 1, shape))
+    result = hessian(lambda x: x.ravel() @ A @ x.ravel() / 2, x)
+    assert result.shape == shape + shape
+    square = result.reshape(n, n)
+    assert (square == square.T).all()
+    # Values of at most 81, rounded 20 times, at four points, over h**2 with h above 1e-4.
+    assert (abs(square - A) <= 81 * 20 * EPS * 4 / (4 * 1e-8)).all()
+
+
+def test_second_derivatives_of_smooth_functions():
+    x = np.array([0.3, -0.7, 1.2])
+    result = hessian(lambda x: np.exp(x[0]) * np.sin(x[1]) + x[2] ** 4 * x[0], x)
+    e, s, c = np.exp(x[0]), np.sin(x[1]), np.cos(x[1])
+    expected = np.array(
+        [
+            [e * s, e * c, 4 * x[2] ** 3],
+            [e * c, -e * s, 0],
+            [4 * x[2] ** 3, 0, 12 * x[2] ** 2 * x[0]],
+        ]
+    )
+    # sqrt(eps) = 1.5e-8 for the balanced step, times fourth derivatives of some ten.
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_f_may_ignore_its_argument_in_any_layout():
+    x = np.random.default_rng(0).normal(size=(4, 6))[::2, ::-3].T
+    before = x.copy()
+    result = hessian(lambda _: float((x**3).sum()), x)
+    assert x.tobytes() == before.tobytes()
+    expected = np.zeros(x.shape + x.shape)
+    for i in np.ndindex(x.shape):
+        expected[i + i] = 6 * x[i]
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_f_is_called_as_often_as_said():
+    calls = 0
+
+    def f(x):
+        nonlocal calls
+        calls += 1
+        return float((x**2).sum())
+
+    hessian(f, np.ones(5))
+    # f(x) for its precision and once for the diagonal, two for each element, four for each pair.
+    assert calls == 2 + 2 * 5 + 4 * 10
+
+
+def test_bounds_are_never_left_and_mixed_derivatives_stay_right():
+    def f(x):
+        assert (x >= 0).all()
+        assert x[1] <= 1
+        return np.exp(x[0] * x[1] + x[2])
+
+    x = np.array([0.0, 1.0, 0.5])
+    result = hessian(f, x, bounds=([0, 0, 0], [np.inf, 1, np.inf]))
+    g = np.array([x[1], x[0], 1.0])
+    twice = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    expected = f(x) * (np.outer(g, g) + twice)
+    # One-sided second differences: 11 / 12 h**2 times fourth derivatives, and 10 eps / h**2.
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_float32_has_half_of_its_digits():
+    x = np.float32([0.5, 1.0])
+    result = hessian(lambda x: np.exp(x).prod(), x)
+    assert result.dtype == np.float32
+    # sqrt(eps) = 3.5e-4, times values of 4.5 and a few.
+    np.testing.assert_allclose(result, np.exp(1.5) * np.ones((2, 2)), atol=2e-2)
+
+
+@pytest.mark.parametrize("fatal", [1, 2, 4, 7, 10])
+def test_x_is_restored_and_the_exception_passes_unchanged(fatal):
+    x, error = np.array([0.1, -0.0]), KeyboardInterrupt("mine")
+    before, calls = x.tobytes(), 0
+
+    def fail(x):
+        nonlocal calls
+        calls += 1
+        if calls == fatal:
+            raise error
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        hessian(fail, x)
+    assert raised.value is error
+    assert x.tobytes() == before
+
+
+def test_arguments_steps_and_compiled_functions():
+    numba = pytest.importorskip("numba")
+
+    @numba.njit
+    def f(x, k):
+        return k * x[0] ** 2 * x[1]
+
+    x = np.array([1.0, 2.0])
+    for options in ({}, {"engine": "loop"}, {"h": 1e-3}, {"h": np.array([1e-3, 1e-4])}):
+        result = hessian(f, x, args=(3.0,), **options)
+        np.testing.assert_allclose(result, [[12, 6], [6, 0]], atol=1e-5)
+
+
+def test_an_empty_x_has_an_empty_hessian():
+    assert hessian(lambda x: 1.0, np.zeros((0, 2))).shape == (0, 2, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "error", "message"),
+    [
+        (lambda x: x, np.ones(2), ValueError, "single number"),
+        (lambda x: 1.0, {"a": np.ones(2)}, TypeError, "hessian_vector_product"),
+        (lambda x: 1.0, [1.0], TypeError, "hessian_vector_product"),
+        (lambda x: 1.0, 1.0, TypeError, "np.asarray"),
+        (lambda x: 1j, np.ones(2), TypeError, "complex128"),
+    ],
+)
+def test_what_is_wrong_is_said(f, x, error, message):
+    with pytest.raises(error, match=message):
+        hessian(f, x)

@@ -34,6 +34,7 @@ def dask_map(
     Examples
     --------
     >>> from dask.distributed import Client
+    >>> import numpy as np
     >>> from fastgrad import numerical_gradient
     >>> with Client(processes=False, n_workers=1, dashboard_address=None) as client:
     ...     workers = dask_map(client)

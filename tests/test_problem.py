@@ -85,7 +85,7 @@ SCHEMES = {
 }
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, "auto", "vectorized"])
+@pytest.mark.parametrize("engine", [*ENGINES, "auto", "vectorized", "workers"])
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_engine_takes_every_scheme(engine, name):
     x, scheme = np.array([0.5, -1.0, 2.0]), SCHEMES[name]
@@ -99,6 +99,7 @@ def test_every_engine_takes_every_scheme(engine, name):
         f = lambda s: (s**3).sum(axis=1) + (s[:, :-1] * s[:, 1:]).sum(axis=1)  # noqa: E731
     else:
         f = smooth
-    how = {"vectorized": True} if engine == "vectorized" else {"engine": engine}
+    ways = {"vectorized": {"vectorized": True}, "workers": {"workers": map}}
+    how = ways.get(engine, {"engine": engine})
     result = numerical_gradient(f, x, h, scheme=scheme, **how)
     np.testing.assert_allclose(result, exact, rtol=0, atol=bound)

@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from fractions import Fraction
 from types import SimpleNamespace
@@ -387,12 +389,90 @@ def test_blas_has_one_thread_in_workers_and_its_own_again_here():
 
 
 @REPEATABLE
-@given(st.integers(0, 10**5), st.floats(1e-7, 10), st.one_of(st.just(map), st.integers(2, 64)))
-def test_chunks_are_all_places_and_last_between_their_limits(places, each, how):
-    sizes = [*workers._sizes(places, each, how)]
+@given(
+    st.integers(0, 10**5),
+    st.floats(1e-7, 10),
+    st.one_of(st.just(map), st.integers(2, 64)),
+    st.integers(1, 2000),
+)
+def test_chunks_are_all_places_and_last_between_their_limits(places, each, how, most):
+    sizes = [*workers._sizes(places, each, how, most)]
     assert sum(sizes) == places
     assert all(size * each <= workers.LONGEST or size == 1 for size in sizes)
-    assert all(size * each >= workers.SHORTEST / 2 or size == 1 for size in sizes[:-1])
+    assert all(size <= most for size in sizes)
+    assert all(size * each >= workers.SHORTEST / 2 or size in (1, most) for size in sizes[:-1])
+
+
+def test_python_threads_may_use_workers_at_the_same_time():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    before = threadpoolctl.threadpool_info()
+    x, f = np.random.default_rng(0).normal(size=300), product()
+    expected = by_loop(f, x, 1)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(by_loop(product(), x.copy(), 2)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result.tobytes() for result in results] == 4 * [expected.tobytes()]
+    assert threadpoolctl.threadpool_info() == before
+
+
+def gradient_of_squares(x):
+    return numerical_gradient(lambda x: (x**2).sum(), x, engine="loop", workers=2)
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_pools_workers_that_may_not_start_processes_compute_themselves(method):
+    x = np.arange(30.0)
+    by_loop(lambda x: x.sum(), x, 2)  # so that a forked process knows our server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork, beside threads
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            result = pool.apply(gradient_of_squares, (x,))
+            pool.close()
+            pool.join()
+    assert result.tobytes() == gradient_of_squares(x).tobytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+def test_a_forked_process_has_a_server_of_its_own():
+    x = np.arange(300.0)
+    expected = gradient_of_squares(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = os.fork()
+    if not process:
+        code = 1
+        try:
+            code = int(gradient_of_squares(x).tobytes() != expected.tobytes())
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("how", [2, 3])
+def test_an_interrupt_may_strike_at_any_time(strike, how):
+    x = np.arange(100.0)
+    before, dice = x.tobytes(), random.Random(0)
+
+    def slow(x):
+        time.sleep(1e-4)
+        return (x**2).sum()
+
+    by_loop(slow, x, how)
+    here = psutil.Process()
+    idle = len(here.children(recursive=True))
+    for _ in range(30):
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the strike is part of it
+            strike(dice.uniform(1e-3, 0.05))
+            while True:
+                by_loop(slow, x, how)
+        assert x.tobytes() == before
+    wait_for(lambda: len(here.children(recursive=True)) <= idle)
 
 
 # Nothing stays behind

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines import loop
+from fastgrad.engines.holding import one_thread
 
 Array = NDArray[Any]
-Chunk = tuple[NDArray[np.intp], Array]
-"""Places and points, as `fastgrad.differences.Values` takes them."""
+Chunk = tuple[int, int]
+"""The first place, and the one after the last."""
 
 _kept = threading.local()
 """The problem that this thread unpickled last. Each thread moves an x of its own."""
@@ -51,7 +52,8 @@ class Task:
         Pickled together, so that an f that reads x elsewhere (in a closure, in an attribute, in a
         global of the main program) reads the copy that is moved.
     places : array (n,)
-        Which elements of x the test points move.
+    points : array (n, m)
+        As `fastgrad.differences.Values` takes them.
     tests : list of arrays (n,)
         The test points: values for all places at once.
     shape : tuple of int
@@ -68,30 +70,33 @@ class Task:
         f: Callable[[Any], Any],
         x: Array,
         places: NDArray[np.intp],
+        points: Array,
         tests: list[Array],
         shape: tuple[int, ...],
     ) -> None:
         self.key = uuid4().hex
-        self.payload = _dumps((f, x, places, tests, shape, np.geterr()), _owner(x))
+        things = (f, x, places, points, tests, shape, np.geterr())
+        self.payload = _dumps(things, _owner(x))
 
     def __call__(self, chunk: Chunk) -> Answer:
         """Return f at the chunk's points."""
         import cloudpickle
-        from threadpoolctl import ThreadpoolController
 
         fingerprints: tuple[str, ...] = ()
         try:
             if getattr(_kept, "key", None) != self.key:
                 _kept.key = None
-                f, x, places, tests, shape, errors = pickle.loads(self.payload)
-                threads = ThreadpoolController()  # of the libraries that f has brought along
-                with threads.limit(limits=1), np.errstate(**errors):
+                f, x, places, points, tests, shape, errors = pickle.loads(self.payload)
+                with one_thread(), np.errstate(**errors):
                     found = tuple(fingerprint_at(f, x, places, test)[0] for test in tests)
-                _kept.problem = f, x, shape, errors, threads, found
+                _kept.problem = f, x, places, points, shape, errors, found
                 _kept.key = self.key
-            f, x, shape, errors, threads, fingerprints = _kept.problem
-            with threads.limit(limits=1), np.errstate(**errors):
-                return Answer(fingerprints, loop.values(f, x, *chunk, shape))
+            f, x, places, points, shape, errors, fingerprints = _kept.problem
+            part = slice(*chunk)
+            # After f has been unpickled, and with it the libraries whose threads are held.
+            with one_thread(), np.errstate(**errors):
+                values = loop.values(f, x, places[part], points[part], shape)
+                return Answer(fingerprints, values)
         except Exception as error:
             text = traceback.format_exc()
             try:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
@@ -40,9 +40,16 @@ else:
     from multiprocessing import forkserver, popen_forkserver, reduction, spawn, util
     from multiprocessing.context import ForkServerContext, ForkServerProcess, set_spawning_popen
 
-    # Ours alone: the one of multiprocessing stays the user's.
-    _server: Any = forkserver.ForkServer()
-    _server.set_forkserver_preload(PRELOADED)
+    _server: Any
+
+    def _new_server() -> None:
+        """Begin with a server that is ours alone: the one of multiprocessing stays the user's."""
+        global _server, _lock
+        _server, _lock = forkserver.ForkServer(), threading.Lock()
+        _server.set_forkserver_preload(PRELOADED)
+
+    _new_server()
+    os.register_at_fork(after_in_child=_new_server)  # a copied process has no say in the first one
 
     class Popen(popen_forkserver.Popen):
         """Starts a process by our server, and without the main program."""
@@ -124,8 +131,8 @@ def pool(
 ) -> Iterator[Callable[[Callable[..., Any], Any], Iterator[Any]]]:
     """Give ``map(function, items)`` over processes that have ended when the block has.
 
-    The initializer is called with the arguments in every process. If anything is raised in the
-    block, KeyboardInterrupt among it, the processes are killed at once.
+    The initializer is called with the arguments in every process. If the block ends before the
+    processes are done, as by KeyboardInterrupt, they are killed at once.
 
     Raises
     ------
@@ -143,26 +150,27 @@ def pool(
     context.Process = begin
     setup = (os.getcwd(), dict(os.environ) | ONE_THREAD, initializer, arguments)
     executor = ProcessPoolExecutor(workers, context, _set_up, setup)
+    futures: list[Future[Any]] = []
 
     def submit(function: Callable[..., Any], items: Any) -> Iterator[Any]:
         with _uninterrupted():  # or a process could be started that nobody knows of
-            return executor.map(function, items)
+            futures.extend(executor.submit(function, item) for item in items)
+        return (future.result() for future in futures)
 
     try:
         yield submit
-    except BaseException as error:
-        for process in started:
-            if process.pid is not None:
-                process.kill()
-        if isinstance(error, BrokenProcessPool):
-            raise RuntimeError(
-                "a worker process ended before its task: it was killed, crashed or ran out of "
-                "memory; pass fewer workers, or workers=None to see f fail here"
-            ) from error
-        raise
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process ended before its task: it was killed, crashed or ran out of memory; "
+            "pass fewer workers, or workers=None to see f fail here"
+        ) from error
     finally:
-        with _uninterrupted():
-            executor.shutdown(wait=True, cancel_futures=True)
+        # Not cancelled: before Python 3.12 a pool that has lost a process cannot cope with that.
+        if not all(future.done() for future in futures):
+            with _uninterrupted():
+                for process in started:
+                    process.kill()
+        executor.shutdown(wait=True)
 
 
 def _close(*ends: int) -> None:
@@ -172,11 +180,11 @@ def _close(*ends: int) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Keep Ctrl-C waiting, a few hundredths of a second."""
+    """Keep signals waiting, for a few hundredths of a second: Ctrl-C, or the alarm of a timeout."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         yield
     finally:
@@ -191,8 +199,6 @@ def _set_up(
 ) -> None:
     """Begin a worker's life: where its parent works, deaf to Ctrl-C, and not to outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.chdir(folder)
     os.environ.update(environment)

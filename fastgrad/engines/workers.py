@@ -1,12 +1,14 @@
 """How is the loop spread over workers? In chunks of places, by processes or by any map."""
 
+import math
+import multiprocessing
 import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from itertools import pairwise
+from contextlib import closing, contextmanager
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import Values
 from fastgrad.engines import loop
+from fastgrad.engines.holding import one_thread
 from fastgrad.engines.payload import Answer, Chunk, Task, fingerprint_at, raise_here
 
 Array = NDArray[Any]
@@ -29,6 +32,10 @@ STARTING = 0.1
 SHORTEST, LONGEST = 0.01, 0.2
 """Seconds that a chunk is to take: many times a task's overhead of half a millisecond, and short
 enough that workers end together."""
+
+LARGEST = 16_000
+"""Bytes of a chunk's values: what a pipe takes in one go, so that a worker that is killed does not
+leave half a message, which a pool would wait for."""
 
 _installed: Task
 """In a process of our own: what it works on."""
@@ -50,7 +57,8 @@ def over(workers: int | Map, report: Report | None = None) -> Values:
     -------
     callable
         A `fastgrad.differences.Values`. With any number of workers, 1 included, the bits are the
-        same, because the threads of BLAS are held everywhere: their number changes its sums.
+        same, because the threads of BLAS are held everywhere: their number changes its sums. A
+        map is given f and x with every chunk; processes get them once.
 
     Raises
     ------
@@ -70,7 +78,7 @@ def over(workers: int | Map, report: Report | None = None) -> Values:
             from fastgrad.engines.processes import require_packages
 
             require_packages()
-        with _one_thread():
+        with one_thread():
             parts = []
             with closing(_parts(chosen, f, x, places, points, shape)) as arriving:
                 for part in arriving:
@@ -118,7 +126,7 @@ def _parts(
     def here(start: int, stop: int | None = None) -> Array:
         return loop.values(f, x, places[start:stop], points[start:stop], shape)
 
-    if workers == 1 or not points.size:
+    if workers == 1 or not points.size or _has_no_processes(workers):
         yield here(0)
         return
     tests, expected, seconds = _test(f, x, places, points)
@@ -136,10 +144,10 @@ def _parts(
                 done = min(len(places), int(STARTING / each))
                 if done:
                     yield here(0, done)
-        sizes = _sizes(len(places) - done, each, workers)
-        edges = [*np.cumsum([done, *sizes])]
-        chunks = [(places[a:b], points[a:b]) for a, b in pairwise(edges)]
-        task = Task(f, x, places, tests, shape)
+        most = max(1, LARGEST // max(1, points[:1].nbytes * math.prod(shape)))
+        sizes = _sizes(len(places) - done, each, workers, most)
+        chunks = [*pairwise(accumulate(sizes, initial=done))]
+        task = Task(f, x, places, points, tests, shape)
         refusal = "it has another value in a worker; it is random, or reads x in a module's global"
         with closing(_answers(workers, task, chunks, expected)) as arriving:
             for values in arriving:
@@ -191,13 +199,13 @@ def _test(
     return tests, tuple(expected), seconds
 
 
-def _sizes(places: int, each: float, workers: int | Map) -> Iterator[int]:
+def _sizes(places: int, each: float, workers: int | Map, most: int) -> Iterator[int]:
     """Yield the sizes of chunks: smaller towards the end, so that all workers end together."""
     shares = 10_000 if callable(workers) else 2 * workers
     shortest = LONGEST / 2 if callable(workers) else SHORTEST
     while places:
         size = min(places / shares, LONGEST / each)
-        size = min(places, max(1, int(max(size, shortest / each))))
+        size = min(places, most, max(1, int(max(size, shortest / each))))
         yield size
         places -= size
 
@@ -209,12 +217,12 @@ def _answers(
     with _mapping(workers, task) as (mapped, function):
         answers = mapped(function, chunks)
         try:
-            for chunk, answer in zip(chunks, answers, strict=True):
+            for (start, stop), answer in zip(chunks, answers, strict=True):
                 if answer.fingerprints and answer.fingerprints != expected:
                     return
                 if answer.failure is not None:
                     raise_here(answer.failure)
-                if answer.values is None or len(answer.values) != len(chunk[0]):
+                if answer.values is None or len(answer.values) != stop - start:
                     raise ValueError(
                         "workers returned the answer to another chunk; pass a callable that "
                         "returns results in the order of its items, as map does"
@@ -246,19 +254,14 @@ def _answer(chunk: Chunk) -> Answer:
     return _installed(chunk)
 
 
+def _has_no_processes(workers: int | Map) -> bool:
+    """Say whether processes are asked for by one that must not start any, as a pool's worker."""
+    return not callable(workers) and multiprocessing.current_process().daemon
+
+
 def _warn(message: str) -> None:
     """Warn in the name of whoever called fastgrad."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals["__name__"].startswith("fastgrad."):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, RuntimeWarning, stacklevel=level)
-
-
-def _one_thread() -> AbstractContextManager[Any]:
-    """Hold the threads of BLAS in this process, for the same bits as in a worker."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ModuleNotFoundError:  # then there can be no other worker either
-        return nullcontext()
-    held: AbstractContextManager[Any] = threadpool_limits(limits=1)
-    return held

@@ -1,0 +1,39 @@
+"""How are the threads of BLAS held, wherever f is called on behalf of workers? All but one rest.
+
+With more, workers would fight for the cores; and BLAS's sums depend on the number of its threads.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_lock = threading.Lock()
+_holders = 0
+_limits: Any = None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let BLAS and OpenMP compute with one thread in this process during the block.
+
+    Blocks of several Python threads may overlap: the last to end gives the threads back. Without
+    threadpoolctl, which all workers need, nothing is held.
+    """
+    global _holders, _limits
+    try:
+        from threadpoolctl import threadpool_limits
+    except ModuleNotFoundError:
+        yield
+        return
+    with _lock:
+        if not _holders:
+            _limits = threadpool_limits(limits=1)
+        _holders += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+            if not _holders:
+                _limits.restore_original_limits()

@@ -31,8 +31,9 @@ def measured_steps(problem: Problem, values: Values, eps: float, magnitude: floa
     Their difference shows the truncation error T of the scheme; the round-off R is about
     ``eps * abs(f) * sum(abs(weights)) / h``. Where T is much larger than R, the step that balances
     them is known: ``h * (d R / (p T))**(1 / (p + d))``, with p the accuracy and d the derivative
-    order. Where it is not, T is hidden, and a larger step is tried. Of all that were tried, each
-    element takes the step with the least T + R.
+    order. Where it is not, T is hidden, and a larger step is tried; so it is where the balanced
+    step turns out to be worse, which shows that f is noisier than its eps. Of all that were tried,
+    each element takes the step with the least T + R.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def measured_steps(problem: Problem, values: Values, eps: float, magnitude: floa
     Two quotients for each element that is settled at once, as many functions' are; up to twice
     `ROUNDS` for one whose round-off is large, as a constant's is. If f raises at steps that have
     been changed, no more are tried. A function that oscillates some thousand times within the
-    first step, or whose values are noisier than eps, is not seen through.
+    first step is not seen through.
 
     References
     ----------
@@ -67,9 +68,11 @@ def measured_steps(problem: Problem, values: Values, eps: float, magnitude: floa
     enough = 10 * scheme.round_off(1.0, scheme.optimal_step(eps), eps)
     best = np.array(problem.steps)
     least = np.full(flat.size, np.inf)
-    # What is still to be tried: the elements, their steps, and whether it is their last one.
+    # What is still to be tried: the elements and their steps; whether the step is a computed one;
+    # and whether f is noisier than eps, as was seen where a computed step was no better.
     places, steps = np.arange(flat.size), best.copy()
-    last = np.zeros(flat.size, dtype=bool)
+    computed = np.zeros(flat.size, dtype=bool)
+    noisy = computed
     for attempt in range(ROUNDS):
         try:
             with np.errstate(all="ignore"):
@@ -85,17 +88,19 @@ def measured_steps(problem: Problem, values: Values, eps: float, magnitude: floa
             round_off = scheme.round_off(height, steps, eps)
             error = truncation + round_off
             balance = (d * round_off / (p * truncation)) ** (1 / (p + d))
-            settled = last | (error <= enough * np.abs(whole))
+            good = error <= enough * np.abs(whole)
         better = error < least[places]  # not where it is nan
         best[places[better]], least[places[better]] = steps[better], error[better]
         visible = truncation > VISIBLE * round_off
         outside = ~np.isfinite(error)
         # A truncation error as large as the quotient follows no power of h: the step only shrinks.
         known = visible & (truncation < np.abs(half) / VISIBLE)
+        settled = good | (better & computed) | (~better & noisy)
+        noisy = noisy | (~better & computed)
         factor = np.where(outside, 1 / GROWTH, np.where(visible, np.maximum(balance, 1e-3), GROWTH))
         go_on = ~settled
-        places, last = places[go_on], known[go_on]
-        steps = (steps * factor)[go_on]
+        steps = np.where(noisy, best[places] * GROWTH, steps * factor)[go_on]
+        places, computed, noisy = places[go_on], (known & ~noisy)[go_on], noisy[go_on]
         # Far enough above the spacing of x that half of it is not lost.
         steps = np.maximum(steps, 64 * np.spacing(np.abs(flat[places])).astype(np.float64))
         steps = representable(steps, flat[places])

@@ -141,6 +141,19 @@ def test_the_automatic_step_of_a_smooth_function_costs_two_quotients_more():
     assert calls == 1 + 4 + 2
 
 
+@pytest.mark.parametrize("noise", [1e-12, 1e-10, 1e-8, 6e-8])  # the last: float32 inside
+def test_the_automatic_step_grows_where_f_is_noisier_than_eps(noise):
+    errors = []
+    for x in np.linspace(0.3, 2.9, 40):
+        random = np.random.default_rng(0)
+        f = lambda x: np.exp(x[0]) * (1 + noise * random.uniform(-1, 1))  # noqa: B023, E731
+        errors.append(abs(numerical_gradient(f, np.array([x]), "auto")[0] / np.exp(x) - 1))
+    # The best step leaves noise**(2/3); steps are tried by factors of ten, which cost one digit,
+    # and what is seen of noise is random.
+    assert np.median(errors) <= 10 * noise ** (2 / 3)
+    assert max(errors) <= 1e3 * noise ** (2 / 3)
+
+
 def test_the_automatic_step_never_leaves_the_domain_for_good():
     # math.log raises below 0; the first steps are well inside, larger ones are given up.
     x = np.array([1e-2])

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from fastgrad.differences import Values, derivatives, memory_order
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.jacobian import values_for
-from fastgrad.ladder import Ladder, Outcome
-from fastgrad.problem import Problem
-from fastgrad.returned import checked, precision
+from fastgrad.ladder import Ladder, Outcome, contradicts
+from fastgrad.problem import Problem, problems
+from fastgrad.returned import precision
 from fastgrad.schemes import Scheme, as_scheme, backward, forward
 from fastgrad.structures import like
 
@@ -151,7 +151,7 @@ def differentiate(
     first = 1e-20 if automatic and chosen.is_complex else FIRST if automatic else h
     wide = relative or (automatic and not chosen.is_complex)
     values = values_for(f, engine)
-    found = checked(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
+    found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
     results: list[list[Array]] = []
     evaluations = 0
     for problem in found:
@@ -233,7 +233,9 @@ def _try_again(
         return 0
     second = np.where(outcome.starved, FIRST, first * MUCH_SMALLER)[again]
     other, evaluations = _attempt(problem, values, base, places[again], second, tolerance)
-    better = other.errors < outcome.errors[again]
+    before = outcome.take(again)
+    # Larger steps are not believed where they contradict smaller ones.
+    better = (other.errors < before.errors) & (before.lost | ~contradicts(other, before))
     outcome.put(again[better], other.take(better))
     return evaluations
 

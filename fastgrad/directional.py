@@ -14,7 +14,7 @@ from fastgrad.differences import Values, derivatives, memory_order
 from fastgrad.engines import loop
 from fastgrad.jacobian import values_for
 from fastgrad.problem import Problem, problems
-from fastgrad.returned import ANY, checked, precision, value_at
+from fastgrad.returned import ANY, precision, value_at
 from fastgrad.schemes import Scheme, as_scheme, central
 from fastgrad.structures import is_structure, leaves, like
 
@@ -75,7 +75,7 @@ def directional_derivative(
     array([10., 16.])
     """
     chosen = as_scheme(scheme)
-    found = checked(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
+    found = problems(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
     directions = as_directions(v, x, found)
     line = _Line(f, x, args, found, directions)
     position = np.zeros(())
@@ -142,7 +142,7 @@ def hessian_vector_product(
     array([6., 2.])
     """
     values = values_for(f, engine)
-    found = checked(f, x, ANY, args=args, relative=True)
+    found = problems(f, x, ANY, args=args, relative=True)
     directions = as_directions(v, x, found)
     base = value_at(found, f, x, args)
     if base.size != 1:

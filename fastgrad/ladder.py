@@ -126,13 +126,16 @@ class Ladder:
         x = self.problem.x.view(np.ndarray).reshape(-1)[places]
         smallest = 2 * np.spacing(abs(x)).astype(float)
         active, top, waited = np.arange(count), first.copy(), np.zeros(count, dtype=int)
+        raised = np.zeros(count, dtype=bool)
         rungs = self._rungs(places, first[:, None] * 0.5 ** np.arange(START))
         while True:
             found, errors = self._limits(rungs)
             relative = errors / abs(found.values)
             relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
             before = outcome.errors[active]
-            better = errors < before
+            # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
+            astray = raised & _contradicts(found.values, errors, outcome.values[active], before)
+            better = (errors < before) & ~astray
             chosen = active[better]
             outcome.values[chosen] = found.values[better]
             outcome.errors[chosen] = errors[better]
@@ -149,12 +152,12 @@ class Ladder:
             done |= small & ((waited > 0) | (tried >= ENOUGH)) | (waited >= PATIENCE)
             done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
             done |= ~upwards & (0.5 * bottom < smallest[active])
-            stays = ~done
+            stays = ~(done | astray)
             if not stays.any():
                 return outcome
             active, waited, upwards = active[stays], waited[stays], upwards[stays]
             rungs, top, bottom = rungs[:, stays], top[stays], bottom[stays]
-            top = np.where(upwards, 2 * top, top)
+            top, raised = np.where(upwards, 2 * top, top), upwards
             new = self._rungs(places[active], np.where(upwards, top, 0.5 * bottom)[:, None])
             rungs = np.where(
                 upwards[:, None],
@@ -171,7 +174,12 @@ class Ladder:
         errors[slow] += (SLOW - 1) * found.truncation[slow]
         if self.sees_kinks:
             jump = limits(bends, noise * 2, range(1, 2 * MOST, 2))
-            errors = errors + np.fmax(abs(jump.values) - jump.errors, 0)
+            kink = np.fmax(abs(jump.values) - jump.errors, 0)
+            # What grows towards x is a spike at x itself, seen from outside.
+            rows = np.arange(len(bends))
+            wide, narrow = abs(bends[rows, found.first]), abs(bends[rows, found.last])
+            spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
+            errors = errors + np.fmax(kink, spike)
         return found, errors
 
     def _rungs(self, places: NDArray[np.intp], steps: Array) -> Array:
@@ -199,6 +207,16 @@ class Ladder:
                 up, down = wide[..., 0], wide[..., 1]
                 bends = ((up - self.base) + (down - self.base)) / (2 * steps)
         return np.stack([quotients, noise, bends])
+
+
+def contradicts(new: Outcome, old: Outcome) -> NDArray[np.bool_]:
+    """Say where two outcomes differ by more than both of their errors."""
+    return _contradicts(new.values, new.errors, old.values, old.errors)
+
+
+def _contradicts(new: Array, its: Array, old: Array, error: Array) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(abs(new - old) > its + error)  # not where one of them is nan
 
 
 def _float_of(values: Array) -> Any:

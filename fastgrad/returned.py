@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import require_moved
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
 from fastgrad.steps import choose_steps
@@ -39,7 +38,7 @@ def prepared(
         As from `problems`, before f is called; TypeError if f does not return real numbers.
     """
     if isinstance(h, str) and h == "auto" and not relative:
-        found = checked(f, x, ANY, args=args, scheme=scheme, relative=True, bounds=bounds)
+        found = problems(f, x, ANY, args=args, scheme=scheme, relative=True, bounds=bounds)
         base = value_at(found, f, x, args)
         return [
             replace(
@@ -56,19 +55,8 @@ def prepared(
         ], base
     if isinstance(h, str):  # refused, but by the rule that it breaks
         choose_steps(h, np.zeros(()), problems(f, x, ANY)[0].scheme, relative=relative, eps=1.0)
-    found = checked(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
+    found = problems(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
     return found, value_at(found, f, x, args)
-
-
-def checked(f: Callable[..., Any], x: Any, h: Any, **options: Any) -> list[Problem]:
-    """Return a problem for every array in x, as `problems`; infinite elements are refused."""
-    with np.errstate(invalid="ignore"):
-        found = problems(f, x, h, **options)
-    for problem in found:
-        flat = problem.x.view(np.ndarray).reshape(-1)
-        infinite = np.flatnonzero(np.isinf(flat))
-        require_moved(problem.name, problem.x, infinite, flat[infinite][:, np.newaxis], np.inf)
-    return found
 
 
 def value_at(found: list[Problem], f: Callable[..., Any], x: Any, args: tuple[Any, ...]) -> Array:

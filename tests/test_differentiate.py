@@ -134,6 +134,13 @@ def test_at_a_kink_the_error_reaches_to_both_slopes():
             assert abs(found.gradient - slope) <= found.error * (1 + 1e-12)
 
 
+def test_a_peak_that_is_narrower_than_the_first_steps_is_found():
+    found = at(lambda x: np.exp(-((1e4 * (x - 1)) ** 2)), 1 + 3e-5)
+    u = (1 + 3e-5) - 1
+    exact = -2e8 * u * np.exp(-((1e4 * u) ** 2))
+    assert abs(found.gradient - exact) <= found.error < 1e-6 * abs(exact)
+
+
 @pytest.mark.parametrize("distance", [0.3, 1e-2, 1e-5])
 def test_a_kink_nearby_is_stepped_under(distance):
     found = at(lambda x: max(float(x) - 1, 0.0), 1 - distance)
@@ -193,6 +200,14 @@ def test_float32_has_the_errors_of_float32():
     assert found.gradient.dtype == np.float32
     assert (abs(found.gradient - np.exp(x.astype(float))) <= found.error).all()
     assert (found.error <= 1e-4).all()
+
+
+@pytest.mark.parametrize("x", [-1.98778, 3.61847, -3.92607])
+def test_flat_tails_far_out_are_not_taken_for_the_derivative(x):
+    x = np.array(x, np.float32)
+    found = differentiate(lambda x: np.exp(-(x[()] ** 2) / 2), x)
+    exact = -x.astype(float) * np.exp(-(x.astype(float) ** 2) / 2)
+    assert abs(found.gradient - exact) <= found.error < 1e-3 * abs(exact)
 
 
 def test_float32_values_of_a_float64_x_are_noticed():

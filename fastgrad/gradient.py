@@ -41,7 +41,7 @@ def numerical_gradient(
     workers: int | Map | None = None,
     progress: bool | Callable[[int, int], Any] = False,
 ) -> Structure:
-    """Return the central difference quotient of f for every element of x.
+    """Return the difference quotient of f for every element of x; the central one by default.
 
     ``(f(x + h e_i) - f(x - h e_i)) / (2 h)``, which is the partial derivative up to a truncation
     error of ``h**2 / 6`` times the third derivative, and a round-off error of about
@@ -107,11 +107,17 @@ def numerical_gradient(
         of x, f returns several numbers, the engine is unknown, or it is "traced" and f cannot be
         traced.
 
+    RuntimeError
+        If a worker process is killed.
+    ModuleNotFoundError
+        If workers or a bar are asked for, and what they need is not installed.
+
     Warns
     -----
     RuntimeWarning
         If a quotient is nan or infinite; it is returned as it is. If "auto" has to take the loop
-        for a large x; the reason is named.
+        for a large x; the reason is named. If f has another value in a worker than here, because
+        it is random or reads x in a global of an imported module: it is left to this process then.
 
     Notes
     -----
@@ -198,10 +204,9 @@ def explain(
 
     Examples
     --------
-    >>> explain(lambda x: (x**2).sum(), np.arange(60.0))  # doctest: +ELLIPSIS
-    Traced: 2 operations of f depend on x.
-    ...
-    - 60 elements of x are moved up and down; 1 operations are replayed, 0 of them for each unit.
+    >>> explain(lambda x: (x**2).sum(), np.arange(60.0))
+    The loop: 120 calls of f.
+    Not traced, because calls of it are cheap.
     """
     for problem in problems(f, x, h, args=args):
         print(auto.explain(problem.f, problem.x, problem.steps))

@@ -30,7 +30,13 @@ ONE_THREAD = dict.fromkeys(
 )
 """What holds a library's threads in a process that has not loaded it yet."""
 
-PRELOADED = ["fastgrad.engines.payload", "cloudpickle", "threadpoolctl"]
+PRELOADED = [
+    "fastgrad.engines.workers",
+    "fastgrad.engines.processes",
+    "concurrent.futures.process",
+    "cloudpickle",
+    "threadpoolctl",
+]
 
 _lock = threading.Lock()
 

@@ -113,6 +113,9 @@ def differentiate(
 
     Notes
     -----
+    f is called a quarter of ``abs(x[i])`` away from x, and farther where rounding costs most. Where
+    it cannot be called there, pass bounds or h.
+
     The error is an estimate, not a bound. Rounding is taken to cost eps times ``abs(f)`` and times
     ``abs(x df/dx)``, eps being that of the coarser of x's type and f's. A function that loses more
     digits inside, or has a feature that falls between all points, is wrong by more than that.

@@ -126,9 +126,8 @@ def numerical_gradient(
     -----
     The traced engine measures the loss at moved points as the loop does, but at fewer. Where that
     is not certain to give the loop's quotients, more points are measured, or the loop is used: near
-    kinks, jumps and poles of every operation, and wherever an operation is not known. One limit
-    remains: a spike that is narrower than the step and made by products alone, a polynomial of high
-    degree such as a number near 1 squared over and over, is not seen between measured points.
+    kinks, jumps and poles of every operation, near products of many factors that change by much,
+    and wherever an operation is not known.
 
     References
     ----------

@@ -205,8 +205,9 @@ class Ladder:
             noise = self.scheme.round_off(magnitude, steps, self._eps)
             bends = np.zeros_like(quotients)
             if self.sees_kinks:
-                up, down = wide[..., 0], wide[..., 1]
-                bends = ((up - self.base) + (down - self.base)) / (2 * steps)
+                there, mirrored = wide[..., 0], wide[..., self.outer.index(-self.outer[0])]
+                distances = abs(self.outer[0]) * steps
+                bends = ((there - self.base) + (mirrored - self.base)) / (2 * distances)
         return np.stack([quotients, noise, bends])
 
 

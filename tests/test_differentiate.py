@@ -171,6 +171,13 @@ def test_the_edge_of_the_domain_is_kept_away_from():
     assert abs(shifted.gradient - 1 / (5.001 - 5)) <= shifted.error <= 1e-6 * shifted.gradient
 
 
+def test_offsets_may_be_in_any_order():
+    scheme = schemes.Scheme((-2, 1, -1, 2), (1, 8, -8, -1), 12)
+    for x in (0.0, 1.0):
+        found = at(np.exp, x, scheme=scheme)
+        assert abs(found.gradient - np.exp(x)) <= found.error < 1e-11
+
+
 def test_where_there_is_no_derivative_the_error_is_infinite():
     found = at(lambda x: np.nan, 0.5)
     assert np.isnan(found.gradient)

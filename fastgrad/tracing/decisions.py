@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.batched import Stack, batched
+from fastgrad.tracing.degrees import degree, steepness
 from fastgrad.tracing.labels import Labels, propagated
 from fastgrad.tracing.margins import LARGEST, Margin, margins, name_of
 from fastgrad.tracing.nodes import Node, replaced, value_of
@@ -44,8 +45,11 @@ class Decisions:
 
     def __init__(self, replay: Replay, stage: Stage, largest: float) -> None:
         self.size = len(stage.inputs), len(replay.units)
+        degrees: dict[Node, int] = {}
+        for node in replay.nodes:
+            degrees[node] = degree(node, degrees)
         self.margins = {
-            node: list(margins(node))
+            node: [*margins(node), *steepness(node, degrees)]
             for node in replay.nodes
             if name_of(node) not in LARGEST or _is_material(replay, node, largest)
         }

@@ -21,7 +21,7 @@ from benchmarks.growth import SIZES, measure_growth
 from benchmarks.learners_nets import CASES
 from benchmarks.pairing import Times, compare, ratio
 from benchmarks.problems import Problem, gradients, mnist_problem, random_problem
-from benchmarks.traced import measure, overhead, untraceable
+from benchmarks.traced import Errors, measure, overhead, untraceable
 from fastgrad import load_mnist
 from fastgrad.datasets import load_mnist_sample
 
@@ -66,10 +66,11 @@ class Figure:
 
 @dataclass
 class Results:
-    """What was found: the figures, and tables of times, each with its heading."""
+    """What was found: the figures, and tables of times and errors, each with its heading."""
 
     figures: list[Figure] = field(default_factory=list)
     times: dict[str, dict[str, Times]] = field(default_factory=dict)
+    errors: dict[str, Errors] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -194,6 +195,7 @@ def measure_traced(results: Results, scale: Scale, folder: Path) -> None:
         runs[name] = run = measure(CASES[name](scale.smoke), drawn, rounds, whole)
         title = run.case.title
         results.times[title] = {"loop": run.loop.times, "traced": run.traced}
+        results.errors[title] = run.errors
         results.notes.append(f"The loop of a learner's net, {title}: {run.loop.summary}.")
         measured = str(ratio(run.loop.times, run.traced))
         results.add(f"a learner's own net against its loop: {title}", reach, measured, command)

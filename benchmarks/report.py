@@ -75,6 +75,19 @@ def _markdown(results: Results, scale: str) -> str:
         "",
         *_times_table(results),
         "",
+        "## Largest errors of learners' nets' quotients, in units of round-off, eps L / h",
+        "",
+        "The errors are those against the same quotients in extended precision; the deviation is",
+        "that of the traced engine from the loop, at the same elements.",
+        "",
+        *_table(
+            ("problem", "elements", "the loop's error", "traced's error", "deviation"),
+            [
+                (title, f"{e.elements}", f"{e.loop:.2g}", f"{e.traced:.2g}", f"{e.deviation:.2g}")
+                for title, e in results.errors.items()
+            ],
+        ),
+        "",
         "## Training, 784-50-10, batches of 100 digits: choose, gradient, update, loss",
         "",
         *_table(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.accuracy import EXTENDED
 from benchmarks.conftest import Record
 from benchmarks.learners_nets import CASES
 from benchmarks.pairing import ratio
@@ -33,8 +34,13 @@ def test_net(
         fastgrad=f"{run.traced.median:.3g} s (median), {run.traced.minimum:.3g} s (minimum)",
         times_faster_than_the_loop=ratio(run.loop.times, run.traced),
         deviation_from_the_loop=run.accuracy,
+        error_of_the_loop_in_eps_L_h=run.errors.loop,
+        error_of_fastgrad_in_eps_L_h=run.errors.traced,
     )
     assert run.deviation <= UNITS
+    if EXTENDED:
+        assert run.errors.traced <= 1
+        assert smoke or run.errors.traced <= run.errors.loop  # the largest of more than a few
 
 
 @pytest.mark.parametrize("name", list(untraceable()))

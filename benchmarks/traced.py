@@ -1,27 +1,53 @@
-"""How fast is the gradient of a learner's net? Beside the book's loop, in turns with it."""
+"""How fast, and how exact, is the gradient of a learner's net? Beside the book's loop, in turns."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.accuracy import SEED, roundoff_bound
+from benchmarks.accuracy import EXTENDED, SEED, roundoff_bound
 from benchmarks.book_loop import LoopRun
-from benchmarks.learners_nets import Case
+from benchmarks.learners_nets import STEP, Case
 from benchmarks.pairing import Times, compare, stopwatch
 from fastgrad import numerical_gradient, reference
+from fastgrad.engines import loop as any_loop
 
 Array = NDArray[Any]
 Function = Callable[[Array], Any]
 
 MOST_KINKED = 32
 """How many elements that pass a kink are compared with the loop, besides those drawn."""
+
+MOST_EXACT = 16
+"""How many elements of each parameter, and over a kink, are computed in extended precision."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The largest errors of the same quotients, in units of eps L / h.
+
+    Attributes
+    ----------
+    loop, traced : float
+        Against extended precision; nan where np.longdouble is no wider than float64.
+    deviation : float
+        Of the traced ones from the loop's: at most the sum of both errors.
+    elements : int
+        How many were compared.
+    """
+
+    loop: float
+    traced: float
+    deviation: float
+    elements: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +65,7 @@ class Run:
         The largest from the loop, in units of its round-off, eps L / h.
     kinked : int
         How many of the elements compared pass a kink.
+    errors : Errors
     """
 
     case: Case
@@ -46,6 +73,7 @@ class Run:
     traced: Times
     deviation: float
     kinked: int
+    errors: Errors
 
     @property
     def accuracy(self) -> str:
@@ -91,7 +119,60 @@ def measure(case: Case, per_array: int = 96, rounds: int = 7, whole: bool = Fals
     compared = gradient[np.concatenate([entries, kinked])]
     deviation = float(abs(compared - np.array(quotients)).max())
     bound = roundoff_bound(case.loss(case.x))
-    return Run(case, loop, Times(traced), deviation / bound, len(kinked))
+    errors = measure_errors(case, min(per_array, MOST_EXACT))
+    return Run(case, loop, Times(traced), deviation / bound, len(kinked), errors)
+
+
+def measure_errors(case: Case, per_array: int = MOST_EXACT) -> Errors:
+    """Compare the loop and the traced engine with the same quotients in np.longdouble.
+
+    The engine is asked for: by default, arrays of less than 50 elements are left to the loop.
+
+    Parameters
+    ----------
+    case : Case
+    per_array : int
+        How many elements of each parameter are drawn, and how many that pass a kink.
+    """
+    starts = np.cumsum([0, *(values.size for values in case.arrays)])
+    kinked = np.random.default_rng(SEED).permutation(case.kinked)[:per_array]
+    places = np.unique([*_drawn(starts, per_array), *kinked])
+    looped = _quotients(case, starts, places)
+    unit = roundoff_bound(case.loss(case.x))
+    traced = _gradient(case, engine="traced")[places]
+    deviation = float(abs(traced - looped).max() / unit)
+    if not EXTENDED:
+        return Errors(np.nan, np.nan, deviation, len(places))
+    exact = _quotients(_in_extended_precision(case), starts, places)
+    assert exact.dtype == np.longdouble
+    loop_error, error = (float(abs(some - exact).max() / unit) for some in (looped, traced))
+    return Errors(loop_error, error, deviation, len(places))
+
+
+def _quotients(case: Case, starts: NDArray[np.int64], places: NDArray[np.int64]) -> Array:
+    """Return the loop's quotients at places that are sorted, in the parameters' precision."""
+    parts = []
+    for values, (start, end) in zip(case.arrays, pairwise(starts), strict=True):
+        mine = places[(places >= start) & (places < end)] - start
+        quotients = any_loop.gradient(case.loss, values, STEP, mine)
+        parts.append(quotients.reshape(-1)[mine])
+    return np.concatenate(parts)
+
+
+def _in_extended_precision(case: Case) -> Case:
+    """Return a case that computes in np.longdouble, whose arrays of zeros can hold that, too."""
+    wide = {id(values): values.astype(np.longdouble) for values in case.net.params.values()}
+    net = deepcopy(
+        case.net, dict(wide)
+    )  # wherever the net holds a parameter, it holds the wide one
+    plain_loss = net.loss
+
+    def loss(x: Array, t: Array) -> Any:
+        with patch.object(np, "zeros", partial(np.zeros, dtype=np.longdouble)):
+            return plain_loss(x, t)
+
+    net.loss = loss  # type: ignore[method-assign]
+    return replace(case, net=net, x=case.x.astype(np.longdouble))
 
 
 def _drawn(starts: NDArray[np.int64], per_array: int) -> NDArray[np.int64]:
@@ -103,9 +184,9 @@ def _drawn(starts: NDArray[np.int64], per_array: int) -> NDArray[np.int64]:
     return generator.permutation(np.concatenate(drawn))
 
 
-def _gradient(case: Case) -> Array:
+def _gradient(case: Case, engine: str = "auto") -> Array:
     """Return what the learner's unmodified call does, for all parameters."""
-    parts = [numerical_gradient(case.loss, values) for values in case.arrays]
+    parts = [numerical_gradient(case.loss, values, engine=engine) for values in case.arrays]
     return np.concatenate([part.reshape(-1) for part in parts])
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -12,29 +12,21 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import Values, derivatives, memory_order
 from fastgrad.engines.compilation import is_jitted
+from fastgrad.first_steps import FIRST, divided
 from fastgrad.jacobian import values_for
 from fastgrad.ladder import Ladder, Outcome, contradicts
 from fastgrad.problem import Problem, problems
-from fastgrad.returned import precision
-from fastgrad.schemes import Scheme, as_scheme, backward, forward
+from fastgrad.returned import as_floats, precision
+from fastgrad.schemes import Scheme, as_scheme
 from fastgrad.structures import like
 
 Array = NDArray[Any]
-
-FIRST = 0.25
-"""The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""
-
-NARROW = 2.0**-13
-"""The room before a bound, in first steps, that central quotients need."""
 
 MUCH_SMALLER = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
 
 BLOCK = 1 << 13
 """Elements whose ladders are held in memory at a time."""
-
-Part = tuple[Scheme, NDArray[np.intp], Array, Array]
-"""A scheme, which of some elements it fits, their first and their largest steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +45,7 @@ class Derivatives:
     evaluations : int
         How often f was evaluated.
     engine : str
-        How f was evaluated.
+        The engine that was chosen.
     seconds : float
         How long it took.
     """
@@ -121,6 +113,9 @@ def differentiate(
 
     Notes
     -----
+    f is called a quarter of ``abs(x[i])`` away from x, and farther where rounding costs most. Where
+    it cannot be called there, pass bounds or h.
+
     The error is an estimate, not a bound. Rounding is taken to cost eps times ``abs(f)`` and times
     ``abs(x df/dx)``, eps being that of the coarser of x's type and f's. A function that loses more
     digits inside, or has a feature that falls between all points, is wrong by more than that.
@@ -181,17 +176,15 @@ def _differentiate(
             flat[places] = array
         return results, x.size * len(scheme.offsets)
     here = np.zeros(1, dtype=np.intp)
-    base = values(problem.f, x, here, x.reshape(-1)[here].reshape(1, 1))[0, 0]
+    base = as_floats(values(problem.f, x, here, x.reshape(-1)[here].reshape(1, 1)))[0, 0]
     evaluations = 1
     steps = np.broadcast_to(np.asarray(problem.steps, dtype=float), x.size)
     for start in range(0, len(places), BLOCK):
         some = places[start : start + BLOCK]
-        outcome, count = _attempt(problem, values, float(base), some, steps[some], tolerance)
+        outcome, count = _attempt(problem, values, base, some, steps[some], tolerance)
         evaluations += count
         if retry:
-            evaluations += _try_again(
-                problem, values, float(base), some, steps[some], outcome, tolerance
-            )
+            evaluations += _try_again(problem, values, base, some, steps[some], outcome, tolerance)
         # The derivative is rounded to double precision, and to x's type.
         eps = max(float(np.finfo(x.dtype).eps), float(np.finfo(np.float64).eps))
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
@@ -203,7 +196,7 @@ def _differentiate(
 def _attempt(
     problem: Problem,
     values: Values,
-    base: float,
+    base: Any,
     places: NDArray[np.intp],
     first: Array,
     tolerance: float,
@@ -211,7 +204,7 @@ def _attempt(
     """Return the derivatives found from these first steps, and the evaluations."""
     outcome = Outcome.nothing(first)
     evaluations = 0
-    for scheme, chosen, begin, most in _divided(problem, places, first):
+    for scheme, chosen, begin, most in divided(problem, places, first):
         ladder = Ladder(problem, values, base, scheme)
         outcome.put(chosen, ladder.climb(places[chosen], begin, most, tolerance))
         evaluations += ladder.evaluations
@@ -221,7 +214,7 @@ def _attempt(
 def _try_again(
     problem: Problem,
     values: Values,
-    base: float,
+    base: Any,
     places: NDArray[np.intp],
     first: Array,
     outcome: Outcome,
@@ -238,46 +231,6 @@ def _try_again(
     better = (other.errors < before.errors) & (before.lost | ~contradicts(other, before))
     outcome.put(again[better], other.take(better))
     return evaluations
-
-
-def _divided(problem: Problem, places: NDArray[np.intp], first: Array) -> Iterator[Part]:
-    """Divide elements among schemes that stay within the bounds, with their steps."""
-    scheme, x = problem.scheme, problem.x
-    old = x.view(np.ndarray).reshape(-1)[places].astype(float)
-    largest = float(np.finfo(x.dtype).max) / 8
-    above = below = largest - abs(old)
-    if problem.bounds is not None:
-        with np.errstate(over="ignore"):  # room without end
-            above = np.minimum(above, problem.bounds[1][places] - old)
-            below = np.minimum(below, old - problem.bounds[0][places])
-    # Central quotients are worth a few digits: f may be singular at the bound.
-    fits = _room(scheme, above, below) >= first * NARROW
-    for fitting, served in (
-        (scheme, fits),
-        (forward(scheme.accuracy, scheme.derivative), ~fits & (above >= below)),
-        (backward(scheme.accuracy, scheme.derivative), ~fits & (above < below)),
-    ):
-        chosen = np.flatnonzero(served)
-        if len(chosen):
-            most = _power_of_two(_room(fitting, above, below)[chosen])
-            yield fitting, chosen, np.minimum(_power_of_two(first[chosen]), most), most
-
-
-def _room(scheme: Scheme, above: Array, below: Array) -> Array:
-    """Return the largest steps of a scheme that stay within these distances, by a margin.
-
-    The distances are rounded; a step that is smaller than the true ones stays inside, since what
-    is rounded to the type of x and of its bounds keeps its order.
-    """
-    up, down = max(0, *scheme.offsets), max(0, *(-offset for offset in scheme.offsets))
-    rooms = [space / reach for space, reach in ((above, up), (below, down)) if reach]
-    return np.asarray(np.min(rooms, axis=0)) * (1 - 1e-15)
-
-
-def _power_of_two(steps: Array) -> Array:
-    """Return the largest powers of two that are not larger."""
-    fractions, exponents = np.frexp(steps)
-    return np.where(fractions > 0, np.ldexp(1.0, exponents - 1), 0.0)
 
 
 def _as_tolerance(tolerance: object) -> float:

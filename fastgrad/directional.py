@@ -1,10 +1,6 @@
 """How does f change along a direction? All of x is moved at once, and put back."""
 
-import operator
-from collections import deque
 from collections.abc import Callable
-from functools import partial
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,10 +9,11 @@ from numpy.typing import NDArray
 from fastgrad.differences import Values, derivatives, memory_order
 from fastgrad.engines import loop
 from fastgrad.jacobian import values_for
+from fastgrad.line import Line, as_directions, auto_step, move, require_moving, restoration
 from fastgrad.problem import Problem, problems
 from fastgrad.returned import ANY, precision, value_at
 from fastgrad.schemes import Scheme, as_scheme, central
-from fastgrad.structures import is_structure, leaves, like
+from fastgrad.structures import like
 
 Array = NDArray[Any]
 
@@ -77,7 +74,7 @@ def directional_derivative(
     chosen = as_scheme(scheme)
     found = problems(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
     directions = as_directions(v, x, found)
-    line = _Line(f, x, args, found, directions)
+    line = Line(f, x, args, found, directions)
     position = np.zeros(())
     limits = line.limits()
     first = 1.0 if isinstance(h, str) and h == "auto" else h
@@ -156,7 +153,7 @@ def hessian_vector_product(
     put_back, originals = restoration(arrays)
     try:
         for shift in (step, -step):
-            _move(arrays, originals, directions, shift, [None] * len(arrays))
+            move(arrays, originals, directions, shift, [None] * len(arrays))
             gradients.append([_gradient(problem, values, base) for problem in found])
     finally:
         put_back()
@@ -176,142 +173,3 @@ def _gradient(problem: Problem, values: Values, base: Array) -> Array:
         quotients = derivatives(values, problem.f, x, places, 2.0**exponents, central())
         result.flat[places] = quotients
     return result
-
-
-def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
-    """Return v's arrays, one for each of x's, as floats.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If v does not have x's form, or is not real and finite.
-    """
-    parts = [part for _, part in leaves(v, "v")] if is_structure(x) else [v]
-    names = [name for name, _ in leaves(v, "v")] if is_structure(x) else ["v"]
-    expected = ["v" + problem.name[1:] for problem in found]
-    if names != expected:
-        raise ValueError(
-            f"v has the parts {', '.join(names)}, but x has {', '.join(p.name for p in found)}; "
-            "pass a structure of x's form"
-        )
-    directions = []
-    for name, part, problem in zip(names, parts, found, strict=True):
-        direction = np.asarray(part)
-        if direction.dtype.kind not in "fiu":
-            raise TypeError(f"{name} has dtype {direction.dtype}, but it is real; pass floats")
-        if direction.shape != problem.x.shape:
-            raise ValueError(
-                f"{name} has shape {direction.shape}, but {problem.name} has shape "
-                f"{problem.x.shape}; pass an array of that shape"
-            )
-        if not np.isfinite(direction).all():
-            raise ValueError(f"{name} is not finite; pass a direction of finite numbers")
-        wide = np.result_type(problem.x.dtype, np.float64)
-        directions.append(direction.astype(wide))
-    return directions
-
-
-def auto_step(found: list[Problem], directions: list[Array], scheme: Scheme, base: Array) -> float:
-    """Return the scheme's best step along v, for what is moved farthest in its own scale."""
-    fastest = 0.0
-    eps = float(np.finfo(np.float64).eps)
-    for problem, direction in zip(found, directions, strict=True):
-        if problem.x.size:
-            scale = np.maximum(abs(problem.x.view(np.ndarray).astype(direction.dtype)), 1)
-            fastest = max(fastest, float(np.max(abs(direction) / scale)))
-            eps = max(precision(problem.x, base), eps)
-    step = scheme.optimal_step(eps)
-    # A power of two: the direction is multiplied without rounding.
-    return float(2.0 ** np.round(np.log2(step / fastest))) if fastest > 0 else step
-
-
-def restoration(arrays: list[Array]) -> tuple[Callable[[], object], list[Array]]:
-    """Return what puts arrays back bit for bit, once, and copies of what they are.
-
-    It is one call of C functions alone, which no interrupt can divide.
-    """
-    plain = [array.view(np.ndarray) for array in arrays]
-    copies = [array.copy() for array in plain]
-    assign: Callable[..., None] = operator.setitem
-    assignments = map(assign, plain, repeat(Ellipsis), copies)
-    return partial(deque[None](maxlen=0).extend, assignments), copies
-
-
-def require_moving(found: list[Problem], directions: list[Array], step: float) -> None:
-    """Refuse a step along v that is lost in the rounding of all of x."""
-    for problem, direction in zip(found, directions, strict=True):
-        spacing = np.spacing(abs(problem.x.view(np.ndarray)))
-        if (abs(step * direction) >= spacing).any() or not direction.any():
-            return
-    raise ValueError(f"h is {step}, which is lost in the rounding of x + h v; pass a larger h")
-
-
-def _move(
-    arrays: list[Array],
-    originals: list[Array],
-    directions: list[Array],
-    s: Any,
-    bounds: list[tuple[Array, Array] | None],
-) -> None:
-    """Move arrays to ``original + s * direction``; what rounding leads out of bounds, to them."""
-    for array, original, direction, bound in zip(
-        arrays, originals, directions, bounds, strict=True
-    ):
-        moved = (original + s * direction).astype(array.dtype)
-        if bound is not None:
-            lower, upper = (limit.reshape(array.shape) for limit in bound)
-            moved = np.clip(moved, lower, upper)
-        # What is not moved keeps its bits: x + 0 turns -0 into 0.
-        array.view(np.ndarray)[...] = np.where(direction == 0, original, moved)
-
-
-class _Line:
-    """f along a line: ``line(s)`` is ``f(x + s v)``, for the engine that moves s."""
-
-    def __init__(
-        self,
-        f: Callable[..., Any],
-        x: Any,
-        args: tuple[Any, ...],
-        found: list[Problem],
-        directions: list[Array],
-    ) -> None:
-        self.f, self.x, self.args = f, x, args
-        self.arrays = [problem.x for problem in found]
-        self.originals = [array.view(np.ndarray).copy() for array in self.arrays]
-        self.bounds = [problem.bounds for problem in found]
-        self.directions = directions
-
-    def __call__(self, s: Array) -> Any:
-        """Return f at the place s on the line; x stays there."""
-        if s.dtype.kind == "c":
-            moved = [
-                original + s[()] * direction
-                for original, direction in zip(self.originals, self.directions, strict=True)
-            ]
-            return self.f(like(self.x, iter(moved)), *self.args)
-        _move(self.arrays, self.originals, self.directions, s[()], self.bounds)
-        return self.f(self.x, *self.args)
-
-    def limits(self) -> tuple[float, float] | None:
-        """Return between which s the line keeps inside the bounds."""
-        if all(bound is None for bound in self.bounds):
-            return None
-        lowest, highest = -np.inf, np.inf
-        for original, direction, bound in zip(
-            self.originals, self.directions, self.bounds, strict=True
-        ):
-            if bound is None:
-                continue
-            below, above = (limit.reshape(original.shape) - original for limit in bound)
-            with np.errstate(all="ignore"):
-                ends = np.where(direction > 0, [below, above], [above, below]) / direction
-            moves = direction != 0
-            lowest = max(lowest, float(np.max(ends[0][moves], initial=-np.inf)))
-            highest = min(highest, float(np.min(ends[1][moves], initial=np.inf)))
-        if not lowest < highest:
-            raise ValueError(
-                "v leads out of bounds at once, upwards and downwards; pass a direction in which "
-                "x can be moved"
-            )
-        return lowest, highest

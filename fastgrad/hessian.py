@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences import Values, derivatives, moved
-from fastgrad.directional import restoration
 from fastgrad.jacobian import values_for
+from fastgrad.line import restoration
 from fastgrad.problem import Problem
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme, backward, central, forward

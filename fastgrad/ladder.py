@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fastgrad.differences import Values, moved
 from fastgrad.extrapolation import Limits, limits
 from fastgrad.problem import Problem
-from fastgrad.returned import precision
+from fastgrad.returned import as_floats, precision
 from fastgrad.schemes import Scheme
 
 Array = NDArray[Any]
@@ -141,8 +141,10 @@ class Ladder:
             outcome.errors[chosen] = errors[better]
             outcome.steps[chosen] = (top * 0.5**found.last)[better]
             rounding = found.round_off > found.truncation
-            outcome.starved[active] = rounding & (relative > self._eps**0.5) & (found.first == 0)
-            outcome.lost[active] = ~rounding & (relative > LOST)
+            starved = rounding & (relative > self._eps**0.5) & (found.first == 0)
+            outcome.starved[active] = starved
+            unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
+            outcome.lost[active] = ~starved & unexplained & (relative > LOST)
             waited = np.where((errors < 0.5 * before) | (errors == np.inf), 0, waited + 1)
             tried = rungs.shape[2]
             bottom = top * 0.5 ** (tried - 1)
@@ -191,8 +193,7 @@ class Ladder:
         measured = self.values(self.problem.f, x, places, points)
         self.evaluations += points.size
         self._eps = precision(x, measured)
-        wide = measured.astype(np.result_type(_float_of(measured), np.float64), copy=False)
-        wide = wide.reshape(*steps.shape, len(outer))
+        wide = as_floats(measured).reshape(*steps.shape, len(outer))
         if len(outer) < len(self.scheme.offsets):
             wide = np.concatenate([wide, np.full_like(wide[..., :1], self.base)], axis=2)
         flat, flat_steps = wide.reshape(-1, wide.shape[2]), steps.reshape(-1)
@@ -204,8 +205,9 @@ class Ladder:
             noise = self.scheme.round_off(magnitude, steps, self._eps)
             bends = np.zeros_like(quotients)
             if self.sees_kinks:
-                up, down = wide[..., 0], wide[..., 1]
-                bends = ((up - self.base) + (down - self.base)) / (2 * steps)
+                there, mirrored = wide[..., 0], wide[..., self.outer.index(-self.outer[0])]
+                distances = abs(self.outer[0]) * steps
+                bends = ((there - self.base) + (mirrored - self.base)) / (2 * distances)
         return np.stack([quotients, noise, bends])
 
 
@@ -217,8 +219,3 @@ def contradicts(new: Outcome, old: Outcome) -> NDArray[np.bool_]:
 def _contradicts(new: Array, its: Array, old: Array, error: Array) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         return np.asarray(abs(new - old) > its + error)  # not where one of them is nan
-
-
-def _float_of(values: Array) -> Any:
-    """Return the values' type, or float64 for integers."""
-    return values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)

@@ -74,3 +74,9 @@ def precision(x: Array, values: Array) -> float:
     """Return eps of the coarser one of x's type and that of f's values, if they are floats."""
     kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
     return max(float(np.finfo(x.dtype).eps), float(np.finfo(kind).eps))
+
+
+def as_floats(values: Array) -> Array:
+    """Return values in double precision at least; integers, too."""
+    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    return values.astype(np.result_type(kind, np.float64), copy=False)

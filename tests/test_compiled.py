@@ -204,7 +204,9 @@ def test_arrays_of_changing_shape_are_refused():
 
 
 @needs_jit
-@pytest.mark.parametrize("unserved", ["longdouble", "swapped", "overlap", "alias", "array", "list"])
+@pytest.mark.parametrize(
+    "unserved", ["longdouble", "swapped", "overlap", "alias", "array", "list", "objects"]
+)
 def test_what_cannot_be_compiled_goes_through_the_loop(unserved):
     f, x, args = wave, numbers(4), ()
     if unserved in ("longdouble", "swapped"):
@@ -214,6 +216,8 @@ def test_what_cannot_be_compiled_goes_through_the_loop(unserved):
         x = np.lib.stride_tricks.as_strided(numbers(2), (2, 3), (8, 0))
     elif unserved == "alias":
         f, args = numba.njit(product), (x[::-1],)
+    elif unserved == "objects":
+        f, args = numba.jit(product, forceobj=True), (np.array([1.0, 2.0, 3.0, 4.0], object),)
     elif unserved == "array":
         f = numba.njit(total_in_an_array)
     else:

@@ -166,7 +166,16 @@ def test_the_edge_of_the_domain_is_kept_away_from():
             found = at(np.log, x)
             assert abs(found.gradient - 1 / x) <= found.error <= 1e-11 / x
         shifted = at(lambda x: np.log(x - 5), 5.001)
+        close = at(lambda x: np.log(x - 5), 5 + 2.0**-20)
+    assert abs(close.gradient - 2**20) <= close.error <= 1e-3 * close.gradient
     assert abs(shifted.gradient - 1 / (5.001 - 5)) <= shifted.error <= 1e-6 * shifted.gradient
+
+
+def test_offsets_may_be_in_any_order():
+    scheme = schemes.Scheme((-2, 1, -1, 2), (1, 8, -8, -1), 12)
+    for x in (0.0, 1.0):
+        found = at(np.exp, x, scheme=scheme)
+        assert abs(found.gradient - np.exp(x)) <= found.error < 1e-11
 
 
 def test_where_there_is_no_derivative_the_error_is_infinite():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad import directional_derivative, hessian_vector_product, schemes
+from fastgrad import directional_derivative, hessian, hessian_vector_product, schemes
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 EPS = np.finfo(float).eps
@@ -162,6 +162,21 @@ def test_x_is_restored_wherever_an_interrupt_strikes(function, strike):
             struck += 1
         strike(0)
         assert [part.tobytes() for part in parts] == before
+    assert struck > 20
+
+
+def test_a_hessians_x_is_restored_wherever_an_interrupt_strikes(strike):
+    x, struck, dice = np.random.default_rng(0).normal(size=6), 0, random.Random(0)
+    before = x.tobytes()
+    for _ in range(60):
+        try:
+            strike(dice.uniform(2e-4, 8e-3))
+            for _ in range(20):
+                hessian(lambda x: float(x[0] * x[1]), x)
+        except KeyboardInterrupt:
+            struck += 1
+        strike(0)
+        assert x.tobytes() == before
     assert struck > 20
 
 

@@ -107,6 +107,20 @@ def test_the_exact_quotient_is_missed_by_less_than_the_loops_round_off(activatio
     assert np.abs(result - exact).max() <= factor * EPS * size_of(f, x) / H
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > EPS / 100, reason="longdouble is float64 here")
+@pytest.mark.parametrize("loss", ["mean of squares", "book's cross entropy"])
+@pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "maximum", "where", "abs"])
+def test_what_it_deviates_from_the_loop_by_is_the_loops_own_error(activation, loss):
+    f, x = nets.one_layer(nets.ACTIVATIONS[activation], nets.LOSSES[loss], 5)
+    result, looped = numerical_gradient(f, x, engine="traced"), loop.gradient(f, x, H)
+    exact = loop.gradient(f, x.astype(np.longdouble), H)
+    assert exact.dtype == np.longdouble
+    error, error_of_the_loop = abs(result - exact).max(), abs(looped - exact).max()
+    # The loop subtracts sums over 11 samples. What it rounds, each sample rounds to its own part.
+    assert error <= error_of_the_loop / 2
+    assert abs(abs(result - looped).max() - error_of_the_loop) <= error
+
+
 @pytest.mark.parametrize("h", [1e-1, 1e-2, 1e-3, 1e-5, 1e-6, 1e-7])
 @pytest.mark.parametrize("activation", ["tanh", "maximum", "clip", "softmax"])
 def test_other_steps_are_served(activation, h):

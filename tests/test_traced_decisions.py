@@ -1,5 +1,7 @@
 """Is what happens between two measured shifts seen: a decision flipped and flipped back, a pole?"""
 
+import functools
+
 import nets
 import numpy as np
 import pytest
@@ -145,14 +147,25 @@ def test_features_of_any_width_are_seen(name, exponent, seed, layer):
     assert missed <= rounded
 
 
-@pytest.mark.xfail(strict=True, reason="the documented limit: a spike made by products alone")
-def test_a_narrow_spike_that_is_made_by_products_alone_is_seen():
-    width, worst = 1e-6, 0.0
-    for seed in range(3):  # cos(s z)^(2^16) is exp(-(z / w)^2 / 2), periodic, if s = 2^-8 / w
-        f, x = layer_with_features(lambda z, w: spike(np.cos(z / w / 2**8), 16), width, seed)
-        missed, rounded = deviation(f, x, width)
-        worst = max(worst, missed / rounded)
-    assert worst <= 1
+PRODUCTS = {  # cos(s z)^(2^16) is exp(-(z / w)^2 / 2), periodic, if s = 2^-8 / w
+    "multiply": lambda z: spike(z, 16),
+    "square": lambda z: functools.reduce(lambda z, _: np.square(z), range(16), z),
+    "power": lambda z: np.power(z, 2**16),
+    "powers": lambda z: functools.reduce(lambda z, _: z**4, range(8), z),
+    "prod": lambda z: np.prod(np.stack([z * z] * 2**10, axis=-1), axis=-1) ** 8 * spike(z, 15),
+    "einsum": lambda z: functools.reduce(lambda z, _: np.einsum("ij,ij->ij", z, z), range(16), z),
+    "scaled": lambda z: functools.reduce(lambda z, _: 2 * (0.5 * z) * z, range(16), z),
+    "divide": lambda z: functools.reduce(lambda z, _: z / (1 / z), range(16), z),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_narrow_spikes_that_are_made_by_products_alone_are_seen(name):
+    for seed in range(3):
+        f, x = layer_with_features(lambda z, w: PRODUCTS[name](np.cos(z / w / 2**8)), 1e-6, seed)
+        missed, rounded = deviation(f, x, 1e-6)
+        assert missed <= rounded
 
 
 # It costs little where nothing is near -----------------------------------------------------------

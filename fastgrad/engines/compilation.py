@@ -77,24 +77,39 @@ def compiled_loop(
     import numba
     from numba.core.errors import NumbaError
 
-    try:
-        kinds: Any = numba.typeof((elements, arguments))
-    except ValueError as error:
-        raise NotCompilableError(_first_line(error)) from None
     loops: dict[Any, CompiledLoop | str] = vars(f).setdefault(KEPT, {})
-    found = loops.get((kinds, shape))
+    try:
+        key = (elements.dtype, _kind(arguments), shape)
+        found = loops.get(key)
+    except (ValueError, TypeError) as error:  # numba has no type for it, or one without a hash
+        raise NotCompilableError(_first_line(error)) from None
     # f.recompile() replaces what was compiled, because f's constants have changed.
-    if isinstance(found, CompiledLoop) and found.overload not in f.overloads.values():
+    if isinstance(found, CompiledLoop) and not any(
+        kept is found.overload for kept in f.overloads.values()
+    ):
         found = None
     if found is None:
         try:
-            found = _compile(f, kinds[0], kinds[1], shape)
-        except (NumbaError, NotCompilableError) as error:
+            found = _compile(f, numba.typeof(elements), numba.typeof(arguments), shape)
+        except (NumbaError, NotCompilableError, ValueError) as error:
             found = _first_line(error)
-        loops[kinds, shape] = found
+        loops[key] = found
     if isinstance(found, str):
         raise NotCompilableError(found)
     return found
+
+
+def _kind(value: Any) -> Any:
+    """Return what tells a value's type for numba, which takes much longer to say it itself."""
+    import numba
+
+    if isinstance(value, tuple):
+        return (type(value), *map(_kind, value))
+    if type(value) is not np.ndarray:
+        return numba.typeof(value)
+    flags = value.flags
+    layout = (flags.c_contiguous, flags.f_contiguous, flags.aligned, flags.writeable)
+    return value.dtype, value.ndim, layout
 
 
 def _compile(f: Any, elements: Any, arguments: Any, shape: tuple[int, ...]) -> CompiledLoop:
@@ -106,6 +121,8 @@ def _compile(f: Any, elements: Any, arguments: Any, shape: tuple[int, ...]) -> C
 
     context = cpu_target.typing_context
     signature = numba.typeof(f).get_call_type(context, tuple(arguments.types), {})
+    if signature is None:
+        raise NotCompilableError("it was compiled in object mode, or declared for other types")
     returned = signature.return_type
     if shape and isinstance(returned, types.Array) and returned.ndim == len(shape):
         dtype = as_dtype(returned.dtype)

@@ -15,6 +15,9 @@ Array = NDArray[Any]
 SCALARS = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""
 
+BLOCK = 512
+"""Elements whose points are Python lists at a time: few enough to stay in the processor's cache."""
+
 
 def values(
     f: Callable[[Array], Any],
@@ -55,23 +58,38 @@ def values(
     if shape:
         exact, take = frozenset(), _array_of(shape)
     results: list[Any] = []
-    # A plain view: a subclass could give another meaning to indexing, or interrupt a restoration.
-    elements = x.view(np.ndarray).flat
-    for i, targets in zip(places.tolist(), points.tolist(), strict=True):
-        old = elements[i]
-        try:
-            for target in targets:
-                elements[i] = target
-                value = f(x)
-                if type(value) not in exact:
-                    value = take(value)
-                results.append(value)
-        finally:
-            elements[i] = old
+    elements = _elements(x)
+    for start in range(0, len(places), BLOCK):
+        block = slice(start, start + BLOCK)
+        targets_of_each = zip(*points[block].T.tolist(), strict=True)  # faster than lists of lists
+        for i, targets in zip(places[block].tolist(), targets_of_each, strict=True):
+            old = elements[i]
+            try:
+                for target in targets:
+                    elements[i] = target
+                    value = f(x)
+                    if type(value) not in exact:
+                        value = take(value)
+                    results.append(value)
+            finally:
+                elements[i] = old
     collected = np.array(results)
     if collected.dtype.kind in "biu":
         collected = np.array(results, dtype=object)
     return collected.reshape(*points.shape, *shape)
+
+
+def _elements(x: Array) -> Any:
+    """Return what reads and writes single elements of x, by flat index, in C.
+
+    Of a plain view, for a subclass could give another meaning to indexing, or interrupt a
+    restoration. A memoryview is faster, but turns numbers into Python's, which keep all bits of
+    float64 only.
+    """
+    plain = x.view(np.ndarray)
+    if plain.flags.c_contiguous and plain.dtype == np.float64 and plain.dtype.isnative:
+        return plain.reshape(-1).data
+    return plain.flat
 
 
 def gradient(

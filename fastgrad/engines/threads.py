@@ -111,6 +111,7 @@ class _Chunks:
             elapsed = time.perf_counter() - began
             spent += elapsed
             self.seconds = elapsed / (chunk.stop - chunk.start)
-            moment = min(max(self.remaining_seconds / (4 * self.threads), SHORTEST), LONGEST)
+            share = self.remaining_seconds / (4 * self.threads) if self.threads > 1 else LONGEST
+            moment = min(max(share, SHORTEST), LONGEST)
             count = max(1, int(min(moment / self.seconds, GROWTH * count)))
         return count

@@ -14,6 +14,7 @@ on, to the losses. Otherwise the unit and row are *near*, and their response nee
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from math import inf, log, pi
 from typing import Any
 
@@ -21,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.batched import Stack, batched
-from fastgrad.tracing.labels import propagated
+from fastgrad.tracing.degrees import degree, steepness
+from fastgrad.tracing.labels import Labels, propagated
 from fastgrad.tracing.margins import LARGEST, Margin, margins, name_of
 from fastgrad.tracing.nodes import Node, replaced, value_of
 from fastgrad.tracing.plan import Stage
@@ -43,8 +45,11 @@ class Decisions:
 
     def __init__(self, replay: Replay, stage: Stage, largest: float) -> None:
         self.size = len(stage.inputs), len(replay.units)
+        degrees: dict[Node, int] = {}
+        for node in replay.nodes:
+            degrees[node] = degree(node, degrees)
         self.margins = {
-            node: list(margins(node))
+            node: [*margins(node), *steepness(node, degrees)]
             for node in replay.nodes
             if name_of(node) not in LARGEST or _is_material(replay, node, largest)
         }
@@ -56,9 +61,18 @@ class Decisions:
             for node in _made(margin.quantity, recorded)
         ]
         self.batched = {node: batched(node) for node in made}
-        nodes = [*replay.nodes, *made]
-        self.rows = propagated(nodes, stage.node, stage.rows)
-        self.units = propagated(nodes, stage.node, stage.labels)
+        self.nodes = [*replay.nodes, *made]
+        self.stage = stage
+
+    @cached_property
+    def rows(self) -> dict[Node, Labels]:
+        """The row of each element of all arrays; wanted only if something is near."""
+        return propagated(self.nodes, self.stage.node, self.stage.rows)
+
+    @cached_property
+    def units(self) -> dict[Node, Labels]:
+        """The unit of each element of the arrays that do not mix them."""
+        return propagated(self.nodes, self.stage.node, self.stage.labels)
 
 
 class Watch:

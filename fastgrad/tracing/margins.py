@@ -47,11 +47,11 @@ SMOOTH = frozenset(
     {"add", "subtract", "multiply", "negative", "positive", "square", "conjugate"}
     | {"sum", "mean", "prod", "var", "nan_to_num", "isnan", "isinf", "isfinite"}
 )
-"""Polynomials of low degree, which are smooth however far they are moved; and decisions by nan and
-inf, neither of which a polynomial fits."""
+"""Polynomials, which are smooth however far they are moved as long as their degree is low; and
+decisions by nan and inf, neither of which a polynomial fits."""
 
-HIGHEST_POWER = 8
-"""The highest whole power that counts as one of low degree."""
+LOW_DEGREE = 8
+"""The highest degree that counts as low."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,23 +89,23 @@ def margins(node: Node) -> Iterator[Margin]:
         yield from _converted(first, node.value.dtype)
     elif name in DISTANCES:
         moved = _made(np.subtract, first, second) if name.startswith("logadd") else first
-        yield from _within(moved, np.full(np.shape(value_of(moved)), DISTANCES[name]))
+        yield from within(moved, np.full(np.shape(value_of(moved)), DISTANCES[name]))
     elif name in POLES_AT_ZERO:
-        yield from _within(first, value_of(first) / 2)
+        yield from within(first, value_of(first) / 2)
     elif name == "log1p":
-        yield from _within(first, (1 + value_of(first)) / 2)
+        yield from within(first, (1 + value_of(first)) / 2)
     elif name == "divide":
-        yield from _within(second, value_of(second) / 2)
+        yield from within(second, value_of(second) / 2)
     elif name == "std":
         value = np.asarray(np.var(*replaced(arguments, value_of), **node.keywords))
-        yield from _within(Node(np.var, arguments, node.keywords, value, True), value / 2)
+        yield from within(Node(np.var, arguments, node.keywords, value, True), value / 2)
     elif name == "power":
         yield from _of_power(first, second)
     elif name in ROUNDED:
         digits = second if second is not None else node.keywords.get("decimals", 0)
         scaled = _made(np.multiply, first, 10.0**digits)
         yield from _whole_numbers(_made(np.subtract, scaled, ROUNDED[name]))
-    elif name in ("floor_divide", "remainder", "fmod") and not _depends(second):
+    elif name in ("floor_divide", "remainder", "fmod") and not moves(second):
         yield from _whole_numbers(_made(np.divide, first, second))
     elif name in COMPARED:
         yield from _sign(first, second)
@@ -119,7 +119,7 @@ def margins(node: Node) -> Iterator[Margin]:
         yield from _sign(first, _largest(node))
     else:
         for argument in node.inputs():
-            yield from _within(argument, np.zeros(argument.shape))
+            yield from within(argument, np.zeros(argument.shape))
 
 
 def name_of(node: Node) -> str:
@@ -129,7 +129,7 @@ def name_of(node: Node) -> str:
     return name if any(getattr(m, name, None) is node.function for m in modules) else ""
 
 
-def _depends(argument: Any) -> bool:
+def moves(argument: Any) -> bool:
     """Say whether an argument is moved, and not from one whole number to another."""
     if type(argument) is not Node or not argument.depends:
         return False
@@ -139,25 +139,26 @@ def _depends(argument: Any) -> bool:
 def _made(function: Callable[..., Any], *arguments: Any) -> Node:
     """Return an operation that has not been recorded."""
     value = np.asarray(function(*map(value_of, arguments)))
-    return Node(function, arguments, {}, value, any(map(_depends, arguments)))
+    return Node(function, arguments, {}, value, any(map(moves, arguments)))
 
 
-def _within(quantity: Any, distance: Any) -> Iterator[Margin]:
-    if _depends(quantity):
+def within(quantity: Any, distance: Any) -> Iterator[Margin]:
+    """Return the margin of a quantity, if it is moved."""
+    if moves(quantity):
         yield Margin(quantity, np.asarray(distance))
 
 
 def _whole_numbers(quantity: Any) -> Iterator[Margin]:
     value = value_of(quantity)
-    yield from _within(quantity, value - np.rint(value))
+    yield from within(quantity, value - np.rint(value))
 
 
 def _sign(a: Any, b: Any) -> Iterator[Margin]:
     """Return the margin of a decision by the sign of ``a - b``."""
-    if not (_depends(a) or _depends(b)):
+    if not (moves(a) or moves(b)):
         return
     distance = np.asarray(value_of(a) - value_of(b))
-    if _depends(a) and a.shape == distance.shape and type(b) is not Node:
+    if moves(a) and a.shape == distance.shape and type(b) is not Node:
         yield Margin(a, distance, is_sign=True)  # saves a subtraction of all versions
     else:
         yield Margin(_made(np.subtract, a, b), distance, is_sign=True)
@@ -173,12 +174,18 @@ def _converted(argument: Any, dtype: Any) -> Iterator[Margin]:
 
 def _of_power(base: Any, exponent: Any) -> Iterator[Margin]:
     a, b = value_of(base), value_of(exponent)
-    if _depends(exponent):
-        is_exponential = not _depends(base) and np.ndim(a) == 0 and a > 0
+    if moves(exponent):
+        is_exponential = not moves(base) and np.ndim(a) == 0 and a > 0
         distance = DISTANCES["exp"] / max(1, abs(log(a))) if is_exponential else 0.0
-        yield from _within(exponent, np.full(np.shape(b), distance))
-    elif np.ndim(b) or b % 1 or not 0 <= b <= HIGHEST_POWER:
-        yield from _within(base, a / 2)
+        yield from within(exponent, np.full(np.shape(b), distance))
+    elif not is_low_power(b):
+        # a**b = exp(b log(a)), and exp is to move by 2 at most.
+        yield from within(base, a / np.maximum(2, abs(b) / 2))
+
+
+def is_low_power(exponent: Any) -> bool:
+    """Say whether a power with this exponent is a polynomial of low degree."""
+    return np.ndim(exponent) == 0 and exponent % 1 == 0 and 0 <= exponent <= LOW_DEGREE
 
 
 def _largest(node: Node) -> Node:

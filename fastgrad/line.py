@@ -1,0 +1,157 @@
+"""What is a line through x? Its direction, how far f may go along it, and how x comes back."""
+
+import operator
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.problem import Problem
+from fastgrad.returned import precision
+from fastgrad.schemes import Scheme
+from fastgrad.structures import is_structure, leaves, like
+
+Array = NDArray[Any]
+
+
+def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
+    """Return v's arrays, one for each of x's, as floats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If v does not have x's form, or is not real and finite.
+    """
+    parts = [part for _, part in leaves(v, "v")] if is_structure(x) else [v]
+    names = [name for name, _ in leaves(v, "v")] if is_structure(x) else ["v"]
+    expected = ["v" + problem.name[1:] for problem in found]
+    if names != expected:
+        raise ValueError(
+            f"v has the parts {', '.join(names)}, but x has {', '.join(p.name for p in found)}; "
+            "pass a structure of x's form"
+        )
+    directions = []
+    for name, part, problem in zip(names, parts, found, strict=True):
+        direction = np.asarray(part)
+        if direction.dtype.kind not in "fiu":
+            raise TypeError(f"{name} has dtype {direction.dtype}, but it is real; pass floats")
+        if direction.shape != problem.x.shape:
+            raise ValueError(
+                f"{name} has shape {direction.shape}, but {problem.name} has shape "
+                f"{problem.x.shape}; pass an array of that shape"
+            )
+        if not np.isfinite(direction).all():
+            raise ValueError(f"{name} is not finite; pass a direction of finite numbers")
+        wide = np.result_type(problem.x.dtype, np.float64)
+        directions.append(direction.astype(wide))
+    return directions
+
+
+def auto_step(found: list[Problem], directions: list[Array], scheme: Scheme, base: Array) -> float:
+    """Return the scheme's best step along v, for what is moved farthest in its own scale."""
+    fastest = 0.0
+    eps = float(np.finfo(np.float64).eps)
+    for problem, direction in zip(found, directions, strict=True):
+        if problem.x.size:
+            scale = np.maximum(abs(problem.x.view(np.ndarray).astype(direction.dtype)), 1)
+            fastest = max(fastest, float(np.max(abs(direction) / scale)))
+            eps = max(precision(problem.x, base), eps)
+    step = scheme.optimal_step(eps)
+    # A power of two: the direction is multiplied without rounding.
+    return float(2.0 ** np.round(np.log2(step / fastest))) if fastest > 0 else step
+
+
+def restoration(arrays: list[Array]) -> tuple[Callable[[], object], list[Array]]:
+    """Return what puts arrays back bit for bit, once, and copies of what they are.
+
+    It is one call of C functions alone, which no interrupt can divide.
+    """
+    plain = [array.view(np.ndarray) for array in arrays]
+    copies = [array.copy() for array in plain]
+    assign: Callable[..., None] = operator.setitem
+    assignments = map(assign, plain, repeat(Ellipsis), copies)
+    return partial(deque[None](maxlen=0).extend, assignments), copies
+
+
+def require_moving(found: list[Problem], directions: list[Array], step: float) -> None:
+    """Refuse a step along v that is lost in the rounding of all of x."""
+    for problem, direction in zip(found, directions, strict=True):
+        spacing = np.spacing(abs(problem.x.view(np.ndarray)))
+        if (abs(step * direction) >= spacing).any() or not direction.any():
+            return
+    raise ValueError(f"h is {step}, which is lost in the rounding of x + h v; pass a larger h")
+
+
+def move(
+    arrays: list[Array],
+    originals: list[Array],
+    directions: list[Array],
+    s: Any,
+    bounds: list[tuple[Array, Array] | None],
+) -> None:
+    """Move arrays to ``original + s * direction``; what rounding leads out of bounds, to them."""
+    for array, original, direction, bound in zip(
+        arrays, originals, directions, bounds, strict=True
+    ):
+        moved = (original + s * direction).astype(array.dtype)
+        if bound is not None:
+            lower, upper = (limit.reshape(array.shape) for limit in bound)
+            moved = np.clip(moved, lower, upper)
+        # What is not moved keeps its bits: x + 0 turns -0 into 0.
+        array.view(np.ndarray)[...] = np.where(direction == 0, original, moved)
+
+
+class Line:
+    """f along a line: ``line(s)`` is ``f(x + s v)``, for the engine that moves s."""
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        x: Any,
+        args: tuple[Any, ...],
+        found: list[Problem],
+        directions: list[Array],
+    ) -> None:
+        self.f, self.x, self.args = f, x, args
+        self.arrays = [problem.x for problem in found]
+        self.originals = [array.view(np.ndarray).copy() for array in self.arrays]
+        self.bounds = [problem.bounds for problem in found]
+        self.directions = directions
+
+    def __call__(self, s: Array) -> Any:
+        """Return f at the place s on the line; x stays there."""
+        if s.dtype.kind == "c":
+            moved = [
+                original + s[()] * direction
+                for original, direction in zip(self.originals, self.directions, strict=True)
+            ]
+            return self.f(like(self.x, iter(moved)), *self.args)
+        move(self.arrays, self.originals, self.directions, s[()], self.bounds)
+        return self.f(self.x, *self.args)
+
+    def limits(self) -> tuple[float, float] | None:
+        """Return between which s the line keeps inside the bounds."""
+        if all(bound is None for bound in self.bounds):
+            return None
+        lowest, highest = -np.inf, np.inf
+        for original, direction, bound in zip(
+            self.originals, self.directions, self.bounds, strict=True
+        ):
+            if bound is None:
+                continue
+            below, above = (limit.reshape(original.shape) - original for limit in bound)
+            with np.errstate(all="ignore"):
+                ends = np.where(direction > 0, [below, above], [above, below]) / direction
+            moves = direction != 0
+            lowest = max(lowest, float(np.max(ends[0][moves], initial=-np.inf)))
+            highest = min(highest, float(np.min(ends[1][moves], initial=np.inf)))
+        if not lowest < highest:
+            raise ValueError(
+                "v leads out of bounds at once, upwards and downwards; pass a direction in which "
+                "x can be moved"
+            )
+        return lowest, highest

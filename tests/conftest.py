@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import sys
 
 import pytest
 
@@ -10,8 +11,9 @@ import pytest
 def strike():
     """Return ``strike(seconds, note)``: a KeyboardInterrupt after that time, and note() before it.
 
-    The garbage collector is off meanwhile: Python drops what is raised in its callbacks, and
-    hypothesis registers one, so that a test would wait for ever.
+    And another one each second, until it is called again: Python drops what is raised in callbacks
+    of C code and in finalizers, and a test would wait for ever. The garbage collector is off for
+    the same reason, since hypothesis registers a callback.
     """
     if not hasattr(signal, "setitimer"):
         pytest.skip("needs a timer signal")
@@ -24,11 +26,17 @@ def strike():
 
     def strike(seconds, note=None):
         notes[:] = [note] if note else []
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1)
 
-    previous = signal.signal(signal.SIGALRM, interrupt)
+    def unraisable(dropped):
+        if dropped.exc_type is not KeyboardInterrupt:
+            told(dropped)
+
+    previous, told = signal.signal(signal.SIGALRM, interrupt), sys.unraisablehook
+    sys.unraisablehook = unraisable
     gc.disable()
     yield strike
     signal.setitimer(signal.ITIMER_REAL, 0)
     gc.enable()
+    sys.unraisablehook = told
     signal.signal(signal.SIGALRM, previous)

@@ -495,6 +495,7 @@ def test_an_interrupt_may_strike_at_any_time(strike, how):
             while True:
                 by_loop(slow, x, how)
         assert x.tobytes() == before
+    strike(0)
     wait_for(lambda: len(here.children(recursive=True)) <= idle)
 
 

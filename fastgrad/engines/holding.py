@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastgrad.engines.interrupts import uninterrupted
+
 _lock = threading.Lock()
 _holders = 0
 _limits: Any = None
@@ -26,14 +28,18 @@ def one_thread() -> Iterator[None]:
     except ModuleNotFoundError:
         yield
         return
-    with _lock:
-        if not _holders:
-            _limits = threadpool_limits(limits=1)
-        _holders += 1
+    held = False
     try:
+        # Python drops an interrupt that strikes while threadpoolctl lists the libraries.
+        with _lock, uninterrupted():
+            if not _holders:
+                _limits = threadpool_limits(limits=1)
+            _holders += 1
+            held = True
         yield
     finally:
-        with _lock:
-            _holders -= 1
-            if not _holders:
-                _limits.restore_original_limits()
+        if held:
+            with _lock, uninterrupted():
+                _holders -= 1
+                if not _holders:
+                    _limits.restore_original_limits()

@@ -18,6 +18,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
+from fastgrad.engines.interrupts import uninterrupted
+
 ONE_THREAD = dict.fromkeys(
     (
         "OPENBLAS_NUM_THREADS",
@@ -159,7 +161,7 @@ def pool(
     futures: list[Future[Any]] = []
 
     def submit(function: Callable[..., Any], items: Any) -> Iterator[Any]:
-        with _uninterrupted():  # or a process could be started that nobody knows of
+        with uninterrupted():  # or a process could be started that nobody knows of
             futures.extend(executor.submit(function, item) for item in items)
         return (future.result() for future in futures)
 
@@ -173,7 +175,7 @@ def pool(
     finally:
         # Not cancelled: before Python 3.12 a pool that has lost a process cannot cope with that.
         if not all(future.done() for future in futures):
-            with _uninterrupted():
+            with uninterrupted():
                 for process in started:
                     if process.pid is not None:
                         process.kill()
@@ -183,33 +185,6 @@ def pool(
 def _close(*ends: int) -> None:
     for end in ends:
         os.close(end)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C, or the alarm of a timeout, strike after the block instead of within.
-
-    Blocking the signals would not do: one that this thread blocks is delivered to another, such as
-    BLAS's, and Python then raises here all the same.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python never raises them here
-        return
-    arrived: list[int] = []
-    handlers = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT))
-        if callable(signal.getsignal(number))
-    }
-    try:
-        for number in handlers:
-            signal.signal(number, lambda number, _: arrived.append(number))
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in arrived:
-            signal.raise_signal(number)
 
 
 def _set_up(

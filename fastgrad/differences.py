@@ -105,11 +105,6 @@ def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any
 
     As in the book, what is raised is computed in double precision at least, and what is lowered in
     x's own type; for float64 it is the same.
-
-    Raises
-    ------
-    ValueError
-        If a step is lost in the rounding of an element of x.
     """
     old = x.view(np.ndarray).reshape(-1)[places]
     wide = old.astype(np.result_type(old.dtype, np.float64), copy=False)

@@ -1,6 +1,6 @@
 """How do values of f at moved points become derivatives? By a scheme, element by element."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 from fastgrad.schemes import Scheme
 
 Array = NDArray[Any]
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""What calls a function for each item, anywhere, and returns the results in order."""
+
+Report = Callable[[int], None]
+"""Told how many elements have been evaluated since the last time."""
 
 
 class Values(Protocol):

@@ -1,17 +1,11 @@
 """How is f evaluated at moved points? The engine is chosen here, for all that differentiates."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from fastgrad.differences import Values
+from fastgrad.differences import Map, Report, Values
 from fastgrad.engines import compiled, loop
 from fastgrad.engines.compilation import is_jitted
-
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""What calls a function for each item, anywhere, and returns the results in order."""
-
-Report = Callable[[int], None]
-"""Told how many elements have been evaluated since the last time."""
 
 ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""

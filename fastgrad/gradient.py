@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import element
-from fastgrad.differences import Values
+from fastgrad.differences import Map, Values
 from fastgrad.engines import auto, traced
 from fastgrad.engines.vectorized import values as vectorized_values
-from fastgrad.evaluation import Map, choose, spread
+from fastgrad.evaluation import choose, spread
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import shown
 from fastgrad.schemes import Scheme
@@ -67,8 +67,8 @@ def numerical_gradient(
         where x enters; its quotients are within the loop's own round-off of the loop's. "auto"
         takes "traced" where it can and where x has enough elements, otherwise "loop". "traced"
         serves central schemes with one step and no bounds. "compiled" serves functions compiled by
-        numba, and "auto" takes it for all of them: the loop is compiled as well (0.2 to 1 s, once
-        for each function) and runs on all threads, on copies of x, so that f must depend on its
+        numba, and "auto" takes it for all of them: the loop is compiled as well (once for each
+        function) and runs on all threads, on copies of x, so that f must depend on its
         arguments alone. Ctrl-C waits for some 0.05 s, or the calls for one element.
     scheme : {"central", "forward", "backward", "complex"} or Scheme
         The points and weights; `fastgrad.schemes` makes others, as ``schemes.central(4)``. With a

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Values
+from fastgrad.differences import Report, Values
 
 Array = NDArray[Any]
-Report = Callable[[int], None]
-"""Told how many elements have been evaluated since the last time."""
 
 PERIOD = 0.1
 """Seconds between two reports, about."""

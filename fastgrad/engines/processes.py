@@ -3,7 +3,7 @@
 Python's own ways are unfit: "fork" copies this process, with locks that its other threads (of BLAS,
 numba, a progress bar) may hold and that nobody in the copy will ever release; "spawn" and
 "forkserver" run the user's main program again in every worker. So this is a fork server of our
-own, which leaves the main program out. It starts in 0.1 s, once; then a pool is there in 10 ms.
+own, which leaves the main program out. It starts once; then pools are there at once.
 """
 
 import io

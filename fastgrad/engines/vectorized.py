@@ -10,7 +10,7 @@ Array = NDArray[Any]
 
 MEMORY = 2**20
 """Bytes that a stack of points takes at most; a single point may take more. What fits a processor's
-cache is evaluated two to three times faster than 64 MiB (`benchmarks/schemes.py`, n = 3000)."""
+cache is evaluated faster than what does not."""
 
 
 def values(

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import accumulate, pairwise
 from typing import Any
@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Values
+from fastgrad.differences import Map, Report, Values
 from fastgrad.engines import loop
 from fastgrad.engines.holding import one_thread
 from fastgrad.engines.payload import Answer, Chunk, Task, fingerprint_at, raise_here
 
 Array = NDArray[Any]
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-Report = Callable[[int], None]
 
 WORTHWHILE = 0.1
 """Seconds of calls of f from which processes of our own pay."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgrad.differences import Map
 from fastgrad.engines import loop
-from fastgrad.evaluation import Map
 from fastgrad.network import backpropagation, direct, responses
 from fastgrad.network.batch import (
     as_kernels_take_it,

@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines.workers import Map, count
+from fastgrad.differences import Map
+from fastgrad.engines.workers import count
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
 

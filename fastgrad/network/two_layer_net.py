@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.evaluation import Map
+from fastgrad.differences import Map
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
 

@@ -41,9 +41,10 @@ def steepness(node: Node, degrees: Mapping[Node, int]) -> Iterator[Margin]:
     """Return the margins of a product of many factors, in which a spike may be hidden.
 
     It is close to a polynomial of low degree as long as its logarithm is: while none of its factors
-    changes by more than half, or, of a product of all elements, by its share of 2.
+    changes by more than half, or, of a product of all elements, by its share of 2. The degrees are
+    those of all nodes up to this one.
     """
-    if degree(node, degrees) <= LOW_DEGREE:
+    if degrees[node] <= LOW_DEGREE:
         return
     kind, name = operations.kind_of(*node.operation), name_of(node)
     if kind != operations.PRODUCT and name not in MULTIPLYING:

@@ -3,14 +3,17 @@
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import getclosurevars
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.structures import Call
+
+if TYPE_CHECKING:
+    from fastgrad.engines.lanes_loop import LanesLoop
 
 Array = NDArray[Any]
 Run = Callable[[Array, tuple[Any, ...], NDArray[np.intp], Array, Array], None]
@@ -23,7 +26,11 @@ class NotCompilableError(Exception):
     """The loop over this function cannot be compiled; the message says why."""
 
 
-@dataclass(frozen=True)
+WORTH_LANES = 0.25
+"""Seconds in a loop after which one over several points at a time is compiled: it takes as long."""
+
+
+@dataclass(eq=False)
 class CompiledLoop:
     """The compiled loop over the moved points of one function, for one set of types.
 
@@ -41,6 +48,11 @@ class CompiledLoop:
         The arrays that f reads without being passed them. numba took them as constants.
     overload : object
         The compiled f that was called when this was made.
+    arguments : numba tuple type or None
+        The types of f's arguments, if they may suit `lanes`: x is the first, of float64 in C order,
+        and f returns a float64.
+    seconds : float
+        How long the loop has run until now.
     """
 
     run: Run
@@ -48,6 +60,25 @@ class CompiledLoop:
     alone: bool
     constants: list[weakref.ref[Array]]
     overload: object
+    arguments: Any
+    seconds: float = 0.0
+    _lanes: list["LanesLoop | None"] = field(default_factory=list)
+
+    def lanes(self, f: Any) -> "LanesLoop | None":
+        """Return the loop over several points at a time; None if f, whose loop this is, has none.
+
+        It is compiled, which takes some 0.3 s, once the loop over single points has taken as long.
+        """
+        if self.arguments is None or self.seconds < WORTH_LANES:
+            return None
+        if not self._lanes:
+            try:
+                from fastgrad.engines.lanes_loop import LanesLoop
+
+                self._lanes.append(LanesLoop(f, self.arguments, _code(self.run)))
+            except Exception:  # whatever numba says of lanes, f computes with numbers
+                self._lanes.append(None)
+        return self._lanes[0]
 
 
 def is_jitted(f: object) -> bool:
@@ -136,17 +167,32 @@ def _compile(f: Any, elements: Any, arguments: Any, shape: tuple[int, ...]) -> C
     places, points = types.Array(types.intp, 1, "C"), types.Array(elements.dtype, 2, "C")
     out = types.Array(from_dtype(dtype), 2 + len(shape), "C")
     run.compile((elements, arguments, places, points, out))
-    alone = False
+    finish(run)
+    # What f calls is linked into the loop, so that its launches of threads show there.
+    alone = "numba_parallel_for" in _code(run)
+    constants = [weakref.ref(array) for array in _constants(f, set())]
+    first = arguments[0]
+    of_numbers = returned == elements.dtype == types.float64 and not alone
+    suits_lanes = of_numbers and isinstance(first, types.Array) and first.layout == "C"
+    overload = f.overloads[signature.args]
+    return CompiledLoop(run, dtype, alone, constants, overload, arguments if suits_lanes else None)
+
+
+def finish(run: Any) -> None:
+    """Let a jitted function be as it is, and go when nobody needs it."""
     compiled: Any
     for key, compiled in run.overloads.items():
-        # What f calls is linked into the loop, so that its launches of threads show there.
-        alone = alone or "numba_parallel_for" in compiled.library.get_llvm_str()
         # numba keeps all compiled code in a table. By its annotations, which are for print-outs
-        # only, the loop's would keep the function alive, and the function keeps the loop.
+        # only, a loop's would keep its function alive, and the function keeps the loop.
         run.overloads[key] = compiled._replace(type_annotation=None)
     run.disable_compile()
-    constants = [weakref.ref(array) for array in _constants(f, set())]
-    return CompiledLoop(run, dtype, alone, constants, f.overloads[signature.args])
+
+
+def _code(run: Any) -> str:
+    """Return the LLVM code of a compiled loop, with all that is linked into it."""
+    (compiled,) = run.overloads.values()
+    code: str = compiled.library.get_llvm_str()
+    return code
 
 
 def _number_loop(f: Any) -> Run:

@@ -1,7 +1,9 @@
 """How is a function that numba has compiled evaluated? In a compiled loop, on all threads."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from numbers import Number
 from typing import Any
 
@@ -98,18 +100,27 @@ def _values(
     out = np.empty((*points.shape, *shape), compiled.dtype)
 
     prepared = [first]
+    in_lanes = None
+    if whole[0] is x and not any(array is x for array in _leaves(whole[1:])):
+        in_lanes = compiled.lanes(call.f)
 
     def new_work() -> Work:
         copies = prepared.pop() if prepared else _copies(whole, x)
+        evaluate: Callable[..., None] = partial(compiled.run, *copies)
+        if in_lanes is not None:
+            evaluate = in_lanes.evaluation(*copies, evaluate)
 
         def work(chunk: slice) -> None:
             with _turn(compiled.alone):
-                compiled.run(*copies, places[chunk], points[chunk], out[chunk])
+                evaluate(places[chunk], points[chunk], out[chunk])
 
         return work
 
     alone = compiled.alone or not _can_be_copied(whole)
-    spread(new_work, len(places), 1 if alone else numba.get_num_threads())
+    threads = 1 if alone else numba.get_num_threads()
+    start = time.perf_counter()
+    spread(new_work, len(places), threads, 1 if in_lanes is None else in_lanes.rows(points))
+    compiled.seconds += time.perf_counter() - start
     return out.astype(object) if out.dtype.kind in "iub" and not shape else out
 
 

@@ -1,35 +1,41 @@
 """How is compiled work spread over threads? In short chunks, handed out in order."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 Work = Callable[[slice], None]
 
 LONGEST = 0.05
 """Seconds that a thread computes at a time: Ctrl-C waits for it."""
 
-SHORTEST = 2e-4
+SHORTEST = 5e-5
 """Seconds of a thread's work that are worth handing out."""
 
-WORTH_THREADS = 5e-4
-"""Seconds of work from which threads pay: starting one takes up to 0.1 ms."""
+WORTH_THREADS = 1e-4
+"""Seconds of work from which threads pay: waking one takes some 0.02 ms."""
 
 GROWTH = 8
 """How many times as many items a thread may take as the time before: they may take longer."""
 
+IDLE = 1.0
+"""Seconds that a thread waits for more work before it ends: starting one takes 0.1 ms and more."""
 
-def spread(new_work: Callable[[], Work], items: int, threads: int) -> None:
+
+def spread(new_work: Callable[[], Work], items: int, threads: int, grain: int = 1) -> None:
     """Do a number of items, as many at a time as take a moment, on as many threads as pay.
 
-    The threads live as long as the call, so that nothing is left behind, not even in a process that
-    is forked later. The calling thread is one of them.
+    The calling thread is one of them. The others wait a second for more, and end.
 
     Parameters
     ----------
     new_work : callable
         Returns, for a thread, a function that does a slice of the items and lets go of the GIL.
     items, threads : int
+    grain : int
+        How many items are done in the time of one: chunks are multiples of it.
 
     Raises
     ------
@@ -37,26 +43,70 @@ def spread(new_work: Callable[[], Work], items: int, threads: int) -> None:
         What the work raised: of several exceptions that of the first item. Items after it may have
         been done or not.
     """
-    chunks = _Chunks(items, threads)
+    chunks = _Chunks(items, threads, grain)
     work = new_work()
-    count = chunks.do(work, 1, Exception, until=WORTH_THREADS / 4)
-    others = []
-    if chunks.remaining_seconds > WORTH_THREADS:
-        others = [
-            threading.Thread(target=chunks.do, args=(new_work(), count, BaseException), daemon=True)
-            for _ in range(min(threads - 1, items - chunks.start))
-        ]
+    count = chunks.do(work, grain, Exception, until=WORTH_THREADS / 4)
     try:
-        for thread in others:
-            thread.start()
+        if chunks.remaining_seconds > WORTH_THREADS:
+            for _ in range(min(threads - 1, -(-(items - chunks.start) // grain))):
+                _helpers.hand_over(chunks.shared(new_work(), count))
         chunks.do(work, count, Exception)
     finally:
-        chunks.stopped = True
-        for thread in others:
-            if thread.ident is not None:
-                thread.join()
+        chunks.end()
     if chunks.failures:
         raise min(chunks.failures, key=lambda failure: failure[0])[1]
+
+
+class _Helpers:
+    """Threads that do tasks, as many at once as there are.
+
+    No thread may be in time for a task; so it must not be needed, and do nothing when it is late.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._idle = 0
+        self._counting = threading.Lock()
+
+    def hand_over(self, task: Callable[[], None]) -> None:
+        """Let a thread do a task; start one if there are more tasks than waiting threads."""
+        self._tasks.put(task)
+        if self._tasks.qsize() > self._idle:
+            threading.Thread(target=self._serve, daemon=True, name="fastgrad").start()
+
+    def _serve(self) -> None:
+        """Do tasks until there has been none for a while."""
+        while True:
+            try:
+                task = self._wait()
+            except Empty:
+                return
+            task()
+            del task  # with the arrays that it holds
+
+    def _wait(self) -> Callable[[], None]:
+        self._count(1)
+        try:
+            return self._tasks.get(timeout=IDLE)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._idle += change
+
+
+_helpers = _Helpers()
+
+
+def _forget_helpers() -> None:
+    """Begin anew in a forked process, which has none of its parent's threads."""
+    global _helpers
+    _helpers = _Helpers()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_forget_helpers)
 
 
 class _Chunks:
@@ -72,19 +122,43 @@ class _Chunks:
         Whether no more is to be taken.
     failures : list of (int, exception)
         With the start of the chunk. All chunks before the first have been taken, and are done when
-        all threads have ended.
+        the work has ended.
     """
 
-    def __init__(self, items: int, threads: int) -> None:
-        self.items, self.threads = items, threads
+    def __init__(self, items: int, threads: int, grain: int) -> None:
+        self.items, self.threads, self.grain = items, threads, grain
         self.start, self.seconds, self.stopped = 0, 0.0, False
         self.failures: list[tuple[int, BaseException]] = []
-        self._taking = threading.Lock()
+        self._sharing = 0
+        self._changed = threading.Condition()
 
     @property
     def remaining_seconds(self) -> float:
         """About how long the rest takes one thread; nothing if no more is to be taken."""
         return 0.0 if self.stopped else (self.items - self.start) * self.seconds
+
+    def shared(self, work: Work, count: int) -> Callable[[], None]:
+        """Return a task that takes part in the work, unless it has ended by then."""
+
+        def task() -> None:
+            with self._changed:
+                if self.stopped:
+                    return
+                self._sharing += 1
+            try:
+                self.do(work, count, BaseException)
+            finally:
+                with self._changed:
+                    self._sharing -= 1
+                    self._changed.notify_all()
+
+        return task
+
+    def end(self) -> None:
+        """Take no more chunks, and wait for those that others have taken."""
+        with self._changed:
+            self.stopped = True
+            self._changed.wait_for(lambda: not self._sharing)
 
     def do(
         self, work: Work, count: int, caught: type[BaseException], until: float = float("inf")
@@ -96,7 +170,7 @@ class _Chunks:
         """
         spent = 0.0
         while spent < until:
-            with self._taking:
+            with self._changed:
                 chunk = slice(self.start, min(self.start + count, self.items))
                 if self.stopped or chunk.start == chunk.stop:
                     break
@@ -113,5 +187,6 @@ class _Chunks:
             self.seconds = elapsed / (chunk.stop - chunk.start)
             share = self.remaining_seconds / (4 * self.threads) if self.threads > 1 else LONGEST
             moment = min(max(share, SHORTEST), LONGEST)
-            count = max(1, int(min(moment / self.seconds, GROWTH * count)))
+            wanted = min(moment / self.seconds, GROWTH * count)
+            count = max(1, round(wanted / self.grain)) * self.grain
         return count

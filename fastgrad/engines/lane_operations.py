@@ -1,0 +1,250 @@
+"""Which operations are there for lanes, to numba? Those on numbers, each with the same bits."""
+
+import builtins
+import math
+import operator
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import lower_builtin
+
+from fastgrad.engines.lanes import (
+    LANES,
+    LANES_TYPE,
+    REAL,
+    VECTOR,
+    LanesType,
+    count_where,
+    each_lane,
+    joined,
+)
+
+
+def _first_of_all(builder: Any, values: list[Any]) -> Any:
+    """Write that the first lane's whole number or truth goes for all; count where others differ."""
+    first, *others = values
+    for other in others:
+        count_where(builder, builder.icmp_unsigned("!=", first, other))
+    return first
+
+
+def _takes_lanes(arguments: tuple[Any, ...]) -> bool:
+    """Say whether some of the arguments' types are lanes, and all others numbers."""
+    return any(isinstance(kind, LanesType) for kind in arguments) and all(
+        isinstance(kind, (LanesType, *REAL)) for kind in arguments
+    )
+
+
+def _teach(function: Callable[..., Any], write: Callable[..., Any], arity: int) -> None:
+    """Let numba type a function of numbers for lanes, and lower it by what is written for it."""
+
+    class Template(AbstractTemplate):
+        key = function
+
+        def generic(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+            if keywords or len(arguments) != arity or not _takes_lanes(arguments):
+                return None
+            scalar = _of_numbers(self.context, function, arguments)
+            if scalar is None or not isinstance(scalar.return_type, REAL):
+                return None
+            floats = isinstance(scalar.return_type, types.Float)
+            return signature(LANES_TYPE if floats else scalar.return_type, *arguments)
+
+    infer_global(function)(Template)
+    for kinds in product((LanesType, *REAL), repeat=arity):
+        if LanesType in kinds:
+            lower_builtin(function, *kinds)(write)
+
+
+def _of_numbers(context: Any, function: Any, arguments: tuple[Any, ...]) -> Any:
+    """Return the signature of a function for numbers in the places of lanes, or None."""
+    numbers = tuple(types.float64 if isinstance(kind, LanesType) else kind for kind in arguments)
+    return context.resolve_function_type(function, numbers, {})
+
+
+def _lane_by_lane(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what lowers a function as the same function of numbers, for one lane after another."""
+
+    def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
+        scalar = _of_numbers(context.typing_context, function, case.args)
+        implementation = context.get_function(
+            context.typing_context.resolve_value_type(function), scalar
+        )
+        context.add_linking_libs(getattr(implementation, "libs", ()))
+        of_each = [
+            each_lane(builder, value) if isinstance(kind, LanesType) else [value] * LANES
+            for kind, value in zip(case.args, values, strict=True)
+        ]
+        numbers = [types.float64 if isinstance(kind, LanesType) else kind for kind in case.args]
+        results = []
+        for given in zip(*of_each, strict=True):
+            cast = [
+                context.cast(builder, value, kind, wanted)
+                for value, kind, wanted in zip(given, numbers, scalar.args, strict=True)
+            ]
+            results.append(implementation(builder, cast))
+        if not isinstance(scalar.return_type, types.Float):
+            return _first_of_all(builder, results)
+        return joined(
+            builder,
+            [context.cast(builder, r, scalar.return_type, types.float64) for r in results],
+        )
+
+    return write
+
+
+def _of_vectors(write: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what lowers a function by instructions for whole vectors."""
+
+    def generate(context: Any, builder: Any, case: Any, values: Any) -> Any:
+        vectors = [
+            context.cast(builder, value, kind, LANES_TYPE)
+            for kind, value in zip(case.args, values, strict=True)
+        ]
+        return write(context, builder, *vectors)
+
+    return generate
+
+
+def _arithmetic(instruction: str) -> Callable[..., Any]:
+    return _of_vectors(lambda _, builder, x, y: getattr(builder, instruction)(x, y))
+
+
+def _comparison(predicate: str) -> Callable[..., Any]:
+    def write(context: Any, builder: Any, x: Any, y: Any) -> Any:
+        compare = builder.fcmp_unordered if predicate == "!=" else builder.fcmp_ordered
+        truths = compare(predicate, x, y)
+        bits = builder.bitcast(truths, ir.IntType(LANES))
+        some = builder.icmp_unsigned("!=", bits, bits.type(0))
+        not_all = builder.icmp_unsigned("!=", bits, bits.type(2**LANES - 1))
+        count_where(builder, builder.and_(some, not_all))
+        return builder.extract_element(truths, ir.IntType(32)(0))
+
+    return _of_vectors(write)
+
+
+def _divide(context: Any, builder: Any, x: Any, y: Any) -> Any:
+    """Divide; where Python would raise ZeroDivisionError, call it a disagreement."""
+    if context.error_model.raise_on_fp_zero_division:
+        zero = builder.fcmp_ordered("==", y, ir.Constant(VECTOR, [0.0] * LANES))
+        bits = builder.bitcast(zero, ir.IntType(LANES))
+        count_where(builder, builder.icmp_unsigned("!=", bits, bits.type(0)))
+    return builder.fdiv(x, y)
+
+
+def _intrinsic_function(name: str) -> Callable[..., Any]:
+    """Return what lowers a function by LLVM's of the same name, which is exact to the last bit."""
+
+    def write(context: Any, builder: Any, x: Any) -> Any:
+        kind = ir.FunctionType(VECTOR, [VECTOR])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f64")
+        return builder.call(function, [x])
+
+    return _of_vectors(write)
+
+
+@infer_global(operator.pow)
+class LanesPower(AbstractTemplate):
+    """Lanes to the power of a whole number that stands in the source."""
+
+    key = operator.pow
+    prefer_literal = True
+
+    def generic(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Take small exponents, which numba turns into products; others are taken lane by lane."""
+        base, exponent = arguments
+        if not isinstance(base, LanesType) or not isinstance(exponent, types.IntegerLiteral):
+            return None
+        small = 0 <= exponent.literal_value <= 0x10000
+        return signature(LANES_TYPE, base, exponent) if small else None
+
+
+def _write_power(context: Any, builder: Any, case: Any, values: Any) -> Any:
+    """Multiply in numba's order, whose bits are wanted."""
+    exponent = case.args[1].literal_value
+    power, result = values[0], ir.Constant(VECTOR, [1.0] * LANES)
+    while exponent:
+        if exponent & 1:
+            result = builder.fmul(result, power)
+        exponent >>= 1
+        power = builder.fmul(power, power)
+    return result
+
+
+lower_builtin(operator.pow, LanesType, types.IntegerLiteral)(_write_power)
+
+
+def _extreme(predicate: str) -> Callable[..., Any]:
+    """Return what lowers max or min: the first one that no later one exceeds, as in Python."""
+
+    def write(context: Any, builder: Any, first: Any, *others: Any) -> Any:
+        for other in others:
+            first = builder.select(builder.fcmp_ordered(predicate, other, first), other, first)
+        return first
+
+    return _of_vectors(write)
+
+
+UNARY: dict[Any, Callable[..., Any]] = {
+    operator.neg: _of_vectors(lambda _, builder, x: builder.fneg(x)),
+    operator.pos: _of_vectors(lambda _, builder, x: x),
+    builtins.float: _of_vectors(lambda _, builder, x: x),
+    builtins.abs: _intrinsic_function("fabs"),
+    math.fabs: _intrinsic_function("fabs"),
+    math.sqrt: _intrinsic_function("sqrt"),
+    np.sqrt: _intrinsic_function("sqrt"),
+}
+
+BINARY: dict[Any, Callable[..., Any]] = {
+    operator.add: _arithmetic("fadd"),
+    operator.iadd: _arithmetic("fadd"),
+    operator.sub: _arithmetic("fsub"),
+    operator.isub: _arithmetic("fsub"),
+    operator.mul: _arithmetic("fmul"),
+    operator.imul: _arithmetic("fmul"),
+    operator.truediv: _of_vectors(_divide),
+    operator.itruediv: _of_vectors(_divide),
+    operator.lt: _comparison("<"),
+    operator.le: _comparison("<="),
+    operator.gt: _comparison(">"),
+    operator.ge: _comparison(">="),
+    operator.eq: _comparison("=="),
+    operator.ne: _comparison("!="),
+}
+
+
+EXTREMES: dict[Any, Callable[..., Any]] = {
+    builtins.max: _extreme(">"),
+    builtins.min: _extreme("<"),
+}
+
+
+OTHERS = (
+    *(operator.floordiv, operator.ifloordiv, operator.mod, operator.imod, operator.not_),
+    *(operator.pow, operator.ipow, builtins.pow),
+    *(builtins.bool, builtins.int, builtins.round),
+    *(function for function in vars(math).values() if callable(function)),
+    *{function for function in vars(np).values() if isinstance(function, np.ufunc)},
+)
+"""Taken lane by lane: all of ``math``, all of NumPy's functions of single numbers."""
+
+
+def _teach_all() -> None:
+    """Teach numba all operations on lanes."""
+    for arities, functions in (((1,), UNARY), ((2,), BINARY), ((2, 3, 4), EXTREMES)):
+        for arity in arities:
+            for function, write in functions.items():
+                _teach(function, write, arity)
+    for function in OTHERS:
+        if function not in UNARY:
+            for arity in (1, 2):
+                _teach(function, _lane_by_lane(function), arity)
+
+
+_teach_all()

@@ -60,7 +60,8 @@ def tier(request, monkeypatch):
     """Evaluate one point at a time, and, where that is possible, several."""
     if request.param == "lanes" and not JIT:
         pytest.skip("numba compiles nothing here")
-    monkeypatch.setattr(compilation, "WORTH_LANES", 0.0 if request.param == "lanes" else np.inf)
+    worth = -np.inf if request.param == "lanes" else np.inf
+    monkeypatch.setattr(compilation, "WORTH_LANES", worth)
     return request.param
 
 
@@ -416,7 +417,11 @@ def test_functions_that_are_dropped_are_freed_with_their_loops():
         numerical_gradient(f, x)
     places, x = np.arange(3), numbers(3)
     derivatives(compiled.values, numba.njit(lambda x: x * 2), x, places, 1.0, central(), (3,))
-    alive = [weakref.ref(f), *(weakref.ref(kept.run) for kept in vars(f)[KEPT].values())]
+    loops = [kept.run for kept in vars(f)[KEPT].values()]
+    loops += [found.run for kept in vars(f)[KEPT].values() if (found := kept.lanes(f))]
+    copies = [loop.py_func.__closure__[0].cell_contents for loop in loops]
+    alive = [*map(weakref.ref, (f, *loops, *copies))]
+    del loops, copies
     assert all(reference() is not None for reference in alive)
     del f
     gc.collect()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not JIT, reason="numba compiles nothing here")
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(compilation, "WORTH_LANES", 0.0)
+    monkeypatch.setattr(compilation, "WORTH_LANES", -np.inf)
 
 
 def numbers(*shape, seed=0):
@@ -263,13 +263,15 @@ def test_lanes_that_differ_from_numbers_are_not_used(monkeypatch):
     assert loop._differs
 
 
-def test_lanes_are_compiled_after_some_time_in_the_loop(monkeypatch):
+def test_lanes_are_compiled_after_as_much_time_in_the_loop_as_compiling_takes(monkeypatch):
     f = numba.njit(chain)
-    monkeypatch.setattr(compilation, "WORTH_LANES", np.inf)
+    f(numbers(20))
+    monkeypatch.setattr(compilation, "WORTH_LANES", 0.0)
     require_same_bits(f, numbers(20))
     assert lanes_of(f) is None
     (kept,) = vars(f)[compilation.KEPT].values()
     assert kept.seconds > 0
-    monkeypatch.setattr(compilation, "WORTH_LANES", kept.seconds)
+    (compiled,) = f.overloads.values()
+    kept.seconds = compiled.metadata["timers"]["compiler_lock"]
     require_same_bits(f, numbers(20))
     assert lanes_of(f) is not None

@@ -27,7 +27,7 @@ class NotCompilableError(Exception):
 
 
 WORTH_LANES = 0.25
-"""Seconds in a loop after which one over several points at a time is compiled: it takes as long."""
+"""Seconds that it takes to compile a loop over several points at a time, beside those for f."""
 
 
 @dataclass(eq=False)
@@ -47,7 +47,7 @@ class CompiledLoop:
     constants : list of weak references
         The arrays that f reads without being passed them. numba took them as constants.
     overload : object
-        The compiled f that was called when this was made.
+        The compiled f that was called when this was made, as numba keeps it.
     arguments : numba tuple type or None
         The types of f's arguments, if they may suit `lanes`: x is the first, of float64 in C order,
         and f returns a float64.
@@ -59,7 +59,7 @@ class CompiledLoop:
     dtype: np.dtype[Any]
     alone: bool
     constants: list[weakref.ref[Array]]
-    overload: object
+    overload: Any
     arguments: Any
     seconds: float = 0.0
     _lanes: list["LanesLoop | None"] = field(default_factory=list)
@@ -67,9 +67,10 @@ class CompiledLoop:
     def lanes(self, f: Any) -> "LanesLoop | None":
         """Return the loop over several points at a time; None if f, whose loop this is, has none.
 
-        It is compiled, which takes some 0.3 s, once the loop over single points has taken as long.
+        It is compiled once the loop over single points has taken as long as that may take: 0.3 s,
+        and as long as numba took to compile f.
         """
-        if self.arguments is None or self.seconds < WORTH_LANES:
+        if self.arguments is None or self.seconds < WORTH_LANES + _compile_seconds(self.overload):
             return None
         if not self._lanes:
             try:
@@ -186,6 +187,12 @@ def finish(run: Any) -> None:
         # only, a loop's would keep its function alive, and the function keeps the loop.
         run.overloads[key] = compiled._replace(type_annotation=None)
     run.disable_compile()
+
+
+def _compile_seconds(overload: Any) -> float:
+    """Return how long numba took to compile a function, 0 if it does not know or did not."""
+    timers = (overload.metadata or {}).get("timers", {})
+    return float(timers.get("compiler_lock", 0.0))
 
 
 def _code(run: Any) -> str:

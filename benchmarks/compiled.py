@@ -61,6 +61,7 @@ def against_others(problem: Problem, n: int, rounds: int) -> Rows:
     compiled = {"njit": problem.jitted, "njit(fastmath=True)": problem.jitted_fastmath}
     for name, f in compiled.items():
         calls = ways(f, x)
+        _let_lanes_be_compiled(calls[SECOND])
         errors = {way: float(np.max(np.abs(call() - exact))) for way, call in calls.items()}
         times = compare(calls, rounds)
         for way, taken in times.items():
@@ -88,9 +89,9 @@ def _gradient_by_hand(f: Function, x: Array, h: float) -> Array:
     return result
 
 
-def against_loop_by_hand(problem: Problem, n: int, rounds: int) -> Row:
+def against_loop_by_hand(problem: Problem, style: str, n: int, rounds: int) -> Row:
     """Measure the compiled engine on one thread, and on two, beside a loop that is written out."""
-    f, x = problem.jitted, problem.start(n)
+    f, x = STYLES[style](problem), problem.start(n)
 
     def ours(threads: int) -> Array:
         with _threads(threads):
@@ -100,12 +101,33 @@ def against_loop_by_hand(problem: Problem, n: int, rounds: int) -> Row:
     calls = {"by hand": partial(gradient_by_hand, f, x, 1e-4), "one": partial(ours, 1)}
     if vars(numba.config)["NUMBA_NUM_THREADS"] > 1:
         calls["two"] = partial(ours, 2)
+    _let_lanes_be_compiled(calls["one"])
     if (calls["by hand"]() != calls["one"]()).any():
         raise AssertionError("the compiled engine and the loop by hand differ")
     times = compare(calls, rounds)
     single = times["by hand"].minimum / (2 * n)
-    two = str(ratio(times["one"], times["two"])) if "two" in times else "one core"
-    return f"{n:,}", f"{1e6 * single:.2g} us", str(ratio(times["one"], times["by hand"])), two
+    two = str(ratio(times["by hand"], times["two"])) if "two" in times else "one core"
+    return (
+        style,
+        f"{n:,}",
+        f"{1e6 * single:.2g} us",
+        str(ratio(times["one"], times["by hand"])),
+        two,
+    )
+
+
+STYLES: dict[str, Callable[[Problem], Function]] = {
+    "a loop": lambda problem: problem.jitted,
+    "arrays": lambda problem: problem.jitted_arrays,
+}
+"""How a function may be written: in single numbers, which lanes can take, or not."""
+
+
+def _let_lanes_be_compiled(gradient: Callable[[], object], seconds: float = 1.5) -> None:
+    """Call a gradient until it has taken as long as the compiled engine waits for."""
+    start = time.perf_counter()
+    while time.perf_counter() < start + seconds:
+        gradient()
 
 
 gradient_by_hand: Any = numba.njit(_gradient_by_hand)
@@ -190,9 +212,19 @@ def tables(n: int = 1000, rounds: int = 15) -> str:
     ]
     others += against_others(ROSENBROCK, n, min(rounds, 5))
     hand: Rows = [
-        ("n", "f takes", "one thread / by hand; 1.05 wanted", "one / two threads; 1.8 wanted")
+        (
+            "f is",
+            "n",
+            "f takes",
+            "one thread / by hand; 1.05 wanted",
+            "by hand / two threads; 1.8 wanted",
+        )
     ]
-    hand += [against_loop_by_hand(ROSENBROCK, size, rounds) for size in (n, 2 * n, 4 * n)]
+    hand += [
+        against_loop_by_hand(ROSENBROCK, style, size, rounds)
+        for style in STYLES
+        for size in (n, 2 * n, 4 * n)
+    ]
     overheads: Rows = [
         ("plain loop", "us a call beyond f's 5; 0.5 and below the textbook's wanted", "us once")
     ]

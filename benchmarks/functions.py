@@ -24,6 +24,8 @@ class Problem:
         The same, written as a loop and compiled by numba.
     jitted_fastmath : callable
         The same again with fastmath, which lets the compiler use vector instructions for the sum.
+    jitted_arrays : callable
+        ``f`` as it stands, in array expressions, compiled by numba.
     exact : callable
         ``exact(x)``, the gradient at x, in extended precision where the machine has it.
     start : callable
@@ -34,6 +36,7 @@ class Problem:
     f: Callable[[Array], Any]
     jitted: Callable[[Array], Any]
     jitted_fastmath: Callable[[Array], Any]
+    jitted_arrays: Callable[[Array], Any]
     exact: Callable[[Array], NDArray[np.longdouble]]
     start: Callable[[int], Array]
 
@@ -75,6 +78,7 @@ ROSENBROCK = Problem(
     rosenbrock,
     numba.njit(rosenbrock_loop),
     numba.njit(fastmath=True)(rosenbrock_loop),
+    numba.njit(rosenbrock),
     rosenbrock_gradient,
     around_the_valley,
 )

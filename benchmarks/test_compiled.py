@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.compiled import against_loop_by_hand, against_others, loop_overheads
+from benchmarks.compiled import STYLES, against_loop_by_hand, against_others, loop_overheads
 from benchmarks.conftest import Record
 from benchmarks.functions import ROSENBROCK
 
@@ -17,9 +17,11 @@ def test_others(record: Record, smoke: bool) -> None:
 
 
 @pytest.mark.parametrize("n", [1000, 4000])
-def test_loop_by_hand(record: Record, smoke: bool, n: int) -> None:
-    _, single, one, two = against_loop_by_hand(ROSENBROCK, *((10, 1) if smoke else (n, 15)))
-    record(f=single, one_thread_over_by_hand=one, one_thread_over_two=two)
+@pytest.mark.parametrize("style", STYLES)
+def test_loop_by_hand(record: Record, smoke: bool, style: str, n: int) -> None:
+    size = (10, 1) if smoke else (n, 15)
+    *_, single, one, two = against_loop_by_hand(ROSENBROCK, style, *size)
+    record(f=single, one_thread_over_by_hand=one, by_hand_over_two_threads=two)
 
 
 def test_loop_overhead(record: Record, smoke: bool) -> None:

@@ -365,16 +365,52 @@ def test_all_chunks_before_the_first_failure_are_done():
             threads.spread(lambda: work, 1000, 4)
 
 
+@pytest.mark.parametrize("seconds", [None, 1e-9, 1e-4, 1e3])
+@pytest.mark.parametrize("grain", [1, 4])
 @pytest.mark.parametrize("items", [0, 1, 7, 1000])
-def test_every_item_is_done_once(items, monkeypatch):
+def test_every_item_is_done_once(items, grain, seconds, monkeypatch):
     monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
-    done = np.zeros(items, int)
+    done, starts = np.zeros(items, int), []
 
     def work(chunk):
         done[chunk] += 1
+        starts.append(chunk.start)
 
-    threads.spread(lambda: work, items, 4)
+    threads.spread(lambda: work, items, 4, grain, seconds)
     assert (done == 1).all()
+    assert not any(start % grain for start in starts)
+
+
+def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch):
+    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(threads, "IDLE", 0.2)
+    monkeypatch.setattr(threads, "_helpers", threads._Helpers())
+    before, seen = threading.active_count(), set()
+
+    def work(chunk):
+        seen.add(threading.get_ident())
+        time.sleep(1e-3)
+
+    for _ in range(5):
+        threads.spread(lambda: work, 40, 3)
+    assert len(seen) == 3
+    deadline = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+def test_work_that_cannot_be_begun_in_another_thread_fails(monkeypatch):
+    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    main = threading.get_ident()
+
+    def new_work():
+        if threading.get_ident() != main:
+            raise MemoryError("no copy")
+        return lambda chunk: time.sleep(1e-3)
+
+    with pytest.raises(MemoryError, match="no copy"):
+        threads.spread(new_work, 200, 2)
 
 
 def test_an_interrupt_ends_all_threads(strike, monkeypatch):

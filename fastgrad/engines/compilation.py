@@ -63,6 +63,16 @@ class CompiledLoop:
     arguments: Any
     seconds: float = 0.0
     _lanes: list["LanesLoop | None"] = field(default_factory=list)
+    _last: tuple[object, float] | None = None
+
+    def note(self, seconds: float, case: object, item_seconds: float) -> None:
+        """Remember how long the loop has run, and how long an element took in a case."""
+        self.seconds += seconds
+        self._last = case, item_seconds
+
+    def item_seconds(self, case: object) -> float | None:
+        """Return how long an element took last; None if that was another case, or never."""
+        return self._last[1] if self._last is not None and self._last[0] == case else None
 
     def lanes(self, f: Any) -> "LanesLoop | None":
         """Return the loop over several points at a time; None if f, whose loop this is, has none.

@@ -121,9 +121,11 @@ def _values(
 
     alone = compiled.alone or not _can_be_copied(whole)
     threads = 1 if alone else numba.get_num_threads()
+    grain = 1 if in_lanes is None else in_lanes.rows(points)
+    case = (x.size, points.shape[1], grain)
     start = time.perf_counter()
-    spread(new_work, len(places), threads, 1 if in_lanes is None else in_lanes.rows(points))
-    compiled.seconds += time.perf_counter() - start
+    item = spread(new_work, len(places), threads, grain, compiled.item_seconds(case))
+    compiled.note(time.perf_counter() - start, case, item)
     return out.astype(object) if out.dtype.kind in "iub" and not shape else out
 
 

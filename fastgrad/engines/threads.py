@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 
 Work = Callable[[slice], None]
@@ -20,11 +21,20 @@ WORTH_THREADS = 1e-4
 GROWTH = 8
 """How many times as many items a thread may take as the time before: they may take longer."""
 
+FIRST = 64
+"""How many times the grain a thread may take at first, where it is known how long items take."""
+
 IDLE = 1.0
 """Seconds that a thread waits for more work before it ends: starting one takes 0.1 ms and more."""
 
 
-def spread(new_work: Callable[[], Work], items: int, threads: int, grain: int = 1) -> None:
+def spread(
+    new_work: Callable[[], Work],
+    items: int,
+    threads: int,
+    grain: int = 1,
+    seconds: float | None = None,
+) -> float:
     """Do a number of items, as many at a time as take a moment, on as many threads as pay.
 
     The calling thread is one of them. The others wait a second for more, and end.
@@ -36,6 +46,13 @@ def spread(new_work: Callable[[], Work], items: int, threads: int, grain: int = 
     items, threads : int
     grain : int
         How many items are done in the time of one: chunks are multiples of it.
+    seconds : float, optional
+        About how long an item takes, if that is known. If not, a few are done to see.
+
+    Returns
+    -------
+    float
+        How many seconds an item took.
 
     Raises
     ------
@@ -43,18 +60,20 @@ def spread(new_work: Callable[[], Work], items: int, threads: int, grain: int = 
         What the work raised: of several exceptions that of the first item. Items after it may have
         been done or not.
     """
-    chunks = _Chunks(items, threads, grain)
+    chunks = _Chunks(items, threads, grain, seconds)
     work = new_work()
-    count = chunks.do(work, grain, Exception, until=WORTH_THREADS / 4)
+    if seconds is None:
+        chunks.do(work, Exception, until=WORTH_THREADS / 4)
     try:
         if chunks.remaining_seconds > WORTH_THREADS:
             for _ in range(min(threads - 1, -(-(items - chunks.start) // grain))):
-                _helpers.hand_over(chunks.shared(new_work(), count))
-        chunks.do(work, count, Exception)
+                _helpers.hand_over(partial(chunks.share, new_work))
+        chunks.do(work, Exception)
     finally:
         chunks.end()
     if chunks.failures:
         raise min(chunks.failures, key=lambda failure: failure[0])[1]
+    return chunks.seconds
 
 
 class _Helpers:
@@ -125,10 +144,11 @@ class _Chunks:
         the work has ended.
     """
 
-    def __init__(self, items: int, threads: int, grain: int) -> None:
+    def __init__(self, items: int, threads: int, grain: int, seconds: float | None) -> None:
         self.items, self.threads, self.grain = items, threads, grain
-        self.start, self.seconds, self.stopped = 0, 0.0, False
+        self.start, self.seconds, self.stopped = 0, seconds or 0.0, False
         self.failures: list[tuple[int, BaseException]] = []
+        self._most = grain if seconds is None else FIRST * grain
         self._sharing = 0
         self._changed = threading.Condition()
 
@@ -137,22 +157,20 @@ class _Chunks:
         """About how long the rest takes one thread; nothing if no more is to be taken."""
         return 0.0 if self.stopped else (self.items - self.start) * self.seconds
 
-    def shared(self, work: Work, count: int) -> Callable[[], None]:
-        """Return a task that takes part in the work, unless it has ended by then."""
-
-        def task() -> None:
+    def share(self, new_work: Callable[[], Work]) -> None:
+        """Take part in the work, unless it has ended by now."""
+        with self._changed:
+            if self.stopped:
+                return
+            self._sharing += 1
+        try:
+            self.do(new_work(), BaseException)
+        except BaseException as error:
+            self._fail(self.start, error)
+        finally:
             with self._changed:
-                if self.stopped:
-                    return
-                self._sharing += 1
-            try:
-                self.do(work, count, BaseException)
-            finally:
-                with self._changed:
-                    self._sharing -= 1
-                    self._changed.notify_all()
-
-        return task
+                self._sharing -= 1
+                self._changed.notify_all()
 
     def end(self) -> None:
         """Take no more chunks, and wait for those that others have taken."""
@@ -160,33 +178,39 @@ class _Chunks:
             self.stopped = True
             self._changed.wait_for(lambda: not self._sharing)
 
-    def do(
-        self, work: Work, count: int, caught: type[BaseException], until: float = float("inf")
-    ) -> int:
-        """Take chunks, the first of so many items, and do them for some seconds.
+    def do(self, work: Work, caught: type[BaseException], until: float = float("inf")) -> None:
+        """Take chunks and do them, for some seconds.
 
         Exceptions of the type that is caught are noted for later. The calling thread lets others
-        pass, for it is there that Ctrl-C strikes. Returns how many items to take next.
+        pass, for it is there that Ctrl-C strikes.
         """
         spent = 0.0
-        while spent < until:
-            with self._changed:
-                chunk = slice(self.start, min(self.start + count, self.items))
-                if self.stopped or chunk.start == chunk.stop:
-                    break
-                self.start = chunk.stop
+        while spent < until and (chunk := self._take(until - spent)):
             began = time.perf_counter()
             try:
                 work(chunk)
             except caught as error:
-                self.stopped = True
-                self.failures.append((chunk.start, error))
+                self._fail(chunk.start, error)
                 break
             elapsed = time.perf_counter() - began
             spent += elapsed
             self.seconds = elapsed / (chunk.stop - chunk.start)
-            share = self.remaining_seconds / (4 * self.threads) if self.threads > 1 else LONGEST
-            moment = min(max(share, SHORTEST), LONGEST)
-            wanted = min(moment / self.seconds, GROWTH * count)
-            count = max(1, round(wanted / self.grain)) * self.grain
-        return count
+
+    def _fail(self, start: int, error: BaseException) -> None:
+        self.stopped = True
+        self.failures.append((start, error))
+
+    def _take(self, left: float) -> slice | None:
+        """Return the next items, for at most so many seconds; None if there are none."""
+        with self._changed:
+            if self.stopped or self.start == self.items:
+                return None
+            count = self.grain
+            if self.seconds:
+                share = self.remaining_seconds / (4 * self.threads) if self.threads > 1 else LONGEST
+                moment = min(max(share, SHORTEST), LONGEST, left)
+                count = max(1, round(min(moment / self.seconds, self._most) / self.grain)) * count
+            self._most = max(self._most, GROWTH * count)
+            chunk = slice(self.start, min(self.start + count, self.items))
+            self.start = chunk.stop
+        return chunk

@@ -65,7 +65,7 @@ def spread(
     if seconds is None:
         chunks.do(work, Exception, until=WORTH_THREADS / 4)
     try:
-        if chunks.remaining_seconds > WORTH_THREADS:
+        if chunks.remaining_seconds >= WORTH_THREADS:
             for _ in range(min(threads - 1, -(-(items - chunks.start) // grain))):
                 _helpers.hand_over(partial(chunks.share, new_work))
         chunks.do(work, Exception)

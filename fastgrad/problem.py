@@ -133,8 +133,11 @@ def _require_steps(problem: Problem) -> None:
         if not offsets or not places.size:
             continue
         with np.errstate(all="ignore"):
-            points = moved(problem.x, places, offsets, steps)
-        require_moved(problem.name, problem.x, places, points, steps)
+            smallest = np.min(steps) * min(map(abs, offsets))
+            # What moves the element farthest from 0 moves all of them.
+            if not smallest >= np.spacing(np.max(abs(problem.x.view(np.ndarray)))):
+                points = moved(problem.x, places, offsets, steps)
+                require_moved(problem.name, problem.x, places, points, steps)
         largest = float(np.max(steps))
         if 2 * largest * max(map(abs, offsets)) >= float(np.finfo(problem.x.dtype).max):
             raise ValueError(

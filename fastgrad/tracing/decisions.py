@@ -134,6 +134,9 @@ class Watch:
             moved = self._versions(margin.quantity, stacks, count)
             reach = abs(margin.distance) / self.factor
             base = margin.quantity.value
+            lowest, highest = moved.min(axis=0), moved.max(axis=0)
+            if np.all((lowest >= base - reach) & (highest <= base + reach)):
+                continue
             outside = (moved < base - reach) | (moved > base + reach)
             if outside.any():
                 self._note(margin, moved, outside, units, shifts)

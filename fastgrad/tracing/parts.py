@@ -83,7 +83,7 @@ class Part:
             if by_every_weight > self.limit:
                 raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
             found = by_weights(self._whole(), self.stage, self.h)
-        quotients[self.stage.where] += self.term.scale * found
+        _add(quotients, self.stage.where, self.term.scale * found)
 
     def _by_elements(self) -> Array:
         root = self.replay.root.value
@@ -110,6 +110,16 @@ class Part:
             f"with {samples:,} rows, which are {rows}.\n"
             f"  Each unit is moved {self.moves:,} times; {tail}."
         )
+
+
+def _add(quotients: Array, where: NDArray[np.intp], values: Array) -> None:
+    """Add values to quotients at places that differ."""
+    places = where.reshape(-1)
+    first = int(places[0]) if places.size else 0
+    if np.array_equal(places, np.arange(first, first + places.size)):  # a slice is faster
+        quotients[first : first + places.size] += values.reshape(-1)
+    else:
+        quotients[where] += values
 
 
 def plan(trace: Trace, h: float, limit: float) -> list[Part]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.plan import Stage
+from fastgrad.tracing.restriction import restricted
 from fastgrad.tracing.rows import Rows
 
 Array = NDArray[np.float64]
@@ -148,6 +149,11 @@ def by_kinked_rows(
     array of shape (I, units)
     """
     result = np.zeros((stage.inputs.shape[1], kinked.shape[1]))
+    kept = np.flatnonzero(kinked.any(axis=1))
+    few = restricted(rows, stage, kept) if 2 * len(kept) <= rows.count else None
+    if few is not None:
+        rows, stage = few
+        kinked, unclear, tolerance = kinked[kept], unclear[kept], tolerance[kept]
     responses: list[Response] = []
     for n in np.flatnonzero(kinked.any(axis=1)).tolist():
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))

@@ -14,7 +14,7 @@ from fastgrad.tracing.independence import owners
 from fastgrad.tracing.labels import Labels
 from fastgrad.tracing.plan import Stage, Term, find_stage
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.replay import Replay
+from fastgrad.tracing.replay import SAME, Replay
 from fastgrad.tracing.responses import by_responses, by_weights, shifts_of_responses
 from fastgrad.tracing.rows import Rows
 from fastgrad.tracing.trace import Trace
@@ -23,10 +23,6 @@ Array = NDArray[np.float64]
 
 SECONDS_AN_ELEMENT = 4e-9
 """About what an element of a replayed array costs; for the choice of a way, and for `explain`."""
-
-
-SAME = 1e-10
-"""By how much a replay may differ from the recording, relative to the largest loss."""
 
 
 @dataclass(frozen=True, eq=False)

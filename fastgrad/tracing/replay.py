@@ -32,6 +32,8 @@ its arguments: one for each unit and amount, or, without units, one for each amo
 BATCH = 2**18
 """Elements of the largest array that is computed at a time: calling NumPy then costs little."""
 
+SAME = 1e-10
+"""By how much what is replayed may differ from what was recorded, relative to the largest."""
 
 CALL = 1_000
 """Elements that could be computed in the time of one call of a function for one version."""

@@ -491,6 +491,7 @@ def test_samples_of_nan_that_are_masked_out_do_no_harm():
     assert_the_loops(lambda W: np.sum(np.where(valid, np.tanh(X @ W), 0) ** 2), W)
 
 
+@pytest.mark.usefixtures("_eager")
 @pytest.mark.parametrize("size", [1e3, 1e6, 1e30, 1e300])
 def test_a_sample_of_huge_inputs_spoils_no_other(size):
     random = np.random.default_rng(16)

@@ -7,6 +7,7 @@ reductions and products take whole stacks; any other function is called version 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from string import ascii_letters, ascii_lowercase
 from typing import Any
 
@@ -249,15 +250,35 @@ def _product(node: Node) -> Batched:
     spec = product_spec(node)
     assert spec is not None
     terms, out = spec.split("->")
+    mine, others = terms.split(",")
     version = next(c for c in ascii_letters if c not in spec)
+    by_matrices = set(out) == set(mine) ^ set(others)  # else letters are in all, or in one only
 
     def apply(arguments: Any, m: int) -> Array:
         pair = [a for a in arguments if not isinstance(a, str)][:2]
+        if by_matrices and type(pair[1]) is not Stack:
+            return _by_matrix(pair[0].values, pair[1], mine, others, out)
+        if by_matrices and type(pair[0]) is not Stack:
+            return _by_matrix(pair[1].values, pair[0], others, mine, out)
         named = [
             (version if type(a) is Stack else "") + term
-            for a, term in zip(pair, terms.split(","), strict=True)
+            for a, term in zip(pair, (mine, others), strict=True)
         ]
         values = [a.values if type(a) is Stack else a for a in pair]
         return np.asarray(np.einsum(f"{','.join(named)}->{version}{out}", *values, optimize=True))
 
     return apply
+
+
+def _by_matrix(values: Array, other: Any, mine: str, others: str, out: str) -> Array:
+    """Multiply all versions of an array by one matrix, in one product."""
+    other = np.asarray(other)
+    summed = [c for c in mine if c in others]
+    rows, columns = ([c for c in term if c not in summed] for term in (mine, others))
+    left = values.transpose(0, *(1 + mine.index(c) for c in rows + summed))
+    right = other.transpose([others.index(c) for c in summed + columns])
+    length = prod(right.shape[: len(summed)])
+    shape = left.shape[: 1 + len(rows)], right.shape[len(summed) :]
+    product = left.reshape(prod(shape[0]), length) @ right.reshape(length, prod(shape[1]))
+    order = (1 + (rows + columns).index(c) for c in out)
+    return np.asarray(product.reshape(*shape[0], *shape[1]).transpose(0, *order))

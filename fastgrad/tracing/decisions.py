@@ -134,35 +134,34 @@ class Watch:
             moved = self._versions(margin.quantity, stacks, count)
             reach = abs(margin.distance) / self.factor
             base = margin.quantity.value
-            lowest, highest = moved.min(axis=0), moved.max(axis=0)
-            if np.all((lowest >= base - reach) & (highest <= base + reach)):
-                continue
-            outside = (moved < base - reach) | (moved > base + reach)
-            if outside.any():
-                self._note(margin, moved, outside, units, shifts)
+            inside = (moved.min(axis=0) >= base - reach) & (moved.max(axis=0) <= base + reach)
+            if not inside.all():  # of any version; nan is looked at below
+                self._note(margin, moved, np.flatnonzero(~inside), units, shifts)
 
     def _note(
         self,
         margin: Margin,
         moved: Array,
-        outside: NDArray[np.bool_],
+        suspects: NDArray[np.intp],
         units: NDArray[np.intp] | None,
         shifts: Array,
     ) -> None:
-        """Note which units of which rows have moved a quantity too far."""
-        size = margin.quantity.value.size
-        outer, element = np.nonzero(outside.reshape(-1, len(shifts), size).any(axis=1))
-        base, distance, row = (
+        """Note which units of which rows have moved suspect elements of a quantity too far."""
+        where: tuple[Any, ...] = np.unravel_index(suspects, margin.quantity.shape)
+        change = moved[slice(None), *where] - margin.quantity.value[where]
+        reach = abs(np.reshape(margin.distance, -1)[suspects]) / self.factor
+        outside = (abs(change) > reach).reshape(-1, len(shifts), len(suspects)).any(axis=1)
+        outer, which = np.nonzero(outside)
+        change = change.reshape(-1, len(shifts), len(suspects))[outer, :, which]
+        element = suspects[which]
+        distance, row = (
             np.reshape(a, -1)[element]
-            for a in (
-                margin.quantity.value, margin.distance, self.decisions.rows[margin.quantity]
-            )
-        )  # fmt: skip
+            for a in (margin.distance, self.decisions.rows[margin.quantity])
+        )
         if units is None:
             unit = self.decisions.units[margin.quantity].reshape(-1)[element]
         else:
             unit = units[outer]
-        change = moved.reshape(-1, len(shifts), size)[outer, :, element] - base[:, np.newaxis]
         flips = self._flips(change, shifts, distance, margin.is_sign)
         beyond = np.isfinite(flips[0]) & (abs(flips[0]) > 1 + 2 * self.straight)
         near = (unit > 0) & (row > 0) & ~beyond

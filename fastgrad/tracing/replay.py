@@ -83,6 +83,12 @@ class Replay:
         self._spare = self._find_spare()
         self._mixed = [node for node in self.nodes if node not in self.labels]
         self._updates = {node: self._as_update(node) for node in self._mixed}
+        # Sums over a few classes go through memory in order if an element's versions lie side by
+        # side; products, if a version's elements do.
+        self._side_by_side = not any(
+            update is None and operations.kind_of(*node.operation) == operations.PRODUCT
+            for node, update in self._updates.items()
+        )
         self._spreads = {
             leaf
             for node in self._mixed
@@ -199,7 +205,8 @@ class Replay:
         for node in self._mixed:
             update = self._updates[node]
             if update is not None:
-                stacks[node] = Stack(update.apply(separate, units))
+                versions = update.apply(separate, units, side_by_side=self._side_by_side)
+                stacks[node] = Stack(versions)
                 continue
             for leaf in node.inputs():
                 if leaf in separate and leaf not in stacks:

@@ -10,7 +10,7 @@ and R, an odd function of one number, is measured at a few shifts instead of one
 
 from collections.abc import Iterator
 from functools import partial
-from math import ceil, cos, pi
+from math import cos, pi
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 
 MOST_VALUES = 3
 """Up to so many different inputs, responses are measured at just these shifts."""
+
+MOST_POINTS = 1_000
+"""At more shifts than that, responses are not measured: each weight is moved by itself."""
 
 TERMS = (2, 3, 5)
 """How many odd powers are tried, in turn."""
@@ -86,6 +89,8 @@ def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
     noise = _noise(rows, stage, h * largest)
     if noise.max() > NOISY * abs(rows.replay.target.value).max():  # many units stand at a jump
         return None
+    if _count(largest, TERMS[0]) > MOST_POINTS:
+        return None
     decisions = Decisions(rows.replay, stage, h * largest)
     measured = np.zeros((0, 0))
     for terms in TERMS:
@@ -115,11 +120,15 @@ def _summed(inputs: Array, coefficients: Array) -> Array:
 
 
 def shifts_of_responses(stage: Stage) -> int:
-    """Return at how many shifts responses are measured, if the fewest powers do."""
+    """Return at how many shifts responses are measured, if the fewest powers do.
+
+    If that is too often, those of the weights.
+    """
     magnitudes = _few_magnitudes(stage.inputs)
     if magnitudes is not None:
         return len(magnitudes)
-    return len(_points(float(np.nan_to_num(abs(stage.inputs), posinf=0).max()), TERMS[0]))
+    count = _count(float(abs(stage.inputs).max()), TERMS[0])
+    return int(count) if count <= MOST_POINTS else int(stage.inputs.shape[1])
 
 
 def _few_magnitudes(inputs: Array) -> Array | None:
@@ -149,8 +158,13 @@ def _points(largest: float, terms: int) -> Array:
     The largest is among them: a kink beyond the last point would not be seen. They are at most
     `GAP` steps apart, and at least one more than there are terms.
     """
-    count = max(terms + 1, ceil(pi / 2 * largest / GAP))
+    count = int(_count(largest, terms))
     return np.array([cos(i * pi / (2 * count)) for i in range(count)])
+
+
+def _count(largest: float, terms: int) -> float:
+    """Return at how many shifts responses are measured; inf or nan if the largest is that."""
+    return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / GAP)))
 
 
 def _measure(rows: Rows, stage: Stage, largest: float, points: Array, watch: Watch) -> Array:

@@ -69,12 +69,17 @@ class Update:
             other.shape[1:],
         )  # fmt: skip
 
-    def apply(self, separate: Mapping[Node, Stack], units: Labels) -> Array:
-        """Return the product's versions, one for each unit and amount."""
+    def apply(
+        self, separate: Mapping[Node, Stack], units: Labels, *, side_by_side: bool = False
+    ) -> Array:
+        """Return the product's versions, one for each unit and amount.
+
+        Side by side in memory if asked for, and if each unit has one place.
+        """
         places = self.places[units - 1]
         values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
         base = np.moveaxis(self.factor.value, self.axis, -1)
-        if places.shape[1] == 1:
+        if side_by_side and places.shape[1] == 1:
             places = places[:, 0]
             return self._side_by_side(values[..., places] - base[..., places], places)
         change = values - base
@@ -88,11 +93,7 @@ class Update:
         return versions
 
     def _side_by_side(self, change: Array, places: NDArray[np.intp]) -> Array:
-        """Return the versions where each unit has one place: an outer product, plus the recorded.
-
-        In memory the versions are the last axis: what comes next adds up columns, of which there
-        are few, and does that for all versions of an element at a time.
-        """
+        """Return the recorded product plus outer products; the last axis in memory is versions'."""
         amounts, *rows, _ = change.shape
         mine = change.transpose(*range(1, change.ndim), 0)
         mine = np.ascontiguousarray(mine).reshape(*rows, *(1,) * len(self.columns), -1)

@@ -205,6 +205,8 @@ def _is_material(replay: Replay, node: Node, largest: float) -> bool:
     """Say whether the losses answer to a node by itself, wherever the units are moved."""
     random = np.random.default_rng(0)
     version = replay.root.value + random.uniform(-largest, largest, (1, *replay.root.shape))
-    added = {node: random.uniform(0.5, 1, node.shape)}
-    change = replay.all_versions(version, added) - replay.all_versions(version)
-    return not abs(change).max(initial=0) <= IMMATERIAL * abs(replay.target.value).max(initial=0)
+    added = np.stack([np.zeros(node.shape), random.uniform(0.5, 1, node.shape)])
+    without, alone = replay.all_versions(np.concatenate([version, version]), {node: added})
+    return not abs(alone - without).max(initial=0) <= IMMATERIAL * abs(replay.target.value).max(
+        initial=0
+    )

@@ -90,6 +90,8 @@ def _of_product(node: Node, found: Mapping[Node, Labels]) -> Labels | None:
 
 def _merged(node: Node, parts: list[Labels]) -> Labels | None:
     """Return the labels of arrays that are broadcast together, if nowhere two of them differ."""
+    if len(parts) == 1 and parts[0].shape == node.shape:
+        return parts[0]
     result = np.zeros(node.shape, np.intp)
     for labels in parts:
         if np.any((result != labels) & (result > 0) & (labels > 0)):

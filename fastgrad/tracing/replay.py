@@ -120,18 +120,16 @@ class Replay:
         ----------
         values : array of shape (m, *root.shape)
         added : dict, optional
-            What is added to some nodes, besides.
+            What is added to the versions of some nodes, besides; of shape (m, *node.shape).
         """
         largest = max(node.value.size for node in [self.root, *self.nodes])
-
-        return np.concatenate(
-            [
-                self._run(self.nodes, {self.root: Stack(part)}, len(part), added=added)[
-                    self.target
-                ].values
-                for part in _parts(values, largest)
-            ]
-        )
+        results = []
+        for some in _parts(np.arange(len(values)), largest):
+            more = {node: array[some] for node, array in (added or {}).items()}
+            stacks = {self.root: Stack(values[some[0] : some[-1] + 1])}
+            self._run(self.nodes, stacks, len(some), added=more)
+            results.append(stacks[self.target].values)
+        return results[0] if len(results) == 1 else np.concatenate(results)
 
     def moved(
         self, values: Array, units: NDArray[np.intp] | None = None, look: Look | None = None

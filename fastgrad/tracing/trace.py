@@ -59,7 +59,11 @@ class Trace:
 
 
 def trace_call(
-    f: Callable[[Array], Any], x: Array, h: float, least_seconds: float | None = None
+    f: Callable[[Array], Any],
+    x: Array,
+    h: float,
+    calls: int = 0,
+    least_seconds: float | None = None,
 ) -> Trace:
     """Record one call of f.
 
@@ -71,8 +75,10 @@ def trace_call(
     ----------
     f, x, h
         The function, a float64 array, and the step.
+    calls : int
+        How often the loop would call f.
     least_seconds : float, optional
-        If the calls of f that the loop makes, but tracing does not, would take less, nothing is
+        If these calls, but for those that tracing makes as well, would take less, nothing is
         recorded.
 
     Raises
@@ -84,7 +90,7 @@ def trace_call(
         raise NotTraceable("x is not a plain float64 array")
     saved = x.copy(order="K")
     before, seconds = _call(f, x, saved)
-    if least_seconds is not None and (2 * x.size - CALLS) * seconds < least_seconds:
+    if least_seconds is not None and (calls - CALLS) * seconds < least_seconds:
         raise TooCheap("calls of it are cheap")
     references = find_references(f)
     try:

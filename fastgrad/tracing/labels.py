@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import factors, product_spec, reduced_axes, sources
+from fastgrad.tracing.batched import reduced_axes, sources
 from fastgrad.tracing.nodes import Node, leaves
+from fastgrad.tracing.subscripts import factors, product_spec
 
 Labels = NDArray[np.intp]
 

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import Batched, Stack, batched, factors, product_spec
+from fastgrad.tracing.batched import Batched, Stack, batched
 from fastgrad.tracing.labels import Labels, propagated
 from fastgrad.tracing.nodes import Node, between, replaced, value_of
+from fastgrad.tracing.subscripts import factors, product_spec
 from fastgrad.tracing.update import Update
 
 Array = NDArray[Any]

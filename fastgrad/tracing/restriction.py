@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import factors, product_spec, sources
+from fastgrad.tracing.batched import sources
 from fastgrad.tracing.labels import Labels, propagated
 from fastgrad.tracing.nodes import Node, leaves, value_of
 from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.replay import SAME, Replay
 from fastgrad.tracing.rows import Rows
+from fastgrad.tracing.subscripts import factors, product_spec
 
 Array = NDArray[Any]
 Cut = tuple[int, NDArray[np.intp]]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.tracing.batched import Stack, factors
+from fastgrad.tracing.batched import Stack
 from fastgrad.tracing.labels import Labels, common
 from fastgrad.tracing.nodes import Node, value_of
+from fastgrad.tracing.subscripts import factors
 
 Array = NDArray[Any]
 

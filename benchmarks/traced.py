@@ -126,7 +126,7 @@ def measure(case: Case, per_array: int = 96, rounds: int = 7, whole: bool = Fals
 def measure_errors(case: Case, per_array: int = MOST_EXACT) -> Errors:
     """Compare the loop and the traced engine with the same quotients in np.longdouble.
 
-    The engine is asked for: by default, arrays of less than 50 elements are left to the loop.
+    The engine is asked for: by default, arrays for which the loop is faster are left to it.
 
     Parameters
     ----------

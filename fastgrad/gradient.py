@@ -24,7 +24,7 @@ SHORTCUTS: dict[str, Callable[..., Array | None]] = {
     "auto": auto.gradient,
     "traced": traced.gradient,
 }
-"""Name -> ``gradient(f, x, h, scheme)`` or None, for central schemes with one step for all."""
+"""Name -> ``gradient(f, x, h, scheme)`` or None, for real schemes with one step for all."""
 
 
 def numerical_gradient(
@@ -65,11 +65,12 @@ def numerical_gradient(
         How f is evaluated. "loop" serves any function and gives the book's numbers bit for bit.
         "traced" records the NumPy operations of f once and replays only what follows the place
         where x enters; its quotients are within the loop's own round-off of the loop's. "auto"
-        takes "traced" where it can and where x has enough elements, otherwise "loop". "traced"
-        serves central schemes with one step and no bounds. "compiled" serves functions compiled by
-        numba, and "auto" takes it for all of them: the loop is compiled as well (once for each
-        function) and runs on all threads, on copies of x, so that f must depend on its
-        arguments alone. Ctrl-C waits for some 0.05 s, or the calls for one element.
+        takes "traced" where it can and where that is faster, otherwise "loop". "traced" serves all
+        schemes but the complex step, with one step for all elements and no bounds. "compiled"
+        serves functions compiled by numba, and "auto" takes it for all of them: the loop is
+        compiled as well (once for each function) and runs on all threads, on copies of x, so that
+        f must depend on its arguments alone. Ctrl-C waits for some 0.05 s, or the calls for one
+        element.
     scheme : {"central", "forward", "backward", "complex"} or Scheme
         The points and weights; `fastgrad.schemes` makes others, as ``schemes.central(4)``. With a
         scheme of derivative 2, the result is the second derivative for each element of x. The
@@ -161,10 +162,10 @@ def numerical_gradient(
     parts = problems(
         f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds, values=quiet
     )
-    if engine == "traced" and not all(part.is_plain_central for part in parts):
+    if engine == "traced" and not all(part.is_plain for part in parts):
         raise ValueError(
-            "engine is 'traced', which serves central schemes with one step for all elements, and "
-            "no bounds; pass engine='auto' or engine='loop' for others"
+            "engine is 'traced', which serves real schemes with one step for all elements, and no "
+            "bounds; pass engine='auto' or engine='loop' for others"
         )
     with shown(progress, sum(part.x.size for part in parts)) as report:
         values = spread(values, workers, report)
@@ -179,7 +180,7 @@ def numerical_gradient(
 def _gradient(problem: Problem, engine: str, values: Values) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
-    if engine in SHORTCUTS and problem.is_plain_central:
+    if engine in SHORTCUTS and problem.is_plain:
         result = SHORTCUTS[engine](problem.f, problem.x, problem.steps, problem.scheme)
         if result is not None:
             return result

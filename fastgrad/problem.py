@@ -47,10 +47,9 @@ class Problem:
     bounds: tuple[Array, Array] | None
 
     @property
-    def is_plain_central(self) -> bool:
-        """Whether it is a sum of the book's quotients: central, with one step for all elements."""
-        central = self.scheme.is_central and self.scheme.derivative == 1
-        return central and not np.ndim(self.steps) and self.bounds is None
+    def is_plain(self) -> bool:
+        """Whether all elements are moved alike: by one step, on the real line, without bounds."""
+        return not (self.scheme.is_complex or np.ndim(self.steps) or self.bounds is not None)
 
     def gradient(self, values: Values) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f."""
@@ -133,8 +132,11 @@ def _require_steps(problem: Problem) -> None:
         if not offsets or not places.size:
             continue
         with np.errstate(all="ignore"):
-            points = moved(problem.x, places, offsets, steps)
-        require_moved(problem.name, problem.x, places, points, steps)
+            smallest = np.min(steps) * min(map(abs, offsets))
+            # What moves the element farthest from 0 moves all of them.
+            if not smallest >= np.spacing(np.max(abs(problem.x.view(np.ndarray)))):
+                points = moved(problem.x, places, offsets, steps)
+                require_moved(problem.name, problem.x, places, points, steps)
         largest = float(np.max(steps))
         if 2 * largest * max(map(abs, offsets)) >= float(np.finfo(problem.x.dtype).max):
             raise ValueError(

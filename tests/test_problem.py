@@ -44,19 +44,18 @@ def test_nothing_is_called_before_all_arguments_are_right():
             numerical_gradient(refuse, x, **options)
 
 
-def test_a_problem_knows_whether_it_is_a_sum_of_the_books_quotients():
+def test_a_problem_knows_whether_all_elements_are_moved_alike():
     x, f = np.ones(3), np.sum
 
     def plain(**options):
-        return problems(f, x, options.pop("h", 1e-4), **options)[0].is_plain_central
+        return problems(f, x, options.pop("h", 1e-4), **options)[0].is_plain
 
     assert plain()
-    assert plain(scheme=schemes.central(6))
+    for scheme in ("forward", "backward", schemes.central(6), schemes.central(2, 3)):
+        assert plain(scheme=scheme)
     assert plain(bounds=(-np.inf, np.inf))
     for options in (
-        {"scheme": "forward"},
         {"scheme": "complex"},
-        {"scheme": schemes.central(2, 3)},
         {"h": np.ones(3)},
         {"h": "auto"},
         {"relative": True},

@@ -4,12 +4,14 @@ import math
 from fractions import Fraction
 
 import mpmath
+import nets
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad import numerical_gradient, reference, schemes
+from fastgrad.engines.traced import parities
 from fastgrad.schemes import (
     Scheme,
     as_scheme,
@@ -235,24 +237,97 @@ def network(x):
     return (np.tanh(LARGE @ x.reshape(60, 20)) ** 2).sum()
 
 
-@pytest.mark.parametrize("accuracy", [2, 4, 6, 8])
-def test_the_traced_engine_serves_every_central_scheme(accuracy):
+REAL = {
+    "forward": schemes.forward(),
+    "backward": schemes.backward(),
+    **{f"central({accuracy})": schemes.central(accuracy) for accuracy in (2, 4, 6, 8)},
+    "forward(3)": schemes.forward(3),
+    "backward(2)": schemes.backward(2),
+    "uneven": schemes.from_offsets([-1, 0.5, 2]),
+    "second": schemes.central(2, 2),
+    "second, one-sided": schemes.forward(2, 2),
+    "third": schemes.central(2, 3),
+}
+
+
+def round_off(f, x, h, scheme):
+    """Return what rounding costs the loop: eps abs(f) by the weights, over a power of the step."""
+    return scheme.round_off(abs(float(f(x))), h, float(np.finfo(float).eps))
+
+
+@pytest.mark.parametrize("h", [1e-4, 1e-2])
+@pytest.mark.parametrize("name", REAL)
+def test_the_traced_engine_serves_every_real_scheme(name, h):
     x = np.random.default_rng(1).normal(size=(60, 20)) / 10
-    before, scheme = x.copy(), schemes.central(accuracy)
-    traced = numerical_gradient(network, x, 1e-3, engine="traced", scheme=scheme)
-    looped = numerical_gradient(network, x, 1e-3, engine="loop", scheme=scheme)
-    # The loop's round-off, as the traced engine itself is checked by.
-    bound = 32 * np.finfo(float).eps * network(x) / 1e-3
+    before, scheme = x.copy(), REAL[name]
+    traced = numerical_gradient(network, x, h, engine="traced", scheme=scheme)
+    looped = numerical_gradient(network, x, h, engine="loop", scheme=scheme)
+    # What the loop loses, and as much again where x itself is rounded after it has been moved.
+    bound = 4 * round_off(network, x, h, scheme)
     np.testing.assert_allclose(traced, looped, rtol=0, atol=bound)
     np.testing.assert_array_equal(x, before)
+    assert scheme.derivative > 2 or abs(looped).max() > 100 * bound  # or nothing is tested
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "central(4)", "uneven", "second"])
+@pytest.mark.parametrize("case", nets.CASES)
+def test_nets_are_differenced_by_any_scheme(case, name):
+    """By responses, at kinks, by the few inputs of a bias, by weights and by elements."""
+    f, x = nets.CASES[case]()
+    scheme, h = REAL[name], 1e-3
+    traced = numerical_gradient(f, x, h, engine="traced", scheme=scheme)
+    looped = numerical_gradient(f, x, h, engine="loop", scheme=scheme)
+    # Some of the losses are sums of terms that cancel, and the loop loses as much in each.
+    np.testing.assert_allclose(traced, looped, rtol=0, atol=8 * round_off(f, x, h, scheme))
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("scale", [1, 255])
+def test_kinks_are_seen_by_any_scheme(name, scale):
+    random = np.random.default_rng(2)
+    X, W = scale * random.random((12, 9)), random.normal(size=(9, 13))
+    X[3, 4] = X[5] = 0
+    kinks = 0.4e-4 * scale * random.choice([-1, 1, 3], (12, 13)) * (random.random((12, 13)) < 0.03)
+    b = np.where(kinks != 0, kinks - X @ W, 0)
+    f = lambda W: np.mean(np.maximum(X @ W + b, 0) ** 2 + np.tanh(X @ W / scale))  # noqa: E731
+    scheme = REAL[name]
+    traced = numerical_gradient(f, W, engine="traced", scheme=scheme)
+    looped = numerical_gradient(f, W, engine="loop", scheme=scheme)
+    np.testing.assert_allclose(traced, looped, rtol=0, atol=4 * round_off(f, W, 1e-4, scheme))
+
+
+@pytest.mark.parametrize("name", ["forward", "forward(3)", "second, one-sided"])
+def test_a_function_that_ends_at_x_is_left_to_the_loop_by_one_sided_schemes(name):
+    """Which move x away from the end; the traced engine moves it both ways."""
+    x = np.zeros(60)
+    f = lambda x: np.sum(np.sqrt(x + 1e-3))  # noqa: E731
+    options = {"h": 2e-3, "scheme": REAL[name]}
+    with np.errstate(invalid="ignore"):
+        result = numerical_gradient(f, x, **options)
+        looped = numerical_gradient(f, x, engine="loop", **options)
+        assert np.isfinite(looped).all()
+        np.testing.assert_array_equal(result, looped)
+        with pytest.raises(ValueError, match="cannot be traced"):
+            numerical_gradient(f, x, engine="traced", **options)
+
+
+def test_a_scheme_is_its_odd_and_even_parts():
+    x, h = 0.3, 0.1
+    for scheme in REAL.values():
+        total = 0.0
+        for distance, weights in parities(scheme).items():
+            up, down, here = np.exp([x + distance * h, x - distance * h, x])
+            changes = {-1: up - down, 1: up + down - 2 * here}
+            total += sum(weight * changes[sign] for sign, weight in weights.items())
+        points = np.exp(x + h * np.array(scheme.offsets))
+        expected = scheme.combine(points[np.newaxis], h)[0]
+        assert total / (scheme.denominator * h**scheme.derivative) == pytest.approx(expected, 1e-9)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"scheme": "forward"},
         {"scheme": "complex"},
-        {"scheme": central(2, 2)},
         {"bounds": (-9, 9)},
         {"relative": True},
         {"h": np.full((60, 20), 1e-4)},
@@ -261,5 +336,5 @@ def test_the_traced_engine_serves_every_central_scheme(accuracy):
 )
 def test_what_the_traced_engine_does_not_serve_is_refused(options):
     x = np.random.default_rng(1).normal(size=(60, 20))
-    with pytest.raises(ValueError, match="engine is 'traced', which serves central schemes"):
+    with pytest.raises(ValueError, match="engine is 'traced', which serves real schemes"):
         numerical_gradient(network, x, engine="traced", **options)

@@ -491,6 +491,7 @@ def test_samples_of_nan_that_are_masked_out_do_no_harm():
     assert_the_loops(lambda W: np.sum(np.where(valid, np.tanh(X @ W), 0) ** 2), W)
 
 
+@pytest.mark.usefixtures("_eager")
 @pytest.mark.parametrize("size", [1e3, 1e6, 1e30, 1e300])
 def test_a_sample_of_huge_inputs_spoils_no_other(size):
     random = np.random.default_rng(16)
@@ -651,8 +652,8 @@ def test_few_calls_serve_an_array_of_any_size():
         X = np.random.default_rng(19).random((5, 6))
         f = Counted(lambda W, X=X: np.mean(np.tanh(X @ W) ** 2))
         numerical_gradient(f, W)
-        # Three plain calls and a recorded one, or two; and two for each element that is checked.
-        assert f.calls <= 4 + 1 + 2 * (traced.CHECKS + 1)
+        # Two plain calls and a recorded one in between; and two for the elements that are checked.
+        assert f.calls == 3 + 2
 
 
 @pytest.mark.usefixtures("_eager")

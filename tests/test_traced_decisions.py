@@ -176,9 +176,9 @@ def kinks(monkeypatch):
     """Let no weight be moved by itself, and note how many responses are near or unclear."""
     found = []
 
-    def note(rows, stage, h, kinked, unclear, tolerance):
+    def note(rows, stage, h, signs, kinked, unclear, tolerance):
         found.append((int(kinked.sum()), int(unclear.sum())))
-        return original(rows, stage, h, kinked, unclear, tolerance)
+        return original(rows, stage, h, signs, kinked, unclear, tolerance)
 
     def forbidden(*_):
         raise AssertionError("weights are moved by themselves")

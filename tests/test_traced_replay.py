@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad.tracing import operations, replay
-from fastgrad.tracing.batched import product_spec, sources
+from fastgrad.tracing.batched import sources
 from fastgrad.tracing.nodes import between
 from fastgrad.tracing.recorder import Recording, record
 from fastgrad.tracing.replay import Replay
@@ -388,38 +388,6 @@ def test_sources_count_from_one_and_are_zero_where_something_is_new():
     assert places.shape == (ROWS + 1, COLUMNS + 3)
     assert (places == 0).sum() == places.size - A.size
     assert np.array_equal(places[1:, 2:-1], np.arange(1, A.size + 1).reshape(A.shape))
-
-
-@pytest.mark.parametrize(
-    ("name", "spec"),
-    [
-        ("dot", "ab,bd->ad"),
-        ("vector", "ab,b->a"),
-        ("vector of it", "a,ac->c"),
-        ("inner", "ab,db->ad"),
-        ("einsum", "ij,jk->ik"),
-        ("einsum implicit", "ij,jk->ik"),
-        ("einsum of three", None),
-        ("einsum ellipsis", None),
-        ("einsum of one", None),
-        ("matmul of stacks", None),
-    ],
-)
-def test_products_have_subscripts(name, spec):
-    _, node = recorded(EXPRESSIONS[name])
-    found = product_spec(node)
-    if spec is None or found is None:
-        assert found == spec
-        return
-    letters = dict(
-        zip(
-            found.replace(",", "").replace("->", ""),
-            spec.replace(",", "").replace("->", ""),
-            strict=True,
-        )
-    )
-    assert "".join(letters.get(c, c) for c in found) == spec
-    assert len(set(letters.values())) == len(letters)
 
 
 def test_between_leaves_out_what_is_not_on_the_way():

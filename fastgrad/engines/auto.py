@@ -12,8 +12,8 @@ from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
 Array = NDArray[Any]
 
-SMALLEST = 50
-"""Elements of x from which recording may pay: it takes about ten calls of f."""
+SMALLEST = 8
+"""Elements of x from which recording may pay: with fewer, the loop calls f about as often."""
 
 LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
@@ -22,7 +22,7 @@ LARGE = 5_000
 def gradient(
     f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme = central_quotient
 ) -> Array | None:
-    """Return the difference quotients, of a central scheme, by tracing; None if f is to be called.
+    """Return the difference quotients, of a real scheme, by tracing; None if f is to be called.
 
     By the compiled loop, if f is compiled; by the loop, if x is small or f cheap or untraceable.
     """
@@ -39,8 +39,9 @@ def gradient(
         refused = str(refusal)
     # After the except clauses: what f raises now is not raised "during handling" of a refusal.
     if refused and x.size >= LARGE:
+        calls = x.size * sum(offset != 0 for offset in scheme.offsets)
         warnings.warn(
-            f"f is called {len(scheme.offsets) * x.size:,} times, because it cannot be traced: "
+            f"f is called {calls:,} times, because it cannot be traced: "
             f"{refused}; fastgrad.explain(f, x) tells more, engine='loop' silences this",
             RuntimeWarning,
             stacklevel=4,

@@ -14,17 +14,17 @@ from fastgrad.tracing.trace import Trace, trace_call
 
 Array = NDArray[np.float64]
 
-CHEAP = 0.02
-"""Seconds of the loop below which recording does not pay, whatever f is."""
+CHEAP = 0.006
+"""Seconds that recording and replaying take at least, whatever f is, besides calls of f."""
 
 CHECKS = 2
-"""How many elements, drawn at random, are compared with the loop; the largest quotient is, too."""
+"""How many elements, drawn at random, are checked by calls of f; the largest quotient is, too."""
 
 
 def gradient(
     f: Callable[[Array], Any], x: Array, h: float, scheme: Scheme = central_quotient
 ) -> Array:
-    """Return ``(f(x + h e_i) - f(x - h e_i)) / (2 h)`` for every element i of x.
+    """Return the difference quotient of f for every element of x; the central one by default.
 
     One call of f is recorded. Then, instead of all of f for every element, only those operations
     are replayed that come after the place where x enters: for an affine stage ``X @ x`` whose rows
@@ -40,12 +40,12 @@ def gradient(
     h : float
         The step.
     scheme : Scheme
-        A central one; a sum of such quotients, whose steps are multiples of h.
+        Of real offsets: whatever is measured is measured both ways, and has all schemes in it.
 
     Returns
     -------
     ndarray like x
-        Within the round-off of the loop, eps abs(f) / h, of its quotients.
+        Within the round-off of the loop, eps abs(f) / h for a central quotient, of its quotients.
 
     Raises
     ------
@@ -69,62 +69,112 @@ def traced_gradient(
     if_faster: bool = False,
 ) -> Array:
     """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked."""
-    pairs = [
-        (offset, numerator)
-        for offset, numerator in zip(scheme.offsets, scheme.numerators, strict=True)
-        if offset > 0
-    ]
-    if len(pairs) == 1:
-        ((offset, _),) = pairs
-        return _quotients(f, x, offset * h, if_faster=if_faster)
+    calls = x.size * sum(offset != 0 for offset in scheme.offsets)
+    trace = trace_call(f, x, h, calls, CHEAP if if_faster else None)
     result = np.zeros_like(x)
-    for offset, numerator in pairs:
-        # numerator (f(x + o h) - f(x - o h)) / (denominator h), from the quotient over 2 o h.
-        weight = numerator * 2 * offset / scheme.denominator
-        result += weight * _quotients(f, x, offset * h, if_faster=if_faster)
-    return result
-
-
-def _quotients(f: Callable[[Array], Any], x: Array, h: float, *, if_faster: bool) -> Array:
-    """Return the book's quotients."""
-    trace = trace_call(f, x, h, CHEAP if if_faster else 0.0)
-    result = np.zeros_like(x)
-    quotients = result.reshape(-1)
-    limit = 2 * x.size * trace.seconds if if_faster else np.inf
+    total = result.reshape(-1)
+    weights = parities(scheme)
+    limit = calls * trace.seconds / len(weights) if if_faster else np.inf
     try:
         with np.errstate(all="ignore"):
-            for part in plan(trace, h, limit):
-                part.add_to(quotients)
+            for offset, by_sign in weights.items():
+                changes = np.zeros((len(by_sign), x.size))
+                for part in plan(trace, offset * h, limit, tuple(by_sign)):
+                    part.add_to(changes)
+                total += np.array([*by_sign.values()]) @ changes
+            total /= scheme.denominator * h**scheme.derivative
     except NotTraceable:
         raise
     except Exception as error:  # whatever it is, the loop can do without
         raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
-    result[...] = quotients.reshape(x.shape)
-    _check(f, x, h, result, trace)
+    result[...] = total.reshape(x.shape)
+    _check(f, x, h, scheme, result, trace)
     return result
 
 
-def _check(f: Callable[[Array], Any], x: Array, h: float, quotients: Array, trace: Trace) -> None:
-    """Compare a few quotients with those of the loop, as a last resort against what was missed."""
+def parities(scheme: Scheme) -> dict[float, dict[int, float]]:
+    """Write a scheme by what f changes by when x is moved both ways, an odd and an even part.
+
+    ``f(x + s) - f(x)`` is half the sum of ``f(x + s) - f(x - s)``, which has the sign -1, and of
+    ``f(x + s) + f(x - s) - 2 f(x)``, which has the sign 1. For ``f(x - s) - f(x)`` the first one is
+    subtracted.
+
+    Returns
+    -------
+    dict of dicts
+        For each distance, in steps, the weights of the two by their signs; those of 0 left out.
+
+    Examples
+    --------
+    >>> parities(central_quotient)
+    {1: {-1: 1.0}}
+    """
+    weight = dict(zip(scheme.offsets, scheme.numerators, strict=True))
+    result = {}
+    for distance in dict.fromkeys(abs(offset) for offset in scheme.offsets if offset):
+        up, down = weight.get(distance, 0), weight.get(-distance, 0)
+        both = {-1: (up - down) / 2, 1: (up + down) / 2}
+        result[distance] = {sign: share for sign, share in both.items() if share}
+    return result
+
+
+def _check(
+    f: Callable[[Array], Any], x: Array, h: float, scheme: Scheme, quotients: Array, trace: Trace
+) -> None:
+    """Compare a few quotients with f itself, as a last resort against what was missed.
+
+    First all of them at once: the elements are moved together, up or down at random, which takes
+    two calls of f and gives the sum of their quotients, as far as their moves do not act on each
+    other. If it does not, the loop decides, element by element; so it does at once if the scheme is
+    not central, for then they do act on each other, by second derivatives.
+    """
     flat = quotients.reshape(-1)
+    random = np.random.default_rng()
     largest = int(np.argmax(abs(flat)))
-    drawn = np.random.default_rng().choice(x.size, min(CHECKS + 1, x.size), replace=False)
-    places = [largest, *drawn[drawn != largest][:CHECKS].tolist()]
-    looped = loop.gradient(f, x, h, places).reshape(-1)
-    round_off = 32 * np.finfo(np.float64).eps * trace.magnitude / h
+    drawn = random.choice(x.size, min(CHECKS + 1, x.size), replace=False)
+    places = np.array([largest, *drawn[drawn != largest][:CHECKS]])
+    round_off = scheme.round_off(trace.magnitude, h, float(np.finfo(np.float64).eps))
+    tolerance = 32 * round_off + 1e-6 * abs(flat[largest])
+    if scheme.is_central and scheme.derivative == 1:
+        signs = random.choice([-1.0, 1.0], len(places))
+        together = _moved_together(f, x, h, scheme, places, signs)
+        if abs(signs @ flat[places] - together) <= tolerance:
+            return
+    looped = loop.gradient(f, x, h, places, scheme).reshape(-1)
     for place in places:
-        if not abs(flat[place] - looped[place]) <= round_off + 1e-6 * abs(flat[largest]):
+        if not abs(flat[place] - looped[place]) <= tolerance:
             raise NotTraceable(
                 f"at element {place} the replay gives {flat[place]:.6g}, "
                 f"but calls of f give {looped[place]:.6g}"
             )
 
 
+def _moved_together(
+    f: Callable[[Array], Any],
+    x: Array,
+    h: float,
+    scheme: Scheme,
+    places: NDArray[np.intp],
+    signs: Array,
+) -> float:
+    """Return the difference quotient of f along a line on which some elements are moved by +-h."""
+    elements, old = x.flat, x.flat[places]
+
+    def along(s: Array) -> Any:
+        elements[places] = old + s[0] * signs
+        return f(x)
+
+    try:
+        return float(loop.gradient(along, np.zeros(1), h, scheme=scheme)[0])
+    finally:
+        elements[places] = old
+
+
 def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
     """Say how the gradient of f would be evaluated, and at what cost."""
     calls = 2 * x.size
     try:
-        trace = trace_call(f, x, h, CHEAP)
+        trace = trace_call(f, x, h, calls, CHEAP)
         with np.errstate(all="ignore"):
             parts = plan(trace, h, calls * trace.seconds)
     except NotTraceable as refusal:

@@ -7,7 +7,8 @@ reductions and products take whole stacks; any other function is called version 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from string import ascii_letters, ascii_lowercase
+from math import prod
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.nodes import Node, leaves, replaced, value_of
+from fastgrad.tracing.subscripts import product_spec
 
 Array = NDArray[Any]
 Batched = Callable[[Any, int], Array]
@@ -151,11 +153,21 @@ def _move(node: Node) -> Batched:
             flat = np.ascontiguousarray(parts[0].values).reshape(m, -1)
             strides = (flat.strides[0], *(flat.itemsize * step for step in steps))
             return as_strided(flat[:, place.flat[0] - 1 :], (m, *place.shape), strides)
+        if len(parts) == 1 and place.all():
+            return _taken(parts[0].values, place)
         blocks = [np.zeros((m, 1), node.value.dtype), *(_flat(part, m) for part in parts)]
         moved = np.concatenate(blocks, axis=1)[:, place]
         return moved.astype(node.value.dtype, copy=False)  # as an assignment rounds
 
     return apply
+
+
+def _taken(values: Array, place: NDArray[np.intp]) -> Array:
+    """Return the elements at places, counted from 1, of each version; in the order of memory."""
+    if values.strides[0] < values.strides[-1]:  # all versions of an element side by side
+        flat = np.moveaxis(values, 0, -1).reshape(-1, len(values))
+        return np.moveaxis(flat[place - 1], -1, 0)
+    return values.reshape(len(values), -1)[:, place - 1]
 
 
 def _permutation(node: Node, steps: list[int] | None) -> tuple[int, ...] | None:
@@ -193,61 +205,39 @@ def _steps(place: NDArray[np.intp]) -> list[int] | None:
 # Products ----------------------------------------------------------------------------------------
 
 
-def factors(node: Node) -> tuple[Any, Any]:
-    """Return a product's two arguments."""
-    start = 1 if node.function is np.einsum else 0
-    return node.arguments[start], node.arguments[start + 1]
-
-
-def product_spec(node: Node) -> str | None:
-    """Return a product's subscripts as `numpy.einsum` has them, or None if there are none."""
-    if node.function is np.einsum:
-        return _explicit(node.arguments)
-    a, b = (np.ndim(value_of(factor)) for factor in factors(node))
-    if min(a, b) == 0 or (node.function is np.matmul and max(a, b) > 2 and (b != 2 or a < 2)):
-        return None
-    left, right = list(ascii_lowercase[:a]), list(ascii_lowercase[a : a + b])
-    for i, j in _contracted(node, a, b):
-        right[j] = left[i]
-    out = [c for c in left + right if (c in left) != (c in right)]
-    return f"{''.join(left)},{''.join(right)}->{''.join(out)}"
-
-
-def _contracted(node: Node, a: int, b: int) -> list[tuple[int, int]]:
-    """Return the pairs of axes that are summed over."""
-    if node.function is not np.tensordot:
-        return [(a - 1, b - 1 if node.function is np.inner or b == 1 else b - 2)]
-    axes = node.arguments[2] if len(node.arguments) > 2 else 2
-    if isinstance(axes, int):
-        axes = (range(a - axes, a), range(axes))
-    return list(zip(*(np.atleast_1d(side).tolist() for side in axes), strict=True))
-
-
-def _explicit(arguments: tuple[Any, ...]) -> str | None:
-    """Return einsum's subscripts in explicit form, if there are two factors without diagonals."""
-    if len(arguments) != 3 or not isinstance(arguments[0], str) or "." in arguments[0]:
-        return None
-    terms, arrow, out = arguments[0].replace(" ", "").partition("->")
-    if not arrow:
-        out = "".join(sorted(c for c in set(terms) - {","} if terms.count(c) == 1))
-    if any(len(set(term)) < len(term) for term in terms.split(",")):
-        return None
-    return f"{terms}->{out}"
-
-
 def _product(node: Node) -> Batched:
     spec = product_spec(node)
     assert spec is not None
     terms, out = spec.split("->")
+    mine, others = terms.split(",")
     version = next(c for c in ascii_letters if c not in spec)
+    by_matrices = set(out) == set(mine) ^ set(others)  # else letters are in all, or in one only
 
     def apply(arguments: Any, m: int) -> Array:
         pair = [a for a in arguments if not isinstance(a, str)][:2]
+        if by_matrices and type(pair[1]) is not Stack:
+            return _by_matrix(pair[0].values, pair[1], mine, others, out)
+        if by_matrices and type(pair[0]) is not Stack:
+            return _by_matrix(pair[1].values, pair[0], others, mine, out)
         named = [
             (version if type(a) is Stack else "") + term
-            for a, term in zip(pair, terms.split(","), strict=True)
+            for a, term in zip(pair, (mine, others), strict=True)
         ]
         values = [a.values if type(a) is Stack else a for a in pair]
         return np.asarray(np.einsum(f"{','.join(named)}->{version}{out}", *values, optimize=True))
 
     return apply
+
+
+def _by_matrix(values: Array, other: Any, mine: str, others: str, out: str) -> Array:
+    """Multiply all versions of an array by one matrix, in one product."""
+    other = np.asarray(other)
+    summed = [c for c in mine if c in others]
+    rows, columns = ([c for c in term if c not in summed] for term in (mine, others))
+    left = values.transpose(0, *(1 + mine.index(c) for c in rows + summed))
+    right = other.transpose([others.index(c) for c in summed + columns])
+    length = prod(right.shape[: len(summed)])
+    shape = left.shape[: 1 + len(rows)], right.shape[len(summed) :]
+    product = left.reshape(prod(shape[0]), length) @ right.reshape(length, prod(shape[1]))
+    order = (1 + (rows + columns).index(c) for c in out)
+    return np.asarray(product.reshape(*shape[0], *shape[1]).transpose(0, *order))

@@ -134,32 +134,34 @@ class Watch:
             moved = self._versions(margin.quantity, stacks, count)
             reach = abs(margin.distance) / self.factor
             base = margin.quantity.value
-            outside = (moved < base - reach) | (moved > base + reach)
-            if outside.any():
-                self._note(margin, moved, outside, units, shifts)
+            inside = (moved.min(axis=0) >= base - reach) & (moved.max(axis=0) <= base + reach)
+            if not inside.all():  # of any version; nan is looked at below
+                self._note(margin, moved, np.flatnonzero(~inside), units, shifts)
 
     def _note(
         self,
         margin: Margin,
         moved: Array,
-        outside: NDArray[np.bool_],
+        suspects: NDArray[np.intp],
         units: NDArray[np.intp] | None,
         shifts: Array,
     ) -> None:
-        """Note which units of which rows have moved a quantity too far."""
-        size = margin.quantity.value.size
-        outer, element = np.nonzero(outside.reshape(-1, len(shifts), size).any(axis=1))
-        base, distance, row = (
+        """Note which units of which rows have moved suspect elements of a quantity too far."""
+        where: tuple[Any, ...] = np.unravel_index(suspects, margin.quantity.shape)
+        change = moved[slice(None), *where] - margin.quantity.value[where]
+        reach = abs(np.reshape(margin.distance, -1)[suspects]) / self.factor
+        outside = (abs(change) > reach).reshape(-1, len(shifts), len(suspects)).any(axis=1)
+        outer, which = np.nonzero(outside)
+        change = change.reshape(-1, len(shifts), len(suspects))[outer, :, which]
+        element = suspects[which]
+        distance, row = (
             np.reshape(a, -1)[element]
-            for a in (
-                margin.quantity.value, margin.distance, self.decisions.rows[margin.quantity]
-            )
-        )  # fmt: skip
+            for a in (margin.distance, self.decisions.rows[margin.quantity])
+        )
         if units is None:
             unit = self.decisions.units[margin.quantity].reshape(-1)[element]
         else:
             unit = units[outer]
-        change = moved.reshape(-1, len(shifts), size)[outer, :, element] - base[:, np.newaxis]
         flips = self._flips(change, shifts, distance, margin.is_sign)
         beyond = np.isfinite(flips[0]) & (abs(flips[0]) > 1 + 2 * self.straight)
         near = (unit > 0) & (row > 0) & ~beyond
@@ -203,6 +205,8 @@ def _is_material(replay: Replay, node: Node, largest: float) -> bool:
     """Say whether the losses answer to a node by itself, wherever the units are moved."""
     random = np.random.default_rng(0)
     version = replay.root.value + random.uniform(-largest, largest, (1, *replay.root.shape))
-    added = {node: random.uniform(0.5, 1, node.shape)}
-    change = replay.all_versions(version, added) - replay.all_versions(version)
-    return not abs(change).max(initial=0) <= IMMATERIAL * abs(replay.target.value).max(initial=0)
+    added = np.stack([np.zeros(node.shape), random.uniform(0.5, 1, node.shape)])
+    without, alone = replay.all_versions(np.concatenate([version, version]), {node: added})
+    return not abs(alone - without).max(initial=0) <= IMMATERIAL * abs(replay.target.value).max(
+        initial=0
+    )

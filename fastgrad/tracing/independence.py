@@ -1,6 +1,10 @@
 """Which row of a stage does each loss depend on? The operations tell, and nan is the witness."""
 
+from itertools import chain, combinations, count, islice
+from math import comb
+
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgrad.tracing.labels import Labels, propagated
 from fastgrad.tracing.plan import Stage
@@ -32,17 +36,24 @@ def owners(replay: Replay, stage: Stage) -> Labels | None:
 def is_confirmed(replay: Replay, stage: Stage, owners: Labels) -> bool:
     """Poison rows with nan, and see that no loss of another row becomes nan.
 
-    The rows are numbered in binary: for each digit, all rows that have it set are poisoned, then
-    all others. So 2 log2(rows) replays test all pairs of rows.
+    Each row is poisoned in a set of replays of its own, and all sets have the same size: none holds
+    another. So for any two rows there is a replay in which the first is poisoned and the second
+    is not. No fewer replays test all pairs (E. Sperner, 1928).
     """
-    digits = range(len(stage.inputs).bit_length())
-    versions = [
-        np.where((stage.rows >> digit) & 1 == is_set, np.nan, stage.node.value)
-        for digit in digits
-        for is_set in (1, 0)
-    ]
-    spread = np.isnan(replay.all_versions(np.stack(versions)))
-    allowed = [
-        ((owners >> digit) & 1 == is_set) & (owners > 0) for digit in digits for is_set in (1, 0)
-    ]
-    return not np.any(spread & ~np.stack(allowed))
+    poisoned = _sets(len(stage.inputs))
+    versions = np.where(poisoned[:, stage.rows], np.nan, stage.node.value)
+    spread = np.isnan(replay.all_versions(versions))
+    return not np.any(spread & ~poisoned[:, owners])
+
+
+def _sets(rows: int) -> NDArray[np.bool_]:
+    """Return in which replays each row, counted from 1, is poisoned, of shape (replays, 1 + rows).
+
+    Row 0 stands for none.
+    """
+    replays = next(n for n in count(2) if comb(n, n // 2) >= rows)
+    sets = islice(combinations(range(replays), replays // 2), rows)
+    members = np.fromiter(chain.from_iterable(sets), np.intp).reshape(rows, replays // 2)
+    poisoned = np.zeros((replays, 1 + rows), bool)
+    poisoned[members.T, np.arange(1, rows + 1)] = True
+    return poisoned

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.plan import Stage
+from fastgrad.tracing.restriction import restricted
 from fastgrad.tracing.rows import Rows
 
 Array = NDArray[np.float64]
@@ -39,8 +40,8 @@ class Response:
         Counted from 0.
     shifts : array
         Positive, rising.
-    values : array
-        The responses.
+    values : array of shape (signs, shifts)
+        The responses, odd or even.
     known : bool array
         Which of them have been measured or filled in.
     gap : float
@@ -82,18 +83,18 @@ class Stretch:
     def fill(self, tolerance: float) -> bool:
         """Fill in what was not measured; return False if no cubic fits what was."""
         inside = slice(self.first, self.last + 1)
-        shifts, values = self.response.shifts[inside], self.response.values[inside]
+        shifts, values = self.response.shifts[inside], self.response.values[:, inside]
         known = self.response.known[inside]
         if known.all():
             return True
         middle = (shifts[0] + shifts[-1]) / 2
         powers = np.vander((shifts - middle) / (shifts[-1] - middle), DEGREE + 1)
-        if not np.isfinite(values[known]).all():
+        if not np.isfinite(values[:, known]).all():
             return False
-        fit = np.linalg.lstsq(powers[known], values[known])[0]
-        if not abs(powers[known] @ fit - values[known]).max() <= tolerance:
+        fit = np.linalg.lstsq(powers[known], values[:, known].T)[0]
+        if not abs(powers[known] @ fit - values[:, known].T).max() <= tolerance:
             return False
-        values[~known] = powers[~known] @ fit
+        values[:, ~known] = (powers[~known] @ fit).T
         known[:] = True
         return True
 
@@ -110,7 +111,7 @@ class Stretch:
     def _guess(self) -> int:
         """Return the first index past the kink, if slopes are steady before it and after it."""
         places = self.places()
-        shifts, values = self.response.shifts[places], self.response.values[places]
+        shifts, values = self.response.shifts[places], self.response.values[0, places]
         slopes = np.diff(values) / np.diff(shifts)
         before = abs(slopes - slopes[0]).cumsum()
         after = abs(slopes - slopes[-1])[::-1].cumsum()[::-1]
@@ -125,11 +126,12 @@ def by_kinked_rows(
     rows: Rows,
     stage: Stage,
     h: float,
+    signs: tuple[int, ...],
     kinked: NDArray[np.bool_],
     unclear: NDArray[np.bool_],
     tolerance: Array,
 ) -> Array:
-    """Return what the kinked units of rows add to the difference quotients.
+    """Return what the kinked units of rows add to the changes of the loss.
 
     Parameters
     ----------
@@ -138,6 +140,8 @@ def by_kinked_rows(
     stage : Stage
     h : float
         The step.
+    signs : tuple of int
+        -1 for the odd responses, 1 for the even ones.
     kinked, unclear : bool arrays of shape (rows, units)
         Which responses have a kink, and which may have several.
     tolerance : array of shape (rows,)
@@ -145,9 +149,14 @@ def by_kinked_rows(
 
     Returns
     -------
-    array of shape (I, units)
+    array of shape (signs, I, units)
     """
-    result = np.zeros((stage.inputs.shape[1], kinked.shape[1]))
+    result = np.zeros((len(signs), stage.inputs.shape[1], kinked.shape[1]))
+    kept = np.flatnonzero(kinked.any(axis=1))
+    few = restricted(rows, stage, kept) if 2 * len(kept) <= rows.count else None
+    if few is not None:
+        rows, stage = few
+        kinked, unclear, tolerance = kinked[kept], unclear[kept], tolerance[kept]
     responses: list[Response] = []
     for n in np.flatnonzero(kinked.any(axis=1)).tolist():
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
@@ -157,7 +166,7 @@ def by_kinked_rows(
                 n,
                 j,
                 shifts,
-                np.zeros(shifts.size),
+                np.zeros((len(signs), shifts.size)),
                 np.zeros(shifts.size, bool),
                 GAP * h,
                 bool(unclear[n, j]),
@@ -166,7 +175,7 @@ def by_kinked_rows(
         ]
     waiting = [Stretch(response, 0, len(response.shifts) - 1) for response in responses]
     while waiting:
-        _measure(rows, stage, waiting)
+        _measure(rows, stage, signs, waiting)
         failed = [s for s in waiting if not s.fill(tolerance[s.response.row])]
         waiting = [part for stretch in failed for part in stretch.split()]
     for response in responses:
@@ -174,11 +183,13 @@ def by_kinked_rows(
         place = np.minimum(
             np.searchsorted(response.shifts, h * abs(inputs)), len(response.shifts) - 1
         )
-        result[:, response.unit] += np.sign(inputs) * response.values[place]
-    return result / (2 * h)
+        for mine, sign, values in zip(result, signs, response.values, strict=True):
+            direction = np.sign(inputs)
+            mine[:, response.unit] += (direction if sign < 0 else abs(direction)) * values[place]
+    return result
 
 
-def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:
+def _measure(rows: Rows, stage: Stage, signs: tuple[int, ...], stretches: list[Stretch]) -> None:
     """Measure stretches at their places, as far as that has not been done.
 
     Rows do not mix, so one version of the stage serves a unit of every row.
@@ -197,10 +208,12 @@ def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:
             turns.append([])
         turns[turn].append((response, place))
     for start in range(0, len(turns), MOST_AT_ONCE):
-        _take(rows, stage, turns[start : start + MOST_AT_ONCE])
+        _take(rows, stage, signs, turns[start : start + MOST_AT_ONCE])
 
 
-def _take(rows: Rows, stage: Stage, turns: list[list[tuple[Response, int]]]) -> None:
+def _take(
+    rows: Rows, stage: Stage, signs: tuple[int, ...], turns: list[list[tuple[Response, int]]]
+) -> None:
     """Measure responses, those of a turn in one version of the stage moved up, and one down."""
     base = stage.node.value
     where = np.empty((len(stage.inputs), stage.where.shape[1]), np.intp)
@@ -213,5 +226,6 @@ def _take(rows: Rows, stage: Stage, turns: list[list[tuple[Response, int]]]) -> 
     losses = rows.losses(moved.reshape(-1, *base.shape)).reshape(len(turns), 2, -1)
     for (up, down), turn in zip(losses, turns, strict=True):
         for response, place in turn:
-            response.values[place] = up[response.row] - down[response.row]
+            for k, sign in enumerate(signs):
+                response.values[k, place] = up[response.row] + sign * down[response.row]
             response.known[place] = True

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import factors, product_spec, reduced_axes, sources
+from fastgrad.tracing.batched import reduced_axes, sources
 from fastgrad.tracing.nodes import Node, leaves
+from fastgrad.tracing.subscripts import factors, product_spec
 
 Labels = NDArray[np.intp]
 
@@ -90,6 +91,8 @@ def _of_product(node: Node, found: Mapping[Node, Labels]) -> Labels | None:
 
 def _merged(node: Node, parts: list[Labels]) -> Labels | None:
     """Return the labels of arrays that are broadcast together, if nowhere two of them differ."""
+    if len(parts) == 1 and parts[0].shape == node.shape:
+        return parts[0]
     result = np.zeros(node.shape, np.intp)
     for labels in parts:
         if np.any((result != labels) & (result > 0) & (labels > 0)):

@@ -14,7 +14,7 @@ from fastgrad.tracing.independence import owners
 from fastgrad.tracing.labels import Labels
 from fastgrad.tracing.plan import Stage, Term, find_stage
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.replay import Replay
+from fastgrad.tracing.replay import SAME, Replay
 from fastgrad.tracing.responses import by_responses, by_weights, shifts_of_responses
 from fastgrad.tracing.rows import Rows
 from fastgrad.tracing.trace import Trace
@@ -23,10 +23,6 @@ Array = NDArray[np.float64]
 
 SECONDS_AN_ELEMENT = 4e-9
 """About what an element of a replayed array costs; for the choice of a way, and for `explain`."""
-
-
-SAME = 1e-10
-"""By how much a replay may differ from the recording, relative to the largest loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +40,9 @@ class Part:
         The row of the stage that each element of the term's array depends on, if rows do not mix.
     h : float
         The step.
+    signs : tuple of int
+        Which changes are wanted: -1 for ``L(x + h) - L(x - h)``, 1 for the sum of the two changes
+        from L(x).
     limit : float
         The seconds that it may take.
     """
@@ -53,6 +52,7 @@ class Part:
     stage: Stage | None
     owners: Labels | None
     h: float
+    signs: tuple[int, ...]
     limit: float
 
     @property
@@ -69,27 +69,27 @@ class Part:
         """About how long it takes."""
         return SECONDS_AN_ELEMENT * self.replay.cost(self.moves)
 
-    def add_to(self, quotients: Array) -> None:
-        """Add the term's difference quotients to the flat array of all."""
+    def add_to(self, changes: Array) -> None:
+        """Add the term's changes to those of all, an array (signs, elements of x)."""
         if self.stage is None:
-            quotients += self.term.scale * self._by_elements()
+            changes += self.term.scale * self._by_elements()
             return
         found = None
         if self.owners is not None:
             rows = Rows(self.replay, self.owners, len(self.stage.inputs))
-            found = by_responses(rows, self.stage, self.h)
+            found = by_responses(rows, self.stage, self.h, self.signs)
         if found is None:
             by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
             if by_every_weight > self.limit:
                 raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
-            found = by_weights(self._whole(), self.stage, self.h)
-        quotients[self.stage.where] += self.term.scale * found
+            found = by_weights(self._whole(), self.stage, self.h, self.signs)
+        for mine, its in zip(changes, found, strict=True):
+            _add(mine, self.stage.where, self.term.scale * its)
 
     def _by_elements(self) -> Array:
         root = self.replay.root.value
         change = self._whole().changes(np.stack([root + self.h, root - self.h]))
-        quotients: Array = (change[:, 0, 0] - change[:, 1, 0]) / (2 * self.h)
-        return quotients
+        return np.stack([change[:, 0, 0] + sign * change[:, 1, 0] for sign in self.signs])
 
     def _whole(self) -> Rows:
         """Return the term as one row."""
@@ -112,7 +112,17 @@ class Part:
         )
 
 
-def plan(trace: Trace, h: float, limit: float) -> list[Part]:
+def _add(changes: Array, where: NDArray[np.intp], values: Array) -> None:
+    """Add values to changes at places that differ."""
+    places = where.reshape(-1)
+    first = int(places[0]) if places.size else 0
+    if np.array_equal(places, np.arange(first, first + places.size)):  # a slice is faster
+        changes[first : first + places.size] += values.reshape(-1)
+    else:
+        changes[where] += values
+
+
+def plan(trace: Trace, h: float, limit: float, signs: tuple[int, ...] = (-1,)) -> list[Part]:
     """Choose a way for each term.
 
     Parameters
@@ -122,13 +132,15 @@ def plan(trace: Trace, h: float, limit: float) -> list[Part]:
         The step.
     limit : float
         The seconds that all may take: those of the loop.
+    signs : tuple of int
+        Which changes are wanted, as in `Part`.
 
     Raises
     ------
     NotTraceable
         If they would take longer.
     """
-    parts = [_part(trace, term, h, limit) for term in trace.terms]
+    parts = [_part(trace, term, h, limit, signs) for term in trace.terms]
     seconds = sum(part.seconds for part in parts)
     if seconds > limit:
         raise NotTraceable(
@@ -137,7 +149,7 @@ def plan(trace: Trace, h: float, limit: float) -> list[Part]:
     return parts
 
 
-def _part(trace: Trace, term: Term, h: float, limit: float) -> Part:
+def _part(trace: Trace, term: Term, h: float, limit: float, signs: tuple[int, ...]) -> Part:
     stage = find_stage(trace.nodes, term.node)
     if stage is None:
         root = trace.nodes[0]
@@ -152,4 +164,4 @@ def _part(trace: Trace, term: Term, h: float, limit: float) -> Part:
     rows = None
     if stage is not None:
         rows = owners(replay, stage)
-    return Part(term, replay, stage, rows, h, limit)
+    return Part(term, replay, stage, rows, h, signs, limit)

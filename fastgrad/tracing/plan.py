@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import factors, product_spec, sources
+from fastgrad.tracing.batched import sources
 from fastgrad.tracing.labels import Labels
 from fastgrad.tracing.nodes import Node, between, value_of
+from fastgrad.tracing.subscripts import factors, product_spec
 
 Array = NDArray[Any]
 

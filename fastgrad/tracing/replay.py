@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import Batched, Stack, batched, factors, product_spec
+from fastgrad.tracing.batched import Batched, Stack, batched
 from fastgrad.tracing.labels import Labels, propagated
 from fastgrad.tracing.nodes import Node, between, replaced, value_of
+from fastgrad.tracing.subscripts import factors, product_spec
 from fastgrad.tracing.update import Update
 
 Array = NDArray[Any]
@@ -32,6 +33,8 @@ its arguments: one for each unit and amount, or, without units, one for each amo
 BATCH = 2**18
 """Elements of the largest array that is computed at a time: calling NumPy then costs little."""
 
+SAME = 1e-10
+"""By how much what is replayed may differ from what was recorded, relative to the largest."""
 
 CALL = 1_000
 """Elements that could be computed in the time of one call of a function for one version."""
@@ -81,6 +84,12 @@ class Replay:
         self._spare = self._find_spare()
         self._mixed = [node for node in self.nodes if node not in self.labels]
         self._updates = {node: self._as_update(node) for node in self._mixed}
+        # Sums over a few classes go through memory in order if an element's versions lie side by
+        # side; products, if a version's elements do.
+        self._side_by_side = not any(
+            update is None and operations.kind_of(*node.operation) == operations.PRODUCT
+            for node, update in self._updates.items()
+        )
         self._spreads = {
             leaf
             for node in self._mixed
@@ -112,18 +121,16 @@ class Replay:
         ----------
         values : array of shape (m, *root.shape)
         added : dict, optional
-            What is added to some nodes, besides.
+            What is added to the versions of some nodes, besides; of shape (m, *node.shape).
         """
         largest = max(node.value.size for node in [self.root, *self.nodes])
-
-        return np.concatenate(
-            [
-                self._run(self.nodes, {self.root: Stack(part)}, len(part), added=added)[
-                    self.target
-                ].values
-                for part in _parts(values, largest)
-            ]
-        )
+        results = []
+        for some in _parts(np.arange(len(values)), largest):
+            more = {node: array[some] for node, array in (added or {}).items()}
+            stacks = {self.root: Stack(values[some[0] : some[-1] + 1])}
+            self._run(self.nodes, stacks, len(some), added=more)
+            results.append(stacks[self.target].values)
+        return results[0] if len(results) == 1 else np.concatenate(results)
 
     def moved(
         self, values: Array, units: NDArray[np.intp] | None = None, look: Look | None = None
@@ -197,7 +204,8 @@ class Replay:
         for node in self._mixed:
             update = self._updates[node]
             if update is not None:
-                stacks[node] = Stack(update.apply(separate, units))
+                versions = update.apply(separate, units, side_by_side=self._side_by_side)
+                stacks[node] = Stack(versions)
                 continue
             for leaf in node.inputs():
                 if leaf in separate and leaf not in stacks:

@@ -1,90 +1,90 @@
-"""What is the gradient of a recorded loss? Its units are moved, and their responses summed up.
+"""How does a recorded loss change with each weight? Units are moved, and their responses summed up.
 
 Weight W[i, j] moves unit j of row n of an affine stage by h X[n, i]. Where rows do not mix, the
-difference quotient of the loss is a sum over rows of *odd unit responses*
+change of the loss L from -h to h is a sum over rows of *odd unit responses*
 
-    R[n, j](s) = l_n(a[n, j] + s) - l_n(a[n, j] - s),     G[i, j] = sum_n R[n, j](h X[n, i]) / (2 h)
+    R[n, j](s) = l_n(a[n, j] + s) - l_n(a[n, j] - s),     L(h) - L(-h) = sum_n R[n, j](h X[n, i])
 
-and R, an odd function of one number, is measured at a few shifts instead of one an input.
+and R, an odd function of one number, is measured at a few shifts instead of one an input. So is,
+for schemes that are not central, the even one, ``l_n(a + s) + l_n(a - s) - 2 l_n(a)``. *Signs* say
+which of them are wanted: -1 or 1, as the loss at the lowered point has it.
 """
 
 from collections.abc import Iterator
 from functools import partial
-from math import ceil, cos, pi
+from math import cos, pi
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.decisions import Decisions, Watch
+from fastgrad.tracing.fitting import LIMIT, fit
 from fastgrad.tracing.kinks import GAP, by_kinked_rows
 from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.replay import BATCH
 from fastgrad.tracing.rows import Rows
 
 Array = NDArray[np.float64]
+Signs = tuple[int, ...]
 
 MOST_VALUES = 3
 """Up to so many different inputs, responses are measured at just these shifts."""
 
+MOST_POINTS = 1_000
+"""At more shifts than that, responses are not measured: each weight is moved by itself."""
+
 TERMS = (2, 3, 5)
 """How many odd powers are tried, in turn."""
-
-MOST_KINKS = 0.05
-"""The share of responses that may have a kink; above it, more powers are tried."""
 
 TINY = 2.0**-24
 """A shift, relative to the largest, whose response differs from a straight line by rounding."""
 
-LIMIT = 8
-"""How many standard deviations of rounding a response may miss its polynomial by, at one shift."""
-
 NOISY = 1e-9
 """What rounding is never as large as, relative to the largest loss."""
 
-USUAL = 3
-"""How many it may miss it by in the mean over many shifts, or over the units of a row."""
 
-
-def by_weights(rows: Rows, stage: Stage, h: float) -> Array:
-    """Return the difference quotients of the weights, each from the row's own two losses.
+def by_weights(rows: Rows, stage: Stage, h: float, signs: Signs) -> Array:
+    """Return the changes of the loss with the weights, each from the row's own two losses.
 
     No smoothness is assumed, and no independence: with ``count=1`` all rows may mix.
 
     Returns
     -------
-    array of shape (I, units)
+    array of shape (signs, I, units)
     """
     inputs = stage.inputs
-    result = np.empty((inputs.shape[1], len(rows.replay.units)))
+    result = np.empty((len(signs), inputs.shape[1], len(rows.replay.units)))
     for some in _blocks(inputs.shape[1], 2 * stage.node.value.size):
         shifts = h * inputs[stage.rows - 1][..., some]
         change = rows.changes(_both_ways(stage, np.moveaxis(shifts, -1, 0)))
-        odd = change[:, 0::2] - change[:, 1::2]
-        result[some] = odd.sum(axis=-1).T / (2 * h)
+        for mine, sign in zip(result, signs, strict=True):
+            mine[some] = (change[:, 0::2] + sign * change[:, 1::2]).sum(axis=-1).T
     return result
 
 
-def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
-    """Return the difference quotients of the weights from a few responses a unit.
+def by_responses(rows: Rows, stage: Stage, h: float, signs: Signs) -> Array | None:
+    """Return the changes of the loss with the weights from a few responses a unit.
 
     The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
     the kink of a ReLU, it is measured at the very shifts that the row's inputs make.
 
     Returns
     -------
-    array of shape (I, units), or None
+    array of shape (signs, I, units), or None
         None if too many responses are no polynomials.
     """
     magnitudes = _few_magnitudes(stage.inputs)
     if magnitudes is not None and not magnitudes.size:
-        return np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+        return np.zeros((len(signs), stage.inputs.shape[1], len(rows.replay.units)))
     if magnitudes is not None:
-        return _by_values(rows, stage, h, magnitudes)
+        return _by_values(rows, stage, h, magnitudes, signs)
     largest = float(abs(stage.inputs).max())
     if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
         return None
     noise = _noise(rows, stage, h * largest)
     if noise.max() > NOISY * abs(rows.replay.target.value).max():  # many units stand at a jump
+        return None
+    if _count(largest, TERMS[0]) > MOST_POINTS:
         return None
     decisions = Decisions(rows.replay, stage, h * largest)
     measured = np.zeros((0, 0))
@@ -93,33 +93,39 @@ def by_responses(rows: Rows, stage: Stage, h: float) -> Array | None:
         if len(points) != len(measured):
             watch = Watch(decisions, len(points))
             measured = _measure(rows, stage, h * largest, points, watch)
-        found = _fit(measured, points, terms, noise, watch.near, rows.alive)
+        found = fit(measured, points, terms, noise, watch.near, rows.alive, signs)
         if found is not None:
             coefficients, kinked = found
-            result = _summed(stage.inputs / largest, coefficients) / (2 * h)
+            shares = stage.inputs / largest
+            result = np.stack([_summed(shares, coefficients[sign], sign) for sign in signs])
             if kinked.any():
                 tolerance = LIMIT * noise[:, 0]
-                result += by_kinked_rows(rows, stage, h, kinked, watch.unclear, tolerance)
+                result += by_kinked_rows(rows, stage, h, signs, kinked, watch.unclear, tolerance)
             return result
     return None
 
 
-def _summed(inputs: Array, coefficients: Array) -> Array:
-    """Return the sum over rows n and powers m of inputs[n, i]^(2m+1) coefficients[m, n, j]."""
-    power = inputs.T
+def _summed(inputs: Array, coefficients: Array, sign: int) -> Array:
+    """Return the sum over rows n and odd, or even, powers of inputs^power coefficients."""
+    square = inputs.T**2
+    power = inputs.T if sign < 0 else square
     result: Array = power @ coefficients[0]
     for coefficient in coefficients[1:]:
-        power = power * inputs.T**2
+        power = power * square
         result += power @ coefficient
     return result
 
 
 def shifts_of_responses(stage: Stage) -> int:
-    """Return at how many shifts responses are measured, if the fewest powers do."""
+    """Return at how many shifts responses are measured, if the fewest powers do.
+
+    If that is too often, those of the weights.
+    """
     magnitudes = _few_magnitudes(stage.inputs)
     if magnitudes is not None:
         return len(magnitudes)
-    return len(_points(float(np.nan_to_num(abs(stage.inputs), posinf=0).max()), TERMS[0]))
+    count = _count(float(abs(stage.inputs).max()), TERMS[0])
+    return int(count) if count <= MOST_POINTS else int(stage.inputs.shape[1])
 
 
 def _few_magnitudes(inputs: Array) -> Array | None:
@@ -132,15 +138,16 @@ def _few_magnitudes(inputs: Array) -> Array | None:
     return magnitudes
 
 
-def _by_values(rows: Rows, stage: Stage, h: float, magnitudes: Array) -> Array:
+def _by_values(rows: Rows, stage: Stage, h: float, magnitudes: Array, signs: Signs) -> Array:
     """Measure the responses at all magnitudes that the inputs have."""
     shifts = h * magnitudes.reshape(-1, *(1,) * len(stage.node.shape))
     change = rows.changes(_both_ways(stage, shifts))
-    result = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+    result = np.zeros((len(signs), stage.inputs.shape[1], len(rows.replay.units)))
     for k, magnitude in enumerate(magnitudes):
-        signs = (stage.inputs == magnitude) * 1.0 - (stage.inputs == -magnitude)
-        result += signs.T @ (change[:, 2 * k] - change[:, 2 * k + 1]).T
-    return result / (2 * h)
+        up, down = (stage.inputs == magnitude) * 1.0, (stage.inputs == -magnitude) * 1.0
+        for mine, sign in zip(result, signs, strict=True):
+            mine += (up + sign * down).T @ (change[:, 2 * k] + sign * change[:, 2 * k + 1]).T
+    return result
 
 
 def _points(largest: float, terms: int) -> Array:
@@ -149,8 +156,13 @@ def _points(largest: float, terms: int) -> Array:
     The largest is among them: a kink beyond the last point would not be seen. They are at most
     `GAP` steps apart, and at least one more than there are terms.
     """
-    count = max(terms + 1, ceil(pi / 2 * largest / GAP))
+    count = int(_count(largest, terms))
     return np.array([cos(i * pi / (2 * count)) for i in range(count)])
+
+
+def _count(largest: float, terms: int) -> float:
+    """Return at how many shifts responses are measured; inf or nan if the largest is that."""
+    return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / GAP)))
 
 
 def _measure(rows: Rows, stage: Stage, largest: float, points: Array, watch: Watch) -> Array:
@@ -162,64 +174,6 @@ def _measure(rows: Rows, stage: Stage, largest: float, points: Array, watch: Wat
         change = rows.changes(_both_ways(stage, shifts), look=look).transpose(1, 0, 2)
         result[some] = change.reshape(-1, *result.shape[1:])
     return result
-
-
-def _fit(
-    measured: Array,
-    points: Array,
-    terms: int,
-    noise: Array,
-    near: NDArray[np.bool_],
-    alive: NDArray[np.bool_],
-) -> tuple[Array, NDArray[np.bool_]] | None:
-    """Fit odd polynomials to the responses, and even ones to the curvatures.
-
-    A kink at +s changes both, in proportions that no pair of polynomials has: none escapes both.
-
-    Parameters
-    ----------
-    measured : array of shape (points, 2, units, rows)
-        How the losses change.
-    points : array of shape (points,)
-        The shifts, as fractions of the largest.
-    terms : int
-    noise : array of shape (rows, 1)
-        The standard deviation of rounding.
-    near : bool array of shape (rows, units)
-        Which responses may have a kink however well polynomials fit.
-    alive : bool array of shape (rows, 1)
-        Which rows have a loss.
-
-    Returns
-    -------
-    coefficients : array of shape (terms, rows, units)
-        Those of the responses; zero where there is a kink.
-    kinked : bool array of shape (rows, units)
-        Where a fit is not exact to rounding, or may be by chance.
-
-    None if that is so for more than isolated units.
-    """
-    response, curvature = measured[:, 0] - measured[:, 1], measured[:, 0] + measured[:, 1]
-    powers = points[:, np.newaxis] ** (2 * np.arange(terms) + 1)
-    residual = np.maximum(
-        _residual(response, powers), _residual(curvature, powers * points[:, np.newaxis])
-    ).T
-    freedom = len(points) - terms
-    kinked = near | ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
-    smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
-    usual = np.sqrt(np.mean(smooth**2, axis=1))  # of a row
-    if kinked[alive[:, 0]].mean() > MOST_KINKS or np.any(usual > USUAL):
-        return None
-    coefficients = np.einsum("mi,iun->mnu", np.linalg.pinv(powers), response)
-    coefficients[:, kinked] = 0
-    return coefficients, kinked
-
-
-def _residual(values: Array, powers: Array) -> Array:
-    """Return how far values are from sums of powers: the root mean square of what is left over."""
-    unreached = np.linalg.svd(powers)[0][:, powers.shape[1] :]
-    left = np.einsum("ik,i...->k...", unreached, values)
-    return np.asarray(np.sqrt(np.mean(left**2, axis=0)))
 
 
 def _noise(rows: Rows, stage: Stage, largest: float) -> Array:

@@ -86,7 +86,9 @@ class Rows:
         owners = self.owners.reshape(-1)
         order = np.argsort(owners, kind="stable")[np.count_nonzero(owners == 0) :]
         present, starts = np.unique(owners[order], return_index=True)
-        change = change.reshape(len(change), -1)[:, order]
+        change = change.reshape(len(change), -1)
+        if not np.array_equal(order, np.arange(owners.size)):
+            change = change[:, order]
         if len(present) < len(order):
             change = np.add.reduceat(change, starts, axis=1)
         if len(present) == self.count:

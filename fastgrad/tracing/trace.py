@@ -26,6 +26,10 @@ from fastgrad.tracing.references import Place, Reference, exchanged, find_refere
 Array = NDArray[np.float64]
 
 
+CALLS = 5
+"""How often f is called to be recorded and, in the end, checked."""
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """A recorded call of a function.
@@ -54,7 +58,13 @@ class Trace:
         return abs(self.value) + float(sum(terms))
 
 
-def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: float = 0.0) -> Trace:
+def trace_call(
+    f: Callable[[Array], Any],
+    x: Array,
+    h: float,
+    calls: int = 0,
+    least_seconds: float | None = None,
+) -> Trace:
     """Record one call of f.
 
     While f is recorded, all elements of x are moved, each by another part of h, and the stand-ins
@@ -65,8 +75,11 @@ def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: flo
     ----------
     f, x, h
         The function, a float64 array, and the step.
-    least_seconds : float
-        If the loop would take less, nothing is recorded.
+    calls : int
+        How often the loop would call f.
+    least_seconds : float, optional
+        If these calls, but for those that tracing makes as well, would take less, nothing is
+        recorded.
 
     Raises
     ------
@@ -77,7 +90,7 @@ def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: flo
         raise NotTraceable("x is not a plain float64 array")
     saved = x.copy(order="K")
     before, seconds = _call(f, x, saved)
-    if 2 * x.size * seconds < least_seconds:
+    if least_seconds is not None and (calls - CALLS) * seconds < least_seconds:
         raise TooCheap("calls of it are cheap")
     references = find_references(f)
     try:
@@ -92,7 +105,8 @@ def trace_call(f: Callable[[Array], Any], x: Array, h: float, least_seconds: flo
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
     for node in nodes[1:]:
         value = node.compute(replaced(node.arguments, value_of))
-        if not np.array_equal(value, node.value, equal_nan=True):
+        same = np.array_equal(value, node.value) or np.array_equal(value, node.value, True)
+        if not same:  # nan is the same as nan, but to see that takes longer
             raise NotTraceable("an array that it computes with is changed afterwards")
     nodes, output = without_repeats(nodes, output)
     return Trace(nodes, split_into_terms(output), before, min(seconds, again))
@@ -125,7 +139,10 @@ def _record(
     """
     recording = Recording()
     random = np.random.default_rng(0)
-    moved = x + h * random.uniform(0.5, 1, x.shape) * random.choice([-1, 1], x.shape)
+    moved = random.random(x.shape)
+    moved[moved < 0.5] -= 1
+    moved *= h
+    moved += x
     root = recording.start(saved)
     places: list[Place] = [(partial(x.__setitem__, ...), saved, moved)]
     for reference in references:

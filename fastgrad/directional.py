@@ -11,8 +11,9 @@ from fastgrad.evaluation import Progress, evaluation
 from fastgrad.line import Line, as_directions, auto_step, move, require_moving, restoration
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
-from fastgrad.returned import ANY, precision, value_at
+from fastgrad.returned import ANY, value_at
 from fastgrad.schemes import Scheme, as_scheme, central
+from fastgrad.steps import precision
 from fastgrad.structures import Call, like
 
 Array = NDArray[Any]

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from fastgrad.differences import Report, Values, moved
 from fastgrad.extrapolation import Limits, limits
 from fastgrad.problem import Problem
-from fastgrad.returned import as_floats, precision
+from fastgrad.returned import as_floats
 from fastgrad.schemes import Scheme
+from fastgrad.steps import precision
 
 Array = NDArray[Any]
 

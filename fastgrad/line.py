@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.problem import Problem
-from fastgrad.returned import precision
 from fastgrad.schemes import Scheme
+from fastgrad.steps import precision
 from fastgrad.structures import is_structure, leaves, like
 
 Array = NDArray[Any]

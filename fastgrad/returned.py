@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
-from fastgrad.steps import choose_steps
+from fastgrad.steps import choose_steps, precision
 
 Array = NDArray[Any]
 
@@ -86,12 +86,6 @@ def value_at(
             "what f ends with"
         )
     return value if value.dtype.kind == "f" else value.astype(np.float64)
-
-
-def precision(x: Array, values: Array) -> float:
-    """Return eps of the coarser one of x's type and that of f's values, if they are floats."""
-    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
-    return max(float(np.finfo(x.dtype).eps), float(np.finfo(kind).eps))
 
 
 def as_floats(values: Array) -> Array:

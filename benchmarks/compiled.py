@@ -148,15 +148,14 @@ def loop_overheads(n: int, rounds: int, microseconds: float = 5.0) -> dict[str, 
 
     Of an f that takes so many microseconds; what a gradient takes once is that of one element.
     """
-    # Loops over small integers: those above 256 are made anew each time, in memory that the
-    # contenders use as well, and f would take longer in one than in another.
-    turns = range(250)
-    rounds_of_f = range(max(1, round(1e-6 * microseconds / _seconds_of(turns))))
+    # C code on few objects, and none that are made: an f of as many steps of Python differs by some
+    # percent from one contender to the next, one that fills the cache makes all of them slower.
+    numbers = (1,) * 500
+    repeats = (None,) * max(1, round(1e-6 * microseconds / _seconds_of(numbers)))
 
     def f(x: Array) -> float:
-        for _ in rounds_of_f:
-            for _ in turns:
-                pass
+        for _ in repeats:
+            sum(numbers)
         return 1.0
 
     def nothing_else(x: Array) -> None:
@@ -169,8 +168,8 @@ def loop_overheads(n: int, rounds: int, microseconds: float = 5.0) -> dict[str, 
         "the loop alone": lambda x: loop.gradient(f, x, 1e-4),
         "engine='loop'": lambda x: numerical_gradient(f, x, engine="loop"),
     }
-    # The processor's time, in turns: what other processes take does not count. At several depths of
-    # Python's stack, for some addresses of its frames cost f some percent.
+    # The processor's time, in turns, of short gradients: what other processes take does not count,
+    # and some of many run undisturbed. At several depths of Python's stack, for the addresses.
     many, one = np.random.default_rng(0).random(n), np.ones(1)
     best = {name: [np.inf, np.inf] for name in calls}
     for turn in range(20 * rounds):
@@ -191,14 +190,9 @@ def _seconds_at_depth(depth: int, call: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def _seconds_of(turns: range) -> float:
-    """Return how long an empty loop takes."""
-
-    def turn() -> None:
-        for _ in turns:
-            pass
-
-    return min(stopwatch(turn) for _ in range(1000))
+def _seconds_of(numbers: tuple[int, ...]) -> float:
+    """Return how long it takes to add numbers up."""
+    return min(stopwatch(lambda: sum(numbers)) for _ in range(1000))
 
 
 def _milliseconds(taken: Times) -> str:
@@ -228,7 +222,7 @@ def tables(n: int = 1000, rounds: int = 15) -> str:
     overheads: Rows = [
         ("plain loop", "us a call beyond f's 5; 0.5 and below the textbook's wanted", "us once")
     ]
-    overheads += [(name, *beyond) for name, beyond in loop_overheads(n, rounds).items()]
+    overheads += [(name, *beyond) for name, beyond in loop_overheads(n // 4, 4 * rounds).items()]
     heading = f"{ROSENBROCK.name}, n = {n:,}; {processor()}; {versions()}"
     return "\n\n".join([heading, *map(_table, (others, hand, overheads))])
 

@@ -13,8 +13,8 @@ Array = NDArray[Any]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """What calls a function for each item, anywhere, and returns the results in order."""
 
-Report = Callable[[int], None]
-"""Told how many elements have been evaluated since the last time."""
+Report = Callable[[float], None]
+"""Told how many elements have been evaluated since the last time; parts of them, too."""
 
 
 class Values(Protocol):

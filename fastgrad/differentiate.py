@@ -4,20 +4,22 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Values, derivatives, memory_order
-from fastgrad.engines.compilation import is_jitted
+from fastgrad.differences import Map, Report, derivatives, memory_order
+from fastgrad.evaluation import Evaluation, Progress, evaluation
 from fastgrad.first_steps import FIRST, divided
-from fastgrad.jacobian import values_for
 from fastgrad.ladder import Ladder, Outcome, contradicts
 from fastgrad.problem import Problem, problems
-from fastgrad.returned import as_floats, precision
+from fastgrad.progress import in_parts
+from fastgrad.returned import as_floats
 from fastgrad.schemes import Scheme, as_scheme
+from fastgrad.steps import precision
 from fastgrad.structures import like
 
 Array = NDArray[Any]
@@ -45,7 +47,7 @@ class Derivatives:
     evaluations : int
         How often f was evaluated.
     engine : str
-        The engine that was chosen.
+        The engine that was chosen: "loop", "compiled" or "vectorized".
     seconds : float
         How long it took.
     """
@@ -69,6 +71,9 @@ def differentiate(
     relative: bool = False,
     bounds: Any = None,
     tolerance: float | None = None,
+    vectorized: bool = False,
+    workers: int | Map | None = None,
+    progress: Progress = False,
 ) -> Derivatives:
     """Return the gradient of f with an estimated error for every element of x.
 
@@ -99,6 +104,8 @@ def differentiate(
         or one-sided.
     tolerance : float, optional
         The relative error that is small enough; 0 or more. By default as small as can be.
+    vectorized, workers, progress
+        As for `numerical_gradient`. An element counts as half done after its first steps.
 
     Returns
     -------
@@ -145,21 +152,21 @@ def differentiate(
         raise ValueError("h is 'auto', which is relative to x already; leave out relative")
     first = 1e-20 if automatic and chosen.is_complex else FIRST if automatic else h
     wide = relative or (automatic and not chosen.is_complex)
-    values = values_for(f, engine)
-    found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
     results: list[list[Array]] = []
     evaluations = 0
-    for problem in found:
-        arrays, count = _differentiate(problem, values, limit, retry=automatic)
-        results.append(arrays)
-        evaluations += count
+    with evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way:
+        found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
+        with way.shown(sum(problem.x.size for problem in found)) as report:
+            for problem in found:
+                arrays, count = _differentiate(problem, way, report, limit, retry=automatic)
+                results.append(arrays)
+                evaluations += count
     gradient, error, step = (like(x, iter(arrays)) for arrays in zip(*results, strict=True))
-    name = engine if engine != "auto" else "compiled" if is_jitted(f) else "loop"
-    return Derivatives(gradient, error, step, evaluations, name, time.perf_counter() - start)
+    return Derivatives(gradient, error, step, evaluations, way.engine, time.perf_counter() - start)
 
 
 def _differentiate(
-    problem: Problem, values: Values, tolerance: float, retry: bool
+    problem: Problem, way: Evaluation, report: Report | None, tolerance: float, retry: bool
 ) -> tuple[list[Array], int]:
     """Return the gradient, the error and the step, arrays like x; and the evaluations."""
     x, scheme = problem.x, problem.scheme
@@ -169,22 +176,26 @@ def _differentiate(
     if not x.size:
         return results, 0
     if scheme.is_complex:
-        quotients = derivatives(values, problem.f, x, places, problem.steps, scheme)
+        quotients = derivatives(way.values(report), problem.f, x, places, problem.steps, scheme)
         # Nothing is subtracted: what is left is the rounding of the operations inside f.
         noise = 8 * precision(x, quotients) * abs(quotients)
         for flat, array in zip(flats, (quotients, noise, problem.steps), strict=True):
             flat[places] = array
         return results, x.size * len(scheme.offsets)
+    half = in_parts(report, 1 / 2)
+    values, begin = way.values(None), way.values(half)
     here = np.zeros(1, dtype=np.intp)
     base = as_floats(values(problem.f, x, here, x.reshape(-1)[here].reshape(1, 1)))[0, 0]
     evaluations = 1
+    ladder = partial(Ladder, problem, values, base)
     steps = np.broadcast_to(np.asarray(problem.steps, dtype=float), x.size)
     for start in range(0, len(places), BLOCK):
         some = places[start : start + BLOCK]
-        outcome, count = _attempt(problem, values, base, some, steps[some], tolerance)
+        reporting = partial(ladder, first=begin, ended=half)
+        outcome, count = _attempt(problem, reporting, some, steps[some], tolerance)
         evaluations += count
         if retry:
-            evaluations += _try_again(problem, values, base, some, steps[some], outcome, tolerance)
+            evaluations += _try_again(problem, ladder, some, steps[some], outcome, tolerance)
         # The derivative is rounded to double precision, and to x's type.
         eps = max(float(np.finfo(x.dtype).eps), float(np.finfo(np.float64).eps))
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
@@ -195,8 +206,7 @@ def _differentiate(
 
 def _attempt(
     problem: Problem,
-    values: Values,
-    base: Any,
+    ladder_of: Callable[[Scheme], Ladder],
     places: NDArray[np.intp],
     first: Array,
     tolerance: float,
@@ -205,7 +215,7 @@ def _attempt(
     outcome = Outcome.nothing(first)
     evaluations = 0
     for scheme, chosen, begin, most in divided(problem, places, first):
-        ladder = Ladder(problem, values, base, scheme)
+        ladder = ladder_of(scheme)
         outcome.put(chosen, ladder.climb(places[chosen], begin, most, tolerance))
         evaluations += ladder.evaluations
     return outcome, evaluations
@@ -213,8 +223,7 @@ def _attempt(
 
 def _try_again(
     problem: Problem,
-    values: Values,
-    base: Any,
+    ladder_of: Callable[[Scheme], Ladder],
     places: NDArray[np.intp],
     first: Array,
     outcome: Outcome,
@@ -225,7 +234,7 @@ def _try_again(
     if not len(again):
         return 0
     second = np.where(outcome.starved, FIRST, first * MUCH_SMALLER)[again]
-    other, evaluations = _attempt(problem, values, base, places[again], second, tolerance)
+    other, evaluations = _attempt(problem, ladder_of, places[again], second, tolerance)
     before = outcome.take(again)
     # Larger steps are not believed where they contradict smaller ones.
     better = (other.errors < before.errors) & (before.lost | ~contradicts(other, before))

@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Values, derivatives, memory_order
-from fastgrad.engines import loop
-from fastgrad.jacobian import values_for
+from fastgrad.differences import Map, Values, derivatives, memory_order
+from fastgrad.evaluation import Progress, evaluation
 from fastgrad.line import Line, as_directions, auto_step, move, require_moving, restoration
 from fastgrad.problem import Problem, problems
-from fastgrad.returned import ANY, precision, value_at
+from fastgrad.progress import in_parts
+from fastgrad.returned import ANY, value_at
 from fastgrad.schemes import Scheme, as_scheme, central
-from fastgrad.structures import like
+from fastgrad.steps import precision
+from fastgrad.structures import Call, like
 
 Array = NDArray[Any]
 
@@ -27,6 +28,9 @@ def directional_derivative(
     args: tuple[Any, ...] = (),
     scheme: str | Scheme = "central",
     bounds: Any = None,
+    vectorized: bool = False,
+    workers: int | Map | None = None,
+    progress: Progress = False,
 ) -> Any:
     """Return ``d/ds f(x + s v)`` at s = 0, by a few calls of f, however many elements x has.
 
@@ -52,6 +56,8 @@ def directional_derivative(
     bounds : pair, optional
         The lower and upper bounds of x, which no point goes beyond: where there is little room, the
         derivative is one-sided.
+    vectorized, workers, progress
+        As for `numerical_gradient`; what is counted, and shared by workers, are the calls of f.
 
     Returns
     -------
@@ -72,27 +78,50 @@ def directional_derivative(
     array([10., 16.])
     """
     chosen = as_scheme(scheme)
-    found = problems(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
-    directions = as_directions(v, x, found)
-    line = Line(f, x, args, found, directions)
-    position = np.zeros(())
-    limits = line.limits()
-    first = 1.0 if isinstance(h, str) and h == "auto" else h
-    along = problems(line, position, first, scheme=chosen, bounds=limits)[0]
-    base = value_at(found, f, x, args)
-    if first is not h:
-        step = auto_step(found, directions, chosen, base)
-        along = problems(line, position, step, scheme=chosen, bounds=limits)[0]
-    [(fitting, places, steps)] = [part for part in along.divided() if len(part[1])]
-    if not chosen.is_complex:
-        require_moving(found, directions, float(np.max(steps)))
-    put_back, _ = restoration([problem.x for problem in found])
-    try:
-        slopes = derivatives(loop.values, line, position, places, steps, fitting, base.shape)
-    finally:
-        put_back()
+    with evaluation(
+        None, x, "auto", vectorized=vectorized, workers=workers, progress=progress
+    ) as way:
+        found = problems(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
+        directions = as_directions(v, x, found)
+        line = Line(f, x, args, found, directions)
+        position = np.zeros(())
+        limits = line.limits()
+        first = 1.0 if isinstance(h, str) and h == "auto" else h
+        along = problems(line, position, first, scheme=chosen, bounds=limits)[0]
+        base = value_at(found, f, x, args, way.stacked)
+        if first is not h:
+            step = auto_step(found, directions, chosen, base)
+            along = problems(line, position, step, scheme=chosen, bounds=limits)[0]
+        [(fitting, places, steps)] = [part for part in along.divided() if len(part[1])]
+        if not chosen.is_complex:
+            require_moving(found, directions, float(np.max(steps)))
+        arrays = [problem.x for problem in found]
+        whole = Call(line.at_first, (), (position, *arrays), position)
+        put_back, _ = restoration(arrays)
+        try:
+            with way.shown(len(fitting.offsets)) as report:
+                values = _one_by_one(way.values(report))
+                slopes = derivatives(values, whole, position, places, steps, fitting, base.shape)
+        finally:
+            put_back()
     slope = slopes[0]
     return slope.astype(base.dtype)[()] if base.shape else base.dtype.type(slope)
+
+
+def _one_by_one(values: Values) -> Values:
+    """Return the same way of evaluating f, to which each point is a place of its own."""
+
+    def each(
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        single = np.repeat(places, points.shape[1]), points.reshape(-1, 1)
+        return values(f, x, *single, shape).reshape(*points.shape, *shape)
+
+    return each
 
 
 def hessian_vector_product(
@@ -102,6 +131,9 @@ def hessian_vector_product(
     *,
     args: tuple[Any, ...] = (),
     engine: str = "auto",
+    vectorized: bool = False,
+    workers: int | Map | None = None,
+    progress: Progress = False,
 ) -> Any:
     """Return the Hessian of f times v, without the Hessian.
 
@@ -121,6 +153,8 @@ def hessian_vector_product(
         Further arguments of f.
     engine : {"auto", "loop", "compiled"}
         How f is evaluated at moved points, as for `numerical_gradient`.
+    vectorized, workers, progress
+        As for `numerical_gradient`.
 
     Returns
     -------
@@ -138,25 +172,27 @@ def hessian_vector_product(
     >>> hessian_vector_product(lambda x: x[0] ** 2 * x[1], x, v).round(5)
     array([6., 2.])
     """
-    values = values_for(f, engine)
-    found = problems(f, x, ANY, args=args, relative=True)
-    directions = as_directions(v, x, found)
-    base = value_at(found, f, x, args)
-    if base.size != 1:
-        raise ValueError(
-            f"f returned an array of shape {base.shape}, but a Hessian is that of a function which "
-            "returns a single number; reduce the array, for instance by .sum()"
-        )
-    step = auto_step(found, directions, central(2, 2), base)
-    arrays = [problem.x for problem in found]
-    gradients = []
-    put_back, originals = restoration(arrays)
-    try:
-        for shift in (step, -step):
-            move(arrays, originals, directions, shift, [None] * len(arrays))
-            gradients.append([_gradient(problem, values, base) for problem in found])
-    finally:
-        put_back()
+    with evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way:
+        found = problems(f, x, ANY, args=args, relative=True)
+        directions = as_directions(v, x, found)
+        base = value_at(found, f, x, args, way.stacked)
+        if base.size != 1:
+            raise ValueError(
+                f"f returned an array of shape {base.shape}, but a Hessian is that of a function "
+                "which returns a single number; reduce the array, for instance by .sum()"
+            )
+        step = auto_step(found, directions, central(2, 2), base)
+        arrays = [problem.x for problem in found]
+        gradients = []
+        put_back, originals = restoration(arrays)
+        try:
+            with way.shown(sum(array.size for array in arrays)) as report:
+                values = way.values(in_parts(report, 1 / 2))  # each element twice
+                for shift in (step, -step):
+                    move(arrays, originals, directions, shift, [None] * len(arrays))
+                    gradients.append([_gradient(problem, values, base) for problem in found])
+        finally:
+            put_back()
     products = [np.zeros_like(array) for array in arrays]
     for product, up, down in zip(products, *gradients, strict=True):
         product[...] = (up - down) / (2 * step)

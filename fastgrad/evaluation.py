@@ -1,50 +1,125 @@
 """How is f evaluated at moved points? The engine is chosen here, for all that differentiates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from fastgrad import progress as progress_of
 from fastgrad.differences import Map, Report, Values
 from fastgrad.engines import compiled, loop
+from fastgrad.engines import vectorized as stacks
 from fastgrad.engines.compilation import is_jitted
+from fastgrad.structures import is_structure
 
 ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
 
+Progress = bool | Callable[[int, int], Any]
+"""Whether a bar is shown, or what is told how far it has come."""
 
-def choose(f: Callable[..., Any], engine: str) -> Values:
-    """Return the way of evaluating f that is asked for; with "auto" the best one that serves it.
 
-    Raises
-    ------
-    ValueError
-        If there is no such engine.
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A way of evaluating f, and of telling how far it has come.
+
+    Attributes
+    ----------
+    engine : str
+        Its name.
+    values : callable
+        ``values(report)`` is a `Values`, which tells report how many elements it has evaluated;
+        without report it is silent.
+    progress : bool or callable
+        Who is to be told.
     """
-    if engine == "auto":
-        return compiled.values_if_served if is_jitted(f) else loop.values
-    if engine not in ENGINES:
-        names = ", ".join(repr(name) for name in ["auto", "traced", *ENGINES])
-        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
-    return ENGINES[engine]
+
+    engine: str
+    values: Callable[[Report | None], Values]
+    progress: Progress
+
+    @property
+    def stacked(self) -> bool:
+        """Whether f takes a stack of points."""
+        return self.engine == "vectorized"
+
+    def shown(self, total: int) -> AbstractContextManager[Report | None]:
+        """Give a block what elements are reported to, so many in all; None if nobody is told."""
+        return progress_of.shown(self.progress, total)
 
 
-def spread(values: Values, workers: int | Map | None, report: Report | None) -> Values:
-    """Return the same way of evaluating f, but by workers, and reported.
+@contextmanager
+def evaluation(
+    f: Callable[..., Any] | None,
+    x: Any,
+    engine: str,
+    *,
+    vectorized: bool,
+    workers: int | Map | None,
+    progress: Progress,
+    traces: bool = False,
+) -> Iterator[Evaluation]:
+    """Choose how f is evaluated during the block: the rule for all that differentiates.
 
-    Workers evaluate what is otherwise the loop's; other engines use the threads of this process.
+    With engine="auto" it is the best way that serves f. Workers evaluate what is otherwise the
+    loop's; other engines use the threads of this process. They start when they are first worth it,
+    once for the block, and have ended when it has.
+
+    Parameters
+    ----------
+    f, x, engine, vectorized, workers, progress
+        As `fastgrad.numerical_gradient` takes them. f is None where the block evaluates a function
+        of its own.
+    traces : bool
+        Whether the block can do without evaluations where f is traced.
 
     Raises
     ------
     TypeError, ValueError
-        If workers are no number and no map.
+        If an option is not usable, or not with the others; nothing has been called by then.
+    ModuleNotFoundError
+        If a bar is asked for, and what draws it is not installed.
     """
-    if workers is not None:
-        from fastgrad.engines.workers import over
+    if engine == "traced" and not traces:
+        raise ValueError(
+            "engine is 'traced', which serves numerical_gradient alone; pass engine='auto'"
+        )
+    name, values = _chosen(f, engine)
+    if vectorized:
+        if engine != "auto" or is_structure(x):
+            raise ValueError(
+                "vectorized is True, which asks for one array x and engine='auto': f takes a stack "
+                "of points; leave out vectorized"
+            )
+        name, values = "vectorized", stacks.values
+    if workers is not None and (vectorized or engine not in ("auto", "loop")):
+        raise ValueError(
+            f"engine is {'vectorized' if vectorized else engine!r}, but workers share the loop's "
+            "calls of f; leave out workers, or pass engine='loop'"
+        )
+    if is_jitted(f) and isinstance(x, dict):
+        raise TypeError(
+            "x is a dict, which a function compiled by numba cannot take; pass a tuple of arrays"
+        )
+    progress_of.require_progress(progress)
 
-        by_workers = over(workers, report)
-        if values is loop.values:
-            return by_workers
-    if report is not None:
-        from fastgrad.progress import reporting
+    def reported(report: Report | None) -> Values:
+        return values if report is None else progress_of.reporting(values, report)
 
-        return reporting(values, report)
-    return values
+    if workers is None:
+        yield Evaluation(name, reported, progress)
+        return
+    from fastgrad.engines.workers import Crew
+
+    with Crew(workers) as crew:
+        yield Evaluation(name, crew.values if name == "loop" else reported, progress)
+
+
+def _chosen(f: Callable[..., Any] | None, engine: str) -> tuple[str, Values]:
+    """Return the name of the engine that is asked for, and its way of evaluating f."""
+    if engine in ("auto", "traced"):
+        return ("compiled", compiled.values_if_served) if is_jitted(f) else ("loop", loop.values)
+    if engine not in ENGINES:
+        names = ", ".join(repr(name) for name in ["auto", "traced", *ENGINES])
+        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
+    return engine, ENGINES[engine]

@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from fastgrad.arguments import element
 from fastgrad.differences import Map, Values
 from fastgrad.engines import auto, traced
-from fastgrad.engines.vectorized import values as vectorized_values
-from fastgrad.evaluation import choose, spread
+from fastgrad.evaluation import Progress, evaluation
 from fastgrad.problem import Problem, problems
-from fastgrad.progress import shown
 from fastgrad.schemes import Scheme
-from fastgrad.structures import is_structure, like
+from fastgrad.structures import like
 
 Array = NDArray[Any]
 Structure = TypeVar("Structure")
@@ -39,7 +37,7 @@ def numerical_gradient(
     bounds: Any = None,
     vectorized: bool = False,
     workers: int | Map | None = None,
-    progress: bool | Callable[[int, int], Any] = False,
+    progress: Progress = False,
 ) -> Structure:
     """Return the difference quotient of f for every element of x; the central one by default.
 
@@ -145,43 +143,48 @@ def numerical_gradient(
     >>> numerical_gradient(lambda s: (s**3).sum(axis=1), np.ones(2), vectorized=True).round(6)
     array([3., 3.])
     """
-    values = choose(f, "auto" if engine in SHORTCUTS else engine)
-    if vectorized:
-        if engine != "auto" or is_structure(x):
+    with evaluation(
+        f,
+        x,
+        engine,
+        vectorized=vectorized,
+        workers=workers,
+        progress=progress,
+        traces=True,
+    ) as way:
+        parts = problems(
+            f,
+            x,
+            h,
+            args=args,
+            scheme=scheme,
+            relative=relative,
+            bounds=bounds,
+            values=way.values(None),
+        )
+        if engine == "traced" and not all(part.is_plain for part in parts):
             raise ValueError(
-                "vectorized is True, which asks for one array x and engine='auto': f takes a stack "
-                "of points; leave out vectorized"
+                "engine is 'traced', which serves real schemes with one step for all elements, and "
+                "no bounds; pass engine='auto' or engine='loop' for others"
             )
-        values, engine = vectorized_values, "vectorized"
-    if workers is not None and engine not in ("auto", "loop"):
-        raise ValueError(
-            f"engine is {engine!r}, but workers share the loop's calls of f; leave out workers, or "
-            "pass engine='loop'"
-        )
-    quiet = spread(values, workers, None)
-    parts = problems(
-        f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds, values=quiet
-    )
-    if engine == "traced" and not all(part.is_plain for part in parts):
-        raise ValueError(
-            "engine is 'traced', which serves real schemes with one step for all elements, and no "
-            "bounds; pass engine='auto' or engine='loop' for others"
-        )
-    with shown(progress, sum(part.x.size for part in parts)) as report:
-        values = spread(values, workers, report)
-        gradients = []
-        for part in parts:
-            gradients.append(_gradient(part, engine, values))
-            _warn_of_nonfinite(part.name, gradients[-1])
+        shortcut = None if way.stacked else SHORTCUTS.get(engine)
+        with way.shown(sum(part.x.size for part in parts)) as report:
+            values = way.values(report)
+            gradients = []
+            for part in parts:
+                gradients.append(_gradient(part, shortcut, values))
+                _warn_of_nonfinite(part.name, gradients[-1])
     result: Structure = like(x, iter(gradients))
     return result
 
 
-def _gradient(problem: Problem, engine: str, values: Values) -> Array:
+def _gradient(
+    problem: Problem, shortcut: Callable[..., Array | None] | None, values: Values
+) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
-    if engine in SHORTCUTS and problem.is_plain:
-        result = SHORTCUTS[engine](problem.f, problem.x, problem.steps, problem.scheme)
+    if shortcut is not None and problem.is_plain:
+        result = shortcut(problem.f, problem.x, problem.steps, problem.scheme)
         if result is not None:
             return result
     return problem.gradient(values)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Values, derivatives, moved
-from fastgrad.jacobian import values_for
+from fastgrad.differences import Map, Report, derivatives, moved
+from fastgrad.evaluation import Evaluation, Progress, evaluation
 from fastgrad.line import restoration
 from fastgrad.problem import Problem
+from fastgrad.progress import in_parts
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme, backward, central, forward
 from fastgrad.structures import is_structure
@@ -29,6 +30,9 @@ def hessian(
     engine: str = "auto",
     relative: bool = False,
     bounds: Any = None,
+    vectorized: bool = False,
+    workers: int | Map | None = None,
+    progress: Progress = False,
 ) -> Array:
     """Return the second derivatives of f with respect to all pairs of elements of x.
 
@@ -55,6 +59,9 @@ def hessian(
     bounds : pair, optional
         The lower and upper bounds of x, which no point goes beyond: near them the differences are
         one-sided, of the same order.
+    vectorized, workers, progress
+        As for `numerical_gradient`; what is counted are the elements of the Hessian. Workers share
+        the calls of f for one row after the other.
 
     Returns
     -------
@@ -82,29 +89,44 @@ def hessian(
             f"x is a {type(x).__name__}, but a Hessian is that of a function of one array; put the "
             "arrays into one, or use hessian_vector_product"
         )
-    values = values_for(f, engine)
-    [problem], base = prepared(
-        f, x, h, args=args, scheme=central(2, 2), relative=relative, bounds=bounds
-    )
-    if base.size != 1:
-        raise ValueError(
-            f"f returned an array of shape {base.shape}, but a Hessian is that of a function which "
-            "returns a single number; reduce the array, for instance by .sum()"
+    with evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way:
+        [problem], base = prepared(
+            f,
+            x,
+            h,
+            args=args,
+            scheme=central(2, 2),
+            relative=relative,
+            bounds=bounds,
+            stacked=way.stacked,
         )
-    result = np.zeros((x.size, x.size), base.dtype)
-    parts = _parts(problem)
-    for second, _, places, steps in parts:
-        result[places, places] = derivatives(values, problem.f, x, places, steps, second)
-    put_back, _ = restoration([x])
-    try:
-        for part in parts:
-            for k in range(len(part[2])):
-                _fill_row(result, problem, values, part, k, parts)
-    finally:
-        put_back()
+        if base.size != 1:
+            raise ValueError(
+                f"f returned an array of shape {base.shape}, but a Hessian is that of a function "
+                "which returns a single number; reduce the array, for instance by .sum()"
+            )
+        result = np.zeros((x.size, x.size), base.dtype)
+        with way.shown(x.size**2) as report:
+            _fill(result, problem, way, report)
     lower = np.tril_indices(x.size, -1)
     result[lower] = result.T[lower]
     return result.reshape(x.shape + x.shape)
+
+
+def _fill(result: Array, problem: Problem, way: Evaluation, report: Report | None) -> None:
+    """Write the derivatives with respect to each element and those behind it in x."""
+    parts = _parts(problem)
+    for second, _, places, steps in parts:
+        result[places, places] = derivatives(
+            way.values(report), problem.f, problem.x, places, steps, second
+        )
+    put_back, _ = restoration([problem.x])
+    try:
+        for part in parts:
+            for k in range(len(part[2])):
+                _fill_row(result, problem, way, report, part, k, parts)
+    finally:
+        put_back()
 
 
 def _parts(problem: Problem) -> list[Part]:
@@ -119,7 +141,13 @@ def _parts(problem: Problem) -> list[Part]:
 
 
 def _fill_row(
-    result: Array, problem: Problem, values: Values, part: Part, k: int, parts: list[Part]
+    result: Array,
+    problem: Problem,
+    way: Evaluation,
+    report: Report | None,
+    part: Part,
+    k: int,
+    parts: list[Part],
 ) -> None:
     """Write the mixed derivatives of the part's k-th element and all elements behind it in x."""
     x, (_, scheme, places, steps) = problem.x, part
@@ -127,6 +155,8 @@ def _fill_row(
     targets = moved(x, here, scheme.offsets, step)[0]
     elements, place = x.view(np.ndarray).flat, int(here[0])
     old = elements[place]
+    # Two elements of the Hessian, which is symmetric, are found together.
+    values = way.values(in_parts(report, 2 / len(targets)))
     for target, numerator in zip(targets, scheme.numerators, strict=True):
         elements[place] = target
         for _, other, others, lengths in parts:

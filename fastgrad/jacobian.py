@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import BLOCK, Values, derivatives
-from fastgrad.evaluation import choose
+from fastgrad.differences import BLOCK, Map, Values, derivatives
+from fastgrad.evaluation import Progress, evaluation
 from fastgrad.problem import Problem
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme
@@ -27,6 +27,9 @@ def jacobian(
     scheme: str | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
+    vectorized: bool = False,
+    workers: int | Map | None = None,
+    progress: Progress = False,
 ) -> Any:
     """Return the derivatives of all that f returns with respect to all elements of x.
 
@@ -55,6 +58,9 @@ def jacobian(
         Whether h is in units of ``abs(x[i])``.
     bounds : pair, optional
         The lower and upper bounds of x, which no point goes beyond.
+    vectorized, workers, progress
+        As for `numerical_gradient`. An f that takes a stack of m points returns an array
+        ``(m, *f(x).shape)``.
 
     Returns
     -------
@@ -82,18 +88,21 @@ def jacobian(
     array([[2., 0.],
            [0., 4.]])
     """
-    values = values_for(f, engine)
-    found, base = prepared(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
-    return like(x, (_jacobian(problem, values, base) for problem in found))
-
-
-def values_for(f: Callable[..., Any], engine: str) -> Values:
-    """Return the way of evaluating f; "traced" is for gradients alone."""
-    if engine == "traced":
-        raise ValueError(
-            "engine is 'traced', which serves numerical_gradient alone; pass engine='auto'"
+    with evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way:
+        found, base = prepared(
+            f,
+            x,
+            h,
+            args=args,
+            scheme=scheme,
+            relative=relative,
+            bounds=bounds,
+            stacked=way.stacked,
         )
-    return choose(f, engine)
+        with way.shown(sum(problem.x.size for problem in found)) as report:
+            values = way.values(report)
+            parts = [_jacobian(problem, values, base) for problem in found]
+    return like(x, iter(parts))
 
 
 def _jacobian(problem: Problem, values: Values, base: Array) -> Array:

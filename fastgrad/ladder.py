@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Values, moved
+from fastgrad.differences import Report, Values, moved
 from fastgrad.extrapolation import Limits, limits
 from fastgrad.problem import Problem
-from fastgrad.returned import as_floats, precision
+from fastgrad.returned import as_floats
 from fastgrad.schemes import Scheme
+from fastgrad.steps import precision
 
 Array = NDArray[Any]
 
@@ -89,10 +90,23 @@ class Ladder:
         f at x, for schemes that need it and for noticing kinks; nan if it is not known.
     scheme : Scheme
         Real; used instead of the problem's.
+    first : callable, optional
+        How f is evaluated at the steps that are tried at once.
+    ended : callable, optional
+        Told for how many elements more there is nothing left to be done.
     """
 
-    def __init__(self, problem: Problem, values: Values, base: Any, scheme: Scheme) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        values: Values,
+        base: Any,
+        scheme: Scheme,
+        first: Values | None = None,
+        ended: Report | None = None,
+    ) -> None:
         self.problem, self.values, self.base, self.scheme = problem, values, base, scheme
+        self.first, self.ended = first or values, ended or (lambda elements: None)
         self.outer = tuple(offset for offset in scheme.offsets if offset != 0)
         self.sees_kinks = scheme.is_central and scheme.derivative == 1
         weights = dict(zip(scheme.offsets, scheme.numerators, strict=True))
@@ -127,7 +141,7 @@ class Ladder:
         smallest = 2 * np.spacing(abs(x)).astype(float)
         active, top, waited = np.arange(count), first.copy(), np.zeros(count, dtype=int)
         raised = np.zeros(count, dtype=bool)
-        rungs = self._rungs(places, first[:, None] * 0.5 ** np.arange(START))
+        rungs = self._rungs(self.first, places, first[:, None] * 0.5 ** np.arange(START))
         while True:
             found, errors = self._limits(rungs)
             relative = errors / abs(found.values)
@@ -155,12 +169,14 @@ class Ladder:
             done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
             done |= ~upwards & (0.5 * bottom < smallest[active])
             stays = ~(done | astray)
+            self.ended(int(np.count_nonzero(~stays)))
             if not stays.any():
                 return outcome
             active, waited, upwards = active[stays], waited[stays], upwards[stays]
             rungs, top, bottom = rungs[:, stays], top[stays], bottom[stays]
             top, raised = np.where(upwards, 2 * top, top), upwards
-            new = self._rungs(places[active], np.where(upwards, top, 0.5 * bottom)[:, None])
+            steps = np.where(upwards, top, 0.5 * bottom)[:, None]
+            new = self._rungs(self.values, places[active], steps)
             rungs = np.where(
                 upwards[:, None],
                 np.concatenate([new, rungs], axis=2),
@@ -184,13 +200,13 @@ class Ladder:
             errors = errors + np.fmax(kink, spike)
         return found, errors
 
-    def _rungs(self, places: NDArray[np.intp], steps: Array) -> Array:
+    def _rungs(self, values: Values, places: NDArray[np.intp], steps: Array) -> Array:
         """Return quotients, their noise and bends, an array ``(3, *steps.shape)``."""
         x, outer = self.problem.x, self.outer
         points = np.concatenate(
             [moved(x, places, outer, steps[:, k]) for k in range(steps.shape[1])], axis=1
         )
-        measured = self.values(self.problem.f, x, places, points)
+        measured = values(self.problem.f, x, places, points)
         self.evaluations += points.size
         self._eps = precision(x, measured)
         wide = as_floats(measured).reshape(*steps.shape, len(outer))

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.problem import Problem
-from fastgrad.returned import precision
 from fastgrad.schemes import Scheme
+from fastgrad.steps import precision
 from fastgrad.structures import is_structure, leaves, like
 
 Array = NDArray[Any]
@@ -99,14 +99,17 @@ def move(
     ):
         moved = (original + s * direction).astype(array.dtype)
         if bound is not None:
-            lower, upper = (limit.reshape(array.shape) for limit in bound)
+            lower, upper = (limit.reshape(original.shape) for limit in bound)
             moved = np.clip(moved, lower, upper)
         # What is not moved keeps its bits: x + 0 turns -0 into 0.
         array.view(np.ndarray)[...] = np.where(direction == 0, original, moved)
 
 
 class Line:
-    """f along a line: ``line(s)`` is ``f(x + s v)``, for the engine that moves s."""
+    """f along a line: ``line(s)`` is ``f(x + s v)``, for the engine that moves s.
+
+    For many places s at once it is f of the stack of points there.
+    """
 
     def __init__(
         self,
@@ -124,6 +127,8 @@ class Line:
 
     def __call__(self, s: Array) -> Any:
         """Return f at the place s on the line; x stays there."""
+        if s.ndim:
+            return self.f(self._stack(s), *self.args)
         if s.dtype.kind == "c":
             moved = [
                 original + s[()] * direction
@@ -132,6 +137,23 @@ class Line:
             return self.f(like(self.x, iter(moved)), *self.args)
         move(self.arrays, self.originals, self.directions, s[()], self.bounds)
         return self.f(self.x, *self.args)
+
+    def _stack(self, s: Array) -> Array:
+        """Return the points at many places, for an f that takes a stack; x is an array."""
+        [x], [original], [direction] = self.arrays, self.originals, self.directions
+        each = s.reshape(-1, *[1] * x.ndim)
+        if s.dtype.kind == "c":
+            return np.asarray(original + each * direction)
+        stack = np.empty((len(s), *x.shape), x.dtype)
+        move([stack], [original], [direction], each, self.bounds)
+        return stack
+
+    def at_first(self, whole: tuple[Array, ...]) -> Any:
+        """Return f at the place that comes first, before the arrays of x; x stays there.
+
+        As a function of all that it moves: so that workers know what belongs together.
+        """
+        return self(whole[0])
 
     def limits(self) -> tuple[float, float] | None:
         """Return between which s the line keeps inside the bounds."""

@@ -13,7 +13,7 @@ from fastgrad.differences import Values, fill, memory_order, moved
 from fastgrad.engines import loop
 from fastgrad.measured import measured_steps
 from fastgrad.schemes import Scheme, as_scheme
-from fastgrad.steps import choose_steps
+from fastgrad.steps import choose_steps, precision
 from fastgrad.structures import Call, is_structure, leaves, require_separate
 
 Array = NDArray[Any]
@@ -170,15 +170,10 @@ def _bounds_of(bounds: Any, x: Any) -> list[Any]:
 
 
 def _measured(problem: Problem, values: Values) -> Problem:
-    """Return the problem with the steps that suit f.
-
-    Its values are as precise as the coarser of x's type and that of f's result.
-    """
+    """Return the problem with the steps that suit f."""
     x, here = problem.x, np.zeros(1, dtype=np.intp)
     value = values(problem.f, x, here, x.reshape(-1)[here].reshape(1, 1))
-    eps = float(np.finfo(x.dtype).eps)
-    if value.dtype.kind == "f":
-        eps = max(eps, float(np.finfo(value.dtype).eps))
+    eps = precision(x, value)
     start = choose_steps("auto", x, problem.scheme, relative=False, eps=eps)
     problem = replace(problem, steps=start)
     return replace(problem, steps=measured_steps(problem, values, eps, abs(float(value[0, 0]))))

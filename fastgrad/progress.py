@@ -15,6 +15,9 @@ Array = NDArray[Any]
 PERIOD = 0.1
 """Seconds between two reports, about."""
 
+ROUNDING = 1e-6
+"""What elements may lack that are reported in parts, by points or steps of theirs."""
+
 
 @contextmanager
 def shown(progress: bool | Callable[[int, int], Any], total: int) -> Iterator[Report | None]:
@@ -44,17 +47,38 @@ def shown(progress: bool | Callable[[int, int], Any], total: int) -> Iterator[Re
     2 of 3
     3 of 3
     """
+    require_progress(progress)
     if progress is False:
         yield None
     elif callable(progress):
         yield from _counted(progress, total)
-    elif progress is True:
-        with _bar(total) as bar:
-            yield from _counted(lambda done, _: bar.update(done - bar.n), total)
     else:
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc="Elements", unit="") as bar:
+            yield from _counted(lambda done, _: bar.update(done - bar.n), total)
+
+
+def require_progress(progress: object) -> None:
+    """Refuse what progress cannot be shown by, and a bar that nothing can draw."""
+    if not (callable(progress) or isinstance(progress, bool)):
         raise TypeError(
             f"progress is {progress!r}; pass True for a bar, or a function progress(done, total)"
         )
+    if progress is True:
+        try:
+            import tqdm  # noqa: F401
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "progress=True draws its bar with tqdm, which is not installed; "
+                "pip install 'fastgrad[progress]', or pass a function progress(done, total)",
+                name="tqdm",
+            ) from None
+
+
+def in_parts(report: Report | None, part: float) -> Report | None:
+    """Return what reports so large a part of each element; None if nobody is told."""
+    return None if report is None else lambda elements: report(part * elements)
 
 
 def reporting(values: Values, report: Report) -> Values:
@@ -69,20 +93,14 @@ def reporting(values: Values, report: Report) -> Values:
         shape: tuple[int, ...] = (),
     ) -> Array:
         parts: list[Array] = []
-        start, size, unreported = 0, 1, 0
+        unreported = 0
         last = time.perf_counter()
-        while start < len(places) or not parts:
-            block = slice(start, start + size)
-            began = time.perf_counter()
-            parts.append(values(f, x, places[block], points[block], shape))
-            now = time.perf_counter()
-            unreported += len(places[block])
-            if now - last >= PERIOD:
+        for part in blocks(values, f, x, places, points, shape):
+            parts.append(part)
+            unreported += len(part)
+            if time.perf_counter() - last >= PERIOD:
                 report(unreported)
-                last, unreported = now, 0
-            start += size
-            # Twice as many while the time is hardly measurable.
-            size = min(2 * size, max(1, int(size * PERIOD / max(now - began, 1e-9))))
+                last, unreported = time.perf_counter(), 0
         if unreported:
             report(unreported)
         return join(parts)
@@ -90,26 +108,34 @@ def reporting(values: Values, report: Report) -> Values:
     return in_blocks
 
 
-def _counted(progress: Callable[[int, int], Any], total: int) -> Iterator[Report]:
-    done = 0
+def blocks(
+    values: Values,
+    f: Callable[[Any], Any],
+    x: Array,
+    places: NDArray[np.intp],
+    points: Array,
+    shape: tuple[int, ...],
+) -> Iterator[Array]:
+    """Yield what ``values(f, x, places, points, shape)`` returns, in blocks of about 0.1 s."""
+    start, size = 0, 1
+    while start < len(places) or not start:
+        block = slice(start, start + size)
+        began = time.perf_counter()
+        part = values(f, x, places[block], points[block], shape)
+        start += size
+        # Twice as many while the time is hardly measurable.
+        size = min(2 * size, max(1, int(size * PERIOD / max(time.perf_counter() - began, 1e-9))))
+        yield part
 
-    def report(places: int) -> None:
+
+def _counted(progress: Callable[[int, int], Any], total: int) -> Iterator[Report]:
+    done = 0.0
+
+    def report(elements: float) -> None:
         nonlocal done
-        before, done = done, min(done + places, total)  # x itself may be evaluated once more
-        if done > before:
-            progress(done, total)
+        before, done = done, min(done + elements, total)  # x itself may be evaluated once more
+        if int(done + ROUNDING) > int(before + ROUNDING):
+            progress(int(done + ROUNDING), total)
 
     yield report
     report(total - done)
-
-
-def _bar(total: int) -> Any:
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "progress=True draws its bar with tqdm, which is not installed; "
-            "pip install 'fastgrad[progress]', or pass a function progress(done, total)",
-            name="tqdm",
-        ) from None
-    return tqdm(total=total, desc="Elements", unit="")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
-from fastgrad.steps import choose_steps
+from fastgrad.steps import choose_steps, precision
 
 Array = NDArray[Any]
 
@@ -26,11 +26,13 @@ def prepared(
     scheme: str | Scheme,
     relative: bool,
     bounds: Any,
+    stacked: bool = False,
 ) -> tuple[list[Problem], Array]:
     """Return a problem for every array in x, and f at x as an array of floats; f is called once.
 
     Unlike those of `problems`, automatic steps are not measured, for f may return many numbers:
     they are the scheme's best for functions that vary over distances of ``max(abs(x[i]), 1)``.
+    With ``stacked`` f takes a stack of points.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def prepared(
     """
     if isinstance(h, str) and h == "auto" and not relative:
         found = problems(f, x, ANY, args=args, scheme=scheme, relative=True, bounds=bounds)
-        base = value_at(found, f, x, args)
+        base = value_at(found, f, x, args, stacked)
         return [
             replace(
                 problem,
@@ -56,24 +58,34 @@ def prepared(
     if isinstance(h, str):  # refused, but by the rule that it breaks
         choose_steps(h, np.zeros(()), problems(f, x, ANY)[0].scheme, relative=relative, eps=1.0)
     found = problems(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
-    return found, value_at(found, f, x, args)
+    return found, value_at(found, f, x, args, stacked)
 
 
-def value_at(found: list[Problem], f: Callable[..., Any], x: Any, args: tuple[Any, ...]) -> Array:
-    """Return f at x as an array of floats."""
-    value = np.array(found[0].f(found[0].x) if found else f(x, *args))
+def value_at(
+    found: list[Problem],
+    f: Callable[..., Any],
+    x: Any,
+    args: tuple[Any, ...],
+    stacked: bool = False,
+) -> Array:
+    """Return f at x as an array of floats; of an f that takes a stack, from one of x alone."""
+    if stacked:
+        value = np.array(found[0].f(x.view(np.ndarray)[np.newaxis].copy()))
+        if value.shape[:1] != (1,):
+            raise ValueError(
+                f"f returned an array of shape {value.shape} for a stack of shape "
+                f"{(1, *x.shape)}, but with vectorized=True the first axis of what it returns is "
+                "that of the points; reduce other axes, or leave out vectorized"
+            )
+        value = value[0]
+    else:
+        value = np.array(found[0].f(found[0].x) if found else f(x, *args))
     if value.dtype.kind not in "fiub":
         raise TypeError(
             f"f returned an array of dtype {value.dtype}, but it must return real numbers; check "
             "what f ends with"
         )
     return value if value.dtype.kind == "f" else value.astype(np.float64)
-
-
-def precision(x: Array, values: Array) -> float:
-    """Return eps of the coarser one of x's type and that of f's values, if they are floats."""
-    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
-    return max(float(np.finfo(x.dtype).eps), float(np.finfo(kind).eps))
 
 
 def as_floats(values: Array) -> Array:

@@ -92,6 +92,12 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
     return scaled if scheme.is_complex else representable(scaled, flat)
 
 
+def precision(x: Array, values: Array) -> float:
+    """Return eps of the coarser one of x's type and that of f's values, if they are floats."""
+    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    return max(float(np.finfo(x.dtype).eps), float(np.finfo(kind).eps))
+
+
 def representable(steps: Array, x: Array) -> Array:
     """Return the distances by which elements are really raised; steps that are lost stay.
 

@@ -153,3 +153,47 @@ def test_a_cheap_function_is_said_to_go_to_the_loop(capsys, monkeypatch):
     calls = []
     numerical_gradient(lambda x: calls.append(1) or np.sum(x), x)
     assert text.startswith("The loop") == (len(calls) >= 2 * x.size)
+
+
+# Compiled functions
+
+
+def jitted(f):
+    numba = pytest.importorskip("numba")
+    if numba.config.DISABLE_JIT:
+        pytest.skip("nothing is compiled")
+    return numba.njit(f)
+
+
+def test_a_compiled_function_is_said_to_run_in_a_compiled_loop(capsys):
+    text = explained(capsys, jitted(lambda x: (x**2).sum()), np.ones(3000))
+    assert text == "Compiled: 6,000 calls of f in a compiled loop.\n"
+    assert explained(capsys, jitted(lambda x: (x**2).sum()), np.ones(0)).startswith("Compiled: 0")
+
+
+@pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPendingDeprecationWarning")  # lists
+def test_why_a_compiled_function_goes_to_the_loop_is_named_and_it_does(capsys):
+    x = [np.array([1.0, 2.0]), np.ones(3)]
+    f = jitted(lambda x: (x[0] ** 2).sum() + x[1].sum())
+    text = explained(capsys, f, x)
+    assert text.startswith("The loop: 4 calls of f.\nNot compiled, because x is in a list.\n")
+    result = numerical_gradient(f, x)
+    np.testing.assert_allclose(result[0], [2, 4], atol=1e-9)
+    np.testing.assert_allclose(result[1], 1, atol=1e-9)
+
+
+def test_a_dict_is_refused_for_a_compiled_function_by_all_alike():
+    x, f = {"a": np.ones(2)}, jitted(lambda x: x["a"].sum())
+    for function in (explain, numerical_gradient, fastgrad.differentiate, fastgrad.jacobian):
+        with pytest.raises(TypeError, match="x is a dict, which a function compiled by numba can"):
+            function(f, x)
+
+
+def test_what_a_compiled_function_raises_at_x_passes_unchanged():
+    def f(x):
+        if x.sum() > 0:
+            raise ValueError("mine")
+        return 0.0
+
+    with pytest.raises(ValueError, match="mine"):
+        explain(jitted(f), np.ones(3))

@@ -111,8 +111,10 @@ def test_x_is_restored_and_the_exception_passes_unchanged(x, data):
     assert x.tobytes() == before
 
 
-def test_x_is_restored_wherever_an_interrupt_strikes(strike):
-    x = np.random.default_rng(0).normal(size=300)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_x_is_restored_wherever_an_interrupt_strikes(strike, dtype, stride):
+    x = np.random.default_rng(0).normal(size=600).astype(dtype)[::stride]
     before, struck, dice = x.tobytes(), 0, random.Random(0)
     for _ in range(200):
         try:
@@ -130,6 +132,14 @@ def test_nan_payloads_and_negative_zeros_are_put_back(bits):
     x = np.array([bits], np.uint64).view(np.float64)
     loop.gradient(lambda x: 0.0, x, H)
     assert x.view(np.uint64)[0] == bits
+
+
+@pytest.mark.parametrize("bits", [0x7F800001, 0xFFC00042, 0x80000000])
+def test_signaling_nans_of_float32_are_put_back_too(bits):
+    # As Python's numbers, doubles, they would become quiet ones.
+    x = np.array([bits, 0x3F800000], np.uint32).view(np.float32)
+    loop.values(lambda x: 0.0, x, np.array([0, 1]), np.ones((2, 1), np.float32))
+    assert x.view(np.uint32).tolist() == [bits, 0x3F800000]
 
 
 def test_elements_that_share_memory_move_together_as_in_the_book():
@@ -210,6 +220,32 @@ def test_f_may_return_the_same_array_every_time():
     result = loop.gradient(lambda x: np.sum(x**2, out=out), x, H)
     expected = reference.numerical_gradient(lambda x: (x**2).sum(), x)
     np.testing.assert_array_equal(result, expected)
+
+
+@REPEATABLE
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([float, np.float32, np.float64, np.longdouble, np.array]),
+            st.floats(-9, 9),
+        ),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_the_type_of_the_values_is_that_of_all_of_them_together(kinds_and_numbers):
+    returned = [kind(number) for kind, number in kinds_and_numbers]
+    answers = iter(returned)
+    x, points = np.zeros(1), np.ones((1, len(returned)))
+    result = loop.values(lambda x: next(answers), x, np.array([0]), points)
+    expected = np.array(
+        [
+            value[()] if np.ndim(value) == 0 and hasattr(value, "dtype") else value
+            for value in returned
+        ]
+    )
+    assert result.dtype == expected.dtype
+    assert result.tolist() == [expected.tolist()]
 
 
 @pytest.mark.parametrize("shape", [(2,), (0,), (3, 4)])

@@ -110,7 +110,9 @@ def test_nothing_stands_between_where_it_is_not_asked_for(monkeypatch):
     monkeypatch.setitem(evaluation.ENGINES, "loop", values)
     numerical_gradient(cube, np.ones(500), engine="loop")
     assert seen == [500]
-    assert evaluation.spread(values, None, None) is values
+    options = {"vectorized": False, "workers": None, "progress": False}
+    with evaluation.evaluation(cube, np.ones(500), "loop", **options) as way:
+        assert way.values(None) is values
 
 
 @pytest.mark.parametrize("shown", [False, lambda *_: None, True], ids=["off", "function", "bar"])

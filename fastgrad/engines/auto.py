@@ -4,8 +4,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.engines import compiled
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.recorder import NotTraceable, TooCheap
@@ -52,9 +54,27 @@ def gradient(
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:
     """Say which engine would be used, what it would do, and at what cost."""
     if is_jitted(f):
-        return f"Compiled: {2 * x.size:,} calls of f in a compiled loop."
+        refusal = _refusal(f, x)
+        if not refusal:
+            return f"Compiled: {2 * x.size:,} calls of f in a compiled loop."
+        return f"The loop: {2 * x.size:,} calls of f.\nNot compiled, because {refusal}."
     if x.size < SMALLEST:
         return f"The loop: {2 * x.size} calls of f, too few for recording f to pay."
     from fastgrad.engines import traced
 
     return traced.explain(f, x, h)
+
+
+def _refusal(f: Callable[[Any], Any], x: Any) -> str:
+    """Return why the loop cannot be compiled for a jitted f; "" if it can, and is now."""
+    if not x.size:
+        return ""
+    here = np.zeros(1, dtype=np.intp)
+    said = "engine is 'compiled', which cannot serve f: "
+    try:
+        compiled.values(f, x, here, x.reshape(-1)[here].reshape(1, 1))
+    except ValueError as error:
+        if not str(error).startswith(said):
+            raise
+        return str(error).removeprefix(said).partition("; pass ")[0]
+    return ""

@@ -15,6 +15,9 @@ Array = NDArray[Any]
 SCALARS = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""
 
+DOUBLES = frozenset({float, np.float64})
+"""Types of values that are doubles all together."""
+
 BLOCK = 512
 """Elements whose points are Python lists at a time: few enough to stay in the processor's cache."""
 
@@ -58,38 +61,50 @@ def values(
     if shape:
         exact, take = frozenset(), _array_of(shape)
     results: list[Any] = []
-    elements = _elements(x)
+    keep = results.append
+    usual: type | None = None
+    kinds = set()
+    flat, elements = _elements(x)
+    # The fastest of the forms that were tried (benchmarks/compiled.py, loop_overheads): as few
+    # steps of Python's as can be for each call, for after a long f the processor predicts none.
     for start in range(0, len(places), BLOCK):
-        block = slice(start, start + BLOCK)
-        targets_of_each = zip(*points[block].T.tolist(), strict=True)  # faster than lists of lists
-        for i, targets in zip(places[block].tolist(), targets_of_each, strict=True):
-            old = elements[i]
-            try:
-                for target in targets:
-                    elements[i] = target
+        some = places[start : start + BLOCK]
+        targets_of_each = zip(*points[start : start + BLOCK].T.tolist(), strict=True)
+        olds = flat[some]
+        try:
+            moves = zip(some.tolist(), olds.tolist(), targets_of_each, strict=True)
+            for i, old, targets in moves:
+                for elements[i] in targets:
                     value = f(x)
-                    if type(value) not in exact:
-                        value = take(value)
-                    results.append(value)
-            finally:
+                    if type(value) is not usual:
+                        if type(value) in exact:
+                            usual = type(value)
+                        else:
+                            value = take(value)
+                        kinds.add(type(value))
+                    keep(value)
                 elements[i] = old
+        finally:
+            flat[some] = olds  # one assignment, which no interrupt can divide
+    if kinds <= DOUBLES:  # NumPy need not look at each
+        return np.array(results, np.float64).reshape(*points.shape, *shape)
     collected = np.array(results)
     if collected.dtype.kind in "biu":
         collected = np.array(results, dtype=object)
     return collected.reshape(*points.shape, *shape)
 
 
-def _elements(x: Array) -> Any:
-    """Return what reads and writes single elements of x, by flat index, in C.
+def _elements(x: Array) -> tuple[Any, Any]:
+    """Return what reads and writes many elements of x, by flat indices, and what does single ones.
 
     Of a plain view, for a subclass could give another meaning to indexing, or interrupt a
-    restoration. A memoryview is faster, but turns numbers into Python's, which keep all bits of
-    float64 only.
+    restoration. A memoryview is faster for single ones, but turns numbers into Python's.
     """
     plain = x.view(np.ndarray)
-    if plain.flags.c_contiguous and plain.dtype == np.float64 and plain.dtype.isnative:
-        return plain.reshape(-1).data
-    return plain.flat
+    if plain.flags.c_contiguous and plain.dtype.char in "fd" and plain.dtype.isnative:
+        flat = plain.reshape(-1)
+        return flat, flat.data
+    return plain.flat, plain.flat
 
 
 def gradient(

@@ -1,12 +1,10 @@
 """How do f and x get into another process, tied to each other as they are here? In one payload."""
 
-import hashlib
 import io
+import os
 import pickle
 import threading
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -14,50 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines import loop
+from fastgrad.engines.errand import Answer, Errand, Situation, failure_of, fingerprint_at
 from fastgrad.engines.holding import one_thread
+from fastgrad.structures import Call
 
 Array = NDArray[Any]
-Chunk = tuple[int, int]
-"""The first place, and the one after the last."""
 
 _kept = threading.local()
-"""The problem that this thread unpickled last. Each thread moves an x of its own."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker returns for a chunk.
-
-    Attributes
-    ----------
-    fingerprints : tuple of str
-        Of f at the task's test points, as this worker's copy computes it.
-    values : array or None
-        f at the chunk's points.
-    failure : tuple (bytes, str) or None
-        Instead of values: the exception that f raised, pickled, and its traceback.
-    """
-
-    fingerprints: tuple[str, ...]
-    values: Array | None
-    failure: tuple[bytes, str] | None = None
+"""The copy that this thread unpickled last. Each thread moves an x of its own."""
 
 
 class Task:
-    """Evaluates chunks of points with its own copy of f and x, wherever it is unpickled.
+    """Runs errands with its own copy of f and x, wherever it is unpickled.
 
     Parameters
     ----------
-    f, x
-        Pickled together, so that an f that reads x elsewhere (in a closure, in an attribute, in a
-        global of the main program) reads the copy that is moved.
-    places : array (n,)
-    points : array (n, m)
-        As `fastgrad.differences.Values` takes them.
-    tests : list of arrays (n,)
-        The test points: values for all places at once.
-    shape : tuple of int
-        What f returns.
+    f : callable
+        A `Call` if x is a structure.
+    arrays : sequence of arrays
+        What is moved: x, or the arrays in it. They are pickled together with f, so that an f that
+        reads them elsewhere (in a closure, in an attribute, in a global of the main program) reads
+        the copies that are moved.
 
     Raises
     ------
@@ -65,96 +40,92 @@ class Task:
         If f cannot be pickled.
     """
 
-    def __init__(
-        self,
-        f: Callable[[Any], Any],
-        x: Array,
-        places: NDArray[np.intp],
-        points: Array,
-        tests: list[Array],
-        shape: tuple[int, ...],
-    ) -> None:
+    def __init__(self, f: Callable[[Any], Any], arrays: Sequence[Array]) -> None:
         self.key = uuid4().hex
-        things = (f, x, places, points, tests, shape, np.geterr())
-        self.payload = _dumps(things, _owner(x))
+        self.payload = _dumps((f, [*arrays]), [_owner(array) for array in arrays])
 
-    def __call__(self, chunk: Chunk) -> Answer:
-        """Return f at the chunk's points."""
-        import cloudpickle
-
+    def __call__(self, errand: Errand) -> Answer:
+        """Return f at the errand's points."""
         fingerprints: tuple[str, ...] = ()
         try:
             if getattr(_kept, "key", None) != self.key:
                 _kept.key = None
-                f, x, places, points, tests, shape, errors = pickle.loads(self.payload)
-                with one_thread(), np.errstate(**errors):
-                    found = tuple(fingerprint_at(f, x, places, test)[0] for test in tests)
-                _kept.problem = f, x, places, points, shape, errors, found
+                _kept.copy = Copy(*pickle.loads(self.payload))
                 _kept.key = self.key
-            f, x, places, points, shape, errors, fingerprints = _kept.problem
-            part = slice(*chunk)
             # After f has been unpickled, and with it the libraries whose threads are held.
-            with one_thread(), np.errstate(**errors):
-                values = loop.values(f, x, places[part], points[part], shape)
-                return Answer(fingerprints, values)
+            with one_thread(), np.errstate(**errand.errors):
+                fingerprints = _kept.copy.fingerprints(errand)
+                return Answer(os.getpid(), fingerprints, _kept.copy.values(errand))
         except Exception as error:
-            text = traceback.format_exc()
-            try:
-                pickled = cloudpickle.dumps(error)
-                pickle.loads(pickled)
-            except Exception:  # such as one whose constructor takes other arguments
-                replacement = RuntimeError(f"f raised {type(error).__name__}: {error}")
-                pickled = cloudpickle.dumps(replacement)
-            return Answer(fingerprints, None, (pickled, text))
+            return Answer(os.getpid(), fingerprints, None, failure_of(error))
 
 
-class WorkerTraceback(Exception):
-    """Where in a worker an exception was raised: the cause of the same exception here."""
+class Copy:
+    """A worker's own f and x.
 
-    def __str__(self) -> str:
-        """Return the traceback as Python prints it."""
-        return f'\n"""\n{self.args[0]}"""'
-
-
-def raise_here(failure: tuple[bytes, str]) -> None:
-    """Raise the exception that f raised in a worker."""
-    pickled, text = failure
-    raise pickle.loads(pickled) from WorkerTraceback(text)
-
-
-def fingerprint_at(
-    f: Callable[[Any], Any], x: Array, places: NDArray[np.intp], targets: Array
-) -> tuple[str, bool]:
-    """Return what tells f's value apart where all places are moved at once, and if it is finite.
-
-    x is bit-identical afterwards. What f raises is a fingerprint, too.
+    Parameters
+    ----------
+    f : callable
+    arrays : list of arrays
+        As `Task` takes them.
     """
-    elements = x.view(np.ndarray).flat
-    old = elements[places]
-    try:
-        elements[places] = targets
-        value = np.array(f(x))
-        finite = bool(np.all(value - value == 0))
-    except Exception as error:
-        return f"{type(error).__name__}: {error}", False
-    finally:
-        elements[places] = old  # one assignment, which no interrupt can divide
-    # The padding of a longdouble is not part of its value; an object's bytes are addresses.
-    plain = value.dtype.char not in "gGO"
-    content = value.tobytes() if plain else repr(value.tolist()).encode()
-    header = f"{value.dtype.str}{value.shape}".encode()
-    return hashlib.blake2b(header + content, digest_size=16).hexdigest(), finite
+
+    def __init__(self, f: Callable[[Any], Any], arrays: list[Array]) -> None:
+        self.f, self.arrays = f, arrays
+        self.originals = [array.view(np.ndarray).copy() for array in arrays]
+        self.known: dict[str, tuple[str, ...]] = {}
+
+    def fingerprints(self, errand: Errand) -> tuple[str, ...]:
+        """Return those of f at the points of the errand's trial."""
+        trial = errand.trial
+        if trial is None:
+            return ()
+        if trial.key not in self.known:
+            f, x = self.put(trial.situation)
+            self.known[trial.key] = tuple(
+                fingerprint_at(f, x, trial.places, targets)[0] for targets in trial.targets
+            )
+        return self.known[trial.key]
+
+    def values(self, errand: Errand) -> Array:
+        """Return f at the errand's points."""
+        f, x = self.put(errand.situation)
+        return loop.values(f, x, errand.places, errand.points, errand.shape)
+
+    def put(self, situation: Situation) -> tuple[Callable[[Any], Any], Array]:
+        """Put all arrays where they are to be; return the function of the one that is moved."""
+        for index, (array, original) in enumerate(zip(self.arrays, self.originals, strict=True)):
+            array.view(np.ndarray)[...] = situation.contents.get(index, original)
+        f, x = self.f, self.arrays[situation.index]
+        if isinstance(f, Call) and f.whole is not None:
+            f = Call(f.f, (*f.args,), f.whole, x)
+        return f, x if situation.instead is None else situation.instead.copy()
 
 
-def _dumps(things: object, owner: Any) -> bytes:
-    """Pickle, by value what cannot be imported elsewhere, and views of the owner as views."""
+class Whole:
+    """A task with its errand: what a map is given as its function, of a first and a last place."""
+
+    def __init__(self, task: Task, errand: Errand) -> None:
+        self.task, self.errand = task, errand
+
+    def __call__(self, chunk: tuple[int, int]) -> Answer:
+        """Return f at the points of the places from the first to the one before the last."""
+        return self.task(self.errand.part(*chunk))
+
+
+def _dumps(things: object, owners: Sequence[Any]) -> bytes:
+    """Pickle, by value what cannot be imported elsewhere, and views of the owners as views."""
     import cloudpickle
+
+    known = {id(owner) for owner in owners}
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, thing: Any) -> Any:
-            if type(thing) is np.ndarray and thing is not owner and _owner(thing) is owner:
-                offset = thing.ctypes.data - owner.ctypes.data
-                return _view, (owner, offset, thing.shape, thing.strides, thing.dtype)
+            if type(thing) is np.ndarray and id(thing) not in known:
+                owner = _owner(thing)
+                if id(owner) in known:
+                    offset = thing.ctypes.data - owner.ctypes.data
+                    return _view, (owner, offset, thing.shape, thing.strides, thing.dtype)
             return super().reducer_override(thing)
 
     file = io.BytesIO()

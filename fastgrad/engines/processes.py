@@ -161,9 +161,11 @@ def pool(
     futures: list[Future[Any]] = []
 
     def submit(function: Callable[..., Any], items: Any) -> Iterator[Any]:
+        futures[:] = [future for future in futures if not future.done()]
         with uninterrupted():  # or a process could be started that nobody knows of
-            futures.extend(executor.submit(function, item) for item in items)
-        return (future.result() for future in futures)
+            new = [executor.submit(function, item) for item in items]
+            futures.extend(new)
+        return (future.result() for future in new)
 
     try:
         yield submit

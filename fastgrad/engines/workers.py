@@ -1,13 +1,13 @@
-"""How is the loop spread over workers? In chunks of places, by processes or by any map."""
+"""How is the loop spread over workers? In chunks of points, by processes or by any map."""
 
 import math
 import multiprocessing
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import Map, Report, Values
 from fastgrad.engines import loop
+from fastgrad.engines.errand import Answer, Errand, raise_here
 from fastgrad.engines.holding import one_thread
-from fastgrad.engines.payload import Answer, Chunk, Task, fingerprint_at, raise_here
+from fastgrad.engines.payload import Task, Whole
+from fastgrad.engines.trials import Expected, Sent
+from fastgrad.progress import blocks
 
 Array = NDArray[Any]
+Chunk = tuple[int, int]
+"""The first point, and the one after the last."""
 
 WORTHWHILE = 0.1
 """Seconds of calls of f from which processes of our own pay."""
@@ -39,8 +44,13 @@ _installed: Task
 """In a process of our own: what it works on."""
 
 
-def over(workers: int | Map, report: Report | None = None) -> Values:
-    """Return a way of evaluating f by workers, each of which moves a copy of x of its own.
+class Crew:
+    """Workers that evaluate functions during a ``with`` block, each with a copy of x of its own.
+
+    Processes start when they are first worth it, and serve until the block ends, for another
+    function, or f raises. They get f once; a map is given f and x with every chunk. With any number
+    of workers, 1 included, the values have the same bits, because the threads of BLAS are held
+    everywhere: their number changes its sums.
 
     Parameters
     ----------
@@ -48,44 +58,180 @@ def over(workers: int | Map, report: Report | None = None) -> Values:
         A number of processes, -1 for all cores; 1 is this process. Or ``map(function, items)``
         that calls a function for each item anywhere, such as the `map` of an executor, of a
         multiprocessing pool, or of `fastgrad.cluster.dask_map`.
-    report : callable, optional
-        Called with the number of elements that have been evaluated since the last time.
-
-    Returns
-    -------
-    callable
-        A `fastgrad.differences.Values`. With any number of workers, 1 included, the bits are the
-        same, because the threads of BLAS are held everywhere: their number changes its sums. A
-        map is given f and x with every chunk; processes get them once.
 
     Raises
     ------
     TypeError, ValueError
         If workers is neither a number nor callable, or 0, or below -1.
     """
-    chosen = workers if callable(workers) else count(workers)
 
-    def values(
+    def __init__(self, workers: int | Map) -> None:
+        self._workers = workers if callable(workers) else count(workers)
+        self._held, self._holds = ExitStack(), False  # BLAS's threads
+        self._pool = ExitStack()  # our processes
+        self._submit: Map | None = None
+        self._sent: Sent | None = None
+        self._seconds = 0.0
+
+    def __enter__(self) -> "Crew":
+        """Begin the block. Nothing starts yet."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End all processes, and give BLAS its threads back."""
+        with self._held:
+            self._dismiss(*error)
+
+    def values(self, report: Report | None = None) -> Values:
+        """Return the way of evaluating f; report is told of how many elements that is done."""
+        return partial(self._values, report)
+
+    def _values(
+        self,
+        report: Report | None,
         f: Callable[[Any], Any],
         x: Array,
         places: NDArray[np.intp],
         points: Array,
         shape: tuple[int, ...] = (),
     ) -> Array:
-        if chosen != 1:
+        if self._workers != 1:
             from fastgrad.engines.processes import require_packages
 
             require_packages()
-        with one_thread():
-            parts = []
-            with closing(_parts(chosen, f, x, places, points, shape)) as arriving:
-                for part in arriving:
-                    parts.append(part)
-                    if report is not None:
-                        report(len(part))
-            return join(parts)
+        if not self._holds:
+            self._held.enter_context(one_thread())
+            self._holds = True
+        parts = []
+        told = report is not None
+        with closing(self._parts(f, x, places, points, shape, told)) as arriving:
+            for part in arriving:
+                parts.append(part)
+                if report is not None:
+                    report(len(part) / points.shape[1])
+        return join(parts).reshape(*points.shape, *shape)
 
-    return values
+    def _parts(
+        self,
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...],
+        told: bool,
+    ) -> Generator[Array]:
+        """Yield the values of chunk after chunk of points, in order; often, if someone is told."""
+        each_place, each_point = np.repeat(places, points.shape[1]), points.reshape(-1, 1)
+        number = len(each_place)
+
+        def here(start: int, stop: int | None = None) -> Iterable[Array]:
+            some = each_place[start:stop], each_point[start:stop], shape
+            return blocks(loop.values, f, x, *some) if told else [loop.values(f, x, *some)]
+
+        if self._workers == 1 or not number or _has_no_processes(self._workers):
+            yield from here(0)
+            return
+        if self._sent is None or not self._sent.is_of(f):
+            self._dismiss()
+            self._sent = Sent(f, x)
+        expected = self._sent.expected(f, x, places, points)
+        index = expected.where.index
+        each, done = max(expected.seconds, 1e-9), 0
+        if index in self._sent.refused or not self._pays(each * number):
+            yield from here(0)
+            return
+        refusal = "it is nan, infinite or raises where all elements are moved a little at once"
+        if expected.fingerprints is not None:
+            done = self._meanwhile(number, each)
+            if done:
+                yield from here(0, done)
+            most = max(1, LARGEST // max(1, points.itemsize * math.prod(shape)))
+            sizes = _sizes(number - done, each, self._workers, most)
+            chunks = [*pairwise(accumulate(sizes, initial=done))]
+            refusal = (
+                "it has another value in a worker; it is random, or reads x in a module's global"
+            )
+            self._sent.task()
+            errand = Errand(
+                self._sent.situation(self._sent.where(f, x)),
+                each_place,
+                each_point,
+                shape,
+                # Not again for processes that have all passed.
+                None if len(expected.passed) == self._workers else self._sent.trial(expected),
+                {**np.geterr()},
+            )
+            with closing(self._answers(errand, chunks, expected)) as arriving:
+                for values in arriving:
+                    done += len(values)
+                    yield values
+        if done < number:
+            self._sent.refused.add(index)
+            _warn(
+                f"f is evaluated by this process alone: {refusal}, so that a worker's values "
+                "cannot be trusted; let f compute with its argument, or pass workers=None"
+            )
+            yield from here(done)
+
+    def _pays(self, seconds: float) -> bool:
+        """Say whether workers are worth it, for so many seconds of calls of f after all before."""
+        if callable(self._workers):
+            return True
+        self._seconds += seconds
+        return self._seconds >= WORTHWHILE if self._submit is None else seconds >= SHORTEST
+
+    def _meanwhile(self, number: int, each: float) -> int:
+        """Return how many points this process evaluates while the first processes start."""
+        if callable(self._workers):
+            return 0
+        from fastgrad.engines import processes
+
+        return 0 if processes.prepare() else min(number, int(STARTING / each))
+
+    def _answers(self, errand: Errand, chunks: list[Chunk], expected: Expected) -> Generator[Array]:
+        """Yield the workers' values; end where a worker's f is another function."""
+        answers: Any = None
+        try:
+            answers = self._sent_out(errand, chunks)
+            for (start, stop), answer in zip(chunks, answers, strict=True):
+                if answer.fingerprints and answer.fingerprints != expected.fingerprints:
+                    self._dismiss()
+                    return
+                if answer.failure is not None:
+                    raise_here(answer.failure)
+                if answer.values is None or len(answer.values) != stop - start:
+                    raise ValueError(
+                        "workers returned the answer to another chunk; pass a callable that "
+                        "returns results in the order of its items, as map does"
+                    )
+                expected.passed.add(answer.worker)
+                yield answer.values
+        except BaseException as error:
+            self._dismiss(type(error), error, error.__traceback__)
+            raise
+        finally:
+            if hasattr(answers, "close"):
+                answers.close()  # whatever has not begun is cancelled
+
+    def _sent_out(self, errand: Errand, chunks: list[Chunk]) -> Any:
+        """Return the answers to come, in order."""
+        assert self._sent is not None
+        task = self._sent.task()
+        if callable(self._workers):
+            return self._workers(Whole(task, errand), chunks)
+        if self._submit is None:
+            from fastgrad.engines import processes
+
+            pool = processes.pool(self._workers, _install, task)
+            self._submit = self._pool.enter_context(pool)
+        return self._submit(_answer, [errand.part(*chunk) for chunk in chunks])
+
+    def _dismiss(self, *error: Any) -> None:
+        """End the processes: killed, if some are still at work."""
+        pool, self._pool, self._submit = self._pool, ExitStack(), None
+        if self._sent is not None:
+            self._sent.forget()
+        pool.__exit__(*(error or (None, None, None)))
 
 
 def count(workers: Any) -> int:
@@ -111,92 +257,6 @@ def join(parts: list[Array]) -> Array:
     return mixed.reshape(-1, *parts[0].shape[1:])
 
 
-def _parts(
-    workers: int | Map,
-    f: Callable[[Any], Any],
-    x: Array,
-    places: NDArray[np.intp],
-    points: Array,
-    shape: tuple[int, ...],
-) -> Generator[Array]:
-    """Yield the values of chunk after chunk, in order."""
-
-    def here(start: int, stop: int | None = None) -> Array:
-        return loop.values(f, x, places[start:stop], points[start:stop], shape)
-
-    if workers == 1 or not points.size or _has_no_processes(workers):
-        yield here(0)
-        return
-    tests, expected, seconds = _test(f, x, places, points)
-    refusal = "it is nan, infinite or raises where all elements are moved a little at once"
-    done = 0
-    if expected is not None:
-        each = max(seconds * points.shape[1], 1e-9)
-        if not callable(workers):
-            from fastgrad.engines import processes
-
-            if each * len(places) < WORTHWHILE:
-                yield here(0)
-                return
-            if not processes.prepare():
-                done = min(len(places), int(STARTING / each))
-                if done:
-                    yield here(0, done)
-        most = max(1, LARGEST // max(1, points[:1].nbytes * math.prod(shape)))
-        sizes = _sizes(len(places) - done, each, workers, most)
-        chunks = [*pairwise(accumulate(sizes, initial=done))]
-        task = Task(f, x, places, points, tests, shape)
-        refusal = "it has another value in a worker; it is random, or reads x in a module's global"
-        with closing(_answers(workers, task, chunks, expected)) as arriving:
-            for values in arriving:
-                done += len(values)
-                yield values
-    if done < len(places):
-        _warn(
-            f"f is evaluated by this process alone: {refusal}, so that a worker's values cannot "
-            "be trusted; let f compute with its argument, or pass workers=None"
-        )
-        yield here(done)
-
-
-def _test(
-    f: Callable[[Any], Any], x: Array, places: NDArray[np.intp], points: Array
-) -> tuple[list[Array], tuple[str, ...] | None, float]:
-    """Choose points that tell whether f sees x move in a worker, and evaluate f there.
-
-    A copy of f that reads another array than the one that is moved would give differences of zero,
-    at single elements maybe. At a test point every element is moved, each by another fraction of
-    one of its steps, so that a copy that misses any move has another value.
-
-    Returns
-    -------
-    tests : list of arrays (n,)
-        The points.
-    expected : tuple of str, or None
-        The fingerprints of f there; None if f has no finite value, which tells nothing.
-    seconds : float
-        What an evaluation takes.
-    """
-    random = np.random.default_rng(0)
-    elements = x.view(np.ndarray).reshape(-1)[places]
-    tests, expected, seconds = [], [], np.inf
-    for _ in range(2):
-        targets = points[np.arange(len(points)), random.integers(points.shape[1], size=len(points))]
-        fractions = random.uniform(0.5, 1, len(points)).astype(points.real.dtype)
-        with np.errstate(all="ignore"):
-            tests.append((elements + fractions * (targets - elements)).astype(points.dtype))
-        start = time.perf_counter()
-        fingerprint, finite = fingerprint_at(f, x, places, tests[-1])
-        took = time.perf_counter() - start
-        if not finite:
-            return tests, None, took
-        expected.append(fingerprint)
-        seconds = min(seconds, took)
-        if took > SHORTEST * 10:
-            break  # A second one would cost too much; the first may be that slow only once.
-    return tests, tuple(expected), seconds
-
-
 def _sizes(places: int, each: float, workers: int | Map, most: int) -> Iterator[int]:
     """Yield the sizes of chunks: smaller towards the end, so that all workers end together."""
     shares = 10_000 if callable(workers) else 2 * workers
@@ -208,48 +268,13 @@ def _sizes(places: int, each: float, workers: int | Map, most: int) -> Iterator[
         places -= size
 
 
-def _answers(
-    workers: int | Map, task: Task, chunks: list[Chunk], expected: tuple[str, ...]
-) -> Generator[Array]:
-    """Yield the workers' values; end where a worker's f is another function."""
-    with _mapping(workers, task) as (mapped, function):
-        answers = mapped(function, chunks)
-        try:
-            for (start, stop), answer in zip(chunks, answers, strict=True):
-                if answer.fingerprints and answer.fingerprints != expected:
-                    return
-                if answer.failure is not None:
-                    raise_here(answer.failure)
-                if answer.values is None or len(answer.values) != stop - start:
-                    raise ValueError(
-                        "workers returned the answer to another chunk; pass a callable that "
-                        "returns results in the order of its items, as map does"
-                    )
-                yield answer.values
-        finally:
-            if hasattr(answers, "close"):
-                answers.close()  # whatever has not begun is cancelled
-
-
-@contextmanager
-def _mapping(workers: int | Map, task: Task) -> Iterator[tuple[Map, Callable[[Chunk], Answer]]]:
-    """Give a map, and the function to map: of processes of our own, each gets the task once."""
-    if callable(workers):
-        yield workers, task
-        return
-    from fastgrad.engines import processes
-
-    with processes.pool(workers, _install, task) as mapped:
-        yield mapped, _answer
-
-
 def _install(task: Task) -> None:
     global _installed
     _installed = task
 
 
-def _answer(chunk: Chunk) -> Answer:
-    return _installed(chunk)
+def _answer(errand: Errand) -> Answer:
+    return _installed(errand)
 
 
 def _has_no_processes(workers: int | Map) -> bool:

@@ -50,7 +50,7 @@ class Problem:
     def is_plain_central(self) -> bool:
         """Whether it is a sum of the book's quotients: central, with one step for all elements."""
         central = self.scheme.is_central and self.scheme.derivative == 1
-        return central and not np.ndim(self.steps) and self.bounds is None
+        return central and self.bounds is None and not isinstance(self.steps, np.ndarray)
 
     def gradient(self, values: Values) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f."""
@@ -72,7 +72,9 @@ class Problem:
         """Return which elements are moved in which scheme by which steps; all, in memory order."""
         if places is None:
             places = memory_order(self.x)
-            steps = self.steps[places] if np.ndim(self.steps) else self.steps
+            steps = self.steps
+            if isinstance(steps, np.ndarray):
+                steps = steps[places]
         if self.bounds is None:
             return [(self.scheme, places, steps)]
         return [*within(self.scheme, self.x, places, steps, self.bounds)]
@@ -105,7 +107,8 @@ def problems(
     arrays = [*leaves(x)]
     for name, array in arrays:
         require_floating_array(name, array, h)
-    require_separate(arrays)
+    if len(arrays) > 1:
+        require_separate(arrays)
     result, measured = [], []
     for (name, array), step, bound in zip(
         arrays, _parts(h, x, "h"), _bounds_of(bounds, x), strict=True
@@ -126,20 +129,27 @@ def problems(
 
 def _require_steps(problem: Problem) -> None:
     """Refuse a step that is lost, or leads out of the range of x's dtype."""
-    if not problem.x.size:
+    x = problem.x
+    if not x.size:
         return
     for scheme, places, steps in problem.divided():
-        offsets = [o for o in scheme.offsets if o != 0 and not isinstance(o, complex)]
+        offsets = [offset for offset in scheme.outer if not isinstance(offset, complex)]
         if not offsets or not places.size:
             continue
-        with np.errstate(all="ignore"):
-            points = moved(problem.x, places, offsets, steps)
-        require_moved(problem.name, problem.x, places, points, steps)
-        largest = float(np.max(steps))
-        if 2 * largest * max(map(abs, offsets)) >= float(np.finfo(problem.x.dtype).max):
+        distances = [abs(offset) for offset in offsets]
+        shortest, longest = (
+            (steps.min(), steps.max()) if isinstance(steps, np.ndarray) else (steps, steps)
+        )
+        if 2 * float(longest) * max(distances) >= float(np.finfo(x.dtype).max):
             raise ValueError(
-                f"h is {largest}, too large for x's dtype {problem.x.dtype}; pass one such as 1e-4"
+                f"h is {longest}, too large for x's dtype {x.dtype}; pass one such as 1e-4"
             )
+        # None is lost if the shortest is longer than the spacing of the largest element.
+        if shortest * min(distances) > np.spacing(np.abs(x.view(np.ndarray)).max()):
+            continue
+        with np.errstate(all="ignore"):
+            points = moved(x, places, offsets, steps)
+        require_moved(problem.name, x, places, points, steps)
 
 
 def _parts(given: Any, x: Any, name: str) -> list[Any]:

@@ -140,16 +140,16 @@ def _require_steps(problem: Problem) -> None:
         shortest, longest = (
             (steps.min(), steps.max()) if isinstance(steps, np.ndarray) else (steps, steps)
         )
+        with np.errstate(all="ignore"):
+            # None is lost if the shortest is longer than the spacing of the largest element.
+            spacing = np.spacing(np.abs(x.view(np.ndarray)).max())
+            if not shortest * min(distances) > spacing:
+                points = moved(x, places, offsets, steps)
+                require_moved(problem.name, x, places, points, steps)
         if 2 * float(longest) * max(distances) >= float(np.finfo(x.dtype).max):
             raise ValueError(
                 f"h is {longest}, too large for x's dtype {x.dtype}; pass one such as 1e-4"
             )
-        # None is lost if the shortest is longer than the spacing of the largest element.
-        if shortest * min(distances) > np.spacing(np.abs(x.view(np.ndarray)).max()):
-            continue
-        with np.errstate(all="ignore"):
-            points = moved(x, places, offsets, steps)
-        require_moved(problem.name, x, places, points, steps)
 
 
 def _parts(given: Any, x: Any, name: str) -> list[Any]:

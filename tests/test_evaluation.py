@@ -12,6 +12,7 @@ import pytest
 
 import fastgrad
 from fastgrad import schemes
+from fastgrad.adaptive import Derivatives
 from fastgrad.engines import processes, workers
 
 V = np.random.default_rng(2).normal(size=12)
@@ -54,7 +55,7 @@ def each(derivatives):
 
 def content(result):
     """Return the bytes of all that has been found."""
-    if isinstance(result, fastgrad.differentiate.__globals__["Derivatives"]):
+    if isinstance(result, Derivatives):
         return content([result.gradient, result.error, result.step]), result.evaluations
     if isinstance(result, dict):
         result = [*result.values()]

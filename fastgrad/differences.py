@@ -106,6 +106,16 @@ def derivatives(
         return scheme.combine(measured, steps)
 
 
+def join(parts: list[Array]) -> Array:
+    """Return arrays of values as one, of the type that they would have if collected at once."""
+    if len({part.dtype for part in parts}) == 1:
+        return np.concatenate(parts)
+    mixed = np.array([value for part in parts for value in part.reshape(-1)])
+    if mixed.dtype.kind in "biu":
+        mixed = mixed.astype(object)
+    return mixed.reshape(-1, *parts[0].shape[1:])
+
+
 def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any) -> Array:
     """Return where elements of x are moved to, an array ``(len(places), len(offsets))``.
 

@@ -155,6 +155,7 @@ def test_a_function_with_another_value_in_a_worker_is_left_to_this_process(deriv
     with pytest.warns(RuntimeWarning, match="another value in a worker") as caught:
         result = derivative(f, x, workers=how)
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     assert pools == [2]
     assert content(result) == content(derivative(f, table, workers=1))
 

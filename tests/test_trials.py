@@ -26,10 +26,7 @@ def points_of(x, places):
 def answer(sent, f, x, places, expected=None):
     """Return what a worker answers that has just got the task."""
     task = pickle.loads(pickle.dumps(sent.task()))
-    situation = sent.situation(sent.where(f, x))
-    trial = None if expected is None else sent.trial(expected)
-    errand = Errand(situation, places, points_of(x, places), (), trial, {**np.geterr()})
-    return task(errand)
+    return task(sent.errand(f, x, places, points_of(x, places), (), expected))
 
 
 def test_a_copy_with_the_same_f_passes_the_trial():

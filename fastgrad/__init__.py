@@ -1,13 +1,13 @@
 """Which names does fastgrad offer? This file is the table of contents."""
 
 from fastgrad import reference, schemes
+from fastgrad.adaptive import differentiate
 from fastgrad.datasets import load_mnist
-from fastgrad.differentiate import differentiate
 from fastgrad.directional import directional_derivative, hessian_vector_product
 from fastgrad.gradient import explain, numerical_gradient
 from fastgrad.gradient_function import Gradient
-from fastgrad.hessian import hessian
-from fastgrad.jacobian import jacobian
+from fastgrad.hessians import hessian
+from fastgrad.jacobians import jacobian
 from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
 
 __version__ = "0.1.0"

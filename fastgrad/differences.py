@@ -56,7 +56,7 @@ def fill(
     elements = result.view(np.ndarray).flat
     for start in range(0, len(places), BLOCK):
         block = slice(start, start + BLOCK)
-        step = steps[block] if np.ndim(steps) else steps
+        step = steps[block] if isinstance(steps, np.ndarray) else steps
         elements[places[block]] = derivatives(values, f, x, places[block], step, scheme)
 
 
@@ -93,7 +93,7 @@ def derivatives(
     """
     if scheme.is_complex:
         x = x.astype(np.result_type(x.dtype, np.complex128))
-    outer = tuple(offset for offset in scheme.offsets if offset != 0)
+    outer = scheme.outer
     measured = values(f, x, places, moved(x, places, outer, steps), shape)
     if len(outer) < len(scheme.offsets):  # x itself: the last offset, the same for all elements
         here = np.zeros(1, dtype=np.intp)
@@ -106,6 +106,16 @@ def derivatives(
         return scheme.combine(measured, steps)
 
 
+def join(parts: list[Array]) -> Array:
+    """Return arrays of values as one, of the type that they would have if collected at once."""
+    if len({part.dtype for part in parts}) == 1:
+        return np.concatenate(parts)
+    mixed = np.array([value for part in parts for value in part.reshape(-1)])
+    if mixed.dtype.kind in "biu":
+        mixed = mixed.astype(object)
+    return mixed.reshape(-1, *parts[0].shape[1:])
+
+
 def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any) -> Array:
     """Return where elements of x are moved to, an array ``(len(places), len(offsets))``.
 
@@ -113,7 +123,7 @@ def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any
     x's own type; for float64 it is the same.
     """
     old = x.view(np.ndarray).reshape(-1)[places]
-    wide = old.astype(np.result_type(old.dtype, np.float64), copy=False)
+    wide = old if old.dtype.itemsize > 4 else old.astype(np.float64)
     points = np.empty((len(places), len(offsets)), dtype=old.dtype)
     for k, offset in enumerate(offsets):
         upwards = isinstance(offset, complex) or offset > 0

@@ -1,7 +1,7 @@
 """How is f evaluated at moved points? The engine is chosen here, for all that differentiates."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,8 @@ class Evaluation:
 
     def shown(self, total: int) -> AbstractContextManager[Report | None]:
         """Give a block what elements are reported to, so many in all; None if nobody is told."""
-        return progress_of.shown(self.progress, total)
+        silent = self.progress is False
+        return nullcontext() if silent else progress_of.shown(self.progress, total)
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def evaluation(
             f"engine is {'vectorized' if vectorized else engine!r}, but workers share the loop's "
             "calls of f; leave out workers, or pass engine='loop'"
         )
-    if is_jitted(f) and isinstance(x, dict):
+    if isinstance(x, dict) and is_jitted(f):
         raise TypeError(
             "x is a dict, which a function compiled by numba cannot take; pass a tuple of arrays"
         )

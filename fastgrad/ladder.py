@@ -107,7 +107,7 @@ class Ladder:
     ) -> None:
         self.problem, self.values, self.base, self.scheme = problem, values, base, scheme
         self.first, self.ended = first or values, ended or (lambda elements: None)
-        self.outer = tuple(offset for offset in scheme.offsets if offset != 0)
+        self.outer = scheme.outer
         self.sees_kinks = scheme.is_central and scheme.derivative == 1
         weights = dict(zip(scheme.offsets, scheme.numerators, strict=True))
         parity = (-1) ** scheme.derivative

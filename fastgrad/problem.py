@@ -49,7 +49,8 @@ class Problem:
     @property
     def is_plain(self) -> bool:
         """Whether all elements are moved alike: by one step, on the real line, without bounds."""
-        return not (self.scheme.is_complex or np.ndim(self.steps) or self.bounds is not None)
+        several = isinstance(self.steps, np.ndarray)
+        return not (self.scheme.is_complex or several or self.bounds is not None)
 
     def gradient(self, values: Values) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f."""
@@ -71,7 +72,9 @@ class Problem:
         """Return which elements are moved in which scheme by which steps; all, in memory order."""
         if places is None:
             places = memory_order(self.x)
-            steps = self.steps[places] if np.ndim(self.steps) else self.steps
+            steps = self.steps
+            if isinstance(steps, np.ndarray):
+                steps = steps[places]
         if self.bounds is None:
             return [(self.scheme, places, steps)]
         return [*within(self.scheme, self.x, places, steps, self.bounds)]
@@ -104,7 +107,8 @@ def problems(
     arrays = [*leaves(x)]
     for name, array in arrays:
         require_floating_array(name, array, h)
-    require_separate(arrays)
+    if len(arrays) > 1:
+        require_separate(arrays)
     result, measured = [], []
     for (name, array), step, bound in zip(
         arrays, _parts(h, x, "h"), _bounds_of(bounds, x), strict=True
@@ -125,22 +129,26 @@ def problems(
 
 def _require_steps(problem: Problem) -> None:
     """Refuse a step that is lost, or leads out of the range of x's dtype."""
-    if not problem.x.size:
+    x = problem.x
+    if not x.size:
         return
     for scheme, places, steps in problem.divided():
-        offsets = [o for o in scheme.offsets if o != 0 and not isinstance(o, complex)]
+        offsets = [offset for offset in scheme.outer if not isinstance(offset, complex)]
         if not offsets or not places.size:
             continue
+        distances = [abs(offset) for offset in offsets]
+        shortest, longest = (
+            (steps.min(), steps.max()) if isinstance(steps, np.ndarray) else (steps, steps)
+        )
         with np.errstate(all="ignore"):
-            smallest = np.min(steps) * min(map(abs, offsets))
-            # What moves the element farthest from 0 moves all of them.
-            if not smallest >= np.spacing(np.max(abs(problem.x.view(np.ndarray)))):
-                points = moved(problem.x, places, offsets, steps)
-                require_moved(problem.name, problem.x, places, points, steps)
-        largest = float(np.max(steps))
-        if 2 * largest * max(map(abs, offsets)) >= float(np.finfo(problem.x.dtype).max):
+            # None is lost if the shortest is longer than the spacing of the largest element.
+            spacing = np.spacing(np.abs(x.view(np.ndarray)).max())
+            if not shortest * min(distances) > spacing:
+                points = moved(x, places, offsets, steps)
+                require_moved(problem.name, x, places, points, steps)
+        if 2 * float(longest) * max(distances) >= float(np.finfo(x.dtype).max):
             raise ValueError(
-                f"h is {largest}, too large for x's dtype {problem.x.dtype}; pass one such as 1e-4"
+                f"h is {longest}, too large for x's dtype {x.dtype}; pass one such as 1e-4"
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Report, Values
+from fastgrad.differences import Report, Values, join
 
 Array = NDArray[Any]
 
@@ -83,7 +83,6 @@ def in_parts(report: Report | None, part: float) -> Report | None:
 
 def reporting(values: Values, report: Report) -> Values:
     """Return the same way of evaluating f, in blocks of about 0.1 s, each reported."""
-    from fastgrad.engines.workers import join
 
     def in_blocks(
         f: Callable[[Any], Any],

@@ -66,16 +66,21 @@ class Scheme:
                 f"{[*self.offsets]}, {self.derivative})"
             )
 
-    @property
+    @cached_property
     def is_complex(self) -> bool:
         """Whether x is moved off the real line."""
         return any(isinstance(offset, complex) for offset in self.offsets)
 
-    @property
+    @cached_property
     def is_central(self) -> bool:
         """Whether it is odd in the offsets, as central quotients are: errors are even in h."""
         weight = dict(zip(self.offsets, self.numerators, strict=True))
         return all(weight.get(-o) == -w for o, w in weight.items()) and not self.is_complex
+
+    @cached_property
+    def outer(self) -> tuple[Any, ...]:
+        """The offsets of other points than x itself."""
+        return tuple(offset for offset in self.offsets if offset != 0)
 
     @cached_property
     def accuracy(self) -> int:
@@ -116,7 +121,7 @@ class Scheme:
         if self.is_complex:
             total = total.real
         width = self.denominator * steps**self.derivative
-        if np.ndim(width):
+        if isinstance(width, np.ndarray):
             width = np.reshape(width, (-1,) + (1,) * (total.ndim - 1))
         quotients: NDArray[Any] = total / width
         return quotients

@@ -71,8 +71,6 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
             f"relative is {relative!r}, but it says whether h is in units of abs(x); pass "
             "relative=True, and the number as h"
         )
-    flat = x.view(np.ndarray).reshape(-1)
-    magnitude = np.abs(flat.astype(np.float64))
     if isinstance(h, str):
         if h != "auto":
             raise TypeError(
@@ -84,10 +82,13 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
         step = scheme.optimal_step(eps)
         if scheme.is_complex:
             return step
-        return representable(step * np.maximum(magnitude, 1), flat)
+        flat = x.view(np.ndarray).reshape(-1)
+        return representable(step * np.maximum(abs(flat.astype(np.float64)), 1), flat)
     steps = _as_positive_array(h, x.shape) if np.ndim(h) else as_positive_number(h)
     if not relative:
         return steps
+    flat = x.view(np.ndarray).reshape(-1)
+    magnitude = abs(flat.astype(np.float64))
     scaled = steps * np.where(magnitude > 0, magnitude, 1)
     return scaled if scheme.is_complex else representable(scaled, flat)
 

@@ -12,6 +12,7 @@ import pytest
 
 import fastgrad
 from fastgrad import schemes
+from fastgrad.adaptive import Derivatives
 from fastgrad.engines import processes, workers
 
 V = np.random.default_rng(2).normal(size=12)
@@ -54,7 +55,7 @@ def each(derivatives):
 
 def content(result):
     """Return the bytes of all that has been found."""
-    if isinstance(result, fastgrad.differentiate.__globals__["Derivatives"]):
+    if isinstance(result, Derivatives):
         return content([result.gradient, result.error, result.step]), result.evaluations
     if isinstance(result, dict):
         result = [*result.values()]
@@ -154,6 +155,7 @@ def test_a_function_with_another_value_in_a_worker_is_left_to_this_process(deriv
     with pytest.warns(RuntimeWarning, match="another value in a worker") as caught:
         result = derivative(f, x, workers=how)
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     assert pools == [2]
     assert content(result) == content(derivative(f, table, workers=1))
 

@@ -1,9 +1,13 @@
 """Are all arguments checked before f is called, and is a problem divided as it should be?"""
 
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastgrad import numerical_gradient, schemes
+from fastgrad.differences import moved
 from fastgrad.evaluation import ENGINES
 from fastgrad.problem import problems
 
@@ -102,3 +106,20 @@ def test_every_engine_takes_every_scheme(engine, name):
     how = ways.get(engine, {"engine": engine})
     result = numerical_gradient(f, x, h, scheme=scheme, **how)
     np.testing.assert_allclose(result, exact, rtol=0, atol=bound)
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    x=hnp.arrays(np.float32, st.integers(1, 4), elements=st.floats(-(2.0**10), 2.0**10, width=32)),
+    exponent=st.integers(-20, -10),
+    factor=st.sampled_from([0.75, 1.0, 1.25]),
+    scheme=st.sampled_from([schemes.central(), schemes.forward(2), schemes.central(4)]),
+)
+def test_a_step_is_refused_just_where_a_point_would_be_x_itself(x, exponent, factor, scheme):
+    h = factor * 2.0**exponent  # about the spacing of the larger elements
+    points = moved(x, np.arange(x.size), scheme.outer, h)
+    if (points == x[:, None]).any():
+        with pytest.raises(ValueError, match="is lost"):
+            problems(np.sum, x, h, scheme=scheme)
+    else:
+        problems(np.sum, x, h, scheme=scheme)

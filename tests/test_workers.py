@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad import TwoLayerNet, numerical_gradient, schemes
+from fastgrad.differences import join
 from fastgrad.engines import processes, workers
 
 REPEATABLE = settings(derandomize=True, deadline=None)
@@ -128,7 +129,7 @@ def test_values_are_joined_as_if_collected_at_once(numbers, size):
         return np.array(values, dtype=object) if array.dtype.kind in "biu" else array
 
     parts = [collected(numbers[i : i + size]) for i in range(0, len(numbers), size)]
-    joined, expected = workers.join(parts), collected(numbers)
+    joined, expected = join(parts), collected(numbers)
     assert joined.dtype == expected.dtype
     assert joined.tolist() == expected.tolist()
 

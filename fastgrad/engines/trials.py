@@ -9,7 +9,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines.errand import Situation, Trial, fingerprint_at
+from fastgrad.engines.errand import Errand, Situation, Trial, fingerprint_at
 from fastgrad.engines.payload import Task
 from fastgrad.structures import Call, leaves
 
@@ -131,6 +131,21 @@ class Sent:
         """Return what those who have the task need to take it."""
         situation = self.situation(expected.where)
         return Trial(expected.key, situation, expected.places, expected.targets)
+
+    def errand(
+        self,
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...],
+        expected: Expected | None,
+    ) -> Errand:
+        """Return what those who have the task are asked; a trial first, if one is expected."""
+        self.task()
+        situation = self.situation(self.where(f, x))
+        trial = None if expected is None else self.trial(expected)
+        return Errand(situation, places, points, shape, trial, {**np.geterr()})
 
     def forget(self) -> None:
         """Take it that no process has passed any trial."""

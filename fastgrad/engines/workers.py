@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Map, Report, Values
+from fastgrad.differences import Map, Report, Values, join
 from fastgrad.engines import loop
 from fastgrad.engines.errand import Answer, Errand, raise_here
 from fastgrad.engines.holding import one_thread
@@ -151,15 +151,9 @@ class Crew:
             refusal = (
                 "it has another value in a worker; it is random, or reads x in a module's global"
             )
-            self._sent.task()
-            errand = Errand(
-                self._sent.situation(self._sent.where(f, x)),
-                each_place,
-                each_point,
-                shape,
-                # Not again for processes that have all passed.
-                None if len(expected.passed) == self._workers else self._sent.trial(expected),
-                {**np.geterr()},
+            all_passed = len(expected.passed) == self._workers
+            errand = self._sent.errand(
+                f, x, each_place, each_point, shape, None if all_passed else expected
             )
             with closing(self._answers(errand, chunks, expected)) as arriving:
                 for values in arriving:
@@ -182,7 +176,7 @@ class Crew:
 
     def _meanwhile(self, number: int, each: float) -> int:
         """Return how many points this process evaluates while the first processes start."""
-        if callable(self._workers):
+        if callable(self._workers) or self._submit is not None:
             return 0
         from fastgrad.engines import processes
 
@@ -245,16 +239,6 @@ def count(workers: Any) -> int:
     if number > 0:
         return number
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def join(parts: list[Array]) -> Array:
-    """Return arrays of values as one, of the type that they would have if collected at once."""
-    if len({part.dtype for part in parts}) == 1:
-        return np.concatenate(parts)
-    mixed = np.array([value for part in parts for value in part.reshape(-1)])
-    if mixed.dtype.kind in "biu":
-        mixed = mixed.astype(object)
-    return mixed.reshape(-1, *parts[0].shape[1:])
 
 
 def _sizes(places: int, each: float, workers: int | Map, most: int) -> Iterator[int]:

@@ -1,0 +1,1 @@
+"""How are hand-written gradients checked? Against differences of f, with the fault in words."""

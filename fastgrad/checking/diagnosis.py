@@ -1,0 +1,357 @@
+"""What is wrong with a gradient? Guesses, each of which is tested on every element."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.checking.subject import index_text
+from fastgrad.checking.witness import Witness
+
+Array = NDArray[Any]
+
+LARGEST = 64
+"""Elements, the largest ones, from whose ratios a constant is estimated."""
+
+ENOUGH = 3
+"""Elements that a constant has to explain: any one element is explained by some constant."""
+
+NEARLY = 1e-5
+"""Share of the largest element that a second, small fault may leave."""
+
+NEAR = 1e-3
+"""How near an estimated constant must be to one with a meaning to be taken for it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """What may be wrong, and what the gradient would be without it.
+
+    Attributes
+    ----------
+    sentence : str
+        What follows the parameter's name and a colon.
+    corrected : array (size,)
+        The gradient, corrected for it: equal to the differences if the guess is right.
+    constants : int
+        How many numbers in it were fitted.
+    slack : float
+        What the correction adds to the error of the differences.
+    """
+
+    sentence: str
+    corrected: Array
+    constants: int = 0
+    slack: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A parameter whose gradient is wrong.
+
+    Attributes
+    ----------
+    witness : Witness
+    claim : array (size,)
+    others : sequence of Witness
+        The other parameters.
+    samples : int
+        The number of samples, 0 if it is not known.
+    """
+
+    witness: Witness
+    claim: Array
+    others: Sequence[Witness]
+    samples: int
+
+    @property
+    def value(self) -> Array:
+        """The numerical gradient."""
+        return self.witness.value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The parameter's shape."""
+        return self.witness.part.x.shape
+
+    @property
+    def x(self) -> Array:
+        """The parameter, in C order."""
+        return self.witness.part.x.view(np.ndarray).reshape(-1).astype(self.value.dtype)
+
+    def proves(self, guess: Guess, slack: float = 0.0) -> bool:
+        """Return whether the corrected gradient agrees with f, up to some slack, everywhere."""
+        if not np.isfinite(guess.corrected).all():
+            return False
+        witness, slack = self.witness, slack + guess.slack
+        allowed = witness.truncation + witness.round_off + slack
+        visible = abs(self.claim - guess.corrected) > 4 * allowed
+        if np.count_nonzero(visible) < (ENOUGH * guess.constants or 1):
+            return False
+        return not len(witness.contradictions(guess.corrected, corrected=True, slack=slack))
+
+    def first_proven(self, guesses: Iterable[Guess]) -> str | None:
+        """Return the sentence of the first guess that is proven, and of its proof; or None.
+
+        First of those that leave no error beyond the differences' own, then of those that leave
+        next to none: a second, small fault, such as the 1e-7 under the logarithm, hides none.
+        """
+        with np.errstate(all="ignore"):
+            tried = []
+            for guess in guesses:
+                if self.proves(guess):
+                    return f"{guess.sentence} Corrected for that, every element agrees."
+                tried.append(guess)
+            largest = float(abs(self.value).max(initial=0))
+            for guess in tried:
+                if self.proves(guess, NEARLY * largest):
+                    before, after = (_error(c, self.value) for c in (self.claim, guess.corrected))
+                    return (
+                        f"{guess.sentence} Corrected for that, the largest error falls from "
+                        f"{before:.1e} to {after:.1e}."
+                    )
+        return None
+
+
+def diagnose(case: Case) -> str | None:
+    """Return the sentence of the first guess that is proven, or None."""
+    return case.first_proven(guess for hypothesis in HYPOTHESES for guess in hypothesis(case))
+
+
+def _error(corrected: Array, value: Array) -> float:
+    """Return the largest error."""
+    return float(abs(corrected - value).max(initial=0))
+
+
+def _factor(case: Case) -> Iterator[Guess]:
+    """Guess that it is a multiple of the right one."""
+    places = _largest(case.claim)
+    times = float(np.median(case.claim[places] / case.value[places]))
+    if not np.isfinite(times) or times == 0:
+        return
+    for constant, words in meanings(case.samples, case.shape):
+        if abs(times / constant - 1) < NEAR:
+            yield Guess(words, case.claim / constant)
+    yield Guess(f"{times:.6g} times what it should be, in every element.", case.claim / times, 1)
+
+
+def meanings(samples: int, shape: Sequence[int]) -> Iterator[tuple[float, str]]:
+    """Yield constants by which gradients are often too large, each with what that means."""
+    yield -1.0, "the sign is wrong: it is -1 times what it should be."
+    yield (
+        2.0,
+        "2 times too large: look for a square in the loss whose 1/2 is missing in one of the two, "
+        "or for something that is added twice.",
+    )
+    yield (
+        0.5,
+        "half of what it should be: look for a square in the loss whose 2 was lost, or for a 1/2 "
+        "too many.",
+    )
+    lengths = {samples: f"the number of samples ({samples})"} if samples > 1 else {}
+    for axis, length in enumerate(shape):
+        if length > 2:
+            lengths.setdefault(length, f"{length}, the length of its axis {axis}")
+    for length, words in lengths.items():
+        is_batch = length == samples
+        yield (
+            float(length),
+            f"too large by the factor {words}: "
+            + ("the loss is a mean over the samples, so divide by their number." if is_batch
+               else "a sum is taken where the loss has a mean, or something is added that often."),
+        )  # fmt: skip
+        yield (
+            1.0 / length,
+            f"too small by the factor {words}: "
+            + ("divided by the number of samples once too often." if is_batch
+               else "a mean is taken where the loss has a sum."),
+        )  # fmt: skip
+        yield -float(length), f"the sign is wrong, and it is too large by the factor {words}."
+    if not samples:
+        for length in range(3, 2049):
+            yield (
+                float(length),
+                f"{length} times too large; if that is the number of samples, the loss is a mean "
+                "over them: divide by it.",
+            )
+            yield (
+                1.0 / length,
+                f"{length} times too small; if that is the number of samples, it is divided by "
+                "once too often.",
+            )
+
+
+def _decay(case: Case) -> Iterator[Guess]:
+    """Guess that a multiple of the parameter is missing, or too much."""
+    excess = case.claim - case.value
+    for direction, words in ((case.x, "{0}"), (np.sign(case.x), "sign({0})")):
+        if not direction.any():
+            continue
+        places = _largest(direction)
+        rate = float(np.median(excess[places] / direction[places]))
+        term = f"{abs(rate):.4g} * {words.format(case.witness.part.name)}"
+        if rate < 0:
+            sentence = (
+                f"{term} is missing: the loss has this weight decay (regularisation), the gradient "
+                "has not."
+            )
+        else:
+            sentence = (
+                f"{term} too much: the gradient has this weight decay (regularisation), the loss "
+                "has not."
+            )
+        yield Guess(sentence, case.claim - rate * direction, 1)
+
+
+def _order(case: Case) -> Iterator[Guess]:
+    """Guess that its elements are right, but in other places."""
+    shape = case.shape
+    if len(shape) < 2:
+        if len(shape) == 1:
+            yield Guess("right, but in reverse order.", case.claim[::-1])
+        return
+    claim = case.claim.reshape(shape)
+    for axes in permutations(range(len(shape))):
+        if [*axes] != sorted(axes) and tuple(shape[a] for a in axes) == shape:
+            yield Guess(
+                "transposed: return .T."
+                if len(shape) == 2
+                else f"its axes are exchanged: return .transpose{axes}.",
+                claim.transpose(axes).reshape(-1),
+            )
+    yield Guess(
+        f"reshaped where it should be transposed: it is .reshape{shape} of its transpose.",
+        claim.reshape(shape[::-1]).T.reshape(-1),
+    )
+    for axis in range(len(shape)):
+        yield Guess(f"right, but in reverse order along axis {axis}.", np.flip(claim, axis).ravel())
+    yield Guess(
+        "its last two axes are reversed: a filter is turned where it should not be, or the reverse "
+        "(convolution and correlation).",
+        claim[..., ::-1, ::-1].reshape(-1),
+    )
+
+
+def _exchanged(case: Case) -> Iterator[Guess]:
+    """Guess that it is that of another parameter."""
+    for other in case.others:
+        if other.part.x.shape == case.shape:
+            name = other.part.name
+            yield Guess(
+                f"it is the gradient of {name}.", case.claim - other.value + case.value,
+                slack=other.round_off + float(other.truncation.max(initial=0)),
+            )  # fmt: skip
+
+
+def _summed(case: Case) -> Iterator[Guess]:
+    """Guess that it is summed over its own elements, and not over the samples alone."""
+    if case.value.size < 2:
+        return
+    value = case.value.reshape(case.shape)
+    for axes in [None, *range(value.ndim if value.ndim > 1 else 0)]:
+        total = np.broadcast_to(value.sum(axis=axes, keepdims=True), case.shape).reshape(-1)
+        where = "all of its elements" if axes is None else f"its axis {axes}"
+        yield Guess(
+            f"summed over {where}, too: all of them are the same; sum over the samples alone.",
+            case.claim - total + case.value,
+            slack=case.value.size * case.witness.round_off,
+        )
+
+
+def _factor_and_decay(case: Case) -> Iterator[Guess]:
+    """Guess that all but its weight decay is a multiple of the right one."""
+    if not case.x.any():
+        return
+    basis = np.stack([case.value, case.x], axis=1)
+    chosen = np.arange(case.claim.size)
+    for _ in range(2):  # the second time without elements at kinks
+        times, rate = np.linalg.lstsq(basis[chosen], case.claim[chosen], rcond=None)[0]
+        error = abs(case.claim - times * case.value - rate * case.x)
+        chosen = np.flatnonzero(error <= np.quantile(error, 0.95))
+    if not np.isfinite(times) or min(abs(times), abs(times - 1)) < NEAR:
+        return
+    for constant, words in meanings(case.samples, case.shape):
+        if abs(times / constant - 1) < NEAR:
+            times, what = constant, words
+            break
+    else:
+        what = f"{times:.6g} times what it should be."
+    decay = rate / (1 - times)
+    yield Guess(
+        f"all but its weight decay, {decay:.4g} * {case.witness.part.name}: {what}",
+        (case.claim - rate * case.x) / times,
+        2,
+    )
+
+
+HYPOTHESES: list[Callable[[Case], Iterator[Guess]]] = [
+    _factor,
+    _decay,
+    _order,
+    _exchanged,
+    _summed,
+    _factor_and_decay,
+]
+"""What yields guesses, the simplest first. Each is tested: none is believed for its looks."""
+
+
+def _largest(values: Array) -> NDArray[np.intp]:
+    """Return the places of the largest elements."""
+    sizes = np.nan_to_num(abs(values), nan=0.0)
+    count = min(LARGEST, int(np.count_nonzero(sizes)))
+    return np.argsort(-sizes, kind="stable")[: max(count, 1)]
+
+
+def location(case: Case) -> str:
+    """Say which elements are wrong: those of a few slices along an axis, if it is so."""
+    wrong = _strong(case)
+    count = int(np.count_nonzero(wrong))
+    name = case.witness.part.name
+    if 0 < count <= 3 and wrong.size > 3:
+        places = np.flatnonzero(wrong)
+        indices = [index_text(name, case.witness.part.index(int(place))) for place in places]
+        return f"only {', '.join(indices)} {'is' if count == 1 else 'are'} wrong."
+    whole = wrong.reshape(case.shape)
+    for axis in range(whole.ndim):
+        others = tuple(a for a in range(whole.ndim) if a != axis)
+        slices = np.flatnonzero(whole.any(axis=others))
+        if 0 < len(slices) <= max(1, whole.shape[axis] // 10) and whole.shape[axis] > 1:
+            where = _slices_text(axis, whole.ndim, slices)
+            rest = case.claim.reshape(case.shape).take(slices, axis)
+            if not rest.any():
+                return (
+                    f"{where} zero, all others are right: that unit, class or feature is left out."
+                )
+            return f"only {where} wrong, all others are right."
+    share = _error(case.claim, case.value) / float(abs(case.value).max(initial=0) or 1)
+    if share <= NEARLY:
+        return (
+            f"the largest error is {share:.0e} of the largest element, no more. A number that is "
+            "added under a logarithm, as the book's 1e-7, makes such differences: "
+            "check_gradient(net, x=x, t=t) tells, and rtol accepts them."
+        )
+    if count == wrong.size:
+        return f"all {count:,} elements are wrong." if count > 1 else "it is wrong."
+    return f"{count:,} of {wrong.size:,} elements are wrong."
+
+
+def _strong(case: Case) -> NDArray[np.bool_]:
+    """Return which elements are wrong by more than a thousandth of what the worst one is."""
+    error = abs(case.claim - case.value)
+    suspects = np.zeros(error.shape, bool)
+    suspects[case.witness.suspects(case.claim)] = True
+    finite = error[np.isfinite(error)]
+    found: NDArray[np.bool_] = suspects & ~(error <= 1e-3 * finite.max(initial=0))
+    return found
+
+
+def _slices_text(axis: int, dimensions: int, slices: NDArray[np.intp]) -> str:
+    kinds = {1: ("element",), 2: ("row", "column")}.get(dimensions)
+    kind = kinds[axis] if kinds else f"slice along axis {axis},"
+    shown = ", ".join(str(int(s)) for s in slices[:5]) + (", ..." if len(slices) > 5 else "")
+    if len(slices) == 1:
+        return f"{kind} {shown} is"
+    return f"{kind.rstrip(',')}s {shown} are"

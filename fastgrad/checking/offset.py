@@ -1,0 +1,130 @@
+"""Is it the number under the logarithm? The book's loss is -log(p + 1e-7), its gradient -log(p)'s.
+
+The gradient of the mean of ``-log(p)`` is that of ``-log(p + d)`` and of ``c = log(1 + d / p)``. So
+where a backward pass leaves d out, it differs from f's derivative by the derivative of c, which is
+measured here from the probabilities that the net predicts.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.checking.diagnosis import Case
+from fastgrad.checking.directions import COUNT, draw, evaluate_along, step_along
+from fastgrad.checking.subject import Subject
+
+Array = NDArray[Any]
+
+OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)
+"""What is added to probabilities before their logarithm is taken; the book's comes first."""
+
+SMALL = 1e-2
+"""Share of the gradient that such a difference does not exceed."""
+
+
+def left_out_offset(case: Case, seed: int = 0) -> float | None:
+    """Return the number under the logarithm that the gradient leaves out, if it is that.
+
+    Proven along random directions. With kinks among the elements that fails; `without_offset`
+    tells then.
+
+    Parameters
+    ----------
+    case : Case
+        A parameter whose gradient is wrong.
+    seed : int
+        Of the directions.
+    """
+    witness = case.witness
+    error = case.claim - case.value
+    size = np.linalg.norm(error)
+    allowed = witness.truncation + witness.round_off
+    if not 4 * np.linalg.norm(allowed) < size <= SMALL * np.linalg.norm(case.value):
+        return None
+    predicted = probabilities(witness.subject)
+    if predicted is None:
+        return None
+    random = np.random.default_rng(seed)
+    s = step_along(witness.noise)
+    left = [*OFFSETS]
+    for _ in range(COUNT):
+        [v] = draw([witness.part], random)
+        up, down = evaluate_along([witness.part], [v], (s, -s), predicted)
+        flat = v.reshape(-1)
+        wanted = float(flat @ error)
+        tau = 6 * float(np.linalg.norm(flat * allowed)) + 1e-3 * abs(wanted)
+        slopes = {d: (_rest(up, d) - _rest(down, d)) / (2 * s) for d in left}
+        left = [d for d in left if abs(wanted - slopes[d]) <= tau]
+    return left[0] if left else None
+
+
+def without_offset(subject: Subject, offset: float) -> Subject | None:
+    """Return the subject whose loss has no number under the logarithm; None if that is unknown."""
+    predicted = probabilities(subject)
+    if predicted is None:
+        return None
+    f = subject.f
+
+    def loss(params: Any) -> Any:
+        return f(params) + np.mean(np.log1p(offset / predicted()))
+
+    return subject.with_function(loss)
+
+
+def probabilities(subject: Subject) -> Callable[[], Array] | None:
+    """Return a function for the predicted probabilities of the right classes; None without one.
+
+    What it computes can be traced: whether predict returns probabilities or scores is seen once.
+    """
+    batch = subject.batch
+    predict = getattr(batch.net, "predict", None) if batch else None
+    if batch is None or not callable(predict):
+        return None
+    x, t = batch.x, np.asarray(batch.t)
+    try:
+        y = np.asarray(predict(x))
+        rows = y.reshape(-1, y.shape[-1])
+        labels = t.reshape(rows.shape).argmax(axis=1) if t.size == y.size else t.reshape(-1)
+        places, shape = (np.arange(len(rows)), labels), rows.shape
+        found = rows[places]
+        # Scores may be probabilities by chance, but not next to x as well.
+        random = np.random.default_rng(0)
+        moved = evaluate_along(
+            subject.parts, draw(subject.parts, random), (0.0, 0.125), lambda: np.array(predict(x))
+        )
+        are_scores = not all(
+            (y >= 0).all() and np.allclose(y.sum(axis=-1), 1, atol=1e-5) for y in moved
+        )
+        if are_scores:
+            found = _softmax(rows)[places]
+    except Exception:  # a net of another kind
+        return None
+
+    def predicted() -> Array:
+        y = predict(x).reshape(shape)
+        right: Array = (_softmax(y) if are_scores else y)[places]
+        return right
+
+    return predicted if np.isfinite(found).all() and (found > 0).all() else None
+
+
+def _softmax(scores: Array) -> Array:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    result: Array = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def _rest(p: Array, offset: float) -> float:
+    """Return the mean of log(1 + d / p)."""
+    return float(np.mean(np.log1p(offset / p)))
+
+
+def sentence_of(offset: float) -> str:
+    """Say what it is, and that it is none of the reader's faults."""
+    whose = "as the book's do: that difference is the book's" if offset == 1e-7 else "no fault"
+    return (
+        f"right, but for the {offset:g} that the loss adds under the logarithm and the gradient "
+        f"leaves out, {whose}."
+    )

@@ -1,0 +1,277 @@
+"""What is checked? A function or a net, its parameters, and the gradient that is claimed."""
+
+import re
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.arguments import require_function
+from fastgrad.checking.claims import Claim, as_claims
+from fastgrad.engines import loop
+from fastgrad.gradient import numerical_gradient
+from fastgrad.network import TwoLayerNet
+from fastgrad.problem import Problem, problems
+from fastgrad.structures import is_structure, leaves
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One array of parameters, and what is claimed of it.
+
+    Attributes
+    ----------
+    name : str
+        As the user calls it.
+    problem : Problem
+        f, and the array x that is moved, in place.
+    claim : array (x.size,)
+        The gradient that is checked, in C order, in double precision at least.
+    claim_eps : float
+        The relative precision of the type in which it came.
+    """
+
+    name: str
+    problem: Problem
+    claim: Array
+    claim_eps: float
+
+    @property
+    def x(self) -> Array:
+        """The array itself."""
+        return self.problem.x
+
+    def index(self, place: int) -> tuple[int, ...]:
+        """Return the index of an element, given its place in C order."""
+        return tuple(int(i) for i in np.unravel_index(place, self.x.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The net and the batch that f is the loss of.
+
+    Attributes
+    ----------
+    net : object
+        With ``loss(x, t)``.
+    x, t : array
+    """
+
+    net: Any
+    x: Array
+    t: Array
+
+    @property
+    def samples(self) -> int:
+        """The number of samples; 0 if x does not hold one a row, with a target each."""
+        x, t = np.asarray(self.x), np.asarray(self.t)
+        return len(x) if x.ndim > 1 and t.ndim and len(t) == len(x) else 0
+
+    def sample(self, n: int) -> tuple[Array, Array]:
+        """Return a batch of one sample."""
+        return self.x[n : n + 1], self.t[n : n + 1]
+
+    def loss_of(self, n: int) -> Callable[[Any], Any]:
+        """Return the loss of a sample alone, as a function of the parameters."""
+        x, t = self.sample(n)
+
+        def loss(_: Any) -> Any:
+            return self.net.loss(x, t)
+
+        return loss
+
+
+class Subject:
+    """What is checked: everything that asks f or the gradient goes through here.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args)``.
+    x : array or structure
+    gradient : callable or structure like x
+        What is claimed, or ``gradient(x, *args)``, which is called before f is.
+    args : tuple
+    engine : str
+        How f is differenced.
+    batch : Batch or None
+        If f is a net's loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x cannot be moved, or the gradient does not fit it.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        x: Any,
+        gradient: Any,
+        args: tuple[Any, ...],
+        engine: str,
+        batch: Batch | None = None,
+    ) -> None:
+        require_function(f)
+        self.f, self.x, self.args, self.engine, self.batch = f, x, args, engine, batch
+        found = self._problems()
+        self._gradient = gradient if callable(gradient) else None
+        claims = self.claims() if self._gradient else as_claims(gradient, x, batch)
+        names = [_name(problem.name, batch) for problem in found]
+        self.parts = [
+            Part(name, problem, claim.values, claim.eps)
+            for name, problem, claim in zip(names, found, claims, strict=True)
+        ]
+        self.is_own_net = batch is not None and _differences_itself(batch.net)
+        """Whether f is the loss of fastgrad's own net, which differences itself."""
+        self.evaluations = 0
+        """How often f was called, the calls by engines for whole gradients aside."""
+
+    def _problems(self) -> list[Problem]:
+        # Steps are checked where they are used; these are never lost.
+        return problems(self.f, self.x, 2.0**-10, args=self.args, relative=True)
+
+    def with_function(self, f: Callable[[Any], Any]) -> "Subject":
+        """Return the same with another function of the same x, differenced as any function is."""
+        other = copy(self)
+        other.f, other.is_own_net = f, False
+        other.parts = [
+            replace(part, problem=problem)
+            for part, problem in zip(self.parts, other._problems(), strict=True)
+        ]
+        return other
+
+    @property
+    def can_ask_again(self) -> bool:
+        """Whether the gradient can be had at other points, too."""
+        return self._gradient is not None
+
+    def claims(self) -> list[Claim]:
+        """Call the gradient, and return what it claims of x as it is now."""
+        assert self._gradient is not None
+        return as_claims(self._gradient(self.x, *self.args), self.x, self.batch)
+
+    def value(self) -> Any:
+        """Return f of x as it is now."""
+        part = self.parts[0].problem
+        here = np.zeros(1, dtype=np.intp)
+        return self.values(part, 0, part.x.reshape(-1)[here])[0]
+
+    def values(self, problem: Problem, place: int, points: Array) -> Array:
+        """Return f, in double precision at least, where one element is moved to these points."""
+        self.evaluations += len(points)
+        where = np.array([place], dtype=np.intp)
+        found = loop.values(problem.f, problem.x, where, points.reshape(1, -1))[0]
+        kind = found.dtype if found.dtype.kind == "f" else np.dtype(np.float64)
+        wide: Array = found.astype(np.result_type(kind, np.float64), copy=False)
+        return wide
+
+    def quotients(self, h: float) -> list[Array]:
+        """Return the central difference quotients of all parts, by the engine."""
+        if self.is_own_net and self.batch is not None:
+            net, engine = self.batch.net, "response" if self.engine == "auto" else self.engine
+            found = net.numerical_gradient(self.batch.x, self.batch.t, h, engine=engine)
+        else:
+            found = numerical_gradient(self.f, self.x, h, args=self.args, engine=self.engine)
+        return [_flat(array) for _, array in leaves(found)]
+
+    def quotients_of(self, part: Part, h: float) -> Array:
+        """Return those of one part."""
+        if self.is_own_net or len(self.parts) == 1:
+            return self.quotients(h)[[p.name for p in self.parts].index(part.name)]
+        problem = part.problem
+        return _flat(numerical_gradient(problem.f, problem.x, h, engine=self.engine))
+
+    def quotients_of_sample(self, part: Part, n: int, h: float) -> Array:
+        """Return those of the loss of a single sample of the batch."""
+        assert self.batch is not None
+        if self.is_own_net:
+            x, t = self.batch.sample(n)
+            return _flat(self.batch.net.numerical_gradient(x, t, h)[part.name])
+        return _flat(numerical_gradient(self.batch.loss_of(n), part.x, h))
+
+
+def _differences_itself(net: Any) -> bool:
+    """Return whether it is a TwoLayerNet, whose loss no subclass has changed."""
+    return isinstance(net, TwoLayerNet) and all(
+        getattr(type(net), name) is getattr(TwoLayerNet, name)
+        for name in ("params", "predict", "loss", "numerical_gradient")
+    )
+
+
+def _name(name: str, batch: Batch | None) -> str:
+    """Return x['W1'] as W1 if it is a net's parameter."""
+    plain = re.fullmatch(r"x\['(\w+)'\]", name)
+    if batch is None:
+        return name
+    return plain[1] if plain else f"params{name[1:]}"
+
+
+def _flat(array: Array) -> Array:
+    """Return elements in C order, in double precision at least."""
+    wide = np.result_type(array.dtype, np.float64)
+    flat: Array = array.view(np.ndarray).astype(wide, copy=False).reshape(-1)
+    return flat
+
+
+def as_subject(
+    f: Any, x: Any, t: Any, gradient: Any, args: tuple[Any, ...], engine: str
+) -> Subject:
+    """Tell the two forms apart: a function with its x, or a net with a batch x, t.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    is_net = hasattr(f, "params") and callable(getattr(f, "loss", None))
+    if not is_net:
+        if t is not None:
+            raise TypeError(
+                f"t is given, but f, a {type(f).__name__}, is no net with params and loss(x, t); "
+                "pass check_gradient(net, x=x, t=t), or a function without t"
+            )
+        if gradient is None:
+            raise TypeError(
+                "gradient is missing; pass what is to be checked: an array like x, or a function "
+                "that returns one"
+            )
+        return Subject(f, x, gradient, args, engine)
+    if t is None or x is None:
+        raise TypeError(
+            f"f is a net, a {type(f).__name__}, but {'x' if x is None else 't'} is missing; pass "
+            "check_gradient(net, x=x, t=t), the batch on which its loss is to be checked"
+        )
+    if gradient is None and not callable(getattr(f, "gradient", None)):
+        raise TypeError(
+            f"f is a net, a {type(f).__name__}, without a method gradient(x, t); give it one, or "
+            "pass what is to be checked as gradient"
+        )
+    return _of_net(f, x, t, gradient, engine)
+
+
+def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> Subject:
+    if not is_structure(net.params):
+        raise TypeError(
+            f"f.params is a {type(net.params).__name__}, but it is to be a dict of arrays; pass "
+            "check_gradient(f, x, gradient) with a function and its array"
+        )
+
+    def loss(_: Any) -> Any:
+        return net.loss(x, t)
+
+    def backward(_: Any) -> Any:
+        return net.gradient(x, t)
+
+    given = backward if gradient is None else gradient
+    return Subject(loss, net.params, given, (), engine, Batch(net, x, t))
+
+
+def index_text(name: str, index: Sequence[int]) -> str:
+    """Write an element as in Python: W1[1, 2], or the name alone if it has no axes."""
+    return f"{name}[{', '.join(map(str, index))}]" if len(index) else name

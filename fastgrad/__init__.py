@@ -1,6 +1,7 @@
 """Which names does fastgrad offer? This file is the table of contents."""
 
 from fastgrad import reference, schemes
+from fastgrad.checking import check_gradient, slope_test
 from fastgrad.datasets import load_mnist
 from fastgrad.differentiate import differentiate
 from fastgrad.directional import directional_derivative, hessian_vector_product
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Gradient",
     "TwoLayerNet",
+    "check_gradient",
     "cross_entropy_error",
     "differentiate",
     "directional_derivative",
@@ -27,5 +29,6 @@ __all__ = [
     "reference",
     "schemes",
     "sigmoid",
+    "slope_test",
     "softmax",
 ]

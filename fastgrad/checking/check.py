@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from fastgrad.checking.directions import (
     COUNT,
-    Direction,
     disagreeing,
     draw,
     measure,
@@ -16,6 +15,7 @@ from fastgrad.checking.directions import (
 )
 from fastgrad.checking.findings import Findings
 from fastgrad.checking.noise import Noise, measure_noise
+from fastgrad.checking.offset import offset_along, sentence_of
 from fastgrad.checking.report import Report
 from fastgrad.checking.rows import row_of
 from fastgrad.checking.subject import Part, Subject, as_subject
@@ -116,7 +116,6 @@ def _check_parts(
     h: float | None,
     rtol: float,
     parts: Sequence[Part],
-    directions: Sequence[Direction] = (),
 ) -> Report:
     """Compare every element of these parts."""
     step = noise.step if h is None else h
@@ -124,8 +123,7 @@ def _check_parts(
     if rtol:
         for witness in found:
             witness.round_off += rtol * float(abs(witness.value).max(initial=0))
-    wrong = [w for w in found if len(w.contradictions(w.part.claim))]
-    findings = Findings(subject, noise, step, found, wrong)
+    findings = Findings(subject, noise, step, found)
     faulty = findings.collect()
     rows = tuple(row_of(witness, witness in faulty) for witness in findings.found)
     names = [witness.part.name for witness in faulty]
@@ -144,12 +142,17 @@ def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float) ->
     random = np.random.default_rng()
     parts = [part for part in subject.parts if part.x.size]
     length = float(np.sqrt(sum(float(part.claim @ part.claim) for part in parts)))
-    directions = [measure(subject, parts, draw(parts, random), noise) for _ in range(COUNT)]
-    if all(abs(d.claimed - d.measured) <= d.allowed + rtol * length for d in directions):
-        summary = "The gradient is right along random directions."
-        found = (sentence(directions, length),)
-        return Report(True, (), found, summary, noise.step, subject.evaluations)
-    return _check_parts(subject, noise, h, rtol, disagreeing(subject, noise, random))
+    lines = [draw(parts, random) for _ in range(COUNT)]
+    directions = [measure(subject, parts, line, noise) for line in lines]
+    slack = rtol * length
+    summary = "The gradient is right along random directions."
+    findings = [sentence(directions, length)]
+    if not all(direction.agrees(slack) for direction in directions):
+        offset = offset_along(subject, parts, lines, directions, noise, slack)
+        if offset is None:
+            return _check_parts(subject, noise, h, rtol, disagreeing(subject, noise, random, slack))
+        findings.append(f"It is {sentence_of(offset)}")
+    return Report(True, (), tuple(findings), summary, noise.step, subject.evaluations)
 
 
 def _summary(wrong: list[str], checked: list[str], subject: Subject) -> str:

@@ -12,7 +12,6 @@ whatever the number of parameters, and wherever in them the error is.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -47,10 +46,9 @@ class Direction:
     measured: float
     allowed: float
 
-    @property
-    def agrees(self) -> bool:
-        """Whether both are the same within that."""
-        return abs(self.claimed - self.measured) <= self.allowed
+    def agrees(self, slack: float = 0.0) -> bool:
+        """Return whether both are the same within that, and what else is allowed."""
+        return abs(self.claimed - self.measured) <= self.allowed + slack
 
 
 def draw(parts: Sequence[Part], random: np.random.Generator) -> list[Array]:
@@ -110,15 +108,16 @@ def _displacement(x: Array, direction: Array, s: float) -> Array:
     return went.reshape(-1)
 
 
-def disagreeing(subject: Subject, noise: Noise, random: np.random.Generator) -> list[Part]:
+def disagreeing(
+    subject: Subject, noise: Noise, random: np.random.Generator, slack: float = 0.0
+) -> list[Part]:
     """Return the parts whose gradient does not pass, each moved alone; all, if none stands out."""
-    found = [
-        part
-        for part in subject.parts
-        if part.x.size
-        and not all(measure(subject, [part], draw([part], random), noise).agrees for _ in range(2))
-    ]
-    return found or subject.parts
+
+    def passes(part: Part) -> bool:
+        return measure(subject, [part], draw([part], random), noise).agrees(slack)
+
+    parts = [part for part in subject.parts if part.x.size]
+    return [part for part in parts if not (passes(part) and passes(part))] or parts
 
 
 def sentence(directions: Sequence[Direction], length: float) -> str:
@@ -140,10 +139,18 @@ def sentence(directions: Sequence[Direction], length: float) -> str:
 
 
 def smallest_error(directions: Sequence[Direction], miss: float = MISS) -> float:
-    """Return the length from which errors are missed at most with this probability."""
-    tau = max(direction.allowed for direction in directions)
-    each = miss ** (1 / len(directions))
-    return tau / NormalDist().inv_cdf((1 + each) / 2)
+    """Return the length from which errors are missed with this probability at most."""
+    low = min(direction.allowed for direction in directions) or 1e-300
+    high = low
+    while miss_probability(directions, high) > miss:
+        high *= 2
+    while high > 1.01 * low:
+        middle = math.sqrt(low * high)
+        if miss_probability(directions, middle) > miss:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def miss_probability(directions: Sequence[Direction], error: float) -> float:

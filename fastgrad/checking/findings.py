@@ -11,9 +11,12 @@ from fastgrad.checking.noise import Noise
 from fastgrad.checking.offset import OFFSETS, left_out_offset, sentence_of, without_offset
 from fastgrad.checking.samples import diagnose_samples
 from fastgrad.checking.subject import Subject, index_text
-from fastgrad.checking.witness import Witness, witnesses
+from fastgrad.checking.witness import Witness, largest_magnitude, witnesses
 
 Array = NDArray[Any]
+
+SAMPLE = 1000
+"""Elements whose truncation errors are looked at."""
 
 HIDDEN = 1e-3
 """Share of the largest element from which the report says that smaller errors are not seen."""
@@ -27,27 +30,17 @@ class Findings:
     subject, noise, h
         As the witnesses have them.
     found : list of Witness
-        All that were compared.
-    wrong : list of Witness
-        Those whose claim f contradicts.
+        All that are compared.
     """
 
-    def __init__(
-        self,
-        subject: Subject,
-        noise: Noise,
-        h: float,
-        found: list[Witness],
-        wrong: list[Witness],
-    ) -> None:
-        self.subject, self.noise, self.h = subject, noise, h
-        self.found, self.wrong = found, wrong
+    def __init__(self, subject: Subject, noise: Noise, h: float, found: list[Witness]) -> None:
+        self.subject, self.noise, self.h, self.found = subject, noise, h, found
         self.sentences: list[str] = []
 
     def collect(self) -> list[Witness]:
         """Write down the sentences, and return the witnesses whose part is really wrong."""
-        faulty = self._without_offset(self.wrong)
-        faulty = self._without_kinks(faulty)
+        suspected = [w for w in self.found if len(w.suspects(w.part.claim))]
+        faulty = self._without_kinks(self._without_offset(suspected))
         if faulty:
             self._diagnose(faulty)
         self._note_looks(faulty)
@@ -62,34 +55,34 @@ class Findings:
         samples = self.subject.batch.samples if self.subject.batch else 0
         return Case(witness, witness.part.claim, others, samples)
 
-    def _without_offset(self, wrong: list[Witness]) -> list[Witness]:
-        """Return those that differ by more than the number under the logarithm.
+    def _without_offset(self, suspected: list[Witness]) -> list[Witness]:
+        """Return those that f contradicts, and by more than the number under the logarithm.
 
-        Those come back with the differences of the loss without that number, if others show that
-        the gradient is to be understood so.
+        That is tested along random directions first, which is cheap. What is left then comes back
+        with the differences of the loss without that number, if others show that the gradient is to
+        be understood so.
         """
-        batch = self.subject.batch
-        if batch is None or not wrong:
-            return wrong
-        offsets = {w.part.name: left_out_offset(self._case(w)) for w in wrong}
-        known = [offset for offset in offsets.values() if offset is not None]
-        offset = known[0] if known else OFFSETS[0]
-        agree = [name for name, found in offsets.items() if found is not None]
-        left = [w for w in wrong if w.part.name not in agree]
-        other = (
-            None if self.subject.is_own_net or not left else without_offset(self.subject, offset)
-        )
+        if self.subject.batch is None:
+            return [w for w in suspected if is_wrong(w)]
+        offsets = {w.part.name: left_out_offset(self._case(w)) for w in suspected}
+        agree = [name for name, offset in offsets.items() if offset is not None]
+        offset = next((o for o in offsets.values() if o is not None), OFFSETS[0])
+        left = [w for w in suspected if w.part.name not in agree and is_wrong(w)]
+        other = None
+        if left and not self.subject.is_own_net:
+            other = without_offset(self.subject, offset)
         if other is not None:
             names = [w.part.name for w in left]
             parts = [part for part in other.parts if part.name in names]
             again = witnesses(other, self.noise, self.h, parts)
-            still = [w for w in again if len(w.contradictions(w.part.claim))]
+            still = [w for w in again if is_wrong(w)]
             agree += [w.part.name for w in again if w not in still]
             if agree:
                 self._replace(again)
                 left = still
         if agree:
-            self._note([w.part.name for w in wrong if w.part.name in agree], sentence_of(offset))
+            names = [w.part.name for w in self.found if w.part.name in agree]
+            self._note(names, sentence_of(offset))
         return left
 
     def _replace(self, better: list[Witness]) -> None:
@@ -236,8 +229,8 @@ class Findings:
                 where = index_text(part.name, part.index(worst.place))
                 self._note(
                     [part.name],
-                    f"{_elements(len(steps))} where f varies within the step {self.h:g}, as {where}. "
-                    f"At a step of {worst.step:.1g} the gradient agrees.",
+                    f"{_elements(len(steps))} where f varies within the step {self.h:g}, as "
+                    f"{where}. At a step of {worst.step:.1g} the gradient agrees.",
                 )
 
     def _note_precision(self, faulty: list[Witness]) -> None:
@@ -256,8 +249,9 @@ class Findings:
             part = witness.part
             if not part.x.size or witness in faulty:
                 continue
-            largest = float(abs(witness.value).max())
-            truncation = float(np.median(witness.truncation))
+            largest = largest_magnitude(witness.value)
+            every = max(1, part.x.size // SAMPLE)
+            truncation = float(np.median(witness.truncation[::every]))
             hidden = witness.round_off + truncation
             if not hidden > HIDDEN * largest or not largest > 0:
                 continue
@@ -288,3 +282,8 @@ class Findings:
 
 def _elements(count: int) -> str:
     return "1 element is" if count == 1 else f"{count} elements are"
+
+
+def is_wrong(witness: Witness) -> bool:
+    """Return whether f contradicts what is claimed."""
+    return len(witness.contradictions(witness.part.claim)) > 0

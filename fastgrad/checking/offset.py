@@ -5,15 +5,17 @@ where a backward pass leaves d out, it differs from f's derivative by the deriva
 measured here from the probabilities that the net predicts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.diagnosis import Case
-from fastgrad.checking.directions import COUNT, draw, evaluate_along, step_along
-from fastgrad.checking.subject import Subject
+from fastgrad.checking.directions import COUNT, Direction, draw, evaluate_along, step_along
+from fastgrad.checking.noise import Noise
+from fastgrad.checking.subject import Part, Subject
 
 Array = NDArray[Any]
 
@@ -60,17 +62,39 @@ def left_out_offset(case: Case, seed: int = 0) -> float | None:
     return left[0] if left else None
 
 
+def offset_along(
+    subject: Subject,
+    parts: Sequence[Part],
+    lines: Sequence[Sequence[Array]],
+    directions: Sequence[Direction],
+    noise: Noise,
+    slack: float,
+) -> float | None:
+    """Return the number that explains the errors along directions, if there is one."""
+    predicted = probabilities(subject)
+    if predicted is None:
+        return None
+    s = step_along(noise)
+    left = [*OFFSETS]
+    for line, direction in zip(lines, directions, strict=True):
+        up, down = evaluate_along(parts, line, (s, -s), predicted)
+        error = direction.claimed - direction.measured
+        slopes = {d: (_rest(up, d) - _rest(down, d)) / (2 * s) for d in left}
+        allowed = direction.allowed + slack
+        left = [d for d in left if abs(error - slopes[d]) <= allowed + 1e-3 * abs(slopes[d])]
+    return left[0] if left else None
+
+
 def without_offset(subject: Subject, offset: float) -> Subject | None:
     """Return the subject whose loss has no number under the logarithm; None if that is unknown."""
     predicted = probabilities(subject)
     if predicted is None:
         return None
-    f = subject.f
+    return subject.with_function(partial(_loss_without, subject.f, predicted, offset))
 
-    def loss(params: Any) -> Any:
-        return f(params) + np.mean(np.log1p(offset / predicted()))
 
-    return subject.with_function(loss)
+def _loss_without(f: Any, predicted: Any, offset: float, params: Any) -> Any:
+    return f(params) + np.mean(np.log1p(offset / predicted()))
 
 
 def probabilities(subject: Subject) -> Callable[[], Array] | None:
@@ -102,12 +126,17 @@ def probabilities(subject: Subject) -> Callable[[], Array] | None:
     except Exception:  # a net of another kind
         return None
 
-    def predicted() -> Array:
-        y = predict(x).reshape(shape)
-        right: Array = (_softmax(y) if are_scores else y)[places]
-        return right
+    if not (np.isfinite(found).all() and (found > 0).all()):
+        return None
+    return partial(_predicted, predict, x, shape, places, are_scores)
 
-    return predicted if np.isfinite(found).all() and (found > 0).all() else None
+
+def _predicted(
+    predict: Any, x: Any, shape: tuple[int, ...], places: Any, are_scores: bool
+) -> Array:
+    y = predict(x).reshape(shape)
+    right: Array = (_softmax(y) if are_scores else y)[places]
+    return right
 
 
 def _softmax(scores: Array) -> Array:

@@ -6,15 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.report import Element, Row
-from fastgrad.checking.witness import Witness
+from fastgrad.checking.witness import BLOCK, Witness
 
 Array = NDArray[Any]
 
 VISIBLE = 1e3
 """Times its own errors that a value is to be large for its relative error to mean something."""
-
-BLOCK = 1 << 13
-"""Elements that are compared at a time: their temporary arrays stay in the processor's cache."""
 
 
 def row_of(witness: Witness, wrong: bool) -> Row:

@@ -4,18 +4,20 @@ import re
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import require_function
+from fastgrad.arguments import require_floating_array, require_function
 from fastgrad.checking.claims import Claim, as_claims
 from fastgrad.engines import loop
 from fastgrad.gradient import numerical_gradient
 from fastgrad.network import TwoLayerNet
-from fastgrad.problem import Problem, problems
-from fastgrad.structures import is_structure, leaves
+from fastgrad.problem import Problem
+from fastgrad.schemes import central_quotient
+from fastgrad.structures import Call, is_structure, leaves, require_separate
 
 Array = NDArray[Any]
 
@@ -78,12 +80,7 @@ class Batch:
 
     def loss_of(self, n: int) -> Callable[[Any], Any]:
         """Return the loss of a sample alone, as a function of the parameters."""
-        x, t = self.sample(n)
-
-        def loss(_: Any) -> Any:
-            return self.net.loss(x, t)
-
-        return loss
+        return partial(loss_of_net, self.net, *self.sample(n))
 
 
 class Subject:
@@ -133,8 +130,26 @@ class Subject:
         """How often f was called, the calls by engines for whole gradients aside."""
 
     def _problems(self) -> list[Problem]:
-        # Steps are checked where they are used; these are never lost.
-        return problems(self.f, self.x, 2.0**-10, args=self.args, relative=True)
+        """Check x, and return a problem for each of its arrays.
+
+        Their step is none that is used: engines are given theirs, and check it.
+        """
+        if not isinstance(self.args, tuple):
+            kind = type(self.args).__name__
+            raise TypeError(f"args is a {kind}; pass a tuple of f's further arguments")
+        arrays = [*leaves(self.x)]
+        for name, array in arrays:
+            require_floating_array(name, array, 1e-4)
+        require_separate(arrays)
+        whole = self.x if is_structure(self.x) else None
+        plain = whole is None and not self.args
+        return [
+            Problem(
+                self.f if plain else Call(self.f, self.args, whole, array),
+                array, name, central_quotient, 1e-4, None,
+            )
+            for name, array in arrays
+        ]  # fmt: skip
 
     def with_function(self, f: Callable[[Any], Any]) -> "Subject":
         """Return the same with another function of the same x, differenced as any function is."""
@@ -262,14 +277,18 @@ def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> Subject:
             "check_gradient(f, x, gradient) with a function and its array"
         )
 
-    def loss(_: Any) -> Any:
-        return net.loss(x, t)
-
     def backward(_: Any) -> Any:
         return net.gradient(x, t)
 
     given = backward if gradient is None else gradient
-    return Subject(loss, net.params, given, (), engine, Batch(net, x, t))
+    # The traced engine looks for parameters in partials, but not in fastgrad's own functions.
+    f = partial(loss_of_net, net, x, t)
+    return Subject(f, net.params, given, (), engine, Batch(net, x, t))
+
+
+def loss_of_net(net: Any, x: Any, t: Any, _: Any) -> Any:
+    """Return the loss, whatever the last argument is: the net reads its parameters itself."""
+    return net.loss(x, t)
 
 
 def index_text(name: str, index: Sequence[int]) -> str:

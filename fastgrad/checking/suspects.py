@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 Kind = Literal["smooth", "kink", "step"]
 
-ROUGH = 8.0
+ROUGH = 16.0
 """Times the noise from which a fourth difference shows that f is not smooth over the points."""
 
 MARGINS = (4096.0, 64.0)

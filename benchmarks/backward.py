@@ -280,10 +280,10 @@ SAMPLES = 7
 
 FAULTS: dict[str, Fault] = {
     "the mean over the batch is forgotten": Fault(
-        "number of samples (7): the loss is a mean", of_scores=lambda error: SAMPLES * error
+        "7 times too large, which is the number of samples", of_scores=lambda error: SAMPLES * error
     ),
     "divided by the batch twice": Fault(
-        "divided by the number of samples once too often", of_gradients=_times("W1", 1 / SAMPLES)
+        "7 times too small, which is the number of samples", of_gradients=_times("W1", 1 / SAMPLES)
     ),
     "a factor 2": Fault("2 times too large", of_gradients=_times("W2", 2.0)),
     "a sign": Fault("the sign is wrong", of_gradients=_times("b1", -1.0)),
@@ -292,8 +292,12 @@ FAULTS: dict[str, Fault] = {
     "a bias of one sample": Fault("only sample 0 counts", of_gradients=_first_sample_only),
     "a sample left out": Fault("sample 6 is left out", of_scores=_without_last_sample),
     "a class left out": Fault("column 2 is zero", of_scores=_without_a_class),
-    "weight decay missing in the gradient": Fault("0.1 * W1 is missing", decay_in_loss=0.1),
-    "weight decay missing in the loss": Fault("0.1 * W1 too much", decay_in_gradient=0.1),
+    "weight decay missing in the gradient": Fault(
+        "0.1 times the parameter itself is missing", decay_in_loss=0.1
+    ),
+    "weight decay missing in the loss": Fault(
+        "0.1 times the parameter itself is too much", decay_in_gradient=0.1
+    ),
     "an activation's derivative forgotten": Fault("look at what comes between", layer="activation"),
 }
 """Twelve of them, by name."""

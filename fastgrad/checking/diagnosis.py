@@ -48,6 +48,26 @@ class Guess:
     slack: float = 0.0
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What is wrong, and what is left of the error without it.
+
+    Attributes
+    ----------
+    sentence : str
+        What is wrong; the same for every parameter with this fault.
+    before, after : float
+        The largest error, as it is, and once the gradient is corrected.
+    whole : bool
+        Whether what is left is within the differences' own errors.
+    """
+
+    sentence: str
+    before: float
+    after: float
+    whole: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """A parameter whose gradient is wrong.
@@ -93,8 +113,8 @@ class Case:
             return False
         return not len(witness.contradictions(guess.corrected, corrected=True, slack=slack))
 
-    def first_proven(self, guesses: Iterable[Guess]) -> str | None:
-        """Return the sentence of the first guess that is proven, and of its proof; or None.
+    def first_proven(self, guesses: Iterable[Guess]) -> Proof | None:
+        """Return the first guess that is proven, or None.
 
         First of those that leave no error beyond the differences' own, then of those that leave
         next to none: a second, small fault, such as the 1e-7 under the logarithm, hides none.
@@ -103,21 +123,21 @@ class Case:
             tried = []
             for guess in guesses:
                 if self.proves(guess):
-                    return f"{guess.sentence} Corrected for that, every element agrees."
+                    return self._proof(guess, whole=True)
                 tried.append(guess)
-            largest = float(abs(self.value).max(initial=0))
+            nearly = NEARLY * float(abs(self.value).max(initial=0))
             for guess in tried:
-                if self.proves(guess, NEARLY * largest):
-                    before, after = (_error(c, self.value) for c in (self.claim, guess.corrected))
-                    return (
-                        f"{guess.sentence} Corrected for that, the largest error falls from "
-                        f"{before:.1e} to {after:.1e}."
-                    )
+                if self.proves(guess, nearly):
+                    return self._proof(guess, whole=False)
         return None
 
+    def _proof(self, guess: Guess, *, whole: bool) -> Proof:
+        before, after = (_error(each, self.value) for each in (self.claim, guess.corrected))
+        return Proof(guess.sentence, before, after, whole)
 
-def diagnose(case: Case) -> str | None:
-    """Return the sentence of the first guess that is proven, or None."""
+
+def diagnose(case: Case) -> Proof | None:
+    """Return the first guess that is proven, or None."""
     return case.first_proven(guess for hypothesis in HYPOTHESES for guess in hypothesis(case))
 
 
@@ -151,59 +171,51 @@ def meanings(samples: int, shape: Sequence[int]) -> Iterator[tuple[float, str]]:
         "half of what it should be: look for a square in the loss whose 2 was lost, or for a 1/2 "
         "too many.",
     )
-    lengths = {samples: f"the number of samples ({samples})"} if samples > 1 else {}
+    meant = {}
+    if samples > 1:
+        meant[samples] = (
+            "the number of samples",
+            "the loss is a mean over them, so divide by it.",
+            "it is divided by once too often.",
+        )
     for axis, length in enumerate(shape):
-        if length > 2:
-            lengths.setdefault(length, f"{length}, the length of its axis {axis}")
-    for length, words in lengths.items():
-        is_batch = length == samples
-        yield (
-            float(length),
-            f"too large by the factor {words}: "
-            + ("the loss is a mean over the samples, so divide by their number." if is_batch
-               else "a sum is taken where the loss has a mean, or something is added that often."),
-        )  # fmt: skip
-        yield (
-            1.0 / length,
-            f"too small by the factor {words}: "
-            + ("divided by the number of samples once too often." if is_batch
-               else "a mean is taken where the loss has a sum."),
-        )  # fmt: skip
-        yield -float(length), f"the sign is wrong, and it is too large by the factor {words}."
+        if length > 2 and length not in meant:
+            meant[length] = (
+                f"the length of its axis {axis}",
+                "a sum is taken where the loss has a mean, or something is added that often.",
+                "a mean is taken where the loss has a sum.",
+            )
     if not samples:
-        for length in range(3, 2049):
-            yield (
-                float(length),
-                f"{length} times too large; if that is the number of samples, the loss is a mean "
-                "over them: divide by it.",
+        for length in set(range(3, 2049)) - meant.keys():
+            meant[length] = (
+                "perhaps the number of samples",
+                "if the loss is a mean over them, divide by it.",
+                "it may be divided by once too often.",
             )
-            yield (
-                1.0 / length,
-                f"{length} times too small; if that is the number of samples, it is divided by "
-                "once too often.",
-            )
+    for length, (what, if_large, if_small) in meant.items():
+        yield float(length), f"{length} times too large, which is {what}: {if_large}"
+        yield 1.0 / length, f"{length} times too small, which is {what}: {if_small}"
+        yield (
+            -float(length),
+            f"the sign is wrong, and it is {length} times too large, which is {what}: {if_large}",
+        )
 
 
 def _decay(case: Case) -> Iterator[Guess]:
     """Guess that a multiple of the parameter is missing, or too much."""
     excess = case.claim - case.value
-    for direction, words in ((case.x, "{0}"), (np.sign(case.x), "sign({0})")):
+    for direction, words in ((case.x, "the parameter itself"), (np.sign(case.x), "its sign")):
         if not direction.any():
             continue
         places = _largest(direction)
         rate = float(np.median(excess[places] / direction[places]))
-        term = f"{abs(rate):.4g} * {words.format(case.witness.part.name)}"
-        if rate < 0:
-            sentence = (
-                f"{term} is missing: the loss has this weight decay (regularisation), the gradient "
-                "has not."
-            )
-        else:
-            sentence = (
-                f"{term} too much: the gradient has this weight decay (regularisation), the loss "
-                "has not."
-            )
-        yield Guess(sentence, case.claim - rate * direction, 1)
+        has, lacks = ("loss", "gradient") if rate < 0 else ("gradient", "loss")
+        yield Guess(
+            f"{abs(rate):.4g} times {words} is {'missing' if rate < 0 else 'too much'}: the {has} "
+            f"has this weight decay (regularisation), the {lacks} has not.",
+            case.claim - rate * direction,
+            1,
+        )
 
 
 def _order(case: Case) -> Iterator[Guess]:
@@ -281,7 +293,7 @@ def _factor_and_decay(case: Case) -> Iterator[Guess]:
         what = f"{times:.6g} times what it should be."
     decay = rate / (1 - times)
     yield Guess(
-        f"all but its weight decay, {decay:.4g} * {case.witness.part.name}: {what}",
+        f"all but its weight decay, {decay:.4g} times the parameter: {what}",
         (case.claim - rate * case.x) / times,
         2,
     )

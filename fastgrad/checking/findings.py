@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.diagnosis import Case, diagnose, location
+from fastgrad.checking.diagnosis import Case, Proof, diagnose, location
 from fastgrad.checking.neighbour import wrong_next_to_x
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.offset import OFFSETS, left_out_offset, sentence_of, without_offset
@@ -110,31 +110,42 @@ class Findings:
         """Name what is wrong, the same words for all parts that share it."""
         if self._is_kept_from_earlier(faulty):
             return
-        named: dict[str, list[str]] = {}
-        unknown: list[tuple[str, str]] = []
+        facts: dict[str, list[str]] = {}
+        proofs: dict[str, list[tuple[str, Proof]]] = {}
+        unknown: list[str] = []
         for witness in faulty:
             name, claim = witness.part.name, witness.part.claim
-            if not np.isfinite(claim).all():
-                place = int(np.argmin(np.isfinite(claim)))
-                where = index_text(name, witness.part.index(place))
-                named.setdefault(f"{where} is {claim[place]}.", []).append(name)
+            fact = self._fact(witness)
+            if fact is not None:
+                facts.setdefault(fact, []).append(name)
                 continue
             case = self._case(witness)
-            if not claim.any():
-                sentence: str | None = "all zeros: it is never computed, or it is overwritten."
+            proof = diagnose(case)
+            if proof is None and self.subject.batch is not None:
+                proof = diagnose_samples(case, self.subject.batch)
+            if proof is not None:
+                proofs.setdefault(proof.sentence, []).append((name, proof))
             else:
-                sentence = diagnose(case)
-                if sentence is None and self.subject.batch is not None:
-                    sentence = diagnose_samples(case, self.subject.batch)
-            if sentence is None:
-                unknown.append((name, location(case)))
-            else:
-                named.setdefault(sentence, []).append(name)
-        for sentence, names in named.items():
+                facts.setdefault(location(case), []).append(name)
+                if claim.size > 1:
+                    unknown.append(name)
+        for sentence, named in proofs.items():
+            found = [proof for _, proof in named]
+            self._note([name for name, _ in named], f"{sentence} {_corrected(found)}")
+        for sentence, names in facts.items():
             self._note(names, sentence)
-        for name, where in unknown:
-            self._note([name], where)
-        self._note_where_to_look(faulty, [name for name, _ in unknown])
+        self._note_where_to_look(faulty, unknown)
+
+    def _fact(self, witness: Witness) -> str | None:
+        """Return what is plain to see."""
+        claim = witness.part.claim
+        if not np.isfinite(claim).all():
+            place = int(np.argmin(np.isfinite(claim)))
+            where = index_text(witness.part.name, witness.part.index(place))
+            return f"{where} is {claim[place]}."
+        if not claim.any():
+            return "all zeros: it is never computed, or it is overwritten."
+        return None
 
     def _is_kept_from_earlier(self, faulty: list[Witness]) -> bool:
         """Tell, and say so, if the gradient is another one when it is asked for again at x."""
@@ -282,6 +293,14 @@ class Findings:
 
 def _elements(count: int) -> str:
     return "1 element is" if count == 1 else f"{count} elements are"
+
+
+def _corrected(proofs: list[Proof]) -> str:
+    """Say what is left of the errors of parameters with the same fault."""
+    if all(proof.whole for proof in proofs):
+        return "Corrected for that, every element agrees."
+    before, after = max(p.before for p in proofs), max(p.after for p in proofs)
+    return f"Corrected for that, the largest error falls from {before:.1e} to {after:.1e}."
 
 
 def is_wrong(witness: Witness) -> bool:

@@ -28,6 +28,9 @@ STYLE: Any = {
     "savefig.facecolor": "white",
 }
 
+SEEN = 1e-6
+"""Differences below this, in units of the largest element, are not told apart by colour."""
+
 STEPS = 10.0 ** np.arange(-13, 0.01, 0.25)
 """At which the V is drawn."""
 
@@ -89,7 +92,8 @@ def draw_steps(
         axes.plot(chosen, errors[-1], "o", color=RED, ms=9, mec="white", mew=1.5, label=label)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_ylim(0.3 * min(errors[errors > 0], default=1e-16), None)
+        lowest = min([*errors[errors > 0], noise.level / chosen])
+        axes.set_ylim(0.3 * lowest, None)
         axes.set_xlabel("step h")
         axes.set_ylabel("|central difference - gradient|")
         where = index_text(part.name, part.index(place))
@@ -140,7 +144,7 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
         width = float(np.clip(1.8 + 5.0 * image.shape[1] / max(image.shape), 3.6, 7.0))
         height = float(np.clip(1.4 + 5.0 * image.shape[0] / max(image.shape), 2.0, 6.5))
         figure, axes = _figure(width, height)
-        floor = 1e-12 * scale
+        floor = SEEN * scale  # what is below is as light as what agrees
         shown = axes.imshow(
             np.maximum(image, floor),
             norm=mpl.colors.LogNorm(floor, max(largest, 10 * floor)),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.diagnosis import Case, Guess
+from fastgrad.checking.diagnosis import Case, Guess, Proof
 from fastgrad.checking.subject import Batch
 from fastgrad.engines import loop
 
@@ -19,7 +19,7 @@ MANY = 512
 """Samples beyond which single ones are not looked at."""
 
 
-def diagnose_samples(case: Case, batch: Batch) -> str | None:
+def diagnose_samples(case: Case, batch: Batch) -> Proof | None:
     """Return what is wrong with how the samples enter, if that is proven; or None."""
     samples = batch.samples
     if not 1 < samples <= MANY or not case.claim.size:
@@ -77,7 +77,6 @@ def _one_sample(case: Case, batch: Batch) -> Iterator[Guess]:
                     case.claim - predicted + case.value,
                     slack=_slack(case),
                 )
-                break
 
 
 def _rates(misfit: Array, decay: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Does the remainder fall with the square of the step? Taylor's test of a gradient, and its plot."""
+"""Does the remainder fall with the square of the step? Taylor's test of a gradient."""
 
 from dataclasses import dataclass
 from pathlib import Path

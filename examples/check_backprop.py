@@ -62,7 +62,7 @@ class Net:
         """Return the cross entropy, and the penalty on large weights."""
         y = self.predict(x)
         data = -np.sum(np.log(y[np.arange(len(y)), t] + 1e-7)) / len(y)
-        penalty = sum(np.sum(self.params[name] ** 2) for name in ("W1", "W2"))
+        penalty: Any = sum(np.sum(self.params[name] ** 2) for name in ("W1", "W2"))
         return data + 0.5 * self.decay * penalty
 
     def gradient(self, x: Array, t: Array) -> dict[str, Array]:
@@ -78,13 +78,14 @@ class Net:
 
     def output_error(self, y: Array, t: Array) -> Array:
         """Return the derivative of the loss by the scores."""
-        error = y.copy()
-        error[np.arange(len(y)), t] -= 1
-        return error / len(y)
+        error = y / len(y)
+        error[np.arange(len(y)), t] -= 1 / len(y)
+        return error
 
     def slope(self) -> Array:
         """Return the derivative of the sigmoid."""
-        return self.z * (1 - self.z)
+        slope: Array = self.z * (1 - self.z)
+        return slope
 
 
 # Five ways to get it wrong

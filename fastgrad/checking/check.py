@@ -14,12 +14,13 @@ from fastgrad.checking.directions import (
     sentence,
 )
 from fastgrad.checking.findings import Findings
+from fastgrad.checking.forms import as_subject
 from fastgrad.checking.noise import Noise, measure_noise
 from fastgrad.checking.offset import offset_along, sentence_of
 from fastgrad.checking.report import Report
 from fastgrad.checking.rows import row_of
-from fastgrad.checking.subject import Part, Subject, as_subject
-from fastgrad.checking.witness import witnesses
+from fastgrad.checking.subject import Part, Subject
+from fastgrad.checking.witness import largest_magnitude, witnesses
 from fastgrad.steps import as_positive_number
 
 Array = NDArray[Any]
@@ -103,8 +104,11 @@ or for something that is added twice. Corrected for that, every element agrees.
     accepted = _as_tolerance(rtol)
     subject = as_subject(f, x, t, gradient, args, engine)
     noise = measure_noise(subject, step)
-    if not noise.repeats:
-        return _report_of_chance(noise)
+    reason = _why_not(noise)
+    if reason is not None:
+        return Report(
+            False, (), (reason,), "The gradient cannot be checked.", noise.step, subject.evaluations
+        )
     if fast:
         return _check_fast(subject, noise, step, accepted)
     return _check_parts(subject, noise, step, accepted, subject.parts)
@@ -122,7 +126,7 @@ def _check_parts(
     found = witnesses(subject, noise, step, [*parts])
     if rtol:
         for witness in found:
-            witness.round_off += rtol * float(abs(witness.value).max(initial=0))
+            witness.accepted = rtol * largest_magnitude(witness.value)
     findings = Findings(subject, noise, step, found)
     faulty = findings.collect()
     rows = tuple(row_of(witness, witness in faulty) for witness in findings.found)
@@ -175,14 +179,18 @@ def _list(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _report_of_chance(noise: Noise) -> Report:
+def _why_not(noise: Noise) -> str | None:
+    """Return why f cannot be differenced at all, if so."""
     first, second = noise.values
-    finding = (
-        f"f is not deterministic: two calls at the same x gave {first:.10g} and {second:.10g}. "
-        "Dropout, random augmentation, a state that f changes? Fix the random seed in each call, "
-        "or switch it off."
-    )
-    return Report(False, (), (finding,), "The gradient cannot be checked.", noise.step, 0)
+    if not np.isfinite(first):
+        return f"f is {first} at x, so it has no differences there."
+    if not noise.repeats:
+        return (
+            f"f is not deterministic: two calls at the same x gave {first:.10g} and "
+            f"{second:.10g}. Dropout, random augmentation, a state that f changes? Fix the random "
+            "seed in each call, or switch it off."
+        )
+    return None
 
 
 def _as_tolerance(rtol: object) -> float:

@@ -97,10 +97,8 @@ def measure_noise(subject: Subject, h: float | None) -> Noise:
         return Noise(4 * eps * LARGEST, LARGEST, eps, True, (LARGEST, LARGEST))
     first, second = subject.value(), subject.value()
     height = float(abs(first))
-    eps = max(precision(part.x, np.asarray(first)) for part in subject.parts)
-    raw = subject.parts[0].problem.f(subject.parts[0].x)
-    if np.asarray(raw).dtype.kind == "f":
-        eps = max(eps, float(np.finfo(np.asarray(raw).dtype).eps))
+    raw = np.asarray(subject.f(subject.x, *subject.args))
+    eps = max((precision(part.x, raw) for part in subject.parts), default=precision(raw, raw))
     repeats = bool(first == second) or (bool(np.isnan(first)) and bool(np.isnan(second)))
     step = h if h is not None else Noise(eps * height, height, eps, True, (0, 0)).step
     if repeats and np.isfinite(height):

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.checking.forms import as_subject
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.report import Report
 from fastgrad.checking.slope import Slope
-from fastgrad.checking.subject import as_subject, index_text
+from fastgrad.checking.subject import index_text
 
 Array = NDArray[Any]
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.checking.batch import Batch
 from fastgrad.checking.diagnosis import Case, Guess, Proof
-from fastgrad.checking.subject import Batch
 from fastgrad.engines import loop
 
 Array = NDArray[Any]

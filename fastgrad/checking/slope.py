@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.directions import draw, evaluate_along
+from fastgrad.checking.forms import as_subject
 from fastgrad.checking.noise import measure_noise
-from fastgrad.checking.subject import as_subject
 
 Array = NDArray[Any]
 

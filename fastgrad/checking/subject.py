@@ -4,17 +4,16 @@ import re
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import require_floating_array, require_function
+from fastgrad.checking.batch import Batch
 from fastgrad.checking.claims import Claim, as_claims
 from fastgrad.engines import loop
 from fastgrad.gradient import numerical_gradient
-from fastgrad.network import TwoLayerNet
 from fastgrad.problem import Problem
 from fastgrad.schemes import central_quotient
 from fastgrad.structures import Call, is_structure, leaves, require_separate
@@ -51,36 +50,6 @@ class Part:
     def index(self, place: int) -> tuple[int, ...]:
         """Return the index of an element, given its place in C order."""
         return tuple(int(i) for i in np.unravel_index(place, self.x.shape))
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """The net and the batch that f is the loss of.
-
-    Attributes
-    ----------
-    net : object
-        With ``loss(x, t)``.
-    x, t : array
-    """
-
-    net: Any
-    x: Array
-    t: Array
-
-    @property
-    def samples(self) -> int:
-        """The number of samples; 0 if x does not hold one a row, with a target each."""
-        x, t = np.asarray(self.x), np.asarray(self.t)
-        return len(x) if x.ndim > 1 and t.ndim and len(t) == len(x) else 0
-
-    def sample(self, n: int) -> tuple[Array, Array]:
-        """Return a batch of one sample."""
-        return self.x[n : n + 1], self.t[n : n + 1]
-
-    def loss_of(self, n: int) -> Callable[[Any], Any]:
-        """Return the loss of a sample alone, as a function of the parameters."""
-        return partial(loss_of_net, self.net, *self.sample(n))
 
 
 class Subject:
@@ -124,7 +93,7 @@ class Subject:
             Part(name, problem, claim.values, claim.eps)
             for name, problem, claim in zip(names, found, claims, strict=True)
         ]
-        self.is_own_net = batch is not None and _differences_itself(batch.net)
+        self.is_own_net = batch is not None and batch.differences_itself
         """Whether f is the loss of fastgrad's own net, which differences itself."""
         self.evaluations = 0
         """How often f was called, the calls by engines for whole gradients aside."""
@@ -172,10 +141,11 @@ class Subject:
         return as_claims(self._gradient(self.x, *self.args), self.x, self.batch)
 
     def value(self) -> Any:
-        """Return f of x as it is now."""
-        part = self.parts[0].problem
-        here = np.zeros(1, dtype=np.intp)
-        return self.values(part, 0, part.x.reshape(-1)[here])[0]
+        """Return f of x as it is now, in double precision at least."""
+        problem = next((part.problem for part in self.parts if part.x.size), None)
+        if problem is None:  # nothing can be moved
+            return np.float64(self.f(self.x, *self.args))
+        return self.values(problem, 0, problem.x.reshape(-1)[:1])[0]
 
     def values(self, problem: Problem, place: int, points: Array) -> Array:
         """Return f, in double precision at least, where one element is moved to these points."""
@@ -211,14 +181,6 @@ class Subject:
         return _flat(numerical_gradient(self.batch.loss_of(n), part.x, h))
 
 
-def _differences_itself(net: Any) -> bool:
-    """Return whether it is a TwoLayerNet, whose loss no subclass has changed."""
-    return isinstance(net, TwoLayerNet) and all(
-        getattr(type(net), name) is getattr(TwoLayerNet, name)
-        for name in ("params", "predict", "loss", "numerical_gradient")
-    )
-
-
 def _name(name: str, batch: Batch | None) -> str:
     """Return x['W1'] as W1 if it is a net's parameter."""
     plain = re.fullmatch(r"x\['(\w+)'\]", name)
@@ -232,63 +194,6 @@ def _flat(array: Array) -> Array:
     wide = np.result_type(array.dtype, np.float64)
     flat: Array = array.view(np.ndarray).astype(wide, copy=False).reshape(-1)
     return flat
-
-
-def as_subject(
-    f: Any, x: Any, t: Any, gradient: Any, args: tuple[Any, ...], engine: str
-) -> Subject:
-    """Tell the two forms apart: a function with its x, or a net with a batch x, t.
-
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    """
-    is_net = hasattr(f, "params") and callable(getattr(f, "loss", None))
-    if not is_net:
-        if t is not None:
-            raise TypeError(
-                f"t is given, but f, a {type(f).__name__}, is no net with params and loss(x, t); "
-                "pass check_gradient(net, x=x, t=t), or a function without t"
-            )
-        if gradient is None:
-            raise TypeError(
-                "gradient is missing; pass what is to be checked: an array like x, or a function "
-                "that returns one"
-            )
-        return Subject(f, x, gradient, args, engine)
-    if t is None or x is None:
-        raise TypeError(
-            f"f is a net, a {type(f).__name__}, but {'x' if x is None else 't'} is missing; pass "
-            "check_gradient(net, x=x, t=t), the batch on which its loss is to be checked"
-        )
-    if gradient is None and not callable(getattr(f, "gradient", None)):
-        raise TypeError(
-            f"f is a net, a {type(f).__name__}, without a method gradient(x, t); give it one, or "
-            "pass what is to be checked as gradient"
-        )
-    return _of_net(f, x, t, gradient, engine)
-
-
-def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> Subject:
-    if not is_structure(net.params):
-        raise TypeError(
-            f"f.params is a {type(net.params).__name__}, but it is to be a dict of arrays; pass "
-            "check_gradient(f, x, gradient) with a function and its array"
-        )
-
-    def backward(_: Any) -> Any:
-        return net.gradient(x, t)
-
-    given = backward if gradient is None else gradient
-    # The traced engine looks for parameters in partials, but not in fastgrad's own functions.
-    f = partial(loss_of_net, net, x, t)
-    return Subject(f, net.params, given, (), engine, Batch(net, x, t))
-
-
-def loss_of_net(net: Any, x: Any, t: Any, _: Any) -> Any:
-    """Return the loss, whatever the last argument is: the net reads its parameters itself."""
-    return net.loss(x, t)
 
 
 def index_text(name: str, index: Sequence[int]) -> str:

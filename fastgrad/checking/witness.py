@@ -47,8 +47,8 @@ class Witness:
         and more than that of the value, if f is smooth.
     round_off : float
         What rounding may have done to a value.
-    claim_eps : float
-        The relative precision of the claims.
+    accepted : float
+        An error that is accepted in any case.
     looks : dict
         The closer looks at single elements that the claim passed, by place.
     """
@@ -60,13 +60,13 @@ class Witness:
     value: Array
     truncation: Array
     round_off: float
-    claim_eps: float
+    accepted: float = 0.0
     looks: dict[int, Look] = field(default_factory=dict)
     _smaller: Array | None = None
 
     def suspects(self, claim: Array, slack: float = 0.0) -> Places:
         """Return the elements that differ by more than truncation and round-off, or are nan."""
-        limit = self.round_off + slack
+        limit = self.round_off + self.accepted + slack
         with np.errstate(all="ignore"):
             found = []
             for start in range(0, claim.size, BLOCK):
@@ -151,7 +151,7 @@ def witnesses(
             value -= other
             np.abs(other, out=other)
             round_off = _round_off(subject, part, noise, h, value)
-        found.append(Witness(subject, part, noise, h, value, other, round_off, part.claim_eps))
+        found.append(Witness(subject, part, noise, h, value, other, round_off))
     return found
 
 

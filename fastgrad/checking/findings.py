@@ -37,8 +37,12 @@ class Findings:
     def collect(self) -> list[Witness]:
         """Write down the sentences, and return the witnesses whose part is really wrong."""
         suspected = [w for w in self.found if len(w.suspects(w.part.claim))]
-        faulty = self._without_kinks(self._without_offset(suspected))
-        if faulty:
+        faulty = self._without_offset(suspected)
+        again = another_when_asked_again(self.subject, faulty) if faulty else None
+        if again is not None:
+            self._note([witness.part.name for witness in faulty], again)
+        else:
+            faulty = self._without_kinks(faulty)
             self._diagnose(faulty)
         right = [witness for witness in self.found if witness not in faulty]
         self.sentences += kinks(right, self.h)
@@ -106,10 +110,6 @@ class Findings:
 
     def _diagnose(self, faulty: list[Witness]) -> None:
         """Name what is wrong, the same words for all parts that share it."""
-        sentence = another_when_asked_again(self.subject, faulty)
-        if sentence is not None:
-            self._note([witness.part.name for witness in faulty], sentence)
-            return
         facts: dict[str, list[str]] = {}
         proofs: dict[str, list[tuple[str, Proof]]] = {}
         unknown: list[str] = []

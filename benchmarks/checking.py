@@ -71,7 +71,7 @@ def false_alarms(count: int, first: int = FIRST_NET) -> tuple[list[int], int, in
 
 
 def coverage(count: int) -> tuple[int, int, int]:
-    """Return in how many cases the true error is below the estimate, how many pass, and of how many.
+    """Return in how many cases the true error is below the estimate, how many pass, and how many.
 
     Functions of one number at random points, with derivatives in extended precision.
     """
@@ -112,14 +112,13 @@ def costs(rounds: int, small: bool) -> list[tuple[str, float, float]]:
         def both(net: Any = net, numerical: Any = numerical) -> object:
             return net.gradient(x, t), numerical()
 
-        times = compare(
-            {
-                "both gradients": both,
-                "full": lambda net=net: check_gradient(net, x=x, t=t),
-                "fast": lambda net=net: check_gradient(net, x=x, t=t, fast=True),
-            },
-            rounds,
-        )
+        def check(net: Any = net) -> object:
+            return check_gradient(net, x=x, t=t)
+
+        def fast(net: Any = net) -> object:
+            return check_gradient(net, x=x, t=t, fast=True)
+
+        times = compare({"both gradients": both, "full": check, "fast": fast}, rounds)
         both_times = times["both gradients"]
         rows.append(
             (name, ratio(times["full"], both_times).minima, ratio(times["fast"], both_times).minima)

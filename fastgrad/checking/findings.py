@@ -66,7 +66,8 @@ class Findings:
         """
         if self.subject.batch is None:
             return [w for w in suspected if is_wrong(w)]
-        offsets = {w.part.name: left_out_offset(self._case(w)) for w in suspected}
+        whole = left_out_offset(suspected)
+        offsets = {w.part.name: left_out_offset([w]) if whole is None else whole for w in suspected}
         agree = [name for name, offset in offsets.items() if offset is not None]
         offset = next((o for o in offsets.values() if o is not None), OFFSETS[0])
         left = [w for w in suspected if w.part.name not in agree and is_wrong(w)]

@@ -12,54 +12,77 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.diagnosis import Case
 from fastgrad.checking.directions import COUNT, Direction, draw, evaluate_along, step_along
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.subject import Part, Subject
+from fastgrad.checking.witness import Witness, largest_magnitude
 
 Array = NDArray[Any]
 
 OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)
 """What is added to probabilities before their logarithm is taken; the book's comes first."""
 
+SMALL_ELEMENT = 1e-4
+"""Share of the largest element that such a difference does not exceed, in nearly all elements."""
+
+EXACT = 1e-3
+"""Share of what is to be explained to which it is to be: more than what d**2 and s**2 leave."""
+
 SMALL = 1e-2
 """Share of the gradient that such a difference does not exceed."""
 
 
-def left_out_offset(case: Case, seed: int = 0) -> float | None:
-    """Return the number under the logarithm that the gradient leaves out, if it is that.
+def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None:
+    """Return the number under the logarithm that these gradients leave out, if it is that.
 
-    Proven along random directions. With kinks among the elements that fails; `without_offset`
-    tells then.
+    Proven along random directions, in which elements with larger errors do not move: those must
+    be right, such as elements near kinks. Where that fails, `without_offset` tells.
 
     Parameters
     ----------
-    case : Case
-        A parameter whose gradient is wrong.
+    suspected : sequence of Witness
+        Of parameters whose gradient differs.
     seed : int
         Of the directions.
     """
-    witness = case.witness
-    error = case.claim - case.value
-    size = np.linalg.norm(error)
-    allowed = witness.truncation + witness.round_off
-    if not 4 * np.linalg.norm(allowed) < size <= SMALL * np.linalg.norm(case.value):
-        return None
-    predicted = probabilities(witness.subject)
+    errors, masks, bounds = [], [], []
+    for witness in suspected:
+        error = witness.part.claim - witness.value
+        small = abs(error) <= SMALL_ELEMENT * largest_magnitude(witness.value)
+        # Near a kink the truncation error is large beside what is to be explained.
+        small &= witness.truncation <= np.median(abs(error))
+        errors.append(np.where(small, error, 0.0))
+        bounds.append(np.where(small, witness.truncation + witness.round_off, 0.0))
+        masks.append(small)
+        size, least = np.linalg.norm(errors[-1]), 4 * np.linalg.norm(bounds[-1])
+        if not least < size <= SMALL * np.linalg.norm(witness.value):
+            return None
+    predicted = probabilities(suspected[0].subject) if suspected else None
     if predicted is None:
         return None
-    random = np.random.default_rng(seed)
-    s = step_along(witness.noise)
+    parts = [witness.part for witness in suspected]
+    random, s = np.random.default_rng(seed), step_along(suspected[0].noise)
+    error, bound = np.concatenate(errors), np.concatenate(bounds)
     left = [*OFFSETS]
     for _ in range(COUNT):
-        [v] = draw([witness.part], random)
-        up, down = evaluate_along([witness.part], [v], (s, -s), predicted)
-        flat = v.reshape(-1)
-        wanted = float(flat @ error)
-        tau = 6 * float(np.linalg.norm(flat * allowed)) + 1e-3 * abs(wanted)
+        line = draw(parts, random)
+        for v, small in zip(line, masks, strict=True):
+            v[~small.reshape(v.shape)] = 0
+        up, down = evaluate_along(parts, line, (s, -s), predicted)
+        v = np.concatenate([v.reshape(-1) for v in line])
+        wanted = float(v @ error)
+        tau = 6 * float(np.linalg.norm(v * bound)) + EXACT * abs(wanted)
         slopes = {d: (_rest(up, d) - _rest(down, d)) / (2 * s) for d in left}
         left = [d for d in left if abs(wanted - slopes[d]) <= tau]
-    return left[0] if left else None
+    if not left or any(_is_wrong_elsewhere(*pair) for pair in zip(suspected, masks, strict=True)):
+        return None
+    return left[0]
+
+
+def _is_wrong_elsewhere(witness: Witness, small: NDArray[np.bool_]) -> bool:
+    """Return whether one of the larger errors is a fault."""
+    rest = np.where(small, witness.value, witness.part.claim)
+    return len(witness.contradictions(rest)) > 0
 
 
 def offset_along(
@@ -81,7 +104,7 @@ def offset_along(
         error = direction.claimed - direction.measured
         slopes = {d: (_rest(up, d) - _rest(down, d)) / (2 * s) for d in left}
         allowed = direction.allowed + slack
-        left = [d for d in left if abs(error - slopes[d]) <= allowed + 1e-3 * abs(slopes[d])]
+        left = [d for d in left if abs(error - slopes[d]) <= allowed + EXACT * abs(slopes[d])]
     return left[0] if left else None
 
 

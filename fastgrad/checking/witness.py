@@ -83,7 +83,7 @@ class Witness:
     ) -> Places:
         """Return elements of which f shows that the claim is wrong; none, if it is right.
 
-        Not all of them, but the worst ones: a few suspects are looked at one by one, and only if
+        Not all of them: a few suspects are looked at one by one, until one is wrong, and only if
         all of those turn out to be near kinks, or to need a smaller step, the others are, too.
 
         Parameters
@@ -121,15 +121,14 @@ class Witness:
         return worst
 
     def _wrong(self, claim: Array, places: Places, *, keep: bool) -> Places:
-        """Return those of the places at which a closer look contradicts the claim."""
-        wrong = []
+        """Return the first of the places at which a closer look contradicts the claim."""
         for place in places.tolist():
             found = look(self.subject, self.part, place, float(claim[place]), self.noise, self.h)
             if found.contradicts:
-                wrong.append(place)
-            elif keep:
+                return np.array([place])
+            if keep:
                 self.looks[place] = found
-        return np.array(wrong, dtype=np.intp)
+        return np.zeros(0, np.intp)
 
 
 def witnesses(

@@ -2,6 +2,7 @@
 
 from fastgrad import reference, schemes
 from fastgrad.adaptive import differentiate
+from fastgrad.checking import check_gradient, slope_test
 from fastgrad.datasets import load_mnist
 from fastgrad.directional import directional_derivative, hessian_vector_product
 from fastgrad.gradient import explain, numerical_gradient
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Gradient",
     "TwoLayerNet",
+    "check_gradient",
     "cross_entropy_error",
     "differentiate",
     "directional_derivative",
@@ -27,5 +29,6 @@ __all__ = [
     "reference",
     "schemes",
     "sigmoid",
+    "slope_test",
     "softmax",
 ]

@@ -1,0 +1,191 @@
+"""What is there to say about a check? Faults by name, kinks, coarse arithmetic, unfit steps."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.checking.again import another_when_asked_again
+from fastgrad.checking.diagnosis import Case, Proof, location
+from fastgrad.checking.hypotheses import diagnose
+from fastgrad.checking.neighbour import wrong_next_to_x
+from fastgrad.checking.noise import Noise
+from fastgrad.checking.notes import kinks, precision
+from fastgrad.checking.offset import OFFSETS, left_out_offset, sentence_of, without_offset
+from fastgrad.checking.samples import diagnose_samples
+from fastgrad.checking.subject import Subject, index_text
+from fastgrad.checking.witness import Witness, witnesses
+
+Array = NDArray[Any]
+
+
+class Findings:
+    """What was found, in sentences.
+
+    Parameters
+    ----------
+    subject, noise, h
+        As the witnesses have them.
+    found : list of Witness
+        All that are compared.
+    """
+
+    def __init__(self, subject: Subject, noise: Noise, h: float, found: list[Witness]) -> None:
+        self.subject, self.noise, self.h, self.found = subject, noise, h, found
+        self.sentences: list[str] = []
+
+    def collect(self) -> list[Witness]:
+        """Write down the sentences, and return the witnesses whose part is really wrong."""
+        suspected = [w for w in self.found if len(w.suspects(w.part.claim))]
+        faulty = self._without_offset(suspected)
+        again = another_when_asked_again(self.subject, faulty) if faulty else None
+        if again is not None:
+            self._note([witness.part.name for witness in faulty], again)
+        else:
+            faulty = self._without_kinks(faulty)
+            self._diagnose(faulty)
+        right = [witness for witness in self.found if witness not in faulty]
+        self.sentences += kinks(right, self.h)
+        self.sentences += precision(right, self.noise, self.h)
+        return faulty
+
+    def _note(self, names: list[str], sentence: str) -> None:
+        self.sentences.append(f"{', '.join(names)}: {sentence}")
+
+    def _case(self, witness: Witness) -> Case:
+        others = [other for other in self.found if other is not witness]
+        samples = self.subject.batch.samples if self.subject.batch else 0
+        return Case(witness, witness.part.claim, others, samples)
+
+    def _without_offset(self, suspected: list[Witness]) -> list[Witness]:
+        """Return those that f contradicts, and by more than the number under the logarithm.
+
+        That is tested along random directions first, which is cheap. What is left then comes back
+        with the differences of the loss without that number, if others show that the gradient is to
+        be understood so.
+        """
+        if self.subject.batch is None:
+            return [w for w in suspected if is_wrong(w)]
+        whole = left_out_offset(suspected)
+        offsets = {w.part.name: left_out_offset([w]) if whole is None else whole for w in suspected}
+        agree = [name for name, offset in offsets.items() if offset is not None]
+        offset = next((o for o in offsets.values() if o is not None), OFFSETS[0])
+        left = [w for w in suspected if w.part.name not in agree and is_wrong(w)]
+        other = None
+        if left and not self.subject.is_own_net:
+            other = without_offset(self.subject, offset)
+        if other is not None:
+            names = [w.part.name for w in left]
+            parts = [part for part in other.parts if part.name in names]
+            again = witnesses(other, self.noise, self.h, parts)
+            still = [w for w in again if is_wrong(w)]
+            agree += [w.part.name for w in again if w not in still]
+            if agree:
+                self._replace(again)
+                left = still
+        if agree:
+            names = [w.part.name for w in self.found if w.part.name in agree]
+            self._note(names, sentence_of(offset))
+        return left
+
+    def _replace(self, better: list[Witness]) -> None:
+        """Take other witnesses for the same parts."""
+        by_name = {witness.part.name: witness for witness in better}
+        self.found = [by_name.get(witness.part.name, witness) for witness in self.found]
+
+    def _without_kinks(self, wrong: list[Witness]) -> list[Witness]:
+        """Return those that are wrong next to x, too, if the gradient can be had there."""
+        if not wrong or not self.subject.can_ask_again:
+            return wrong
+        parts = [witness.part for witness in wrong]
+        subject = wrong[0].subject
+        still = {part.name for part in wrong_next_to_x(subject, self.noise, self.h, parts)}
+        names = [part.name for part in parts if part.name not in still]
+        if names:
+            self._note(
+                names,
+                "differs at x, but agrees at a point next to it: x is where f has no derivative, "
+                "such as a ReLU at 0 or a tie of a maximum.",
+            )
+        return [witness for witness in wrong if witness.part.name in still]
+
+    def _diagnose(self, faulty: list[Witness]) -> None:
+        """Name what is wrong, the same words for all parts that share it."""
+        facts: dict[str, list[str]] = {}
+        proofs: dict[str, list[tuple[str, Proof]]] = {}
+        unknown: list[str] = []
+        for witness in faulty:
+            name, claim = witness.part.name, witness.part.claim
+            fact = self._fact(witness)
+            if fact is not None:
+                facts.setdefault(fact, []).append(name)
+                continue
+            case = self._case(witness)
+            proof = diagnose(case)
+            if proof is None and self.subject.batch is not None:
+                proof = diagnose_samples(case, self.subject.batch)
+            if proof is not None:
+                proofs.setdefault(proof.sentence, []).append((name, proof))
+            else:
+                facts.setdefault(location(case), []).append(name)
+                if claim.size > 1:
+                    unknown.append(name)
+        for sentence, named in proofs.items():
+            found = [proof for _, proof in named]
+            self._note([name for name, _ in named], f"{sentence} {_corrected(found)}")
+        for sentence, names in facts.items():
+            self._note(names, sentence)
+        self._note_where_to_look(faulty, unknown)
+
+    def _fact(self, witness: Witness) -> str | None:
+        """Return what is plain to see."""
+        claim = witness.part.claim
+        if not np.isfinite(claim).all():
+            place = int(np.argmin(np.isfinite(claim)))
+            where = index_text(witness.part.name, witness.part.index(place))
+            return f"{where} is {claim[place]}."
+        if not np.isfinite(witness.value).all():
+            place = int(np.argmin(np.isfinite(witness.value)))
+            where = index_text(witness.part.name, witness.part.index(place))
+            return f"f is not finite within the step {self.h:g} of {where}: pass a smaller h."
+        if not claim.any():
+            return "all zeros: it is never computed, or it is overwritten."
+        return None
+
+    def _note_where_to_look(self, faulty: list[Witness], unknown: list[str]) -> None:
+        """Say between which layers the fault is, if it has no name and its place shows it."""
+        names = [witness.part.name for witness in self.found]
+        wrong = [witness.part.name for witness in faulty]
+        if not unknown or len(names) < 2:
+            return
+        first, last = names.index(wrong[0]), names.index(wrong[-1])
+        before, after = names[:first], names[last + 1 :]
+        if wrong[-1] not in unknown:
+            self.sentences.append(
+                f"Repair {wrong[-1]} first: what the backward pass hands on to the parameters "
+                "before it may be wrong with it."
+            )
+        elif before and last - first < len(wrong):
+            self.sentences.append(
+                f"{before[-1]}, which the backward pass reaches later, is right: look only at the "
+                f"lines that compute {', '.join(wrong)}, for what is handed on is right."
+            )
+        elif after and last - first < len(wrong):
+            what = ", such as an activation's derivative" if len(wrong) > 1 else ""
+            self.sentences.append(
+                f"{after[0]}, which the backward pass reaches before, is right: look at what comes "
+                f"between {after[0]} and {wrong[-1]}{what}."
+            )
+
+
+def _corrected(proofs: list[Proof]) -> str:
+    """Say what is left of the errors of parameters with the same fault."""
+    if all(proof.whole for proof in proofs):
+        return "Corrected for that, every element agrees."
+    before, after = max(p.before for p in proofs), max(p.after for p in proofs)
+    return f"Corrected for that, the largest error falls from {before:.1e} to {after:.1e}."
+
+
+def is_wrong(witness: Witness) -> bool:
+    """Return whether f contradicts what is claimed."""
+    return len(witness.contradictions(witness.part.claim)) > 0

@@ -1,0 +1,104 @@
+"""What else was seen? Elements at kinks, coarse arithmetic, and steps that do not suit f."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastgrad.checking.noise import Noise
+from fastgrad.checking.subject import index_text
+from fastgrad.checking.suspects import Look
+from fastgrad.checking.witness import Witness, largest_magnitude
+
+SAMPLE = 1000
+"""Elements whose truncation errors are looked at."""
+
+HIDDEN = 1e-3
+"""Share of the largest element from which the report says that smaller errors are not seen."""
+
+
+def kinks(right: list[Witness], h: float) -> Iterator[str]:
+    """Say which elements of right gradients are at kinks, or need a smaller step.
+
+    Parameters
+    ----------
+    right : list of Witness
+    h : float
+        The step.
+    """
+    for witness in right:
+        looks = [*witness.looks.values()]
+        at = [each for each in looks if each.kind == "kink" and not each.distance]
+        near = [each for each in looks if each.kind == "kink" and each.distance]
+        rough = [each for each in looks if each.kind == "step"]
+        name = witness.part.name
+        if at:
+            worst = max(at, key=lambda each: abs(each.above - each.below))
+            yield (
+                f"{name}: {_elements(len(at))} at a kink of f, as {_where(witness, worst)}: the "
+                f"derivative is {worst.below:.4g} from below and {worst.above:.4g} from above. The "
+                "gradient lies between the two, so it is right."
+            )
+        if near:
+            nearest = min(near, key=lambda each: abs(each.distance))
+            yield (
+                f"{name}: {_elements(len(near))} within a step of a kink of f, as "
+                f"{_where(witness, nearest)}, with one at {nearest.distance:+.1e} from it. At a "
+                f"step of {nearest.step:.1g} the gradient agrees."
+            )
+        if rough:
+            yield (
+                f"{name}: {_elements(len(rough))} where f varies within the step {h:g}, as "
+                f"{_where(witness, rough[0])}. At a step of {rough[0].step:.1g} the gradient "
+                "agrees."
+            )
+
+
+def precision(right: list[Witness], noise: Noise, h: float) -> Iterator[str]:
+    """Say how exact f is, and below which size errors are not seen, where that is large."""
+    if noise.is_coarse:
+        digits = -np.log10(noise.relative)
+        what = (
+            "it computes in float32. With x and the batch in float64 the check is sharper."
+            if digits > 6
+            else "its values are noisy, as those of an iteration or a simulation."
+        )
+        yield f"f has only {digits:.0f} digits, errors of about {noise.level:.0e}: {what}"
+    for witness in right:
+        if not witness.part.x.size:
+            continue
+        every = max(1, witness.part.x.size // SAMPLE)
+        truncation = float(np.median(witness.truncation[::every]))
+        hidden = witness.round_off + truncation
+        largest = largest_magnitude(witness.value)
+        if not hidden > HIDDEN * largest > 0:
+            continue
+        if truncation > witness.round_off:
+            balance = (witness.round_off / (2 * truncation)) ** (1 / 3)
+            better = float(f"{h * max(balance, 1e-6):.0e}")
+            reason = f"the step {h:g} is too large for f"
+        elif not noise.is_coarse:
+            better = noise.step
+            reason = f"the round-off of f, divided by the step {h:g}, is as large"
+        else:
+            continue
+        remedy = f"; pass h={better:g}" if _is_better(witness, noise, better) else ""
+        yield f"{witness.part.name}: errors below {hidden:.0e} are not seen: {reason}{remedy}."
+
+
+def _is_better(witness: Witness, noise: Noise, step: float) -> bool:
+    """Return whether a third step's differences are surer, at the largest element."""
+    part, place = witness.part, int(np.argmax(abs(witness.value)))
+    old = part.x.view(np.ndarray).reshape(-1)[place]
+    points = (old + step * np.array([1.0, -1.0, 2.0, -2.0])).astype(part.x.dtype)
+    f = witness.subject.values(part.problem, place, points)
+    near, far = (f[0] - f[1]) / (2 * step), (f[2] - f[3]) / (4 * step)
+    error = abs(far - near) / 3 + 1.5 * noise.level / step
+    return bool(error < (float(witness.truncation[place]) + witness.round_off) / 2)
+
+
+def _where(witness: Witness, found: Look) -> str:
+    return index_text(witness.part.name, witness.part.index(found.place))
+
+
+def _elements(count: int) -> str:
+    return "1 element is" if count == 1 else f"{count} elements are"

@@ -1,0 +1,151 @@
+"""Does the remainder fall with the square of the step? Taylor's test of a gradient."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.checking.directions import draw, evaluate_along
+from fastgrad.checking.forms import as_subject
+from fastgrad.checking.noise import measure_noise
+
+Array = NDArray[Any]
+
+STEPS = 2.0 ** -np.arange(4, 34)
+"""The steps along the direction, in units of its length."""
+
+CLEAR = 8.0
+"""Times its round-off that a remainder is to be for the slope to be read off it."""
+
+LAST = 5
+"""Remainders, the last clear ones, from which the slope is read."""
+
+BETWEEN = 1.5
+"""Slopes above are taken for 2, slopes below for 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """How the first-order remainder falls with the step; true if the gradient is right.
+
+    Attributes
+    ----------
+    right : bool
+        Whether the remainder falls with the square of the step, or is lost in round-off throughout.
+    slope : float
+        The exponent, from the smallest steps whose remainder is clear; nan if none is.
+    steps : array
+        Along a random direction of length 1.
+    remainders : array
+        ``abs(f(x + s v) - f(x) - s gradient v)``.
+    round_off : float
+        What of each is round-off.
+    """
+
+    right: bool
+    slope: float
+    steps: Array
+    remainders: Array
+    round_off: float
+
+    def __bool__(self) -> bool:
+        """Return whether the gradient is right."""
+        return self.right
+
+    def __str__(self) -> str:
+        """Return the verdict in a sentence."""
+        if np.isnan(self.slope):
+            return f"Right: the remainder is round-off, {self.round_off:.0e}, at every step."
+        verdict = "Right" if self.right else "Wrong"
+        return (
+            f"{verdict}: the remainder falls with the power {self.slope:.2f} of the step; with 2 "
+            "if the gradient is right, with 1 if it is wrong."
+        )
+
+    def plot(self, path: str | Path) -> None:
+        """Draw the remainders against the steps, beside the slopes 1 and 2, into a PNG file.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If matplotlib is not installed.
+        """
+        from fastgrad.checking.pictures import draw_slope
+
+        draw_slope(self, path)
+
+
+def slope_test(
+    f: Any,
+    x: Any = None,
+    gradient: Any = None,
+    *,
+    t: Any = None,
+    args: tuple[Any, ...] = (),
+    seed: int | None = None,
+) -> Slope:
+    """Return how ``f(x + s v) - f(x) - s gradient v`` falls with s, along a random direction v.
+
+    By Taylor, it is ``s**2 / 2`` times the second derivative along v, and more powers of s, if and
+    only if the gradient is right in this direction; otherwise it is s times the error. About 60
+    calls of f, whatever the number of parameters.
+
+    Parameters
+    ----------
+    f, x, gradient, t, args
+        As for `check_gradient`.
+    seed : int, optional
+        Of the direction.
+
+    Returns
+    -------
+    Slope
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `check_gradient`.
+
+    Notes
+    -----
+    An error is seen if it is larger than what the curvature makes of the smallest clear step, which
+    is about the root of the round-off: some 1e-7 of the gradient.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0, 3.0])
+    >>> print(slope_test(lambda x: (x**4).sum(), x, 4 * x**3, seed=0))
+    Right: the remainder falls with the power 2.00 of the step; with 2 if the gradient is right, \
+with 1 if it is wrong.
+    >>> bool(slope_test(lambda x: (x**4).sum(), x, 4.1 * x**3, seed=0))
+    False
+    """
+    subject = as_subject(f, x, t, gradient, args, "auto")
+    noise = measure_noise(subject, None)
+    parts = [part for part in subject.parts if part.x.size]
+    directions = draw(parts, np.random.default_rng(seed))
+    length = np.sqrt(sum(float((v**2).sum()) for v in directions)) or 1.0
+    directions = [v / length for v in directions]
+    scale = max((float(np.linalg.norm(part.x.astype(float))) for part in parts), default=0.0) or 1.0
+    steps = STEPS * max(scale, 1.0)
+    claimed = sum(
+        float(part.claim @ v.reshape(-1)) for part, v in zip(parts, directions, strict=True)
+    )
+    values = np.array(evaluate_along(parts, directions, [0.0, *steps], subject.value), dtype=float)
+    remainders = abs(values[1:] - values[0] - steps * claimed)
+    round_off = 2 * noise.level
+    slope = _read(steps, remainders, CLEAR * round_off)
+    right = bool(np.isnan(slope) or slope > BETWEEN)
+    return Slope(right, slope, steps, remainders, round_off)
+
+
+def _read(steps: Array, remainders: Array, least: float) -> float:
+    """Return the slope over the smallest steps down to which all remainders are clear."""
+    hidden = np.flatnonzero(~(remainders > least))
+    count = int(hidden[0]) if len(hidden) else len(steps)
+    if count < 2:
+        return float("nan")
+    last = slice(max(0, count - LAST), count)
+    return float(np.polyfit(np.log(steps[last]), np.log(remainders[last]), 1)[0])

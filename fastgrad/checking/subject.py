@@ -1,0 +1,201 @@
+"""What is checked? A function or a net, its parameters, and the gradient that is claimed."""
+
+import re
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.arguments import require_floating_array, require_function
+from fastgrad.checking.batch import Batch
+from fastgrad.checking.claims import Claim, as_claims
+from fastgrad.engines import loop
+from fastgrad.gradient import numerical_gradient
+from fastgrad.problem import Problem
+from fastgrad.schemes import central_quotient
+from fastgrad.structures import Call, is_structure, leaves, require_separate
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One array of parameters, and what is claimed of it.
+
+    Attributes
+    ----------
+    name : str
+        As the user calls it.
+    problem : Problem
+        f, and the array x that is moved, in place.
+    claim : array (x.size,)
+        The gradient that is checked, in C order, in double precision at least.
+    claim_eps : float
+        The relative precision of the type in which it came.
+    """
+
+    name: str
+    problem: Problem
+    claim: Array
+    claim_eps: float
+
+    @property
+    def x(self) -> Array:
+        """The array itself."""
+        return self.problem.x
+
+    def index(self, place: int) -> tuple[int, ...]:
+        """Return the index of an element, given its place in C order."""
+        return tuple(int(i) for i in np.unravel_index(place, self.x.shape))
+
+
+class Subject:
+    """What is checked: everything that asks f or the gradient goes through here.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args)``.
+    x : array or structure
+    gradient : callable or structure like x
+        What is claimed, or ``gradient(x, *args)``, which is called before f is.
+    args : tuple
+    engine : str
+        How f is differenced.
+    batch : Batch or None
+        If f is a net's loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x cannot be moved, or the gradient does not fit it.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        x: Any,
+        gradient: Any,
+        args: tuple[Any, ...],
+        engine: str,
+        batch: Batch | None = None,
+    ) -> None:
+        require_function(f)
+        self.f, self.x, self.args, self.engine, self.batch = f, x, args, engine, batch
+        found = self._problems()
+        self._gradient = gradient if callable(gradient) else None
+        claims = self.claims() if self._gradient else as_claims(gradient, x, batch)
+        names = [_name(problem.name, batch) for problem in found]
+        self.parts = [
+            Part(name, problem, claim.values, claim.eps)
+            for name, problem, claim in zip(names, found, claims, strict=True)
+        ]
+        self.is_own_net = batch is not None and batch.differences_itself
+        """Whether f is the loss of fastgrad's own net, which differences itself."""
+        self.evaluations = 0
+        """How often f was called, the calls by engines for whole gradients aside."""
+
+    def _problems(self) -> list[Problem]:
+        """Check x, and return a problem for each of its arrays.
+
+        Their step is none that is used: engines are given theirs, and check it.
+        """
+        if not isinstance(self.args, tuple):
+            kind = type(self.args).__name__
+            raise TypeError(f"args is a {kind}; pass a tuple of f's further arguments")
+        arrays = [*leaves(self.x)]
+        for name, array in arrays:
+            require_floating_array(name, array, 1e-4)
+        require_separate(arrays)
+        whole = self.x if is_structure(self.x) else None
+        plain = whole is None and not self.args
+        return [
+            Problem(
+                self.f if plain else Call(self.f, self.args, whole, array),
+                array, name, central_quotient, 1e-4, None,
+            )
+            for name, array in arrays
+        ]  # fmt: skip
+
+    def with_function(self, f: Callable[[Any], Any]) -> "Subject":
+        """Return the same with another function of the same x, differenced as any function is."""
+        other = copy(self)
+        other.f, other.is_own_net = f, False
+        other.parts = [
+            replace(part, problem=problem)
+            for part, problem in zip(self.parts, other._problems(), strict=True)
+        ]
+        return other
+
+    @property
+    def can_ask_again(self) -> bool:
+        """Whether the gradient can be had at other points, too."""
+        return self._gradient is not None
+
+    def claims(self) -> list[Claim]:
+        """Call the gradient, and return what it claims of x as it is now."""
+        assert self._gradient is not None
+        return as_claims(self._gradient(self.x, *self.args), self.x, self.batch)
+
+    def value(self) -> Any:
+        """Return f of x as it is now, in double precision at least."""
+        problem = next((part.problem for part in self.parts if part.x.size), None)
+        if problem is None:  # nothing can be moved
+            return np.float64(self.f(self.x, *self.args))
+        return self.values(problem, 0, problem.x.reshape(-1)[:1])[0]
+
+    def values(self, problem: Problem, place: int, points: Array) -> Array:
+        """Return f, in double precision at least, where one element is moved to these points."""
+        self.evaluations += len(points)
+        where = np.array([place], dtype=np.intp)
+        found = loop.values(problem.f, problem.x, where, points.reshape(1, -1))[0]
+        kind = found.dtype if found.dtype.kind == "f" else np.dtype(np.float64)
+        wide: Array = found.astype(np.result_type(kind, np.float64), copy=False)
+        return wide
+
+    def quotients(self, h: float) -> list[Array]:
+        """Return the central difference quotients of all parts, by the engine."""
+        if self.is_own_net and self.batch is not None:
+            net, engine = self.batch.net, "response" if self.engine == "auto" else self.engine
+            found = net.numerical_gradient(self.batch.x, self.batch.t, h, engine=engine)
+        else:
+            found = numerical_gradient(self.f, self.x, h, args=self.args, engine=self.engine)
+        return [_flat(array) for _, array in leaves(found)]
+
+    def quotients_of(self, part: Part, h: float) -> Array:
+        """Return those of one part."""
+        if self.is_own_net or len(self.parts) == 1:
+            return self.quotients(h)[[p.name for p in self.parts].index(part.name)]
+        problem = part.problem
+        return _flat(numerical_gradient(problem.f, problem.x, h, engine=self.engine))
+
+    def quotients_of_sample(self, part: Part, n: int, h: float) -> Array:
+        """Return those of the loss of a single sample of the batch."""
+        assert self.batch is not None
+        if self.is_own_net:
+            x, t = self.batch.sample(n)
+            return _flat(self.batch.net.numerical_gradient(x, t, h)[part.name])
+        return _flat(numerical_gradient(self.batch.loss_of(n), part.x, h))
+
+
+def _name(name: str, batch: Batch | None) -> str:
+    """Return x['W1'] as W1 if it is a net's parameter."""
+    plain = re.fullmatch(r"x\['(\w+)'\]", name)
+    if batch is None:
+        return name
+    return plain[1] if plain else f"params{name[1:]}"
+
+
+def _flat(array: Array) -> Array:
+    """Return elements in C order, in double precision at least."""
+    wide = np.result_type(array.dtype, np.float64)
+    flat: Array = array.view(np.ndarray).astype(wide, copy=False).reshape(-1)
+    return flat
+
+
+def index_text(name: str, index: Sequence[int]) -> str:
+    """Write an element as in Python: W1[1, 2], or the name alone if it has no axes."""
+    return f"{name}[{', '.join(map(str, index))}]" if len(index) else name

@@ -1,0 +1,203 @@
+"""What do differences of f say of a claimed gradient? Each element, with what they know it to."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.checking.noise import Noise
+from fastgrad.checking.subject import Part, Subject
+from fastgrad.checking.suspects import Look, look
+from fastgrad.response import plan_responses
+
+Array = NDArray[Any]
+Places = NDArray[np.intp]
+
+EPS = float(np.finfo(np.float64).eps)
+
+FEW = 16
+"""Suspects of a part that are looked at one by one at first: the worst ones, and some by chance."""
+
+MANY = 512
+"""How many are looked at one by one at most, after smaller steps have cleared the others."""
+
+SMALLER = 64
+"""By what the step is divided to clear suspects next to a kink."""
+
+BLOCK = 1 << 13
+"""Elements that are compared at a time: their temporary arrays stay in the processor's cache."""
+
+SHARE = 0.05
+"""Part of the elements beyond which suspects of a corrected gradient are not looked at."""
+
+
+@dataclass(eq=False)
+class Witness:
+    """The differences for one part.
+
+    Attributes
+    ----------
+    subject, part, noise, h
+        What is differenced, how exact its values are, and the step.
+    value : array (size,)
+        The central quotients at h and 2 h, extrapolated: ``(4 q(h) - q(2 h)) / 3``.
+    truncation : array (size,)
+        What the extrapolation changed, ``abs(q(2 h) - q(h)) / 3``: the truncation error of q(h),
+        and more than that of the value, if f is smooth.
+    round_off : float
+        What rounding may have done to a value.
+    accepted : float
+        An error that is accepted in any case.
+    looks : dict
+        The closer looks at single elements that the claim passed, by place.
+    """
+
+    subject: Subject
+    part: Part
+    noise: Noise
+    h: float
+    value: Array
+    truncation: Array
+    round_off: float
+    accepted: float = 0.0
+    looks: dict[int, Look] = field(default_factory=dict)
+    _smaller: Array | None = None
+
+    def suspects(self, claim: Array, slack: float = 0.0) -> Places:
+        """Return the elements that differ by more than truncation and round-off, or are nan."""
+        limit = self.round_off + self.accepted + slack
+        with np.errstate(all="ignore"):
+            found = []
+            for start in range(0, claim.size, BLOCK):
+                block = slice(start, start + BLOCK)
+                excess = claim[block] - self.value[block]
+                np.abs(excess, out=excess)
+                excess -= self.truncation[block]
+                if not excess.max() <= limit:  # nor if one is nan
+                    found.append(start + np.flatnonzero(~(excess <= limit)))
+        return np.concatenate(found) if found else np.zeros(0, np.intp)
+
+    def contradictions(
+        self, claim: Array, *, corrected: bool = False, slack: float = 0.0
+    ) -> Places:
+        """Return elements of which f shows that the claim is wrong; none, if it is right.
+
+        Not all of them: a few suspects are looked at one by one, until one is wrong, and only if
+        all of those turn out to be near kinks, or to need a smaller step, the others are, too.
+
+        Parameters
+        ----------
+        claim : array (size,)
+        corrected : bool
+            Whether it is no claim of the user's but one that is corrected for a guess, which is
+            given up if many elements are suspect.
+        slack : float
+            What is allowed besides the differences' own errors.
+        """
+        suspects = self.suspects(claim, slack)
+        if not len(suspects) or (corrected and len(suspects) > max(FEW, SHARE * claim.size)):
+            return suspects
+        if not np.isfinite(claim[suspects]).all():
+            return suspects[~np.isfinite(claim[suspects])]
+        wrong = self._wrong(claim, self._worst(claim, suspects, FEW), keep=not corrected)
+        if len(wrong) or len(suspects) <= FEW:
+            return wrong
+        if self._smaller is None:
+            self._smaller = self.subject.quotients_of(self.part, self.h / SMALLER)
+        far = self.truncation + SMALLER * self.round_off
+        left = suspects[~(abs(claim - self._smaller)[suspects] <= far[suspects])]
+        left = np.setdiff1d(left, [*self.looks])
+        return self._wrong(claim, self._worst(claim, left, MANY), keep=not corrected)
+
+    def _worst(self, claim: Array, places: Places, count: int) -> Places:
+        """Return those that differ most, in units of what is allowed, and some by chance."""
+        if len(places) <= count:
+            return places
+        excess = abs(claim - self.value)[places] / (self.truncation[places] + self.round_off)
+        order = np.argsort(-np.nan_to_num(excess, nan=np.inf))
+        drawn = np.random.default_rng(0).permutation(order[count // 2 :])[: count - count // 2]
+        worst: Places = places[np.concatenate([order[: count // 2], drawn])]
+        return worst
+
+    def _wrong(self, claim: Array, places: Places, *, keep: bool) -> Places:
+        """Return the first of the places at which a closer look contradicts the claim."""
+        for place in places.tolist():
+            found = look(self.subject, self.part, place, float(claim[place]), self.noise, self.h)
+            if found.contradicts:
+                return np.array([place])
+            if keep:
+                self.looks[place] = found
+        return np.zeros(0, np.intp)
+
+
+def witnesses(
+    subject: Subject, noise: Noise, h: float, parts: list[Part] | None = None
+) -> list[Witness]:
+    """Difference f at two steps, and return what that says of each part."""
+    chosen = subject.parts if parts is None else parts
+    if len(chosen) == len(subject.parts):
+        near, far = subject.quotients(h), subject.quotients(2 * h)
+    else:
+        near = [subject.quotients_of(part, h) for part in chosen]
+        far = [subject.quotients_of(part, 2 * h) for part in chosen]
+    found = []
+    for part, value, other in zip(chosen, near, far, strict=True):
+        with np.errstate(all="ignore"):
+            # In place, for the arrays may be large: other becomes the truncation error.
+            other -= value
+            other /= 3
+            value -= other
+            np.abs(other, out=other)
+            round_off = _round_off(subject, part, noise, h, value)
+        found.append(Witness(subject, part, noise, h, value, other, round_off))
+    return found
+
+
+def _round_off(subject: Subject, part: Part, noise: Noise, h: float, value: Array) -> float:
+    """Return what rounding may do to the differences of a part, and to what is claimed.
+
+    Extrapolation takes the error of a quotient, level / h, one and a half times. Moving x by h is
+    exact to eps abs(x) / h. Whoever computes a gradient rounds it by some eps of its largest entry.
+    """
+    largest = largest_magnitude(value)
+    claim = 32 * part.claim_eps * largest
+    own = _response_error(subject, part, h)
+    if own is not None:
+        return own + claim
+    eps = float(np.finfo(part.x.dtype).eps)
+    moved = eps * largest_magnitude(part.x.view(np.ndarray)) * largest / h if eps > EPS else 0.0
+    return 1.5 * noise.level / h + moved + claim
+
+
+def largest_magnitude(values: Array) -> float:
+    """Return the largest magnitude, 0 of none; what is not finite aside."""
+    if not values.size:
+        return 0.0
+    largest = max(float(values.max()), -float(values.min()))
+    if np.isfinite(largest):
+        return largest
+    finite = values[np.isfinite(values)]
+    return float(abs(finite).max()) if finite.size else 0.0
+
+
+def _response_error(subject: Subject, part: Part, h: float) -> float | None:
+    """Return how exact fastgrad's own net is; None if its engine for exact quotients is not used.
+
+    Its quotients carry some eps of the largest that a quotient can be: 1 for a logit, and for a
+    weight of the hidden layer a quarter of the input times the spread of what its unit feeds.
+    """
+    if (
+        not subject.is_own_net
+        or subject.batch is None
+        or subject.engine not in ("auto", "response")
+    ):
+        return None
+    params = subject.batch.net.params
+    weights = params["W2"]
+    spread = float((weights.max(axis=1) - weights.min(axis=1)).max())
+    reach = max(1.0, largest_magnitude(np.asarray(subject.batch.x)))
+    if plan_responses(2 * h * reach, spread) is None:
+        return None
+    scale = {"W1": reach * spread / 4, "b1": spread / 4}.get(part.name, 1.0)
+    return 64 * EPS * scale

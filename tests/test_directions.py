@@ -1,0 +1,80 @@
+"""Do random directions miss as much as they say, and no more?"""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.backward import LayeredNet, faulty_batch
+from fastgrad import check_gradient
+from fastgrad.checking.directions import (
+    Direction,
+    draw,
+    measure,
+    miss_probability,
+    smallest_error,
+    step_along,
+)
+from fastgrad.checking.forms import as_subject
+from fastgrad.checking.noise import measure_noise
+
+
+def test_the_probability_to_miss_is_that_of_normal_numbers():
+    """20,000 errors of length 1 against 3 directions: within four standard deviations."""
+    taus = (0.3, 0.5, 0.8)
+    directions = [Direction(0.0, 0.0, tau) for tau in taus]
+    random = np.random.default_rng(0)
+    error = random.normal(size=10)
+    error /= np.linalg.norm(error)
+    along = random.normal(size=(20_000, 3, 10)) @ error
+    missed = (abs(along) <= taus).all(axis=1).mean()
+    expected = miss_probability(directions, 1.0)
+    assert abs(missed - expected) <= 4 * math.sqrt(expected * (1 - expected) / 20_000)
+
+
+@pytest.mark.parametrize("miss", [1e-3, 1e-9])
+def test_the_smallest_error_is_missed_with_that_probability(miss):
+    directions = [Direction(0.0, 0.0, tau) for tau in (1e-9, 2e-9, 5e-3, 1e-9, 4e-9)]
+    error = smallest_error(directions, miss)
+    assert miss / 2 < miss_probability(directions, error) <= miss
+
+
+def test_directions_agree_with_a_right_gradient_within_what_they_allow():
+    x, t = faulty_batch()
+    for dtype in (np.float64, np.float32):
+        net = LayeredNet([9, 6, 7], "tanh", "cross entropy", dtype=dtype)
+        subject = as_subject(net, x.astype(dtype), t, None, (), "auto")
+        noise, random = measure_noise(subject, None), np.random.default_rng(0)
+        for _ in range(50):
+            found = measure(subject, subject.parts, draw(subject.parts, random), noise)
+            assert found.agrees()
+            # The step is 16 times the root of the relative noise, so the round-off is a
+            # sixteenth of that root for a loss of 1, and the truncation error far below.
+            assert found.allowed < step_along(noise)
+
+
+def test_an_error_of_the_stated_length_is_found():
+    """Twenty errors, each of which is missed less than once in 1e9."""
+    x, t = faulty_batch()
+    net = LayeredNet([9, 6, 7], "tanh", "cross entropy")
+    report = check_gradient(net, x=x, t=t, fast=True)
+    words = report.findings[0].split("An error of length ")[1]
+    length = float(words.split(",")[0])
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        right = net.gradient(x, t)
+        error = {name: random.normal(size=values.shape) for name, values in right.items()}
+        size = math.sqrt(sum(float((values**2).sum()) for values in error.values()))
+        wrong = {name: right[name] + 10 * length / size * error[name] for name in right}
+        assert not check_gradient(net, x=x, t=t, gradient=wrong, fast=True)
+
+
+def test_only_the_parameter_concerned_is_checked_in_full():
+    x, t = faulty_batch()
+    net = LayeredNet([9, 6, 7], "tanh", "cross entropy")
+    gradient = net.gradient(x, t)
+    gradient["b2"] = -gradient["b2"]
+    report = check_gradient(net, x=x, t=t, gradient=gradient, fast=True)
+    assert not report
+    assert [row.name for row in report.rows] == ["b2"]
+    assert "W1, b1 and W2 agreed along random directions" in report.summary

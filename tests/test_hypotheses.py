@@ -1,0 +1,107 @@
+"""Is each fault recognised by what it does, and nothing by chance?"""
+
+import numpy as np
+import pytest
+
+from fastgrad import check_gradient
+
+RANDOM = np.random.default_rng(0)
+W = RANDOM.normal(size=(4, 4))
+A = RANDOM.normal(size=(4, 4))
+
+
+def f(x):
+    return float(np.sum(A * np.sin(x)) + 0.25 * np.sum(x**2))
+
+
+RIGHT = A * np.cos(W) + 0.5 * W
+
+SPOILED = {
+    "the sign is wrong": -RIGHT,
+    "2 times too large": 2 * RIGHT,
+    "half of what it should be": RIGHT / 2,
+    "4 times too large, which is the length of its axis 0": 4 * RIGHT,
+    "37 times too large, which is perhaps the number of samples": 37 * RIGHT,
+    "100 times too small, which is perhaps the number of samples": RIGHT / 100,
+    "0.7 times what it should be": 0.7 * RIGHT,
+    "0.5 times the parameter itself is missing": RIGHT - 0.5 * W,
+    "0.125 times the parameter itself is too much": RIGHT + 0.125 * W,
+    "0.03 times its sign is too much": RIGHT + 0.03 * np.sign(W),
+    "all but its weight decay, 0.5 times the parameter: 2 times": 2 * RIGHT - 0.5 * W,
+    "transposed: return .T.": RIGHT.T,
+    "reverse order along axis 1": RIGHT[:, ::-1],
+    "summed over all of its elements": np.full((4, 4), RIGHT.sum()),
+    "summed over its axis 0": np.tile(RIGHT.sum(axis=0), (4, 1)),
+    "all zeros": np.zeros((4, 4)),
+    "column 2 is zero": RIGHT * [1, 1, 0, 1],
+    "only row 1 is wrong": RIGHT * np.array([[1], [1.5], [1], [1]]),
+    "only x[3, 2] is wrong": RIGHT + np.arange(16).reshape(4, 4) // 14 % 2 * [0, 0, 1, 0],
+    "of 16 elements are wrong": RIGHT + np.exp(W),
+}
+
+
+@pytest.mark.parametrize("words", SPOILED)
+def test_what_is_wrong_is_recognised(words):
+    report = check_gradient(f, W.copy(), SPOILED[words])
+    assert not report
+    if words == "of 16 elements are wrong":
+        words = "all 16 elements are wrong"
+    assert words in report.findings[0]
+
+
+def test_axes_that_are_exchanged_are_named():
+    x = RANDOM.normal(size=(2, 3, 3))
+    weights = RANDOM.normal(size=(2, 3, 3))
+    report = check_gradient(lambda x: float((weights * x).sum()), x, weights.transpose(0, 2, 1))
+    assert "its axes are exchanged: return .transpose(0, 2, 1)" in report.findings[0]
+    report = check_gradient(lambda x: float((weights * x).sum()), x, weights[..., ::-1, ::-1])
+    assert "its last two axes are reversed" in report.findings[0]
+
+
+def test_gradients_that_are_exchanged_are_named():
+    x = {"a": W[0].copy(), "b": W[1].copy()}
+
+    def g(x):
+        return float(np.sin(x["a"]).sum() + np.exp(x["b"]).sum())
+
+    report = check_gradient(g, x, {"a": np.exp(W[1]), "b": np.cos(W[0])})
+    assert "it is the gradient of x['b']" in report.findings[0]
+    assert "it is the gradient of x['a']" in report.findings[1]
+
+
+def test_reshaped_is_not_transposed():
+    x = RANDOM.normal(size=(2, 3))
+    weights = RANDOM.normal(size=(2, 3))
+    wrong = weights.T.reshape(2, 3)
+    report = check_gradient(lambda x: float((weights * x).sum()), x, wrong)
+    assert "reshaped where it should be transposed" in report.findings[0]
+
+
+def test_one_number_is_not_explained_by_any_factor():
+    report = check_gradient(lambda x: float(x[0] ** 2), np.array([3.0]), np.array([4.1]))
+    assert not report
+    assert report.findings == ("x: it is wrong.",)
+
+
+def test_two_faults_in_one_parameter_leave_the_second_visible():
+    wrong = 2 * RIGHT
+    wrong[1, 1] += 0.5
+    report = check_gradient(f, W.copy(), wrong)
+    assert not report
+    assert "agrees" not in str(report)
+
+
+def test_a_fault_is_named_though_elements_are_at_kinks():
+    """Half of the elements are at a kink, where the differences say nothing of use."""
+    x = RANDOM.normal(size=40)
+    x[::2] = 0
+    weights = RANDOM.normal(size=40)
+    right = np.where(x > 0, weights, 0) + np.cos(x)
+
+    def g(x):
+        return float((weights * np.maximum(x, 0)).sum() + np.sin(x).sum())
+
+    assert check_gradient(g, x, right)
+    report = check_gradient(g, x, -right)
+    assert not report
+    assert "wrong" in report.findings[0]

@@ -1,0 +1,83 @@
+"""Is the number under the logarithm told from a fault?"""
+
+import numpy as np
+import pytest
+
+from benchmarks.backward import LayeredNet, faulty_batch, softmax
+from fastgrad import check_gradient
+
+
+class Probabilities(LayeredNet):
+    """As in the book's chapter 4: predict returns probabilities, and the loss adds a number."""
+
+    offset = 1e-7
+
+    def scores(self, x):
+        return super().predict(x)
+
+    def predict(self, x):
+        return softmax(self.scores(x))
+
+    def loss(self, x, t):
+        p = self.predict(x)[np.arange(len(x)), t]
+        return -np.mean(np.log(p + self.offset))
+
+    def gradient(self, x, t):
+        return self.collect(self.loss_function.derivative(self.scores(x), t))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("offset", [1e-7, 1e-8, 1e-6])
+def test_the_number_is_named_and_no_fault(offset, fast):
+    x, t = faulty_batch()
+    net = Probabilities([9, 6, 7], "sigmoid")
+    net.offset = offset
+    report = check_gradient(net, x=x, t=t, fast=fast)
+    assert report
+    assert f"right, but for the {offset:g} that the loss adds" in str(report)
+
+
+def test_one_hot_targets_mean_the_same():
+    x, t = faulty_batch()
+    net = LayeredNet([9, 6, 7], "sigmoid")
+    one_hot = np.eye(7)[t]
+    loss, gradient = net.loss, net.gradient
+    net.loss = lambda x, t: loss(x, t.argmax(axis=1))
+    net.gradient = lambda x, t: gradient(x, t.argmax(axis=1))
+    report = check_gradient(net, x=x, t=one_hot)
+    assert report
+    assert "but for the 1e-07" in str(report)
+
+
+def test_kinks_do_not_hide_it():
+    x, t = faulty_batch()
+    x[:3] = 0
+    net = LayeredNet([9, 6, 7], "relu")
+    net.params["b1"][...] = 0
+    report = check_gradient(net, x=x, t=t)
+    assert report
+    assert "but for the 1e-07" in str(report)
+
+
+def test_an_error_as_small_but_of_another_kind_is_a_fault():
+    x, t = faulty_batch()
+    net = LayeredNet([9, 6, 7], "sigmoid", "cross entropy")
+    gradient = {name: values * (1 + 1e-7) for name, values in net.gradient(x, t).items()}
+    report = check_gradient(net, x=x, t=t, gradient=gradient)
+    assert not report
+    assert "logarithm and" not in str(report)
+
+
+def test_nets_without_predict_are_none_of_its_business():
+    class Net:
+        params = {"w": np.array([1.0, 2.0])}  # noqa: RUF012
+
+        def loss(self, x, t):
+            return float(((x @ self.params["w"] - t) ** 2).mean())
+
+        def gradient(self, x, t):
+            return {"w": 2 * x.T @ (x @ self.params["w"] - t) / len(x) * (1 + 1e-6)}
+
+    random = np.random.default_rng(0)
+    report = check_gradient(Net(), x=random.normal(size=(5, 2)), t=random.normal(size=5))
+    assert not report

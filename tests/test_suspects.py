@@ -1,0 +1,51 @@
+"""Does a closer look tell a wrong gradient from a kink and from a step that is too large?"""
+
+import numpy as np
+import pytest
+
+from fastgrad.checking.forms import as_subject
+from fastgrad.checking.noise import measure_noise
+from fastgrad.checking.suspects import look
+
+
+def look_at(f, x, claim, h=1e-4):
+    subject = as_subject(lambda x: f(float(x[0])), np.array([x]), None, np.ones(1), (), "auto")
+    # The noise of a smooth function of size 1, wherever x is.
+    smooth = as_subject(lambda x: float(np.sin(x[0])), np.ones(1), None, np.ones(1), (), "auto")
+    return look(subject, subject.parts[0], 0, claim, measure_noise(smooth, None), h)
+
+
+def test_smooth_functions_contradict_what_is_wrong():
+    assert not look_at(np.exp, 0.5, np.exp(0.5)).contradicts
+    found = look_at(np.exp, 0.5, np.exp(0.5) + 1e-8)
+    assert found.contradicts
+    assert found.kind == "smooth"
+    assert abs(found.value - np.exp(0.5)) <= found.error
+
+
+@pytest.mark.parametrize("place", [-1.3e-4, -3e-5, -1e-7, 0.0, 1e-9, 2e-6, 9e-5])
+@pytest.mark.parametrize("jump", [-2.0, 0.5])
+def test_kinks_explain_what_lies_between_the_one_sided_derivatives(place, jump):
+    """f has the slope 0.25 on the left of the kink, and 0.25 + jump on the right."""
+
+    def f(x):
+        return 0.25 * x + jump * max(x - place, 0.0)
+
+    right = 0.25 + jump * (place < 0)
+    assert not look_at(f, 0.0, right).contradicts
+    assert look_at(f, 0.0, right + 2 * abs(jump)).contradicts
+    assert look_at(f, 0.0, right - 2 * abs(jump)).contradicts
+
+
+def test_a_kink_is_found_where_it_is():
+    found = look_at(lambda x: max(x - 3e-5, 0.0), 0.0, 0.0)
+    assert found.kind == "kink"
+    # To a few percent of the spacing of the closer points, h / 5.
+    assert found.distance == pytest.approx(3e-5, abs=2e-5)
+    assert look_at(abs, 0.0, 0.5).distance == 0
+
+
+def test_what_varies_within_the_step_is_no_kink():
+    found = look_at(lambda x: np.sin(1e5 * x), 0.3, 1e5 * np.cos(1e5 * 0.3))
+    assert found.kind == "step"
+    assert not found.contradicts

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.subject import Part, Subject
-from fastgrad.problem import precision
+from fastgrad.steps import precision
 
 Array = NDArray[Any]
 

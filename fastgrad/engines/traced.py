@@ -14,7 +14,7 @@ from fastgrad.tracing.trace import Trace, trace_call
 
 Array = NDArray[np.float64]
 
-CHEAP = 0.006
+CHEAP = 0.004
 """Seconds that recording and replaying take at least, whatever f is, besides calls of f."""
 
 CHECKS = 2

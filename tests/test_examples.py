@@ -282,8 +282,9 @@ def test_a_net_of_ones_own_is_explained_compared_and_trained(tmp_path):
     assert finished.returncode == 0, finished.stderr
     for name in ("W1", "b1", "W2", "b2"):
         assert f"fastgrad.explain(f, net.params['{name}'])\n" in finished.stdout
-    assert finished.stdout.count("Traced: ") == 3
-    assert finished.stdout.count("The loop: 20 calls of f, too few") == 1  # b2 has ten elements
+    # Whether recording pays for the ten elements of b2 is up to the machine.
+    loops = finished.stdout.count("The loop: 20 calls of f.")
+    assert (finished.stdout.count("Traced: "), loops) in ((4, 0), (3, 1))
     sizes = [("W1", "78,400"), ("b1", "100"), ("W2", "1,000"), ("b2", "10"), ("all", "79,510")]
     for name, size in sizes:
         times = r"[\d.,e+-]+ s +[\d.,e+-]+ s +[\d,]+"

@@ -342,6 +342,35 @@ def test_a_cluster_gives_the_same_bits(tmp_path):
     assert "20/20" in finished.stderr
 
 
+# Checks of backward passes
+
+
+def test_each_planted_fault_is_found_and_drawn(tmp_path):
+    finished = run(tmp_path, "check_backprop.py", "--samples", 8, "--hidden", 5)
+    assert finished.returncode == 0, finished.stderr
+    reports = re.split(r"^(?:Net|Forgotten\w+|Lost\w+): .*\n\n", finished.stdout, flags=re.M)[1:]
+    assert [report.startswith("The gradient is right.") for report in reports] == [True] + 5 * [
+        False
+    ]
+    named = [
+        "8 times too large, which is the number of samples",
+        "such as an activation's derivative",
+        "sample 7 is left out",
+        "0.01 times the parameter itself is missing",
+        "column 9 is zero",
+    ]
+    for report, words in zip(reports[1:], named, strict=True):
+        assert words in report
+        assert "Slope test. Wrong" in report
+    # What the README says of the last one.
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    findings = [line for line in reports[-1].splitlines() if line.startswith("- ")]
+    assert len(findings) == 3
+    assert "\n".join(findings) in readme
+    for name in ("steps", "slope", "LostClass_W2"):
+        assert is_png(tmp_path / "output" / f"{name}.png")
+
+
 # Fits by SciPy
 
 

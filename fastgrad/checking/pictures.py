@@ -142,8 +142,8 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
     largest = float(np.nanmax(image, initial=0))
     scale = float(np.nanmax(abs(row.numerical), initial=0)) or 1.0
     with mpl.rc_context(STYLE):
-        width = float(np.clip(1.8 + 5.0 * image.shape[1] / max(image.shape), 3.6, 7.0))
-        height = float(np.clip(1.4 + 5.0 * image.shape[0] / max(image.shape), 2.0, 6.5))
+        width = float(np.clip(1.8 + 5.0 * image.shape[1] / max(image.shape), 4.6, 7.0))
+        height = float(np.clip(1.4 + 3.5 * image.shape[0] / max(image.shape), 2.0, 5.0))
         figure, axes = _figure(width, height)
         floor = SEEN * scale  # what is below is as light as what agrees
         shown = axes.imshow(
@@ -158,6 +158,8 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
         bar = figure.colorbar(shown, ax=axes)
         bar.set_label("|gradient - numerical|")
         axes.set_title(f"{name} is {row.verdict}: where it differs")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("column" if error.ndim > 1 else "element")
         axes.set_ylabel("row" if error.ndim > 1 else "")
         if error.ndim == 1:

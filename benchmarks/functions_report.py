@@ -18,12 +18,14 @@ PARTS = {
     "compiled": "Functions compiled by numba",
     "adaptive": "Gradients with error estimates",
     "workers": "Several processes",
+    "checking": "Checks of gradients",
 }
 """Module in benchmarks -> heading. Each prints its tables, in Markdown or as plain text."""
 
 SMOKE = {
     "schemes": ["--smoke"],
     "adaptive": ["--smoke"],
+    "checking": ["--smoke"],
     "workers": ["--parameters", "20", "--rounds", "1"],
 }
 """What makes them small."""

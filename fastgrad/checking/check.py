@@ -155,7 +155,7 @@ def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float) ->
         offset = offset_along(subject, parts, lines, directions, noise, slack)
         if offset is None:
             return _check_parts(subject, noise, h, rtol, disagreeing(subject, noise, random, slack))
-        findings.append(f"It is {sentence_of(offset)}")
+        findings.append(f"It is {sentence_of(offset, subject)}")
     return Report(True, (), tuple(findings), summary, noise.step, subject.evaluations)
 
 

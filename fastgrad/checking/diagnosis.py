@@ -33,12 +33,16 @@ class Guess:
         How many numbers in it were fitted.
     slack : float
         What the correction adds to the error of the differences.
+    seen : array (size,), optional
+        What has to be larger than the differences' errors for the guess to mean something, besides
+        the correction: a factor of what is 0 is no factor.
     """
 
     sentence: str
     corrected: Array
     constants: int = 0
     slack: float = 0.0
+    seen: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,12 @@ class Case:
             return False
         witness, slack = self.witness, slack + guess.slack
         allowed = witness.truncation + witness.round_off + slack
-        visible = abs(self.claim - guess.corrected) > 4 * allowed
-        if np.count_nonzero(visible) < (ENOUGH * guess.constants or 1):
-            return False
+        for size in (self.claim - guess.corrected, guess.seen):
+            if size is None:
+                continue
+            visible = int(np.count_nonzero(abs(size) > 4 * allowed))
+            if visible < (ENOUGH * guess.constants or 1):
+                return False
         return not len(witness.contradictions(guess.corrected, corrected=True, slack=slack))
 
     def first_proven(self, guesses: Iterable[Guess]) -> Proof | None:

@@ -9,7 +9,7 @@ from fastgrad.checking.again import another_when_asked_again
 from fastgrad.checking.diagnosis import Case, Proof, location
 from fastgrad.checking.hypotheses import diagnose
 from fastgrad.checking.neighbour import wrong_next_to_x
-from fastgrad.checking.noise import Noise
+from fastgrad.checking.noise import Noise, measure_noise
 from fastgrad.checking.notes import kinks, precision
 from fastgrad.checking.offset import OFFSETS, left_out_offset, sentence_of, without_offset
 from fastgrad.checking.samples import diagnose_samples
@@ -77,7 +77,8 @@ class Findings:
         if other is not None:
             names = [w.part.name for w in left]
             parts = [part for part in other.parts if part.name in names]
-            again = witnesses(other, self.noise, self.h, parts)
+            noise = measure_noise(other, self.h)
+            again = witnesses(other, noise, self.h, parts)
             still = [w for w in again if is_wrong(w)]
             agree += [w.part.name for w in again if w not in still]
             if agree:
@@ -85,7 +86,7 @@ class Findings:
                 left = still
         if agree:
             names = [w.part.name for w in self.found if w.part.name in agree]
-            self._note(names, sentence_of(offset))
+            self._note(names, sentence_of(offset, self.subject))
         return left
 
     def _replace(self, better: list[Witness]) -> None:
@@ -99,7 +100,7 @@ class Findings:
             return wrong
         parts = [witness.part for witness in wrong]
         subject = wrong[0].subject
-        still = {part.name for part in wrong_next_to_x(subject, self.noise, self.h, parts)}
+        still = {part.name for part in wrong_next_to_x(subject, wrong[0].noise, self.h, parts)}
         names = [part.name for part in parts if part.name not in still]
         if names:
             self._note(

@@ -31,8 +31,9 @@ def _factor(case: Case) -> Iterator[Guess]:
         return
     for constant, words in meanings(case.samples, case.shape):
         if abs(times / constant - 1) < NEAR:
-            yield Guess(words, case.claim / constant)
-    yield Guess(f"{times:.6g} times what it should be, in every element.", case.claim / times, 1)
+            yield Guess(words, case.claim / constant, seen=case.claim / constant)
+    right = case.claim / times
+    yield Guess(f"{times:.6g} times what it should be, in every element.", right, 1, seen=right)
 
 
 def meanings(samples: int, shape: Sequence[int]) -> Iterator[tuple[float, str]]:
@@ -173,6 +174,7 @@ def _factor_and_decay(case: Case) -> Iterator[Guess]:
         f"all but its weight decay, {decay:.4g} times the parameter: {what}",
         (case.claim - rate * case.x) / times,
         2,
+        seen=(case.claim - rate * case.x) / times - decay * case.x,
     )
 
 

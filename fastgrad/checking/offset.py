@@ -57,7 +57,7 @@ def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None
         size, least = np.linalg.norm(errors[-1]), 4 * np.linalg.norm(bounds[-1])
         if not least < size <= SMALL * np.linalg.norm(witness.value):
             return None
-    predicted = probabilities(suspected[0].subject) if suspected else None
+    predicted = log_probabilities(suspected[0].subject) if suspected else None
     if predicted is None:
         return None
     parts = [witness.part for witness in suspected]
@@ -94,7 +94,7 @@ def offset_along(
     slack: float,
 ) -> float | None:
     """Return the number that explains the errors along directions, if there is one."""
-    predicted = probabilities(subject)
+    predicted = log_probabilities(subject)
     if predicted is None:
         return None
     s = step_along(noise)
@@ -110,18 +110,18 @@ def offset_along(
 
 def without_offset(subject: Subject, offset: float) -> Subject | None:
     """Return the subject whose loss has no number under the logarithm; None if that is unknown."""
-    predicted = probabilities(subject)
+    predicted = log_probabilities(subject)
     if predicted is None:
         return None
     return subject.with_function(partial(_loss_without, subject.f, predicted, offset))
 
 
 def _loss_without(f: Any, predicted: Any, offset: float, params: Any) -> Any:
-    return f(params) + np.mean(np.log1p(offset / predicted()))
+    return f(params) + np.mean(np.logaddexp(0.0, np.log(offset) - predicted()))
 
 
-def probabilities(subject: Subject) -> Callable[[], Array] | None:
-    """Return a function for the predicted probabilities of the right classes; None without one.
+def log_probabilities(subject: Subject) -> Callable[[], Array] | None:
+    """Return a function for the logarithms of the right classes' predicted probabilities, or None.
 
     What it computes can be traced: whether predict returns probabilities or scores is seen once.
     """
@@ -132,10 +132,8 @@ def probabilities(subject: Subject) -> Callable[[], Array] | None:
     x, t = batch.x, np.asarray(batch.t)
     try:
         y = np.asarray(predict(x))
-        rows = y.reshape(-1, y.shape[-1])
-        labels = t.reshape(rows.shape).argmax(axis=1) if t.size == y.size else t.reshape(-1)
-        places, shape = (np.arange(len(rows)), labels), rows.shape
-        found = rows[places]
+        shape = y.reshape(-1, y.shape[-1]).shape
+        labels = t.reshape(shape).argmax(axis=1) if t.size == y.size else t.reshape(-1)
         # Scores may be probabilities by chance, but not next to x as well.
         random = np.random.default_rng(0)
         moved = evaluate_along(
@@ -144,39 +142,47 @@ def probabilities(subject: Subject) -> Callable[[], Array] | None:
         are_scores = not all(
             (y >= 0).all() and np.allclose(y.sum(axis=-1), 1, atol=1e-5) for y in moved
         )
-        if are_scores:
-            found = _softmax(rows)[places]
+        places = (np.arange(shape[0]), labels)
+        predicted = partial(_log_predicted, predict, x, shape, places, are_scores)
+        with np.errstate(divide="ignore"):
+            found = predicted()
     except Exception:  # a net of another kind
         return None
-
-    if not (np.isfinite(found).all() and (found > 0).all()):
-        return None
-    return partial(_predicted, predict, x, shape, places, are_scores)
+    return predicted if np.isfinite(found).all() and found.ndim == 1 else None
 
 
-def _predicted(
+def _log_predicted(
     predict: Any, x: Any, shape: tuple[int, ...], places: Any, are_scores: bool
 ) -> Array:
     y = predict(x).reshape(shape)
-    right: Array = (_softmax(y) if are_scores else y)[places]
+    right: Array
+    if not are_scores:
+        right = np.log(y[places])
+        return right
+    # Not by way of the probabilities, which may be too small for a float.
+    shifted = y - y.max(axis=1, keepdims=True)
+    right = shifted[places] - np.log(np.exp(shifted).sum(axis=1))
     return right
 
 
-def _softmax(scores: Array) -> Array:
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    result: Array = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def _rest(p: Array, offset: float) -> float:
+def _rest(logarithms: Array, offset: float) -> float:
     """Return the mean of log(1 + d / p)."""
-    return float(np.mean(np.log1p(offset / p)))
+    return float(np.mean(np.logaddexp(0.0, np.log(offset) - logarithms)))
 
 
-def sentence_of(offset: float) -> str:
+def sentence_of(offset: float, subject: Subject) -> str:
     """Say what it is, and that it is none of the reader's faults."""
     whose = "as the book's do: that difference is the book's" if offset == 1e-7 else "no fault"
-    return (
+    text = (
         f"right, but for the {offset:g} that the loss adds under the logarithm and the gradient "
         f"leaves out, {whose}."
     )
+    predicted = log_probabilities(subject)
+    below = 0 if predicted is None else int(np.count_nonzero(predicted() < np.log(offset)))
+    if below:
+        text += (
+            f" {below} of the samples {'has' if below == 1 else 'have'} a smaller probability than "
+            "that: there the loss is nearly flat, and its differences nearly 0, but the gradient "
+            "is not."
+        )
+    return text

@@ -1,7 +1,8 @@
 """Which names does fastgrad offer? This file is the table of contents."""
 
 from fastgrad import reference, schemes
-from fastgrad.checking import check_gradient, slope_test
+from fastgrad.checking.check import check_gradient
+from fastgrad.checking.slope import slope_test
 from fastgrad.datasets import load_mnist
 from fastgrad.differentiate import differentiate
 from fastgrad.directional import directional_derivative, hessian_vector_product

@@ -1,6 +1,7 @@
 """Does a check tell right gradients from wrong ones, whatever form they come in?"""
 
 import dataclasses
+import doctest
 
 import numba
 import numpy as np
@@ -16,7 +17,8 @@ from benchmarks.backward import (
     random_net,
     softmax,
 )
-from fastgrad import TwoLayerNet, check_gradient, reference
+from fastgrad import TwoLayerNet, check_gradient, reference, testing
+from fastgrad.checking import check, slope
 from tests.nets import CASES
 
 REPEATABLE = settings(derandomize=True, deadline=None)
@@ -422,6 +424,11 @@ REFUSED = [
 def test_unusable_arguments_are_refused_by_name(arguments, error, words):
     with pytest.raises(error, match=words):
         check_gradient(**arguments)
+
+
+@pytest.mark.parametrize("module", [check, slope, testing])
+def test_the_documented_examples_run(module):
+    assert doctest.testmod(module, extraglobs={"np": np}).failed == 0
 
 
 def test_nets_without_a_gradient_or_a_dict_of_parameters_are_refused():

@@ -61,7 +61,6 @@ def values(
     if shape:
         exact, take = frozenset(), _array_of(shape)
     results: list[Any] = []
-    keep = results.append
     usual: type | None = None
     kinds = set()
     flat, elements = _elements(x)
@@ -82,7 +81,7 @@ def values(
                         else:
                             value = take(value)
                         kinds.add(type(value))
-                    keep(value)
+                    results.append(value)
                 elements[i] = old
         finally:
             flat[some] = olds  # one assignment, which no interrupt can divide

@@ -1,6 +1,7 @@
 """Does a check tell right gradients from wrong ones, whatever form they come in?"""
 
 import dataclasses
+import doctest
 
 import numba
 import numpy as np
@@ -8,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch, random_net
-from fastgrad import TwoLayerNet, check_gradient, reference
+from benchmarks.backward import (
+    FAULTS,
+    FaultyNet,
+    LayeredNet,
+    faulty_batch,
+    random_net,
+    softmax,
+)
+from fastgrad import TwoLayerNet, check_gradient, reference, testing
+from fastgrad.checking import check, slope
 from tests.nets import CASES
 
 REPEATABLE = settings(derandomize=True, deadline=None)
@@ -67,6 +76,64 @@ def test_any_error_in_one_element_is_found(seed, error):
     report = check_gradient(lambda x: float((x**3).sum()), x, gradient)
     assert not report
     assert report.rows[0].absolute.index == (place,)
+
+
+class BatchNormNet:
+    """Normalises over the samples, so that they mix; with the book's loss."""
+
+    def __init__(self, fault=""):
+        random = np.random.default_rng(0)
+        self.fault = fault
+        self.params = {
+            "W1": random.normal(size=(9, 5)),
+            "gamma": random.uniform(1, 2, 5),
+            "W2": random.normal(size=(5, 7)),
+        }
+
+    def predict(self, x):
+        a = x @ self.params["W1"]
+        self.centred = a - a.mean(axis=0)
+        self.std = np.sqrt((self.centred**2).mean(axis=0) + 1e-6)
+        self.normal = self.centred / self.std
+        self.z = np.tanh(self.params["gamma"] * self.normal)
+        return softmax(self.z @ self.params["W2"])
+
+    def loss(self, x, t):
+        return -np.log(self.predict(x)[np.arange(len(t)), t] + 1e-7).mean()
+
+    def gradient(self, x, t):
+        y = self.predict(x)
+        error = (y - (self.fault != "targets") * np.eye(7)[t]) / len(t)
+        slopes = (error @ self.params["W2"].T) * (1 - self.z**2)
+        normal = slopes * self.params["gamma"]
+        spread = (normal * self.normal).mean(axis=0) * (self.fault != "variance")
+        centred = (normal - spread * self.normal) / self.std
+        return {
+            "W1": x.T @ (centred - centred.mean(axis=0)),
+            "gamma": (slopes * self.normal).sum(axis=0),
+            "W2": self.z.T @ error,
+        }
+
+
+def test_samples_may_mix():
+    x, t = faulty_batch()
+    report = check_gradient(BatchNormNet(), x=x, t=t)
+    assert report
+    assert "but for the 1e-07" in report.findings[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("variance", "gamma, which the backward pass reaches before, is right: look at what comes"),
+        ("targets", "All are wrong, W2 included: look first at where the backward pass begins"),
+    ],
+)
+def test_a_fault_without_a_name_is_placed(fault, words):
+    x, t = faulty_batch()
+    report = check_gradient(BatchNormNet(fault), x=x, t=t)
+    assert not report
+    assert words in str(report)
 
 
 def test_structures_are_checked_part_by_part():
@@ -357,6 +424,11 @@ REFUSED = [
 def test_unusable_arguments_are_refused_by_name(arguments, error, words):
     with pytest.raises(error, match=words):
         check_gradient(**arguments)
+
+
+@pytest.mark.parametrize("module", [check, slope, testing])
+def test_the_documented_examples_run(module):
+    assert doctest.testmod(module, extraglobs={"np": np}).failed == 0
 
 
 def test_nets_without_a_gradient_or_a_dict_of_parameters_are_refused():

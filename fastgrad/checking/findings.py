@@ -161,7 +161,12 @@ class Findings:
             return
         first, last = names.index(wrong[0]), names.index(wrong[-1])
         before, after = names[:first], names[last + 1 :]
-        if wrong[-1] not in unknown:
+        if wrong == unknown == names:
+            self.sentences.append(
+                f"All are wrong, {names[-1]} included: look first at where the backward pass "
+                "begins, the derivative of the loss by the scores."
+            )
+        elif wrong[-1] not in unknown:
             self.sentences.append(
                 f"Repair {wrong[-1]} first: what the backward pass hands on to the parameters "
                 "before it may be wrong with it."

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgrad.arguments import element
 from fastgrad.differences import Map, Values
-from fastgrad.engines import auto, traced
+from fastgrad.engines import auto
 from fastgrad.evaluation import Progress, evaluation
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
@@ -20,7 +20,7 @@ Structure = TypeVar("Structure")
 
 SHORTCUTS: dict[str, Callable[..., Array | None]] = {
     "auto": auto.gradient,
-    "traced": traced.gradient,
+    "traced": auto.by_tracing,
 }
 """Name -> ``gradient(f, x, h, scheme)`` or None, for real schemes with one step for all."""
 

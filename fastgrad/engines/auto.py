@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from fastgrad.engines import compiled
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.schemes import Scheme, central_quotient
-from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
 Array = NDArray[Any]
 
@@ -31,6 +30,7 @@ def gradient(
     if is_jitted(f) or x.size < SMALLEST:
         return None
     from fastgrad.engines import traced
+    from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
     refused = ""
     try:
@@ -49,6 +49,15 @@ def gradient(
             stacklevel=4,
         )
     return None
+
+
+def by_tracing(
+    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme = central_quotient
+) -> Array:
+    """Return what the traced engine does, whose many files are read when it is first needed."""
+    from fastgrad.engines import traced
+
+    return traced.gradient(f, x, h, scheme)
 
 
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:

@@ -238,7 +238,7 @@ class Fault:
 
     words: str
     of_scores: Callable[[Array], Array] = lambda error: error
-    of_gradients: Callable[[dict[str, Array], "LayeredNet"], None] = lambda gradients, net: None
+    of_gradients: Callable[[dict[str, Array], "FaultyNet"], None] = lambda gradients, net: None
     decay_in_loss: float = 0.0
     decay_in_gradient: float = 0.0
     layer: str = ""
@@ -267,12 +267,12 @@ def _transposed(gradients: dict[str, Array], net: LayeredNet) -> None:
     gradients["W2"] = gradients["W2"].T
 
 
-def _wrong_axis(gradients: dict[str, Array], net: LayeredNet) -> None:
-    gradients["b1"] = net.first_error.sum(axis=1)  # type: ignore[attr-defined]
+def _wrong_axis(gradients: dict[str, Array], net: "FaultyNet") -> None:
+    gradients["b1"] = net.first_error.sum(axis=1)
 
 
-def _first_sample_only(gradients: dict[str, Array], net: LayeredNet) -> None:
-    gradients["b1"] = net.first_error[0]  # type: ignore[attr-defined]
+def _first_sample_only(gradients: dict[str, Array], net: "FaultyNet") -> None:
+    gradients["b1"] = net.first_error[0]
 
 
 SAMPLES = 7

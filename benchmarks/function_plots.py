@@ -7,7 +7,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.plots import COLOURS, STYLE
+from benchmarks.plots import COLOURS
+from fastgrad.checking.pictures import STYLE
 
 SCHEME_COLOURS = {
     "forward": "#8a8f98",

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.growth import Growth
+from fastgrad.checking.pictures import STYLE
 
 # One colour a way to the gradient, everywhere; fastgrad's own are warm, the others cool or grey.
 COLOURS = {
@@ -32,18 +33,6 @@ LABELS = {
     "JAX": "JAX grad, compiled",
 }
 WORDS = {"samples": "samples", "inputs": "inputs", "hidden": "hidden units"}
-
-STYLE: Any = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9aa0a8",
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "grid.color": "#e6e8eb",
-    "savefig.dpi": 144,
-    "savefig.facecolor": "white",
-}
 
 
 def plot_times(seconds: Mapping[str, float], title: str, path: Path) -> None:

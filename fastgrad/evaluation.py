@@ -98,10 +98,8 @@ def evaluation(
             f"engine is {'vectorized' if vectorized else engine!r}, but workers share the loop's "
             "calls of f; leave out workers, or pass engine='loop'"
         )
-    if isinstance(x, dict) and is_jitted(f):
-        raise TypeError(
-            "x is a dict, which a function compiled by numba cannot take; pass a tuple of arrays"
-        )
+    if is_jitted(f):
+        compiled.require_no_dict(x)
     progress_of.require_progress(progress)
 
     def reported(report: Report | None) -> Values:

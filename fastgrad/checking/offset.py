@@ -72,8 +72,7 @@ def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None
         v = np.concatenate([v.reshape(-1) for v in line])
         wanted = float(v @ error)
         tau = 6 * float(np.linalg.norm(v * bound)) + EXACT * abs(wanted)
-        slopes = {d: (_rest(up, d) - _rest(down, d)) / (2 * s) for d in left}
-        left = [d for d in left if abs(wanted - slopes[d]) <= tau]
+        left = [d for d in left if abs(wanted - _slope(up, down, s, d)) <= tau]
     if not left or any(_is_wrong_elsewhere(*pair) for pair in zip(suspected, masks, strict=True)):
         return None
     return left[0]
@@ -102,7 +101,7 @@ def offset_along(
     for line, direction in zip(lines, directions, strict=True):
         up, down = evaluate_along(parts, line, (s, -s), predicted)
         error = direction.claimed - direction.measured
-        slopes = {d: (_rest(up, d) - _rest(down, d)) / (2 * s) for d in left}
+        slopes = {d: _slope(up, down, s, d) for d in left}
         allowed = direction.allowed + slack
         left = [d for d in left if abs(error - slopes[d]) <= allowed + EXACT * abs(slopes[d])]
     return left[0] if left else None
@@ -117,7 +116,7 @@ def without_offset(subject: Subject, offset: float) -> Subject | None:
 
 
 def _loss_without(f: Any, predicted: Any, offset: float, params: Any) -> Any:
-    return f(params) + np.mean(np.logaddexp(0.0, np.log(offset) - predicted()))
+    return f(params) + _rest(predicted(), offset)
 
 
 def log_probabilities(subject: Subject) -> Callable[[], Array] | None:
@@ -165,9 +164,14 @@ def _log_predicted(
     return right
 
 
-def _rest(logarithms: Array, offset: float) -> float:
-    """Return the mean of log(1 + d / p)."""
-    return float(np.mean(np.logaddexp(0.0, np.log(offset) - logarithms)))
+def _slope(up: Array, down: Array, s: float, offset: float) -> float:
+    """Return the difference quotient of the mean of log(1 + d / p), from log(p) at both points."""
+    return float(_rest(up, offset) - _rest(down, offset)) / (2 * s)
+
+
+def _rest(logarithms: Array, offset: float) -> Any:
+    """Return the mean of log(1 + d / p), by operations that can be traced."""
+    return np.mean(np.logaddexp(0.0, np.log(offset) - logarithms))
 
 
 def sentence_of(offset: float, subject: Subject) -> str:

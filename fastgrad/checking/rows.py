@@ -44,9 +44,7 @@ def _largest_errors(witness: Witness, claim: Array) -> tuple[int | None, int | N
             size += VISIBLE * (witness.truncation[block] + witness.round_off)
             for k, errors in enumerate((error, error / size)):
                 place = int(np.argmax(errors))  # the first nan, if there is one
-                if not errors[place] <= largest[k]:
-                    if np.isnan(largest[k]):
-                        continue
+                if not (np.isnan(largest[k]) or errors[place] <= largest[k]):
                     largest[k], places[k] = float(errors[place]), start + place
     return places[0], places[1]
 

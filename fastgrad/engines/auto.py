@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines import compiled
@@ -63,7 +62,7 @@ def by_tracing(
 def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:
     """Say which engine would be used, what it would do, and at what cost."""
     if is_jitted(f):
-        refusal = _refusal(f, x)
+        refusal = compiled.refusal(f, x)
         if not refusal:
             return f"Compiled: {2 * x.size:,} calls of f in a compiled loop."
         return f"The loop: {2 * x.size:,} calls of f.\nNot compiled, because {refusal}."
@@ -72,18 +71,3 @@ def explain(f: Callable[[Any], Any], x: Any, h: float) -> str:
     from fastgrad.engines import traced
 
     return traced.explain(f, x, h)
-
-
-def _refusal(f: Callable[[Any], Any], x: Any) -> str:
-    """Return why the loop cannot be compiled for a jitted f; "" if it can, and is now."""
-    if not x.size:
-        return ""
-    here = np.zeros(1, dtype=np.intp)
-    said = "engine is 'compiled', which cannot serve f: "
-    try:
-        compiled.values(f, x, here, x.reshape(-1)[here].reshape(1, 1))
-    except ValueError as error:
-        if not str(error).startswith(said):
-            raise
-        return str(error).removeprefix(said).partition("; pass ")[0]
-    return ""

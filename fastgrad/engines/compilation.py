@@ -62,7 +62,7 @@ class CompiledLoop:
     overload: Any
     arguments: Any
     seconds: float = 0.0
-    _lanes: list["LanesLoop | None"] = field(default_factory=list)
+    _lanes: list["LanesLoop | None"] = field(default_factory=list)  # empty until it is tried
     _last: tuple[object, float] | None = None
 
     def note(self, seconds: float, case: object, item_seconds: float) -> None:
@@ -77,8 +77,8 @@ class CompiledLoop:
     def lanes(self, f: Any) -> "LanesLoop | None":
         """Return the loop over several points at a time; None if f, whose loop this is, has none.
 
-        It is compiled once the loop over single points has taken as long as that may take: 0.3 s,
-        and as long as numba took to compile f.
+        It is compiled once the loop over single points has taken as long as that may take:
+        `WORTH_LANES`, and as long as numba took to compile f.
         """
         if self.arguments is None or self.seconds < WORTH_LANES + _compile_seconds(self.overload):
             return None
@@ -107,7 +107,7 @@ def compiled_loop(
 ) -> CompiledLoop:
     """Return the loop for a jitted function, what `run` takes, and the shape of what f returns.
 
-    It is compiled when it is first asked for with such types (0.2 s, beside what f itself takes)
+    It is compiled when it is first asked for with such types, beside f itself,
     and found again afterwards. It lives on the function, as an attribute, and goes with it.
 
     Raises

@@ -73,6 +73,26 @@ def values_if_served(
     return loop.values(f, x, places, points, shape)
 
 
+def refusal(f: Callable[..., Any], x: Array) -> str:
+    """Return why the loop cannot be compiled for a jitted f; "" if it can, and is now."""
+    if not x.size:
+        return ""
+    here = np.zeros(1, dtype=np.intp)
+    try:
+        _values(f, x, here, x.reshape(-1)[here].reshape(1, 1), ())
+    except NotCompilableError as reason:
+        return str(reason)
+    return ""
+
+
+def require_no_dict(x: object) -> None:
+    """Refuse what no function compiled by numba can take, in whatever loop."""
+    if isinstance(x, dict):
+        raise TypeError(
+            "x is a dict, which a function compiled by numba cannot take; pass a tuple of arrays"
+        )
+
+
 def _values(
     f: Callable[..., Any],
     x: Array,
@@ -166,10 +186,7 @@ def _can_be_copied(value: Any) -> bool:
 
 def _require_served(x: Array, whole: tuple[Any, ...]) -> None:
     """Refuse an x that the compiled loop would not move as the plain loop does."""
-    if isinstance(whole[0], dict):
-        raise TypeError(
-            "x is a dict, which a function compiled by numba cannot take; pass a tuple of arrays"
-        )
+    require_no_dict(whole[0])
     if type(x) is not np.ndarray or x.dtype.char not in "fdFD" or not x.dtype.isnative:
         raise NotCompilableError(f"x is a {type(x).__name__} of dtype {x.dtype}")
     extent = x.dtype.itemsize

@@ -16,7 +16,7 @@ SHORTEST = 5e-5
 """Seconds of a thread's work that are worth handing out."""
 
 WORTH_THREADS = 1e-4
-"""Seconds of work from which threads pay: waking one takes some 0.02 ms."""
+"""Seconds of work from which threads pay: some times as long as it takes to wake one."""
 
 GROWTH = 8
 """How many times as many items a thread may take as the time before: they may take longer."""
@@ -25,7 +25,8 @@ FIRST = 64
 """How many times the grain a thread may take at first, where it is known how long items take."""
 
 IDLE = 1.0
-"""Seconds that a thread waits for more work before it ends: starting one takes 0.1 ms and more."""
+"""Seconds that a thread waits for more work before it ends: starting one takes much longer than
+waking one."""
 
 
 def spread(

@@ -11,22 +11,33 @@ if not JIT:
     pytest.skip("numba compiles nothing here", allow_module_level=True)
 
 from fastgrad.engines import lane_operations  # noqa: F401  (numba learns them)
-from fastgrad.engines.lanes import LANES, as_lanes, disagreements, store_lanes
+from fastgrad.engines.lane_values import LANES
+from fastgrad.engines.lanes import as_lanes, disagreements, store_lanes
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.0, -2.5, 1e-310, 1e300, -1e300, np.inf, -np.inf, np.nan, 0.5]
 
 
 def points():
-    """Return points of two coordinates, whose number is a multiple of `LANES`."""
-    special = [(a, b) for a in SPECIAL for b in SPECIAL]
+    """Return points of two coordinates, whose number is a multiple of `LANES`.
+
+    In the first groups of as many, one coordinate is the same, or the other, or both.
+    """
     rng = np.random.default_rng(0)
+    same = [(value,) * LANES for value in SPECIAL]
+    other = rng.uniform(0.5, 2.0, (len(SPECIAL), LANES))
+    groups = [(same, other), (other, same), (same, same[::-1])]
+    alike = np.concatenate([np.reshape(group, (2, -1)).T for group in groups])
+    special = [(a, b) for a in SPECIAL for b in SPECIAL]
     drawn = [*rng.normal(size=(200, 2)), *rng.uniform(-5, 5, (200, 2)), *rng.random((200, 2))]
-    chosen = np.array([*special, *drawn])
+    chosen = np.array([*alike, *special, *drawn])
     return chosen[: len(chosen) // LANES * LANES]
 
 
 def in_lanes(f, results):
-    """Compile what evaluates a function of several results in lanes, and counts disagreements."""
+    """Compile what evaluates a function of several results in lanes, and counts disagreements.
+
+    Coordinates that are the same at all points of a group are marked so.
+    """
 
     @numba.njit
     def run(numbers, out):
@@ -40,7 +51,10 @@ def in_lanes(f, results):
         counted = []
         for start in range(0, len(chosen), LANES):
             some = np.empty((results, LANES))
-            numbers = np.ascontiguousarray(chosen[start : start + LANES].T)
+            lanes = chosen[start : start + LANES].T
+            marks = 1.0 * (lanes.view(np.int64) != lanes[:, :1].view(np.int64)).any(axis=1)
+            numbers = np.ascontiguousarray(np.column_stack([marks, lanes]))
+            numbers[marks == 0, 2:] = 1234.5  # which nobody should read
             counted.append(run(numbers, some))
             out[:, start : start + LANES] = some
         return out, counted

@@ -14,16 +14,21 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin
 
-from fastgrad.engines.lanes import (
+from fastgrad.engines.lane_values import (
     LANES,
-    LANES_TYPE,
-    REAL,
+    TRUTH,
     VECTOR,
-    LanesType,
-    count_where,
+    differ,
     each_lane,
+    either,
     joined,
+    number_of,
+    vector_of,
 )
+from fastgrad.engines.lanes import LANES_TYPE, REAL, LanesType, count_where
+
+Write = Callable[..., Any]
+"""What writes an operation, given the context, the builder, and vectors or numbers alike."""
 
 
 def _first_of_all(builder: Any, values: list[Any]) -> Any:
@@ -77,39 +82,68 @@ def _lane_by_lane(function: Callable[..., Any]) -> Callable[..., Any]:
             context.typing_context.resolve_value_type(function), scalar
         )
         context.add_linking_libs(getattr(implementation, "libs", ()))
-        of_each = [
-            each_lane(builder, value) if isinstance(kind, LanesType) else [value] * LANES
-            for kind, value in zip(case.args, values, strict=True)
-        ]
-        numbers = [types.float64 if isinstance(kind, LanesType) else kind for kind in case.args]
-        results = []
-        for given in zip(*of_each, strict=True):
-            cast = [
-                context.cast(builder, value, kind, wanted)
-                for value, kind, wanted in zip(given, numbers, scalar.args, strict=True)
+        of_floats = isinstance(scalar.return_type, types.Float)
+        in_lanes = [isinstance(kind, LanesType) for kind in case.args]
+        kinds = [types.float64 if i else kind for i, kind in zip(in_lanes, case.args, strict=True)]
+
+        def of_numbers(numbers: list[Any]) -> Any:
+            given = [
+                context.cast(builder, number, kind, wanted)
+                for number, kind, wanted in zip(numbers, kinds, scalar.args, strict=True)
             ]
-            results.append(implementation(builder, cast))
-        if not isinstance(scalar.return_type, types.Float):
-            return _first_of_all(builder, results)
-        return joined(
-            builder,
-            [context.cast(builder, r, scalar.return_type, types.float64) for r in results],
-        )
+            result = implementation(builder, given)
+            if not of_floats:
+                return result
+            return context.cast(builder, result, scalar.return_type, types.float64)
+
+        def at_each() -> Any:
+            of_each = [
+                each_lane(builder, vector_of(builder, value)) if i else [value] * LANES
+                for i, value in zip(in_lanes, values, strict=True)
+            ]
+            results = [of_numbers([*numbers]) for numbers in zip(*of_each, strict=True)]
+            return joined(builder, results) if of_floats else _first_of_all(builder, results)
+
+        def at_all() -> Any:
+            return of_numbers(
+                [
+                    number_of(builder, value) if i else value
+                    for i, value in zip(in_lanes, values, strict=True)
+                ]
+            )
+
+        lanes = [value for i, value in zip(in_lanes, values, strict=True) if i]
+        return either(builder, differ(builder, lanes), at_each, at_all)
 
     return write
 
 
-def _of_vectors(write: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what lowers a function by instructions for whole vectors."""
+def _of_vectors(write: Write) -> Callable[..., Any]:
+    """Return what lowers a function by instructions for whole vectors, and for numbers."""
 
     def generate(context: Any, builder: Any, case: Any, values: Any) -> Any:
-        vectors = [
+        lanes = [
             context.cast(builder, value, kind, LANES_TYPE)
             for kind, value in zip(case.args, values, strict=True)
         ]
-        return write(context, builder, *vectors)
+        return either(
+            builder,
+            differ(builder, lanes),
+            lambda: write(context, builder, *(vector_of(builder, value) for value in lanes)),
+            lambda: write(context, builder, *(number_of(builder, value) for value in lanes)),
+        )
 
     return generate
+
+
+def _filled(kind: Any, number: float) -> Any:
+    """Return a constant: a number, or a vector of it."""
+    return ir.Constant(kind, [number] * LANES if kind == VECTOR else number)
+
+
+def _bits(builder: Any, truths: Any) -> Any:
+    """Write the instructions that make an integer of truths, one bit for each."""
+    return builder.bitcast(truths, ir.IntType(LANES if truths.type != TRUTH else 1))
 
 
 def _arithmetic(instruction: str) -> Callable[..., Any]:
@@ -120,7 +154,9 @@ def _comparison(predicate: str) -> Callable[..., Any]:
     def write(context: Any, builder: Any, x: Any, y: Any) -> Any:
         compare = builder.fcmp_unordered if predicate == "!=" else builder.fcmp_ordered
         truths = compare(predicate, x, y)
-        bits = builder.bitcast(truths, ir.IntType(LANES))
+        if truths.type == TRUTH:
+            return truths
+        bits = _bits(builder, truths)
         some = builder.icmp_unsigned("!=", bits, bits.type(0))
         not_all = builder.icmp_unsigned("!=", bits, bits.type(2**LANES - 1))
         count_where(builder, builder.and_(some, not_all))
@@ -132,8 +168,7 @@ def _comparison(predicate: str) -> Callable[..., Any]:
 def _divide(context: Any, builder: Any, x: Any, y: Any) -> Any:
     """Divide; where Python would raise ZeroDivisionError, call it a disagreement."""
     if context.error_model.raise_on_fp_zero_division:
-        zero = builder.fcmp_ordered("==", y, ir.Constant(VECTOR, [0.0] * LANES))
-        bits = builder.bitcast(zero, ir.IntType(LANES))
+        bits = _bits(builder, builder.fcmp_ordered("==", y, _filled(y.type, 0.0)))
         count_where(builder, builder.icmp_unsigned("!=", bits, bits.type(0)))
     return builder.fdiv(x, y)
 
@@ -142,8 +177,9 @@ def _intrinsic_function(name: str) -> Callable[..., Any]:
     """Return what lowers a function by LLVM's of the same name, which is exact to the last bit."""
 
     def write(context: Any, builder: Any, x: Any) -> Any:
-        kind = ir.FunctionType(VECTOR, [VECTOR])
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f64")
+        kind = ir.FunctionType(x.type, [x.type])
+        suffix = f"v{LANES}f64" if x.type == VECTOR else "f64"
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}")
         return builder.call(function, [x])
 
     return _of_vectors(write)
@@ -166,9 +202,14 @@ class LanesPower(AbstractTemplate):
 
 
 def _write_power(context: Any, builder: Any, case: Any, values: Any) -> Any:
-    """Multiply in numba's order, whose bits are wanted."""
     exponent = case.args[1].literal_value
-    power, result = values[0], ir.Constant(VECTOR, [1.0] * LANES)
+    whole = _of_vectors(lambda _, builder, base: _multiplied(builder, base, exponent))
+    return whole(context, builder, LANES_TYPE(LANES_TYPE), values[:1])
+
+
+def _multiplied(builder: Any, power: Any, exponent: int) -> Any:
+    """Multiply in numba's order, whose bits are wanted."""
+    result = _filled(power.type, 1.0)
     while exponent:
         if exponent & 1:
             result = builder.fmul(result, power)

@@ -1,11 +1,12 @@
 """How is a compiled function evaluated at several points at once? With lanes in numbers' places.
 
 A jitted function compiles for whatever it is given. Given an array whose elements are not numbers
-but vectors, one lane for each of several points, the same function does the same operations for all
-these points, in the processor's vector instructions: each lane has the bits that a call for its
-point alone would have, for no operation is left out, added or moved. Nothing is known of the
-function but what numba knows, and what has no meaning for lanes is not compiled: item assignment to
-arrays of numbers, array expressions, ``np.dot`` and the like are refused by numba itself.
+but lanes, one for each of several points (`lane_values`), the same function does the same
+operations for all these points, in the processor's vector instructions: each lane has the bits that
+a call for its point alone would have, for no operation is left out, added or moved. Nothing is
+known of the function but what numba knows, and what has no meaning for lanes is not compiled: item
+assignment to arrays of numbers, array expressions, ``np.dot`` and the like are refused by numba
+itself.
 
 Points may part: where a function branches on a comparison (or uses a whole number that it has made
 of an element), the first lane decides for all. Where another lane would have decided otherwise, a
@@ -13,7 +14,6 @@ of an element), the first lane decides for all. Where another lane would have de
 """
 
 import ctypes
-from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -25,14 +25,25 @@ from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, lower_cast, models, register_model
 from numba.np.arrayobj import populate_array
 
-from fastgrad.network.vectors import VECTOR_BYTES, repeated
+from fastgrad.engines.lane_values import (
+    LANES,
+    NUMBER,
+    VALUE,
+    VECTOR,
+    differ,
+    each_lane,
+    either,
+    first_of,
+    of_number,
+    of_numbers,
+    vector_of,
+)
 
-LANES = 2 * VECTOR_BYTES // 8
-"""Points at a time: two registers' worth, so that one operation need not wait for the other."""
-
-VECTOR = ir.VectorType(ir.DoubleType(), LANES)
-NUMBERS = ir.ArrayType(ir.DoubleType(), LANES)
 INTEGER = ir.IntType(64)
+
+IN_MEMORY = ir.ArrayType(NUMBER, 1 + LANES)
+"""A mark, whose bits are not all zero if the points differ, and a number for each lane; if they do
+not, the first lane's is that of all."""
 
 REAL = (types.Float, types.Integer, types.Boolean)
 """The types of numbers that operations combine with lanes, as they do with float64."""
@@ -88,43 +99,44 @@ register_model(LanesArray)(models.ArrayModel)
 
 @register_model(LanesType)
 class LanesModel(models.PrimitiveModel):
-    """Lanes are a vector to compute with; in memory, they need no more alignment than numbers."""
+    """Lanes are a value to compute with; in memory, they need no more alignment than numbers."""
 
     def __init__(self, manager: Any, lanes_type: LanesType) -> None:
-        models.PrimitiveModel.__init__(self, manager, lanes_type, VECTOR)
+        models.PrimitiveModel.__init__(self, manager, lanes_type, VALUE)
 
     def get_data_type(self) -> Any:
         """Return what lanes are in memory."""
-        return NUMBERS
+        return IN_MEMORY
 
-    def as_data(self, builder: Any, lanes: Any) -> Any:
-        """Write the instructions that make a vector what is in memory."""
-        numbers = ir.Constant(NUMBERS, ir.Undefined)
-        for i, number in enumerate(each_lane(builder, lanes)):
-            numbers = builder.insert_value(numbers, number, i)
-        return numbers
+    def as_data(self, builder: Any, value: Any) -> Any:
+        """Write the instructions that make a value what is in memory."""
+        mark = builder.zext(differ(builder, [value]), INTEGER)
+        _, *others = each_lane(builder, builder.extract_value(value, 2))
+        kept = [builder.bitcast(mark, NUMBER), first_of(builder, value), *others]
+        data = ir.Constant(IN_MEMORY, ir.Undefined)
+        for i, number in enumerate(kept):
+            data = builder.insert_value(data, number, i)
+        return data
 
-    def from_data(self, builder: Any, numbers: Any) -> Any:
-        """Write the instructions that make a vector of what was in memory."""
-        return joined(builder, [builder.extract_value(numbers, i) for i in range(LANES)])
+    def from_data(self, builder: Any, data: Any) -> Any:
+        """Write the instructions that make a value of what was in memory."""
+        mark, *numbers = [builder.extract_value(data, i) for i in range(1 + LANES)]
+        return of_numbers(builder, _is_set(builder, builder.bitcast(mark, INTEGER)), numbers)
 
     def load_from_data_pointer(self, builder: Any, pointer: Any, align: Any = None) -> Any:
-        """Write the instruction that loads a vector."""
-        return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=8)
+        """Write the instructions that load a value, and no lanes that are not needed."""
+        first = builder.gep(builder.bitcast(pointer, NUMBER.as_pointer()), [INTEGER(1)])
+        mark = builder.load(builder.bitcast(pointer, INTEGER.as_pointer()), align=8)
+        return either(
+            builder,
+            _is_set(builder, mark),
+            lambda: builder.load(builder.bitcast(first, VECTOR.as_pointer()), align=8),
+            lambda: builder.load(first, align=8),
+        )
 
 
-def each_lane(builder: Any, lanes: Any) -> Iterator[Any]:
-    """Iterate over the lanes of a vector."""
-    for lane in range(LANES):
-        yield builder.extract_element(lanes, ir.IntType(32)(lane))
-
-
-def joined(builder: Any, numbers: list[Any]) -> Any:
-    """Write the instructions that make a vector of numbers."""
-    lanes = ir.Constant(VECTOR, ir.Undefined)
-    for lane, number in enumerate(numbers):
-        lanes = builder.insert_element(lanes, number, ir.IntType(32)(lane))
-    return lanes
+def _is_set(builder: Any, mark: Any) -> Any:
+    return builder.icmp_unsigned("!=", mark, INTEGER(0))
 
 
 @infer_getattr
@@ -142,7 +154,7 @@ class LanesArrayAttributes(AttributeTemplate):
 
 
 def _number_to_lanes(context: Any, builder: Any, kind: Any, _: Any, number: Any) -> Any:
-    return repeated(builder, context.cast(builder, number, kind, types.float64), LANES)
+    return of_number(builder, context.cast(builder, number, kind, types.float64))
 
 
 for real in REAL:
@@ -150,7 +162,10 @@ for real in REAL:
 
 
 def _as_lanes(context: Any, numbers: Any) -> Any:
-    """View a contiguous float64 array of shape ``(*shape, LANES)`` as one of lanes, of shape."""
+    """View a contiguous float64 array ``(*shape, 1 + LANES)`` as one of lanes, of that shape.
+
+    Of each ``1 + LANES`` numbers the first is the mark: 0, or 1 if the points differ.
+    """
     lanes_array = LanesArray(numbers.ndim - 1)
 
     def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
@@ -158,10 +173,10 @@ def _as_lanes(context: Any, numbers: Any) -> Any:
         view = context.make_array(lanes_array)(context, builder)
         populate_array(
             view,
-            data=builder.bitcast(source.data, NUMBERS.as_pointer()),
+            data=builder.bitcast(source.data, IN_MEMORY.as_pointer()),
             shape=cgutils.unpack_tuple(builder, source.shape)[:-1],
             strides=cgutils.unpack_tuple(builder, source.strides)[:-1],
-            itemsize=INTEGER(8 * LANES),
+            itemsize=INTEGER(8 * (1 + LANES)),
             meminfo=source.meminfo,
             parent=source.parent,
         )
@@ -177,7 +192,8 @@ def _store_lanes(context: Any, numbers: Any, start: Any, lanes: Any) -> Any:
     def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
         array = context.make_array(numbers)(context, builder, values[0])
         address = builder.gep(array.data, [values[1]])
-        builder.store(values[2], builder.bitcast(address, VECTOR.as_pointer()), align=8)
+        pointer = builder.bitcast(address, VECTOR.as_pointer())
+        builder.store(vector_of(builder, values[2]), pointer, align=8)
         return context.get_dummy_value()
 
     return types.none(numbers, types.intp, LANES_TYPE), write

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fastgrad.engines import lane_operations  # noqa: F401  (numba learns them)
 from fastgrad.engines.compilation import finish
-from fastgrad.engines.lanes import LANES, as_lanes, disagreements, store_lanes
+from fastgrad.engines.lane_values import LANES
+from fastgrad.engines.lanes import as_lanes, disagreements, store_lanes
 
 Array = NDArray[Any]
 Evaluate = Callable[[NDArray[np.intp], Array, Array], None]
@@ -72,7 +73,7 @@ class LanesLoop:
         Parameters
         ----------
         elements : float64 array
-            Those of x, flat. They are copied into every lane, and stay as they are.
+            Those of x, flat. They are copied, and stay as they are.
         arguments : tuple
             Of f, x among them.
         one_by_one : callable
@@ -84,8 +85,9 @@ class LanesLoop:
             ``evaluate(places, points, out)``, as the loop over single points is called.
         """
         x, *further = arguments
-        numbers = np.repeat(elements, LANES).reshape(*x.shape, LANES)
-        flat = numbers.reshape(-1, LANES)
+        numbers = np.empty((*x.shape, 1 + LANES))
+        flat = numbers.reshape(-1, 1 + LANES)
+        _restore(flat, elements)
         often_void: bool | np.bool_ = False
 
         def evaluate(places: NDArray[np.intp], points: Array, out: Array) -> None:
@@ -97,7 +99,7 @@ class LanesLoop:
             try:
                 self.run(numbers, flat, elements, tuple(further), places, points, out, void)
             except Exception:  # f's own; it is raised again if single points raise it
-                flat[...] = elements[:, np.newaxis]
+                _restore(flat, elements)
                 void[...] = True
             again = np.flatnonzero(void) if self._compared else np.arange(len(places))
             if len(again):
@@ -110,6 +112,12 @@ class LanesLoop:
                 out[again] = values
 
         return evaluate
+
+
+def _restore(flat: Array, elements: Array) -> None:
+    """Write that each element is the same at all points."""
+    flat[:, 0] = 0.0
+    flat[:, 1] = elements
 
 
 def _lanes_loop(f: Any) -> Callable[..., None]:
@@ -130,14 +138,19 @@ def _lanes_loop(f: Any) -> Callable[..., None]:
             count = min(LANES, rows * columns - start)
             first_i, first_k = i, k
             for lane in range(count):
-                flat[places[i], lane] = points[i, k]
+                number = flat[places[i]]
+                if number[0] == 0.0:
+                    number[0] = 1.0
+                    number[1:] = elements[places[i]]
+                number[1 + lane] = points[i, k]
                 i, k = (i, k + 1) if k + 1 < columns else (i + 1, 0)
             before: int = disagreements()
             store_lanes(found, 0, f(as_lanes(numbers), *further))
             disagreed = disagreements() != before
             i, k = first_i, first_k
             for lane in range(count):
-                flat[places[i], lane] = elements[places[i]]
+                flat[places[i], 0] = 0.0
+                flat[places[i], 1] = elements[places[i]]
                 out[i, k] = found[lane]
                 void[i] |= disagreed
                 i, k = (i, k + 1) if k + 1 < columns else (i + 1, 0)

@@ -83,9 +83,9 @@ class CompiledLoop:
         if self.arguments is None or self.seconds < WORTH_LANES + _compile_seconds(self.overload):
             return None
         if not self._lanes:
-            try:
-                from fastgrad.engines.lanes_loop import LanesLoop
+            from fastgrad.engines.lanes_loop import LanesLoop
 
+            try:
                 self._lanes.append(LanesLoop(f, self.arguments, _code(self.run)))
             except Exception:  # whatever numba says of lanes, f computes with numbers
                 self._lanes.append(None)

@@ -31,8 +31,9 @@ def values(
     moved. Each thread moves the elements of a copy, takes copies of all writable arrays among f's
     further arguments, and is called in no certain order. So f must depend on its arguments alone.
 
-    Once an f has taken a quarter of a second, and if it is made of operations on single numbers,
-    it is evaluated at several points at once (`lanes_loop`), in a fraction of the time.
+    Once an f has taken a quarter of a second, and if it is made of operations on single numbers
+    and of array expressions, it is evaluated at several points at once (`lanes_loop`), in a
+    fraction of the time.
 
     Parameters
     ----------

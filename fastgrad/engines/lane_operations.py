@@ -25,7 +25,7 @@ from fastgrad.engines.lane_values import (
     number_of,
     vector_of,
 )
-from fastgrad.engines.lanes import LANES_TYPE, REAL, LanesType, count_where
+from fastgrad.engines.lanes import LANES_TYPE, REAL, LanesArray, LanesType, count_where
 
 Write = Callable[..., Any]
 """What writes an operation, given the context, the builder, and vectors or numbers alike."""
@@ -40,9 +40,10 @@ def _first_of_all(builder: Any, values: list[Any]) -> Any:
 
 
 def _takes_lanes(arguments: tuple[Any, ...]) -> bool:
-    """Say whether some of the arguments' types are lanes, and all others numbers."""
-    return any(isinstance(kind, LanesType) for kind in arguments) and all(
-        isinstance(kind, (LanesType, *REAL)) for kind in arguments
+    """Say whether some of the arguments' types are lanes, and all others numbers; or arrays."""
+    elements = [kind.dtype if isinstance(kind, types.Array) else kind for kind in arguments]
+    return any(isinstance(kind, LanesType) for kind in elements) and all(
+        isinstance(kind, (LanesType, *REAL)) for kind in elements
     )
 
 
@@ -56,10 +57,8 @@ def _teach(function: Callable[..., Any], write: Callable[..., Any], arity: int) 
             if keywords or len(arguments) != arity or not _takes_lanes(arguments):
                 return None
             scalar = _of_numbers(self.context, function, arguments)
-            if scalar is None or not isinstance(scalar.return_type, REAL):
-                return None
-            floats = isinstance(scalar.return_type, types.Float)
-            return signature(LANES_TYPE if floats else scalar.return_type, *arguments)
+            returned = None if scalar is None else _as_lanes(scalar.return_type)
+            return None if returned is None else signature(returned, *arguments)
 
     infer_global(function)(Template)
     for kinds in product((LanesType, *REAL), repeat=arity):
@@ -69,8 +68,22 @@ def _teach(function: Callable[..., Any], write: Callable[..., Any], arity: int) 
 
 def _of_numbers(context: Any, function: Any, arguments: tuple[Any, ...]) -> Any:
     """Return the signature of a function for numbers in the places of lanes, or None."""
-    numbers = tuple(types.float64 if isinstance(kind, LanesType) else kind for kind in arguments)
-    return context.resolve_function_type(function, numbers, {})
+    return context.resolve_function_type(function, tuple(map(_as_numbers, arguments)), {})
+
+
+def _as_numbers(kind: Any) -> Any:
+    """Return the type that a function for single points has in the place of one with lanes."""
+    if isinstance(kind, types.Array) and isinstance(kind.dtype, LanesType):
+        return types.Array(types.float64, kind.ndim, kind.layout)
+    return types.float64 if isinstance(kind, LanesType) else kind
+
+
+def _as_lanes(kind: Any) -> Any:
+    """Return the type of what an operation returns for lanes, given that for numbers; or None."""
+    if isinstance(kind, types.Array):
+        element = _as_lanes(kind.dtype)
+        return LanesArray(kind.ndim, kind.layout) if element is LANES_TYPE else element and kind
+    return LANES_TYPE if isinstance(kind, types.Float) else kind if isinstance(kind, REAL) else None
 
 
 def _lane_by_lane(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,7 +97,7 @@ def _lane_by_lane(function: Callable[..., Any]) -> Callable[..., Any]:
         context.add_linking_libs(getattr(implementation, "libs", ()))
         of_floats = isinstance(scalar.return_type, types.Float)
         in_lanes = [isinstance(kind, LanesType) for kind in case.args]
-        kinds = [types.float64 if i else kind for i, kind in zip(in_lanes, case.args, strict=True)]
+        kinds = [_as_numbers(kind) for kind in case.args]
 
         def of_numbers(numbers: list[Any]) -> Any:
             given = [
@@ -146,6 +159,12 @@ def _bits(builder: Any, truths: Any) -> Any:
     return builder.bitcast(truths, ir.IntType(LANES if truths.type != TRUTH else 1))
 
 
+def _count_in_any(builder: Any, truths: Any) -> None:
+    """Write that a disagreement is counted if a truth holds in any lane."""
+    bits = _bits(builder, truths)
+    count_where(builder, builder.icmp_unsigned("!=", bits, bits.type(0)))
+
+
 def _arithmetic(instruction: str) -> Callable[..., Any]:
     return _of_vectors(lambda _, builder, x, y: getattr(builder, instruction)(x, y))
 
@@ -154,6 +173,7 @@ def _comparison(predicate: str) -> Callable[..., Any]:
     def write(context: Any, builder: Any, x: Any, y: Any) -> Any:
         compare = builder.fcmp_unordered if predicate == "!=" else builder.fcmp_ordered
         truths = compare(predicate, x, y)
+        _count_in_any(builder, builder.fcmp_unordered("uno", x, y))
         if truths.type == TRUTH:
             return truths
         bits = _bits(builder, truths)
@@ -168,8 +188,7 @@ def _comparison(predicate: str) -> Callable[..., Any]:
 def _divide(context: Any, builder: Any, x: Any, y: Any) -> Any:
     """Divide; where Python would raise ZeroDivisionError, call it a disagreement."""
     if context.error_model.raise_on_fp_zero_division:
-        bits = _bits(builder, builder.fcmp_ordered("==", y, _filled(y.type, 0.0)))
-        count_where(builder, builder.icmp_unsigned("!=", bits, bits.type(0)))
+        _count_in_any(builder, builder.fcmp_ordered("==", y, _filled(y.type, 0.0)))
     return builder.fdiv(x, y)
 
 

@@ -37,11 +37,6 @@ def of_number(builder: Any, number: Any) -> Any:
     return as_value(builder, TRUTH(0), number, ir.Constant(VECTOR, ir.Undefined))
 
 
-def of_numbers(builder: Any, differ: Any, numbers: list[Any]) -> Any:
-    """Write the instructions that make lanes of one number for each, if they differ."""
-    return as_value(builder, differ, numbers[0], joined(builder, numbers))
-
-
 def differ(builder: Any, values: list[Any]) -> Any:
     """Write the instructions that say whether the points differ in some of several lanes."""
     first, *others = [builder.extract_value(value, 0) for value in values]
@@ -64,13 +59,6 @@ def vector_of(builder: Any, value: Any) -> Any:
         lambda: vector,
         lambda: repeated(builder, number_of(builder, value), LANES),
     )
-
-
-def first_of(builder: Any, value: Any) -> Any:
-    """Write the instructions that take the first lane's number."""
-    vector = builder.extract_value(value, 2)
-    first = builder.extract_element(vector, ir.IntType(32)(0))
-    return builder.select(differ(builder, [value]), first, number_of(builder, value))
 
 
 def either(

@@ -5,12 +5,13 @@ but lanes, one for each of several points (`lane_values`), the same function doe
 operations for all these points, in the processor's vector instructions: each lane has the bits that
 a call for its point alone would have, for no operation is left out, added or moved. Nothing is
 known of the function but what numba knows, and what has no meaning for lanes is not compiled: item
-assignment to arrays of numbers, array expressions, ``np.dot`` and the like are refused by numba
-itself.
+assignment to arrays of numbers, ``np.dot`` and the like are refused by numba itself.
 
 Points may part: where a function branches on a comparison (or uses a whole number that it has made
 of an element), the first lane decides for all. Where another lane would have decided otherwise, a
-*disagreement* is counted, and the results of that call are void.
+*disagreement* is counted, and the results of that call are void. So it is where a nan is compared,
+whichever way: numba's own functions, such as ``np.max``, look for nan first in arrays of numbers,
+but not in arrays of other types.
 """
 
 import ctypes
@@ -18,38 +19,37 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.errors import TypingError
 from numba.core.typeconv.castgraph import Conversion
-from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import intrinsic, lower_cast, models, register_model
-from numba.np.arrayobj import populate_array
+from numba.extending import (
+    intrinsic,
+    lower_cast,
+    models,
+    overload_attribute,
+    register_model,
+)
 
 from fastgrad.engines.lane_values import (
     LANES,
     NUMBER,
     VALUE,
     VECTOR,
+    as_value,
     differ,
-    each_lane,
     either,
-    first_of,
     of_number,
-    of_numbers,
     vector_of,
 )
 
 INTEGER = ir.IntType(64)
 
-IN_MEMORY = ir.ArrayType(NUMBER, 1 + LANES)
-"""A mark, whose bits are not all zero if the points differ, and a number for each lane; if they do
-not, the first lane's is that of all."""
+IN_MEMORY = ir.LiteralStructType([INTEGER, NUMBER, VECTOR], packed=True)
+"""A mark, which is not zero if the points differ; the number if they do not, the lanes if so."""
+
+WORDS = 2 + LANES
+"""How many float64 numbers that takes."""
 
 REAL = (types.Float, types.Integer, types.Boolean)
 """The types of numbers that operations combine with lanes, as they do with float64."""
-
-ATTRIBUTES = {"T", "copy", "dtype", "flat", "flatten", "ndim", "ravel", "reshape", "shape", "size"}
-"""What an array of lanes has. Others, such as strides, would tell that it is not one of numbers."""
 
 _count = ctypes.c_int64(0)
 
@@ -78,19 +78,24 @@ class LanesType(types.Type):
 
 
 class LanesArray(types.Array):
-    """The type of an array of lanes, which can be read."""
+    """The type of an array of lanes."""
 
-    def __init__(self, ndim: int, layout: Any = "C") -> None:
-        super().__init__(LANES_TYPE, ndim, layout, readonly=True, aligned=False)
+    is_internal = True  # to numba, which otherwise has no loops for expressions with it
+
+    def __init__(self, ndim: int, layout: Any = "C", readonly: bool = False) -> None:
+        super().__init__(LANES_TYPE, ndim, layout, readonly=readonly, aligned=False)
 
     def copy(
         self, dtype: Any = None, ndim: Any = None, layout: Any = None, readonly: Any = None
     ) -> Any:
         """Return the type of what is made of such an array: a part, or a copy."""
-        if (dtype is not None and dtype != self.dtype) or readonly is False:
+        if dtype is not None and dtype != self.dtype:
             return super().copy(dtype, ndim, layout, readonly)
-        ndim = self.ndim if ndim is None else ndim
-        return LanesArray(ndim, self.layout if layout is None else layout)
+        return LanesArray(
+            self.ndim if ndim is None else ndim,
+            self.layout if layout is None else layout,
+            not self.mutable if readonly is None else readonly,
+        )
 
 
 LANES_TYPE = LanesType()
@@ -111,27 +116,27 @@ class LanesModel(models.PrimitiveModel):
     def as_data(self, builder: Any, value: Any) -> Any:
         """Write the instructions that make a value what is in memory."""
         mark = builder.zext(differ(builder, [value]), INTEGER)
-        _, *others = each_lane(builder, builder.extract_value(value, 2))
-        kept = [builder.bitcast(mark, NUMBER), first_of(builder, value), *others]
+        number, vector = (builder.extract_value(value, part) for part in (1, 2))
         data = ir.Constant(IN_MEMORY, ir.Undefined)
-        for i, number in enumerate(kept):
-            data = builder.insert_value(data, number, i)
+        for place, part in enumerate((mark, number, vector)):
+            data = builder.insert_value(data, part, place)
         return data
 
     def from_data(self, builder: Any, data: Any) -> Any:
         """Write the instructions that make a value of what was in memory."""
-        mark, *numbers = [builder.extract_value(data, i) for i in range(1 + LANES)]
-        return of_numbers(builder, _is_set(builder, builder.bitcast(mark, INTEGER)), numbers)
+        mark, number, vector = (builder.extract_value(data, part) for part in range(3))
+        return as_value(builder, _is_set(builder, mark), number, vector)
 
     def load_from_data_pointer(self, builder: Any, pointer: Any, align: Any = None) -> Any:
-        """Write the instructions that load a value, and no lanes that are not needed."""
-        first = builder.gep(builder.bitcast(pointer, NUMBER.as_pointer()), [INTEGER(1)])
-        mark = builder.load(builder.bitcast(pointer, INTEGER.as_pointer()), align=8)
+        """Write the instructions that load a value: the number or the lanes, as it is needed."""
+        mark, number, vector = (
+            builder.gep(pointer, [ir.IntType(32)(0), ir.IntType(32)(part)]) for part in range(3)
+        )
         return either(
             builder,
-            _is_set(builder, mark),
-            lambda: builder.load(builder.bitcast(first, VECTOR.as_pointer()), align=8),
-            lambda: builder.load(first, align=8),
+            _is_set(builder, builder.load(mark, align=8)),
+            lambda: builder.load(vector, align=8),
+            lambda: builder.load(number, align=8),
         )
 
 
@@ -139,51 +144,22 @@ def _is_set(builder: Any, mark: Any) -> Any:
     return builder.icmp_unsigned("!=", mark, INTEGER(0))
 
 
-@infer_getattr
-class LanesArrayAttributes(AttributeTemplate):
-    """Which attributes of an array of lanes numba finds; before it looks among those of arrays."""
-
-    key = LanesArray
-
-    def generic_resolve(  # type: ignore[override]  # which numba declares as not implemented
-        self, array: LanesArray, name: str
-    ) -> None:
-        """Refuse all but a few; what they are is found as for any array."""
-        if name not in ATTRIBUTES:
-            raise TypingError(f"an array of lanes has no {name}")
-
-
 def _number_to_lanes(context: Any, builder: Any, kind: Any, _: Any, number: Any) -> Any:
     return of_number(builder, context.cast(builder, number, kind, types.float64))
 
 
-for real in REAL:
-    lower_cast(real, LanesType)(_number_to_lanes)
+for kind in REAL:
+    lower_cast(kind, LanesType)(_number_to_lanes)
 
 
-def _as_lanes(context: Any, numbers: Any) -> Any:
-    """View a contiguous float64 array ``(*shape, 1 + LANES)`` as one of lanes, of that shape.
+@overload_attribute(LanesType, "real")
+def _real(lanes: Any) -> Any:
+    """Return them as they are: numba's variance asks for it."""
 
-    Of each ``1 + LANES`` numbers the first is the mark: 0, or 1 if the points differ.
-    """
-    lanes_array = LanesArray(numbers.ndim - 1)
+    def real(lanes: Any) -> Any:
+        return lanes
 
-    def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
-        source = context.make_array(numbers)(context, builder, values[0])
-        view = context.make_array(lanes_array)(context, builder)
-        populate_array(
-            view,
-            data=builder.bitcast(source.data, IN_MEMORY.as_pointer()),
-            shape=cgutils.unpack_tuple(builder, source.shape)[:-1],
-            strides=cgutils.unpack_tuple(builder, source.strides)[:-1],
-            itemsize=INTEGER(8 * (1 + LANES)),
-            meminfo=source.meminfo,
-            parent=source.parent,
-        )
-        context.nrt.incref(builder, lanes_array, view._getvalue())
-        return view._getvalue()
-
-    return lanes_array(numbers), write
+    return real
 
 
 def _store_lanes(context: Any, numbers: Any, start: Any, lanes: Any) -> Any:
@@ -208,7 +184,6 @@ def _disagreements(context: Any) -> Any:
     return types.int64(), write
 
 
-as_lanes: Any = intrinsic(_as_lanes)
 store_lanes: Any = intrinsic(_store_lanes)
 disagreements: Any = intrinsic(_disagreements)
 

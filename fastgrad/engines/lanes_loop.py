@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from fastgrad.engines import lane_operations  # noqa: F401  (numba learns them)
 from fastgrad.engines.compilation import finish
+from fastgrad.engines.lane_arrays import as_lanes
 from fastgrad.engines.lane_values import LANES
-from fastgrad.engines.lanes import as_lanes, disagreements, store_lanes
+from fastgrad.engines.lanes import WORDS, disagreements, store_lanes
 
 Array = NDArray[Any]
 Evaluate = Callable[[NDArray[np.intp], Array, Array], None]
@@ -28,7 +29,8 @@ class LanesLoop:
     """The loop over the moved points of a jitted function of numbers, several at a time.
 
     Its values have the bits of the loop over single points. The first ones are compared with them,
-    and if there is a difference, whatever the reason, lanes are no longer used for f.
+    and if there is a difference, whatever the reason, lanes are no longer used for f. Points where
+    f is nan or infinite are evaluated again, one by one.
 
     Parameters
     ----------
@@ -52,11 +54,11 @@ class LanesLoop:
             raise ValueError("lanes may have other bits than numbers")
         options = {name: f.targetoptions[name] for name in OPTIONS if name in f.targetoptions}
         self.run: Any = numba.njit(nogil=True)(_lanes_loop(numba.njit(**options)(f.py_func)))
-        row, matrix = types.float64[::1], types.float64[:, ::1]
+        matrix = types.float64[:, ::1]
         numbers = types.Array(types.float64, arguments[0].ndim + 1, "C")
         further = types.Tuple(arguments.types[1:])
         self.run.compile(
-            (numbers, matrix, row, further, types.intp[::1], matrix, matrix, types.boolean[::1])
+            (numbers, matrix, further, types.intp[::1], matrix, matrix, types.boolean[::1])
         )
         finish(self.run)
         self._compared = self._differs = False
@@ -85,9 +87,9 @@ class LanesLoop:
             ``evaluate(places, points, out)``, as the loop over single points is called.
         """
         x, *further = arguments
-        numbers = np.empty((*x.shape, 1 + LANES))
-        flat = numbers.reshape(-1, 1 + LANES)
-        _restore(flat, elements)
+        numbers = np.empty((*x.shape, WORDS))
+        flat = numbers.reshape(-1, WORDS)
+        flat[:, 0], flat[:, 1] = 0.0, elements
         often_void: bool | np.bool_ = False
 
         def evaluate(places: NDArray[np.intp], points: Array, out: Array) -> None:
@@ -97,9 +99,9 @@ class LanesLoop:
                 return
             void = np.zeros(len(places), dtype=np.bool_)
             try:
-                self.run(numbers, flat, elements, tuple(further), places, points, out, void)
+                self.run(numbers, flat, tuple(further), places, points, out, void)
             except Exception:  # f's own; it is raised again if single points raise it
-                _restore(flat, elements)
+                flat[:, 0] = 0.0
                 void[...] = True
             again = np.flatnonzero(void) if self._compared else np.arange(len(places))
             if len(again):
@@ -114,17 +116,10 @@ class LanesLoop:
         return evaluate
 
 
-def _restore(flat: Array, elements: Array) -> None:
-    """Write that each element is the same at all points."""
-    flat[:, 0] = 0.0
-    flat[:, 1] = elements
-
-
 def _lanes_loop(f: Any) -> Callable[..., None]:
     def run(
         numbers: Array,
         flat: Array,
-        elements: Array,
         further: tuple[Any, ...],
         places: NDArray[np.intp],
         points: Array,
@@ -141,8 +136,8 @@ def _lanes_loop(f: Any) -> Callable[..., None]:
                 number = flat[places[i]]
                 if number[0] == 0.0:
                     number[0] = 1.0
-                    number[1:] = elements[places[i]]
-                number[1 + lane] = points[i, k]
+                    number[2:] = number[1]
+                number[2 + lane] = points[i, k]
                 i, k = (i, k + 1) if k + 1 < columns else (i + 1, 0)
             before: int = disagreements()
             store_lanes(found, 0, f(as_lanes(numbers), *further))
@@ -150,9 +145,8 @@ def _lanes_loop(f: Any) -> Callable[..., None]:
             i, k = first_i, first_k
             for lane in range(count):
                 flat[places[i], 0] = 0.0
-                flat[places[i], 1] = elements[places[i]]
                 out[i, k] = found[lane]
-                void[i] |= disagreed
+                void[i] |= disagreed or not np.isfinite(found[lane])
                 i, k = (i, k + 1) if k + 1 < columns else (i + 1, 0)
 
     return run

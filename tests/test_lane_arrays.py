@@ -1,0 +1,134 @@
+"""Have expressions of arrays, in lanes, the bits that they have for one point after the other?"""
+
+import warnings
+
+import numba
+import numpy as np
+import pytest
+from lanes import lanes_of, numbers, require_lanes, require_same_bits
+from oracle import JIT
+
+from fastgrad.engines import compilation
+from fastgrad.schemes import central
+
+pytestmark = pytest.mark.skipif(not JIT, reason="numba compiles nothing here")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(compilation, "WORTH_LANES", -np.inf)
+
+
+def rosenbrock(x):
+    return np.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def table(x):
+    rows = x[:6].reshape(2, 3)
+    squares = rows * rows[0] - 1.5
+    return (squares + squares.T.copy().T).sum() / x.size + squares.T[1, 0] + rows.mean()
+
+
+def transcendental(x):
+    return (np.exp(-(x**2)) * np.sin(3 * x) + np.log(x) / np.sqrt(x + 1)).sum()
+
+
+def reductions(x):
+    y = x * 1.5
+    return (
+        y.sum() + np.sum(x) * np.mean(y) + y.mean() - x.mean() + np.prod(y[:3]) * x[:2].prod()
+        + y.max() - np.min(y) + y.var() * np.std(x) + np.cumsum(y)[-1] + np.argmax(y)
+    )  # fmt: skip
+
+
+def choices(x):
+    positive = (x > 0.5) * x
+    return positive.sum() + np.maximum(x, 0.7).sum() + x[x > 0.9].sum() - np.sign(x - 1).sum()
+
+
+def own_arrays(x):
+    y = np.zeros_like(x)
+    y[1:] = x[:-1] ** 2
+    y[0] = 0.5
+    z = y.copy()
+    z[:] = z * x + 2
+    return np.sort(z)[1] + (y - z).sum()
+
+
+def of_several_types(x):
+    whole = np.arange(x.size)
+    return (x * whole + x * whole.astype(np.float32) - (whole > 2) * x // 0.3).sum()
+
+
+def sums_along_axes(x):
+    square = x[:4].reshape(2, 2) * 1.5
+    return square.sum(axis=0)[1] * np.sum(square, axis=1)[0] + np.sum(x, 0)
+
+
+FUNCTIONS = [
+    *(rosenbrock, table, transcendental, reductions, choices, own_arrays, of_several_types),
+    sums_along_axes,
+]
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_bits_are_those_of_the_loop(f):
+    jitted = numba.njit(f)
+    for size in (6, 37):
+        for scheme in (central(), central(4)):
+            require_same_bits(jitted, numbers(size), scheme=scheme)
+    require_lanes(jitted)
+    for value in (np.nan, 1e200, 0.0):  # the first and the squares of the second are not ordered
+        x = numbers(20)
+        x[4] = value
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of quotients that are not finite
+            require_same_bits(jitted, x, h=1e-4, relative=True)
+    require_lanes(jitted)
+
+
+@pytest.mark.parametrize("f", [np.max, np.sort])
+def test_nan_counts_in_functions_that_look_for_it(f):
+    # In arrays of numbers, that is; numba writes other code for those of other types.
+    jitted = numba.njit(lambda x: np.sum(f(x)) + x[0])
+    require_same_bits(jitted, numbers(20))
+    x = numbers(20)
+    x[4] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        require_same_bits(jitted, x)
+
+
+def test_further_arguments_and_constants_are_served():
+    constant = numbers(7, seed=1)
+
+    @numba.njit
+    def residuals(x, target, power):
+        return (np.abs(target - x * constant) ** power).sum()
+
+    require_same_bits(residuals, numbers(7), args=(numbers(7, seed=2), 1.5))
+    require_lanes(residuals)
+
+
+def test_shapes_that_do_not_fit_raise_what_numba_raises():
+    f = numba.njit(lambda x, y: (x + y).sum())
+    for _ in range(2):
+        with pytest.raises(ValueError, match="broadcast"):
+            require_same_bits(f, numbers(7), args=(numbers(6),))
+    require_same_bits(f, numbers(7), args=(numbers(7),))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (x * 2).nbytes * x[0],
+        lambda x: (x * 2).itemsize * x[0],
+        lambda x: (x * 2).strides[0] * x[0],
+        lambda x: np.linalg.norm(x),
+        lambda x: np.dot(x * 2, x),
+    ],
+)
+def test_what_lanes_cannot_do_is_done_by_numbers(f):
+    jitted = numba.njit(f)
+    require_same_bits(jitted, numbers(9))
+    assert lanes_of(jitted) is None

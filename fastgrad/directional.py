@@ -92,7 +92,7 @@ def directional_derivative(
         if first is not h:
             step = auto_step(found, directions, chosen, base)
             along = problems(line, position, step, scheme=chosen, bounds=limits)[0]
-        [(fitting, places, steps)] = [part for part in along.divided() if len(part[1])]
+        [(fitting, places, steps)] = [part for part in along.everywhere if len(part[1])]
         if not chosen.is_complex:
             require_moving(found, directions, float(np.max(steps)))
         arrays = [problem.x for problem in found]

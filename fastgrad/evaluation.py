@@ -85,7 +85,8 @@ def evaluation(
         raise ValueError(
             "engine is 'traced', which serves numerical_gradient alone; pass engine='auto'"
         )
-    name, values = _chosen(f, engine)
+    jitted = is_jitted(f)
+    name, values = _chosen(engine, jitted)
     if vectorized:
         if engine != "auto" or is_structure(x):
             raise ValueError(
@@ -98,7 +99,7 @@ def evaluation(
             f"engine is {'vectorized' if vectorized else engine!r}, but workers share the loop's "
             "calls of f; leave out workers, or pass engine='loop'"
         )
-    if is_jitted(f):
+    if jitted:
         compiled.require_no_dict(x)
     progress_of.require_progress(progress)
 
@@ -114,10 +115,10 @@ def evaluation(
         yield Evaluation(name, crew.values if name == "loop" else reported, progress)
 
 
-def _chosen(f: Callable[..., Any] | None, engine: str) -> tuple[str, Values]:
+def _chosen(engine: str, jitted: bool) -> tuple[str, Values]:
     """Return the name of the engine that is asked for, and its way of evaluating f."""
     if engine in ("auto", "traced"):
-        return ("compiled", compiled.values_if_served) if is_jitted(f) else ("loop", loop.values)
+        return ("compiled", compiled.values_if_served) if jitted else ("loop", loop.values)
     if engine not in ENGINES:
         names = ", ".join(repr(name) for name in ["auto", "traced", *ENGINES])
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")

@@ -132,7 +132,7 @@ def _fill(result: Array, problem: Problem, way: Evaluation, report: Report | Non
 def _parts(problem: Problem) -> list[Part]:
     """Return which elements are differenced by which schemes."""
     parts = []
-    for second, places, steps in problem.divided():
+    for second, places, steps in problem.everywhere:
         first = central()
         if second != central(2, 2):
             first = forward(2) if max(second.offsets) > 0 else backward(2)

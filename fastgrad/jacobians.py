@@ -112,7 +112,7 @@ def _jacobian(problem: Problem, values: Values, base: Array) -> Array:
     block = max(1, BLOCK // max(base.size, 1))
     if not result.size:
         return result.reshape(base.shape + x.shape)
-    for scheme, places, steps in problem.divided():
+    for scheme, places, steps in problem.everywhere:
         for start in range(0, len(places), block):
             some = places[start : start + block]
             step = steps[start : start + block] if np.ndim(steps) else steps

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,8 @@ class Problem:
 
     def gradient(self, values: Values) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f."""
-        result = np.zeros_like(self.x)
-        for scheme, places, steps in self.divided():
+        result = np.empty_like(self.x)
+        for scheme, places, steps in self.everywhere:
             fill(result, values, self.f, self.x, places, steps, scheme)
         return result
 
@@ -66,15 +67,17 @@ class Problem:
             fill(result, values, self.f, self.x, some, step, scheme)
         return result.reshape(-1)[places]
 
+    @cached_property
+    def everywhere(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
+        """Which elements are moved in which scheme by which steps: all, in memory order."""
+        places = memory_order(self.x)
+        several = isinstance(self.steps, np.ndarray)
+        return self.divided(places, self.steps[places] if several else self.steps)
+
     def divided(
-        self, places: NDArray[np.intp] | None = None, steps: Any = None
+        self, places: NDArray[np.intp], steps: Any
     ) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
-        """Return which elements are moved in which scheme by which steps; all, in memory order."""
-        if places is None:
-            places = memory_order(self.x)
-            steps = self.steps
-            if isinstance(steps, np.ndarray):
-                steps = steps[places]
+        """Return which of these elements are moved in which scheme by which steps."""
         if self.bounds is None:
             return [(self.scheme, places, steps)]
         return [*within(self.scheme, self.x, places, steps, self.bounds)]
@@ -132,21 +135,21 @@ def _require_steps(problem: Problem) -> None:
     x = problem.x
     if not x.size:
         return
-    for scheme, places, steps in problem.divided():
+    limits = np.finfo(x.dtype)
+    # Neighbours of a number in x are no farther away.
+    spacing = float(limits.eps) * float(np.abs(x.view(np.ndarray)).max()) + float(limits.tiny)
+    for scheme, places, steps in problem.everywhere:
         offsets = [offset for offset in scheme.outer if not isinstance(offset, complex)]
         if not offsets or not places.size:
             continue
         distances = [abs(offset) for offset in offsets]
-        shortest, longest = (
-            (steps.min(), steps.max()) if isinstance(steps, np.ndarray) else (steps, steps)
-        )
-        with np.errstate(all="ignore"):
-            # None is lost if the shortest is longer than the spacing of the largest element.
-            spacing = np.spacing(np.abs(x.view(np.ndarray)).max())
-            if not shortest * min(distances) > spacing:
+        several = isinstance(steps, np.ndarray)
+        shortest, longest = (steps.min(), steps.max()) if several else (steps, steps)
+        if not float(shortest) * min(distances) > spacing:
+            with np.errstate(all="ignore"):
                 points = moved(x, places, offsets, steps)
                 require_moved(problem.name, x, places, points, steps)
-        if 2 * float(longest) * max(distances) >= float(np.finfo(x.dtype).max):
+        if 2 * float(longest) * max(distances) >= float(limits.max):
             raise ValueError(
                 f"h is {longest}, too large for x's dtype {x.dtype}; pass one such as 1e-4"
             )

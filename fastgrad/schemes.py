@@ -115,9 +115,9 @@ class Scheme:
         array (places, ...)
             In the type of the values.
         """
-        total = self.numerators[0] * values[:, 0]
+        total = _times(self.numerators[0], values[:, 0])
         for k, numerator in enumerate(self.numerators[1:], start=1):
-            total = total + numerator * values[:, k]
+            total = total + _times(numerator, values[:, k])
         if self.is_complex:
             total = total.real
         width = self.denominator * steps**self.derivative
@@ -238,6 +238,13 @@ def backward(accuracy: int = 1, derivative: int = 1) -> Scheme:
     """
     accuracy, derivative = _whole("accuracy", accuracy), _whole("derivative", derivative)
     return from_offsets(range(1 - accuracy - derivative, 1), derivative)
+
+
+def _times(numerator: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """Return the product, without multiplying by 1 or -1, as most weights are."""
+    if numerator == 1:
+        return values
+    return -values if numerator == -1 else numerator * values
 
 
 def _whole(name: str, value: Any) -> int:

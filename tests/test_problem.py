@@ -71,7 +71,7 @@ def test_a_problem_knows_whether_all_elements_are_moved_alike():
 def test_the_elements_are_divided_among_the_schemes_that_fit():
     x = np.array([0.0, 0.5, 1.0])
     (problem,) = problems(np.sum, x, 1e-3, bounds=(0, 1))
-    found = {scheme: places.tolist() for scheme, places, _ in problem.divided()}
+    found = {scheme: places.tolist() for scheme, places, _ in problem.everywhere}
     assert found == {schemes.central(): [1], schemes.forward(2): [0], schemes.backward(2): [2]}
 
 

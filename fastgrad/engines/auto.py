@@ -26,7 +26,7 @@ def gradient(
 
     By the compiled loop, if f is compiled; by the loop, if x is small or f cheap or untraceable.
     """
-    if is_jitted(f) or x.size < SMALLEST:
+    if x.size < SMALLEST or is_jitted(f):
         return None
     from fastgrad.engines import traced
     from fastgrad.tracing.recorder import NotTraceable, TooCheap

@@ -119,8 +119,7 @@ def _values(
         _require_variable(x, array())
     if not shape:
         _require_type(compiled.dtype, x.dtype)
-    places = np.require(places, np.intp, ["C", "W"])
-    points = np.require(points, x.dtype, ["C", "W"])
+    places, points = _ready(places, np.intp), _ready(points, x.dtype)
     out = np.empty((*points.shape, *shape), compiled.dtype)
 
     prepared = [first]
@@ -148,6 +147,13 @@ def _values(
     item = spread(new_work, len(places), threads, grain, compiled.item_seconds(case))
     compiled.note(time.perf_counter() - start, case, item)
     return out.astype(object) if out.dtype.kind in "iub" and not shape else out
+
+
+def _ready(array: Array, dtype: Any) -> Array:
+    """Return an array as the loop is compiled for: writable, in C order, and of this dtype."""
+    if array.flags.carray and array.dtype == dtype:
+        return array
+    return np.require(array, dtype, ["C", "W"])  # which takes its time to see that
 
 
 def _turn(alone: bool) -> AbstractContextManager[object]:
@@ -190,16 +196,22 @@ def _require_served(x: Array, whole: tuple[Any, ...]) -> None:
     require_no_dict(whole[0])
     if type(x) is not np.ndarray or x.dtype.char not in "fdFD" or not x.dtype.isnative:
         raise NotCompilableError(f"x is a {type(x).__name__} of dtype {x.dtype}")
-    extent = x.dtype.itemsize
-    for stride, length in sorted(zip(map(abs, x.strides), x.shape, strict=True)):
-        if length > 1 and stride < extent:
-            raise NotCompilableError("elements of x may share memory")
-        extent += stride * (length - 1)
+    if not x.flags.c_contiguous:
+        _require_own_memory(x)
     arrays = [*_leaves(whole)]
     if not any(array is x for array in arrays):
         raise NotCompilableError(f"x is in a {type(whole[0]).__name__}")
     if any(array is not x and np.may_share_memory(array, x) for array in arrays):
         raise NotCompilableError("another array shares memory with x")
+
+
+def _require_own_memory(x: Array) -> None:
+    """Refuse an x some of whose elements may be the same."""
+    extent = x.dtype.itemsize
+    for stride, length in sorted(zip(map(abs, x.strides), x.shape, strict=True)):
+        if length > 1 and stride < extent:
+            raise NotCompilableError("elements of x may share memory")
+        extent += stride * (length - 1)
 
 
 def _leaves(value: Any) -> list[Array]:

@@ -114,7 +114,7 @@ def problems(
         require_separate(arrays)
     result, measured = [], []
     for (name, array), step, bound in zip(
-        arrays, _parts(h, x, "h"), _bounds_of(bounds, x), strict=True
+        arrays, _parts(h, x, arrays, "h"), _bounds_of(bounds, x, arrays), strict=True
     ):
         call = f if whole is None and not args else Call(f, args, whole, array)
         eps = float(np.finfo(array.dtype).eps)
@@ -155,11 +155,11 @@ def _require_steps(problem: Problem) -> None:
             )
 
 
-def _parts(given: Any, x: Any, name: str) -> list[Any]:
+def _parts(given: Any, x: Any, arrays: list[tuple[str, Any]], name: str) -> list[Any]:
     """Return what is given for each array in x: by a structure of x's form, or one for all."""
-    places = [place for place, _ in leaves(x)]
     if not (is_structure(given) and is_structure(x)):
-        return [given] * len(places)
+        return [given] * len(arrays)
+    places = [place for place, _ in arrays]
     parts = dict(leaves(given))
     if parts.keys() != set(places):
         raise ValueError(
@@ -169,15 +169,16 @@ def _parts(given: Any, x: Any, name: str) -> list[Any]:
     return [parts[place] for place in places]
 
 
-def _bounds_of(bounds: Any, x: Any) -> list[Any]:
+def _bounds_of(bounds: Any, x: Any, arrays: list[tuple[str, Any]]) -> list[Any]:
     """Return the pair of bounds for each array in x."""
     if bounds is None or not is_structure(x):
-        return [bounds] * len([*leaves(x)])
+        return [bounds] * len(arrays)
     try:
         lower, upper = bounds
     except (TypeError, ValueError):
         raise ValueError(f"bounds are {bounds!r}; pass a pair (lower, upper)") from None
-    return [*zip(_parts(lower, x, "bounds"), _parts(upper, x, "bounds"), strict=True)]
+    pairs = (_parts(bound, x, arrays, "bounds") for bound in (lower, upper))
+    return [*zip(*pairs, strict=True)]
 
 
 def _measured(problem: Problem, values: Values) -> Problem:

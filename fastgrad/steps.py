@@ -84,7 +84,8 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
             return step
         flat = x.view(np.ndarray).reshape(-1)
         return representable(step * np.maximum(abs(flat.astype(np.float64)), 1), flat)
-    steps = _as_positive_array(h, x.shape) if np.ndim(h) else as_positive_number(h)
+    is_number = isinstance(h, Real) or not np.ndim(h)
+    steps = as_positive_number(h) if is_number else _as_positive_array(h, x.shape)
     if not relative:
         return steps
     flat = x.view(np.ndarray).reshape(-1)

@@ -369,7 +369,7 @@ def test_all_chunks_before_the_first_failure_are_done():
 
     for _ in range(50):
         with pytest.raises(ValueError, match="70"):
-            threads.spread(lambda: work, 1000, 4)
+            threads.spread(lambda: work, 1000, lambda: 4)
 
 
 @pytest.mark.parametrize("seconds", [None, 1e-9, 1e-4, 1e3])
@@ -383,7 +383,7 @@ def test_every_item_is_done_once(items, grain, seconds, monkeypatch):
         done[chunk] += 1
         starts.append(chunk.start)
 
-    threads.spread(lambda: work, items, 4, grain, seconds)
+    threads.spread(lambda: work, items, lambda: 4, grain, seconds)
     assert (done == 1).all()
     assert not any(start % grain for start in starts)
 
@@ -399,7 +399,7 @@ def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch)
         time.sleep(1e-3)
 
     for _ in range(5):
-        threads.spread(lambda: work, 40, 3)
+        threads.spread(lambda: work, 40, lambda: 3)
     assert len(seen) == 3
     deadline = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < deadline:
@@ -417,7 +417,7 @@ def test_work_that_cannot_be_begun_in_another_thread_fails(monkeypatch):
         return lambda chunk: time.sleep(1e-3)
 
     with pytest.raises(MemoryError, match="no copy"):
-        threads.spread(new_work, 200, 2)
+        threads.spread(new_work, 200, lambda: 2)
 
 
 @pytest.mark.usefixtures("each_tier")
@@ -463,10 +463,11 @@ def test_functions_that_are_dropped_are_freed_with_their_loops():
     places, x = np.arange(3), numbers(3)
     derivatives(compiled.values, numba.njit(lambda x: x * 2), x, places, 1.0, central(), (3,))
     loops = [kept.run for kept in vars(f)[KEPT].values()]
-    loops += [found.run for kept in vars(f)[KEPT].values() if (found := kept.lanes(f))]
+    in_lanes = [kept.lanes(f) for kept in vars(f)[KEPT].values()]
+    loops += [found.run for found in in_lanes if found]
     copies = [loop.py_func.__closure__[0].cell_contents for loop in loops]
     alive = [*map(weakref.ref, (f, *loops, *copies))]
-    del loops, copies
+    del loops, in_lanes, copies
     assert all(reference() is not None for reference in alive)
     del f
     gc.collect()

@@ -22,6 +22,11 @@ KEPT = "_fastgrad_loops"
 """The attribute of a jitted function where its loops are: they live as long as the function."""
 
 
+LAYOUT = 0x001 | 0x002 | 0x100 | 0x400
+"""NumPy's flags for C and Fortran order, alignment, and writing: what numba's type of an array says
+beside its dtype and axes."""
+
+
 class NotCompilableError(Exception):
     """The loop over this function cannot be compiled; the message says why."""
 
@@ -156,9 +161,7 @@ def _kind(value: Any) -> Any:
         import numba
 
         return numba.typeof(value)
-    flags = value.flags
-    layout = (flags.c_contiguous, flags.f_contiguous, flags.aligned, flags.writeable)
-    return value.dtype, value.ndim, layout
+    return value.dtype, value.ndim, value.flags.num & LAYOUT
 
 
 def _compile(f: Any, elements: Any, arguments: Any, shape: tuple[int, ...]) -> CompiledLoop:

@@ -112,7 +112,8 @@ def _values(
             "@numba.njit, or pass engine='auto' or 'loop'"
         )
     whole = (call.given(x), *call.args)
-    _require_served(x, whole)
+    arrays = _leaves(whole)
+    _require_served(x, whole[0], arrays)
     first = _copies(whole, x)
     compiled = compiled_loop(call.f, *first, shape)
     for array in compiled.constants:
@@ -124,7 +125,7 @@ def _values(
 
     prepared = [first]
     in_lanes = None
-    if whole[0] is x and not any(array is x for array in _leaves(whole[1:])):
+    if whole[0] is x and sum(array is x for array in arrays) == 1:
         in_lanes = compiled.lanes(call.f)
 
     def new_work() -> Work:
@@ -140,7 +141,7 @@ def _values(
         return work
 
     alone = compiled.alone or not _can_be_copied(whole)
-    threads = 1 if alone else numba.get_num_threads()
+    threads = (lambda: 1) if alone else numba.get_num_threads
     grain = 1 if in_lanes is None else in_lanes.rows(points)
     case = (x.size, points.shape[1], grain)
     start = time.perf_counter()
@@ -191,16 +192,18 @@ def _can_be_copied(value: Any) -> bool:
     )
 
 
-def _require_served(x: Array, whole: tuple[Any, ...]) -> None:
-    """Refuse an x that the compiled loop would not move as the plain loop does."""
-    require_no_dict(whole[0])
+def _require_served(x: Array, given: Any, arrays: list[Array]) -> None:
+    """Refuse an x that the compiled loop would not move as the plain loop does.
+
+    f is given it as ``given`` or in it, and the arrays among all its arguments are listed.
+    """
+    require_no_dict(given)
     if type(x) is not np.ndarray or x.dtype.char not in "fdFD" or not x.dtype.isnative:
         raise NotCompilableError(f"x is a {type(x).__name__} of dtype {x.dtype}")
     if not x.flags.c_contiguous:
         _require_own_memory(x)
-    arrays = [*_leaves(whole)]
     if not any(array is x for array in arrays):
-        raise NotCompilableError(f"x is in a {type(whole[0]).__name__}")
+        raise NotCompilableError(f"x is in a {type(given).__name__}")
     if any(array is not x and np.may_share_memory(array, x) for array in arrays):
         raise NotCompilableError("another array shares memory with x")
 

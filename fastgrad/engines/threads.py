@@ -12,11 +12,12 @@ Work = Callable[[slice], None]
 LONGEST = 0.05
 """Seconds that a thread computes at a time: Ctrl-C waits for it."""
 
-SHORTEST = 5e-5
-"""Seconds of a thread's work that are worth handing out."""
+SHORTEST = 1e-4
+"""Seconds of a thread's work that are worth handing out: some times as long as that takes."""
 
-WORTH_THREADS = 1e-4
-"""Seconds of work from which threads pay: some times as long as it takes to wake one."""
+WORTH_THREADS = 3e-4
+"""Seconds of work from which threads pay: some times as long as it takes to wake one and to make
+copies for it."""
 
 GROWTH = 8
 """How many times as many items a thread may take as the time before: they may take longer."""
@@ -32,7 +33,7 @@ waking one."""
 def spread(
     new_work: Callable[[], Work],
     items: int,
-    threads: int,
+    threads: Callable[[], int],
     grain: int = 1,
     seconds: float | None = None,
 ) -> float:
@@ -44,7 +45,9 @@ def spread(
     ----------
     new_work : callable
         Returns, for a thread, a function that does a slice of the items and lets go of the GIL.
-    items, threads : int
+    items : int
+    threads : callable
+        Returns how many threads there may be; asked if there is enough to do for several.
     grain : int
         How many items are done in the time of one: chunks are multiples of it.
     seconds : float, optional
@@ -61,13 +64,18 @@ def spread(
         What the work raised: of several exceptions that of the first item. Items after it may have
         been done or not.
     """
-    chunks = _Chunks(items, threads, grain, seconds)
     work = new_work()
+    if seconds is not None and items * seconds < WORTH_THREADS and items <= FIRST * grain:
+        began = time.perf_counter()
+        work(slice(0, items))
+        return (time.perf_counter() - began) / max(1, items)
+    most = threads()
+    chunks = _Chunks(items, most, grain, seconds)
     if seconds is None:
         chunks.do(work, Exception, until=WORTH_THREADS / 4)
     try:
         if chunks.remaining_seconds >= WORTH_THREADS:
-            for _ in range(min(threads - 1, -(-(items - chunks.start) // grain))):
+            for _ in range(min(most - 1, -(-(items - chunks.start) // grain))):
                 _helpers.hand_over(partial(chunks.share, new_work))
         chunks.do(work, Exception)
     finally:
@@ -208,7 +216,7 @@ class _Chunks:
                 return None
             count = self.grain
             if self.seconds:
-                share = self.remaining_seconds / (4 * self.threads) if self.threads > 1 else LONGEST
+                share = self.remaining_seconds / (2 * self.threads) if self.threads > 1 else LONGEST
                 moment = min(max(share, SHORTEST), LONGEST, left)
                 count = max(1, round(min(moment / self.seconds, self._most) / self.grain)) * count
             self._most = max(self._most, GROWTH * count)

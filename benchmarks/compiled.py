@@ -120,11 +120,13 @@ def against_loop_by_hand(problem: Problem, style: str, n: int, rounds: int) -> R
 STYLES: dict[str, Callable[[Problem], Function]] = {
     "a loop": lambda problem: problem.jitted,
     "arrays": lambda problem: problem.jitted_arrays,
+    "np.dot": lambda problem: problem.jitted_dot,
 }
-"""How a function may be written: in single numbers, which lanes can take, or not."""
+"""How a function may be written: in single numbers, in expressions of arrays, or with BLAS, which
+evaluates one point after the other."""
 
 
-def _let_lanes_be_compiled(gradient: Callable[[], object], seconds: float = 1.5) -> None:
+def _let_lanes_be_compiled(gradient: Callable[[], object], seconds: float = 3.0) -> None:
     """Call a gradient until it has taken as long as the compiled engine waits for."""
     start = time.perf_counter()
     while time.perf_counter() < start + seconds:

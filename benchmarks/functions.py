@@ -26,6 +26,8 @@ class Problem:
         The same again with fastmath, which lets the compiler use vector instructions for the sum.
     jitted_arrays : callable
         ``f`` as it stands, in array expressions, compiled by numba.
+    jitted_dot : callable
+        The same as a sum of squares by ``np.dot``, compiled by numba.
     exact : callable
         ``exact(x)``, the gradient at x, in extended precision where the machine has it.
     start : callable
@@ -37,6 +39,7 @@ class Problem:
     jitted: Callable[[Array], Any]
     jitted_fastmath: Callable[[Array], Any]
     jitted_arrays: Callable[[Array], Any]
+    jitted_dot: Callable[[Array], Any]
     exact: Callable[[Array], NDArray[np.longdouble]]
     start: Callable[[int], Array]
 
@@ -56,6 +59,12 @@ def rosenbrock_loop(x: Array) -> float:
     for i in range(x.size - 1):
         total += 100 * (x[i + 1] - x[i] ** 2) ** 2 + (1 - x[i]) ** 2
     return total
+
+
+def rosenbrock_dot(x: Array) -> Any:
+    """Return what `rosenbrock` does."""
+    valley, ridge = 10 * (x[1:] - x[:-1] ** 2), 1 - x[:-1]
+    return np.dot(valley, valley) + np.dot(ridge, ridge)
 
 
 def rosenbrock_gradient(x: Array) -> NDArray[np.longdouble]:
@@ -79,6 +88,7 @@ ROSENBROCK = Problem(
     numba.njit(rosenbrock_loop),
     numba.njit(fastmath=True)(rosenbrock_loop),
     numba.njit(rosenbrock),
+    numba.njit(rosenbrock_dot),
     rosenbrock_gradient,
     around_the_valley,
 )

@@ -557,3 +557,15 @@ assert "numba" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
     assert is_jitted(wave) == JIT
+
+
+def test_copies_of_x_are_freed_at_once():
+    x = numbers(10)
+    numerical_gradient(wave, x, engine="compiled")
+    gc.collect()
+    gc.disable()  # so that only what is in no cycle is freed
+    try:
+        numerical_gradient(wave, x, engine="compiled")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

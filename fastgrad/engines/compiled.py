@@ -169,18 +169,19 @@ def _turn(alone: bool) -> AbstractContextManager[object]:
 def _copies(whole: tuple[Any, ...], x: Array) -> tuple[Array, tuple[Any, ...]]:
     """Return the elements of a copy of x, flat, and all arguments with copies in their places."""
     scratch = x.copy(order="C")
+    return scratch.reshape(-1), _copied(whole, x, scratch)
 
-    def copy(value: Any) -> Any:
-        if value is x:
-            return scratch
-        if isinstance(value, np.ndarray):
-            return value.copy(order="K") if value.flags.writeable else value
-        if isinstance(value, tuple):
-            parts = [copy(part) for part in value]
-            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-        return value
 
-    return scratch.reshape(-1), copy(whole)
+def _copied(value: Any, x: Array, scratch: Array) -> Any:
+    """Return an argument for a thread: x's copy, a copy of what f might write, or the same."""
+    if value is x:
+        return scratch
+    if isinstance(value, np.ndarray):
+        return value.copy(order="K") if value.flags.writeable else value
+    if isinstance(value, tuple):
+        parts = [_copied(part, x, scratch) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 def _can_be_copied(value: Any) -> bool:

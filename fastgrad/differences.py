@@ -53,7 +53,8 @@ def fill(
     As `derivatives` returns them, only for a block of elements after the other. Elements at other
     places stay as they are.
     """
-    elements = result.view(np.ndarray).flat
+    elements: Any = result.view(np.ndarray)
+    elements = elements.reshape(-1) if elements.flags.c_contiguous else elements.flat
     for start in range(0, len(places), BLOCK):
         block = slice(start, start + BLOCK)
         step = steps[block] if isinstance(steps, np.ndarray) else steps

@@ -117,7 +117,10 @@ class Scheme:
         """
         total = _times(self.numerators[0], values[:, 0])
         for k, numerator in enumerate(self.numerators[1:], start=1):
-            total = total + _times(numerator, values[:, k])
+            if numerator == -1:
+                total = total - values[:, k]
+            else:
+                total = total + _times(numerator, values[:, k])
         if self.is_complex:
             total = total.real
         width = self.denominator * steps**self.derivative
@@ -241,10 +244,8 @@ def backward(accuracy: int = 1, derivative: int = 1) -> Scheme:
 
 
 def _times(numerator: Any, values: NDArray[Any]) -> NDArray[Any]:
-    """Return the product, without multiplying by 1 or -1, as most weights are."""
-    if numerator == 1:
-        return values
-    return -values if numerator == -1 else numerator * values
+    """Return the product, without multiplying by 1."""
+    return values if numerator == 1 else numerator * values
 
 
 def _whole(name: str, value: Any) -> int:

@@ -22,7 +22,7 @@ copies for it."""
 GROWTH = 8
 """How many times as many items a thread may take as the time before: they may take longer."""
 
-FIRST = 64
+FIRST = 128
 """How many times the grain a thread may take at first, where it is known how long items take."""
 
 IDLE = 1.0

@@ -12,7 +12,7 @@ Work = Callable[[slice], None]
 LONGEST = 0.05
 """Seconds that a thread computes at a time: Ctrl-C waits for it."""
 
-SHORTEST = 5e-5
+SHORTEST = 1e-4
 """Seconds of a thread's work that are worth handing out."""
 
 WORTH_THREADS = 1e-4
@@ -208,7 +208,8 @@ class _Chunks:
                 return None
             count = self.grain
             if self.seconds:
-                share = self.remaining_seconds / (4 * self.threads) if self.threads > 1 else LONGEST
+                # Half of what each would get of the rest, for the next may take longer than known.
+                share = self.remaining_seconds / (2 * self.threads) if self.threads > 1 else LONGEST
                 moment = min(max(share, SHORTEST), LONGEST, left)
                 count = max(1, round(min(moment / self.seconds, self._most) / self.grain)) * count
             self._most = max(self._most, GROWTH * count)

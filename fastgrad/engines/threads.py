@@ -216,6 +216,7 @@ class _Chunks:
                 return None
             count = self.grain
             if self.seconds:
+                # Half of what each would get of the rest, for the next may take longer than known.
                 share = self.remaining_seconds / (2 * self.threads) if self.threads > 1 else LONGEST
                 moment = min(max(share, SHORTEST), LONGEST, left)
                 count = max(1, round(min(moment / self.seconds, self._most) / self.grain)) * count

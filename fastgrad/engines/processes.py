@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 from fastgrad.engines.interrupts import uninterrupted
@@ -165,7 +166,7 @@ def pool(
         with uninterrupted():  # or a process could be started that nobody knows of
             new = [executor.submit(function, item) for item in items]
             futures.extend(new)
-        return (future.result() for future in new)
+        return map(_result, new)
 
     try:
         yield submit
@@ -182,6 +183,18 @@ def pool(
                     if process.pid is not None:
                         process.kill()
         executor.shutdown(wait=True)
+
+
+def _result(future: Future[Any]) -> Any:
+    """Return a future's result; wait for it in a queue.
+
+    Ctrl-C may strike while ``future.result()`` lets go of its lock, and then it raises RuntimeError
+    of that lock in the place of KeyboardInterrupt.
+    """
+    done: SimpleQueue[object] = SimpleQueue()
+    future.add_done_callback(done.put)
+    done.get()
+    return future.result()
 
 
 def _close(*ends: int) -> None:

@@ -159,7 +159,8 @@ class _Chunks:
         self.failures: list[tuple[int, BaseException]] = []
         self._most = grain if seconds is None else FIRST * grain
         self._sharing = 0
-        self._changed = threading.Condition()
+        self._left: SimpleQueue[None] = SimpleQueue()
+        self._changing = threading.Lock()
 
     @property
     def remaining_seconds(self) -> float:
@@ -168,7 +169,7 @@ class _Chunks:
 
     def share(self, new_work: Callable[[], Work]) -> None:
         """Take part in the work, unless it has ended by now."""
-        with self._changed:
+        with self._changing:
             if self.stopped:
                 return
             self._sharing += 1
@@ -177,15 +178,14 @@ class _Chunks:
         except BaseException as error:
             self._fail(self.start, error)
         finally:
-            with self._changed:
-                self._sharing -= 1
-                self._changed.notify_all()
+            self._left.put(None)
 
     def end(self) -> None:
         """Take no more chunks, and wait for those that others have taken."""
-        with self._changed:
+        with self._changing:
             self.stopped = True
-            self._changed.wait_for(lambda: not self._sharing)
+        for _ in range(self._sharing):
+            self._left.get()
 
     def do(self, work: Work, caught: type[BaseException], until: float = float("inf")) -> None:
         """Take chunks and do them, for some seconds.
@@ -211,7 +211,7 @@ class _Chunks:
 
     def _take(self, left: float) -> slice | None:
         """Return the next items, for at most so many seconds; None if there are none."""
-        with self._changed:
+        with self._changing:
             if self.stopped or self.start == self.items:
                 return None
             count = self.grain

@@ -101,8 +101,13 @@ class _Run:
         self.exp, self.log = arithmetic.exp, arithmetic.log
         self.x, self.labels, self.h = number(x), labels, number(h)
         self.offset = number(LOG_OFFSET)
-        w1, b1, self.w2, b2 = (number(values) for values in net.params.values())
-        self.a = self.x @ w1 + b1
+        w1, b1, w2, b2 = net.params.values()
+        # Rounded to 64 bits. It does not cancel: both losses start from it, so that it changes the
+        # quotient by as much of itself; and this product takes minutes in many digits.
+        a = np.longdouble(x) @ np.longdouble(w1) + np.longdouble(b1)
+        high = a.astype(np.float64)
+        self.a = number(high) + number((a - high).astype(np.float64))
+        self.w2, b2 = number(w2), number(b2)
         self.z = self.sigmoid(self.a)
         self.logits = self.z @ self.w2 + b2
 

@@ -171,7 +171,7 @@ def _in_extended_precision(case: Case) -> Case:
         with patch.object(np, "zeros", partial(np.zeros, dtype=np.longdouble)):
             return plain_loss(x, t)
 
-    net.loss = loss  # type: ignore[method-assign]
+    net.loss = loss  # type: ignore[method-assign]  # this net's alone
     return replace(case, net=net, x=case.x.astype(np.longdouble))
 
 

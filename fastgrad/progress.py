@@ -67,7 +67,7 @@ def require_progress(progress: object) -> None:
         )
     if progress is True:
         try:
-            import tqdm  # noqa: F401
+            import tqdm  # noqa: F401  (is it there?)
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
                 "progress=True draws its bar with tqdm, which is not installed; "

@@ -1,10 +1,12 @@
-"""What do several files' tests need? An interrupt that strikes when it is told to."""
+"""What do several files' tests need? An interrupt that strikes when told to; lanes at once."""
 
 import gc
 import signal
 import sys
 
 import pytest
+
+from fastgrad.engines import compilation
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs are deaf to it, and so would be all that tests start.
@@ -44,3 +46,9 @@ def strike():
     gc.enable()
     sys.unraisablehook = told
     signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture
+def lanes_at_once(monkeypatch):
+    """Let compiled functions be evaluated in lanes from their first gradient on."""
+    monkeypatch.setattr(compilation, "WORTH_LANES", float("-inf"))

@@ -8,15 +8,12 @@ import pytest
 from lanes import lanes_of, numbers, require_lanes, require_same_bits
 from oracle import JIT
 
-from fastgrad.engines import compilation
 from fastgrad.schemes import central
 
-pytestmark = pytest.mark.skipif(not JIT, reason="numba compiles nothing here")
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    monkeypatch.setattr(compilation, "WORTH_LANES", -np.inf)
+pytestmark = [
+    pytest.mark.skipif(not JIT, reason="numba compiles nothing here"),
+    pytest.mark.usefixtures("lanes_at_once"),
+]
 
 
 def rosenbrock(x):

@@ -12,12 +12,10 @@ from fastgrad import numerical_gradient
 from fastgrad.engines import compilation
 from fastgrad.schemes import central, forward
 
-pytestmark = pytest.mark.skipif(not JIT, reason="numba compiles nothing here")
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    monkeypatch.setattr(compilation, "WORTH_LANES", -np.inf)
+pytestmark = [
+    pytest.mark.skipif(not JIT, reason="numba compiles nothing here"),
+    pytest.mark.usefixtures("lanes_at_once"),
+]
 
 
 def chain(x):

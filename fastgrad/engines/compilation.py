@@ -21,7 +21,6 @@ Run = Callable[[Array, tuple[Any, ...], NDArray[np.intp], Array, Array], None]
 KEPT = "_fastgrad_loops"
 """The attribute of a jitted function where its loops are: they live as long as the function."""
 
-
 LAYOUT = 0x001 | 0x002 | 0x100 | 0x400
 """NumPy's flags for C and Fortran order, alignment, and writing: what numba's type of an array says
 beside its dtype and axes."""

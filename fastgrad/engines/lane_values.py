@@ -24,10 +24,10 @@ VALUE = ir.LiteralStructType([TRUTH, NUMBER, VECTOR])
 """Whether the points differ; the number if they do not; the vector of all lanes if they do."""
 
 
-def as_value(builder: Any, differ: Any, number: Any, vector: Any) -> Any:
+def as_value(builder: Any, apart: Any, number: Any, vector: Any) -> Any:
     """Write the instructions that make lanes of their parts."""
     value = ir.Constant(VALUE, ir.Undefined)
-    for place, part in enumerate((differ, number, vector)):
+    for place, part in enumerate((apart, number, vector)):
         value = builder.insert_value(value, part, place)
     return value
 

@@ -119,7 +119,7 @@ def _dumps(things: object, owners: Sequence[Any]) -> bytes:
 
     known = {id(owner) for owner in owners}
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         def reducer_override(self, thing: Any) -> Any:
             if type(thing) is np.ndarray and id(thing) not in known:
                 owner = _owner(thing)

@@ -124,8 +124,8 @@ def prepare() -> bool:
 def require_packages() -> None:
     """Refuse workers where their packages are missing."""
     try:
-        import cloudpickle  # noqa: F401
-        import threadpoolctl  # noqa: F401
+        import cloudpickle  # noqa: F401  (is it there?)
+        import threadpoolctl  # noqa: F401  (and it?)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"workers need {error.name}, which is not installed; pip install 'fastgrad[workers]', "

@@ -1,0 +1,250 @@
+"""What a random program may compute from its variables: expressions, by the kind of operation."""
+
+import re
+
+import numpy as np
+
+from .writer import Unsuited, listed
+
+SMOOTH = listed("""
+    np.tanh({a}); np.sin({a}); np.cos({a} * {n}); np.exp({a} * 0.3); np.exp(-({a} ** 2));
+    1 / (1 + np.exp(-{a})); np.log1p(np.exp({a})); np.log({a} ** 2 + 0.5); {a} ** 2;
+    np.sqrt({a} ** 2 + 0.1); {a} ** 3; np.square({a}); np.arctan({a}); {a} * np.tanh({a});
+    {a} / (1 + {a} ** 2); np.power({a}, 2); (abs({a}) + 0.3) ** 1.5; np.expm1({a} * 0.5);
+    np.logaddexp({a}, 0); -{a}; {a} * {n}; {n} - {a}; {a} / {n}; {a} + {n};
+    {a} / (1 + np.exp(-1.7 * {a})); np.reciprocal(2 + np.sin({a})); np.cbrt(2 + {a} ** 2);
+    np.sinh({a} * 0.2); 2.0 ** ({a} * 0.5); np.float_power({a} ** 2 + 1, 0.7); +{a};
+    np.negative({a}); np.subtract(1, {a}); np.multiply({a}, {a}); {a} * {a} * {a}; np.arcsinh({a});
+    np.exp2({a} * 0.3); np.log2({a} ** 2 + 1); np.true_divide({a}, 3)
+""")
+
+KINKED = listed("""
+    np.maximum({a}, {c}); np.minimum({a}, {c}); np.clip({a}, {c}, {c} + 0.5); abs({a});
+    abs({a} - {c}); np.abs({a} - {c}); np.where({a} > {c}, {a}, 0.1 * {a} + 0.9 * {c});
+    ({a} - {c}) * ({a} > {c}); np.maximum({a} - {c}, 0); np.maximum({a} - {c}, 0) ** 2;
+    np.where({a} <= {c}, np.exp(np.minimum({a} - {c}, 1)) - 1, {a} - {c}); np.fmax({a}, {c});
+    np.sqrt(abs({a} - {c})); np.maximum(0, 1 - {a}); np.clip({a}, -1, {c}); np.fabs({a});
+    np.maximum(0.01 * {a}, {a}); {a} * (abs({a}) <= 1) + np.sign({a}) * (abs({a}) > 1);
+    np.where(abs({a} - {c}) < 1, ({a} - {c}) ** 2 / 2, abs({a} - {c}) - 0.5);
+    np.minimum(np.maximum({a}, {c}), {c} + 0.2); np.hypot({a} - {c}, 0);
+    np.where({a} > {c}, {a} ** 2, 0); np.maximum({a}, 0) - np.log1p(np.exp(-abs({a})))
+""")
+
+JUMPING = listed("""
+    np.where({a} > {c}, {a} + 1, {a}); np.where({a} >= {c}, {a}, 0); np.floor({a} * 3) + {a};
+    np.sign({a} - {c}) * {a}; np.round({a}, 1) + {a}; ({a} > {c}) * 1.0; {a} % 1.0;
+    np.heaviside({a} - {c}, 0.5) * {a}; np.trunc({a}) + {a} ** 2; {a} // 1 + {a};
+    ({a} > {c}).astype(float) + {a}; np.where(np.logical_and({a} > {c}, {a} < 1), 1.0, {a});
+    np.where(({a} < {c}) | ({a} > 0.5), {a}, 2 * {a}); np.ceil({a}) * {a}; np.fmod({a}, 0.7);
+    ({a} != {c}) * {a}; np.rint({a} * 2) - {a}; {a}.astype(int) + {a}; np.copysign(1.0, {a})
+""")
+
+POLAR = listed("""
+    1 / ({a} - {c}); np.log(abs({a} - {c})); np.log(abs({a})); {a} / ({a} - {c}); ({a} - {c}) ** -2;
+    np.sqrt(abs({a})); abs({a}) ** 0.3; np.tan({a}); 1 / {a}; np.arcsin(np.clip({a}, -1, 1));
+    np.log(abs({a}) + 1e-7); np.arctanh(np.tanh({a}))
+""")
+
+BINARY = listed("""
+    {a} + {b}; {a} - {b}; {a} * {b}; {a} / ({b} ** 2 + 1); np.maximum({a}, {b});
+    np.minimum({b}, {a}); np.where({a} > {b}, {a}, {b}); np.hypot({a}, {b}); {b} - {a};
+    np.arctan2({a}, {b} ** 2 + 1); np.logaddexp({a}, {b}); {a} * ({b} > 0); {b} * {a};
+    {a} ** 2 - {b} * {a}; ({a} - {b}) ** 2; np.add({a}, {b}); np.multiply({b}, {a});
+    np.subtract({a}, {b}); abs({a} - {b}); {a} + 0.1 * {b}; {a} / {b}; np.fmin({a}, {b});
+    (abs({a}) + 0.1) ** {b}; np.where({b} > 0, {a}, -{a}); np.where({a} > {c}, {b}, {a});
+    np.where({a} > {c}, {a}, {b} * 1.0); np.exp({a} * 0.1) * {b}; {a} * np.tanh({b}) + {a};
+    np.maximum({a}, 0) * {b} + {a}; np.divide({a}, 1 + abs({b}))
+""")
+
+REDUCING = listed("""
+    {a}.sum({axis}); np.sum({a}, {axis}); {a}.mean({axis}); np.mean({a}, {axis}); {a}.max({axis});
+    np.max({a}, {axis}); {a}.min({axis}); np.amin({a}, {axis}); {a}.var({axis});
+    np.std({a}, {axis}) + {n}; np.prod({a}, {axis}); {a}.prod({axis}); np.linalg.norm({a}, {axis});
+    np.median({a}, {axis}); np.log(np.exp({a}).sum({axis})); np.sqrt(np.sum({a} ** 2, {axis}));
+    np.add.reduce({a}, {axis}); abs({a}).sum({axis}); ({a} > {c}).mean({axis}) + {a}.sum({axis});
+    np.where({a} > {c}, {a}, 0).sum({axis}); np.max({a}, {axis}) - np.min({a}, {axis});
+    ({a} == {a}.max({axis}, keepdims=True)).sum({axis}) * {a}.max({axis})
+""")
+
+KEEPING = listed("""
+    {a} - {a}.mean({axis}, keepdims=True); {a} - np.max({a}, {axis}, keepdims=True);
+    {a} / ({a}.std({axis}, keepdims=True) + 0.1); {a} / {a}.sum({axis}, keepdims=True);
+    np.exp({a}) / np.exp({a}).sum({axis}, keepdims=True);
+    np.exp({a} - {a}.max({axis}, keepdims=True));
+    ({a} - {a}.mean({axis}, keepdims=True)) / np.sqrt({a}.var({axis}, keepdims=True) + 1e-5);
+    {a} - np.log(np.exp({a}).sum({axis}, keepdims=True));
+    {a} / np.sqrt((({a}) ** 2).sum({axis}, keepdims=True) + 1e-6);
+    {a} / np.linalg.norm({a}, {axis}, keepdims=True); np.cumsum({a}, {axis}); np.sort({a}, {axis});
+    np.cumprod({a} * 0.5, {axis}); {a}.cumsum({axis}); np.diff({a}, 1, {axis});
+    np.flip({a}, {axis}); np.roll({a}, 1, {axis}); np.expand_dims({a}, {axis});
+    np.repeat({a}, 2, {axis}); np.take({a}, [0, -1, 0], {axis}); np.concatenate([{a}, {a}], {axis});
+    np.stack([{a}, {a} ** 2], {axis}); np.swapaxes({a}, 0, {axis}); np.moveaxis({a}, {axis}, 0);
+    {a} * (np.argmax({a}, {axis}) == 0).sum()
+""")
+
+MOVING = listed("""
+    {a}.reshape(-1); {a}.T; {a}.ravel(); {a}.copy(); {a}[1:]; {a}[::-1]; {a}[::2]; {a}[:, 0];
+    {a}[..., -1]; {a}[[0, -1, 0]]; {a}[np.array([0, 1])]; {a}[None]; {a}[..., np.newaxis];
+    np.concatenate([{a}, {b}]); np.stack([{a}, {b}]); {a}[:, ::-1]; np.hstack([{a}, {b}]);
+    np.vstack([{a}, {b}]); np.tile({a}, 2); np.roll({a}, 1); np.pad({a}, 1); np.atleast_2d({a});
+    np.broadcast_to({a}, (2, *{a}.shape)); np.tril({a}); np.diag({a}); np.transpose({a});
+    {a}.flatten(); np.ravel({a}, 'F'); {a}[0]; {a}[-1]; np.reshape({a}, -1); {a}.reshape(-1, 2);
+    {a}.reshape(2, -1); np.squeeze({a}); np.copy({a}); {a}.astype(float);
+    {a}.astype(np.float64, copy=False); np.nan_to_num({a}); {a}.squeeze(); {a}[{a}.shape[0] // 2];
+    {a}.transpose(); {a}.swapaxes(0, -1); {a}.repeat(2); {a}.take([0, 1]); np.trace({a});
+    np.fliplr({a}); np.rot90({a}); np.triu({a}, 1); np.column_stack([{a}, {b}]); {a} * 1;
+    {a}[tuple([0])]; {a}.T.copy(); np.copy({a}.T); sum(v for v in {a}); np.zeros_like({a}) + {b};
+    np.ones_like({a}) * {b}; np.outer({a}, {b}); {a}.astype(np.float32).astype(float)
+""")
+
+UNUSUAL = listed("""
+    np.average({a}, {axis}); np.ptp({a}, {axis}); np.maximum.reduce({a}, {axis});
+    np.nansum({a}, {axis}); np.gradient({a}, axis={axis}); np.append({a}, {b}); np.delete({a}, 0);
+    np.split({a}, 2)[0]; np.array({a}); np.asarray({a}); np.ascontiguousarray({a}.T);
+    np.asarray({a} * 1.0); np.array({a}, copy=False); np.array([{a}.sum(), {b}.sum()]);
+    np.array([v * 2 for v in {a}]); np.r_[{a}, {b}]; np.full_like({a}, {a}.mean());
+    np.broadcast_arrays({a}, {b})[0]; np.searchsorted([0.0], {a}) + {a}; np.unique({a});
+    np.interp({a}, [-1, 0, 1], [0, 1, 0.5]); np.real({a}); np.partition({a}, 0); {a}.view();
+    {a}.copy('K'); {a}.ravel('K'); {a}.item(0) * {a}; np.float64({a}.sum());
+    np.linalg.inv({a} @ {a}.T + np.eye(len({a}))); np.linalg.det({a} @ {a}.T + np.eye(len({a})));
+    np.linalg.solve({a} @ {a}.T + np.eye(len({a})), {a}); np.convolve({a}, [1, -1, 2]);
+    np.nextafter({a}, {b}); {a}.clip({c}); {a}.transpose(0)
+""")
+
+
+def elementwise(writer, *, forms=SMOOTH):
+    """Write an elementwise function of a variable."""
+    a = writer.pick()
+    fill(writer, writer.choose(forms), a=a, c=writer.near(a), n=writer.number())
+
+
+def kinked(writer):
+    """Write a function with a kink near the variable."""
+    elementwise(writer, forms=KINKED)
+
+
+def jumping(writer):
+    """Write a function with a jump near the variable."""
+    elementwise(writer, forms=JUMPING)
+
+
+def polar(writer):
+    """Write a function with a pole, or an infinite slope, near the variable."""
+    elementwise(writer, forms=POLAR)
+
+
+def binary(writer):
+    """Write an elementwise function of two variables."""
+    a = writer.pick()
+    fill(writer, writer.choose(BINARY), a=a, b=writer.partner(a), c=writer.near(a))
+
+
+def reducing(writer):
+    """Write a reduction along one axis, several, or all."""
+    a = writer.pick(lambda v: np.ndim(v) > 0)
+    ndim = np.ndim(writer.local[a])
+    axis = str(
+        writer.choose([writer.integer(ndim), -1, None, *([(0, ndim - 1)] if ndim > 1 else [])])
+    )
+    expression = writer.choose(REDUCING)
+    if writer.chance(0.2):
+        expression = expression.replace("{axis})", "{axis}, keepdims=True)")
+    elif writer.chance(0.3):
+        expression = expression.replace("{axis}", "axis={axis}")
+    fill(writer, expression, a=a, axis=axis, c=writer.near(a), n=writer.number())
+
+
+def keeping(writer):
+    """Write a function along an axis that keeps it."""
+    a = writer.pick(lambda v: np.ndim(v) > 0)
+    axis = writer.choose([writer.integer(np.ndim(writer.local[a])), -1])
+    fill(writer, writer.choose(KEEPING), a=a, axis=axis)
+
+
+def moving(writer):
+    """Write an expression that moves or copies elements."""
+    a = writer.pick(lambda v: np.ndim(v) > 0)
+    fill(writer, writer.choose(MOVING), a=a, b=writer.partner(a))
+
+
+def unusual(writer):
+    """Write what is rarely recorded."""
+    a = writer.pick()
+    axis = writer.integer(max(1, np.ndim(writer.local[a])))
+    parts = {"b": writer.partner(a), "c": writer.near(a), "axis": axis}
+    fill(writer, writer.choose(UNUSUAL), a=a, **parts)
+
+
+def multiplying(writer):
+    """Write a product of a variable with data, with another variable, or with itself."""
+    a = writer.pick(lambda v: 0 < np.ndim(v) <= 3)
+    shape = writer.local[a].shape
+    columns = writer.integer(4) + 1
+    left, right = (columns, shape[-2] if len(shape) > 1 else shape[0]), (shape[-1], columns)
+    forms = ["{l} @ {a}", "{a} @ {r}", "np.dot({l}, {a})", "np.dot({a}, {r})", "{a}.dot({r})"]
+    forms += ["{l}.dot({a})", "np.matmul({a}, {r})", "np.inner({a}, {r}.T)"]
+    forms += ["np.tensordot({a}, {r}, axes=1)", "np.tensordot({a}, {r}, ([-1], [0]))"]
+    forms += ["np.einsum('...i,ij->...j', {a}, {r})", "np.einsum('...i,...i', {a}, {a})"]
+    if len(shape) == 1:
+        forms += ["{a} @ {a}", "np.outer({a}, {a})", "np.vdot({a}, {a})", "np.inner({a}, {a})"]
+        forms += [
+            "np.einsum('i,j->ij', {a}, {a})",
+            "np.einsum('i,i', {a}, {a})",
+            "{l} @ {a} + {a}[0]",
+        ]
+    if len(shape) == 2:
+        forms += [
+            "{a} @ {a}.T",
+            "{a}.T @ {a}",
+            "np.einsum('ij,jk->ik', {a}, {r})",
+            "{a}.T.dot({a})",
+        ]
+        forms += ["np.einsum('ij,ij->i', {a}, {a})", "np.einsum('ij,kj->ik', {a}, {a})"]
+        forms += [
+            "np.einsum('ki,ij->jk', {l}, {a})",
+            "np.einsum('ij->ji', {a})",
+            "np.kron({a}, [[1, 2]])",
+        ]
+        forms += [
+            "np.einsum('ij->i', {a})",
+            "np.einsum('ii', {a})",
+            "(({a} @ {r})[:, None] * {a}[..., None]).sum(-1)",
+        ]
+        forms += ["{l} @ {a} @ {r}", "np.linalg.multi_dot([{l}, {a}, {r}])", "{a}[None] @ {r}"]
+    if len(shape) == 3:
+        forms += ["np.einsum('bij,bkj->bik', {a}, {a})", "np.einsum('bij->ji', {a})"]
+    expression = writer.choose(forms)
+    made = {
+        "l": "{l}" in expression and writer.data(left),
+        "r": "{r}" in expression and writer.data(right),
+    }
+    fill(writer, expression, a=a, **made)
+
+
+def repeating(writer):
+    """Write the expression of an earlier statement again."""
+    earlier = [line for line in writer.program.body if re.match(r"v\d+ = ", line)]
+    if not earlier:
+        raise Unsuited
+    writer.assign(writer.choose(earlier).partition(" = ")[2])
+
+
+def fill(writer, expression, **parts):
+    """Assign an expression whose parts are filled in to a new variable."""
+    writer.assign(expression.format(**parts))
+
+
+EXPRESSIONS = {
+    elementwise: 5,
+    kinked: 3,
+    jumping: 1,
+    polar: 0.5,
+    binary: 6,
+    reducing: 2.5,
+    keeping: 2.5,
+    moving: 3,
+    multiplying: 4,
+    repeating: 0.7,
+    unusual: 0.3,
+}
+"""What writes an expression, with how often it is wanted."""

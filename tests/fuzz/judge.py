@@ -1,0 +1,237 @@
+"""Whether a gradient is the loop's, to the round-off of f itself, and f's objects are as they were.
+
+Where the two differ by more than a few eps abs(f) / h, f's own round-off is measured: f is
+evaluated in extended precision, and the loop is run again with all data moved by a few eps. A
+quotient that moves by as much by itself is noise, or stands at a tie, where the last bit decides:
+it is *excused*.
+"""
+
+import collections
+import time
+import types
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastgrad import numerical_gradient
+from fastgrad.engines import loop, traced
+
+from .program import SCHEMES, data_of
+
+EPS = float(np.finfo(np.float64).eps)
+
+AGAIN = 8
+"""How often the loop is run with data that are moved."""
+
+MOVED = 4 * EPS
+"""By how much, relative to the data."""
+
+TIMES = 10
+"""How many times its measured round-off a quotient may be off."""
+
+
+@dataclass
+class Verdict:
+    """What came of one program.
+
+    Attributes
+    ----------
+    kind : str
+        "right", "refused", "wrong", "excused", "spoiled", "raised", or "unfit".
+    detail : str
+        The reason of a refusal, or what is wrong.
+    warned : str
+        What was warned of.
+    seconds : float
+        What the engine under test took.
+    """
+
+    kind: str
+    detail: str = ""
+    warned: str = ""
+    seconds: float = 0.0
+
+
+def judge(program, *, certify=True, engine="traced"):
+    """Return the verdict on a program.
+
+    Parameters
+    ----------
+    program : Program
+    certify : bool
+        Whether the engine compares what it returns with f, or the analysis stands alone.
+    engine : str
+        What is compared with the loop.
+    """
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            plain, here = program.build(), program.build()
+            value = plain["f"](plain["x"])
+            if not np.array_equal(value, plain["f"](plain["x"])):
+                return Verdict("unfit", "f is not a function")
+            expected = _loop(program, plain)
+        except Exception as error:  # whatever the program does
+            return Verdict("unfit", f"{type(error).__name__}: {error}")
+        before = [array.copy(order="K") for array in _constants(here)]
+        start = time.perf_counter()
+        try:
+            got, said = _gradient(program, here, engine, certify)
+            verdict = Verdict("right", warned=said)
+        except ValueError as refusal:
+            if "cannot be traced" not in str(refusal):
+                return Verdict("raised", f"ValueError: {refusal}")
+            verdict = Verdict("refused", str(refusal.__cause__ or refusal))
+        except Exception as error:  # which f itself does not raise
+            return Verdict("raised", f"{type(error).__name__}: {error}")
+        verdict.seconds = time.perf_counter() - start
+        spoiled = _spoiled(here, before, value)
+        if spoiled:
+            verdict.kind, verdict.detail = "spoiled", spoiled
+        elif verdict.kind == "right":
+            verdict.kind, verdict.detail = compared(program, got, expected, value)
+    return verdict
+
+
+def _gradient(program, namespace, engine, certify):
+    """Return the gradient under test, and what it warns of."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        held, traced.CERTIFY = traced.CERTIFY, certify
+        try:
+            result = numerical_gradient(
+                namespace["f"], namespace["x"], program.h, engine=engine,
+                scheme=SCHEMES[program.scheme],
+            )  # fmt: skip
+        finally:
+            traced.CERTIFY = held
+    messages = [str(w.message) for w in said if "difference quotient at" not in str(w.message)]
+    return result, "; ".join(dict.fromkeys(messages))
+
+
+def _loop(program, namespace, places=None):
+    """Return the loop's quotients for some elements of x."""
+    scheme = SCHEMES[program.scheme]
+    return loop.gradient(namespace["f"], namespace["x"], program.h, places, scheme)
+
+
+# Values ------------------------------------------------------------------------------------------
+
+
+def compared(program, got, expected, value):
+    """Return the verdict on a gradient, given the loop's, and in words what is wrong."""
+    got, expected = np.asarray(got).reshape(-1), np.asarray(expected).reshape(-1)
+    scale = program.h ** -(2 if program.scheme == "second derivative" else 1)
+    allowed = TIMES * EPS * abs(float(np.reshape(value, ()))) * scale
+    off = _difference(got, expected)
+    places = np.flatnonzero(~(off <= allowed))
+    if not places.size:
+        return "right", ""
+    noise, exact = measured(program, places)
+    beside = np.minimum(off[places], _difference(got[places], exact))
+    wrong = ~(beside <= allowed + TIMES * noise)
+    if not wrong.any():
+        return "excused", "a tie" if (noise > 1e3 * np.median(noise)).any() else "round-off"
+    worst = int(np.nanargmax(np.where(wrong, np.where(np.isfinite(beside), beside, np.inf), -1)))
+    k = places[worst]
+    return "wrong", (
+        f"at element {k} {got[k]:.12g}, the loop {expected[k]:.12g}, exact {exact[worst]:.12g}, "
+        f"allowed {allowed + TIMES * noise[worst]:.2g}; {int(wrong.sum())} of {got.size} wrong"
+    )
+
+
+def _difference(a, b):
+    """Return by how much numbers differ; 0 where both are the same infinity, or nan."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    return np.where(same, 0.0, abs(np.where(same, 0, a) - np.where(same, 0, b))).astype(float)
+
+
+def measured(program, places):
+    """Return the round-off of the loop's quotients, and the quotients without it.
+
+    The round-off is what it differs by from the quotients in extended precision, or, with the data
+    moved by a few eps, from itself.
+    """
+    random = np.random.default_rng(0)
+    exact, runs, noise = None, [], np.zeros(len(places))
+    for again in range(AGAIN + 1):
+        plain = program.build()
+        if again:
+            _move(plain, random)
+        data = {name: array.copy() for name, array in data_of(plain).items()}
+        runs.append(_loop(program, plain, places).reshape(-1)[places])
+        try:
+            extended = program.build(extended=True)
+            for name, array in data.items():
+                extended[name][...] = array
+            precise = _loop(program, extended, places).reshape(-1)[places]
+        except Exception:  # it computes by what has no extended form
+            continue
+        exact = precise if exact is None else exact
+        noise = np.fmax(noise, _difference(runs[-1], precise))
+    runs = np.array(runs)
+    noise = np.fmax(noise, np.ptp(runs, axis=0))
+    noise[np.isnan(runs).any(axis=0)] = np.inf
+    return noise, runs[0] if exact is None else exact.astype(float)
+
+
+def _move(namespace, random):
+    """Move all data by a few eps; those that share memory, once."""
+    moved = []
+    for array in data_of(namespace).values():
+        if array.size and not any(np.may_share_memory(array, other) for other in moved):
+            size = np.sqrt(np.mean(array**2))
+            array += MOVED * np.maximum(abs(array), size) * random.uniform(-1, 1, array.shape)
+            moved.append(array)
+
+
+# Objects -----------------------------------------------------------------------------------------
+
+
+def _constants(namespace):
+    """Return x and the arrays that f only reads, by the names of a module."""
+    return [v for n, v in namespace.items() if isinstance(v, np.ndarray) and n[:4] != "WORK"]
+
+
+def _spoiled(namespace, before, value):
+    """Say what is not as it was: x, data, f's own objects, or f's value."""
+    for array, copy in zip(_constants(namespace), before, strict=True):
+        if array.tobytes("A") != copy.tobytes("A"):
+            return "x is changed" if array is namespace["x"] else "data are changed"
+    left = stand_in_left(namespace)
+    if left:
+        return f"a {left} is left"
+    again = namespace["f"](namespace["x"])
+    if type(again) is not type(value) or not np.array_equal(again, value, equal_nan=True):
+        return f"f returns {again!r} instead of {value!r}"
+    return ""
+
+
+def stand_in_left(holder):
+    """Return the type of an object of fastgrad's that can be reached from an object, or ""."""
+    seen, waiting = set(), [holder]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or isinstance(item, (types.ModuleType, str, int, float)):
+            continue
+        seen.add(id(item))
+        if type(item).__module__.startswith("fastgrad"):
+            return type(item).__name__
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, (list, tuple, set, collections.deque)):
+            waiting += item
+        elif isinstance(item, types.FunctionType):
+            waiting += [item.__globals__, item.__defaults__, item.__kwdefaults__]
+            waiting += [cell.cell_contents for cell in item.__closure__ or ()]
+        elif isinstance(item, types.MethodType):
+            waiting += [item.__self__, item.__func__]
+        elif isinstance(item, type):
+            waiting += [v for n, v in vars(item).items() if not n.startswith("__")]
+        elif isinstance(item, np.ndarray) and item.dtype == object:
+            waiting += item.ravel().tolist()
+        elif hasattr(item, "__dict__"):
+            waiting.append(vars(item))
+            waiting.append(type(item)) if type(item).__module__ == "program" else None
+    return ""

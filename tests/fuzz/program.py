@@ -1,0 +1,146 @@
+"""A random program: the source of a function f of an array x, and how to build it.
+
+It is built with NumPy, or with a namespace in NumPy's place that computes in extended precision.
+"""
+
+import types
+from dataclasses import dataclass, field
+from textwrap import indent
+
+import numpy as np
+
+from fastgrad import schemes
+
+EXTENDED = np.longdouble
+
+SCHEMES = {
+    "central": schemes.central(),
+    "forward": schemes.forward(),
+    "backward": schemes.backward(),
+    "central(4)": schemes.central(4),
+    "second derivative": schemes.central(derivative=2),
+}
+
+
+@dataclass
+class Program:
+    """The parts of a program's source.
+
+    Attributes
+    ----------
+    setup : list of str
+        Statements of the module; among them, those that make x and data.
+    access : str
+        How f gets at x: a statement of f, or "" where the parameter is it.
+    body : list of str
+        Further statements of f.
+    terms : list of str
+        What f's result is the sum of.
+    result : str
+        The last statements of f, which return ``loss``.
+    wrapping : str
+        The module's source with ``BODY`` where f's is.
+    h : float
+    scheme : str
+        A key of `SCHEMES`.
+    """
+
+    setup: list = field(default_factory=list)
+    access: str = ""
+    body: list = field(default_factory=list)
+    terms: list = field(default_factory=list)
+    result: str = "return loss"
+    wrapping: str = "def f(w):\n    BODY"
+    h: float = 1e-4
+    scheme: str = "central"
+
+    def source(self):
+        """Return the module's source; ``f`` and ``x`` are its names."""
+        lines = [self.access, *self.body, f"loss = {' + '.join(self.terms)}", self.result]
+        body = "\n".join(line for line in lines if line)
+        before, _, after = self.wrapping.partition("BODY")
+        margin = before[before.rfind("\n") + 1 :]
+        wrapped = before + indent(body, margin).lstrip() + after
+        return "\n".join(["import numpy as np", *self.setup, wrapped, ""])
+
+    def build(self, *, extended=False):
+        """Run the source; return its namespace."""
+        namespace = {"__name__": "program"}
+        source = self.source()
+        if extended:
+            # What follows is the same source with other numbers: np and float mean extended ones.
+            namespace |= {"np": ExtendedNumPy(), "float": EXTENDED}
+            source = source.replace("import numpy as np\n", "", 1)
+        exec(compile(source, "<program>", "exec"), namespace)
+        return namespace
+
+    def call(self):
+        """Return the source of a call that differences f."""
+        scheme = "" if self.scheme == "central" else f", scheme=<{self.scheme}>"
+        return f'numerical_gradient(f, x, {self.h!r}, engine="traced"{scheme})'
+
+
+class ExtendedNumPy(types.ModuleType):
+    """NumPy's functions; those that create float64 arrays create extended ones instead."""
+
+    float64 = EXTENDED
+    random = types.SimpleNamespace(default_rng=lambda seed: ExtendedGenerator(seed))
+
+    def __init__(self):
+        super().__init__("numpy")
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    @staticmethod
+    def array(values, dtype=None, **options):
+        return _extended(np.array(values, dtype, **options))
+
+    @staticmethod
+    def zeros(shape, dtype=EXTENDED, **options):
+        return np.zeros(shape, dtype, **options)
+
+    @staticmethod
+    def empty(shape, dtype=EXTENDED, **options):
+        return np.zeros(shape, dtype, **options)
+
+    @staticmethod
+    def ones(shape, dtype=EXTENDED, **options):
+        return np.ones(shape, dtype, **options)
+
+    @staticmethod
+    def full(shape, value, dtype=None, **options):
+        return _extended(np.full(shape, value, dtype, **options))
+
+    @staticmethod
+    def eye(n, dtype=EXTENDED):
+        return np.eye(n, dtype=dtype)
+
+    @staticmethod
+    def linspace(*arguments):
+        return _extended(np.linspace(*arguments))
+
+
+class ExtendedGenerator:
+    """The numbers that NumPy's generator draws, in extended precision."""
+
+    def __init__(self, seed):
+        self.generator = np.random.default_rng(seed)
+
+    def __getattr__(self, name):
+        draw = getattr(self.generator, name)
+        return lambda *arguments, **options: _extended(draw(*arguments, **options))
+
+
+def _extended(value):
+    array = np.asarray(value)
+    return array.astype(EXTENDED) if array.dtype == np.float64 else value
+
+
+def data_of(namespace):
+    """Return the arrays of floating-point numbers that a module's names hold, by name."""
+    return {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    }

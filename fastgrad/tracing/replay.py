@@ -81,8 +81,10 @@ class Replay:
         self.nodes = between(nodes, root, target)
         self.labels = propagated(self.nodes, root, labels)
         self._batched: dict[Node, Batched] = {node: batched(node) for node in self.nodes}
-        self._spare = self._find_spare()
+        self._separate = [node for node in self.nodes if node in self.labels]
         self._mixed = [node for node in self.nodes if node not in self.labels]
+        self._in_order = [*self._separate, *self._mixed]
+        self._spare = self._find_spare()
         self._updates = {node: self._as_update(node) for node in self._mixed}
         # Sums over a few classes go through memory in order if an element's versions lie side by
         # side; products, if a version's elements do.
@@ -110,7 +112,7 @@ class Replay:
 
     def cost(self, amounts: int) -> float:
         """Return about how many elements are computed to move all units by so many amounts."""
-        separate = sum(_effort(node) for node in self.nodes if node in self.labels)
+        separate = sum(map(_effort, self._separate))
         mixed = sum(map(_effort, self._mixed)) + sum(node.value.size for node in self._spreads)
         return float(amounts * (separate + mixed * len(self.units)))
 
@@ -128,7 +130,7 @@ class Replay:
         for some in _parts(np.arange(len(values)), largest):
             more = {node: array[some] for node, array in (added or {}).items()}
             stacks = {self.root: Stack(values[some[0] : some[-1] + 1])}
-            self._run(self.nodes, stacks, len(some), added=more)
+            self._run(self._in_order, stacks, len(some), added=more)
             results.append(stacks[self.target].values)
         return results[0] if len(results) == 1 else np.concatenate(results)
 
@@ -148,7 +150,7 @@ class Replay:
         """
         amounts = len(values)
         separate: dict[Node, Stack] = {self.root: Stack(values)}
-        self._run([n for n in self.nodes if n in self.labels], separate, amounts, look)
+        self._run(self._separate, separate, amounts, look)
         wanted = self.units if units is None else units
         if self.is_separate:
             yield Outcome(wanted, separate[self.target].values, self.labels[self.target])
@@ -182,8 +184,12 @@ class Replay:
         return stacks
 
     def _find_spare(self) -> dict[Node, Node]:
-        """Return, for NumPy's elementwise functions, the argument that nothing else will need."""
-        last_user = {leaf: node for node in self.nodes for leaf in node.inputs()}
+        """Return, for NumPy's elementwise functions, the argument that nothing else will need.
+
+        Operations that mix no units are computed before all that do, whatever their order in f; so
+        what they hand on to those is needed until the end.
+        """
+        last_user = {leaf: node for node in self._in_order for leaf in node.inputs()}
         kinds = {node: operations.kind_of(*node.operation) for node in self.nodes}
         moves = [node for node in self.nodes if kinds[node] == operations.MOVE]
         viewed = {self.root, *moves, *(leaf for node in moves for leaf in node.inputs())}

@@ -712,3 +712,36 @@ def test_warnings_of_numpy_are_not_raised_by_the_replay():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_the_loops(loss, W, size=2 * size_of(loss, W))
+
+
+# Products that cancel, and other types -----------------------------------------------------------
+
+
+def test_a_component_that_is_moved_far_away_leaves_the_others_their_digits():
+    """Of a mixture of narrow Gaussians: each sample's density shrinks by many orders."""
+    random = np.random.default_rng(0)
+    X = random.uniform(0, 1, 20)
+    mu, weights = X + 2e-5 * random.normal(size=20), np.full(20, 0.05)
+
+    def loss(mu):
+        densities = np.exp(-0.5 * ((X[:, np.newaxis] - mu) / 2e-5) ** 2)
+        return -np.log(densities @ weights + 1e-12).sum()
+
+    assert_the_loops(loss, mu)
+    # The same, after a stage of several inputs: few values, and a product behind the densities.
+    rows = (abs(X[:, np.newaxis] - X) < 1e-9) * 1.0
+
+    def of_a_stage(mu):
+        densities = np.exp(-0.5 * (rows @ mu - 1e-5) ** 2 / 4e-10)
+        return -np.log(densities * rows @ weights + 1e-12).sum()
+
+    assert_the_loops(of_a_stage, np.random.default_rng(1).normal(size=20) * 2e-5)
+
+
+def test_complex_numbers_and_unsigned_integers_are_what_they_are_for_the_loop():
+    random = np.random.default_rng(0)
+    Z = random.normal(size=(40, 12)) + 0.1j * random.normal(size=(40, 12))
+    assert_the_loops(lambda x: ((abs(Z @ x) - 2) ** 2).sum(), random.normal(size=12))
+    x = random.uniform(10, 200, 60)
+    x[5] = 7.0
+    assert_the_loops(lambda x: np.sin(x).sum() + x.astype(np.uint8).sum(), x)

@@ -71,7 +71,7 @@ EXPRESSIONS = {
     "keyword of a ufunc": lambda x: np.add(x, 1, dtype=np.float64),
     "chain in place": lambda x: in_place(np.exp(x), lambda y: np.tanh(np.add(y, 1, out=y), out=y)),
     "operators in place": lambda x: in_place(x, lambda y: y.__iadd__(A).__imul__(2)),
-    "residual": lambda x: (z := np.exp(x)) - z.mean(axis=1, keepdims=True) + np.tanh(z),
+    "around a mean": lambda x: (z := np.exp(x)) - z.mean(axis=1, keepdims=True) + np.tanh(z),
     "residual around a product": lambda x: (z := np.exp(x)) @ SQUARE + np.tanh(0.5 * z),
     "shared operand": lambda x: np.exp(x) * np.exp(x) + np.tanh(np.exp(x)),
     # Moves

@@ -45,7 +45,7 @@ def gradient(
     h : float
         The step.
     scheme : Scheme
-        Of real offsets: whatever is measured is measured both ways, and has all schemes in it.
+        Of real offsets.
 
     Returns
     -------
@@ -79,15 +79,13 @@ def traced_gradient(
     keep_memory()
     result = np.zeros_like(x)
     total = result.reshape(-1)
-    weights = parities(scheme)
+    weights = by_distance(scheme)
     limit = calls * trace.seconds / len(weights) if if_faster else np.inf
     try:
         with np.errstate(all="ignore"):
-            for offset, by_sign in weights.items():
-                changes = np.zeros((len(by_sign), x.size))
-                for part in plan(trace, offset * h, limit, tuple(by_sign)):
-                    part.add_to(changes)
-                total += np.array([*by_sign.values()]) @ changes
+            for offset, its in weights.items():
+                for part in plan(trace, offset * h, limit, its):
+                    part.add_to(total)
             total /= scheme.denominator * h**scheme.derivative
     except NotTraceable:
         raise
@@ -99,30 +97,22 @@ def traced_gradient(
     return result
 
 
-def parities(scheme: Scheme) -> dict[float, dict[int, float]]:
-    """Write a scheme by what f changes by when x is moved both ways, an odd and an even part.
-
-    ``f(x + s) - f(x)`` is half the sum of ``f(x + s) - f(x - s)``, which has the sign -1, and of
-    ``f(x + s) + f(x - s) - 2 f(x)``, which has the sign 1. For ``f(x - s) - f(x)`` the first one is
-    subtracted.
+def by_distance(scheme: Scheme) -> dict[float, tuple[float, float]]:
+    """Write a scheme by what f changes by when x is moved up, and down, by the same distance.
 
     Returns
     -------
-    dict of dicts
-        For each distance, in steps, the weights of the two by their signs; those of 0 left out.
+    dict of pairs
+        For each distance, in steps, the weights of ``f(x + s) - f(x)`` and of ``f(x - s) - f(x)``.
 
     Examples
     --------
-    >>> parities(central_quotient)
-    {1: {-1: 1.0}}
+    >>> by_distance(central_quotient)
+    {1: (1, -1)}
     """
     weight = dict(zip(scheme.offsets, scheme.numerators, strict=True))
-    result = {}
-    for distance in dict.fromkeys(abs(offset) for offset in scheme.offsets if offset):
-        up, down = weight.get(distance, 0), weight.get(-distance, 0)
-        both = {-1: (up - down) / 2, 1: (up + down) / 2}
-        result[distance] = {sign: share for sign, share in both.items() if share}
-    return result
+    distances = dict.fromkeys(abs(offset) for offset in scheme.offsets if offset)
+    return {each: (weight.get(each, 0), weight.get(-each, 0)) for each in distances}
 
 
 def _check(

@@ -40,8 +40,8 @@ class Response:
         Counted from 0.
     shifts : array
         Positive, rising.
-    values : array of shape (signs, shifts)
-        The responses, odd or even.
+    values : array of shape (2, shifts)
+        By how much the row's loss changes if the unit is moved up, and down.
     known : bool array
         Which of them have been measured or filled in.
     gap : float
@@ -111,7 +111,8 @@ class Stretch:
     def _guess(self) -> int:
         """Return the first index past the kink, if slopes are steady before it and after it."""
         places = self.places()
-        shifts, values = self.response.shifts[places], self.response.values[0, places]
+        shifts, values = self.response.shifts[places], self.response.values[:, places]
+        values = values[0] - values[1]
         slopes = np.diff(values) / np.diff(shifts)
         before = abs(slopes - slopes[0]).cumsum()
         after = abs(slopes - slopes[-1])[::-1].cumsum()[::-1]
@@ -126,7 +127,7 @@ def by_kinked_rows(
     rows: Rows,
     stage: Stage,
     h: float,
-    signs: tuple[int, ...],
+    weights: tuple[float, float],
     kinked: NDArray[np.bool_],
     unclear: NDArray[np.bool_],
     tolerance: Array,
@@ -140,8 +141,8 @@ def by_kinked_rows(
     stage : Stage
     h : float
         The step.
-    signs : tuple of int
-        -1 for the odd responses, 1 for the even ones.
+    weights : pair of floats
+        How much is wanted of what the loss changes by when weights are moved up, and down.
     kinked, unclear : bool arrays of shape (rows, units)
         Which responses have a kink, and which may have several.
     tolerance : array of shape (rows,)
@@ -149,9 +150,9 @@ def by_kinked_rows(
 
     Returns
     -------
-    array of shape (signs, I, units)
+    array of shape (I, units)
     """
-    result = np.zeros((len(signs), stage.inputs.shape[1], kinked.shape[1]))
+    result = np.zeros((stage.inputs.shape[1], kinked.shape[1]))
     kept = np.flatnonzero(kinked.any(axis=1))
     few = restricted(rows, stage, kept) if 2 * len(kept) <= rows.count else None
     if few is not None:
@@ -166,7 +167,7 @@ def by_kinked_rows(
                 n,
                 j,
                 shifts,
-                np.zeros((len(signs), shifts.size)),
+                np.zeros((2, shifts.size)),
                 np.zeros(shifts.size, bool),
                 GAP * h,
                 bool(unclear[n, j]),
@@ -175,7 +176,7 @@ def by_kinked_rows(
         ]
     waiting = [Stretch(response, 0, len(response.shifts) - 1) for response in responses]
     while waiting:
-        _measure(rows, stage, signs, waiting)
+        _measure(rows, stage, waiting)
         failed = [s for s in waiting if not s.fill(tolerance[s.response.row])]
         waiting = [part for stretch in failed for part in stretch.split()]
     for response in responses:
@@ -183,13 +184,15 @@ def by_kinked_rows(
         place = np.minimum(
             np.searchsorted(response.shifts, h * abs(inputs)), len(response.shifts) - 1
         )
-        for mine, sign, values in zip(result, signs, response.values, strict=True):
-            direction = np.sign(inputs)
-            mine[:, response.unit] += (direction if sign < 0 else abs(direction)) * values[place]
+        for side, weight in enumerate(weights):
+            if weight:  # a lowered weight raises the unit where the input is negative
+                moved = np.where(inputs > 0, side, 1 - side)
+                change = np.where(inputs == 0, 0, response.values[moved, place])
+                result[:, response.unit] += weight * change
     return result
 
 
-def _measure(rows: Rows, stage: Stage, signs: tuple[int, ...], stretches: list[Stretch]) -> None:
+def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:
     """Measure stretches at their places, as far as that has not been done.
 
     Rows do not mix, so one version of the stage serves a unit of every row.
@@ -208,12 +211,10 @@ def _measure(rows: Rows, stage: Stage, signs: tuple[int, ...], stretches: list[S
             turns.append([])
         turns[turn].append((response, place))
     for start in range(0, len(turns), MOST_AT_ONCE):
-        _take(rows, stage, signs, turns[start : start + MOST_AT_ONCE])
+        _take(rows, stage, turns[start : start + MOST_AT_ONCE])
 
 
-def _take(
-    rows: Rows, stage: Stage, signs: tuple[int, ...], turns: list[list[tuple[Response, int]]]
-) -> None:
+def _take(rows: Rows, stage: Stage, turns: list[list[tuple[Response, int]]]) -> None:
     """Measure responses, those of a turn in one version of the stage moved up, and one down."""
     base = stage.node.value
     where = np.empty((len(stage.inputs), stage.where.shape[1]), np.intp)
@@ -226,6 +227,5 @@ def _take(
     losses = rows.losses(moved.reshape(-1, *base.shape)).reshape(len(turns), 2, -1)
     for (up, down), turn in zip(losses, turns, strict=True):
         for response, place in turn:
-            for k, sign in enumerate(signs):
-                response.values[k, place] = up[response.row] + sign * down[response.row]
+            response.values[:, place] = up[response.row], down[response.row]
             response.known[place] = True

@@ -15,7 +15,7 @@ from fastgrad.tracing.labels import Labels
 from fastgrad.tracing.plan import Stage, Term, find_stage
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import SAME, Replay
-from fastgrad.tracing.responses import by_responses, by_weights, shifts_of_responses
+from fastgrad.tracing.responses import Weights, by_responses, by_weights, shifts_of_responses
 from fastgrad.tracing.rows import Rows
 from fastgrad.tracing.trace import Trace
 
@@ -40,9 +40,10 @@ class Part:
         The row of the stage that each element of the term's array depends on, if rows do not mix.
     h : float
         The step.
-    signs : tuple of int
-        Which changes are wanted: -1 for ``L(x + h) - L(x - h)``, 1 for the sum of the two changes
-        from L(x).
+    distances : array of shape (2, elements of x)
+        By how much elements of x are moved up, and down: h and -h, but for rounding.
+    weights : pair of floats
+        How much is wanted of ``L(x + h) - L(x)``, and of ``L(x - h) - L(x)``.
     limit : float
         The seconds that it may take.
     """
@@ -52,7 +53,8 @@ class Part:
     stage: Stage | None
     owners: Labels | None
     h: float
-    signs: tuple[int, ...]
+    distances: Array
+    weights: Weights
     limit: float
 
     @property
@@ -70,26 +72,28 @@ class Part:
         return SECONDS_AN_ELEMENT * self.replay.cost(self.moves)
 
     def add_to(self, changes: Array) -> None:
-        """Add the term's changes to those of all, an array (signs, elements of x)."""
+        """Add the term's weighted changes to those of all, an array (elements of x,)."""
         if self.stage is None:
             changes += self.term.scale * self._by_elements()
             return
         found = None
+        distances = self.distances[:, self.stage.where]
         if self.owners is not None:
             rows = Rows(self.replay, self.owners, len(self.stage.inputs))
-            found = by_responses(rows, self.stage, self.h, self.signs)
+            found = by_responses(rows, self.stage, self.h, distances, self.weights)
         if found is None:
             by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
             if by_every_weight > self.limit:
                 raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
-            found = by_weights(self._whole(), self.stage, self.h, self.signs)
-        for mine, its in zip(changes, found, strict=True):
-            _add(mine, self.stage.where, self.term.scale * its)
+            found = by_weights(self._whole(), self.stage, distances, self.weights)
+        _add(changes, self.stage.where, self.term.scale * found)
 
     def _by_elements(self) -> Array:
         root = self.replay.root.value
-        change = self._whole().changes(np.stack([root + self.h, root - self.h]))
-        return np.stack([change[:, 0, 0] + sign * change[:, 1, 0] for sign in self.signs])
+        sides = [side for side in (0, 1) if self.weights[side]]
+        moved = np.stack([root + (self.h, -self.h)[side] for side in sides])
+        change = self._whole().changes(moved)[:, :, 0]
+        return np.asarray(change @ [self.weights[side] for side in sides])
 
     def _whole(self) -> Rows:
         """Return the term as one row."""
@@ -122,7 +126,7 @@ def _add(changes: Array, where: NDArray[np.intp], values: Array) -> None:
         changes[where] += values
 
 
-def plan(trace: Trace, h: float, limit: float, signs: tuple[int, ...] = (-1,)) -> list[Part]:
+def plan(trace: Trace, h: float, limit: float, weights: Weights = (1.0, -1.0)) -> list[Part]:
     """Choose a way for each term.
 
     Parameters
@@ -132,7 +136,7 @@ def plan(trace: Trace, h: float, limit: float, signs: tuple[int, ...] = (-1,)) -
         The step.
     limit : float
         The seconds that all may take: those of the loop.
-    signs : tuple of int
+    weights : pair of floats
         Which changes are wanted, as in `Part`.
 
     Raises
@@ -140,7 +144,9 @@ def plan(trace: Trace, h: float, limit: float, signs: tuple[int, ...] = (-1,)) -
     NotTraceable
         If they would take longer.
     """
-    parts = [_part(trace, term, h, limit, signs) for term in trace.terms]
+    x = trace.nodes[0].value.reshape(-1)
+    distances = np.stack([(x + h) - x, (x - h) - x])
+    parts = [_part(trace, term, h, limit, distances, weights) for term in trace.terms]
     seconds = sum(part.seconds for part in parts)
     if seconds > limit:
         raise NotTraceable(
@@ -149,7 +155,9 @@ def plan(trace: Trace, h: float, limit: float, signs: tuple[int, ...] = (-1,)) -
     return parts
 
 
-def _part(trace: Trace, term: Term, h: float, limit: float, signs: tuple[int, ...]) -> Part:
+def _part(
+    trace: Trace, term: Term, h: float, limit: float, distances: Array, weights: Weights
+) -> Part:
     stage = find_stage(trace.nodes, term.node)
     if stage is None:
         root = trace.nodes[0]
@@ -164,4 +172,4 @@ def _part(trace: Trace, term: Term, h: float, limit: float, signs: tuple[int, ..
     rows = None
     if stage is not None:
         rows = owners(replay, stage)
-    return Part(term, replay, stage, rows, h, signs, limit)
+    return Part(term, replay, stage, rows, h, distances, weights, limit)

@@ -142,6 +142,8 @@ def find_stage(nodes: list[Node], target: Node) -> Stage | None:
     if stage is None or np.bincount(views[stage[1]].reshape(-1)).max() > 1:
         return None
     node, weights = stage
+    if node.value.dtype != np.float64:  # complex, say: it is moved by real shifts of doubles
+        return None
     kind = operations.kind_of(*node.operation)
     if kind == operations.PRODUCT:
         return _of_product(node, weights, views[weights] - 1)

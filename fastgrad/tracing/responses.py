@@ -6,8 +6,9 @@ change of the loss L from -h to h is a sum over rows of *odd unit responses*
     R[n, j](s) = l_n(a[n, j] + s) - l_n(a[n, j] - s),     L(h) - L(-h) = sum_n R[n, j](h X[n, i])
 
 and R, an odd function of one number, is measured at a few shifts instead of one an input. So is,
-for schemes that are not central, the even one, ``l_n(a + s) + l_n(a - s) - 2 l_n(a)``. *Signs* say
-which of them are wanted: -1 or 1, as the loss at the lowered point has it.
+for schemes that are not central, the even one, ``l_n(a + s) + l_n(a - s) - 2 l_n(a)``, for which
+stands the *sign* 1, and -1 for the odd one. *Weights* say what is wanted: how much of L(h) - L(0)
+and how much of L(-h) - L(0).
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from fastgrad.tracing.replay import BATCH
 from fastgrad.tracing.rows import Rows
 
 Array = NDArray[np.float64]
-Signs = tuple[int, ...]
+Weights = tuple[float, float]
 
 MOST_VALUES = 3
 """Up to so many different inputs, responses are measured at just these shifts."""
@@ -43,41 +44,64 @@ NOISY = 1e-9
 """What rounding is never as large as, relative to the largest loss."""
 
 
-def by_weights(rows: Rows, stage: Stage, h: float, signs: Signs) -> Array:
-    """Return the changes of the loss with the weights, each from the row's own two losses.
+def by_weights(rows: Rows, stage: Stage, distances: Array, weights: Weights) -> Array:
+    """Return the changes of the loss with the weights, each from the row's own losses.
 
-    No smoothness is assumed, and no independence: with ``count=1`` all rows may mix.
+    No smoothness is assumed, and no independence: with ``count=1`` all rows may mix. A side whose
+    weight is 0 is not looked at.
+
+    Parameters
+    ----------
+    rows, stage, weights
+        As for `by_responses`.
+    distances : array of shape (2, I, units)
+        By how much each weight is moved up, and down.
 
     Returns
     -------
-    array of shape (signs, I, units)
+    array of shape (I, units)
     """
     inputs = stage.inputs
-    result = np.empty((len(signs), inputs.shape[1], len(rows.replay.units)))
-    for some in _blocks(inputs.shape[1], 2 * stage.node.value.size):
-        shifts = h * inputs[stage.rows - 1][..., some]
-        change = rows.changes(_both_ways(stage, np.moveaxis(shifts, -1, 0)))
-        for mine, sign in zip(result, signs, strict=True):
-            mine[some] = (change[:, 0::2] + sign * change[:, 1::2]).sum(axis=-1).T
+    result = np.zeros((inputs.shape[1], len(rows.replay.units)))
+    sides = [side for side in (0, 1) if weights[side]]
+    for some in _blocks(inputs.shape[1], len(sides) * stage.node.value.size):
+        of_inputs = np.moveaxis(inputs[stage.rows - 1][..., some], -1, 0)
+        moved = [of_inputs * distances[side, some][:, stage.labels - 1] for side in sides]
+        change = rows.changes(np.concatenate(moved) + stage.node.value).sum(axis=-1).T
+        for side, its in zip(sides, np.split(change, len(sides)), strict=True):
+            result[some] += weights[side] * its
     return result
 
 
-def by_responses(rows: Rows, stage: Stage, h: float, signs: Signs) -> Array | None:
+def by_responses(
+    rows: Rows, stage: Stage, h: float, distances: Array, weights: Weights
+) -> Array | None:
     """Return the changes of the loss with the weights from a few responses a unit.
 
     The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
     the kink of a ReLU, it is measured at the very shifts that the row's inputs make.
 
+    Parameters
+    ----------
+    rows : Rows
+    stage : Stage
+    h : float
+        The step.
+    distances : array of shape (2, I, units)
+        By how much each weight is moved up, and down: h and -h, but for rounding.
+    weights : pair of floats
+        How much is wanted of what the loss changes by when weights are moved up, and down.
+
     Returns
     -------
-    array of shape (signs, I, units), or None
+    array of shape (I, units), or None
         None if too many responses are no polynomials.
     """
     magnitudes = _few_magnitudes(stage.inputs)
     if magnitudes is not None and not magnitudes.size:
-        return np.zeros((len(signs), stage.inputs.shape[1], len(rows.replay.units)))
+        return np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
     if magnitudes is not None:
-        return _by_values(rows, stage, h, magnitudes, signs)
+        return _by_values(rows, stage, h, distances, weights, magnitudes)
     largest = float(abs(stage.inputs).max())
     if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
         return None
@@ -86,6 +110,10 @@ def by_responses(rows: Rows, stage: Stage, h: float, signs: Signs) -> Array | No
         return None
     if _count(largest, TERMS[0]) > MOST_POINTS:
         return None
+    up, down = weights
+    of_sign = {
+        sign: share for sign, share in ((-1, (up - down) / 2), (1, (up + down) / 2)) if share
+    }
     decisions = Decisions(rows.replay, stage, h * largest)
     measured = np.zeros((0, 0))
     for terms in TERMS:
@@ -93,14 +121,16 @@ def by_responses(rows: Rows, stage: Stage, h: float, signs: Signs) -> Array | No
         if len(points) != len(measured):
             watch = Watch(decisions, len(points))
             measured = _measure(rows, stage, h * largest, points, watch)
-        found = fit(measured, points, terms, noise, watch.near, rows.alive, signs)
+        found = fit(measured, points, terms, noise, watch.near, rows.alive, tuple(of_sign))
         if found is not None:
             coefficients, kinked = found
             shares = stage.inputs / largest
-            result = np.stack([_summed(shares, coefficients[sign], sign) for sign in signs])
+            result = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+            for sign, share in of_sign.items():
+                result += share * _summed(shares, coefficients[sign], sign)
             if kinked.any():
                 tolerance = LIMIT * noise[:, 0]
-                result += by_kinked_rows(rows, stage, h, signs, kinked, watch.unclear, tolerance)
+                result += by_kinked_rows(rows, stage, h, weights, kinked, watch.unclear, tolerance)
             return result
     return None
 
@@ -138,15 +168,32 @@ def _few_magnitudes(inputs: Array) -> Array | None:
     return magnitudes
 
 
-def _by_values(rows: Rows, stage: Stage, h: float, magnitudes: Array, signs: Signs) -> Array:
-    """Measure the responses at all magnitudes that the inputs have."""
-    shifts = h * magnitudes.reshape(-1, *(1,) * len(stage.node.shape))
-    change = rows.changes(_both_ways(stage, shifts))
-    result = np.zeros((len(signs), stage.inputs.shape[1], len(rows.replay.units)))
-    for k, magnitude in enumerate(magnitudes):
-        up, down = (stage.inputs == magnitude) * 1.0, (stage.inputs == -magnitude) * 1.0
-        for mine, sign in zip(result, signs, strict=True):
-            mine += (up + sign * down).T @ (change[:, 2 * k] + sign * change[:, 2 * k + 1]).T
+def _by_values(
+    rows: Rows, stage: Stage, h: float, distances: Array, weights: Weights, magnitudes: Array
+) -> Array | None:
+    """Measure the responses at all shifts that the inputs make; None if some are not finite.
+
+    With one input, as a bias has, units are moved by just as much as the loop moves their elements.
+    """
+    inputs = stage.inputs
+    if inputs.shape[1] == 1:
+        sides = [side for side in (0, 1) if weights[side]]
+        values = [*-magnitudes, *magnitudes]
+        cases = [(side, v, (inputs == v) * weights[side]) for side in sides for v in values]
+        cases = [(side, v, wanted) for side, v, wanted in cases if wanted.any()]
+        shifts = np.stack([distances[side, 0][stage.labels - 1] * v for side, v, _ in cases])
+    else:
+        up, down = weights
+        both = [
+            (s, up * (inputs == s) + down * (inputs == -s)) for s in [*magnitudes, *-magnitudes]
+        ]
+        cases = [(0, s, wanted) for s, wanted in both if wanted.any()]
+        shifts = h * np.array([s for _, s, _ in cases]).reshape(-1, *(1,) * stage.labels.ndim)
+    change = rows.changes(stage.node.value + shifts)
+    if not np.isfinite(change).all():  # it may be needed for some weights, and not for others
+        return None
+    wanted = np.stack([wanted for _, _, wanted in cases])
+    result: Array = np.einsum("kni,ukn->iu", wanted, change, optimize=True)
     return result
 
 

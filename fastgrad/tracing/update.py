@@ -14,6 +14,10 @@ from fastgrad.tracing.subscripts import factors
 
 Array = NDArray[Any]
 
+LOST = 8
+"""How many times smaller than what it replaces a term may be, before adding the difference of both
+to the sum loses more digits than computing the sum anew."""
+
 
 @dataclass(frozen=True, eq=False)
 class Update:
@@ -81,17 +85,44 @@ class Update:
         values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
         base = np.moveaxis(self.factor.value, self.axis, -1)
         if side_by_side and places.shape[1] == 1:
-            places = places[:, 0]
-            return self._side_by_side(values[..., places] - base[..., places], places)
-        change = values - base
-        amounts, *rows, length = change.shape
-        # (units, amounts * rows, places of each) @ (units, places of each, columns)
-        mine = change.reshape(-1, length)[:, places].transpose(1, 0, 2)
-        product: Array = mine @ self.other[places]
-        product = product.reshape(len(units) * amounts, *rows, *self.columns)
-        versions = product.transpose(0, *(1 + axis for axis in self.order))
-        versions += self.node.value
+            lone = places[:, 0]
+            versions = self._side_by_side(values[..., lone] - base[..., lone], lone)
+        else:
+            change = values - base
+            amounts, *rows, length = change.shape
+            # (units, amounts * rows, places of each) @ (units, places of each, columns)
+            mine = change.reshape(-1, length)[:, places].transpose(1, 0, 2)
+            product: Array = mine @ self.other[places]
+            product = product.reshape(len(units) * amounts, *rows, *self.columns)
+            versions = product.transpose(0, *(1 + axis for axis in self.order))
+            versions += self.node.value
+        for k in self._cancelling(values, base, places):
+            versions[k * len(values) : (k + 1) * len(values)] = self._anew(values, base, places[k])
         return versions
+
+    def _cancelling(self, values: Array, base: Array, places: NDArray[np.intp]) -> list[int]:
+        """Return which units' terms make up almost all of a product, and shrink when moved.
+
+        The change then cancels the product, as where the one likely component of a mixture is
+        moved away; what is left over has the rounding error of what was there before.
+        """
+        shrinks = ~(LOST * abs(values) >= abs(base)).all(axis=0)  # nan counts as well
+        shrinks &= base != 0
+        if not shrinks.any():
+            return []
+        mine = np.where(shrinks, abs(base), 0)[..., places].sum(axis=-1)  # (*rows, units)
+        most = abs(self.other)[places].sum(axis=1).max(axis=-1, initial=0)  # of each unit
+        all_terms = (abs(base) @ abs(self.other)).min(axis=-1, initial=np.inf)
+        dominates = ~(mine * most <= (1 - 1 / LOST) * all_terms[..., np.newaxis])
+        dominates &= mine > 0
+        return np.flatnonzero(dominates.reshape(-1, len(places)).any(axis=0)).tolist()
+
+    def _anew(self, values: Array, base: Array, places: NDArray[np.intp]) -> Array:
+        """Return the versions of one unit, one for each amount, without the recorded product."""
+        moved = np.broadcast_to(base, values.shape).copy()
+        moved[..., places] = values[..., places]
+        product = (moved @ self.other).reshape(*moved.shape[:-1], *self.columns)
+        return product.transpose(0, *(1 + axis for axis in self.order))
 
     def _side_by_side(self, change: Array, places: NDArray[np.intp]) -> Array:
         """Return the recorded product plus outer products; the last axis in memory is versions'."""

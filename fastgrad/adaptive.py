@@ -99,7 +99,7 @@ def differentiate(
         Which quotients are extrapolated. The complex step needs no extrapolation.
     relative : bool
         Whether h is in units of ``abs(x[i])``.
-    bounds : pair, optional
+    bounds : pair, or sequence of pairs, optional
         The lower and upper bounds of x, which no point goes beyond: near one the steps are smaller,
         or one-sided.
     tolerance : float, optional
@@ -196,6 +196,9 @@ def _differentiate(
         evaluations += count
         if retry:
             evaluations += _try_again(problem, ladder, some, steps[some], outcome, tolerance)
+        if problem.bounds is not None:  # what cannot be moved has the derivative 0
+            fixed = problem.bounds[0][some] == problem.bounds[1][some]
+            outcome.values[fixed] = outcome.errors[fixed] = 0
         # The derivative is rounded to double precision, and to x's type.
         eps = max(float(np.finfo(x.dtype).eps), float(np.finfo(np.float64).eps))
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))

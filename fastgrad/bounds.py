@@ -1,4 +1,4 @@
-"""Which scheme keeps inside the bounds? Near a bound a one-sided one, of the same accuracy."""
+"""Bounds: how they may be given, and which scheme keeps inside them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +8,13 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import moved
 from fastgrad.schemes import Scheme, backward, forward
-from fastgrad.steps import representable
+from fastgrad.steps import precision, representable
 
 Array = NDArray[Any]
+
+MOST_SHRUNK = 8
+"""By how much a step may be shrunk so that a scheme fits: f may be noisier than it is taken to be.
+"""
 
 
 def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
@@ -20,9 +24,10 @@ def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
     ----------
     name : str
         What messages call x.
-    bounds : pair
-        The lower and the upper bounds, numbers or arrays of x's shape; infinite where there is
-        none. SciPy's `Bounds` is such a pair, too.
+    bounds : pair, or sequence of pairs
+        The lower and the upper bounds, numbers or arrays of x's shape; infinite or None where there
+        is none. SciPy's `Bounds` is such a pair, too. For an x with one axis it may be a sequence
+        of ``(low, high)``, one for each element, as SciPy's minimizers take it.
     x : array
         Within the bounds.
 
@@ -30,37 +35,107 @@ def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
     -------
     pair of arrays (x.size,), or None
         Copies, in x's dtype: the least and the greatest numbers in it that are within the bounds.
+        An element whose bounds are equal is fixed.
 
     Raises
     ------
     ValueError
-        If they are no pair, do not have x's shape, x is outside, or they leave no room to move.
+        If they are neither, could be both, do not have x's shape, or x is outside.
     """
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
         bounds = bounds.lb, bounds.ub
-    wide = np.result_type(x.dtype, np.float64)
+    else:
+        bounds = _untransposed(name, bounds, x)
     try:
-        lower, upper = (np.broadcast_to(np.asarray(b, wide), x.shape).reshape(-1) for b in bounds)
+        low, high = bounds
+        lower, upper = _filled(low, -np.inf, x), _filled(high, np.inf, x)
     except (TypeError, ValueError):
         raise ValueError(
             f"bounds are {bounds!r}; pass a pair (lower, upper) of numbers or of arrays of "
-            f"{name}'s shape {x.shape}"
+            f"{name}'s shape {x.shape}, or a pair (low, high) for each element of an {name} with "
+            "one axis"
         ) from None
     flat = x.view(np.ndarray).reshape(-1)
-    for wrong, rule in (
-        (~((flat >= lower) & (flat <= upper)) & ~np.isnan(flat), "is outside of its bounds"),
-        (~(lower < upper), "cannot move between its bounds"),
-    ):
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            index = [int(k) for k in np.unravel_index(i, x.shape)]
-            raise ValueError(
-                f"{name}{index or ''} is {flat[i]}, which {rule} {lower[i]} and {upper[i]}; "
-                "pass an x inside, and bounds with room between them, infinite where there is none"
-            )
+    wrong = ~((flat >= lower) & (flat <= upper))
+    wrong &= ~np.isnan(flat) | np.isnan(lower) | np.isnan(upper)
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        index = [int(k) for k in np.unravel_index(i, x.shape)]
+        raise ValueError(
+            f"{name}{index or ''} is {flat[i]}, which is outside of its bounds {lower[i]} and "
+            f"{upper[i]}; pass an x inside, and bounds that are infinite or None where there is "
+            "none"
+        )
     if np.isinf(lower).all() and np.isinf(upper).all():
         return None
-    return _inwards(lower, np.inf, x.dtype), _inwards(upper, -np.inf, x.dtype)
+    inner = _inwards(lower, np.inf, x.dtype), _inwards(upper, -np.inf, x.dtype)
+    stuck = (lower < upper) & (inner[0] >= inner[1]) & ~np.isnan(flat)
+    if stuck.any():
+        i = int(np.argmax(stuck))
+        index = [int(k) for k in np.unravel_index(i, x.shape)]
+        raise ValueError(
+            f"{name}{index or ''} is {flat[i]}, and every step between its bounds {lower[i]} and "
+            f"{upper[i]} is lost in the rounding of {x.dtype}; pass bounds farther apart, or equal "
+            "ones for an element that is fixed"
+        )
+    return inner
+
+
+def _filled(bound: Any, none: float, x: Array) -> Array:
+    """Return a bound of each element of x, flat; what is None is infinite."""
+    given = np.asarray(bound)
+    if given.dtype == object:
+        numbers = [none if number is None else number for number in given.reshape(-1)]
+        given = np.array(numbers).reshape(given.shape)
+    wide = np.result_type(x.dtype, np.float64)
+    if given.dtype.kind not in "fiu":
+        raise TypeError
+    return np.broadcast_to(given.astype(wide), x.shape).reshape(-1)
+
+
+def _untransposed(name: str, bounds: Any, x: Array) -> Any:
+    """Return a pair (lower, upper), also of a pair (low, high) for each element of x.
+
+    For two elements both readings have one form. The one that leaves no element any room is not
+    meant; where neither is excluded by that, the bounds are refused.
+    """
+    n = x.size
+    if x.ndim != 1 or not isinstance(bounds, (list, tuple, np.ndarray)) or len(bounds) != n:
+        return bounds
+    if isinstance(bounds, tuple) and any(isinstance(part, np.ndarray) for part in bounds):
+        return bounds
+    try:
+        listed = bounds.tolist() if isinstance(bounds, np.ndarray) else bounds
+        pairs = np.array([[*pair] for pair in listed], dtype=object)
+    except TypeError:  # numbers
+        return bounds
+    if pairs.shape != (n, 2):
+        return bounds
+    turned = pairs.T
+    if n != 2:
+        return tuple(turned)
+    as_pair, as_pairs = (_sorted(low, high, x) for low, high in (pairs, turned))
+    if as_pair is None or as_pairs is None or _same(as_pair, as_pairs):
+        return tuple(pairs if as_pairs is None else turned)
+    raise ValueError(
+        f"bounds are {bounds!r}, which can be read as a pair (lower, upper) or as a pair "
+        f"(low, high) for each of the two elements of {name}; pass "
+        f"(np.array({[*pairs[0]]}), np.array({[*pairs[1]]})) for the former, "
+        f"(np.array({[*turned[0]]}), np.array({[*turned[1]]})) for the latter"
+    )
+
+
+def _sorted(low: Any, high: Any, x: Array) -> tuple[Array, Array] | None:
+    """Return bounds of each element; None if they are not sorted, or leave no element room."""
+    try:
+        lower, upper = _filled(low, -np.inf, x), _filled(high, np.inf, x)
+    except (TypeError, ValueError):
+        return None
+    return (lower, upper) if (lower <= upper).all() and (lower < upper).any() else None
+
+
+def _same(one: tuple[Array, Array], other: tuple[Array, Array]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _inwards(bound: Array, inside: float, dtype: np.dtype[Any]) -> Array:
@@ -79,8 +154,9 @@ def within(
     Parameters
     ----------
     scheme : Scheme
-        Used wherever it fits. Elsewhere it is a one-sided one, of its accuracy and derivative
-        order, towards the bound that is farther away; with a smaller step if it does not fit.
+        Used wherever it fits, and with a smaller step where that is the more exact way to fit.
+        Elsewhere it is a one-sided one, of its accuracy and derivative order, towards the bound
+        that is farther away; with a smaller step if it does not fit.
     x, places, steps
         The array, the elements as indices in C order, and their steps.
     bounds : pair of arrays
@@ -89,23 +165,45 @@ def within(
     Yields
     ------
     scheme, places, steps
-        Together the yielded places are the given ones.
+        Together the yielded places are the given ones, but for those whose bounds are equal: their
+        derivative is 0.
     """
     steps = np.broadcast_to(np.asarray(steps, dtype=np.float64), places.shape)
+    free = bounds[0][places] < bounds[1][places]
+    free |= np.isnan(x.view(np.ndarray).reshape(-1)[places])
+    places, steps = places[free], steps[free]
     fits = _fits(scheme, x, places, steps, bounds)
     yield scheme, places[fits], steps[fits]
     rest, steps = places[~fits], steps[~fits]
+    if not len(rest):
+        return
     old = x.view(np.ndarray).reshape(-1)[rest]
     with np.errstate(over="ignore"):  # room without end
-        above, below = bounds[1][rest] - old, old - bounds[0][rest]
+        above = (bounds[1][rest] - old).astype(np.float64)
+        below = (old - bounds[0][rest]).astype(np.float64)
     upwards = above >= below
-    for side, chosen, room in (
-        (forward(scheme.accuracy, scheme.derivative), upwards, above),
-        (backward(scheme.accuracy, scheme.derivative), ~upwards, below),
-    ):
+    up, down = max(0, *scheme.outer), max(0, *(-offset for offset in scheme.outer))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shrunk = np.fmin(np.fmin(steps, above / up), below / down)
+    sides = [
+        (side(scheme.accuracy, scheme.derivative), chosen, room)
+        for side, chosen, room in ((forward, upwards, above), (backward, ~upwards, below))
+    ]
+    # Which is more exact: for functions that vary over distances of max(abs(x), 1), as "auto".
+    scale = np.maximum(abs(old.astype(np.float64)), 1)
+    eps = precision(x, old)
+    best = np.empty(len(rest))
+    for side, chosen, room in sides:
         reach = max(abs(offset) for offset in side.offsets)
-        short = np.minimum(steps[chosen], room[chosen].astype(np.float64) / reach)
-        yield side, rest[chosen], _fitting(side, x, rest[chosen], short, bounds)
+        best[chosen] = np.minimum(steps[chosen], room[chosen] / reach)
+    one_sided = sides[0][0].expected_error(best / scale, eps)
+    central = scheme.expected_error(shrunk / scale, eps) <= one_sided
+    central &= (shrunk > 0) & (shrunk * MOST_SHRUNK >= best)
+    if central.any():
+        yield scheme, rest[central], _fitting(scheme, x, rest[central], shrunk[central], bounds)
+    for side, chosen, _ in sides:
+        served = chosen & ~central
+        yield side, rest[served], _fitting(side, x, rest[served], best[served], bounds)
 
 
 def _fitting(

@@ -1,4 +1,4 @@
-"""Where does the ladder of steps begin? With a scheme and a step that stay within the bounds."""
+"""Where the ladder of steps begins: a scheme and a first step that stay within the bounds."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -37,22 +37,24 @@ def divided(problem: Problem, places: NDArray[np.intp], first: Array) -> Iterato
     ------
     scheme, chosen, first, most
         A scheme, indices into places, and for these the first steps and the largest ones that stay
-        inside, powers of two.
+        inside, powers of two. Elements whose bounds are equal are left out.
     """
     scheme, x = problem.scheme, problem.x
     old = x.view(np.ndarray).reshape(-1)[places].astype(float)
     largest = float(np.finfo(x.dtype).max) / 8
     above = below = largest - abs(old)
+    free: Any = True
     if problem.bounds is not None:
         with np.errstate(over="ignore"):  # room without end
             above = np.minimum(above, problem.bounds[1][places] - old)
             below = np.minimum(below, old - problem.bounds[0][places])
+        free = problem.bounds[0][places] < problem.bounds[1][places]
     # Central quotients are worth a few digits: f may be singular at the bound.
     fits = _room(scheme, above, below) >= first * NARROW
     for fitting, served in (
-        (scheme, fits),
-        (forward(scheme.accuracy, scheme.derivative), ~fits & (above >= below)),
-        (backward(scheme.accuracy, scheme.derivative), ~fits & (above < below)),
+        (scheme, free & fits),
+        (forward(scheme.accuracy, scheme.derivative), free & ~fits & (above >= below)),
+        (backward(scheme.accuracy, scheme.derivative), free & ~fits & (above < below)),
     ):
         chosen = np.flatnonzero(served)
         if len(chosen):

@@ -77,8 +77,10 @@ def numerical_gradient(
     relative : bool
         Whether h is in units of ``abs(x[i])``; where x is 0, it is taken as it is.
     bounds : pair of numbers, arrays or structures like x
-        f is never called with an element of x outside of (lower, upper): near a bound a one-sided
-        scheme of the same accuracy is used, with a smaller step if it must.
+        f is never called with an element of x outside of (lower, upper): near a bound the step is
+        smaller, or a one-sided scheme of the same accuracy is used. None is no bound; where both
+        are equal, the derivative is 0. A pair (low, high) for each element of an x with one axis
+        is taken, too; two pairs for two elements, which may be meant in two ways, are refused.
     vectorized : bool
         Whether f takes a stack of points, an array ``(m, *x.shape)``, and returns ``(m,)`` values.
         A stack takes 1 MiB at most, and x itself is never moved.

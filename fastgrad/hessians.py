@@ -56,7 +56,7 @@ def hessian(
         How f is evaluated at moved points, as for `numerical_gradient`.
     relative : bool
         Whether h is in units of ``abs(x[i])``.
-    bounds : pair, optional
+    bounds : pair, or sequence of pairs, optional
         The lower and upper bounds of x, which no point goes beyond: near them the differences are
         one-sided, of the same order.
     vectorized, workers, progress

@@ -56,7 +56,7 @@ def jacobian(
         The difference scheme; ``fastgrad.schemes.central(4)`` gives some digits more.
     relative : bool
         Whether h is in units of ``abs(x[i])``.
-    bounds : pair, optional
+    bounds : pair, or sequence of pairs, optional
         The lower and upper bounds of x, which no point goes beyond.
     vectorized, workers, progress
         As for `numerical_gradient`. An f that takes a stack of m points returns an array

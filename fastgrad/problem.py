@@ -54,8 +54,11 @@ class Problem:
         return not (self.scheme.is_complex or several or self.bounds is not None)
 
     def gradient(self, values: Values) -> Array:
-        """Return the derivatives, an array like x, by this way of evaluating f."""
-        result = np.empty_like(self.x)
+        """Return the derivatives, an array like x, by this way of evaluating f.
+
+        They are 0 with respect to elements whose bounds are equal.
+        """
+        result = np.empty_like(self.x) if self.bounds is None else np.zeros_like(self.x)
         for scheme, places, steps in self.everywhere:
             fill(result, values, self.f, self.x, places, steps, scheme)
         return result
@@ -69,7 +72,7 @@ class Problem:
 
     @cached_property
     def everywhere(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
-        """Which elements are moved in which scheme by which steps: all, in memory order."""
+        """Which elements are moved in which scheme by which steps: all that can be."""
         places = memory_order(self.x)
         several = isinstance(self.steps, np.ndarray)
         return self.divided(places, self.steps[places] if several else self.steps)

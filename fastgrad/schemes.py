@@ -153,9 +153,27 @@ class Scheme:
         if self.is_complex:  # nothing cancels: as small as need be
             return 1e-20
         p, d = self.accuracy, self.derivative
-        spread = float(sum(abs(n) for n in self.numerators) / abs(self.denominator))
-        constant = float(abs(self._moment(p + d)) / abs(self.denominator)) / math.factorial(p + d)
+        spread, constant = self._spread, self._constant
         return float((d * eps * spread / (p * constant)) ** (1 / (p + d)))
+
+    def expected_error(self, steps: Any, eps: float) -> Any:
+        """Return what `optimal_step` minimises, ``C h**p + eps W / h**d``; 0 for complex steps."""
+        if self.is_complex:
+            return np.zeros_like(steps)
+        with np.errstate(divide="ignore"):
+            rounding = eps * self._spread / steps**self.derivative
+        return self._constant * steps**self.accuracy + rounding
+
+    @cached_property
+    def _spread(self) -> float:
+        """The sum of the weights' magnitudes."""
+        return float(sum(abs(n) for n in self.numerators) / abs(self.denominator))
+
+    @cached_property
+    def _constant(self) -> float:
+        """By how much of the next derivative and ``h**accuracy`` the quotient is off."""
+        n = self.accuracy + self.derivative
+        return float(abs(self._moment(n)) / abs(self.denominator)) / math.factorial(n)
 
 
 def from_offsets(offsets: Iterable[Any], derivative: int = 1) -> Scheme:

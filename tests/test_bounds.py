@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fastgrad import numerical_gradient, schemes
+from fastgrad import differentiate, hessian, jacobian, numerical_gradient, schemes
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 SCHEMES = {
@@ -120,6 +120,59 @@ def test_scipys_bounds_are_bounds():
     np.testing.assert_allclose(result, 1, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "lower", "upper"),
+    [
+        ([(0, 1), (2, 5), (None, 9)], [0, 2, -np.inf], [1, 5, 9]),
+        (np.array([[0, 1], [2, 5], [3, 9.0]]), [0, 2, 3], [1, 5, 9]),
+        ([(0, 1), (3, 5), (4, 4)], [0, 3, 4], [1, 5, 4]),
+        ((0, None), 0, np.inf),
+        ((None, [1, 5, None]), -np.inf, [1, 5, np.inf]),
+        (None, -np.inf, np.inf),
+    ],
+)
+@pytest.mark.parametrize("derivative", [numerical_gradient, jacobian, hessian, differentiate])
+def test_pairs_of_each_element_and_none_are_bounds(derivative, bounds, lower, upper):
+    x = np.array([1.0, 3.0, 4.0])
+    result = derivative(inside(lower, upper, lambda x: float((x**3).sum())), x, bounds=bounds)
+    free = np.broadcast_to(np.less(lower, upper), 3)
+    if derivative is hessian:
+        np.testing.assert_allclose(result, np.diag(6 * x * free), atol=1e-3)
+        return
+    gradient = result.gradient if derivative is differentiate else result
+    np.testing.assert_allclose(gradient, 3 * x**2 * free, atol=1e-5)
+    assert (gradient[~free] == 0).all()
+
+
+def test_pairs_of_two_elements_are_never_transposed_silently():
+    def gradient(bounds, x=(1.0, 3.0)):
+        seen = []
+        numerical_gradient(lambda x: seen.append(x.copy()) or 0.0, np.array(x), 0.1, bounds=bounds)
+        return np.min(seen, axis=0), np.max(seen, axis=0)
+
+    for ambiguous in ([(0, 1), (2, 5)], [[0, 1], [2, 5]], np.array([[0, 1], [2, 5]])):
+        with pytest.raises(ValueError, match=r"pair .*array\(\[0, 1\]\).*array\(\[0, 2\]\)"):
+            gradient(ambiguous)
+    # Read otherwise, the first two have lower bounds above upper ones, the third leaves no room.
+    assert gradient([(0, 1), (-2, 3)])[1].tolist() == [1, 3]
+    assert gradient(([0, -2], [1, 3]))[0][0] >= 0
+    assert gradient([(0, 3)] * 2)[1].tolist() == [1.1, 3]
+    lower, upper = gradient((np.array([0, 1]), np.array([2, 5])))
+    assert (lower.tolist(), upper.tolist()) == ([0.9, 2.9], [1.1, 3.1])
+    assert gradient([(0, None), (None, 3)])[1].tolist() == [1.1, 3]
+
+
+def test_a_smaller_central_step_is_taken_where_it_is_more_exact():
+    def error(room, h):
+        f = inside(1 - room, np.inf)
+        return abs(numerical_gradient(f, np.ones(1), h, bounds=(1 - room, None))[0] - np.e)
+
+    # (5e-5)**2 / 6 against (1e-4)**2 / 3 of a one-sided difference, times e.
+    assert error(5e-5, 1e-4) < 1.1 * np.e * (5e-5) ** 2 / 6
+    # One of 1e-9 would be off by eps / 1e-9.
+    assert error(1e-9, 1e-4) < 1.1 * np.e * (1e-4) ** 2 / 3
+
+
 def test_the_complex_step_needs_no_room():
     x = np.array([1.0])
     f = lambda x: (x**2).sum()  # noqa: E731
@@ -130,8 +183,7 @@ def test_the_complex_step_needs_no_room():
     ("bounds", "match"),
     [
         ((2, 3), r"x\[0\] is 1.0, which is outside of its bounds 2.0 and 3.0; pass an x inside"),
-        ((1, 1), r"x\[0\] is 1.0, which cannot move between its bounds 1.0 and 1.0"),
-        ((None, 3), r"x\[0\] is 1.0, which is outside of its bounds nan and 3.0; .*infinite where"),
+        ((np.nan, 3), r"x\[0\] is 1.0, which is outside of its bounds nan and 3.0; .*infinite or"),
         (3, r"bounds are 3; pass a pair \(lower, upper\)"),
         ((1, 2, 3), "pass a pair"),
         ((np.zeros(5), 2), r"arrays of x's shape \(2,\)"),

@@ -317,6 +317,86 @@ def test_lists_among_the_arguments_leave_one_thread():
     assert result.tobytes() == expected.tobytes()
 
 
+@numba.njit
+def through_work(x, work, read):
+    for i in range(len(x)):
+        work[i] = x[i] ** 3
+    return read.sum()
+
+
+@pytest.mark.usefixtures("busy_threads")
+@pytest.mark.parametrize("shared", ["a part", "the same", "beside", "in a tuple"])
+def test_arguments_that_share_memory_share_it_in_the_loop_too(shared):
+    memory, x = np.zeros((100, 2)), numbers(100)
+    work = memory[:, 0]
+    read = {"a part": work[:7], "the same": work, "beside": memory[:, 1], "in a tuple": work}[
+        shared
+    ]
+    f, args = through_work, (work, read)
+    if shared == "in a tuple":
+        f, args = numba.njit(lambda x, both, out: through_work(x, both[0], out)), ((work,), read)
+    if not JIT and shared == "in a tuple":
+        pytest.skip("a jitted function in the closure is plain here")
+    expected = numerical_gradient(f, x, args=args, engine="loop")
+    for _ in range(3):
+        result = numerical_gradient(f, x, args=args, engine="compiled")
+        assert result.tobytes() == expected.tobytes()
+    assert (shared == "beside") == (not result.any())
+
+
+@needs_jit
+@pytest.mark.parametrize("hidden", ["in a jitclass", "in a typed list", "by objmode"])
+def test_where_x_may_be_seen_to_move_elsewhere_the_loop_moves_x_itself(hidden):
+    x = numbers(4)
+    if hidden == "in a jitclass":
+        holder = numba.experimental.jitclass([("held", numba.float64[::1])])(Holder)(x)
+        f = numba.njit(lambda x, holder: (holder.held**2).sum())
+    elif hidden == "in a typed list":
+        holder = numba.typed.List([x])
+        f = numba.njit(lambda x, holder: (holder[0] ** 2).sum())
+    else:
+        SEEN[0], holder, f = x, 0, numba.njit(by_objmode)
+    result = numerical_gradient(f, x, args=(holder,))
+    np.testing.assert_allclose(result, 2 * x, rtol=1e-8)
+    with pytest.raises(ValueError, match=r"which may hold x|holds values|may read x elsewhere"):
+        numerical_gradient(f, x, args=(holder,), engine="compiled")
+
+
+SEEN = {}
+
+
+class Holder:
+    def __init__(self, held):
+        self.held = held
+
+
+def by_objmode(x, _):
+    with numba.objmode(total="float64"):
+        total = (SEEN[0] ** 2).sum()
+    return total + 0.0
+
+
+@needs_jit
+@pytest.mark.usefixtures("each_tier")
+@pytest.mark.parametrize("change", ["for good", "and back"])
+def test_functions_that_write_into_x_are_refused(change):
+    @numba.njit
+    def shifted(x):
+        x -= x.max()
+        return np.log(np.exp(x).sum())
+
+    @numba.njit
+    def turned(x):
+        x *= -1
+        return x.sum()
+
+    x = numbers(30)
+    before = x.tobytes()
+    with pytest.raises(ValueError, match=r"f changes its argument x.*x\.copy"):
+        numerical_gradient(shifted if change == "for good" else turned, x, engine="compiled")
+    assert x.tobytes() == before
+
+
 @needs_jit
 @pytest.mark.parametrize("inner", [False, True])
 def test_functions_that_start_threads_themselves_run_one_after_the_other(inner, monkeypatch):
@@ -561,12 +641,12 @@ assert "numba" not in sys.modules
 
 def test_copies_of_x_are_freed_at_once():
     x = numbers(10)
-    elements, (copy, _) = compiled._copies((x, (x, 1.0)), x)
-    alive = weakref.ref(copy)
-    assert copy is not x
+    copies = compiled._Copies((x, (x, 1.0)), x, False)
+    alive = weakref.ref(copies.arguments[0])
+    assert alive() is copies.arguments[1][0] is not x
     gc.disable()  # so that nothing in a cycle is freed
     try:
-        del elements, copy, _
+        del copies
         assert alive() is None
     finally:
         gc.enable()

@@ -1,10 +1,11 @@
-"""How is the loop over moved points compiled for a function? Once for each, and kept with it."""
+"""The loop over moved points that is compiled for a jitted function, once for each set of types."""
 
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from inspect import getclosurevars
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,9 @@ class NotCompilableError(Exception):
 
 WORTH_LANES = 0.25
 """Seconds that it takes to compile a loop over several points at a time, beside those for f."""
+
+COPIES = 2
+"""How many times f is compiled for that: in lanes, and as it is, to see whether it is the same."""
 
 
 @dataclass(eq=False)
@@ -82,18 +86,26 @@ class CompiledLoop:
         """Return the loop over several points at a time; None if f, whose loop this is, has none.
 
         It is compiled once the loop over single points has taken as long as that may take:
-        `WORTH_LANES`, and as long as numba took to compile f.
+        `WORTH_LANES`, and `COPIES` times what numba took to compile f.
         """
-        if self.arguments is None or self.seconds < WORTH_LANES + _compile_seconds(self.overload):
+        worth = WORTH_LANES + COPIES * _compile_seconds(self.overload)
+        if self.arguments is None or self.seconds < worth:
             return None
         if not self._lanes:
-            from fastgrad.engines.lanes_loop import LanesLoop
-
             try:
-                self._lanes.append(LanesLoop(f, self.arguments, _code(self.run)))
+                self._lanes.append(self._in_lanes(f))
             except Exception:  # whatever numba says of lanes, f computes with numbers
                 self._lanes.append(None)
         return self._lanes[0]
+
+    def _in_lanes(self, f: Any) -> "LanesLoop | None":
+        """Compile f for lanes, unless its constants are not certain to be those that it has."""
+        from fastgrad.engines.frozen import is_as_now
+        from fastgrad.engines.lanes_loop import LanesLoop
+
+        if not is_as_now(f, self.arguments.types):
+            return None
+        return LanesLoop(f, self.arguments, code_of(self.run))
 
 
 def is_jitted(f: object) -> bool:
@@ -123,7 +135,7 @@ def compiled_loop(
     """
     loops: dict[Any, CompiledLoop | str] = vars(f).setdefault(KEPT, {})
     try:
-        key = (elements.dtype, _kind(arguments), shape)
+        key = (elements.dtype, kind(arguments), shape)
         found = loops.get(key)
     except (ValueError, TypeError) as error:  # numba has no type for it, or one without a hash
         raise NotCompilableError(_first_line(error)) from None
@@ -143,19 +155,20 @@ def _compiled(
     f: Any, elements: Array, arguments: tuple[Any, ...], shape: tuple[int, ...]
 ) -> CompiledLoop | str:
     """Return the loop, or why it cannot be compiled."""
-    import numba
     from numba.core.errors import NumbaError
 
     try:
-        return _compile(f, numba.typeof(elements), numba.typeof(arguments), shape)
+        return _compile(f, elements, arguments, shape)
     except (NumbaError, NotCompilableError, ValueError) as error:
         return _first_line(error)
+    except Exception as error:  # numba's inner names are not promised: without one, no loop
+        return f"numba said {type(error).__name__}: {_first_line(error)}"
 
 
-def _kind(value: Any) -> Any:
+def kind(value: Any) -> Any:
     """Return what tells a value's type for numba, which takes much longer to say it itself."""
     if isinstance(value, tuple):
-        return (type(value), *map(_kind, value))
+        return (type(value), *map(kind, value))
     if type(value) is not np.ndarray:
         import numba
 
@@ -163,15 +176,20 @@ def _kind(value: Any) -> Any:
     return value.dtype, value.ndim, value.flags.num & LAYOUT
 
 
-def _compile(f: Any, elements: Any, arguments: Any, shape: tuple[int, ...]) -> CompiledLoop:
-    """Compile the loop for these types of the elements and of f's arguments."""
+def _compile(
+    f: Any, elements: Array, arguments: tuple[Any, ...], shape: tuple[int, ...]
+) -> CompiledLoop:
+    """Compile the loop for the types of the elements and of f's arguments."""
     import numba
     from numba import types
     from numba.core.registry import cpu_target
     from numba.np.numpy_support import as_dtype, from_dtype
 
-    context = cpu_target.typing_context
-    signature = numba.typeof(f).get_call_type(context, tuple(arguments.types), {})
+    number, given = numba.typeof(elements).dtype, numba.typeof(arguments)
+    for each in given.types:
+        _require_apart(each)
+    _require_own_code(f, tuple(given.types))
+    signature = numba.typeof(f).get_call_type(cpu_target.typing_context, tuple(given.types), {})
     if signature is None:
         raise NotCompilableError("it was compiled in object mode, or declared for other types")
     returned = signature.return_type
@@ -184,18 +202,62 @@ def _compile(f: Any, elements: Any, arguments: Any, shape: tuple[int, ...]) -> C
     else:
         raise NotCompilableError(f"f returns {returned}, not {'an array' if shape else 'a number'}")
     run: Any = numba.njit(nogil=True)(_array_loop(f, shape) if shape else _number_loop(f))
-    places, points = types.Array(types.intp, 1, "C"), types.Array(elements.dtype, 2, "C")
+    places, points = types.Array(types.intp, 1, "C"), types.Array(number, 2, "C")
     out = types.Array(from_dtype(dtype), 2 + len(shape), "C")
-    run.compile((elements, arguments, places, points, out))
+    run.compile((types.Array(number, 1, "C"), given, places, points, out))
     finish(run)
-    # What f calls is linked into the loop, so that its launches of threads show there.
-    alone = "numba_parallel_for" in _code(run)
-    constants = [weakref.ref(array) for array in _constants(f, set())]
-    first = arguments[0]
-    of_numbers = returned == elements.dtype == types.float64 and not alone
+    # What f calls is linked into the loop, so that its launches of threads, and its calls of
+    # Python functions by objmode, show there.
+    code = code_of(run)
+    if "PyObject_Call" in code:
+        raise NotCompilableError("it calls Python functions, which may read x elsewhere")
+    alone = "numba_parallel_for" in code
+    functions = [f, *(argument for argument in arguments if is_jitted(argument))]
+    constants = [weakref.ref(array) for each in functions for array in _constants(each, set())]
+    first = given.types[0]
+    of_numbers = returned == number == types.float64 and not alone
     suits_lanes = of_numbers and isinstance(first, types.Array) and first.layout == "C"
     overload = f.overloads[signature.args]
-    return CompiledLoop(run, dtype, alone, constants, overload, arguments if suits_lanes else None)
+    return CompiledLoop(run, dtype, alone, constants, overload, given if suits_lanes else None)
+
+
+def _require_apart(given: Any) -> None:
+    """Refuse an argument of a numba type in which x may be, where the loop would not move it."""
+    from numba import types
+
+    plain = (types.Number, types.Boolean, types.UnicodeType, types.NoneType, types.Dispatcher)
+    if isinstance(given, types.BaseTuple):
+        parts: Any = given
+        for part in parts.types:
+            _require_apart(part)
+    elif isinstance(given, (types.ListType, types.List, types.Set)):
+        _require_number(given.dtype)
+    elif isinstance(given, types.DictType):
+        _require_number(given.key_type)
+        _require_number(given.value_type)
+    elif not isinstance(given, (types.Array, *plain)):
+        raise NotCompilableError(f"an argument is of numba's type {given}, which may hold x")
+
+
+def _require_number(inner: Any) -> None:
+    from numba import types
+
+    if not isinstance(inner, (types.Number, types.Boolean, types.UnicodeType)):
+        raise NotCompilableError(f"an argument holds values of numba's type {inner}")
+
+
+def _require_own_code(f: Any, given: tuple[Any, ...]) -> None:
+    """Refuse an f whose compiled code for these types may not be what a call of it runs.
+
+    numba takes globals as constants when it compiles: code that is compiled later may have others.
+    So the loop must be made of the code that a call runs: for just these types, which numba
+    compiles where it can. Where it cannot, it may convert them to others.
+    """
+    if f.targetoptions.get("inline", "never") != "never":
+        raise NotCompilableError("it is inlined, so that its globals are read again")
+    wanted = tuple(f._compiler.fold_argument_types(given, {})[1])
+    if not f._can_compile and wanted not in f.overloads and len(f.overloads) > 1:
+        raise NotCompilableError("it is declared for several other types")
 
 
 def finish(run: Any) -> None:
@@ -214,7 +276,7 @@ def _compile_seconds(overload: Any) -> float:
     return float(timers.get("compiler_lock", 0.0))
 
 
-def _code(run: Any) -> str:
+def code_of(run: Any) -> str:
     """Return the LLVM code of a compiled loop, with all that is linked into it."""
     (compiled,) = run.overloads.values()
     code: str = compiled.library.get_llvm_str()
@@ -265,21 +327,40 @@ def _array_loop(f: Any, shape: tuple[int, ...]) -> Run:
 def _constants(f: Any, seen: set[Any]) -> Iterator[Array]:
     """Iterate over the arrays that f, or a jitted function it calls, reads from outside."""
     seen.add(f)
-    variables = getclosurevars(f.py_func)
-    outside = (*variables.nonlocals.values(), *variables.globals.values())
-    yield from _arrays(outside)
-    for value in outside:
+    function = f.py_func
+    for value in (*_globals(function.__code__, function.__globals__), *_cells(function)):
+        yield from _arrays(value)
         if is_jitted(value) and value not in seen:
             yield from _constants(value, seen)
 
 
-def _arrays(values: tuple[Any, ...]) -> Iterator[Array]:
-    """Iterate over the arrays in a tuple and in the tuples in it."""
-    for value in values:
-        if isinstance(value, np.ndarray):
+def _globals(code: CodeType, names: dict[str, Any]) -> Iterator[Any]:
+    """Iterate over the globals that code names, in inner functions, too, and those of modules."""
+    for name in code.co_names:
+        if name in names:
+            value = names[name]
             yield value
-        elif isinstance(value, tuple):
-            yield from _arrays(value)
+            if isinstance(value, ModuleType):
+                yield from (vars(value)[part] for part in code.co_names if part in vars(value))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _globals(inner, names)
+
+
+def _cells(function: Any) -> Iterator[Any]:
+    """Iterate over the variables of the functions around a function that it reads."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty cell
+            yield cell.cell_contents
+
+
+def _arrays(value: Any) -> Iterator[Array]:
+    """Iterate over the arrays that a value is or holds as a tuple."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _arrays(part)
 
 
 def _first_line(error: Exception) -> str:

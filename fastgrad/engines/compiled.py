@@ -1,4 +1,4 @@
-"""How is a function that numba has compiled evaluated? In a compiled loop, on all threads."""
+"""The engine for functions that numba has compiled: a compiled loop, on all threads."""
 
 import time
 from collections.abc import Callable
@@ -30,6 +30,8 @@ def values(
     As `loop.values`, and with its bits (of an f without fastmath), but for this: x itself is never
     moved. Each thread moves the elements of a copy, takes copies of all writable arrays among f's
     further arguments, and is called in no certain order. So f must depend on its arguments alone.
+    What it has read of globals is what it reads when it is called: numba takes them as constants,
+    and the loop is made of the same compiled code.
 
     Once an f has taken a quarter of a second, and if it is made of operations on single numbers
     and of array expressions, it is evaluated at several points at once (`lanes_loop`), in a
@@ -38,17 +40,17 @@ def values(
     Parameters
     ----------
     f : jitted function, or `Call` of one
-        If it returns arrays or starts threads itself, that is fine, too; the latter runs in one
-        thread here, and so does an f with arguments other than arrays, numbers, strings and
-        tuples of them.
+        If it returns arrays or starts threads itself, that is fine, too. It runs in one thread here
+        if it starts threads, if it is given lists, dicts or sets (of numbers), or if arguments to
+        which it may write share memory.
     x, places, points, shape
         As for `loop.values`; x of float64, float32 or their complex types.
 
     Raises
     ------
     TypeError, ValueError
-        If f or x cannot be served; the message says why. What f raises passes unchanged: of
-        several exceptions the one that the loop would have met first.
+        If f or x cannot be served, or f writes into x; the message says why. What f raises passes
+        unchanged: of several exceptions the one that the loop would have met first.
     """
     try:
         return _values(f, x, places, points, shape)
@@ -114,13 +116,14 @@ def _values(
     whole = (call.given(x), *call.args)
     arrays = _leaves(whole)
     _require_served(x, whole[0], arrays)
-    first = _copies(whole, x)
-    compiled = compiled_loop(call.f, *first, shape)
-    for array in compiled.constants:
-        _require_variable(x, array())
+    shared = _share_memory([array for array in arrays if array is not x])
+    first = _Copies(whole, x, shared)
+    compiled = compiled_loop(call.f, first.elements, first.arguments, shape)
+    for constant in compiled.constants:
+        _require_variable(x, arrays, constant())
     if not shape:
         _require_type(compiled.dtype, x.dtype)
-    places, points = _ready(places, np.intp), _ready(points, x.dtype)
+    places, points = _ready(first.found(places), np.intp), _ready(points, x.dtype)
     out = np.empty((*points.shape, *shape), compiled.dtype)
 
     prepared = [first]
@@ -129,18 +132,27 @@ def _values(
         in_lanes = compiled.lanes(call.f)
 
     def new_work() -> Work:
-        copies = prepared.pop() if prepared else _copies(whole, x)
-        evaluate: Callable[..., None] = partial(compiled.run, *copies)
+        copies = prepared.pop() if prepared else _Copies(whole, x, shared)
+        one_by_one: Callable[..., None] = partial(compiled.run, copies.elements, copies.arguments)
+        evaluate = one_by_one
         if in_lanes is not None:
-            evaluate = in_lanes.evaluation(*copies, evaluate)
+            evaluate = in_lanes.evaluation(copies.elements, copies.arguments, one_by_one)
 
         def work(chunk: slice) -> None:
+            i = chunk.start
             with _turn(compiled.alone):
-                evaluate(places[chunk], points[chunk], out[chunk])
+                if not i:  # the very first call by itself, for f may undo in the next what it did
+                    one_by_one(places[:1], points[:1, :1], out[:1, :1])
+                    copies.require_unwritten()
+                    one_by_one(places[:1], points[:1, 1:], out[:1, 1:])
+                    i = 1
+                if i < chunk.stop:
+                    evaluate(places[i : chunk.stop], points[i : chunk.stop], out[i : chunk.stop])
+                copies.require_unwritten()
 
         return work
 
-    alone = compiled.alone or not _can_be_copied(whole)
+    alone = compiled.alone or shared or not _can_be_copied(whole)
     threads = (lambda: 1) if alone else numba.get_num_threads
     grain = 1 if in_lanes is None else in_lanes.rows(points)
     case = (x.size, points.shape[1], grain)
@@ -166,22 +178,98 @@ def _turn(alone: bool) -> AbstractContextManager[object]:
     return exclusive()
 
 
-def _copies(whole: tuple[Any, ...], x: Array) -> tuple[Array, tuple[Any, ...]]:
-    """Return the elements of a copy of x, flat, and all arguments with copies in their places."""
-    scratch = x.copy(order="C")
-    return scratch.reshape(-1), _copied(whole, x, scratch)
+class _Copies:
+    """The arguments of f for one thread, with a copy of x in x's places.
+
+    Parameters
+    ----------
+    whole : tuple
+        All arguments as the user has passed them; of them arrays to which f may write are copied,
+        too, each once.
+    x : array
+    shared : bool
+        Whether some share memory, so that they are left as they are.
+
+    Attributes
+    ----------
+    elements : array (n,)
+        The memory of the copy of x, with gaps if x has some.
+    arguments : tuple
+        All arguments, of the types that they have for numba.
+    """
+
+    def __init__(self, whole: tuple[Any, ...], x: Array, shared: bool) -> None:
+        copy, self.elements = _copy(x)
+        copies = {id(x): copy}
+        if not shared:
+            for array in _leaves(whole):
+                if array.flags.writeable and id(array) not in copies:
+                    copies[id(array)], _ = _copy(array)
+        self.arguments: tuple[Any, ...] = _with(copies, whole)
+        self._copy, self._before = copy, self.elements.tobytes()
+
+    def found(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return where the elements at these places of x, in C order, are in its copy's memory."""
+        if self._copy.flags.c_contiguous:
+            return places
+        indices = np.arange(self.elements.size)
+        scale = indices.itemsize / self.elements.itemsize
+        strides = [int(scale * stride) for stride in self._copy.strides]
+        where = np.ndarray(self._copy.shape, indices.dtype, indices, 0, strides)
+        return where.reshape(-1)[places]
+
+    def require_unwritten(self) -> None:
+        """Refuse an f that has changed elements of x other than the one that was moved."""
+        if self.elements.tobytes() != self._before:
+            raise ValueError(
+                "f changes its argument x, so that its values do not belong to the points; let it "
+                "work on a copy, as in f(x.copy())"
+            )
 
 
-def _copied(value: Any, x: Array, scratch: Array) -> Any:
-    """Return an argument for a thread: x's copy, a copy of what f might write, or the same."""
-    if value is x:
-        return scratch
-    if isinstance(value, np.ndarray):
-        return value.copy(order="K") if value.flags.writeable else value
+def _copy(array: Array) -> tuple[Array, Array]:
+    """Return a copy that is laid out as numba's types tell it, and its memory as a flat array."""
+    gap, like = 1, np.empty_like(array, order="K", subok=False)
+    if (like.flags.c_contiguous, like.flags.f_contiguous) != (
+        array.flags.c_contiguous,
+        array.flags.f_contiguous,
+    ):  # every second element of the memory, as of a slice
+        gap = 2
+    memory = np.zeros(gap * array.size, array.dtype)
+    copy: Array = np.ndarray(
+        array.shape, array.dtype, memory, 0, tuple(gap * stride for stride in like.strides)
+    )
+    copy[...] = array
+    if not array.flags.aligned:
+        raise NotCompilableError("an argument is not aligned in memory")
+    return copy, memory
+
+
+def _with(copies: dict[int, Array], value: Any) -> Any:
+    """Return an argument with copies, which are told by the arrays' numbers, in their places."""
     if isinstance(value, tuple):
-        parts = [_copied(part, x, scratch) for part in value]
+        parts = [_with(copies, part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
+    return copies.get(id(value), value)
+
+
+def _share_memory(arrays: list[Array]) -> bool:
+    """Say whether arrays share memory to which f may write: copies would be apart."""
+    apart = [*{id(array): array for array in arrays}.values()]
+    return any(
+        (first.flags.writeable or second.flags.writeable) and _overlap(first, second)
+        for i, first in enumerate(apart)
+        for second in apart[:i]
+    )
+
+
+def _overlap(first: Array, second: Array) -> bool:
+    """Say whether two arrays share elements, or whether that takes long to tell."""
+    try:
+        # NumPy's declaration forgets limits.
+        return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _can_be_copied(value: Any) -> bool:
@@ -205,7 +293,7 @@ def _require_served(x: Array, given: Any, arrays: list[Array]) -> None:
         _require_own_memory(x)
     if not any(array is x for array in arrays):
         raise NotCompilableError(f"x is in a {type(given).__name__}")
-    if any(array is not x and np.may_share_memory(array, x) for array in arrays):
+    if any(array is not x and _overlap(array, x) for array in arrays):
         raise NotCompilableError("another array shares memory with x")
 
 
@@ -225,13 +313,17 @@ def _leaves(value: Any) -> list[Array]:
     return [value] if isinstance(value, np.ndarray) else []
 
 
-def _require_variable(x: Array, constant: Array | None) -> None:
+def _require_variable(x: Array, arrays: list[Array], constant: Array | None) -> None:
     """Refuse an x that f also reads as a constant: f would not see that it moves, or only half."""
-    if constant is not None and np.may_share_memory(x, constant):
+    if constant is None:
+        return
+    if np.may_share_memory(x, constant):
         raise ValueError(
             "f also reads x as a variable from outside, which numba has taken as a constant; let "
             "f read its argument alone, or pass x.copy() if the constant is meant not to move"
         )
+    if any(array.flags.writeable and _overlap(array, constant) for array in arrays):
+        raise NotCompilableError("an argument is also read as a variable from outside")
 
 
 def _require_type(returned: np.dtype[Any], dtype: np.dtype[Any]) -> None:

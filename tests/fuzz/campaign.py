@@ -5,13 +5,11 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from . import functions
+from . import functions, jitted, nets
 from .judge import judge
 
-KINDS = {"numpy": functions.write}
-"""Kind -> ``write(random)``, which returns a program."""
+KINDS = {"numpy": functions.write, "nets": nets.write, "jitted": jitted.write}
+"""Kind -> ``write(seed)``, which returns a program; the seed is a list of integers."""
 
 BAD = ("wrong", "spoiled", "raised")
 """Verdicts that are faults of fastgrad."""
@@ -79,7 +77,7 @@ class Report:
 
 def written(kind, seed, number):
     """Return program so-and-so of a seed, whatever others have been written."""
-    return KINDS[kind](np.random.default_rng([seed, number, [*KINDS].index(kind)]))
+    return KINDS[kind]([[*KINDS].index(kind), seed, number])
 
 
 def judged(kind, seed, numbers, certify):

@@ -91,9 +91,9 @@ STEPS = {1e-4: 12, 1e-3: 1, 1e-2: 1, 1e-5: 1, 1e-6: 0.5, 0.5: 0.3}
 SCHEMES = {"central": 14, "forward": 1, "backward": 1, "central(4)": 1, "second derivative": 0.3}
 
 
-def write(random):
+def write(seed):
     """Return a random program."""
-    writer = Writer(random)
+    writer = Writer(np.random.default_rng(seed))
     program = writer.program
     program.h = writer.choose([*STEPS], [*STEPS.values()])
     program.scheme = writer.choose([*SCHEMES], [*SCHEMES.values()])

@@ -54,6 +54,9 @@ class Program:
     h: float = 1e-4
     scheme: str = "central"
 
+    engine = "traced"
+    lanes = False  # whether a compiled function is evaluated in lanes
+
     def source(self):
         """Return the module's source; ``f`` and ``x`` are its names."""
         lines = [self.access, *self.body, f"loss = {' + '.join(self.terms)}", self.result]

@@ -1,9 +1,11 @@
-"""How can a training run be killed, and go on as if it had not been? By all its state in a file."""
+"""Checkpoints of a training run: all its state in a file, from which it goes on."""
 
 import argparse
+import io
 import json
 import os
 import sys
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,25 +59,46 @@ class Checkpoint:
         self.settings["train_size"] = train_size
 
     def save(self, network: TwoLayerNet, history: History) -> None:
-        """Write a file beside the last one, and put it in that one's place."""
+        """Write a file of its own beside the last one, and put it in that one's place.
+
+        Raises
+        ------
+        SystemExit
+            With the message for the user, if it cannot be written; the last one is as it was.
+        """
         if self.path is None:
             return
         _, key, *position = np.random.get_state()
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        with partial.open("wb") as stream:
-            np.savez(
-                stream,
-                settings=np.array(json.dumps(self.settings)),
-                params=network.params.buffer,
-                losses=np.array(history.losses),
-                accuracies=np.array(history.accuracies),
-                seconds=np.array(history.seconds),
-                random_key=key,
-                random_position=np.array(json.dumps(position)),
+        arrays = {
+            "settings": np.array(json.dumps(self.settings)),
+            "params": network.params.buffer,
+            "losses": np.array(history.losses),
+            "accuracies": np.array(history.accuracies),
+            "seconds": np.array(history.seconds),
+            "random_key": key,
+            "random_position": np.array(json.dumps(position)),
+        }
+        try:
+            self._replace(self.path, arrays)
+        except OSError as error:  # such as a full disk
+            sys.exit(
+                f"{self.path} cannot be written ({error.strerror or error}), and is as it was "
+                "before; make room, or name another file with --checkpoint"
             )
-            stream.flush()
-            os.fsync(stream.fileno())  # or a power cut could spare the new name but not the data
-        partial.replace(self.path)
+
+    def _replace(self, path: Path, arrays: dict[str, Any]) -> None:
+        """Write arrays to a new file, which then gets the name."""
+        np.savez(content := io.BytesIO(), **arrays)
+        # A name of its own: another run may be saving to the same checkpoint.
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("xb") as stream:
+                stream.write(content.getbuffer())
+                stream.flush()
+                os.fsync(stream.fileno())  # or a power cut could spare the new name, not the data
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def restore(self, network: TwoLayerNet, history: History) -> None:
         """Set the network, the history and np.random to what the file holds, if there is one.

@@ -1,4 +1,4 @@
-"""Does a checkpoint of the training example give back all of a run, and refuse anything else?"""
+"""Checkpoints of the training example give back all of a run, and nothing else is accepted."""
 
 import argparse
 import importlib
@@ -100,6 +100,38 @@ def test_a_run_that_dies_while_saving_leaves_the_last_file(checkpoint, history, 
     with pytest.raises(KeyboardInterrupt):
         checkpoint().save(TwoLayerNet(3, 2, 2), history)
     assert path.read_bytes() == content
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_two_runs_may_save_to_the_same_file_at_once(checkpoint, history, path, monkeypatch):
+    sync = os.fsync
+
+    def save_the_other(descriptor):
+        monkeypatch.setattr(os, "fsync", sync)
+        checkpoint(seed=2).save(TwoLayerNet(3, 2, 2), history)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", save_the_other)
+    checkpoint(seed=1).save(TwoLayerNet(3, 2, 2), history)
+    with np.load(path) as arrays:
+        assert json.loads(str(arrays["settings"]))["seed"] == 1  # the last to be put there, whole
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_the_old_file(
+    checkpoint, restore, history, path
+):
+    resource = pytest.importorskip("resource")
+    checkpoint().save(TwoLayerNet(3, 2, 2), history)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # what a file may grow to
+    try:
+        with pytest.raises(SystemExit, match=r"run\.npz cannot be written .* as it was before"):
+            checkpoint().save(TwoLayerNet(3, 2, 2), history)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [*path.parent.iterdir()] == [path]
+    assert restore(checkpoint())[1] == history
 
 
 @pytest.mark.parametrize(

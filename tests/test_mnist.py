@@ -14,6 +14,7 @@ import pickle
 import socket
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,24 @@ def test_labels_in_place_of_images_are_refused_by_name_and_checksum(data_folder)
         load_mnist()
     assert hashlib.sha256(CONTENTS[NAMES[0]]).hexdigest() in str(refusal.value)
     assert hashlib.sha256(CONTENTS[NAMES[1]]).hexdigest() in str(refusal.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_of_gigabytes_is_refused_in_little_memory(data_folder, packed):
+    path = data_folder / (f"{NAMES[1]}.gz" if packed else NAMES[1])
+    with gzip.open(path, "wb", 1) if packed else path.open("wb") as stream:
+        for _ in range(128 * packed):
+            stream.write(bytes(1 << 20))
+    if not packed:
+        os.truncate(path, 1 << 32)  # a hole, which takes no room on the disk
+    path.with_name(NAMES[0]).write_bytes(CONTENTS[NAMES[0]])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"{path.name} is not .* more than the 60,008 bytes"):
+            load_mnist()
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000  # the images have 47,040,016
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_spoilt_file_in_the_cache_is_refused_and_not_replaced_silently(

@@ -1,4 +1,4 @@
-"""Where do MNIST's digits come from, and in which shape? Checked files, or an embedded sample.
+"""MNIST's digits, from checked files or from a sample that comes with the library.
 
 The data are 70,000 handwritten digits of 28 x 28 pixels by Yann LeCun, Corinna Cortes and
 Christopher J. C. Burges, licensed CC BY-SA 3.0 (https://creativecommons.org/licenses/by-sa/3.0/);
@@ -32,7 +32,14 @@ CONTENT_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-# The same for the original .gz files, which the mirrors serve.
+# Their sizes in bytes: no more is ever read or unpacked of a file, whatever it is.
+CONTENT_SIZE = {
+    "train-images-idx3-ubyte": 16 + 60_000 * 28 * 28,
+    "train-labels-idx1-ubyte": 8 + 60_000,
+    "t10k-images-idx3-ubyte": 16 + 10_000 * 28 * 28,
+    "t10k-labels-idx1-ubyte": 8 + 10_000,
+}
+# SHA-256 of the original .gz files, which the mirrors serve.
 GZIP_SHA256 = {
     "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -162,15 +169,20 @@ def _read_idx(path: Path, name: str) -> NDArray[np.uint8]:
     IDX: two zero bytes, one for the type (8: uint8), one for the number of dimensions; then each
     dimension as a big-endian int32; then the elements in C order.
     """
-    content = path.read_bytes()
     remedy = "delete it, or set FASTGRAD_DATA to a folder that holds MNIST's own files"
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path} is truncated or corrupt: gzip cannot unpack it ({error}); {remedy}"
-            ) from error
+    size, packed = CONTENT_SIZE[name], path.suffix == ".gz"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            content = stream.read(size + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} is truncated or corrupt: gzip cannot unpack it ({error}); {remedy}"
+        ) from error
+    if len(content) > size:
+        raise ValueError(
+            f"{path} is not MNIST's {name}: {'unpacked, ' if packed else ''}it has more than the "
+            f"{size:,} bytes of that; {remedy}"
+        )
     digest, expected = hashlib.sha256(content).hexdigest(), CONTENT_SHA256[name]
     if digest != expected:
         raise ValueError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastgrad.differences import Map, Report, derivatives, memory_order
 from fastgrad.evaluation import Evaluation, Progress, evaluation
 from fastgrad.first_steps import FIRST, divided
+from fastgrad.guard import guarded
 from fastgrad.ladder import Ladder, Outcome, contradicts
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
@@ -154,7 +155,10 @@ def differentiate(
     wide = relative or (automatic and not chosen.is_complex)
     results: list[list[Array]] = []
     evaluations = 0
-    with evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way:
+    with (
+        guarded(f, x, args),
+        evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
+    ):
         found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
         with way.shown(sum(problem.x.size for problem in found)) as report:
             for problem in found:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import Map, Values, derivatives, memory_order
 from fastgrad.evaluation import Progress, evaluation
+from fastgrad.guard import guarded
 from fastgrad.line import Line, as_directions, auto_step, move, require_moving, restoration
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
@@ -78,9 +79,12 @@ def directional_derivative(
     array([10., 16.])
     """
     chosen = as_scheme(scheme)
-    with evaluation(
-        None, x, "auto", vectorized=vectorized, workers=workers, progress=progress
-    ) as way:
+    with (
+        guarded(f, x, args),
+        evaluation(
+            None, x, "auto", vectorized=vectorized, workers=workers, progress=progress
+        ) as way,
+    ):
         found = problems(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
         directions = as_directions(v, x, found)
         line = Line(f, x, args, found, directions)
@@ -172,7 +176,10 @@ def hessian_vector_product(
     >>> hessian_vector_product(lambda x: x[0] ** 2 * x[1], x, v).round(5)
     array([6., 2.])
     """
-    with evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way:
+    with (
+        guarded(f, x, args),
+        evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
+    ):
         found = problems(f, x, ANY, args=args, relative=True)
         directions = as_directions(v, x, found)
         base = value_at(found, f, x, args, way.stacked)

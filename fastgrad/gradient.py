@@ -11,6 +11,7 @@ from fastgrad.arguments import element
 from fastgrad.differences import Map, Values
 from fastgrad.engines import auto
 from fastgrad.evaluation import Progress, evaluation
+from fastgrad.guard import guarded
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
 from fastgrad.structures import like
@@ -145,15 +146,18 @@ def numerical_gradient(
     >>> numerical_gradient(lambda s: (s**3).sum(axis=1), np.ones(2), vectorized=True).round(6)
     array([3., 3.])
     """
-    with evaluation(
-        f,
-        x,
-        engine,
-        vectorized=vectorized,
-        workers=workers,
-        progress=progress,
-        traces=True,
-    ) as way:
+    with (
+        guarded(f, x, args) as guard,
+        evaluation(
+            f,
+            x,
+            engine,
+            vectorized=vectorized,
+            workers=workers,
+            progress=progress,
+            traces=True,
+        ) as way,
+    ):
         parts = problems(
             f,
             x,
@@ -175,6 +179,7 @@ def numerical_gradient(
             gradients = []
             for part in parts:
                 gradients.append(_gradient(part, shortcut, values))
+                guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
     result: Structure = like(x, iter(gradients))
     return result
@@ -216,8 +221,9 @@ def explain(
     The loop: 120 calls of f.
     Not traced, because calls of it are cheap.
     """
-    for problem in problems(f, x, h, args=args):
-        print(auto.explain(problem.f, problem.x, problem.steps))
+    with guarded(f, x, args):
+        for problem in problems(f, x, h, args=args):
+            print(auto.explain(problem.f, problem.x, problem.steps))
 
 
 def _warn_of_nonfinite(name: str, gradient: Array) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import Map, Report, derivatives, moved
 from fastgrad.evaluation import Evaluation, Progress, evaluation
+from fastgrad.guard import guarded
 from fastgrad.line import restoration
 from fastgrad.problem import Problem
 from fastgrad.progress import in_parts
@@ -89,7 +90,10 @@ def hessian(
             f"x is a {type(x).__name__}, but a Hessian is that of a function of one array; put the "
             "arrays into one, or use hessian_vector_product"
         )
-    with evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way:
+    with (
+        guarded(f, x, args),
+        evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
+    ):
         [problem], base = prepared(
             f,
             x,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import BLOCK, Map, Values, derivatives
 from fastgrad.evaluation import Progress, evaluation
+from fastgrad.guard import guarded
 from fastgrad.problem import Problem
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme
@@ -88,7 +89,10 @@ def jacobian(
     array([[2., 0.],
            [0., 4.]])
     """
-    with evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way:
+    with (
+        guarded(f, x, args),
+        evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
+    ):
         found, base = prepared(
             f,
             x,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgrad.guard import guarded
 from fastgrad.steps import as_positive_number
 
 if TYPE_CHECKING:
@@ -87,11 +88,12 @@ def check_gradient(
 or for something that is added twice. Corrected for that, every element agrees.
     """
     from fastgrad.checking.comparison import compare
-    from fastgrad.checking.forms import as_subject
+    from fastgrad.checking.forms import as_subject, moved_by
 
     step = None if h is None else as_positive_number(h)
     accepted = _as_tolerance(rtol)
-    return compare(as_subject(f, x, t, gradient, args, engine), step, accepted, fast=fast)
+    with guarded((f, gradient), moved_by(f, x), args):
+        return compare(as_subject(f, x, t, gradient, args, engine), step, accepted, fast=fast)
 
 
 def _as_tolerance(rtol: object) -> float:

@@ -18,8 +18,7 @@ def as_subject(
     TypeError
         If it is neither.
     """
-    is_net = hasattr(f, "params") and callable(getattr(f, "loss", None))
-    if not is_net:
+    if not is_net(f):
         if t is not None:
             raise TypeError(
                 f"t is given, but f, a {type(f).__name__}, is no net with params and loss(x, t); "
@@ -42,6 +41,16 @@ def as_subject(
             "pass what is to be checked as gradient"
         )
     return _of_net(f, x, t, gradient, engine)
+
+
+def moved_by(f: Any, x: Any) -> Any:
+    """Return what is moved when f is checked: x, or the parameters and the batch of a net."""
+    return (f.params, x) if is_net(f) else x
+
+
+def is_net(f: Any) -> bool:
+    """Say whether f is a net: with parameters, and a loss of its own."""
+    return hasattr(f, "params") and callable(getattr(f, "loss", None))
 
 
 def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> Subject:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.guard import guarded
+
 Array = NDArray[Any]
 
 STEPS = 2.0 ** -np.arange(4, 34)
@@ -117,6 +119,13 @@ def slope_test(
     >>> bool(slope_test(lambda x: (x**4).sum(), x, 4.1 * x**3, seed=0))
     False
     """
+    from fastgrad.checking.forms import moved_by
+
+    with guarded((f, gradient), moved_by(f, x), args):
+        return _test(f, x, gradient, t, args, seed)
+
+
+def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
     from fastgrad.checking.directions import draw, evaluate_along
     from fastgrad.checking.forms import as_subject
     from fastgrad.checking.noise import measure_noise

@@ -1,6 +1,6 @@
 """How is any Python function evaluated? At one moved element after the other, in place."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Complex, Real
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences import fill, memory_order
+from fastgrad.guard import require_unchanged
 from fastgrad.schemes import Scheme, central_quotient
 
 Array = NDArray[Any]
@@ -20,6 +21,9 @@ DOUBLES = frozenset({float, np.float64})
 
 BLOCK = 512
 """Elements whose points are Python lists at a time: few enough to stay in the processor's cache."""
+
+SMALL = 512
+"""Bytes of x up to which it is compared with what it was after each element; else after a block."""
 
 
 def values(
@@ -52,7 +56,8 @@ def values(
     Raises
     ------
     TypeError, ValueError
-        If f does not return a number (or an array of the shape). What f raises passes unchanged.
+        If f does not return a number (or an array of the shape), or writes into x. What f raises
+        passes unchanged.
     """
     take: Callable[[Any], Any] = _real_number
     exact = SCALARS
@@ -63,17 +68,18 @@ def values(
     results: list[Any] = []
     usual: type | None = None
     kinds = set()
-    flat, elements = _elements(x)
+    # Plain, for a subclass could give another meaning to indexing, or interrupt a restoration.
+    plain = x.view(np.ndarray)
+    elements = _elements(plain)
+    saved = plain.copy(order="K")
+    small, bits, before = saved.nbytes <= SMALL, plain.tobytes, saved.tobytes()
     # The fastest of the forms that were tried (benchmarks/compiled.py, loop_overheads): as few
     # steps of Python's as can be for each call, for after a long f the processor predicts none.
-    for start in range(0, len(places), BLOCK):
-        some = places[start : start + BLOCK]
-        targets_of_each = zip(*points[start : start + BLOCK].T.tolist(), strict=True)
-        olds = flat[some]
-        try:
-            moves = zip(some.tolist(), olds.tolist(), targets_of_each, strict=True)
-            for i, old, targets in moves:
-                for elements[i] in targets:
+    try:
+        for some, targets in _blocks(places, points):
+            for i, targets_of_it in zip(some, targets, strict=True):
+                old = elements[i]  # not what it was at first: f may have written into it
+                for elements[i] in targets_of_it:
                     value = f(x)
                     if type(value) is not usual:
                         if type(value) in exact:
@@ -83,8 +89,12 @@ def values(
                         kinds.add(type(value))
                     results.append(value)
                 elements[i] = old
-        finally:
-            flat[some] = olds  # one assignment, which no interrupt can divide
+                if small and bits() != before:
+                    require_unchanged(plain, saved)
+            if not small:
+                require_unchanged(plain, saved)
+    finally:
+        plain[...] = saved  # one assignment, which no interrupt can divide
     if kinds <= DOUBLES:  # NumPy need not look at each
         return np.array(results, np.float64).reshape(*points.shape, *shape)
     collected = np.array(results)
@@ -93,17 +103,28 @@ def values(
     return collected.reshape(*points.shape, *shape)
 
 
-def _elements(x: Array) -> tuple[Any, Any]:
-    """Return what reads and writes many elements of x, by flat indices, and what does single ones.
+def _blocks(
+    places: NDArray[np.intp], points: Array
+) -> Iterator[tuple[list[int], list[tuple[Any, ...]]]]:
+    """Yield some places at a time, and where the element there is moved to.
 
-    Of a plain view, for a subclass could give another meaning to indexing, or interrupt a
-    restoration. A memoryview is faster for single ones, but turns numbers into Python's.
+    The first one's points one by one, so that x is looked at after the first call.
     """
-    plain = x.view(np.ndarray)
-    if plain.flags.c_contiguous and plain.dtype.char in "fd" and plain.dtype.isnative:
-        flat = plain.reshape(-1)
-        return flat, flat.data
-    return plain.flat, plain.flat
+    for target in points[:1].T.tolist():
+        yield places[:1].tolist(), [tuple(target)]
+    for start in range(1, len(places), BLOCK):
+        some = slice(start, start + BLOCK)
+        yield places[some].tolist(), [*zip(*points[some].T.tolist(), strict=True)]
+
+
+def _elements(plain: Array) -> Any:
+    """Return what reads and writes single elements of a plain array, by flat indices.
+
+    A memoryview is the fastest, but turns numbers into Python's.
+    """
+    if plain.flags.carray and plain.dtype.char in "fd" and plain.dtype.isnative:
+        return plain.reshape(-1).data
+    return plain.flat
 
 
 def gradient(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastgrad.differences import Map
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
+from fastgrad.turns import turn
 
 Array = NDArray[np.float64]
 
@@ -168,7 +169,8 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
-        return evaluation.numerical_gradient(self._params, x, t, h, engine, self._work, workers)
+        with turn([self._params.buffer], ()):
+            return evaluation.numerical_gradient(self._params, x, t, h, engine, self._work, workers)
 
     numercial_gradient = numerical_gradient  # as the article spells it
 
@@ -180,7 +182,8 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
-        return evaluation.exact_gradient(self._params, x, t, self._work)
+        with turn([], (self._params,)):
+            return evaluation.exact_gradient(self._params, x, t, self._work)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_work": WorkArrays()}  # scratch is nothing to copy or pickle

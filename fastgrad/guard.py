@@ -1,0 +1,156 @@
+"""The guard of x: it is copied before f is called, and bit for bit as it was afterwards.
+
+x is moved in place, so that f may read it elsewhere. What f itself writes into it would spoil the
+difference quotients, and the user's array: it is noticed, and refused.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.arguments import element
+from fastgrad.structures import is_structure, leaves
+from fastgrad.turns import turn
+
+Array = NDArray[Any]
+
+SHORT = 4096
+"""Bytes of an array up to which its bytes are compared as a Python object, which is faster."""
+
+
+@contextmanager
+def guarded(f: Any, x: Any, args: Any = ()) -> Iterator["Guard"]:
+    """Keep x as it is, whatever f does during the block; threads that share arrays take turns.
+
+    Parameters
+    ----------
+    f : callable
+        What is called during the block, or the net whose loss is.
+    x : array or structure
+        What is moved. Anything else is let pass, for those who refuse it.
+    args : tuple
+        Further arguments of f.
+
+    Raises
+    ------
+    ValueError
+        At the end of the block, if f has changed x and nothing else has been raised.
+    """
+    guard = Guard(x)
+    with turn(guard.arrays, (f, x, args)):
+        guard.copy()
+        try:
+            yield guard
+            guard.check()
+        finally:
+            guard.put_back()
+
+
+class Guard:
+    """What x is made of, and copies of that.
+
+    Attributes
+    ----------
+    arrays : list of arrays
+        Those in x that can be moved.
+    """
+
+    def __init__(self, x: Any) -> None:
+        self._x = x
+        named = [*leaves(x)] if is_structure(x) else [("x", x)]
+        movable = [(name, array) for name, array in named if _is_movable(array)]
+        self.arrays: list[Array] = [array for _, array in movable]
+        self._names = [name for name, _ in movable]
+        self._plain: list[Array] = []
+        self._copies: list[Array] = []
+        self._containers: list[tuple[Any, Any]] = []
+
+    def copy(self) -> None:
+        """Take x as it is now for what it is to be in the end."""
+        self._plain = [array.view(np.ndarray) for array in self.arrays]
+        self._copies = [array.copy(order="K") for array in self._plain]
+        self._containers = [*_containers(self._x)]
+
+    def check(self) -> None:
+        """Refuse an f that has changed x."""
+        for name, now, before in zip(self._names, self._plain, self._copies, strict=True):
+            require_unchanged(now, before, name)
+        for container, before in self._containers:
+            if not _is_as_before(container, before):
+                raise ValueError(
+                    f"f changes x: it puts other things into a {type(container).__name__} in it, "
+                    "which would not be moved; x is as it was again. Let f compute with a copy of "
+                    "its own, as in lambda x: f(copy.copy(x))"
+                )
+
+    def put_back(self) -> None:
+        """Put everything back, bit for bit."""
+        for plain, before in zip(self._plain, self._copies, strict=True):
+            plain[...] = before  # one assignment, which no interrupt can divide
+        for array, plain in zip(self.arrays, self._plain, strict=True):
+            if array.shape != plain.shape:
+                array.shape = plain.shape
+            if not array.flags.writeable:
+                array.flags.writeable = True
+        for container, before in self._containers:
+            if not _is_as_before(container, before):
+                container.clear()
+                (container.update if isinstance(container, dict) else container.extend)(before)
+
+
+def _is_movable(thing: Any) -> bool:
+    return isinstance(thing, np.ndarray) and thing.dtype.kind == "f" and thing.flags.writeable
+
+
+def _containers(x: Any) -> Iterator[tuple[Any, Any]]:
+    """Iterate over the dicts and lists in x that could get other items, and what is in them."""
+    if isinstance(x, (dict, list)):
+        yield x, ({**x} if isinstance(x, dict) else [*x])
+    if is_structure(x):
+        for part in x.values() if isinstance(x, dict) else x:
+            yield from _containers(part)
+
+
+def _is_as_before(container: Any, before: Any) -> bool:
+    if len(container) != len(before):
+        return False
+    if isinstance(container, dict):
+        items = zip(container.items(), before.items(), strict=True)
+        return all(k is key and v is value for (k, v), (key, value) in items)
+    return all(item is other for item, other in zip(container, before, strict=True))
+
+
+def is_unchanged(now: Array, before: Array) -> bool:
+    """Say whether an array has the bits that it had before; a nan is a nan, whatever its bits."""
+    kind = {4: np.int32, 8: np.int64}.get(now.dtype.itemsize)
+    if now.nbytes <= SHORT:
+        if now.tobytes() == before.tobytes():
+            return True
+    elif kind is not None and np.array_equal(now.view(kind), before.view(kind)):
+        return True
+    return not _changed(now, before).any()
+
+
+def require_unchanged(now: Array, before: Array, name: str = "x") -> None:
+    """Refuse an f that has changed an array; before is what it was."""
+    if is_unchanged(now, before):
+        return
+    first = int(np.argmax(_changed(now, before)))
+    index = np.unravel_index(first, now.shape)
+    raise ValueError(
+        f"f changes x: it has written {now[index]} into {element(name, index)}, which was "
+        f"{before[index]}, so that the differences would be wrong; x is as it was again. Let f "
+        "compute with a copy, as in lambda x: f(x.copy()), or write w = w - m where it says w -= m"
+    )
+
+
+def _changed(now: Array, before: Array) -> NDArray[np.bool_]:
+    """Return which elements differ."""
+    if now.dtype.kind == "c":
+        return _changed(now.real, before.real) | _changed(now.imag, before.imag)
+    same = (now == before) & (np.signbit(now) == np.signbit(before))
+    result: NDArray[np.bool_] = ~(same | (np.isnan(now) & np.isnan(before)))
+    return result

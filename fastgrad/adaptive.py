@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Map, Report, derivatives, memory_order
+from fastgrad.differences import Map, Report, at, derivatives, memory_order
 from fastgrad.evaluation import Evaluation, Progress, evaluation
 from fastgrad.first_steps import FIRST, divided
 from fastgrad.guard import guarded
@@ -189,7 +189,7 @@ def _differentiate(
     half = in_parts(report, 1 / 2)
     values, begin = way.values(None), way.values(half)
     here = np.zeros(1, dtype=np.intp)
-    base = as_floats(values(problem.f, x, here, x.reshape(-1)[here].reshape(1, 1)))[0, 0]
+    base = as_floats(values(problem.f, x, here, at(x)))[0, 0]
     evaluations = 1
     ladder = partial(Ladder, problem, values, base)
     steps = np.broadcast_to(np.asarray(problem.steps, dtype=float), x.size)

@@ -1,5 +1,6 @@
 """Is what was passed usable? Each check names the argument, the rule, the value and the remedy."""
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,69 @@ def require_floating_array(name: str, x: object, h: object) -> None:
             f"{name} is read-only, but it is perturbed in place; pass a writable array such as "
             f"{name}.copy()"
         )
+    if may_share_elements(x):
+        raise ValueError(
+            f"elements of {name} share memory, so that none of them can be moved alone; pass a "
+            f"copy such as {name}.copy()"
+        )
+
+
+def require_unmasked(name: str, x: object) -> None:
+    """Refuse an array with masked elements, which have no value to be compared."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(
+            f"{name} has masked elements, which have no value; pass the others, as in "
+            f"{name}.compressed(), or numbers for all, as in {name}.filled(0.0)"
+        )
+
+
+def may_share_elements(x: NDArray[Any]) -> bool:
+    """Say whether some elements of an array have the same place in memory, as in a broadcast one.
+
+    Examples
+    --------
+    >>> may_share_elements(np.broadcast_to(np.ones(3), (2, 3)))
+    True
+    """
+    if x.flags.forc or not x.size:
+        return False
+    extent = x.dtype.itemsize
+    axes = [(abs(stride), n) for stride, n in zip(x.strides, x.shape, strict=True) if n > 1]
+    for stride, length in sorted(axes):
+        if stride < extent:  # axes are interleaved: look at each element
+            start = np.zeros(1, dtype=np.int64)
+            for step, n in axes:
+                start = np.add.outer(np.arange(n) * step, start).reshape(-1)
+            places = np.sort(start)
+            return bool((np.diff(places) < x.dtype.itemsize).any())
+        extent += stride * (length - 1)
+    return False
+
+
+def as_returned(value: Any) -> NDArray[Any]:
+    """Return a copy of what f returned as an array; refuse what is none.
+
+    A copy, for f may return the same array every time.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(
+            "f returned a masked value, which is no number; let it return numbers, for instance by "
+            ".filled(0.0) of what is masked"
+        )
+    try:
+        return np.array(value)
+    except ValueError:
+        raise TypeError(
+            f"f returned {reprlib.repr(value)}, a {type(value).__name__} whose parts do not form "
+            f"an array; {remedy_for(value)}"
+        ) from None
+
+
+def remedy_for(value: Any) -> str:
+    """Return what to do about an f that returned more than a number."""
+    if isinstance(value, tuple) and len(value) > 1:
+        return "if it is a value with its gradient, pass lambda x: f(x)[0]"
+    return "reduce the array, for instance by .sum() or .mean()"
 
 
 def require_moved(

@@ -98,13 +98,18 @@ def derivatives(
     measured = values(f, x, places, moved(x, places, outer, steps), shape)
     if len(outer) < len(scheme.offsets):  # x itself: the last offset, the same for all elements
         here = np.zeros(1, dtype=np.intp)
-        base = values(f, x, here, x.reshape(-1)[here].reshape(1, 1), shape)
+        base = values(f, x, here, at(x), shape)
         everywhere = np.broadcast_to(base, (len(places), 1, *shape))
         measured = np.concatenate([measured, everywhere], axis=1)
     if measured.dtype.kind in "iub":  # NumPy's integers wrap around when they are subtracted
         measured = measured.astype(np.float64)
     with np.errstate(all="ignore"):
         return scheme.combine(measured, steps)
+
+
+def at(x: Array) -> Array:
+    """Return x itself as a point to which its first element is moved, an array ``(1, 1)``."""
+    return x.view(np.ndarray).reshape(-1)[:1].reshape(1, 1)
 
 
 def join(parts: list[Array]) -> Array:

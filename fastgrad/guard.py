@@ -64,20 +64,18 @@ class Guard:
         movable = [(name, array) for name, array in named if _is_movable(array)]
         self.arrays: list[Array] = [array for _, array in movable]
         self._names = [name for name, _ in movable]
-        self._plain: list[Array] = []
-        self._copies: list[Array] = []
+        self._originals: list[Original] = []
         self._containers: list[tuple[Any, Any]] = []
 
     def copy(self) -> None:
         """Take x as it is now for what it is to be in the end."""
-        self._plain = [array.view(np.ndarray) for array in self.arrays]
-        self._copies = [array.copy(order="K") for array in self._plain]
+        self._originals = [Original(array) for array in self.arrays]
         self._containers = [*_containers(self._x)]
 
     def check(self) -> None:
         """Refuse an f that has changed x."""
-        for name, now, before in zip(self._names, self._plain, self._copies, strict=True):
-            require_unchanged(now, before, name)
+        for name, original in zip(self._names, self._originals, strict=True):
+            original.require(name)
         for container, before in self._containers:
             if not _is_as_before(container, before):
                 raise ValueError(
@@ -88,17 +86,57 @@ class Guard:
 
     def put_back(self) -> None:
         """Put everything back, bit for bit."""
-        for plain, before in zip(self._plain, self._copies, strict=True):
-            plain[...] = before  # one assignment, which no interrupt can divide
-        for array, plain in zip(self.arrays, self._plain, strict=True):
-            if array.shape != plain.shape:
-                array.shape = plain.shape
-            if not array.flags.writeable:
-                array.flags.writeable = True
+        for original in self._originals:
+            original.put_back()
         for container, before in self._containers:
             if not _is_as_before(container, before):
                 container.clear()
                 (container.update if isinstance(container, dict) else container.extend)(before)
+
+
+class Original:
+    """What an array is now, to be compared with what it is later.
+
+    Attributes
+    ----------
+    plain : array
+        The array itself, as a plain one: a subclass could give another meaning to indexing, or
+        interrupt a restoration.
+    copy : array
+        What is in it now.
+    is_masked : bool
+        Whether it is a masked array, which has a mask as well.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.plain = array.view(np.ndarray)
+        self.copy = self.plain.copy(order="K")
+        self.is_masked = isinstance(array, np.ma.MaskedArray)
+        self._mask: Any = np.ma.getmaskarray(array).copy() if self.is_masked else None
+
+    def require(self, name: str = "x") -> None:
+        """Refuse an f that has changed the array."""
+        require_unchanged(self.plain, self.copy, name)
+        if self.is_masked and self._is_masked_anew():
+            raise ValueError(
+                f"f changes x: it masks elements of {name}, or takes away their masks; x is as it "
+                "was again. Let f compute with a copy, as in lambda x: f(x.copy())"
+            )
+
+    def put_back(self) -> None:
+        """Let the array be what it was, bit for bit."""
+        self.plain[...] = self.copy  # one assignment, which no interrupt can divide
+        array = self._array
+        if array.shape != self.plain.shape:
+            array.shape = self.plain.shape
+        if not array.flags.writeable:
+            array.flags.writeable = True
+        if self.is_masked and self._is_masked_anew():
+            array.mask = self._mask
+
+    def _is_masked_anew(self) -> bool:
+        return not np.array_equal(np.ma.getmaskarray(self._array), self._mask)
 
 
 def _is_movable(thing: Any) -> bool:

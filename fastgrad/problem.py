@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgrad.arguments import require_floating_array, require_function, require_moved
 from fastgrad.bounds import as_bounds, within
-from fastgrad.differences import Values, fill, memory_order, moved
+from fastgrad.differences import Values, at, fill, memory_order, moved
 from fastgrad.engines import loop
 from fastgrad.measured import measured_steps
 from fastgrad.schemes import Scheme, as_scheme
@@ -187,7 +187,7 @@ def _bounds_of(bounds: Any, x: Any, arrays: list[tuple[str, Any]]) -> list[Any]:
 def _measured(problem: Problem, values: Values) -> Problem:
     """Return the problem with the steps that suit f."""
     x, here = problem.x, np.zeros(1, dtype=np.intp)
-    value = values(problem.f, x, here, x.reshape(-1)[here].reshape(1, 1))
+    value = values(problem.f, x, here, at(x))
     eps = precision(x, value)
     start = choose_steps("auto", x, problem.scheme, relative=False, eps=eps)
     problem = replace(problem, steps=start)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import as_returned
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
 from fastgrad.steps import choose_steps, precision
@@ -70,7 +71,7 @@ def value_at(
 ) -> Array:
     """Return f at x as an array of floats; of an f that takes a stack, from one of x alone."""
     if stacked:
-        value = np.array(found[0].f(x.view(np.ndarray)[np.newaxis].copy()))
+        value = as_returned(found[0].f(x.view(np.ndarray)[np.newaxis].copy()))
         if value.shape[:1] != (1,):
             raise ValueError(
                 f"f returned an array of shape {value.shape} for a stack of shape "
@@ -79,7 +80,7 @@ def value_at(
             )
         value = value[0]
     else:
-        value = np.array(found[0].f(found[0].x) if found else f(x, *args))
+        value = as_returned(found[0].f(found[0].x) if found else f(x, *args))
     if value.dtype.kind not in "fiub":
         raise TypeError(
             f"f returned an array of dtype {value.dtype}, but it must return real numbers; check "

@@ -27,6 +27,8 @@ def as_positive_number(h: object) -> float:
     >>> as_positive_number(1)
     1.0
     """
+    if isinstance(h, np.ndarray) and not h.ndim:
+        h = h[()]
     if isinstance(h, bool) or not isinstance(h, Real):
         raise TypeError(
             f"h is {h!r} of type {type(h).__name__}, but the step is a real number; "

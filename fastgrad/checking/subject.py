@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import require_floating_array, require_function
+from fastgrad.arguments import require_floating_array, require_function, require_unmasked
 from fastgrad.checking.batch import Batch
 from fastgrad.checking.claims import Claim, as_claims
+from fastgrad.differences import at
 from fastgrad.engines import loop
 from fastgrad.gradient import numerical_gradient
 from fastgrad.problem import Problem
@@ -109,6 +110,7 @@ class Subject:
         arrays = [*leaves(self.x)]
         for name, array in arrays:
             require_floating_array(name, array, 1e-4)
+            require_unmasked(name, array)
         require_separate(arrays)
         whole = self.x if is_structure(self.x) else None
         plain = whole is None and not self.args
@@ -145,7 +147,7 @@ class Subject:
         problem = next((part.problem for part in self.parts if part.x.size), None)
         if problem is None:  # nothing can be moved
             return np.float64(self.f(self.x, *self.args))
-        return self.values(problem, 0, problem.x.reshape(-1)[:1])[0]
+        return self.values(problem, 0, at(problem.x)[0])[0]
 
     def values(self, problem: Problem, place: int, points: Array) -> Array:
         """Return f, in double precision at least, where one element is moved to these points."""

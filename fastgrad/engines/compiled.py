@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences import at
 from fastgrad.engines import loop
 from fastgrad.engines.compilation import NotCompilableError, compiled_loop, is_jitted
 from fastgrad.engines.threads import Work, spread
@@ -82,7 +83,7 @@ def refusal(f: Callable[..., Any], x: Array) -> str:
         return ""
     here = np.zeros(1, dtype=np.intp)
     try:
-        _values(f, x, here, x.reshape(-1)[here].reshape(1, 1), ())
+        _values(f, x, here, at(x), ())
     except NotCompilableError as reason:
         return str(reason)
     return ""

@@ -140,16 +140,16 @@ def fingerprint_at(
 
     x is bit-identical afterwards. What f raises is a fingerprint, too.
     """
-    elements = x.view(np.ndarray).flat
-    old = elements[places]
+    elements = x.view(np.ndarray)
+    old = elements.copy()
     try:
-        elements[places] = targets
+        elements.flat[places] = targets
         value = np.array(f(x))
         finite = bool(np.all(value - value == 0))
     except Exception as error:
         return f"{type(error).__name__}: {error}", False
     finally:
-        elements[places] = old  # one assignment, which no interrupt can divide
+        elements[...] = old  # one assignment, which no interrupt can divide
     # The padding of a longdouble is not part of its value; an object's bytes are addresses.
     plain = value.dtype.char not in "gGO"
     content = value.tobytes() if plain else repr(value.tolist()).encode()

@@ -1,5 +1,6 @@
 """How is any Python function evaluated? At one moved element after the other, in place."""
 
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Complex, Real
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import as_returned, remedy_for
 from fastgrad.differences import fill, memory_order
-from fastgrad.guard import require_unchanged
+from fastgrad.guard import Original
 from fastgrad.schemes import Scheme, central_quotient
 
 Array = NDArray[Any]
@@ -68,10 +70,9 @@ def values(
     results: list[Any] = []
     usual: type | None = None
     kinds = set()
-    # Plain, for a subclass could give another meaning to indexing, or interrupt a restoration.
-    plain = x.view(np.ndarray)
+    original = Original(x)
+    plain, saved = original.plain, original.copy
     elements = _elements(plain)
-    saved = plain.copy(order="K")
     small, bits, before = saved.nbytes <= SMALL, plain.tobytes, saved.tobytes()
     # The fastest of the forms that were tried (benchmarks/compiled.py, loop_overheads): as few
     # steps of Python's as can be for each call, for after a long f the processor predicts none.
@@ -90,9 +91,9 @@ def values(
                     results.append(value)
                 elements[i] = old
                 if small and bits() != before:
-                    require_unchanged(plain, saved)
-            if not small:
-                require_unchanged(plain, saved)
+                    original.require()
+            if not small or original.is_masked:
+                original.require()
     finally:
         plain[...] = saved  # one assignment, which no interrupt can divide
     if kinds <= DOUBLES:  # NumPy need not look at each
@@ -158,8 +159,8 @@ def _real_number(value: Any) -> Any:
     if isinstance(number, Real):
         return number
     raise TypeError(
-        f"f returned {value!r} of type {type(value).__name__}, but it must return a real number; "
-        "check what f ends with"
+        f"f returned {reprlib.repr(value)} of type {type(value).__name__}, but it must return a "
+        "real number; check what f ends with"
     )
 
 
@@ -169,27 +170,27 @@ def _complex_number(value: Any) -> Any:
     if isinstance(number, Complex) and not isinstance(number, Real):
         return number
     raise TypeError(
-        f"f returned {value!r} of type {type(value).__name__} for a complex x; the complex step "
-        "needs a function that computes with its argument, without abs, max and the like: pass "
-        "another scheme, such as 'central'"
+        f"f returned {reprlib.repr(value)} of type {type(value).__name__} for a complex x; the "
+        "complex step needs a function that computes with its argument, without abs, max and the "
+        "like: pass another scheme, such as 'central'"
     )
 
 
 def _scalar(value: Any) -> Any:
     if isinstance(value, Complex):
         return value
-    array = np.asarray(value)
+    array = as_returned(value)
     if array.size != 1:
         raise ValueError(
             f"f returned an array of shape {array.shape}, but it must return a single number; "
-            "reduce the array, for instance by .sum() or .mean()"
+            f"{remedy_for(value)}"
         )
     return array.reshape(())[()]
 
 
 def _array_of(shape: tuple[int, ...]) -> Callable[[Any], Array]:
     def take(value: Any) -> Array:
-        array = np.array(value)  # a copy: f may return the same array every time
+        array = as_returned(value)
         if array.shape != shape:
             raise ValueError(
                 f"f returned an array of shape {array.shape} and, before, one of shape {shape}; "

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import as_returned
+
 Array = NDArray[Any]
 
 MEMORY = 2**20
@@ -70,8 +72,8 @@ def values(
 
 
 def _checked(returned: Any, shape: tuple[int, ...], x: Array) -> Array:
-    """Return a copy of what f returned, for f may return the same array every time."""
-    result = np.array(returned)
+    """Return a copy of what f returned, in numbers that never wrap."""
+    result = as_returned(returned)
     if result.shape != shape:
         raise ValueError(
             f"f returned an array of shape {result.shape} for a stack of shape "

@@ -81,7 +81,7 @@ def test_what_is_left_or_changed_is_seen():
     held = Program(["x = np.ones(3)", "held = [np.ones(2)]"], terms=["w.sum()"]).build()
     assert judging.stand_in_left(held) == ""
     held["held"].append({"deep": (held["f"], Program())})
-    held["made"] = type("Net", (), {})()
+    held["made"] = type("Net", (), {"__module__": "program"})()
     held["made"].z = Recording().start(np.ones(2))
     assert judging.stand_in_left(held) == "Recorded"
     left = Program(

@@ -135,7 +135,7 @@ ARRAYS = blocks("""
     s += np.linalg.norm(x.copy())
 
     WORK1[:] = 1.0
-    s += (WORK1 * FIRST).sum()
+    s += (WORK1 * WORK2).sum()
 
     y = x.ravel()
     s += (C @ y).sum()
@@ -166,7 +166,7 @@ def helper(a, b):
     return a * b if a > b else a - 0.1 * b"""
 
 FUNCTION = """@numba.njit({options})
-def f(x, A, B, C, WORK1, FIRST, NUMBER):
+def f(x, A, B, C, WORK1, WORK2, NUMBER):
     s, WORK1[:] = 0.0, 0.0
 BODY
     return s"""
@@ -176,8 +176,8 @@ A = np.random.default_rng({seed}).normal(size={length})
 B = np.random.default_rng({seed} + 1).normal(size={shape})
 C = np.random.default_rng({seed} + 2).normal(size=(3, {size}))
 WORK1 = np.zeros({length})
-FIRST = {first}
-ARGUMENTS = (A, B, C, WORK1, FIRST, {number})"""
+WORK2 = {first}
+ARGUMENTS = (A, B, C, WORK1, WORK2, {number})"""
 
 
 @dataclass

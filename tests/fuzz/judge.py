@@ -224,7 +224,7 @@ def stand_in_left(holder):
     seen, waiting = set(), [holder]
     while waiting:
         item = waiting.pop()
-        if id(item) in seen or isinstance(item, (types.ModuleType, str, int, float)):
+        if id(item) in seen:
             continue
         seen.add(id(item))
         if type(item).__module__.startswith("fastgrad.tracing"):
@@ -242,7 +242,6 @@ def stand_in_left(holder):
             waiting += [v for n, v in vars(item).items() if not n.startswith("__")]
         elif isinstance(item, np.ndarray) and item.dtype == object:
             waiting += item.ravel().tolist()
-        elif hasattr(item, "__dict__"):
-            waiting.append(vars(item))
-            waiting.append(type(item)) if type(item).__module__ == "program" else None
+        elif type(item).__module__ == "program":
+            waiting += [vars(item), type(item)]
     return ""

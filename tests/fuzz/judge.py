@@ -208,7 +208,7 @@ def _constants(namespace):
 def _spoiled(namespace, before, value):
     """Say what is not as it was: x, data, f's own objects, or f's value."""
     for array, copy in zip(_constants(namespace), before, strict=True):
-        if array.tobytes("A") != copy.tobytes("A"):
+        if array.tobytes() != copy.tobytes():
             return "x is changed" if array is namespace["x"] else "data are changed"
     left = stand_in_left(namespace)
     if left:

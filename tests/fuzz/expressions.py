@@ -45,6 +45,16 @@ POLAR = listed("""
     np.log(abs({a}) + 1e-7); np.arctanh(np.tanh({a}))
 """)
 
+STEEP = listed("""
+    np.sin({a} * 1e4); np.exp(-(({a} - {c}) / 2e-4) ** 2); np.tanh(({a} - {c}) * 1e4);
+    1 / (1 + np.exp(-5e3 * ({a} - {c}))); np.cos({a} / 1e-3); ({a} - {c}) ** 5 * 1e6;
+    np.exp(1e3 * np.minimum({a} - {c}, 0)); 1 / (1e-6 + ({a} - {c}) ** 2) * 1e-6;
+    np.log1p(np.exp(({a} - {c}) * 1e3)) / 1e3; np.sqrt(({a} - {c}) ** 2 + 1e-9);
+    np.arctan({a} * 1e5);
+    np.maximum({a} - {c}, 0) ** 3 * 1e4; np.log(({a} - {c}) ** 2 + 1e-8); {a} ** 9; {a} ** 20 * 1e-3
+""")
+"""Smooth, but not over a step."""
+
 BINARY = listed("""
     {a} + {b}; {a} - {b}; {a} * {b}; {a} / ({b} ** 2 + 1); np.maximum({a}, {b});
     np.minimum({b}, {a}); np.where({a} > {b}, {a}, {b}); np.hypot({a}, {b}); {b} - {a};
@@ -131,6 +141,11 @@ def jumping(writer):
 def polar(writer):
     """Write a function with a pole, or an infinite slope, near the variable."""
     elementwise(writer, forms=POLAR)
+
+
+def steep(writer):
+    """Write a function that changes within a step."""
+    elementwise(writer, forms=STEEP)
 
 
 def binary(writer):
@@ -239,6 +254,7 @@ EXPRESSIONS = {
     kinked: 3,
     jumping: 1,
     polar: 0.5,
+    steep: 0.4,
     binary: 6,
     reducing: 2.5,
     keeping: 2.5,

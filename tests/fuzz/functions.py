@@ -110,7 +110,10 @@ def write(seed):
 
 
 def _array(writer):
-    shape = tuple(writer.integer(4) + 1 for _ in range(writer.choose([0, 1, 2, 3], [0.2, 3, 5, 1])))
+    most = writer.choose([4, 6])
+    shape = tuple(
+        writer.integer(most) + 1 for _ in range(writer.choose([0, 1, 2, 3], [0.2, 3, 5, 1]))
+    )
     parts = {"shape": shape, "seed": writer.integer(10**6), "scale": writer.choose([0.01, 100.0])}
     if shape:
         form = writer.choose(ARRAYS, [6, 1, 1, 0.5, 0.5, 0.5, 1, 0.7])
@@ -148,7 +151,7 @@ def _body(writer):
 
 def _enter(writer):
     w = writer.local["w"]
-    rows = writer.integer(6) + 1
+    rows = writer.integer(9) + 1
     form = writer.choose(ENTRIES)
     shape = w.shape
     if "@ w" in form or "dot(" in form or "einsum" in form:

@@ -180,7 +180,7 @@ class Net:
         """Write a product with weights, often with a bias, and an activation."""
         writer, a = self.writer, self.result
         n = self._units()
-        units = units or writer.integer(5) + 2
+        units = units or writer.integer(7) + 2
         tied = [w for w in self.parameters if writer.module[w].shape == (n, units)]
         turned = [w for w in self.parameters if writer.module[w].shape == (units, n)]
         w = self._new((n, units))
@@ -192,7 +192,7 @@ class Net:
         form += writer.choose([" + {b}", ""], [4, 1])
         b = self._new((units,), "b")
         self._write(form, a=a, w=w, b=b)
-        if writer.chance(0.7) and "{b}" in form:
+        for _ in range(writer.choose([0, 1, 4]) if "{b}" in form else 0):
             self._stand_near_a_kink(form.format(a=a, w=w, b=b), b)
         if writer.chance(0.8):
             self.activation()
@@ -256,7 +256,7 @@ class Net:
 
     def _batch(self):
         writer = self.writer
-        rows, columns, classes = (writer.integer(5) + 2 for _ in range(3))
+        rows, columns, classes = (writer.integer(most) + 2 for most in (8, 8, 4))
         seed = writer.integer(10**6)
         draws = f"np.random.default_rng({seed})"
         if writer.chance(0.3):
@@ -267,6 +267,8 @@ class Net:
             f"({draws}.random(({rows}, {columns})) < 0.5) * 1.0": 1,
             f"{draws}.integers(0, 256, ({rows}, {columns}))": 0.5,
             f"{draws}.random(({rows}, {columns})) * 30": 0.5,
+            f"{draws}.random(({rows}, {columns})) * ({draws}.random(({rows}, 1)) < 0.5)": 1,
+            f"{draws}.integers(0, 3, ({rows}, {columns})) * 0.5": 0.5,
         }
         writer.define(f"X = {writer.choose([*inputs], [*inputs.values()])}")
         writer.define(f"T = {draws}.integers(0, {classes}, {rows})")
@@ -282,7 +284,9 @@ class Net:
         """Define a parameter; return its name."""
         writer = self.writer
         name = writer.name(letter)
-        scale = writer.choose([1.0, 0.1, 0.01], [5, 3, 1]) if letter == "W" else 0.3
+        scale = (
+            writer.choose([1.0, 0.1, 0.01, 5.0, 0.0], [5, 3, 1, 0.5, 0.3]) if letter == "W" else 0.3
+        )
         draw = f"np.random.default_rng({writer.integer(10**6)}).normal(size={shape})"
         writer.define(f"{name} = {draw} * {scale}" + (" + 1" if letter == "g" else ""))
         self.parameters.append(name)
@@ -306,7 +310,7 @@ class Net:
         reach = writer.program.h * writer.choose([1.0, float(abs(writer.module["X"]).max())])
         moved = float(value[n, j]) - reach * writer.choose([0.0, float(writer.random.normal())])
         writer.define(f"{b}[{j}] -= {moved!r}")
-        writer.local[self.result] = writer.evaluated(expression)
+        writer.local[self.result][...] = writer.evaluated(expression)
 
     def _wrap(self):
         """Choose which parameter is x, and how f reads its parameters."""

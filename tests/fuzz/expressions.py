@@ -47,7 +47,7 @@ POLAR = listed("""
 
 STEEP = listed("""
     np.sin({a} * 1e4); np.exp(-(({a} - {c}) / 2e-4) ** 2); np.tanh(({a} - {c}) * 1e4);
-    1 / (1 + np.exp(-5e3 * ({a} - {c}))); np.cos({a} / 1e-3); ({a} - {c}) ** 5 * 1e6;
+    1 / (1 + np.exp(-5e3 * ({a} - {c}))); np.cos({a} / 1e-3); ({a} - {c}) ** 5 * 100;
     np.exp(1e3 * np.minimum({a} - {c}, 0)); 1 / (1e-6 + ({a} - {c}) ** 2) * 1e-6;
     np.log1p(np.exp(({a} - {c}) * 1e3)) / 1e3; np.sqrt(({a} - {c}) ** 2 + 1e-9);
     np.arctan({a} * 1e5);
@@ -118,8 +118,90 @@ UNUSUAL = listed("""
     {a}.copy('K'); {a}.ravel('K'); {a}.item(0) * {a}; np.float64({a}.sum());
     np.linalg.inv({a} @ {a}.T + np.eye(len({a}))); np.linalg.det({a} @ {a}.T + np.eye(len({a})));
     np.linalg.solve({a} @ {a}.T + np.eye(len({a})), {a}); np.convolve({a}, [1, -1, 2]);
-    np.nextafter({a}, {b}); {a}.clip({c}); {a}.transpose(0)
+    np.nextafter({a}, {b}); {a}.clip({c}); {a}.transpose(0); abs({a} + 1j * {b});
+    np.exp(1j * {a}).real; ({a} + 0.5j * {b}).imag * {a}; np.abs(({a} + 1j) ** 2);
+    np.angle({a} + 2j); np.sqrt({a} + 0j).real; (({a} + 1j * {b}) * ({a} - 1j * {b})).real;
+    np.abs(np.fft.fft({a})); np.fft.fft({a}).real; np.conj({a} + 1j * {b}).imag;
+    {a}.astype(np.uint8) + {a}; {a}.astype(np.int32) * {b}; ({a} > {c}) * ({b} > 0) * {a};
+    (({a} > {c}) & ({b} > 0)) * {a}; ~({a} > {c}) * {a}; (({a} > {c}) ^ ({b} > 0)) + {a};
+    ({a} > {c}) + ({b} > 0) + {a}; -({a} > {c}).astype(int) * {a}; np.logical_not({a} > {c}) * {b};
+    1 - ({a} > {c}) + {a}; ({a} > {c}).sum() * {a}.sum(); np.count_nonzero({a} > {c}) + {a};
+    ({a}.astype(np.uint8) - 1) * 0.01 + {a}; np.bool_({a}.sum() > 0) * {a};
+    {a}.astype(np.float32) * {b}; {a}.astype('f4').sum() + {a}.sum(); np.float32(0.1) * {a};
+    np.sum({a}, dtype=np.float32) + {a}; {a}.astype(np.float16).astype(float);
+    np.einsum('i,i,i->i', {a}, {a}, {a}); np.einsum('ij,ij,ij->', {a}, {a}, {a});
+    np.einsum('ii->i', {a} @ {a}.T); np.einsum({a}, [0, 1], {a}, [0, 1]);
+    np.tensordot({a}, {a}, {a}.ndim); np.dot({a}, 2.0); np.dot(2.0, {a}); {a}.dot({a}.T);
+    np.vdot({a}, {b}); np.inner({a}, {b}); np.kron({a}, {b}); np.cross({a}, {a}[::-1]);
+    np.linalg.matrix_power({a} @ {a}.T * 0.1, 2); np.einsum('ij,kl->jl', {a}, {a}, optimize=True);
+    np.sum({a}, where={b} > 0); np.sum({a}, axis={axis}, where={a} > {c}); np.max({a}, initial={c});
+    np.max({a}, axis={axis}, initial=0.0); {a}.max(initial={c});
+    np.mean({a}, where={a} > {c}) + {a}; np.prod({a}, initial=2.0);
+    np.min({a}, axis={axis}, initial=3, where={a} > 0); np.std({a}, ddof=1);
+    np.var({a}, {axis}, ddof=1); {a}.sum(axis={axis}, out=None); np.sum({a}, out=np.zeros(()));
+    np.mean({a}, axis={axis}, dtype=float);
+    np.divide({a}, {b}, out=np.zeros_like({a}), where={b} > 0);
+    np.exp({a}, out=np.zeros_like({a}), where={a} < {c});
+    np.log(abs({a}), where={a} != 0, out=np.zeros_like({a})); np.add({a}, {b}, where=True);
+    np.multiply({a}, {b}, dtype=np.float64); np.maximum.accumulate({a});
+    np.add.accumulate({a}, {axis}); np.subtract.outer({a}, {a}); np.multiply.outer({a}, {b});
+    np.add.reduceat({a}, [0, 1]); np.maximum.reduce({a}, axis=None); np.logaddexp.reduce({a});
+    np.minimum.reduce({a}, {axis}); np.modf({a})[0]; np.frexp({a})[0]; divmod({a}, 0.7)[1];
+    np.divmod({a}, 0.7)[0] + {a}; np.apply_along_axis(np.sum, {axis}, {a});
+    np.vectorize(lambda v: v * v)({a}); np.piecewise({a}, [{a} > {c}], [lambda v: v ** 2, 0.0]);
+    np.select([{a} > {c}, {a} > 0], [{a}, {b}], 0.1);
+    np.choose(({a} > {c}).astype(int), [{a}, {b}]);
+    np.take_along_axis({a}, np.argsort({a}, {axis}), {axis}); {a}[np.argsort({a})];
+    {a}[np.argmax({a})]; {a}[{a} > {c}]; {a}[{a} > {c}].sum() + {a}; {a}[np.abs({a}) > 0.1];
+    np.percentile({a}, 30); np.quantile({a}, 0.5, axis={axis});
+    np.bincount([0, 1, 0], weights={a}[:3]); np.cov({a}); np.corrcoef({a});
+    np.polyval([1, -2, 1], {a}); np.trapezoid({a}); np.correlate({a}, {a}); np.block([{a}, {a}]);
+    np.dstack([{a}, {a}]); np.nanmax({a}); np.nanmean({a}, {axis}); np.isclose({a}, {c}) * {a};
+    np.extract({a} > {c}, {a}); np.compress([True, False], {a}, axis={axis});
+    np.argmax({a}, {axis}) * 1.0 + {a}.sum(); np.argmin({a}) + {a};
+    np.where({a} > {c})[0].sum() + {a}; np.nonzero({a} > {c})[0].size * {a};
+    np.digitize({a}, [0.0, {c}]) * {a}; np.histogram({a}, 3)[0].sum() + {a}; np.cumulative_sum({a});
+    np.ediff1d({a}); np.fill_diagonal({a}, 0) or {a}; np.meshgrid({a}, {b})[0];
+    np.lexsort(({a},)) * 1.0 + {a}; np.sinc({a}); np.i0({a} * 0.1); np.unwrap({a});
+    np.nan_to_num({a}, copy=False); np.round({a}, decimals=2, out=None); np.fix({a}) + {a};
+    np.clip({a}, None, {c}); np.clip({a}, a_min={c}, a_max=None); {a}.clip(min={c});
+    np.clip({a}, {b}, {b} + 1); {a}.round(2) + {a}; {a}.argsort({axis}) * 0.1 + {a};
+    np.linalg.eigvalsh({a} @ {a}.T); np.linalg.cholesky({a} @ {a}.T + np.eye(len({a})));
+    np.linalg.svd({a}, compute_uv=False); np.linalg.norm({a}, 1); np.linalg.norm({a}, np.inf);
+    np.linalg.norm({a}, 'nuc'); np.linalg.norm({a}, axis={axis}, ord=1); np.linalg.pinv({a});
+    np.linalg.slogdet({a} @ {a}.T + np.eye(len({a})))[1] + {a}.sum(); np.linalg.qr({a})[1];
+    np.linalg.vecdot({a}, {a}); np.linalg.trace({a}); sum({a}); max({a}.max(), 0.0) + {a};
+    min({a}.ravel()) + {a}; abs({a}.sum()); round({a}.sum(), 3) + {a}; pow({a}, 2);
+    sorted({a})[0] + {a}.sum(); sum(map(float, {a}.ravel())) * {a};
+    {a}.sum() if isinstance({a}, np.ndarray) else 0 * {a}.sum();
+    ({a} if np.isscalar({a}) else 2 * {a}); ({a} if type({a}) is np.ndarray else -1 * {a});
+    {a} * len({a}.tolist()); {a} * {a}.flags.c_contiguous; {a} * len({a}.strides);
+    {a} * {a}.nbytes * 0.01; {a} * {a}.itemsize; {a} * np.iscomplexobj({a}) + {a};
+    {a} * bool(np.isfinite({a}).all()); {a} * (str({a}.dtype) == 'float64');
+    np.float64({a}.max()) * {a}; {a} * float(len({a})); {a}.tolist()[0] * {a};
+    np.array({a}.tolist()) * {a}; [v for v in {a}][0] * {a}; (lambda u, v: u * v)({a}, {b});
+    {a}.__mul__({b}); {a}.__array__() + {a}; np.asanyarray({a}) + 1; np.require({a}, float) * 2;
+    np.ma.masked_less({a}, {c}).filled(0.0); np.array({a}, dtype=float, copy=True);
+    np.array({a}, ndmin=2); np.asfortranarray({a}) * 2; np.ascontiguousarray({a}) + 1;
+    np.frombuffer({a}.tobytes()) * 1.0; copy.deepcopy({a});
+    functools.reduce(np.add, [{a}, {b}, {a}]); operator.mul({a}, {b});
+    math.exp({a}.sum() * 0.1) * {a}; math.fsum({a}.ravel()) * {a}; {a} * math.sqrt(abs({a}.sum()));
+    math.hypot({a}.sum(), 1.0) + {a}.sum(); np.vstack([{a}, {a} * 2])[0]; np.atleast_3d({a});
+    np.expand_dims({a}, (0, 1)); {a}[..., None, :]; {a}[np.newaxis, ...];
+    {a}[[True] + [False] * (len({a}) - 1)]; {a}[np.ix_([0, 0], [0])]; {a}[-1:]; {a}[::-1][1:];
+    {a}[tuple(np.indices({a}.shape))]; {a}[()]; {a}[..., [0, -1]]; np.flip({a}); {a}.diagonal();
+    np.triu_indices(2)[0].sum() * {a}; {a}.reshape({a}.shape, order='F'); {a}.ravel('A') * 1.0;
+    {a}.reshape(-1, order='F'); np.rollaxis({a}, 0); np.moveaxis({a}, -1, 0); {a}.real * 2;
+    {a}.conj() + 1; {a}.byteswap().byteswap(); {a}.view(np.int64).view(np.float64);
+    {a}.searchsorted({c}) + {a}; {a}.compress([True]); np.where({a} > {c}, 1, 0) * {a};
+    np.where({a} > {c}, {a}, np.inf).min() + {a}; np.full({a}.shape, {a}.sum());
+    np.full(3, {a}.max()); np.zeros_like({a}, dtype=float) + {a}; np.empty_like({a}).size * {a};
+    np.tri(len({a})) @ {a}; np.einsum('...->...', {a}); np.logspace(0, 1, 3) * {a}.sum();
+    np.copysign({a}, {b}); np.spacing({a}) + {a}; np.nextafter({a}, 1) * 2; np.signbit({a}) * {a};
+    np.ldexp({a}, 2); np.isnan({a}) + {a}; np.deg2rad({a}); np.gcd(2, 4) * {a}; np.positive({a});
+    np.remainder({a}, {b} ** 2 + 1); np.float_power(abs({a}) + 1, {b}); np.heaviside({a}, {b})
 """)
+"""What is rarely used, or rarely recorded."""
 
 
 def elementwise(writer, *, forms=SMOOTH):
@@ -261,6 +343,6 @@ EXPRESSIONS = {
     moving: 3,
     multiplying: 4,
     repeating: 0.7,
-    unusual: 0.3,
+    unusual: 0.8,
 }
 """What writes an expression, with how often it is wanted."""

@@ -131,8 +131,7 @@ def _function(namespace):
 def compared(program, got, expected, value):
     """Return the verdict on a gradient, given the loop's, and in words what is wrong."""
     got, expected = np.asarray(got).reshape(-1), np.asarray(expected).reshape(-1)
-    scale = program.h ** -(2 if program.scheme == "second derivative" else 1)
-    allowed = TIMES * EPS * abs(float(np.reshape(value, ()))) * scale
+    allowed = TIMES * EPS * abs(float(np.reshape(value, ()))) * _scale(program)
     if program.engine == "compiled":  # which promises the loop's bits
         allowed = 0.0
     off = _difference(got, expected)
@@ -162,10 +161,10 @@ def measured(program, places):
     """Return the round-off of the loop's quotients, and the quotients without it.
 
     The round-off is what it differs by from the quotients in extended precision, or, with the data
-    moved by a few eps, from itself.
+    moved by a few eps, from itself; and eps of the largest value that is subtracted, at least.
     """
     random = np.random.default_rng(0)
-    exact, runs, noise = None, [], np.zeros(len(places))
+    exact, runs, noise = None, [], np.full(len(places), EPS * _largest(program) * _scale(program))
     for again in range(AGAIN + 1):
         plain = program.build()
         if again:
@@ -183,8 +182,28 @@ def measured(program, places):
         noise = np.fmax(noise, _difference(runs[-1], precise))
     runs = np.array(runs)
     noise = np.fmax(noise, np.ptp(runs, axis=0))
-    noise[np.isnan(runs).any(axis=0)] = np.inf
+    is_nan = np.isnan(runs)
+    noise[is_nan.any(axis=0) & ~is_nan.all(axis=0)] = np.inf
     return noise, runs[0] if exact is None else exact.astype(float)
+
+
+def _largest(program):
+    """Return the largest magnitude of f where the loop calls it."""
+    namespace, values = program.build(), []
+    f = _function(namespace)
+
+    def noted(x):
+        values.append(float(np.reshape(f(x), ())))
+        return values[-1]
+
+    _loop(program, namespace | {"f": noted, "ARGUMENTS": None})
+    magnitudes = abs(np.array(values))
+    return float(magnitudes[np.isfinite(magnitudes)].max(initial=0.0))
+
+
+def _scale(program):
+    """Return what a change of f becomes in a quotient."""
+    return program.h ** -SCHEMES[program.scheme].derivative
 
 
 def _move(namespace, random):

@@ -181,7 +181,8 @@ KEPT = listed("""
     STATE.history[-1:] = [{a}]
 """)
 
-STATE = """class State:
+STATE = """import copy, functools, math, operator
+class State:
     def __init__(self):
         self.total, self.mean, self.last = 0.0, 0.0, None
         self.history, self.named = [], {'sum': 0.0}

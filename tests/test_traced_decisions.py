@@ -19,9 +19,9 @@ REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_luck():
-    """Let the spot check look at the largest quotient only, so that chance hides no defect."""
+    """Measure the analysis alone: the certificate would mend its defects."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(traced, "CHECKS", 0)
+        patch.setattr(traced, "CERTIFY", False)
         yield
 
 

@@ -15,7 +15,6 @@ from nets import EPS, INPUT, LABELS, H, two_layers
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import auto, loop, traced
-from fastgrad.tracing.trace import CALLS
 
 W1 = two_layers()["W1"]
 
@@ -231,7 +230,8 @@ def test_a_function_that_changes_after_the_recording_is_found_out(start):
         return np.sum(np.tanh(INPUT @ W) ** 2) * (1 if calls[0] <= start else 1.5)
 
     x = W1.copy()
-    result = numerical_gradient(loss, x)
+    with pytest.warns(RuntimeWarning, match="calls of f give"):
+        result = numerical_gradient(loss, x)
     calls[0] = start + 1
     expected = loop.gradient(loss, x, H)
     assert np.abs(result - expected).max() <= 4 * EPS * loss(x) / H
@@ -370,7 +370,7 @@ class Holder:
 )  # fmt: skip
 @pytest.mark.parametrize("kinked", [False, True])
 def test_an_array_that_is_also_read_elsewhere_is_differenced_there_too(make, kinked, monkeypatch):
-    monkeypatch.setattr(traced, "CHECKS", 0)  # or it might be found by chance
+    monkeypatch.setattr(traced, "CERTIFY", False)  # which would find it
     x = W1.copy()
     holder = Holder()
     holder.held = make(x)
@@ -474,7 +474,7 @@ def test_a_parameter_that_f_updates_in_place_is_left_to_the_loop():
 
 
 def test_an_array_that_is_added_to_a_number_leaves_its_other_names_alone(monkeypatch):
-    monkeypatch.setattr(traced, "CHECKS", 0)
+    monkeypatch.setattr(traced, "CERTIFY", False)
     x = W1.copy()
     x[3, 4] = 0.0
 
@@ -699,35 +699,6 @@ def test_what_f_collects_while_it_is_recorded_works_like_arrays_afterwards():
 # Wrong results are not returned ------------------------------------------------------------------
 
 
-def test_a_replay_that_is_wrong_is_found_out_by_the_spot_check(monkeypatch):
-    from fastgrad.tracing import parts
-
-    add_to = parts.Part.add_to
-
-    def wrong(self, quotients):
-        add_to(self, quotients)
-        quotients *= 1.001
-
-    f, x = nets.CASES["book W1"]()
-    monkeypatch.setattr(parts.Part, "add_to", wrong)
-    with pytest.raises(ValueError, match=r"the replay gives .*, but calls of f give"):
-        numerical_gradient(f, x, engine="traced")
-    assert numerical_gradient(f, x).tobytes() == loop.gradient(f, x, H).tobytes()
-
-
-def test_elements_that_act_on_each_other_are_checked_one_by_one():
-    """The sum's cube has a share of 1e-4 in each quotient, but of 9e-4 if three move together."""
-    x, together = np.zeros(60), set()
-    for _ in range(100):  # whether they move the same way is left to chance
-        calls = []
-        f = lambda x, calls=calls: calls.append(0) or np.sum(x) + 1e4 * np.sum(x) ** 3  # noqa: E731
-        result = numerical_gradient(f, x, engine="traced")
-        np.testing.assert_allclose(result, 1 + 1e4 * H**2, rtol=1e-9)
-        assert not x.any()
-        together.add(len(calls) - CALLS)
-    assert together == {0, 2 * (traced.CHECKS + 1)}
-
-
 def test_elements_that_are_checked_together_come_back_bit_for_bit():
     x = np.random.default_rng(3).choice([-0.0, 1e-17, 0.1, 3.0], 60)
     before = x.tobytes()
@@ -742,7 +713,7 @@ def test_elements_that_are_checked_together_come_back_bit_for_bit():
 def test_a_replay_that_raises_goes_to_the_loop(monkeypatch):
     from fastgrad.tracing import parts
 
-    def fail(self, quotients):
+    def fail(self, *_):
         raise IndexError("a defect")
 
     f, x = nets.CASES["book W1"]()

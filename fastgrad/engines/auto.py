@@ -31,13 +31,20 @@ def gradient(
     from fastgrad.engines import traced
     from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
-    refused = ""
+    refused = mistaken = ""
     try:
         return traced.traced_gradient(f, x, h, scheme, if_faster=True)
     except TooCheap:
         pass
+    except traced.Mistaken as mistake:
+        mistaken = str(mistake)
     except NotTraceable as refusal:
         refused = str(refusal)
+    if mistaken:
+        traced.warn_of_a_mistake(
+            f"f could not be traced, and is called for each element instead: {mistaken}. "
+            "Please report f: this is a defect of fastgrad; engine='loop' silences this"
+        )
     # After the except clauses: what f raises now is not raised "during handling" of a refusal.
     if refused and x.size >= LARGE:
         calls = x.size * sum(offset != 0 for offset in scheme.offsets)

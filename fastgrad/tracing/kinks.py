@@ -26,6 +26,9 @@ POINTS = 8
 
 DEGREE = 3
 
+SLOPE = 64
+"""How many times smaller than a row's largest shift that is at which its slope is measured."""
+
 MOST_AT_ONCE = 64
 """How many units of a row are moved in one go, one after the other."""
 
@@ -39,7 +42,7 @@ class Response:
     row, unit : int
         Counted from 0.
     shifts : array
-        Positive, rising.
+        Positive, rising; and one more among them, at which the slope is measured.
     values : array of shape (2, shifts)
         By how much the row's loss changes if the unit is moved up, and down.
     known : bool array
@@ -131,7 +134,7 @@ def by_kinked_rows(
     kinked: NDArray[np.bool_],
     unclear: NDArray[np.bool_],
     tolerance: Array,
-) -> Array:
+) -> tuple[Array, Array]:
     """Return what the kinked units of rows add to the changes of the loss.
 
     Parameters
@@ -150,9 +153,12 @@ def by_kinked_rows(
 
     Returns
     -------
-    array of shape (I, units)
+    changes : array of shape (I, units)
+    straight : array of shape (I, units)
+        What they would be if the loss did not bend.
     """
     result = np.zeros((stage.inputs.shape[1], kinked.shape[1]))
+    straight = np.zeros_like(result)
     kept = np.flatnonzero(kinked.any(axis=1))
     few = restricted(rows, stage, kept) if 2 * len(kept) <= rows.count else None
     if few is not None:
@@ -161,6 +167,7 @@ def by_kinked_rows(
     responses: list[Response] = []
     for n in np.flatnonzero(kinked.any(axis=1)).tolist():
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
+        shifts = np.unique([*shifts, *shifts[-1:] / SLOPE])
         units = np.flatnonzero(kinked[n]).tolist() if shifts.size else []
         responses += [
             Response(
@@ -189,7 +196,11 @@ def by_kinked_rows(
                 moved = np.where(inputs > 0, side, 1 - side)
                 change = np.where(inputs == 0, 0, response.values[moved, place])
                 result[:, response.unit] += weight * change
-    return result
+        tiny = np.searchsorted(response.shifts, response.shifts[-1] / SLOPE)
+        above, below = response.values[:, tiny] / response.shifts[tiny]
+        slope = (above - below) / 2
+        straight[:, response.unit] += (weights[0] - weights[1]) * slope * h * inputs
+    return result, straight
 
 
 def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:

@@ -71,11 +71,18 @@ class Part:
         """About how long it takes."""
         return SECONDS_AN_ELEMENT * self.replay.cost(self.moves)
 
-    def add_to(self, changes: Array) -> None:
-        """Add the term's weighted changes to those of all, an array (elements of x,)."""
+    def add_to(self, changes: Array, straight: Array) -> bool:
+        """Add the term's weighted changes to those of all, an array (elements of x,).
+
+        And what of it is in proportion to the moves: return whether that is known. If up and down
+        have opposite weights, all of it may be; it is counted as that if it was not measured.
+        """
+        is_odd = self.weights[0] == -self.weights[1]
         if self.stage is None:
-            changes += self.term.scale * self._by_elements()
-            return
+            change = self.term.scale * self._by_elements()
+            changes += change
+            straight += change
+            return is_odd
         found = None
         distances = self.distances[:, self.stage.where]
         if self.owners is not None:
@@ -85,8 +92,15 @@ class Part:
             by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
             if by_every_weight > self.limit:
                 raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
-            found = by_weights(self._whole(), self.stage, distances, self.weights)
-        _add(changes, self.stage.where, self.term.scale * found)
+            found = by_weights(self._whole(), self.stage, distances, self.weights), None
+        mine, its_straight = found
+        _add(changes, self.stage.where, self.term.scale * mine)
+        _add(
+            straight,
+            self.stage.where,
+            self.term.scale * (mine if its_straight is None else its_straight),
+        )
+        return is_odd or its_straight is not None
 
     def _by_elements(self) -> Array:
         root = self.replay.root.value

@@ -75,7 +75,7 @@ def by_weights(rows: Rows, stage: Stage, distances: Array, weights: Weights) -> 
 
 def by_responses(
     rows: Rows, stage: Stage, h: float, distances: Array, weights: Weights
-) -> Array | None:
+) -> tuple[Array, Array | None] | None:
     """Return the changes of the loss with the weights from a few responses a unit.
 
     The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
@@ -94,14 +94,20 @@ def by_responses(
 
     Returns
     -------
-    array of shape (I, units), or None
-        None if too many responses are no polynomials.
+    changes : array of shape (I, units)
+    straight : array of shape (I, units), or None
+        What of it is in proportion to the weights' moves: without it, the loss bends. None if that
+        is not known.
+
+    None if too many responses are no polynomials.
     """
     magnitudes = _few_magnitudes(stage.inputs)
     if magnitudes is not None and not magnitudes.size:
-        return np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+        nothing = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+        return nothing, nothing
     if magnitudes is not None:
-        return _by_values(rows, stage, h, distances, weights, magnitudes)
+        by_values = _by_values(rows, stage, h, distances, weights, magnitudes)
+        return None if by_values is None else (by_values, None)
     largest = float(abs(stage.inputs).max())
     if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
         return None
@@ -126,24 +132,35 @@ def by_responses(
             coefficients, kinked = found
             shares = stage.inputs / largest
             result = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+            straight = None
             for sign, share in of_sign.items():
-                result += share * _summed(shares, coefficients[sign], sign)
+                first, others = _summed(shares, coefficients[sign], sign)
+                if sign < 0:
+                    straight = share * first
+                result += share * (first + others)
             if kinked.any():
                 tolerance = LIMIT * noise[:, 0]
-                result += by_kinked_rows(rows, stage, h, weights, kinked, watch.unclear, tolerance)
-            return result
+                more = by_kinked_rows(rows, stage, h, weights, kinked, watch.unclear, tolerance)
+                result += more[0]
+                if straight is not None:
+                    straight += more[1]
+            return result, straight
     return None
 
 
-def _summed(inputs: Array, coefficients: Array, sign: int) -> Array:
-    """Return the sum over rows n and odd, or even, powers of inputs^power coefficients."""
+def _summed(inputs: Array, coefficients: Array, sign: int) -> tuple[Array, Array]:
+    """Return the sums over rows n of odd, or even, powers of inputs^power coefficients.
+
+    That of the lowest power, and that of all others.
+    """
     square = inputs.T**2
     power = inputs.T if sign < 0 else square
-    result: Array = power @ coefficients[0]
+    first: Array = power @ coefficients[0]
+    others = np.zeros_like(first)
     for coefficient in coefficients[1:]:
         power = power * square
-        result += power @ coefficient
-    return result
+        others += power @ coefficient
+    return first, others
 
 
 def shifts_of_responses(stage: Stage) -> int:

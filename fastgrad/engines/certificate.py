@@ -1,0 +1,409 @@
+"""A certificate of a whole gradient: all of its elements are compared with a few calls of f.
+
+Along a direction r, drawn at random, f changes by what all its slopes g say,
+
+    f(x + s r) - f(x - s r)  =  2 s sum_i g_i r_i,
+
+up to truncation, which falls with the cube of s, and to rounding. A fault in any element makes the
+two sides differ. The elements of r have either sign and magnitudes from 1/2 to 1: faults of several
+elements, even equal ones, hardly ever cancel, as they would in one of two directions of elements 1
+and -1 (R. Freivalds, 1977). So two directions, four calls of f, vouch for all elements.
+
+A difference is looked at again with smaller steps: what falls only in proportion is a fault, or a
+kink that the quotients pass; what vanishes is truncation, or a kink that the direction passes. The
+quotients themselves, over h, differ from slopes where f bends within h. Then the engine is asked
+for slopes at a small step, and of the elements at which f bends some are compared with f over h.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.arguments import element
+from fastgrad.engines import loop
+from fastgrad.schemes import Scheme
+
+Array = NDArray[np.float64]
+Places = NDArray[np.intp]
+
+EPS = float(np.finfo(np.float64).eps)
+
+FIRST = 32
+"""How many times smaller than h the first step along a direction is: truncation is then a
+thousandth of the quotients' own, and rounding hides no error of 1e-9 of the loss."""
+
+FINER = 4
+"""How many times smaller each further step is."""
+
+STEPS = 5
+"""How many steps along a direction are tried."""
+
+CAREFUL = 64
+"""How many times smaller than h the step is at which the engine is asked for slopes."""
+
+DRAWS = 4
+"""How many directions are tried until two agree."""
+
+ROUNDINGS = 8
+"""How many times its unit the rounding error of a difference of f may be."""
+
+LOST = 1e4
+"""From how many units on rounding, as measured, is so large that directions tell too little."""
+
+BENT = 3
+"""How many of the elements at which f bends are compared with f, drawn at random."""
+
+DRAWN = 12
+"""How many elements are, where directions cannot decide."""
+
+MOST_MENDED = 256
+"""Up to so many elements, or an eighth of all, are mended one by one."""
+
+
+class Disagreement(Exception):
+    """So many quotients are not f's that all are to be had from f; the message says where."""
+
+
+class Verdict(Enum):
+    """What a direction says of slopes."""
+
+    AGREES = 1
+    DIFFERS = 2
+    UNCLEAR = 3
+
+
+@dataclass(eq=False)
+class Certificate:
+    """The comparison of one gradient with f.
+
+    Attributes
+    ----------
+    f, x, h, scheme
+        As the engine has been given them; x of float64. It is moved in place, and bit-identical
+        after each call of f.
+    quotients : array (elements of x,)
+        In C order, as the engine gives them; mended where they are wrong.
+    magnitude : float
+        The sum of the magnitudes of all that f adds up.
+    own_magnitude : float
+        What the rounding of the engine's differences is relative to, for each element.
+    slopes : callable
+        ``slopes(s)`` are the engine's central quotients at another step s.
+    known : array (elements of x,) or None
+        The slopes, if the engine has noticed them while it measured the quotients.
+    eps : float
+        The relative precision of the numbers that f computes with.
+    noise : float
+        By how much rounding was seen to change differences of f.
+    apart : int array
+        Elements whose quotients are f's own.
+    said : str
+        What was wrong, if anything was.
+    """
+
+    f: Callable[[Array], Any]
+    x: Array
+    h: float
+    scheme: Scheme
+    quotients: Array
+    magnitude: float
+    own_magnitude: float
+    slopes: Callable[[float], Array]
+    known: Array | None = None
+    eps: float = EPS
+    noise: float = 0.0
+    apart: Places = field(default_factory=lambda: np.zeros(0, np.intp))
+    said: str = ""
+
+    def __post_init__(self) -> None:
+        self.saved = self.x.copy(order="K")
+        self.base = self.x.reshape(-1).copy()
+        largest = float(abs(self.base).max(initial=0))
+        self.unit, self.own_unit = self.eps * self.magnitude, self.eps * self.own_magnitude
+        self.random = np.random.default_rng()
+        spacing = 8 * np.spacing(largest)
+        self.least = spacing if spacing > self.h / FIRST / FINER**STEPS else 0.0
+
+    def mend(self) -> None:
+        """Compare all elements, and replace what is not f's.
+
+        Raises
+        ------
+        Disagreement
+            If that is too much to be replaced element by element.
+        """
+        self._take_what_is_not_finite()
+        if self.known is not None and self.eps == EPS:
+            self.g, self.g_step = self.known, self.h
+            self.g[self.apart] = 0
+            if self._all_agree(self.h / FIRST, if_unclear=False):
+                self._look_at_bends()
+                return
+        self.g_step = self.h / CAREFUL
+        self.g = self.slopes(self.g_step)
+        self.g[self.apart] = 0
+        if not np.isfinite(self.g).all():
+            self._look_at_some()
+            return
+        self._measure_noise()
+        agree = self._all_agree(self.h / CAREFUL)
+        if agree is not True and self.scheme.is_central and self.scheme.accuracy == 2:
+            slopes = self.g
+            self.g = slopes - (self.quotients - slopes) / (CAREFUL**2 - 1)  # Richardson's
+            self.g[self.apart] = 0
+            if self._all_agree(self.h / CAREFUL):
+                agree = True
+            else:
+                self.g = slopes
+        if agree is None or max(self.unit, self.noise) > LOST * EPS * self.magnitude:
+            self._look_at_some()
+        if agree is False:
+            self._find_faults()
+        else:
+            self._look_at_bends()
+
+    def _take_what_is_not_finite(self) -> None:
+        """Let f say what the quotients are that are no numbers."""
+        self.apart = np.flatnonzero(~np.isfinite(self.quotients))
+        if len(self.apart) > self._most:
+            raise Disagreement(f"{len(self.apart):,} of its quotients are not finite")
+        if self.apart.size:
+            self.quotients[self.apart] = self._looped(self.apart, self.h)
+
+    @property
+    def _most(self) -> int:
+        """How many elements are had from f one by one, rather than all."""
+        return max(MOST_MENDED, self.base.size // 8)
+
+    # Directions ----------------------------------------------------------------------------------
+
+    def _all_agree(self, step: float, *, if_unclear: bool | None = None) -> bool | None:
+        """Say whether the slopes are those along two directions.
+
+        If one remains unclear, another is drawn, unless an answer is given for that.
+        """
+        agreed = 0
+        for _ in range(DRAWS):
+            self.r = self._direction()
+            verdict, self.step = self._look(step)
+            if verdict is Verdict.DIFFERS:
+                return False
+            if verdict is Verdict.UNCLEAR and if_unclear is not None:
+                return if_unclear
+            agreed += verdict is Verdict.AGREES
+            if agreed == 2:
+                return True
+        return None
+
+    def _direction(self) -> Array:
+        r = self.random.random(self.base.size)
+        r[r < 0.5] -= 1
+        r[self.apart] = 0
+        return r
+
+    def _look(self, step: float) -> tuple[Verdict, float]:
+        """Compare slopes along the direction, with smaller steps if they seem to differ."""
+        before, before_tolerance, least = np.nan, np.nan, np.inf
+        offs = []
+        for _ in range(STEPS):
+            off, tolerance = self._off(self.r, step)
+            if abs(off) <= tolerance:
+                # What was off at the larger step, if it was a fault, would be off here by as much.
+                is_fault = abs(off - before / FINER) <= max(tolerance / 4, before_tolerance / FINER)
+                return (Verdict.UNCLEAR if is_fault else Verdict.AGREES), step
+            in_proportion = abs(off - before / FINER) <= tolerance + before_tolerance / FINER
+            if in_proportion and abs(off) <= 2 * step * least:  # rounding becomes larger, in steps
+                return Verdict.DIFFERS, step
+            least = min(least, abs(off) / step) if np.isfinite(off) else least
+            offs.append(abs(off))
+            before, before_tolerance, step = off, tolerance, step / FINER
+        if FINER**2 * min(offs) > max(offs):  # the same at any step: it must be rounding
+            self.noise = max(self.noise, *offs)
+        return Verdict.UNCLEAR, step
+
+    def _off(self, r: Array, step: float) -> tuple[float, float]:
+        """Return by how much f changes along r, beyond what slopes say; and what rounding may do.
+
+        Elements are moved by numbers that they can hold, and slopes multiplied by just these.
+        """
+        steps: Any = step
+        if self.least:
+            steps = np.maximum(step, 8 * np.spacing(abs(self.base)))
+        up, down = self.base + steps * r, self.base - steps * r
+        above, below = self._value(up), self._value(down)
+        moved = up - down
+        share = self.g * moved
+        # Where f is 0 at x, it is not at the moved points.
+        magnitude = abs(above) + abs(below) + float(abs(share).sum())
+        rounding = ROUNDINGS * max(self.unit, self.eps * magnitude) + 3 * self.noise
+        # Each quotient has the rounding of its own difference, and of the step that x can hold.
+        rounding += ROUNDINGS / 2 * self.own_unit / self.g_step * float(np.linalg.norm(moved))
+        rounding += ROUNDINGS / 2 * EPS / self.g_step * float(np.linalg.norm(share * self.base))
+        return above - below - float(share.sum()), rounding
+
+    def _value(self, point: Array) -> float:
+        """Return f at a point; nan if it raises there."""
+        try:
+            self.x[...] = point.reshape(self.x.shape)
+            with np.errstate(all="ignore"):
+                return float(np.asarray(self.f(self.x)).reshape(()))
+        except Exception:  # whatever it is, the quotients are not to blame
+            return np.nan
+        finally:
+            self.x[...] = self.saved
+
+    def _measure_noise(self) -> None:
+        """See by how much rounding changes f, where moves are too small for anything else."""
+        tiny = 4 * np.spacing(np.maximum(abs(self.base), self.h))
+        for _ in range(2):
+            r = self._direction()
+            up, down = self.base + tiny * r, self.base - tiny * r
+            off = abs(self._value(up) - self._value(down) - self.g @ (up - down))
+            if np.isfinite(off):
+                self.noise = max(self.noise, float(off))
+
+    # Single elements -----------------------------------------------------------------------------
+
+    def _look_at_bends(self) -> None:
+        """Compare with f some elements whose quotients are not the slopes: f bends within h."""
+        bend = abs(self.quotients - self.g)
+        steps = 1 / self.h + 1 / self.g_step
+        rounding = ROUNDINGS * self.own_unit + self.noise + 4 * EPS * abs(self.g * self.base)
+        least = ROUNDINGS * self.unit * FIRST / (2 * self.h)  # what directions see at best
+        bent = np.flatnonzero(~(bend <= np.maximum(rounding * steps, least)))
+        bent = np.setdiff1d(bent, self.apart)
+        if not bent.size:
+            return
+        some = self.random.choice(bent, min(BENT, bent.size), replace=False)
+        wrong = self._wrong(some)
+        if wrong.size:
+            self._replace(bent, wrong[0])
+
+    def _look_at_some(self) -> None:
+        """Compare elements with f that are drawn at random, and the largest."""
+        count = min(DRAWN, self.base.size)
+        some = self.random.choice(self.base.size, count, replace=False)
+        largest = int(np.argmax(abs(self.quotients)))
+        wrong = self._wrong(np.unique([*some, largest]))
+        if wrong.size:
+            raise Disagreement(self._said(wrong[0]))
+
+    def _wrong(self, places: Places) -> Places:
+        """Return at which places quotients are not f's, to its rounding."""
+        places = np.setdiff1d(places, self.apart)
+        looped = self._looped(places, self.h)
+        off = abs(self.quotients[places] - looped)
+        scale = self.scheme.round_off(1.0, self.h, 1.0)
+        x, x_weight = self.base[places], EPS / self.h
+        rounding = (ROUNDINGS * (self.unit + self.own_unit) + 2 * self.noise) * scale
+        rounding = rounding + 4 * x_weight * abs(x * looped) + EPS * abs(looped)
+        suspect = np.flatnonzero(~(off <= rounding))
+        if not suspect.size:
+            return places[suspect]
+        # f's own quotients may be worth no more: noise, or a step that ends at a kink or jump.
+        others = [self._looped(places[suspect], self.h * (1 + step)) for step in (-2e-2, 2e-2)]
+        doubt = abs(np.array(others) - looped[suspect]).max(axis=0)
+        both = np.isfinite(looped[suspect]) & np.isfinite(self.quotients[places[suspect]])
+        certain = ~(both & (off[suspect] <= 4 * doubt))
+        return np.asarray(places[suspect[certain]])
+
+    def _looped(self, places: Places, h: float) -> Array:
+        with np.errstate(all="ignore"):
+            looped = loop.gradient(self.f, self.x, h, places, self.scheme)
+        return np.asarray(looped.reshape(-1)[places], np.float64)
+
+    # Faults --------------------------------------------------------------------------------------
+
+    def _find_faults(self) -> None:
+        """Find an element that makes the difference, and mend all that differ as it does."""
+        for _ in range(4):
+            place = self._chased()
+            if place is None:
+                break
+            if self._wrong(np.array([place])).size:
+                few = self.base.size <= MOST_MENDED
+                self._replace(np.arange(self.base.size) if few else self._faulty_block(), place)
+                return
+            self.r[place] = 0  # f has a kink, just there: no slope, but a quotient
+        self._look_at_some()
+
+    def _chased(self) -> int | None:
+        """Halve a direction along which f differs until one element is left."""
+        part = np.flatnonzero(self.r)
+        while len(part) > 1:
+            half = part[: len(part) // 2]
+            off, other = self._off_part(half), self._off_part(part[len(part) // 2 :])
+            if max(off, other) <= 1 or not np.isfinite([off, other]).all():
+                return None
+            part = half if off >= other else part[len(part) // 2 :]
+        return int(part[0]) if part.size else None
+
+    def _off_part(self, part: Places) -> float:
+        """Return how far f is off the slopes, in tolerances, if some elements only are moved."""
+        r = np.zeros_like(self.base)
+        r[part] = self.r[part]
+        off, tolerance = self._off(r, self.step)
+        return abs(off) / tolerance
+
+    def _faulty_block(self) -> Places:
+        """Return the elements in all those rows, columns and so on in which f differs."""
+        shape = self.x.shape or (1,)
+        numbers = np.arange(self.base.size).reshape(shape)
+        blocks = [self._faulty_slices(numbers, axis) for axis in range(len(shape))]
+        return numbers[np.ix_(*blocks)].reshape(-1)
+
+    def _faulty_slices(self, numbers: Places, axis: int) -> Places:
+        """Halve an array along an axis, as long as parts differ; all of it, if many do."""
+        length = numbers.shape[axis]
+        waiting, found = [np.arange(length)], []
+        while waiting:
+            slices = waiting.pop()
+            part = np.take(numbers, slices, axis).reshape(-1)
+            if not any(self._differs(part) for _ in range(2)):
+                continue
+            if len(slices) == 1:
+                found.append(int(slices[0]))
+            else:
+                waiting += [slices[len(slices) // 2 :], slices[: len(slices) // 2]]
+            if len(found) + len(waiting) > max(8, length // 8):
+                return np.arange(length)
+        return np.array(found, np.intp) if found else np.arange(length)
+
+    def _differs(self, part: Places) -> bool:
+        self.r = self._direction()
+        return not self._off_part(part) <= 1
+
+    def _replace(self, suspects: Places, example: int) -> None:
+        """Take f's own quotients where those of suspects are wrong, and look at the others again.
+
+        Raises
+        ------
+        Disagreement
+            If there are too many suspects, or others are wrong, too.
+        """
+        said = self._said(example)
+        if len(suspects) > self._most:
+            raise Disagreement(said)
+        wrong = self._wrong(np.union1d(suspects, [example]))
+        self.quotients[wrong] = self._looped(wrong, self.h)
+        self.apart = np.union1d(self.apart, wrong)
+        self.g[self.apart] = 0
+        more = f", and {len(wrong) - 1:,} other elements are wrong" if len(wrong) > 1 else ""
+        self.said = said + more
+        agree = self._all_agree(self.h / CAREFUL)
+        if agree is False:
+            raise Disagreement(said)
+        if agree is None:
+            self._look_at_some()
+
+    def _said(self, place: int) -> str:
+        index = np.unravel_index(place, self.x.shape)
+        looped = self._looped(np.array([place], np.intp), self.h)[0]
+        return (
+            f"at {element('x', index)} it gives {self.quotients[place]:.6g}, "
+            f"but calls of f give {looped:.6g}"
+        )

@@ -86,11 +86,11 @@ def judge(program, *, certify=True):
         except Exception as error:  # which f itself does not raise
             return Verdict("raised", f"{type(error).__name__}: {error}")
         verdict.seconds = time.perf_counter() - start
-        spoiled = _spoiled(here, before, value)
-        if spoiled:
-            verdict.kind, verdict.detail = "spoiled", spoiled
-        elif verdict.kind == "right":
+        if verdict.kind == "right":
             verdict.kind, verdict.detail = compared(program, got, expected, value)
+        spoiled = _spoiled(here, before, value)
+        if spoiled and verdict.kind != "wrong":
+            verdict.kind, verdict.detail = "spoiled", spoiled
     return verdict
 
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from . import functions, jitted, nets
 from .judge import judge
 
-KINDS = {"numpy": functions.write, "nets": nets.write, "jitted": jitted.write}
+KINDS = {
+    "numpy": functions.write,
+    "rows": functions.write_by_rows,
+    "nets": nets.write,
+    "jitted": jitted.write,
+}
 """Kind -> ``write(seed)``, which returns a program; the seed is a list of integers."""
 
 BAD = ("wrong", "spoiled", "raised")

@@ -240,9 +240,8 @@ def reducing(writer):
     """Write a reduction along one axis, several, or all."""
     a = writer.pick(lambda v: np.ndim(v) > 0)
     ndim = np.ndim(writer.local[a])
-    axis = str(
-        writer.choose([writer.integer(ndim), -1, None, *([(0, ndim - 1)] if ndim > 1 else [])])
-    )
+    axes = [writer.integer(ndim), -1, None, *([(0, ndim - 1)] if ndim > 1 else [])]
+    axis = str(-1 if writer.by_rows else writer.choose(axes))
     expression = writer.choose(REDUCING)
     if writer.chance(0.2):
         expression = expression.replace("{axis})", "{axis}, keepdims=True)")
@@ -254,7 +253,7 @@ def reducing(writer):
 def keeping(writer):
     """Write a function along an axis that keeps it."""
     a = writer.pick(lambda v: np.ndim(v) > 0)
-    axis = writer.choose([writer.integer(np.ndim(writer.local[a])), -1])
+    axis = writer.choose([-1 if writer.by_rows else writer.integer(np.ndim(writer.local[a])), -1])
     fill(writer, writer.choose(KEEPING), a=a, axis=axis)
 
 
@@ -318,6 +317,14 @@ def multiplying(writer):
     fill(writer, expression, a=a, **made)
 
 
+def multiplying_columns(writer):
+    """Write a product of a variable's rows with data."""
+    a = writer.pick(lambda v: np.ndim(v) == 2)
+    shape = (writer.local[a].shape[1], writer.integer(5) + 1)
+    forms = ["{a} @ {r}", "np.dot({a}, {r})", "np.einsum('ij,jk->ik', {a}, {r})", "{a}.dot({r})"]
+    fill(writer, writer.choose(forms), a=a, r=writer.data(shape))
+
+
 def repeating(writer):
     """Write the expression of an earlier statement again."""
     earlier = [line for line in writer.program.body if re.match(r"v\d+ = ", line)]
@@ -346,3 +353,17 @@ EXPRESSIONS = {
     unusual: 0.8,
 }
 """What writes an expression, with how often it is wanted."""
+
+BY_ROWS = {
+    elementwise: 5,
+    kinked: 5,
+    jumping: 1,
+    polar: 0.5,
+    steep: 0.5,
+    binary: 5,
+    reducing: 1,
+    keeping: 2,
+    multiplying_columns: 3,
+    repeating: 0.5,
+}
+"""The same for what does not mix rows."""

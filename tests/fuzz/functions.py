@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from .expressions import EXPRESSIONS
-from .statements import STATE, STATEMENTS
+from . import expressions, statements
+from .statements import STATE
 from .writer import Unsuited, Writer
 
 ARRAYS = [
@@ -93,7 +93,15 @@ SCHEMES = {"central": 14, "forward": 1, "backward": 1, "central(4)": 1, "second 
 
 def write(seed):
     """Return a random program."""
-    writer = Writer(np.random.default_rng(seed))
+    return _written(Writer(np.random.default_rng(seed)))
+
+
+def write_by_rows(seed):
+    """Return a random program in which x enters by a product, whose rows seldom mix."""
+    return _written(Writer(np.random.default_rng(seed), by_rows=True))
+
+
+def _written(writer):
     program = writer.program
     program.h = writer.choose([*STEPS], [*STEPS.values()])
     program.scheme = writer.choose([*SCHEMES], [*SCHEMES.values()])
@@ -110,6 +118,10 @@ def write(seed):
 
 
 def _array(writer):
+    if writer.by_rows:
+        shape = (writer.integer(6) + 3, *([writer.integer(6) + 1] if writer.chance(0.9) else []))
+        writer.define(ARRAYS[0].format(seed=writer.integer(10**6), shape=shape))
+        return
     most = writer.choose([4, 6])
     shape = tuple(
         writer.integer(most) + 1 for _ in range(writer.choose([0, 1, 2, 3], [0.2, 3, 5, 1]))
@@ -139,9 +151,14 @@ def _access(writer):
 
 
 def _body(writer):
-    if writer.chance(0.7):
+    if writer.by_rows:
+        _enter_by_rows(writer)
+    elif writer.chance(0.7):
         writer.attempt([_enter], [1])
-    rules, weights = [*EXPRESSIONS, *STATEMENTS], [*EXPRESSIONS.values(), *STATEMENTS.values()]
+    rules = expressions.EXPRESSIONS | statements.STATEMENTS
+    if writer.by_rows:
+        rules = expressions.BY_ROWS | statements.BY_ROWS
+    rules, weights = [*rules], [*rules.values()]
     wanted = len(writer.program.body) + writer.choose([2, 4, 7, 12])
     for _ in range(4 * wanted):
         writer.attempt(rules, weights)
@@ -164,6 +181,16 @@ def _enter(writer):
     writer.assign(form.format(data=data, data2=data2))
 
 
+def _enter_by_rows(writer):
+    """Write a product of data with x, and x, as in a layer of a net."""
+    w = writer.local["w"]
+    X = writer.data((writer.integer(6) + 4, len(w)))
+    form = writer.choose(["{X} @ w", "np.dot({X}, w)", "{X}.dot(w)", "{X} @ w + {b}"])
+    b = writer.data((*w.shape[1:],)) if "{b}" in form else ""
+    writer.assign(form.format(X=X, b=b))
+    del writer.local["w"]  # nothing else reads x
+
+
 def _terms(writer):
     for _ in range(writer.choose([1, 1, 2, 3])):
         for _ in range(5):
@@ -178,6 +205,8 @@ def _term(writer):
     if writer.chance(0.8):
         a = writer.choose(_unused(writer) or [a])
     form = writer.choose([*TERMS], [*TERMS.values()])
+    if writer.by_rows and writer.chance(0.8):
+        form = writer.choose([*TERMS][:6])
     data = writer.data(np.shape(writer.local[a])) if "{d}" in form else ""
     term = form.format(a=a, d=data, n=writer.number())
     value = writer.evaluated(term)

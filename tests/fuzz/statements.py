@@ -290,3 +290,6 @@ STATEMENTS = {
     helper: 0.7,
 }
 """What writes a statement, with how often it is wanted."""
+
+BY_ROWS = {change: 1, helper: 1, keep: 0.2}
+"""The same for what seldom mixes rows."""

@@ -43,10 +43,13 @@ class Writer:
         The namespace of the module's statements so far.
     local : dict
         The variables of f's statements so far, with their values at x.
+    by_rows : bool
+        Whether rows are not to mix: what goes along an axis goes along the last one.
     """
 
-    def __init__(self, random):
+    def __init__(self, random, *, by_rows=False):
         self.random = random
+        self.by_rows = by_rows
         self.program = Program()
         self.module = {"np": np, "__name__": "program"}
         self.local = {}

@@ -91,6 +91,18 @@ def accuracy(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -
     return float((probabilities(params, x, work).argmax(axis=1) == labels).mean())
 
 
+def loss_of(p: ArrayLike, t: ArrayLike) -> float:
+    """Return the mean cross entropy of the probabilities that any net predicts."""
+    rows = np.atleast_2d(np.asarray(p))
+    return mean_loss(rows, class_indices(t, *rows.shape))
+
+
+def accuracy_of(p: ArrayLike, t: ArrayLike) -> float:
+    """Return the share of samples whose most probable class is theirs, as any net predicts it."""
+    rows = np.atleast_2d(np.asarray(p))
+    return float((rows.argmax(axis=1) == class_indices(t, *rows.shape)).mean())
+
+
 def _labels(params: Parameters, x: ArrayLike, t: ArrayLike) -> NDArray[np.intp]:
     """Refuse targets that do not fit the batch, before anything is computed."""
     return class_indices(t, len(as_samples(x, len(params["W1"]))), len(params["b2"]))
@@ -111,11 +123,9 @@ def numerical_gradient(
     workers: int | Map | None = None,
 ) -> Parameters:
     """Return the central differences of the mean loss, by the named engine."""
-    if engine not in ENGINES:
-        names = ", ".join(repr(name) for name in ENGINES)
-        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
+    require_engine(engine)
     largest, _ = survey(params.buffer)
-    step = as_step(h, params, largest)
+    step = as_step(h, params, largest, may_be_lost=engine == "loop")
     batch = check(params, x, t, work)
     if np.isnan(largest):  # a parameter that is nan makes every loss nan, and every difference
         result = params.over(np.full_like(params.buffer, np.nan))
@@ -129,6 +139,13 @@ def numerical_gradient(
     if not all(size <= MODERATE for size in (largest, batch.largest, step, 1 / step)):
         _warn_of_nonfinite(result)
     return result
+
+
+def require_engine(engine: object) -> None:
+    """Refuse an engine that the net does not have."""
+    if not isinstance(engine, str) or engine not in ENGINES:
+        names = ", ".join(repr(name) for name in ENGINES)
+        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
 
 
 def quotients(batch: Batch, step: float, engine: str) -> Array:

@@ -1,5 +1,6 @@
 """What is the book's network? `TwoLayerNet`, differenced at the price of backpropagation."""
 
+from functools import partial
 from numbers import Real
 from operator import index
 from typing import Any
@@ -111,12 +112,16 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
+        if self._differs_in("predict"):
+            return evaluation.loss_of(self.predict(x), t)
         return evaluation.loss(self._params, x, t, self._work)
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
         """Return the share of samples whose most probable class is theirs; arguments as `loss`."""
         from fastgrad.network import evaluation
 
+        if self._differs_in("predict"):
+            return evaluation.accuracy_of(self.predict(x), t)
         return evaluation.accuracy(self._params, x, t, self._work)
 
     def numerical_gradient(
@@ -138,6 +143,8 @@ class TwoLayerNet:
         h : float
             The step.
         engine : {"response", "direct", "loop"}
+            Of a subclass that overrides `predict` or `loss`, the general engines difference its own
+            loss: "loop", or, for the others, the fastest that serves it.
             How the differences are evaluated. "response" measures the loss at a few shifts of each
             unit and sums over the samples, at about the cost of backpropagation; it is exact to
             rounding, by a bound that is proven in `fastgrad.response.plan_responses`, and hands
@@ -169,6 +176,9 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
+        if self._differs_in(*LOSS):
+            evaluation.require_engine(engine)
+            return self._gradient_of_another_loss(x, t, h, engine, workers)
         with turn([self._params.buffer], ()):
             return evaluation.numerical_gradient(self._params, x, t, h, engine, self._work, workers)
 
@@ -182,11 +192,55 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
+        changed = [name for name in LOSS if self._differs_in(name)]
+        if changed and not self._differs_in("gradient"):
+            raise NotImplementedError(
+                f"{type(self).__name__} has a {changed[0]} of its own, but the gradient of "
+                "TwoLayerNet is that of its loss; override gradient, too, or take "
+                "numerical_gradient, which differences any loss"
+            )
         with turn([], (self._params,)):
             return evaluation.exact_gradient(self._params, x, t, self._work)
 
+    def _differs_in(self, *names: str) -> bool:
+        """Say whether a subclass, or this net by itself, has other attributes of these names."""
+        kind = type(self)
+        return any(
+            getattr(kind, name, None) is not OWN[name] or name in self.__dict__ for name in names
+        )
+
+    def _gradient_of_another_loss(
+        self, x: ArrayLike, t: ArrayLike, h: float, engine: str, workers: int | Map | None
+    ) -> Any:
+        """Return the differences of a loss that is not this class's, by the general engines."""
+        from fastgrad.gradient import numerical_gradient
+
+        params = self.params
+        found = numerical_gradient(
+            partial(_loss_of, self, x, t),
+            {**params},
+            h,
+            engine="loop" if engine == "loop" else "auto",
+            workers=workers,
+        )
+        if not isinstance(params, Parameters):
+            return found
+        return params.over(np.concatenate([array.ravel() for array in found.values()]))
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_work": WorkArrays()}  # scratch is nothing to copy or pickle
+
+
+LOSS = ("params", "predict", "loss")
+"""On what the loss depends."""
+
+OWN = {name: getattr(TwoLayerNet, name) for name in (*LOSS, "gradient")}
+"""The class's own attributes."""
+
+
+def _loss_of(net: TwoLayerNet, x: ArrayLike, t: ArrayLike, _: object) -> float:
+    """Return the loss, whatever the last argument is: the net reads its parameters itself."""
+    return net.loss(x, t)
 
 
 def _size(name: str, value: Any) -> int:

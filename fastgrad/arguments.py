@@ -1,6 +1,8 @@
 """Is what was passed usable? Each check names the argument, the rule, the value and the remedy."""
 
 import reprlib
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -105,27 +107,52 @@ def remedy_for(value: Any) -> str:
 
 
 def require_moved(
-    name: str, x: NDArray[Any], places: NDArray[np.intp], points: NDArray[Any], steps: Any
-) -> None:
-    """Refuse steps that are lost in the rounding of an element of x.
+    name: str,
+    x: NDArray[Any],
+    places: NDArray[np.intp],
+    points: NDArray[Any],
+    steps: Any,
+    *,
+    may_be_lost: bool = False,
+) -> bool:
+    """Refuse steps that are lost in the rounding of an element of x; or warn, if they may be.
 
-    ``points[i]`` is where ``x.flat[places[i]]`` is moved to, by multiples of ``steps[i]``.
+    ``points[i]`` is where ``x.flat[places[i]]`` is moved to, by multiples of ``steps[i]``. Returns
+    whether all are moved.
     """
     values = x.view(np.ndarray)
     stuck = (points == values.reshape(-1)[places].reshape(-1, 1)).any(axis=1)
     if not stuck.any():
-        return
+        return True
     first = int(np.argmax(stuck))
     index = np.unravel_index(int(places[first]), x.shape)
     value, where = values[index], element(name, index)
     step = steps[first] if np.ndim(steps) else steps
-    if np.isinf(value):
-        raise ValueError(f"{where} is {value}, which no step changes; pass finite values")
+    infinite = stuck & np.isinf(values.reshape(-1)[places])
+    if infinite.any():
+        index = np.unravel_index(int(places[int(np.argmax(infinite))]), x.shape)
+        raise ValueError(
+            f"{element(name, index)} is {values[index]}, which no step changes; pass finite values"
+        )
     remedy = "a larger h" if values.dtype.itemsize >= 8 else f"{name}.astype(float), or a larger h"
-    raise ValueError(
+    message = (
         f"{where} is {value}, where {values.dtype} has a spacing of "
         f"{np.spacing(abs(value)):.3g}, so a step of {step} is lost; pass {remedy}"
     )
+    if not may_be_lost:
+        raise ValueError(message)
+    warn_caller(message)
+    return False
+
+
+def warn_caller(message: str) -> None:
+    """Warn in the name of whoever called fastgrad."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and (
+        frame.f_globals["__name__"].partition(".")[0] in ("fastgrad", "contextlib")
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def element(name: str, index: Any) -> str:

@@ -108,10 +108,9 @@ def numerical_gradient(
         If f is not callable or returns no number, x is not an array of a floating-point dtype
         that can hold the step, or h is not a real number.
     ValueError
-        If x is read-only, h is not positive and finite or is lost when it is added to an element
-        of x, f returns several numbers, the engine is unknown, or it is "traced" and f cannot be
-        traced.
-
+        If x is read-only or elements of it share memory, h is not positive and finite or is lost
+        when it is added to an element of x, f writes into x or returns several numbers, the engine
+        is unknown, or it is "traced" and f cannot be traced.
     RuntimeError
         If a worker process is killed.
     ModuleNotFoundError
@@ -120,7 +119,9 @@ def numerical_gradient(
     Warns
     -----
     RuntimeWarning
-        If a quotient is nan or infinite; it is returned as it is. If "auto" has to take the loop
+        If a quotient is nan or infinite; it is returned as it is. If the step is lost where the
+        book's numbers are promised: by "loop" and "auto", in the central scheme with one step; then
+        they are returned as they are, 0 or coarse. If "auto" has to take the loop
         for a large x; the reason is named. If f has another value in a worker than here, because
         it is random or reads x in a global of an imported module: it is left to this process then.
 
@@ -167,6 +168,7 @@ def numerical_gradient(
             relative=relative,
             bounds=bounds,
             values=way.values(None),
+            as_in_the_book=engine in ("auto", "loop") and not way.stacked,
         )
         if engine == "traced" and not all(part.is_plain for part in parts):
             raise ValueError(
@@ -190,7 +192,7 @@ def _gradient(
 ) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
-    if shortcut is not None and problem.is_plain:
+    if shortcut is not None and problem.is_plain and not problem.is_lost:
         result = shortcut(problem.f, problem.x, problem.steps, problem.scheme)
         if result is not None:
             return result

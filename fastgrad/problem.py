@@ -13,7 +13,7 @@ from fastgrad.bounds import as_bounds, within
 from fastgrad.differences import Values, at, fill, memory_order, moved
 from fastgrad.engines import loop
 from fastgrad.measured import measured_steps
-from fastgrad.schemes import Scheme, as_scheme
+from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.steps import choose_steps, precision
 from fastgrad.structures import Call, is_structure, leaves, require_separate
 
@@ -38,6 +38,8 @@ class Problem:
         The steps, in C order.
     bounds : pair of arrays (x.size,), or None
         What no point goes beyond.
+    is_lost : bool
+        Whether some elements do not move, because the step is lost in their rounding.
     """
 
     f: Callable[[Any], Any]
@@ -46,6 +48,7 @@ class Problem:
     scheme: Scheme
     steps: Any
     bounds: tuple[Array, Array] | None
+    is_lost: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -96,8 +99,12 @@ def problems(
     relative: bool = False,
     bounds: Any = None,
     values: Values = loop.values,
+    as_in_the_book: bool = False,
 ) -> list[Problem]:
     """Check the arguments, and return a problem for every array in x.
+
+    Where the book's numbers are promised, a step that is lost in the rounding of x is warned of,
+    and taken; elsewhere it is refused.
 
     Raises
     ------
@@ -124,8 +131,9 @@ def problems(
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
         limits = None if bound is None else as_bounds(name, bound, array)
         problem = Problem(call, array, name, chosen, steps, limits)
-        _require_steps(problem)
-        result.append(problem)
+        book = as_in_the_book and problem.is_plain and chosen == central_quotient
+        moving = _require_steps(problem, may_be_lost=book)
+        result.append(problem if moving else replace(problem, is_lost=True))
         measured.append(isinstance(step, str) and array.size > 0 and not chosen.is_complex)
     return [
         _measured(problem, values) if measure else problem
@@ -133,11 +141,11 @@ def problems(
     ]
 
 
-def _require_steps(problem: Problem) -> None:
-    """Refuse a step that is lost, or leads out of the range of x's dtype."""
-    x = problem.x
+def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
+    """Refuse a step that is lost, or leads out of the range of x's dtype; say if all is moved."""
+    x, moving = problem.x, True
     if not x.size:
-        return
+        return moving
     limits = np.finfo(x.dtype)
     # Neighbours of a number in x are no farther away.
     spacing = float(limits.eps) * float(np.abs(x.view(np.ndarray)).max()) + float(limits.tiny)
@@ -151,11 +159,14 @@ def _require_steps(problem: Problem) -> None:
         if not float(shortest) * min(distances) > spacing:
             with np.errstate(all="ignore"):
                 points = moved(x, places, offsets, steps)
-                require_moved(problem.name, x, places, points, steps)
+                moving &= require_moved(
+                    problem.name, x, places, points, steps, may_be_lost=may_be_lost
+                )
         if 2 * float(longest) * max(distances) >= float(limits.max):
             raise ValueError(
                 f"h is {longest}, too large for x's dtype {x.dtype}; pass one such as 1e-4"
             )
+    return moving
 
 
 def _parts(given: Any, x: Any, arrays: list[tuple[str, Any]], name: str) -> list[Any]:

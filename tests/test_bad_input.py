@@ -184,10 +184,13 @@ def test_a_step_that_is_lost_beside_a_parameter_is_refused_with_the_parameters_n
     net.params["W2"][1, 2] = -3e12
     for engine in ENGINES:
         match = r"h is 0.0001, which is lost when .* params\['W2'\], whose largest entry is 3e\+12"
-        with pytest.raises(ValueError, match=match):
+        # The loop is the book's, which goes on.
+        said = pytest.warns(RuntimeWarning, match=match)
+        with said if engine == "loop" else pytest.raises(ValueError, match=match):
             net.numerical_gradient(x, labels, engine=engine)
-        with pytest.raises(ValueError, match="is 1e-20, which is lost"):
-            net.numerical_gradient(x, labels, 1e-20, engine=engine)
+        if engine != "loop":
+            with pytest.raises(ValueError, match="is 1e-20, which is lost"):
+                net.numerical_gradient(x, labels, 1e-20, engine=engine)
         # A larger step is not lost.
         assert np.isfinite(net.numerical_gradient(x, labels, 1.0, engine=engine).buffer).all()
 

@@ -3,8 +3,6 @@
 import math
 import multiprocessing
 import os
-import sys
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import warn_caller
 from fastgrad.differences import Map, Report, Values, join
 from fastgrad.engines import loop
 from fastgrad.engines.errand import Answer, Errand, raise_here
@@ -161,7 +160,7 @@ class Crew:
                     yield values
         if done < number:
             self._sent.refused.add(index)
-            _warn(
+            warn_caller(
                 f"f is evaluated by this process alone: {refusal}, so that a worker's values "
                 "cannot be trusted; let f compute with its argument, or pass workers=None"
             )
@@ -264,11 +263,3 @@ def _answer(errand: Errand) -> Answer:
 def _has_no_processes(workers: int | Map) -> bool:
     """Say whether processes are asked for by one that must not start any, as a pool's worker."""
     return not callable(workers) and multiprocessing.current_process().daemon
-
-
-def _warn(message: str) -> None:
-    """Warn in the name of whoever called fastgrad."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("fastgrad."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, RuntimeWarning, stacklevel=level)

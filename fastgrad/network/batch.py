@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgrad.arguments import warn_caller
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.survey import survey
 from fastgrad.steps import as_positive_number
@@ -82,7 +83,7 @@ def largest_and_nonzeros(x: Array, start: int = 0) -> tuple[float, int]:
     return largest, nonzeros
 
 
-def as_step(h: object, params: Parameters, largest: float) -> float:
+def as_step(h: object, params: Parameters, largest: float, *, may_be_lost: bool = False) -> float:
     """Return h as a float, if it moves every parameter.
 
     Parameters
@@ -92,6 +93,8 @@ def as_step(h: object, params: Parameters, largest: float) -> float:
     params : Parameters
     largest : float
         The largest magnitude among them; nan if one is nan, which no step is lost in.
+    may_be_lost : bool
+        Whether a step that does not move a parameter is warned of, and taken: as the book does.
 
     Raises
     ------
@@ -103,8 +106,11 @@ def as_step(h: object, params: Parameters, largest: float) -> float:
     step = as_positive_number(h)
     if largest + step == largest or largest - step == largest:
         name = next(name for name, view in params.items() if largest in abs(view))
-        raise ValueError(
+        message = (
             f"h is {step}, which is lost when it is added to params[{name!r}], whose largest "
             f"entry is {largest:.6g}; pass a larger h or smaller parameters"
         )
+        if not may_be_lost or math.isinf(largest):
+            raise ValueError(message)
+        warn_caller(message)
     return step

@@ -211,7 +211,7 @@ class TwoLayerNet:
 
     def _gradient_of_another_loss(
         self, x: ArrayLike, t: ArrayLike, h: float, engine: str, workers: int | Map | None
-    ) -> Any:
+    ) -> Parameters:
         """Return the differences of a loss that is not this class's, by the general engines."""
         from fastgrad.gradient import numerical_gradient
 

@@ -32,7 +32,7 @@ def stage_and_replay(tail):
     """Return a stage of rows, and what comes after it, from a function of it."""
     recording = Recording()
     root = recording.start(np.random.default_rng(0).normal(size=(ROWS, UNITS)))
-    target = tail(root).node
+    target = tail(root).read()
     labels = np.broadcast_to(np.arange(1, UNITS + 1), (ROWS, UNITS))
     rows = np.broadcast_to(np.arange(1, ROWS + 1)[:, np.newaxis], (ROWS, UNITS))
     where = np.arange(UNITS).reshape(1, UNITS)

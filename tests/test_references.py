@@ -1,4 +1,4 @@
-"""Are arrays found wherever a function can read them, and are they put back?"""
+"""Arrays are found wherever a function can read them, and are put back."""
 
 import collections
 import dataclasses
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from fastgrad.tracing import references
-from fastgrad.tracing.references import exchanged, find_references, is_of_library
+from fastgrad.tracing.libraries import is_of_library
+from fastgrad.tracing.references import find_references
+from fastgrad.tracing.rollback import exchanged
 
 X = np.arange(6.0).reshape(2, 3)
 

@@ -201,6 +201,8 @@ EXPRESSIONS = {
     # Others
     "outer": lambda x: np.outer(x[0], ROW),
     "cumsum": lambda x: np.cumsum(x, axis=1),
+    "accumulate": lambda x: np.maximum.accumulate(x, axis=1),
+    "outer by ufunc": lambda x: np.subtract.outer(x[0], ROW),
     "diff": lambda x: np.diff(x),
     "sort": lambda x: np.sort(x, axis=0),
     "median": lambda x: np.median(x, axis=1),
@@ -223,7 +225,8 @@ def recorded(expression):
     recording = Recording()
     root = recording.start(A.copy())
     result = expression(root)
-    return recording.nodes, result.node
+    node = result.read()
+    return recording.nodes, node
 
 
 def close(result, expected, scale):

@@ -84,7 +84,8 @@ def margins(node: Node) -> Iterator[Margin]:
         return
     if kind == operations.MOVE:
         if name == "assigned":
-            yield from _converted(first[1], node.value.dtype)
+            for value in first[1:]:
+                yield from _converted(value, node.value.dtype)
     elif name == "converted":
         yield from _converted(first, node.value.dtype)
     elif name in DISTANCES:

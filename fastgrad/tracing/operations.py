@@ -1,4 +1,4 @@
-"""Which NumPy functions can be recorded, and what kind of operation is each?"""
+"""The NumPy functions that can be recorded, and what kind of operation each is."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,17 +17,23 @@ def item(array: Any, index: Any) -> Any:
     return array[index]
 
 
-def assigned(array_and_value: tuple[Any, Any], index: Any) -> Any:
-    """Return a copy of an array with array[index] = value."""
-    array, value = array_and_value
+def assigned(array_and_values: Any, indices: Any) -> Any:
+    """Return a copy of an array in which each index has been assigned its value, in turn."""
+    array, *values = array_and_values
     result = array.copy()
-    result[index] = value
+    for index, value in zip(indices, values, strict=True):
+        result[index] = value
     return result
 
 
+def array_of(items: Any) -> Any:
+    """Return an array of numbers and arrays in nested lists."""
+    return np.array(items)
+
+
 def converted(array: Any, dtype: Any) -> Any:
-    """Return an array in another dtype."""
-    return np.asarray(array).astype(dtype)
+    """Return an array or a number in another dtype."""
+    return array.astype(dtype)
 
 
 REDUCTIONS: tuple[Callable[..., Any], ...] = (
@@ -40,7 +46,7 @@ KINDS: dict[Callable[..., Any], str] = {
     converted: ELEMENTWISE,
     **dict.fromkeys(
         (
-            item, assigned, np.copy, np.reshape, np.ravel, np.squeeze, np.expand_dims,
+            item, assigned, array_of, np.copy, np.reshape, np.ravel, np.squeeze, np.expand_dims,
             np.transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.broadcast_to, np.flip,
             np.fliplr, np.flipud, np.rot90, np.roll, np.repeat, np.tile, np.take, np.diag,
             np.diagonal, np.tril, np.triu, np.atleast_1d, np.atleast_2d, np.concatenate, np.stack,
@@ -70,16 +76,22 @@ OUT: dict[Callable[..., Any], int] = {
 }
 """From how many positional arguments on the last ones are an array to write the result into."""
 
-OF_THE_SHAPE = frozenset(
-    {np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.full_like}
-    | {np.iscomplexobj, np.result_type}
-)
+LIKE = frozenset({np.zeros_like, np.ones_like, np.empty_like, np.full_like})
+"""Functions that create an array of the shape of another."""
+
+OF_THE_SHAPE = frozenset({np.shape, np.ndim, np.size, np.iscomplexobj, np.result_type})
 """Functions whose result does not depend on the values of the first argument."""
+
+VIEWS = frozenset(
+    {item, np.reshape, np.ravel, np.squeeze, np.expand_dims, np.transpose, np.swapaxes}
+    | {np.moveaxis, np.rollaxis, np.flip, np.fliplr, np.flipud, np.atleast_1d, np.atleast_2d}
+)
+"""Functions whose result may be a view of the first argument."""
 
 METHODS: dict[str, Callable[..., Any]] = {
     method.__name__: method
     for method in (
-        np.all, np.any, np.argmax, np.argmin, np.clip, np.copy, np.cumprod, np.cumsum, np.diagonal,
+        np.all, np.any, np.argmax, np.argmin, np.clip, np.cumprod, np.cumsum, np.diagonal,
         np.dot, np.max, np.mean, np.min, np.prod, np.ravel, np.repeat, np.round, np.squeeze, np.std,
         np.sum, np.swapaxes, np.take, np.trace, np.var,
     )

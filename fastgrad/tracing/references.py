@@ -1,22 +1,26 @@
-"""Where does a function find arrays that it is not given? References are followed from it."""
+"""The objects that a function can reach: arrays that it is not given, and what it may change.
+
+References are followed from the function. What they lead to is noted as it is, so that everything
+that a recorded call of the function changes can be put back.
+"""
 
 import collections
 import functools
 import gc
-import operator
-import sys
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.tracing.libraries import FORMULAS, is_of_library
+from fastgrad.tracing.rollback import restoring
+
 Array = NDArray[Any]
 
 Put = Callable[[Any], None]
-Result = TypeVar("Result")
 
 MOST_OBJECTS = 20_000
 """How many objects are looked at, at most."""
@@ -38,31 +42,98 @@ class Reference:
     put: Put | None
 
 
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What a function can reach.
+
+    Attributes
+    ----------
+    references : list of Reference
+        The places that hold arrays.
+    objects : list of tuples (put, object)
+        The places that hold one of the objects that were asked for.
+    namespaces : dict
+        By its id, the globals that functions refer to, and by which names.
+    restore : list of callable
+        All of them, called without arguments, put back what now is in attributes, globals,
+        variables of closures, dicts, lists and deques. None runs any code written in Python.
+    """
+
+    references: list[Reference] = field(default_factory=list)
+    objects: list[tuple[Put, Any]] = field(default_factory=list)
+    namespaces: dict[int, tuple[dict[str, Any], set[str]]] = field(default_factory=dict)
+    restore: list[Callable[[], Any]] = field(default_factory=list)
+
+
 def find_references(f: Callable[..., Any]) -> list[Reference]:
-    """Return the places, reachable from a function, that hold arrays.
+    """Return the places, reachable from a function, that hold arrays."""
+    return look_around(f).references
+
+
+def look_around(f: Callable[..., Any], wanted: frozenset[int] = frozenset()) -> Surroundings:
+    """Return what is reachable from a function.
 
     Followed are closures, defaults, bound methods, partials, the globals that functions name,
     attributes and the items of containers.
+
+    Parameters
+    ----------
+    f : callable
+    wanted : set of int
+        The ids of objects of which the places are wanted, besides those of arrays.
     """
-    found: list[Reference] = []
+    found = Surroundings()
     seen: set[int] = set()
-    waiting: list[Any] = [f]
+    waiting: list[tuple[Any, bool]] = [(f, True)]
     while waiting and len(seen) < MOST_OBJECTS:
-        holder = waiting.pop()
+        holder, is_restored = waiting.pop()
         if id(holder) in seen:
             continue
         seen.add(id(holder))
+        is_restored = is_restored and not _is_shared_with_threads(holder)
+        if _is_foreign_function(holder):
+            continue
+        names: set[str] = set()
+        if isinstance(holder, types.FunctionType):
+            names = _names(holder.__code__)
+            namespace = holder.__globals__
+            found.namespaces.setdefault(id(namespace), (namespace, set()))[1].update(names)
+        if is_restored:
+            found.restore.extend(restoring(holder, names))
         for item, put in _items(holder):
             if isinstance(item, np.ndarray):
-                found.append(Reference(item, put))
+                found.references.append(Reference(item, put))
                 if item.dtype == object:
-                    waiting.append(tuple(item.ravel()))
+                    found.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
+                    waiting.append((tuple(item.ravel()), is_restored))
             elif not isinstance(item, _LEAVES):
-                waiting.append(item)
+                if id(item) in wanted and put is not None:
+                    found.objects.append((put, item))
+                waiting.append((item, is_restored))
     return found
 
 
+def _is_foreign_function(holder: Any) -> bool:
+    return isinstance(holder, types.FunctionType) and _is_foreign(holder)
+
+
+def _is_shared_with_threads(holder: Any) -> bool:
+    """Say whether an object is of a class by which threads, or processes, work together.
+
+    What it holds may be changed by others while f is recorded, and is not put back.
+    """
+    return str(getattr(type(holder), "__module__", "")).partition(".")[0] in _OF_THREADS
+
+
+_OF_THREADS = frozenset(
+    {"threading", "_thread", "queue", "_queue", "concurrent", "multiprocessing", "asyncio"}
+    | {"logging", "io", "_io", "socket", "selectors", "subprocess", "tqdm", "distributed", "dask"}
+)
+
+
 _LEAVES = (str, bytes, int, float, complex, type(None), np.generic, np.dtype, np.ufunc)
+
+_NUMBERS = frozenset({str, bytes, int, float, complex, bool, type(None), np.float64})
 
 _CONTAINERS = (dict, list, tuple)
 
@@ -70,8 +141,9 @@ _CONTAINERS = (dict, list, tuple)
 def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
     """Iterate over what an object refers to, each with a way to replace it."""
     if isinstance(holder, types.FunctionType):
-        if not _is_foreign(holder):
-            yield from _of_function(holder)
+        yield from _of_function(holder)
+    elif isinstance(holder, functools._lru_cache_wrapper):
+        yield holder.__wrapped__, None
     elif isinstance(holder, types.MethodType):
         yield holder.__self__, None
         yield holder.__func__, None
@@ -100,29 +172,22 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
 def _is_foreign(item: Any) -> bool:
     """Say whether a function, class or module belongs to a library that holds no user's array."""
     module = getattr(item, "__module__", None) or getattr(item, "__name__", None)
-    return isinstance(module, str) and is_of_library(module)
-
-
-def is_of_library(module: str) -> bool:
-    """Say whether a module, by its name, belongs to Python or to one of these libraries."""
-    package = module.partition(".")[0]
-    return package in _LIBRARIES
-
-
-_LIBRARIES = (
-    frozenset({"fastgrad", "numba", "numpy", "scipy", "matplotlib", "tqdm", "pytest", "_pytest"})
-    | sys.stdlib_module_names
-)
+    return isinstance(module, str) and is_of_library(module) and module not in FORMULAS
 
 
 def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Put | None]]:
-    for key, item in list(dict.items(holder)):
+    for key, item in _unless_leaves(list(dict.items(holder)), dict.values(holder)):
         yield item, functools.partial(dict.__setitem__, holder, key)
 
 
 def _of_list(holder: list[Any]) -> Iterator[tuple[Any, Put | None]]:
-    for i, item in enumerate(holder):
+    for i, item in _unless_leaves(enumerate(holder), holder):
         yield item, functools.partial(list.__setitem__, holder, i)
+
+
+def _unless_leaves(pairs: Iterable[Any], items: Iterable[Any]) -> Iterable[Any]:
+    """Return pairs, or none of them if all items are numbers or strings, as in data."""
+    return pairs if set(map(type, items)) - _NUMBERS else ()
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None]]:
@@ -134,6 +199,8 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None
     yield function.__defaults__, None
     if function.__kwdefaults__:
         yield from _of_dict(function.__kwdefaults__)
+    if function.__dict__:
+        yield from _of_dict(function.__dict__)
     namespace = function.__globals__
     names = _names(function.__code__)
     for name in names & namespace.keys():
@@ -176,30 +243,3 @@ def _of_slots(holder: Any, kind: type) -> Iterator[tuple[Any, Put | None]]:
         for name in (slots,) if isinstance(slots, str) else slots:
             if not _is_foreign(base) and hasattr(holder, name):
                 yield getattr(holder, name), functools.partial(object.__setattr__, holder, name)
-
-
-_exhaust = collections.deque[object](maxlen=0).extend
-
-Place = tuple[Put, Any, Any]
-"""How to put an object there, what it holds, and what it shall hold for a time."""
-
-
-def exchanged(places: list[Place], call: Callable[[], Result]) -> Result:
-    """Return ``call()``, made while the new objects are in their places; put the old ones back.
-
-    Whatever happens. Python runs the handlers of signals, Ctrl-C's among them, between its own
-    instructions; ``put_in()`` and ``put_back()`` have none, so that no interrupt can divide them.
-    """
-    puts, old, new = zip(*places, strict=True)
-    put_in = functools.partial(_exhaust, map(operator.call, puts, new))
-    put_back = functools.partial(_exhaust, map(operator.call, puts, old))
-    try:
-        put_in()
-        return call()
-    finally:
-        while True:
-            try:
-                put_back()  # goes on where it ended
-                break
-            except IndexError:  # the place is gone: a list has become shorter
-                continue

@@ -1,33 +1,49 @@
-"""What happens in one call of a function? It is recorded, and made sure that nothing escaped."""
+"""One recorded call of a function: its operations, and that nothing escaped them or remains."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.creation import created_arrays, one_at_a_time
-from fastgrad.tracing.nodes import Node, replaced, value_of, without_repeats
+from fastgrad.tracing.namespace import REPLACED, builtins_for, stand_ins
+from fastgrad.tracing.nodes import Node, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
-from fastgrad.tracing.recorder import (
-    CONVERTED,
-    NotTraceable,
-    Recorded,
-    Recording,
-    TooCheap,
-    record,
-)
-from fastgrad.tracing.references import Place, Reference, exchanged, find_references
+from fastgrad.tracing.recorder import NotTraceable, Recorded, Recording, TooCheap, record
+from fastgrad.tracing.references import look_around
+from fastgrad.tracing.rollback import Place, exchanged, replace_leftovers
 
 Array = NDArray[np.float64]
 
+CALLS = 6
+"""How often f is called to be recorded and, in the end, certified."""
 
-CALLS = 5
-"""How often f is called to be recorded and, in the end, checked."""
+SHORT = 0.001
+"""Seconds below which a call is made twice, since the first one may take longer than others."""
+
+SHARE = 0.1
+"""The part of the loop's time that a recording may take,"""
+
+LEAST = 0.05
+"""and the seconds that it may always take."""
+
+SECONDS_AN_OPERATION = 6e-5
+"""About what noting and planning an operation takes,"""
+
+LEAST_OPERATIONS = 250
+"""and how many of them may always be noted."""
+
+MOST_SECONDS = 10.0
+"""How long to wait for another thread's recording; and what one may take besides the loop's time,
+where tracing has been asked for."""
+
+DIFFERENT = "two calls of it give different results"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +85,7 @@ def trace_call(
 
     While f is recorded, all elements of x are moved, each by another part of h, and the stand-ins
     hold their old values: had f read x's memory past the stand-ins, its result would be another
-    than that of a plain call. A plain call afterwards puts plain arrays where f keeps its own.
+    than that of a plain call. Afterwards all that f can reach is as it was before.
 
     Parameters
     ----------
@@ -79,7 +95,7 @@ def trace_call(
         How often the loop would call f.
     least_seconds : float, optional
         If these calls, but for those that tracing makes as well, would take less, nothing is
-        recorded.
+        recorded; nor, if it would, is recording given more than a small part of their time.
 
     Raises
     ------
@@ -88,56 +104,82 @@ def trace_call(
     """
     if x.dtype != np.float64 or type(x) is not np.ndarray:
         raise NotTraceable("x is not a plain float64 array")
+    if _overlaps_itself(x):
+        raise NotTraceable("elements of x share memory")
     saved = x.copy(order="K")
-    before, seconds = _call(f, x, saved)
+    value, seconds = _call(f, x, saved)
+    if seconds < SHORT:  # the first call of all may take longer than others
+        again, seconds_again = _call(f, x, saved)
+        if value != again:
+            raise NotTraceable(DIFFERENT)
+        seconds = min(seconds, seconds_again)
     if least_seconds is not None and (calls - CALLS) * seconds < least_seconds:
         raise TooCheap("calls of it are cheap")
-    references = find_references(f)
-    try:
-        nodes, output = _record_twice(f, x, h, saved, references)
-    except NotTraceable:
-        _call(f, x, saved)
-        raise
-    after, again = _call(f, x, saved)
-    if before != after:
-        raise NotTraceable("two calls of it give different results")
-    if before != _number(output.value):
+    part = SHARE * calls * seconds
+    limits = max(LEAST, part), max(LEAST_OPERATIONS, part / SECONDS_AN_OPERATION)
+    if least_seconds is None:
+        limits = MOST_SECONDS + calls * seconds, inf
+    nodes, output = _record_as_needed(f, x, h, saved, limits)
+    if value != _number(output.value):
+        if value != _call(f, x, saved)[0]:
+            raise NotTraceable(DIFFERENT)
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
-    for node in nodes[1:]:
-        value = node.compute(replaced(node.arguments, value_of))
-        same = np.array_equal(value, node.value) or np.array_equal(value, node.value, True)
-        if not same:  # nan is the same as nan, but to see that takes longer
-            raise NotTraceable("an array that it computes with is changed afterwards")
     nodes, output = without_repeats(nodes, output)
-    return Trace(nodes, split_into_terms(output), before, min(seconds, again))
+    return Trace(nodes, split_into_terms(output), value, seconds)
 
 
-def _record_twice(
-    f: Callable[[Array], Any], x: Array, h: float, saved: Array, references: list[Reference]
+def _record_as_needed(
+    f: Callable[[Array], Any], x: Array, h: float, saved: Array, limits: tuple[float, float]
 ) -> tuple[list[Node], Node]:
     """Record one call of f; once more, thoroughly, if an array took a recorded value unasked."""
+    result = _record_alone(f, x, h, saved, Recording(*limits))
+    if type(result) is Refusal and result.is_of_constants:
+        result = _record_alone(f, x, h, saved, Recording(*limits, creates=True))
+    if type(result) is Refusal:
+        raise NotTraceable(result.reason)
+    return result  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a recording failed, without the exception: that refers to stand-ins, by its frames."""
+
+    reason: str
+    is_of_constants: bool
+
+
+def _record_alone(
+    f: Callable[[Array], Any], x: Array, h: float, saved: Array, recording: Recording
+) -> tuple[list[Node], Node] | Refusal:
+    """Record one call of f while no other thread does, and leave nothing of it anywhere."""
+    held: list[bool] = []
     try:
-        return _record(f, x, h, saved, references, thorough=False)
-    except NotTraceable as refusal:
-        if str(refusal) != CONVERTED:
-            raise
-        return _record(f, x, h, saved, references, thorough=True)
+        # One call of a function in C, so that an interrupt comes before or after both.
+        held.extend(map(_one_at_a_time.acquire, (True,), (MOST_SECONDS,)))
+        if not any(held):
+            return Refusal("another thread is recorded", is_of_constants=False)
+        return _record(f, x, h, saved, recording)
+    finally:
+        recording.is_open = False
+        try:
+            replace_leftovers(recording)
+        finally:
+            if any(held):
+                _one_at_a_time.release()
+
+
+_one_at_a_time = threading.RLock()
+"""Held while globals of the user's are exchanged, and while what f can reach is put back."""
 
 
 def _record(
-    f: Callable[[Array], Any],
-    x: Array,
-    h: float,
-    saved: Array,
-    references: list[Reference],
-    *,
-    thorough: bool,
-) -> tuple[list[Node], Node]:
-    """Record one call of f; if thorough, with stand-ins for all other arrays, too.
+    f: Callable[[Array], Any], x: Array, h: float, saved: Array, recording: Recording
+) -> tuple[list[Node], Node] | Refusal:
+    """Record one call of f; if it needs them, with stand-ins for all other arrays, too.
 
     A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given.
     """
-    recording = Recording()
+    around = look_around(f, REPLACED)
     random = np.random.default_rng(0)
     moved = random.random(x.shape)
     moved[moved < 0.5] -= 1
@@ -145,22 +187,44 @@ def _record(
     moved += x
     root = recording.start(saved)
     places: list[Place] = [(partial(x.__setitem__, ...), saved, moved)]
-    for reference in references:
+    for reference in around.references:
         put, array = reference.put, reference.array
         if np.shares_memory(array, x):
             stand_in = _stand_in(root, array, x)
             if stand_in is None or put is None:
-                raise NotTraceable("it can reach x's memory where no stand-in can be put")
+                where = "in a tuple" if put is None else "by an array that holds more than x"
+                return Refusal(f"it can reach x's memory {where}", is_of_constants=False)
             places.append((put, array, stand_in))
-        elif thorough and put is not None:
+        elif recording.creates and put is not None and type(array) is np.ndarray:
             places.append((put, array, recording.constant(array)))
+        elif recording.creates:
+            recording.fixed.append(array)
+    mine = stand_ins(recording)
+    places += [(put, item, mine[id(item)]) for put, item in around.objects if id(item) in mine]
+    restore = [*around.restore]
+    for namespace, names in around.namespaces.values():
+        for name, builtin in builtins_for(names).items():
+            if name not in namespace:
+                places.append((partial(dict.__setitem__, namespace, name), None, builtin))
+                restore.append(partial(dict.pop, namespace, name, None))
     call = partial(record, lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
-    if thorough:
-        with one_at_a_time:
-            output = exchanged(places + created_arrays(recording), call)
-    else:
-        output = exchanged(places, call)
+    try:
+        output = exchanged(places, call, restore)
+    except NotTraceable as refusal:
+        return Refusal(str(refusal), recording.needs_constants)
+    if not recording.constants.are_unchanged():
+        return Refusal("an array that it computes with is changed afterwards", False)
     return recording.nodes, output
+
+
+def _overlaps_itself(x: Array) -> bool:
+    """Say whether elements of an array are in the same place."""
+    extent = 0
+    for step, n in sorted((abs(step), n) for step, n in zip(x.strides, x.shape, strict=True)):
+        if n > 1 and step < extent + x.itemsize:
+            return len(np.unique(_addresses(x))) < x.size
+        extent += (n - 1) * step
+    return False
 
 
 def _call(f: Callable[[Array], Any], x: Array, saved: Array) -> tuple[float, float]:
@@ -200,6 +264,7 @@ def _stand_in(root: Recorded, view: NDArray[Any], x: Array) -> Recorded | None:
     if not np.array_equal(places[index], mine):
         return None
     result: Recorded = root.recording.apply(operations.item, (np.ravel(root), index), {})
+    result.is_x = True
     return result
 
 

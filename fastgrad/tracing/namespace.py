@@ -1,0 +1,192 @@
+"""What the names `np`, `float` and `type` mean to the functions that are recorded.
+
+NumPy's protocols tell a stand-in of the functions that it is given to, but not of those that are
+given none, as ``np.zeros``, or that want an ndarray's memory, as ``np.asarray``; and ``float``
+takes any number apart. In the globals of the functions of the user that f calls, these names
+therefore refer to objects of ours for the time of a recording. NumPy itself is not changed: to all
+other code, and in all other threads, everything is what it is.
+"""
+
+import types
+from collections.abc import Callable, Iterable
+from functools import wraps
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+
+from fastgrad.tracing import operations
+from fastgrad.tracing.nodes import leaves
+from fastgrad.tracing.recorder import Recorded, Recording
+
+Function = Callable[..., Any]
+
+CREATORS = (
+    np.zeros, np.empty, np.ones, np.zeros_like, np.empty_like, np.ones_like, np.full_like,
+)  # fmt: skip
+
+CONVERTERS: dict[Function, Any] = {
+    np.asarray: None, np.asanyarray: None, np.array: None, np.ascontiguousarray: "C",
+    np.asfortranarray: "F",
+}  # fmt: skip
+"""Functions that turn anything into an array, with the order that its memory has then."""
+
+
+def stand_ins(recording: Recording) -> dict[int, Any]:
+    """Return what takes the place of NumPy and of its functions, by the id of each."""
+    functions: dict[Function, Function] = {}
+    for convert, order in CONVERTERS.items():
+        functions[convert] = _converting(recording, convert, order)
+    functions[np.full] = _filling(recording)
+    if recording.creates:
+        functions |= {create: _creating(recording, create) for create in CREATORS}
+    numpy = types.ModuleType("numpy")
+    vars(numpy).update(vars(np))
+    vars(numpy).update({function.__name__: mine for function, mine in functions.items()})
+    return {id(np): numpy, **{id(function): mine for function, mine in functions.items()}}
+
+
+REPLACED = frozenset(map(id, (np, np.full, *CREATORS, *CONVERTERS)))
+"""The ids of all that `stand_ins` may replace."""
+
+
+def _creating(recording: Recording, create: Function) -> Function:
+    """Return a function that creates arrays for which there are stand-ins."""
+
+    @wraps(create)
+    def create_recorded(*arguments: Any, **keywords: Any) -> Any:
+        array = create(*arguments, **keywords)
+        if type(array) is not np.ndarray or not _is_recording(recording):
+            return array
+        return recording.created(array)
+
+    return create_recorded
+
+
+def _filling(recording: Recording) -> Function:
+    """Return `numpy.full`, which may be given recorded values."""
+
+    @wraps(np.full)
+    def full_recorded(
+        shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C", **keywords: Any
+    ) -> Any:
+        if not _is_recording(recording) or keywords:
+            return np.full(shape, fill_value, dtype, order, **keywords)
+        if not _has_recorded(fill_value):
+            array = np.full(shape, fill_value, dtype, order)
+            return recording.created(array) if recording.creates else array
+        fill = _as_array(recording, fill_value)
+        result = recording.created(np.empty(shape, fill.dtype if dtype is None else dtype, order))
+        result[...] = fill
+        return result
+
+    return full_recorded
+
+
+def _converting(recording: Recording, convert: Function, order: Any) -> Function:
+    """Return a function that turns recorded numbers and arrays into a recorded array."""
+
+    @wraps(convert)
+    def convert_recorded(*arguments: Any, **keywords: Any) -> Any:
+        if not arguments or not _is_recording(recording) or not _has_recorded(arguments[:1]):
+            return convert(*arguments, **keywords)
+        names = "dtype", "order" if order is None else "like"
+        options = dict(zip(names, arguments[1:3], strict=False)) | keywords
+        if len(arguments) > (2 if convert is np.array else 3) or not options.keys() <= _OPTIONS:
+            raise recording.stop(f"np.{convert.__name__} is given arguments that are not recorded")
+        options.setdefault("copy", convert is np.array)
+        if order is not None:
+            options |= {"order": order, "least_axes": 1}
+        return _as_array(recording, arguments[0], **options)
+
+    return convert_recorded
+
+
+_OPTIONS = {"dtype", "order", "copy"}
+
+
+def _as_array(
+    recording: Recording,
+    items: Any,
+    dtype: Any = None,
+    order: Any = None,
+    copy: Any = None,
+    least_axes: int = 0,
+) -> Any:
+    """Return what `numpy.array` would, of a stand-in or of numbers among which there are some."""
+    array = items
+    if type(items) is not Recorded:
+        array = recording.apply(operations.array_of, (items,), {})
+        copy = False
+    if not isinstance(array.node.value, np.ndarray):
+        array, copy = recording.apply(operations.array_of, (array,), {}), False
+    if array.ndim < least_axes:
+        array = np.reshape(array, (1,))
+    if dtype is not None and np.dtype(dtype) != array.dtype:
+        array, copy = array.astype(dtype), False
+    flags = array.node.value.flags
+    if (
+        copy
+        or (order == "C" and not flags.c_contiguous)
+        or (order == "F" and not flags.f_contiguous)
+    ):
+        return np.copy(array, order or "K")
+    return array
+
+
+def _has_recorded(items: Any) -> bool:
+    return any(type(leaf) is Recorded for leaf in leaves(items))
+
+
+def _is_recording(recording: Recording) -> bool:
+    return recording.is_open and get_ident() == recording.thread
+
+
+# Built-in classes --------------------------------------------------------------------------------
+
+
+class _Like(type):
+    """The class of classes that are, to all that asks, a built-in one."""
+
+    def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
+        builtin = cls.__mro__[1]
+        if len(arguments) == 1 and type(arguments[0]) is Recorded:
+            return arguments[0].as_float() if builtin is float else arguments[0].__class__
+        return builtin(*arguments, **keywords)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls.__mro__[1])
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.__mro__[1])
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is cls.__mro__[1]
+
+    def __hash__(cls) -> int:
+        return hash(cls.__mro__[1])
+
+    def __repr__(cls) -> str:
+        return repr(cls.__mro__[1])
+
+
+class Float(float, metaclass=_Like):
+    """`float`, but that it turns a stand-in into another one."""
+
+    dtype = np.dtype(float)  # so that NumPy takes it for float where it wants a dtype
+
+
+class Type(type, metaclass=_Like):
+    """`type`, but that it tells of a stand-in what it stands for."""
+
+
+def builtins_for(names: Iterable[str]) -> dict[str, type]:
+    """Return what takes the place of built-in classes that functions with these names refer to.
+
+    Where classes are compared, `float` stays what it is, for ``type(v) is float`` would notice.
+    """
+    found = set(names)
+    replaced: dict[str, type] = {"type": Type} if "type" in found else {}
+    if "float" in found and not found & {"type", "__class__"}:
+        replaced["float"] = Float
+    return replaced

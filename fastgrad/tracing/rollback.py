@@ -1,0 +1,178 @@
+"""Putting things back: what a recorded call of a function has changed, and what stood in for it.
+
+Python runs the handlers of signals, Ctrl-C's among them, between its own instructions. What is put
+back here is put back by one call of a function written in C, which calls nothing written in Python,
+so that no interrupt can divide it.
+"""
+
+import collections
+import functools
+import gc
+import itertools
+import operator
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from fastgrad.engines.interrupts import uninterrupted
+from fastgrad.tracing.libraries import is_of_library
+from fastgrad.tracing.recorder import Recorded, Recording
+
+Result = TypeVar("Result")
+
+Place = tuple[Callable[[Any], None], Any, Any]
+"""How to put an object there, what it holds, and what it shall hold for a time."""
+
+Restore = Callable[[], Any]
+
+LONG = 100_000
+"""Items from which on a list is made as long as it was, instead of being filled again."""
+
+_exhaust = collections.deque[object](maxlen=0).extend
+
+
+def exchanged(
+    places: list[Place], call: Callable[[], Result], restore: Iterable[Restore] = ()
+) -> Result:
+    """Return ``call()``, made while the new objects are in their places; put the old ones back.
+
+    Whatever happens; and then restore what is to be restored.
+    """
+    puts, old, new = zip(*places, strict=True)
+    put_in = functools.partial(_exhaust, map(operator.call, puts, new))
+    back = itertools.chain(map(operator.call, puts, old), map(operator.call, restore))
+    put_back = functools.partial(_exhaust, back)
+    try:
+        put_in()
+        return call()
+    finally:
+        while True:
+            try:
+                put_back()  # goes on where it ended
+                break
+            except Exception:  # the place is gone: a list has become shorter
+                continue
+
+
+# What a call may change --------------------------------------------------------------------------
+
+
+def restoring(holder: Any, names: set[str]) -> Iterator[Restore]:
+    """Return what puts back all that an object refers to now.
+
+    Parameters
+    ----------
+    holder : object
+    names : set of str
+        The names that it uses, if it is a function.
+    """
+    if isinstance(holder, types.FunctionType):
+        yield from _of_function(holder, names)
+    elif isinstance(holder, dict):
+        yield from _of_dict(holder)
+    elif isinstance(holder, list):
+        yield _of_list(holder)
+    elif isinstance(holder, collections.deque):
+        # Cleared first, or it might be too long.
+        yield functools.partial(collections.deque.clear, holder)
+        yield functools.partial(collections.deque.extend, holder, [*holder])
+    if isinstance(holder, type):
+        for name, item in vars(holder).items():
+            if not (name.startswith("__") or hasattr(item, "__get__")):
+                yield functools.partial(type.__setattr__, holder, name, item)
+    elif not isinstance(holder, (types.FunctionType, types.ModuleType)):
+        yield from _of_attributes(holder)
+
+
+def _of_function(function: types.FunctionType, names: set[str]) -> Iterator[Restore]:
+    for cell in function.__closure__ or ():
+        try:
+            yield functools.partial(setattr, cell, "cell_contents", cell.cell_contents)
+        except ValueError:  # an empty cell
+            yield functools.partial(delattr, cell, "cell_contents")
+    yield from _of_dict(function.__dict__)
+    namespace = function.__globals__
+    for item in map(namespace.get, names):
+        if isinstance(item, types.ModuleType) and not is_of_library(item.__name__):
+            yield from _of_names(vars(item), names)
+    yield from _of_names(namespace, names)
+
+
+def _of_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
+    held = {name: namespace[name] for name in names & namespace.keys()}
+    yield functools.partial(dict.update, namespace, held)
+    pop = functools.partial(dict.pop, namespace)
+    absent = map(pop, names - held.keys(), itertools.repeat(None))
+    yield functools.partial(_exhaust, absent)
+
+
+def _of_dict(holder: dict[Any, Any]) -> Iterator[Restore]:
+    kind: Any = collections.OrderedDict if isinstance(holder, collections.OrderedDict) else dict
+    held = dict.copy(holder)
+    if kind is dict:
+        yield functools.partial(dict.update, holder, held)
+    else:
+        put = functools.partial(kind.__setitem__, holder)
+        yield functools.partial(_exhaust, map(put, held.keys(), held.values()))
+    if set(map(type, held)) <= {str, int, bytes}:  # hashed without code written in Python
+        keys = itertools.chain.from_iterable(map(list, (holder,)))  # when it is needed
+        new = itertools.filterfalse(held.__contains__, keys)
+        pop = functools.partial(kind.pop, holder)
+        yield functools.partial(_exhaust, map(pop, new, itertools.repeat(None)))
+
+
+def _of_list(holder: list[Any]) -> Restore:
+    if len(holder) < LONG:
+        return functools.partial(list.__setitem__, holder, slice(None), holder[:])
+    return functools.partial(list.__delitem__, holder, slice(len(holder), None))
+
+
+def _of_attributes(holder: Any) -> Iterator[Restore]:
+    attributes = getattr(holder, "__dict__", None)
+    if isinstance(attributes, dict):
+        yield from _of_dict(attributes)
+    for base in type(holder).__mro__:
+        for slot in vars(base).values() if "__slots__" in vars(base) else ():
+            if isinstance(slot, types.MemberDescriptorType):
+                try:
+                    value = slot.__get__(holder)
+                except AttributeError:
+                    continue
+                yield functools.partial(slot.__set__, holder, value)
+
+
+# What is left ------------------------------------------------------------------------------------
+
+
+def replace_leftovers(recording: Recording) -> None:
+    """Put plain arrays and numbers in the places of all stand-ins that are still somewhere.
+
+    In containers that could not be reached from the function, or in objects that only it made.
+    Where that is impossible, as in a tuple, they behave as arrays, and hold no memory of x's.
+    """
+    left = [stand_in for reference in recording.alive if (stand_in := reference()) is not None]
+    recording.alive.clear()
+    if not left:
+        return
+    with uninterrupted():
+        for stand_in in left:
+            stand_in.node = stand_in.plain_node()
+        for holder in gc.get_referrers(*left):
+            if holder is not left:
+                _replace_in(holder)
+
+
+def _replace_in(holder: Any) -> None:
+    if isinstance(holder, dict):
+        for key, item in list(dict.items(holder)):
+            if type(item) is Recorded:
+                dict.__setitem__(holder, key, item.value())
+    elif isinstance(holder, (list, collections.deque)):
+        put: Any = list.__setitem__ if isinstance(holder, list) else collections.deque.__setitem__
+        for i, item in enumerate([*holder]):
+            if type(item) is Recorded:
+                put(holder, i, item.value())
+    elif isinstance(holder, types.CellType):
+        holder.cell_contents = holder.cell_contents.value()
+    elif isinstance(getattr(holder, "__dict__", None), dict):
+        _replace_in(holder.__dict__)

@@ -1,0 +1,561 @@
+"""A recorded f gets what it gets otherwise, keeps nothing of the recording, and has bounds."""
+
+import collections
+import gc
+import math
+import pickle
+import random as python_random
+import threading
+import tracemalloc
+import types
+from functools import partial
+
+import numpy as np
+import pytest
+from nets import EPS, H
+
+from fastgrad import cross_entropy_error, numerical_gradient, sigmoid, softmax
+from fastgrad.engines import loop, traced
+from fastgrad.tracing import recorder, trace
+from fastgrad.tracing.recorder import NotTraceable, Recorded
+from fastgrad.tracing.trace import trace_call
+
+R = np.random.default_rng(0)
+X, Y = R.normal(size=(30, 6)), R.normal(size=30)
+W0 = R.normal(size=(6, 4))
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch):
+    """Let auto try to trace all but the smallest arrays, however cheap f is."""
+    monkeypatch.setattr(traced, "CHEAP", 0.0)
+
+
+def reason_of(f, x):
+    with pytest.raises(NotTraceable) as refused:
+        trace_call(f, x, H)
+    return str(refused.value)
+
+
+def assert_the_loops(f, x, engine="auto"):
+    before = x.tobytes()
+    got = numerical_gradient(f, x, engine=engine)
+    assert x.tobytes() == before
+    expected = loop.gradient(f, x, H)
+    scale = max(1.0, abs(float(f(x))))
+    assert np.abs(got - expected).max() <= 16 * EPS * scale / H
+
+
+def stand_ins():
+    """Return how many stand-ins exist."""
+    gc.collect()
+    return sum(type(o) is Recorded for o in gc.get_objects())
+
+
+# The same as without recording -------------------------------------------------------------------
+
+
+def at_a_kink(values):
+    """Return parameters of which one is within a step of where ``max(w - 1, 0)`` has its kink."""
+    w = values.reshape(-1)[:20].copy() * 0.5
+    w[7] = 1 - 3e-5
+    return w
+
+
+def filled(W):
+    mean = X @ W[:, 0]
+    s = np.full_like(mean, np.exp(W[0, 1]))
+    t = np.full(mean.shape, np.exp(W[0, 2]))
+    return (0.5 * ((Y - mean) / s) ** 2 + np.log(s) * t).sum()
+
+
+def like(W):
+    z = X @ W
+    a, b, c = np.zeros_like(z), np.ones_like(z), np.empty_like(z)
+    a[:, 0], b[2] = z[:, 1] ** 2, np.tanh(z[0])
+    c[...] = z
+    return (a * b + c**2).sum()
+
+
+def filled_anew(W):
+    D, total = np.zeros((6, 3)), 0.0
+    for k in range(3):
+        D[...] = 0
+        D[:, k] = 1
+        total = (
+            total + np.sum((X @ D - 1) * (X @ (W @ np.ones((4, 3)) + D))) + (W[0] * D[0, k]).sum()
+        )
+    return total
+
+
+def of_no_copy(W):
+    z = X @ W
+    y = z.astype(np.float64, copy=False)
+    y[y < 0] = 0
+    return (z**2).sum() + 3 * z.sum()
+
+
+def cleaned(W):
+    z = np.log(X @ W)
+    with np.errstate(invalid="ignore"):
+        np.nan_to_num(z, copy=False, nan=-1.0, neginf=-2.0)
+    return (z**2).sum()
+
+
+def copied(W):
+    return (
+        ((X @ W).T.copy() ** 2).sum()
+        + (X @ W).T.copy().reshape(-1)[3]
+        + np.copy((X @ W).T).ravel()[7]
+    )
+
+
+def as_arrays(W):
+    z = np.asarray(X @ np.asarray(W))
+    a = np.array(np.ascontiguousarray(z.T))
+    a[0] = 1
+    return (z**2).mean() + np.array([z[0, 0], a[1, 2], 3]).sum() + np.sum(np.array([z, a.T]) ** 2)
+
+
+def of_scalars(W):
+    def leaky(v):
+        return (v if v > 0 else 0.1 * v) if np.isscalar(v) else np.maximum(v, 0.1 * v)
+
+    return leaky(X @ W).sum() + leaky(W[:1, :2].sum() + 9)
+
+
+def of_classes(W):
+    z = np.sum(np.tanh(X @ W))
+    known = type(z) is np.float64, isinstance(z, float), type(W) in (np.ndarray, list)
+    return z * sum(known) + isinstance(W, np.ndarray)
+
+
+def of_floats(W):
+    z = X @ W
+    return float(np.sum(z**2)) / len(z) + 0.5 * float(np.sum(W**2)) - float(z[0, 0])
+
+
+BUFFER = np.empty((30, 4))
+
+
+def buffered(W):
+    np.dot(X, W, out=BUFFER)
+    buffer = BUFFER
+    buffer *= 0.5
+    buffer[0] = 0
+    buffer[1] += W[0]
+    return np.sum(BUFFER**2)
+
+
+def narrowed(W):
+    z = (X @ W).astype(np.float32)
+    return float(np.sum(z.astype(float) ** 2)) + (W.astype(np.uint8) * 0.0).sum()
+
+
+def swallowing(W):
+    try:
+        z = np.interp(W[0], [0, 1], [0, 2])
+    except Exception:
+        z = W[0]
+    return z.sum() + np.sum(W**2)
+
+
+def hashed(W):
+    seen = {}
+    return np.sum(seen.setdefault(np.sum(W), W) ** 2)
+
+
+def solved(W):
+    try:
+        return np.linalg.inv(W[:4] * 0).sum() + np.sum(W)
+    except np.linalg.LinAlgError:
+        return np.sum(W**2)
+
+
+def of_masked_arrays(W):
+    return np.sum((np.ma.masked_less(X, 0) * W[:, 0]) ** 2)
+
+
+def of_complex(W):
+    return np.sum((abs((X[:, :6] + 1e-4j) @ W) - 2) ** 2)
+
+
+def through_files(W):
+    return float(np.sum(pickle.loads(pickle.dumps(X @ W)) ** 2))
+
+
+def summed(W):
+    return math.fsum((100 * np.maximum(abs(W) - 1, 0).sum(), (W**2).sum()))
+
+
+def longest(W):
+    return math.hypot(100 * np.maximum(abs(W) - 1, 0).sum(), np.sum(W**2))
+
+
+def largest(W):
+    return max(map(float, (1000 * np.maximum(abs(W) - 1, -1e-9).sum(), -1.0, (W**2).sum() - 1e3)))
+
+
+def cached(W):
+    from functools import cache
+
+    @cache
+    def layer(i):
+        return np.tanh(X @ W) * i
+
+    return np.sum(layer(1) + layer(2) * layer(1))
+
+
+ALL = [
+    filled, like, filled_anew, of_no_copy, cleaned, copied, as_arrays, of_scalars, of_classes,
+    of_floats, buffered, narrowed, swallowing, hashed, solved, of_masked_arrays, of_complex,
+    through_files,
+    summed, longest, largest, cached,
+]  # fmt: skip
+
+TRACED = {
+    filled,
+    like,
+    filled_anew,
+    of_no_copy,
+    copied,
+    as_arrays,
+    of_floats,
+    of_classes,
+    buffered,
+    cached,
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value|divide by zero:RuntimeWarning")
+@pytest.mark.parametrize("f", ALL, ids=lambda f: f.__name__)
+def test_what_f_computes_while_it_is_recorded_is_what_it_computes(f):
+    for x in (W0.copy(), np.zeros((6, 4)), np.abs(W0)):
+        if f in (summed, longest, largest):
+            x[2, 1] = 1 - 3e-5
+        if np.isfinite(f(x)):
+            assert_the_loops(f, x)
+    if f in TRACED:
+        numerical_gradient(f, W0.copy(), engine="traced")
+
+
+def test_the_packages_formulas_are_traced():
+    V, t = R.normal(size=(4, 3)), R.integers(0, 3, 30)
+    for targets in (t, np.eye(3)[t]):
+        loss = partial(cross_entropy_error, t=targets)
+        assert_the_loops(
+            lambda W, loss=loss: loss(softmax(sigmoid(X @ W) @ V)), W0.copy(), "traced"
+        )
+
+
+def test_x_changed_through_a_view_is_refused():
+    p = np.random.default_rng(1).normal(size=24)
+    W = p.reshape(6, 4)
+    W[2, 1] = 0
+
+    def pruned(p):
+        W[2, 1] = 0
+        return (np.tanh(X @ W) ** 2).mean() + ((p - 0.5) ** 2).sum()
+
+    assert "it changes x" in reason_of(pruned, p)
+    assert "x.copy()" in reason_of(pruned, p)
+
+
+def test_elements_that_share_memory_are_refused():
+    base = np.arange(11.0)
+    x = np.lib.stride_tricks.as_strided(base, (2, 10), (8, 8))
+    assert "share memory" in reason_of(lambda x: np.sum(x**2), x)
+    assert_the_loops(lambda x: np.sum(x**2), np.arange(24.0).reshape(6, 4)[::-2, ::3].T, "traced")
+
+
+# NumPy is left alone -----------------------------------------------------------------------------
+
+
+def test_random_numbers_drawn_after_a_buffer_are_plain():
+    def dropout(W):
+        np.random.seed(3)
+        col = np.zeros((30, 4))
+        col[:] = X @ W
+        mask = np.random.rand(30, 4) > 0.3
+        noise = np.random.randn(30, 4) + np.random.default_rng(0).normal(size=(30, 4))
+        assert type(mask) is type(noise) is np.ndarray
+        return (col * mask + noise).sum()
+
+    for _ in range(10):
+        assert_the_loops(dropout, W0.copy(), "traced")
+
+
+def test_numpy_itself_is_never_changed(monkeypatch):
+    functions = {name: id(value) for name, value in vars(np).items()}
+    seen = []
+
+    def f(W):
+        import numpy
+
+        seen.append({name: id(value) for name, value in vars(numpy).items()} == functions)
+        z = np.zeros((30, 4))
+        z[...] = X @ W
+        return np.sum(z**2)
+
+    assert_the_loops(f, W0.copy(), "traced")
+    assert seen
+    assert all(seen)
+
+
+def test_other_threads_get_plain_arrays_from_the_same_functions():
+    stop, odd = threading.Event(), []
+
+    def create():
+        return np.zeros(3), np.asarray(np.ones(2)), np.full(2, 1.0)
+
+    def work():
+        while not stop.is_set():
+            odd.extend(a for a in create() if isinstance(a, Recorded))
+
+    def f(W):
+        z, _, _ = np.zeros((30, 4)), create(), float(1)
+        z[...] = X @ W
+        return float(np.sum(z**2))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(20):
+            numerical_gradient(f, W0.copy(), engine="traced")
+    finally:
+        stop.set()
+        thread.join()
+    assert not odd
+
+
+# Nothing remains ---------------------------------------------------------------------------------
+
+COUNT = 0
+LAST = None
+
+
+class Remembers:
+    """Keeps what it computes in every kind of place."""
+
+    kept = None
+    __slots__ = ("__dict__", "slot")
+
+    def __init__(self):
+        self.slot = None
+        self.total, self.last, self.history = 0.0, 0.0, []
+        self.by_name = {"loss": 0.0}
+        self.ordered = collections.OrderedDict(loss=0.0)
+        self.recent = collections.deque(maxlen=3)
+        self.namespace = types.SimpleNamespace(loss=0.0)
+        self.objects = np.array([None, 0.0], object)
+        self.hidden = iter(({"out of reach": 0.0}, 0))
+        self.calls = 0
+        self.fails = False
+
+        def remember(loss):
+            nonlocal inner
+            inner = loss
+            remember.last = loss
+
+        inner = 0.0
+        self.remember = remember
+        self.inner = lambda: inner
+
+    def __call__(self, W):
+        global COUNT, LAST
+        self.calls += 1
+        COUNT += 1
+        z = np.tanh(X @ W)
+        loss = np.sum(z**2)
+        self.total += loss
+        self.message = f"{self.last:.3f}"
+        self.last = self.slot = self.namespace.loss = Remembers.kept = LAST = self.objects[0] = loss
+        self.history.append(loss)
+        self.recent.append(loss)
+        self.by_name["loss"] += loss
+        self.by_name[f"loss {self.calls}"] = loss
+        self.ordered["last"] = [z, (loss, {"z": z})]
+        self.remember(loss)
+        if self.fails and isinstance(z, Recorded):
+            raise self.fails("mine")
+        return loss
+
+    def places(self):
+        return [
+            self.total, self.last, self.slot, self.namespace.loss, Remembers.kept, LAST,
+            *self.objects, *self.history, *self.recent, *self.by_name.values(),
+            *self.ordered.values(), self.remember.last, self.inner(),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("fails", [None, ValueError, KeyboardInterrupt])
+def test_what_f_remembers_holds_no_stand_in(fails):
+    f = Remembers()
+    f(W0)
+    f.fails = fails
+    if fails is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            numerical_gradient(f, W0.copy())
+    else:
+        numerical_gradient(f, W0.copy())
+    assert {type(v) for v in f.places()} <= {float, np.float64, list, type(None)}
+    pickle.dumps((f.history, f.by_name, f.ordered, f.recent))
+    assert stand_ins() == 0
+    f.fails = None
+    numerical_gradient(f, W0.copy(), engine="traced")
+    assert len(f.history) == f.calls == len(f.by_name) - 1
+    assert stand_ins() == 0
+
+
+def test_a_recorded_call_counts_for_nothing(monkeypatch):
+    f = Remembers()
+    monkeypatch.setattr(trace, "SHORT", 0.0)  # one plain call, and the recorded one
+    count = COUNT
+    trace_call(f, W0.copy(), H)
+    assert (f.calls, len(f.history), len(f.by_name), COUNT - count) == (1, 1, 2, 1)
+    assert f.total == f.history[0] == f(W0)
+
+
+def test_what_was_out_of_reach_holds_plain_values_afterwards():
+    box = {}
+    hide = iter([box]).__reduce__()[1]  # a tuple, which nothing that f refers to leads to
+    hidden = {"box": box}
+    names = {"n": 0}
+    registry = gc.get_objects
+
+    def f(W):
+        z = np.tanh(X @ W)
+        for o in registry():
+            if o is hidden:
+                o["box"]["z"] = z
+                o["box"]["list"] = [z, z.sum()]
+        names["n"] += 1
+        return np.sum(z**2)
+
+    trace_call(f, W0.copy(), H)
+    assert hide
+    assert type(box["z"]) is np.ndarray
+    assert [type(v) for v in box["list"]] == [np.ndarray, np.float64]
+    assert stand_ins() == 0
+
+
+def test_a_dict_that_is_iterated_over_is_not_disturbed():
+    params = {"unused": 0, "W1": W0.copy(), "b": np.ones(4), "W2": R.normal(size=(4, 3))}
+    del params["unused"]
+
+    def loss(_):
+        return np.sum((np.tanh(X @ params["W1"] + params["b"]) @ params["W2"]) ** 2)
+
+    assert [key for key in params if trace_call(loss, params[key], H)] == ["W1", "b", "W2"]
+
+
+def test_no_interrupt_leaves_a_stand_in(strike):
+    f, dice, struck = Remembers(), python_random.Random(0), 0
+    x = W0.copy()
+    numerical_gradient(f, x, engine="traced")  # whatever is imported only now
+    for _ in range(500):
+        try:
+            strike(dice.uniform(1e-4, 4e-3))
+            while True:
+                numerical_gradient(f, x, engine="traced")
+        except KeyboardInterrupt:
+            struck += 1
+        assert {type(v) for v in f.places()} <= {float, np.float64, list, type(None)}
+        assert x.tobytes() == W0.tobytes()
+        assert "float" not in globals()
+        assert globals()["np"] is np is __import__("numpy")
+        for kept in (f.history, f.by_name):
+            kept.clear()
+        f.by_name["loss"] = 0.0
+    strike(100)
+    assert struck == 500
+    assert stand_ins() == 0
+
+
+# Bounds ------------------------------------------------------------------------------------------
+
+
+def test_very_many_small_operations_go_to_the_loop_early(monkeypatch):
+    D = R.normal(size=3000)
+    noted = []
+    stop = recorder.Recording.stop
+
+    def noting(self, *reason):
+        noted.append(len(self.nodes))
+        return stop(self, *reason)
+
+    monkeypatch.setattr(recorder.Recording, "stop", noting)
+
+    def f(x):
+        s = 0.0
+        for d in D:
+            s = s + (x[0] - d) ** 2
+        return s
+
+    x = np.ones(10)
+    assert numerical_gradient(f, x).tobytes() == loop.gradient(f, x, H).tobytes()
+    assert noted
+    assert max(noted) < 2 * len(D)
+
+
+def test_assignments_one_after_the_other_take_the_memory_of_one():
+    images = R.normal(size=(4, 30, 30))
+
+    def f(W):
+        out = np.zeros((4, 3, 28, 28))
+        for n in range(4):
+            for i in range(28):
+                out[n, :, i, :] = (images[n, i, :9] @ W[:, :3])[:, np.newaxis] * images[n, i, 2:]
+        return np.mean(out**2)
+
+    W = R.normal(size=(9, 9))
+    tracemalloc.start()
+    try:
+        f(W)
+        plain = tracemalloc.get_traced_memory()[1]
+        numerical_gradient(f, W, engine="traced")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < plain + 20e6
+    assert_the_loops(f, W)
+
+
+def test_memory_has_a_bound(monkeypatch):
+    monkeypatch.setattr(recorder, "MOST_BYTES", 10_000)
+
+    def f(W):
+        z = X @ W
+        for _ in range(40):
+            z = np.tanh(z)
+        return np.sum(z)
+
+    assert "take more than" in reason_of(f, W0.copy())
+
+
+# What a refusal says -----------------------------------------------------------------------------
+
+
+def test_a_refusal_names_the_function_its_line_and_a_remedy():
+    def inner(z):
+        if z.sum() > 0:
+            return z
+        return -z
+
+    def f(W):
+        return np.sum(inner(X @ W))
+
+    line = inner.__code__.co_firstlineno + 1
+    said = reason_of(f, W0.copy())
+    assert f"(in inner, line {line} of test_recording.py); write np.where" in said
+
+    def outer(W):
+        raise_in(W)
+        return np.sum(W)
+
+    def raise_in(W):
+        if isinstance(W, Recorded):
+            raise ValueError("mine")
+
+    line = raise_in.__code__.co_firstlineno + 2
+    assert f"ValueError: mine (in raise_in, line {line} of" in reason_of(outer, W0.copy())

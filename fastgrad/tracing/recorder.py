@@ -147,7 +147,7 @@ class Recording:
             type(leaf) is Recorded and leaf.node.depends for leaf in leaves([*keywords.values()])
         ):
             raise self.stop(f"np.{_name(function)} is given an array by keyword")
-        self._require_real(value)
+        self._require_numbers(value)
         nodes = replaced(arguments, self._as_argument)
         kept = {key: replaced(value, self._as_argument) for key, value in keywords.items()}
         result = self._new(Node(function, nodes, kept, value, depends=True))
@@ -329,10 +329,10 @@ class Recording:
         if function is np.divide and not np.all(values[1]):
             raise self.stop(*FLOAT)
 
-    def _require_real(self, value: Any) -> None:
+    def _require_numbers(self, value: Any) -> None:
         if type(value) is not np.ndarray and isinstance(value, np.ndarray):
             raise self.stop(f"it computes an array of the class {type(value).__name__}")
-        if value.dtype.kind not in "fib":
+        if value.dtype.kind not in "fiubc":
             raise self.stop(f"it computes with numbers of the dtype {value.dtype}")
 
     def _spend(self) -> None:

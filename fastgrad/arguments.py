@@ -18,6 +18,15 @@ def require_function(f: object) -> None:
         )
 
 
+def require_flag(name: str, value: object) -> None:
+    """Refuse an option that is neither True nor False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(
+            f"{name} is {reprlib.repr(value)} of type {type(value).__name__}, but it is True or "
+            "False; pass one of them"
+        )
+
+
 def require_floating_array(name: str, x: object, h: object) -> None:
     """Refuse what cannot be moved by a step in place."""
     if not isinstance(x, np.ndarray):

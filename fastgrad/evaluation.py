@@ -1,11 +1,13 @@
 """How is f evaluated at moved points? The engine is chosen here, for all that differentiates."""
 
+import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from fastgrad import progress as progress_of
+from fastgrad.arguments import require_flag
 from fastgrad.differences import Map, Report, Values
 from fastgrad.engines import compiled, loop
 from fastgrad.engines import vectorized as stacks
@@ -81,6 +83,9 @@ def evaluation(
     ModuleNotFoundError
         If a bar is asked for, and what draws it is not installed.
     """
+    require_flag("vectorized", vectorized)
+    if not isinstance(engine, str):
+        raise TypeError(f"engine is {reprlib.repr(engine)}; pass the name of one, such as 'auto'")
     if engine == "traced" and not traces:
         raise ValueError(
             "engine is 'traced', which serves numerical_gradient alone; pass engine='auto'"

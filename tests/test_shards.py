@@ -57,6 +57,21 @@ def test_processes_share_a_batch(net, x, workers):
     np.testing.assert_allclose(shared.buffer, whole.buffer, rtol=0, atol=2 * N * 2.2e-16)
 
 
+def test_a_map_may_return_the_shards_in_any_order_but_none_less(net, x, monkeypatch):
+    monkeypatch.setattr(shards, "LARGEST", 40)
+    t = targets()[0]
+    whole = net.numerical_gradient(x, t)
+
+    def mapped(change):
+        return lambda function, items: change([function(item) for item in items])
+
+    shared = net.numerical_gradient(x, t, workers=mapped(lambda results: results[::-1]))
+    np.testing.assert_allclose(shared.buffer, whole.buffer, rtol=0, atol=2 * N * 2.2e-16)
+    for change in (lambda results: results[1:], lambda results: None, lambda results: [1, 2, 3]):
+        with pytest.raises((TypeError, ValueError), match=r"workers returned .*; pass a callable"):
+            net.numerical_gradient(x, t, workers=mapped(change))
+
+
 def test_more_workers_than_samples_are_not_needed(net):
     x, t = np.ones((1, 6)), [2]
     shared = net.numerical_gradient(x, t, workers=5)

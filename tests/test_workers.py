@@ -381,11 +381,31 @@ def test_a_map_must_keep_the_order_and_the_number():
         time.sleep(5e-3)
         return x.sum()
 
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="workers returned 0 results for"):
         by_loop(slow, x, lambda function, items: [])
-    x = x[:-1]  # so that the last chunk is shorter
     with pytest.raises(ValueError, match="answer to another chunk"):
         by_loop(slow, x, backwards)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda results: None,
+        lambda results: 7,
+        lambda results: [1],
+        lambda results: "results",
+        lambda results: [results],
+        lambda results: [*results, 1],
+        lambda results: results * 2,
+        lambda results: [result.values for result in results],
+    ],
+)
+def test_a_map_that_returns_nonsense_is_refused_in_its_name(returned):
+    def nonsense(function, items):
+        return returned([function(item) for item in items])
+
+    with pytest.raises((TypeError, ValueError), match=r"workers returned .*; pass a callable"):
+        by_loop(lambda x: (x**2).sum(), np.ones(5), nonsense)
 
 
 @pytest.mark.parametrize("package", ["cloudpickle", "threadpoolctl"])

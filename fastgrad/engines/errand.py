@@ -68,6 +68,8 @@ class Errand:
         What is to be answered, too.
     errors : dict
         What NumPy does about floating-point errors, as `numpy.geterr` returns it.
+    start : int
+        The number of the first place among all that workers share.
     """
 
     situation: Situation
@@ -76,11 +78,12 @@ class Errand:
     shape: tuple[int, ...]
     trial: Trial | None
     errors: dict[str, Any]
+    start: int = 0
 
     def part(self, start: int, stop: int) -> "Errand":
         """Return the errand for some of the places."""
         some = slice(start, stop)
-        return replace(self, places=self.places[some], points=self.points[some])
+        return replace(self, places=self.places[some], points=self.points[some], start=start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +100,15 @@ class Answer:
         f at the points.
     failure : tuple (bytes, str) or None
         Instead of values: the exception that f raised, pickled, and its traceback.
+    start : int
+        The errand's: what it is the answer to.
     """
 
     worker: int
     fingerprints: tuple[str, ...]
     values: Array | None
     failure: tuple[bytes, str] | None = None
+    start: int = 0
 
 
 class WorkerTraceback(Exception):

@@ -55,9 +55,10 @@ class Task:
             # After f has been unpickled, and with it the libraries whose threads are held.
             with one_thread(), np.errstate(**errand.errors):
                 fingerprints = _kept.copy.fingerprints(errand)
-                return Answer(os.getpid(), fingerprints, _kept.copy.values(errand))
+                values = _kept.copy.values(errand)
+                return Answer(os.getpid(), fingerprints, values, start=errand.start)
         except Exception as error:
-            return Answer(os.getpid(), fingerprints, None, failure_of(error))
+            return Answer(os.getpid(), fingerprints, None, failure_of(error), errand.start)
 
 
 class Copy:

@@ -3,11 +3,12 @@
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+import reprlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from fastgrad.progress import blocks
 Array = NDArray[Any]
 Chunk = tuple[int, int]
 """The first point, and the one after the last."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 WORTHWHILE = 0.1
 """Seconds of calls of f from which processes of our own pay."""
@@ -186,13 +190,14 @@ class Crew:
         answers: Any = None
         try:
             answers = self._sent_out(errand, chunks)
-            for (start, stop), answer in zip(chunks, answers, strict=True):
+            for (start, stop), answer in paired(chunks, answers, Answer):
                 if answer.fingerprints and answer.fingerprints != expected.fingerprints:
                     self._dismiss()
                     return
-                if answer.failure is not None:
+                other = answer.start != start
+                if answer.failure is not None and not other:
                     raise_here(answer.failure)
-                if answer.values is None or len(answer.values) != stop - start:
+                if other or answer.values is None or len(answer.values) != stop - start:
                     raise ValueError(
                         "workers returned the answer to another chunk; pass a callable that "
                         "returns results in the order of its items, as map does"
@@ -238,6 +243,36 @@ def count(workers: Any) -> int:
     if number > 0:
         return number
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def paired(
+    items: Sequence[Item], results: Any, kind: type[Result]
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with its result; refuse what a map must not return.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the results cannot be iterated over, are of another type, or too few or too many.
+    """
+    remedy = "pass a callable that returns function(item) for each item, as map does"
+    try:
+        arriving = iter(results)
+    except TypeError:
+        raise TypeError(
+            f"workers returned {reprlib.repr(results)}, which holds no results; {remedy}"
+        ) from None
+    number = 0
+    for result in arriving:
+        if not isinstance(result, kind):
+            raise TypeError(
+                f"workers returned {reprlib.repr(result)}, which is no result of function; {remedy}"
+            )
+        if number < len(items):
+            yield items[number], result
+        number += 1
+    if number != len(items):
+        raise ValueError(f"workers returned {number} results for {len(items)} items; {remedy}")
 
 
 def _sizes(places: int, each: float, workers: int | Map, most: int) -> Iterator[int]:

@@ -5,13 +5,14 @@ of ``n_k / N`` times that of the ``n_k`` samples of shard k.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences import Map
-from fastgrad.engines.workers import count
+from fastgrad.engines.workers import count, paired
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
 
@@ -49,25 +50,34 @@ def gradient(
     if callable(workers):
         return _mean(pairs, workers(task, pairs))
     if shards == 1:
-        return task(pairs[0])
+        return task(pairs[0]).gradient
     from fastgrad.engines import processes
 
     with processes.pool(shards) as mapped:
         return _mean(pairs, mapped(task, pairs))
 
 
-def _mean(shards: list[Shard], gradients: Iterable[Array]) -> Array:
+@dataclass(frozen=True)
+class Part:
+    """The flat gradient of the mean loss of so many samples."""
+
+    samples: int
+    gradient: Array
+
+
+def _mean(shards: list[Shard], parts: Iterable[Part]) -> Array:
     """Return the mean of the shards' gradients, weighted by their samples."""
     samples = sum(len(x) for x, _ in shards)
     total = np.zeros(())
     with np.errstate(all="ignore"):  # what is not finite shows in the result
-        for (x, _), part in zip(shards, gradients, strict=True):
-            total = total + len(x) / samples * part
+        for _, part in paired(shards, parts, Part):
+            total = total + part.samples / samples * part.gradient
     return total
 
 
-def _gradient_of_shard(params: Parameters, h: float, engine: str, shard: Shard) -> Array:
-    """Return the flat gradient of the mean loss of a shard's samples, in a worker."""
+def _gradient_of_shard(params: Parameters, h: float, engine: str, shard: Shard) -> Part:
+    """Return the gradient of a shard's samples, in a worker."""
     from fastgrad.network import evaluation
 
-    return evaluation.quotients(evaluation.check(params, *shard, WorkArrays()), h, engine)
+    batch = evaluation.check(params, *shard, WorkArrays())
+    return Part(len(batch.x), evaluation.quotients(batch, h, engine))

@@ -8,6 +8,7 @@ import collections
 import functools
 import gc
 import types
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.libraries import FORMULAS, is_of_library
-from fastgrad.tracing.rollback import restoring
+from fastgrad.tracing.rollback import restoring, restoring_names
 
 Array = NDArray[Any]
 
@@ -84,45 +85,49 @@ def look_around(f: Callable[..., Any], wanted: frozenset[int] = frozenset()) -> 
     """
     found = Surroundings()
     seen: set[int] = set()
+    shared: dict[type, bool] = {}
     waiting: list[tuple[Any, bool]] = [(f, True)]
     while waiting and len(seen) < MOST_OBJECTS:
         holder, is_restored = waiting.pop()
         if id(holder) in seen:
             continue
         seen.add(id(holder))
-        is_restored = is_restored and not _is_shared_with_threads(holder)
-        if _is_foreign_function(holder):
-            continue
-        names: set[str] = set()
-        if isinstance(holder, types.FunctionType):
-            names = _names(holder.__code__)
+        kind = type(holder)
+        if kind is types.FunctionType:
+            if _is_foreign(holder):
+                continue
             namespace = holder.__globals__
-            found.namespaces.setdefault(id(namespace), (namespace, set()))[1].update(names)
+            if id(namespace) not in found.namespaces:
+                found.namespaces[id(namespace)] = namespace, set()
+            found.namespaces[id(namespace)][1].update(_names(holder.__code__))
+        if kind not in shared:
+            shared[kind] = _is_shared_with_threads(kind)
+        is_restored = is_restored and not shared[kind]
         if is_restored:
-            found.restore.extend(restoring(holder, names))
+            found.restore.extend(restoring(holder))
         for item, put in _items(holder):
+            if type(item) in _LEAVES:
+                continue
             if isinstance(item, np.ndarray):
                 found.references.append(Reference(item, put))
                 if item.dtype == object:
                     found.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
                     waiting.append((tuple(item.ravel()), is_restored))
-            elif not isinstance(item, _LEAVES):
+            elif not isinstance(item, np.generic):
                 if id(item) in wanted and put is not None:
                     found.objects.append((put, item))
                 waiting.append((item, is_restored))
+    for namespace, names in found.namespaces.values():
+        found.restore.extend(restoring_names(namespace, names))
     return found
 
 
-def _is_foreign_function(holder: Any) -> bool:
-    return isinstance(holder, types.FunctionType) and _is_foreign(holder)
+def _is_shared_with_threads(kind: type) -> bool:
+    """Say whether threads, or processes, work together by the objects of a class.
 
-
-def _is_shared_with_threads(holder: Any) -> bool:
-    """Say whether an object is of a class by which threads, or processes, work together.
-
-    What it holds may be changed by others while f is recorded, and is not put back.
+    What they hold may be changed by others while f is recorded, and is not put back.
     """
-    return str(getattr(type(holder), "__module__", "")).partition(".")[0] in _OF_THREADS
+    return str(getattr(kind, "__module__", "")).partition(".")[0] in _OF_THREADS
 
 
 _OF_THREADS = frozenset(
@@ -131,7 +136,11 @@ _OF_THREADS = frozenset(
 )
 
 
-_LEAVES = (str, bytes, int, float, complex, type(None), np.generic, np.dtype, np.ufunc)
+_LEAVES = frozenset(
+    {str, bytes, int, float, complex, bool, type(None), np.float64, np.ufunc, types.CodeType}
+    | {type(np.sum), types.GetSetDescriptorType, types.MemberDescriptorType, weakref.ref}
+)
+"""Classes of objects that are not followed."""
 
 _NUMBERS = frozenset({str, bytes, int, float, complex, bool, type(None), np.float64})
 
@@ -142,6 +151,9 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
     """Iterate over what an object refers to, each with a way to replace it."""
     if isinstance(holder, types.FunctionType):
         yield from _of_function(holder)
+    elif isinstance(holder, types.BuiltinFunctionType):
+        if not isinstance(holder.__self__, types.ModuleType):
+            yield holder.__self__, None
     elif isinstance(holder, functools._lru_cache_wrapper):
         yield holder.__wrapped__, None
     elif isinstance(holder, types.MethodType):
@@ -213,8 +225,11 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None
 
 def _names(code: types.CodeType) -> set[str]:
     """Return the names of globals and attributes in a function and in those defined in it."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*(_names(constant) for constant in inner))
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if type(constant) is types.CodeType:
+            names |= _names(constant)
+    return names
 
 
 def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:

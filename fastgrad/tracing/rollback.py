@@ -57,18 +57,13 @@ def exchanged(
 # What a call may change --------------------------------------------------------------------------
 
 
-def restoring(holder: Any, names: set[str]) -> Iterator[Restore]:
-    """Return what puts back all that an object refers to now.
-
-    Parameters
-    ----------
-    holder : object
-    names : set of str
-        The names that it uses, if it is a function.
-    """
-    if isinstance(holder, types.FunctionType):
-        yield from _of_function(holder, names)
-    elif isinstance(holder, dict):
+def restoring(holder: Any) -> Iterator[Restore]:
+    """Return what puts back all that an object refers to now, but for the globals of a function."""
+    kind = type(holder)
+    if kind is types.FunctionType:
+        yield from _of_function(holder)
+        return
+    if isinstance(holder, dict):
         yield from _of_dict(holder)
     elif isinstance(holder, list):
         yield _of_list(holder)
@@ -76,26 +71,34 @@ def restoring(holder: Any, names: set[str]) -> Iterator[Restore]:
         # Cleared first, or it might be too long.
         yield functools.partial(collections.deque.clear, holder)
         yield functools.partial(collections.deque.extend, holder, [*holder])
-    if isinstance(holder, type):
+    elif isinstance(holder, type):
         for name, item in vars(holder).items():
             if not (name.startswith("__") or hasattr(item, "__get__")):
                 yield functools.partial(type.__setattr__, holder, name, item)
-    elif not isinstance(holder, (types.FunctionType, types.ModuleType)):
+        return
+    if kind not in _WITHOUT_ATTRIBUTES:
         yield from _of_attributes(holder)
 
 
-def _of_function(function: types.FunctionType, names: set[str]) -> Iterator[Restore]:
+_WITHOUT_ATTRIBUTES = frozenset({dict, list, tuple, set, collections.deque, types.ModuleType})
+
+
+def _of_function(function: types.FunctionType) -> Iterator[Restore]:
     for cell in function.__closure__ or ():
         try:
             yield functools.partial(setattr, cell, "cell_contents", cell.cell_contents)
         except ValueError:  # an empty cell
             yield functools.partial(delattr, cell, "cell_contents")
     yield from _of_dict(function.__dict__)
-    namespace = function.__globals__
-    for item in map(namespace.get, names):
+
+
+def restoring_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
+    """Return what puts back some globals, and the attributes of the user's modules among them."""
+    yield from _of_names(namespace, names)
+    for name in names & namespace.keys():
+        item = namespace[name]
         if isinstance(item, types.ModuleType) and not is_of_library(item.__name__):
             yield from _of_names(vars(item), names)
-    yield from _of_names(namespace, names)
 
 
 def _of_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:

@@ -14,6 +14,7 @@ from benchmarks.function_plots import plot_errors_by_step, plot_times_by_size
 from benchmarks.functions import ROSENBROCK
 from benchmarks.pairing import compare
 from fastgrad import numerical_gradient, schemes
+from fastgrad.engines import loop
 from fastgrad.problem import problems
 from fastgrad.schemes import Scheme
 
@@ -88,7 +89,7 @@ def error(scheme: Scheme, h: float | str) -> float:
 def automatic_step(scheme: Scheme) -> float:
     """Return the step that ``h="auto"`` measures."""
     (problem,) = problems(wave, np.array([X]), "auto", scheme=scheme)
-    return float(np.max(problem.steps))
+    return float(np.max(problem.measured(loop.values).steps))
 
 
 def slope(scheme: Scheme) -> float:

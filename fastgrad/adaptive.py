@@ -18,9 +18,8 @@ from fastgrad.guard import guarded
 from fastgrad.ladder import Ladder, Outcome, contradicts
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
-from fastgrad.returned import as_floats
 from fastgrad.schemes import Scheme, as_scheme
-from fastgrad.steps import precision
+from fastgrad.steps import as_floats, precision
 from fastgrad.structures import like
 
 Array = NDArray[Any]

@@ -12,7 +12,9 @@ from fastgrad.differences import Map, Values
 from fastgrad.engines import auto
 from fastgrad.evaluation import Progress, evaluation
 from fastgrad.guard import guarded
+from fastgrad.measured import QUOTIENTS
 from fastgrad.problem import Problem, problems
+from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme
 from fastgrad.structures import like
 
@@ -57,7 +59,9 @@ def numerical_gradient(
         given the structure as a whole.
     h : number, array like x, structure like x, or "auto"
         The step, or one for each element. "auto" measures which step suits f and the scheme, from
-        quotients at h and h / 2: at least four calls of f more for each element.
+        quotients at a small step, at a far one and where truncation and round-off are in balance:
+        four calls of f more for each element where f is smooth, some twenty more where it is noisy
+        or varies over short distances.
     args : tuple
         Further arguments: f is called as ``f(x, *args)``.
     engine : {"auto", "loop", "traced", "compiled"}
@@ -167,7 +171,6 @@ def numerical_gradient(
             scheme=scheme,
             relative=relative,
             bounds=bounds,
-            values=way.values(None),
             as_in_the_book=engine in ("auto", "loop") and not way.stacked,
         )
         if engine == "traced" and not all(part.is_plain for part in parts):
@@ -178,8 +181,10 @@ def numerical_gradient(
         shortcut = None if way.stacked else SHORTCUTS.get(engine)
         with way.shown(sum(part.x.size for part in parts)) as report:
             values = way.values(report)
+            measuring = way.values(in_parts(report, 1 / QUOTIENTS))
             gradients = []
-            for part in parts:
+            for given in parts:
+                part = given.measured(measuring)
                 gradients.append(_gradient(part, shortcut, values))
                 guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])

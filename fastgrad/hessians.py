@@ -1,4 +1,4 @@
-"""What are the second derivatives of f? A symmetric array x.shape + x.shape."""
+"""Hessians: second derivatives of functions, symmetric arrays x.shape + x.shape."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,7 @@ from fastgrad.differences import Map, Report, derivatives, moved
 from fastgrad.evaluation import Evaluation, Progress, evaluation
 from fastgrad.guard import guarded
 from fastgrad.line import restoration
+from fastgrad.measured import QUOTIENTS
 from fastgrad.problem import Problem
 from fastgrad.progress import in_parts
 from fastgrad.returned import prepared
@@ -49,8 +50,10 @@ def hessian(
     x : array of float64, float32 or longdouble
         Bit-identical afterwards, whatever happens.
     h : "auto", number, or array of x's shape
-        The step. "auto" is the best one for functions that vary over distances of
-        ``max(abs(x[i]), 1)``, about 3e-4 of that; half of the digits are right then.
+        The step. "auto" is measured for each element, by the second derivative with respect to it,
+        from the best one for functions that vary over distances of ``max(abs(x[i]), 1)``, about
+        3e-4 of that; half of the digits are right then. Other steps are replaced by the
+        ``(x + h) - x`` that x can hold.
     args : tuple
         Further arguments of f.
     engine : {"auto", "loop", "compiled"}
@@ -111,6 +114,8 @@ def hessian(
             )
         result = np.zeros((x.size, x.size), base.dtype)
         with way.shown(x.size**2) as report:
+            measuring = way.values(in_parts(report, 1 / QUOTIENTS))
+            problem = problem.measured(measuring, base.reshape(()), farther=False)
             _fill(result, problem, way, report)
     lower = np.tril_indices(x.size, -1)
     result[lower] = result.T[lower]
@@ -121,6 +126,9 @@ def _fill(result: Array, problem: Problem, way: Evaluation, report: Report | Non
     """Write the derivatives with respect to each element and those behind it in x."""
     parts = _parts(problem)
     for second, _, places, steps in parts:
+        if problem.quotients is not None:
+            result[places, places] = problem.quotients.reshape(-1)[places]
+            continue
         result[places, places] = derivatives(
             way.values(report), problem.f, problem.x, places, steps, second
         )
@@ -167,6 +175,7 @@ def _fill_row(
             behind = others > place
             if behind.any():
                 slopes = derivatives(values, problem.f, x, others[behind], lengths[behind], other)
-                result[place, others[behind]] += numerator * slopes
+                # Of Python's integers, which never wrap, slopes are objects.
+                result[place, others[behind]] += numerator * slopes.astype(result.dtype)
     elements[place] = old
     result[place, place + 1 :] /= scheme.denominator * step

@@ -1,4 +1,4 @@
-"""What is the derivative of a function that returns many numbers? An array f(x).shape + x.shape."""
+"""Jacobians: derivatives of functions that return many numbers, arrays f(x).shape + x.shape."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from fastgrad.differences import BLOCK, Map, Values, derivatives
 from fastgrad.evaluation import Progress, evaluation
 from fastgrad.guard import guarded
+from fastgrad.measured import QUOTIENTS
 from fastgrad.problem import Problem
+from fastgrad.progress import in_parts
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme
 from fastgrad.structures import like
@@ -47,8 +49,11 @@ def jacobian(
     x : array of float64, float32 or longdouble, or dict, list or tuple of such
         Bit-identical afterwards, whatever happens.
     h : "auto", number, or array of x's shape
-        The step. "auto" is the scheme's best one for functions that vary over distances of
-        ``max(abs(x[i]), 1)``; for central quotients about 1e-5 of that.
+        The step. "auto" is measured as for `numerical_gradient`: a step for each element that suits
+        all that f returns, by two or three quotients where f is smooth. It starts with the scheme's
+        best one for functions that vary over distances of ``max(abs(x[i]), 1)``, for central
+        quotients about 1e-5 of that. Other steps are replaced by the ``(x + h) - x`` that x can
+        hold.
     args : tuple
         Further arguments of f.
     engine : {"auto", "loop", "compiled"}
@@ -66,8 +71,8 @@ def jacobian(
     Returns
     -------
     array (*f(x).shape, *x.shape), or a structure like x of such arrays
-        In the floating-point type that f returns. f is called once, and as often as the scheme has
-        points for each element of x.
+        In the floating-point type that f returns. With a given step f is called once, and as often
+        as the scheme has points for each element of x.
 
     Raises
     ------
@@ -105,13 +110,19 @@ def jacobian(
         )
         with way.shown(sum(problem.x.size for problem in found)) as report:
             values = way.values(report)
-            parts = [_jacobian(problem, values, base) for problem in found]
+            measuring = way.values(in_parts(report, 1 / QUOTIENTS))
+            parts = [
+                _jacobian(problem.measured(measuring, base), values, base) for problem in found
+            ]
     return like(x, iter(parts))
 
 
 def _jacobian(problem: Problem, values: Values, base: Array) -> Array:
     """Return the Jacobian with respect to one array, in blocks of its elements."""
     x = problem.x
+    if problem.quotients is not None:
+        known = problem.quotients.reshape(x.size, base.size).T.astype(base.dtype)
+        return known.reshape(base.shape + x.shape)
     result = np.zeros((base.size, x.size), base.dtype)
     block = max(1, BLOCK // max(base.size, 1))
     if not result.size:

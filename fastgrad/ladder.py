@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from fastgrad.differences import Report, Values, moved
 from fastgrad.extrapolation import Limits, limits
 from fastgrad.problem import Problem
-from fastgrad.returned import as_floats
 from fastgrad.schemes import Scheme
-from fastgrad.steps import precision
+from fastgrad.steps import as_floats, precision
 
 Array = NDArray[Any]
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from fastgrad.arguments import require_floating_array, require_function, require_moved
 from fastgrad.bounds import as_bounds, within
 from fastgrad.differences import Values, at, fill, memory_order, moved
-from fastgrad.engines import loop
-from fastgrad.measured import measured_steps
+from fastgrad.measured import measured
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.steps import choose_steps, precision
 from fastgrad.structures import Call, is_structure, leaves, require_separate
@@ -38,6 +37,10 @@ class Problem:
         The steps, in C order.
     bounds : pair of arrays (x.size,), or None
         What no point goes beyond.
+    automatic : bool
+        Whether the steps are only where to start measuring.
+    quotients : array (x.size, ...), or None
+        The derivatives by these steps, in C order, where they are known.
     is_lost : bool
         Whether some elements do not move, because the step is lost in their rounding.
     """
@@ -48,7 +51,31 @@ class Problem:
     scheme: Scheme
     steps: Any
     bounds: tuple[Array, Array] | None
+    automatic: bool = False
+    quotients: Array | None = None
     is_lost: bool = False
+
+    def measured(
+        self, values: Values, base: Array | None = None, *, farther: bool = True
+    ) -> "Problem":
+        """Return the problem with steps that suit f, and the quotients at these, if automatic.
+
+        Parameters
+        ----------
+        values : callable
+            How f is evaluated.
+        base : array, optional
+            f at x, where it is known; otherwise f returns a number.
+        farther : bool
+            As `fastgrad.measured.measured` takes it.
+        """
+        x = self.x
+        if not self.automatic or not x.size or self.scheme.is_complex:
+            return self
+        if base is None:
+            base = values(self.f, x, np.zeros(1, dtype=np.intp), at(x))[0, 0]
+            base = np.asarray(base, None if isinstance(base, np.floating) else np.float64)
+        return measured(self, values, base, precision(x, base), farther=farther)
 
     @property
     def is_plain(self) -> bool:
@@ -61,17 +88,14 @@ class Problem:
 
         They are 0 with respect to elements whose bounds are equal.
         """
+        if self.quotients is not None:
+            known = np.zeros_like(self.x)
+            known[...] = self.quotients.reshape(self.x.shape)
+            return known
         result = np.empty_like(self.x) if self.bounds is None else np.zeros_like(self.x)
         for scheme, places, steps in self.everywhere:
             fill(result, values, self.f, self.x, places, steps, scheme)
         return result
-
-    def derivatives(self, values: Values, places: NDArray[np.intp], steps: Array) -> Array:
-        """Return the derivatives at these places, in C order, by steps of their own."""
-        result = np.zeros(self.x.shape, self.x.dtype)
-        for scheme, some, step in self.divided(places, steps):
-            fill(result, values, self.f, self.x, some, step, scheme)
-        return result.reshape(-1)[places]
 
     @cached_property
     def everywhere(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
@@ -98,10 +122,9 @@ def problems(
     scheme: str | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
-    values: Values = loop.values,
     as_in_the_book: bool = False,
 ) -> list[Problem]:
-    """Check the arguments, and return a problem for every array in x.
+    """Check the arguments, and return a problem for every array in x; f is not called.
 
     Where the book's numbers are promised, a step that is lost in the rounding of x is warned of,
     and taken; elsewhere it is refused.
@@ -109,8 +132,7 @@ def problems(
     Raises
     ------
     TypeError, ValueError
-        If one of them is not usable; f has not been called by then, but for the precision of its
-        result, if h is "auto": by ``values``, as an engine offers it.
+        If one of them is not usable.
     """
     require_function(f)
     if not isinstance(args, tuple):
@@ -122,7 +144,7 @@ def problems(
         require_floating_array(name, array, h)
     if len(arrays) > 1:
         require_separate(arrays)
-    result, measured = [], []
+    result = []
     for (name, array), step, bound in zip(
         arrays, _parts(h, x, arrays, "h"), _bounds_of(bounds, x, arrays), strict=True
     ):
@@ -130,15 +152,11 @@ def problems(
         eps = float(np.finfo(array.dtype).eps)
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
         limits = None if bound is None else as_bounds(name, bound, array)
-        problem = Problem(call, array, name, chosen, steps, limits)
+        problem = Problem(call, array, name, chosen, steps, limits, isinstance(step, str))
         book = as_in_the_book and problem.is_plain and chosen == central_quotient
         moving = _require_steps(problem, may_be_lost=book)
         result.append(problem if moving else replace(problem, is_lost=True))
-        measured.append(isinstance(step, str) and array.size > 0 and not chosen.is_complex)
-    return [
-        _measured(problem, values) if measure else problem
-        for problem, measure in zip(result, measured, strict=True)
-    ]
+    return result
 
 
 def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
@@ -193,13 +211,3 @@ def _bounds_of(bounds: Any, x: Any, arrays: list[tuple[str, Any]]) -> list[Any]:
         raise ValueError(f"bounds are {bounds!r}; pass a pair (lower, upper)") from None
     pairs = (_parts(bound, x, arrays, "bounds") for bound in (lower, upper))
     return [*zip(*pairs, strict=True)]
-
-
-def _measured(problem: Problem, values: Values) -> Problem:
-    """Return the problem with the steps that suit f."""
-    x, here = problem.x, np.zeros(1, dtype=np.intp)
-    value = values(problem.f, x, here, at(x))
-    eps = precision(x, value)
-    start = choose_steps("auto", x, problem.scheme, relative=False, eps=eps)
-    problem = replace(problem, steps=start)
-    return replace(problem, steps=measured_steps(problem, values, eps, abs(float(value[0, 0]))))

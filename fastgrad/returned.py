@@ -1,4 +1,4 @@
-"""What does f return? Numbers of some shape and precision, from which automatic steps follow."""
+"""What f returns: numbers of some shape and precision, from which automatic steps follow."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastgrad.arguments import as_returned
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
-from fastgrad.steps import choose_steps, precision
+from fastgrad.steps import representable
 
 Array = NDArray[Any]
 
@@ -29,37 +29,28 @@ def prepared(
     bounds: Any,
     stacked: bool = False,
 ) -> tuple[list[Problem], Array]:
-    """Return a problem for every array in x, and f at x as an array of floats; f is called once.
+    """Return a problem for every array in x, and f at x as an array of floats, by one call.
 
-    Unlike those of `problems`, automatic steps are not measured, for f may return many numbers:
-    they are the scheme's best for functions that vary over distances of ``max(abs(x[i]), 1)``.
-    With ``stacked`` f takes a stack of points.
+    Given steps are replaced by those that x can hold; automatic ones are to be measured. With
+    ``stacked`` f takes a stack of points.
 
     Raises
     ------
     TypeError, ValueError
         As from `problems`, before f is called; TypeError if f does not return real numbers.
     """
-    if isinstance(h, str) and h == "auto" and not relative:
-        found = problems(f, x, ANY, args=args, scheme=scheme, relative=True, bounds=bounds)
-        base = value_at(found, f, x, args, stacked)
-        return [
-            replace(
-                problem,
-                steps=choose_steps(
-                    "auto",
-                    problem.x,
-                    problem.scheme,
-                    relative=False,
-                    eps=precision(problem.x, base),
-                ),
-            )
-            for problem in found
-        ], base
-    if isinstance(h, str):  # refused, but by the rule that it breaks
-        choose_steps(h, np.zeros(()), problems(f, x, ANY)[0].scheme, relative=relative, eps=1.0)
     found = problems(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
-    return found, value_at(found, f, x, args, stacked)
+    base = value_at(found, f, x, args, stacked)
+    return [problem if problem.automatic else _exact(problem) for problem in found], base
+
+
+def _exact(problem: Problem) -> Problem:
+    """Return the problem with the distances by which its elements are really moved."""
+    if problem.scheme.is_complex:
+        return problem
+    flat = problem.x.view(np.ndarray).reshape(-1)
+    steps = np.broadcast_to(np.asarray(problem.steps, dtype=np.float64), flat.shape)
+    return replace(problem, steps=representable(steps, flat))
 
 
 def value_at(
@@ -87,9 +78,3 @@ def value_at(
             "what f ends with"
         )
     return value if value.dtype.kind == "f" else value.astype(np.float64)
-
-
-def as_floats(values: Array) -> Array:
-    """Return values in double precision at least; integers, too."""
-    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
-    return values.astype(np.result_type(kind, np.float64), copy=False)

@@ -1,4 +1,4 @@
-"""How far is x moved? By a given step, by one relative to x, or by the best one for the scheme."""
+"""Steps: how far x is moved; given ones, ones relative to x, and the best ones for a scheme."""
 
 import math
 from numbers import Real
@@ -48,7 +48,7 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
     h : number, array of x's shape, or "auto"
         A number or an array is taken as it is. "auto" is the scheme's optimal step for a function
         that varies over distances of ``max(abs(x[i]), 1)``, as SciPy's differences assume, too:
-        what `fastgrad.measured.measured_steps` starts from.
+        what `fastgrad.measured.measured` starts from.
     x : array
         Where f is differentiated.
     scheme : Scheme
@@ -85,7 +85,7 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
         if scheme.is_complex:
             return step
         flat = x.view(np.ndarray).reshape(-1)
-        return representable(step * np.maximum(abs(flat.astype(np.float64)), 1), flat)
+        return short(step * np.maximum(abs(flat.astype(np.float64)), 1), flat)
     is_number = isinstance(h, Real) or not np.ndim(h)
     steps = as_positive_number(h) if is_number else _as_positive_array(h, x.shape)
     if not relative:
@@ -102,8 +102,17 @@ def precision(x: Array, values: Array) -> float:
     return max(float(np.finfo(x.dtype).eps), float(np.finfo(kind).eps))
 
 
+def as_floats(values: Array) -> Array:
+    """Return values in double precision at least; integers, too."""
+    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    return values.astype(np.result_type(kind, np.float64), copy=False)
+
+
 def representable(steps: Array, x: Array) -> Array:
-    """Return the distances by which elements are really raised; steps that are lost stay.
+    """Return the distances by which elements are really moved; steps that are lost stay.
+
+    Away from 0, where numbers are coarser: what x can be moved by there, it can be moved by towards
+    0, too.
 
     Examples
     --------
@@ -111,8 +120,21 @@ def representable(steps: Array, x: Array) -> Array:
     array([0.00010002])
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        exact = ((x + steps).astype(x.dtype) - x).astype(np.float64)
+        size = abs(x)
+        exact = ((size + steps).astype(x.dtype) - size).astype(np.float64)
     return np.where(exact > 0, exact, steps)
+
+
+def short(steps: Array, x: Array) -> Array:
+    """Return steps of 8 significant bits, by which most elements are moved without rounding.
+
+    Examples
+    --------
+    >>> short(np.array([1e-4]), np.ones(1)) * 2**21
+    array([210.])
+    """
+    fractions, exponents = np.frexp(steps)
+    return representable(np.ldexp(np.round(fractions * 256), exponents - 8), x)
 
 
 def _as_positive_array(h: Any, shape: tuple[int, ...]) -> Array:

@@ -62,9 +62,13 @@ def test_f_is_called_as_often_as_said():
         calls += 1
         return float((x**2).sum())
 
-    hessian(f, np.ones(5))
+    hessian(f, np.ones(5), 1e-4)
     # f(x) for its precision and once for the diagonal, two for each element, four for each pair.
     assert calls == 2 + 2 * 5 + 4 * 10
+    calls = 0
+    hessian(f, np.ones(5))
+    # Measured at two steps for each element.
+    assert calls == 1 + 2 * 2 * 5 + 4 * 10
 
 
 def test_bounds_are_never_left_and_mixed_derivatives_stay_right():

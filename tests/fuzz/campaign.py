@@ -21,6 +21,9 @@ BAD = ("wrong", "spoiled", "raised")
 
 CHUNK = 50
 
+MOST_WARNED = 30
+"""Of so many programs the warnings are printed."""
+
 
 @dataclass
 class Report:
@@ -34,11 +37,14 @@ class Report:
         Of refusals and warnings, numbers left out.
     faults : list of (str, int, str)
         Kind of program, its number, and what is wrong.
+    warned : list of (str, int, str)
+        The same of warnings.
     """
 
     counts: Counter = field(default_factory=Counter)
     reasons: Counter = field(default_factory=Counter)
     faults: list = field(default_factory=list)
+    warned: list = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -60,6 +66,7 @@ class Report:
             self.reasons[_general(f"refused: {verdict.detail}")] += 1
         if verdict.warned:
             self.reasons[_general(f"warned: {verdict.warned}")] += 1
+            self.warned.append((kind, number, f"warned: {verdict.warned}"))
         if name in BAD:
             self.faults.append((kind, number, f"{name}: {verdict.detail}"))
         self.seconds += verdict.seconds
@@ -69,6 +76,7 @@ class Report:
         self.counts += other.counts
         self.reasons += other.reasons
         self.faults += other.faults
+        self.warned += other.warned
         self.seconds += other.seconds
 
     def __str__(self):
@@ -76,7 +84,8 @@ class Report:
         lines = [f"{total:,} programs, {self.seconds:.0f} s in the engine"]
         lines += [f"  {n:8,} {name}" for name, n in self.counts.most_common()]
         lines += [f"  {n:8,} {reason}" for reason, n in self.reasons.most_common(60)]
-        lines += [f"{kind} {number}: {what}" for kind, number, what in sorted(self.faults)]
+        noted = sorted(self.faults) + sorted(self.warned)[:MOST_WARNED]
+        lines += [f"{kind} {number}: {what}" for kind, number, what in noted]
         return "\n".join(lines)
 
 

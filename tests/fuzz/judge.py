@@ -68,17 +68,20 @@ def judge(program, *, certify=True):
         try:
             plain, here = program.build(), program.build()
             f = _function(plain)
-            value = f(plain["x"])
-            if not np.array_equal(value, f(plain["x"])):
-                return Verdict("unfit", "f is not a function")
-            expected = _loop(program, plain)
+            with warnings.catch_warnings(record=True) as usual:
+                warnings.simplefilter("always")
+                value = f(plain["x"])
+                if not np.array_equal(value, f(plain["x"])):
+                    return Verdict("unfit", "f is not a function")
+                expected = _loop(program, plain)
         except Exception as error:  # whatever the program does
             return Verdict("unfit", f"{type(error).__name__}: {error}")
         before = [array.copy(order="K") for array in _constants(here)]
         start = time.perf_counter()
         try:
             got, said = _gradient(program, here, certify)
-            verdict = Verdict("right", warned=said)
+            known = {str(warning.message) for warning in usual}
+            verdict = Verdict("right", warned="; ".join(m for m in said if m not in known))
         except ValueError as refusal:
             if not re.search("cannot be traced|cannot serve f", str(refusal)):
                 return Verdict("raised", f"ValueError: {refusal}")
@@ -95,7 +98,7 @@ def judge(program, *, certify=True):
 
 
 def _gradient(program, namespace, certify):
-    """Return the gradient under test, and what it warns of."""
+    """Return the gradient under test, and a list of what it warns of."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         held = traced.CERTIFY, compilation.WORTH_LANES
@@ -110,7 +113,7 @@ def _gradient(program, namespace, certify):
         finally:
             traced.CERTIFY, compilation.WORTH_LANES = held
     messages = [str(w.message) for w in said if "difference quotient at" not in str(w.message)]
-    return result, "; ".join(dict.fromkeys(messages))
+    return result, [*dict.fromkeys(messages)]
 
 
 def _loop(program, namespace, places=None):

@@ -61,7 +61,9 @@ def fit(
     kinked = near | ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
     smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
     usual = np.sqrt(np.mean(smooth**2, axis=1))  # of a row
-    if kinked[alive[:, 0]].mean() > MOST_KINKS or np.any(usual > USUAL):
+    if np.count_nonzero(kinked[alive[:, 0]]) > MOST_KINKS * np.count_nonzero(alive) * kinked.shape[
+        1
+    ] or np.any(usual > USUAL):
         return None
     coefficients = {}
     for sign in signs:

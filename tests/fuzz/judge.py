@@ -164,15 +164,17 @@ def measured(program, places):
     """Return the round-off of the loop's quotients, and the quotients without it.
 
     The round-off is what it differs by from the quotients in extended precision, or, with the data
-    moved by a few eps, from itself; and eps of the largest value that is subtracted, at least.
+    moved by a few eps, from itself. At least it is eps of the largest value that is subtracted, and
+    what f changes by most often with data that are moved by eps.
     """
     random = np.random.default_rng(0)
-    exact, runs, noise = None, [], np.full(len(places), EPS * _largest(program) * _scale(program))
+    exact, runs, values, noise = None, [], [], np.zeros(len(places))
     for again in range(AGAIN + 1):
         plain = program.build()
         if again:
             _move(plain, random)
         data = {name: array.copy() for name, array in data_of(plain).items()}
+        values.append(float(np.reshape(_function(plain)(plain["x"]), ())))
         runs.append(_loop(program, plain, places).reshape(-1)[places])
         try:
             extended = program.build(extended=True)
@@ -183,8 +185,10 @@ def measured(program, places):
             continue
         exact = precise if exact is None else exact
         noise = np.fmax(noise, _difference(runs[-1], precise))
+    of_f = max(EPS * _largest(program), np.median(abs(np.diff(values))) * EPS / MOVED)
     runs = np.array(runs)
     noise = np.fmax(noise, np.ptp(runs, axis=0))
+    noise = np.fmax(noise, of_f * _scale(program))
     is_nan = np.isnan(runs)
     noise[is_nan.any(axis=0) & ~is_nan.all(axis=0)] = np.inf
     return noise, runs[0] if exact is None else exact.astype(float)

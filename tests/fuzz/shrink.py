@@ -7,11 +7,12 @@ from .judge import judge
 
 
 def shrunk(program, certify):
-    """Return a program from which nothing more can be left out while its verdict's kind stays."""
-    kind = judge(program, certify=certify).kind
+    """Return a program from which nothing more can be left out while its verdict stays."""
+    verdict = judge(program, certify=certify)
 
     def still(candidate):
-        return judge(candidate, certify=certify).kind == kind
+        found = judge(candidate, certify=certify)
+        return (found.kind, found.warned[:20]) == (verdict.kind, verdict.warned[:20])
 
     while True:
         shorter = next(filter(still, _shorter(program)), None)

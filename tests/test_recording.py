@@ -166,6 +166,11 @@ def swallowing(W):
     return z.sum() + np.sum(W**2)
 
 
+def joined(W):
+    z = np.tanh(X @ W)
+    return np.sum(np.c_[z[:, 0], Y] @ np.r_[W[0, :1], W[1, :1]]) + np.sum(np.r_[z, z] ** 2)
+
+
 def hashed(W):
     seen = {}
     return np.sum(seen.setdefault(np.sum(W), W) ** 2)
@@ -214,7 +219,7 @@ def cached(W):
 
 ALL = [
     filled, like, filled_anew, of_no_copy, cleaned, copied, as_arrays, of_scalars, of_classes,
-    of_floats, buffered, narrowed, swallowing, hashed, solved, of_masked_arrays, of_complex,
+    of_floats, buffered, joined, narrowed, swallowing, hashed, solved, of_masked_arrays, of_complex,
     through_files,
     summed, longest, largest, cached,
 ]  # fmt: skip
@@ -265,6 +270,22 @@ def test_x_changed_through_a_view_is_refused():
 
     assert "it changes x" in reason_of(pruned, p)
     assert "x.copy()" in reason_of(pruned, p)
+
+
+def test_arrays_in_tuples_are_found_and_put_back():
+    x, buffer = W0.copy(), np.zeros((30, 4))
+    net = types.SimpleNamespace(cache=(x, "name", buffer, x.T), calls=[(x, x)])
+    before = net.cache
+
+    def f(_, kept=buffer, scale=x[0]):
+        kept[:] = np.tanh(X @ net.cache[0])
+        return np.sum(net.cache[2] ** 2) + np.sum(net.cache[3].T * net.calls[0][1]) + np.sum(scale)
+
+    defaults = f.__defaults__
+    assert_the_loops(f, x, "traced")
+    assert net.cache is before
+    assert f.__defaults__ is defaults
+    assert np.array_equal(buffer, np.tanh(X @ x))
 
 
 def test_elements_that_share_memory_are_refused():

@@ -40,13 +40,16 @@ def stand_ins(recording: Recording) -> dict[int, Any]:
     functions[np.full] = _filling(recording)
     if recording.creates:
         functions |= {create: _creating(recording, create) for create in CREATORS}
+    named: dict[str, tuple[Any, Any]]
+    named = {function.__name__: (function, mine) for function, mine in functions.items()}
+    named |= {"r_": (np.r_, _Joining(np.r_, 0)), "c_": (np.c_, _Joining(np.c_, -1))}
     numpy = types.ModuleType("numpy")
     vars(numpy).update(vars(np))
-    vars(numpy).update({function.__name__: mine for function, mine in functions.items()})
-    return {id(np): numpy, **{id(function): mine for function, mine in functions.items()}}
+    vars(numpy).update({name: mine for name, (_, mine) in named.items()})
+    return {id(np): numpy, **{id(function): mine for function, mine in named.values()}}
 
 
-REPLACED = frozenset(map(id, (np, np.full, *CREATORS, *CONVERTERS)))
+REPLACED = frozenset(map(id, (np, np.r_, np.c_, np.full, *CREATORS, *CONVERTERS)))
 """The ids of all that `stand_ins` may replace."""
 
 
@@ -132,6 +135,27 @@ def _as_array(
     ):
         return np.copy(array, order or "K")
     return array
+
+
+class _Joining:
+    """`numpy.r_` or `numpy.c_`, which join arrays along the first or the last axis."""
+
+    def __init__(self, joins: Any, axis: int) -> None:
+        self.joins = joins
+        self.axis = axis
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.joins, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        parts = key if isinstance(key, tuple) else (key,)
+        dimensions = {np.ndim(part) for part in parts if not isinstance(part, (slice, str))}
+        is_simple = len(dimensions) == 1 and not any(isinstance(p, (slice, str)) for p in parts)
+        if not (_has_recorded(key) and is_simple and dimensions <= {1, 2}):
+            return self.joins[key]
+        if dimensions == {1} and self.axis == -1:
+            return np.stack(parts, -1)
+        return np.concatenate(parts, self.axis)
 
 
 def _has_recorded(items: Any) -> bool:

@@ -36,11 +36,14 @@ class Reference:
     array : ndarray
         What it holds.
     put : callable or None
-        ``put(object)`` replaces it; None where that is impossible, as in a tuple.
+        ``put(object)`` replaces it; None where that is impossible, as in a set.
+    within : tuple (put, tuple) or None
+        The tuple that holds it, and what replaces that; put is None then.
     """
 
     array: Array
     put: Put | None
+    within: tuple[Put, tuple[Any, ...]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +89,9 @@ def look_around(f: Callable[..., Any], wanted: frozenset[int] = frozenset()) -> 
     found = Surroundings()
     seen: set[int] = set()
     shared: dict[type, bool] = {}
-    waiting: list[tuple[Any, bool]] = [(f, True)]
+    waiting: list[tuple[Any, bool, Put | None]] = [(f, True, None)]
     while waiting and len(seen) < MOST_OBJECTS:
-        holder, is_restored = waiting.pop()
+        holder, is_restored, put_holder = waiting.pop()
         if id(holder) in seen:
             continue
         seen.add(id(holder))
@@ -109,14 +112,17 @@ def look_around(f: Callable[..., Any], wanted: frozenset[int] = frozenset()) -> 
             if type(item) in _LEAVES:
                 continue
             if isinstance(item, np.ndarray):
-                found.references.append(Reference(item, put))
+                within = None
+                if kind is tuple and put_holder is not None:
+                    within = put_holder, holder
+                found.references.append(Reference(item, put, within))
                 if item.dtype == object:
                     found.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
-                    waiting.append((tuple(item.ravel()), is_restored))
+                    waiting.append((tuple(item.ravel()), is_restored, None))
             elif not isinstance(item, np.generic):
                 if id(item) in wanted and put is not None:
                     found.objects.append((put, item))
-                waiting.append((item, is_restored))
+                waiting.append((item, is_restored, put))
     for namespace, names in found.namespaces.values():
         found.restore.extend(restoring_names(namespace, names))
     return found
@@ -208,7 +214,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None
             yield cell.cell_contents, functools.partial(setattr, cell, "cell_contents")
         except ValueError:  # an empty cell
             continue
-    yield function.__defaults__, None
+    yield function.__defaults__, functools.partial(setattr, function, "__defaults__")
     if function.__kwdefaults__:
         yield from _of_dict(function.__kwdefaults__)
     if function.__dict__:

@@ -16,7 +16,7 @@ from fastgrad.tracing.namespace import REPLACED, builtins_for, stand_ins
 from fastgrad.tracing.nodes import Node, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
 from fastgrad.tracing.recorder import NotTraceable, Recorded, Recording, TooCheap, record
-from fastgrad.tracing.references import look_around
+from fastgrad.tracing.references import Put, look_around
 from fastgrad.tracing.rollback import Place, exchanged, replace_leftovers
 
 Array = NDArray[np.float64]
@@ -187,18 +187,32 @@ def _record(
     moved += x
     root = recording.start(saved)
     places: list[Place] = [(partial(x.__setitem__, ...), saved, moved)]
+    tuples: dict[int, tuple[Put, tuple[Any, ...], dict[int, Recorded]]] = {}
+    constants: dict[int, Recorded] = {}
     for reference in around.references:
         put, array = reference.put, reference.array
-        if np.shares_memory(array, x):
+        stand_in = None
+        is_of_x = np.shares_memory(array, x)
+        if is_of_x:
             stand_in = _stand_in(root, array, x)
-            if stand_in is None or put is None:
-                where = "in a tuple" if put is None else "by an array that holds more than x"
+            if stand_in is None or (put is None and reference.within is None):
+                where = "by another array" if stand_in is None else "where no stand-in can be put"
                 return Refusal(f"it can reach x's memory {where}", is_of_constants=False)
-            places.append((put, array, stand_in))
-        elif recording.creates and put is not None and type(array) is np.ndarray:
-            places.append((put, array, recording.constant(array)))
+        elif recording.creates and type(array) is np.ndarray and (put or reference.within):
+            if id(array) not in constants:
+                constants[id(array)] = recording.constant(array)
+            stand_in = constants[id(array)]
         elif recording.creates:
             recording.fixed.append(array)
+        if stand_in is None:
+            continue
+        if put is not None:
+            places.append((put, array, stand_in))
+        elif reference.within is not None:
+            put, held = reference.within
+            tuples.setdefault(id(held), (put, held, {}))[2][id(array)] = stand_in
+    for put, held, by_id in tuples.values():
+        places.append((put, held, tuple(by_id.get(id(item), item) for item in held)))
     mine = stand_ins(recording)
     places += [(put, item, mine[id(item)]) for put, item in around.objects if id(item) in mine]
     restore = [*around.restore]

@@ -52,7 +52,7 @@ def elements(places, size):
 
 
 @pytest.mark.parametrize("activation", [np.tanh, relu])
-@pytest.mark.parametrize("size", [1e-3, 1e-6, -2e-8])
+@pytest.mark.parametrize("size", [1e-3, 1e-6, -1e-8])
 def test_a_fault_in_one_element_is_found_and_mended(monkeypatch, activation, size):
     f, W = network(activation)
     plant(monkeypatch, elements([1234], size))
@@ -84,13 +84,18 @@ def test_faults_everywhere_lead_to_the_loop(monkeypatch):
 
 
 def test_an_error_of_1e_9_of_the_loss_is_seen_in_one_of_39200_elements():
-    """By two calls of f a direction: rounding, in tolerances, leaves room for no more."""
-    f, W = network(samples=100, shape=(784, 50))
-    g = numerical_gradient(f, W, engine="traced").reshape(-1)
-    g[20_000] += 1e-9 * f(W)
-    seen = certificate.Certificate(f, W, H, central(), g, f(W), f(W) / 10, lambda _: g, g)
-    seen.g, seen.g_step = g, H
-    assert seen._all_agree(H / certificate.FIRST, if_unclear=False) is False
+    """In the article's net, on images as MNIST's: rounding leaves room for no more."""
+    random = np.random.default_rng(7)
+    X = random.random((100, 784)) * (random.random((100, 784)) < 0.19)
+    W, V, t = (*(0.01 * random.normal(size=n) for n in ((784, 50), (50, 10))), np.arange(100) % 10)
+    f = lambda W: nets.cross_entropy_error(nets.softmax(nets.sigmoid(X @ W) @ V), t)  # noqa: E731
+    right = numerical_gradient(f, W, engine="traced").reshape(-1)
+    for fault in (0.0, 1e-9 * f(W)):
+        g = right.copy()
+        g[20_000] += fault
+        seen = certificate.Certificate(f, W, H, central(), g, 2 * f(W), f(W) / 10, np.copy, g)
+        seen._use(g, H)
+        assert seen._all_agree() == (fault == 0)
 
 
 @pytest.mark.parametrize("scheme", [forward(), central(4), from_offsets([-1, 0, 1], 2)])
@@ -164,4 +169,4 @@ def test_right_gradients_are_believed_after_a_few_calls(name):
             warnings.simplefilter("error")
             numerical_gradient(f, x, engine="traced")
         assert x.tobytes() == before
-        assert f.calls <= 300
+        assert f.calls <= 400

@@ -5,7 +5,7 @@ Along a direction r, drawn at random, f changes by what all its slopes g say,
     f(x + s r) - f(x - s r)  =  2 s sum_i g_i r_i,
 
 up to truncation, which falls with the cube of s, and to rounding. A fault in any element makes the
-two sides differ. The elements of r have either sign and magnitudes from 1/2 to 1: faults of several
+two sides differ. The elements of r have either sign and magnitudes from 3/4 to 1: faults of several
 elements, even equal ones, hardly ever cancel, as they would in one of two directions of elements 1
 and -1 (R. Freivalds, 1977). So two directions, four calls of f, vouch for all elements.
 
@@ -32,7 +32,7 @@ Places = NDArray[np.intp]
 
 EPS = float(np.finfo(np.float64).eps)
 
-FIRST = 32
+FIRST = 24
 """How many times smaller than h the first step along a direction is: truncation is then a
 thousandth of the quotients' own, and rounding hides no error of 1e-9 of the loss."""
 
@@ -42,19 +42,16 @@ FINER = 4
 STEPS = 5
 """How many steps along a direction are tried."""
 
-CAREFUL = 64
-"""How many times smaller than h the step is at which the engine is asked for slopes."""
-
 DRAWS = 4
 """How many directions are tried until two agree."""
 
-ROUNDINGS = 8
+ROUNDINGS = 6
 """How many times its unit the rounding error of a difference of f may be."""
 
 LOST = 1e4
 """From how many units on rounding, as measured, is so large that directions tell too little."""
 
-BENT = 3
+BENT = 2
 """How many of the elements at which f bends are compared with f, drawn at random."""
 
 DRAWN = 12
@@ -73,7 +70,8 @@ class Verdict(Enum):
 
     AGREES = 1
     DIFFERS = 2
-    UNCLEAR = 3
+    MAY_DIFFER = 3
+    UNCLEAR = 4
 
 
 @dataclass(eq=False)
@@ -138,33 +136,51 @@ class Certificate:
         """
         self._take_what_is_not_finite()
         if self.known is not None and self.eps == EPS:
-            self.g, self.g_step = self.known, self.h
-            self.g[self.apart] = 0
-            if self._all_agree(self.h / FIRST, if_unclear=False):
+            self._use(self.known, self.h)
+            if self._all_agree(if_unclear=False):
                 self._look_at_bends()
                 return
-        self.g_step = self.h / CAREFUL
-        self.g = self.slopes(self.g_step)
-        self.g[self.apart] = 0
-        if not np.isfinite(self.g).all():
+        fine = self.h / FIRST
+        slopes = self.slopes(fine)
+        if not np.isfinite(slopes).all():
             self._look_at_some()
             return
+        self._use(slopes, fine)
         self._measure_noise()
-        agree = self._all_agree(self.h / CAREFUL)
-        if agree is not True and self.scheme.is_central and self.scheme.accuracy == 2:
-            slopes = self.g
-            self.g = slopes - (self.quotients - slopes) / (CAREFUL**2 - 1)  # Richardson's
-            self.g[self.apart] = 0
-            if self._all_agree(self.h / CAREFUL):
-                agree = True
-            else:
-                self.g = slopes
+        agree = self._any_agree(slopes, fine)
         if agree is None or max(self.unit, self.noise) > LOST * EPS * self.magnitude:
             self._look_at_some()
         if agree is False:
             self._find_faults()
         else:
             self._look_at_bends()
+
+    def _any_agree(self, slopes: Array, fine: float) -> bool | None:
+        """Say whether f agrees with the slopes at a small step, in any of the forms they have."""
+        if self.known is not None:
+            # Of the first ones, which are more exact, those stay that are not far from the others.
+            bend = self.known - slopes
+            far = abs(bend) > self._rounding_of_slopes(slopes, self.h, fine)
+            self._use(np.where(far, slopes, self.known), self.h)
+            if self._all_agree():
+                return True
+            explained = abs(bend[~far] @ self.r[~far])
+            if not explained > 2 * self.own_unit / fine * float(np.linalg.norm(self.r[~far])):
+                return False
+        self._use(slopes, fine)
+        agree = self._all_agree()
+        if agree is not True and self.scheme.is_central and self.scheme.accuracy == 2:
+            # Richardson's extrapolation: truncation falls with the square of the step.
+            self._use(slopes - (self.quotients - slopes) / (FIRST**2 - 1), fine)
+            if self._all_agree():
+                return True
+            self._use(slopes, fine)
+        return agree
+
+    def _use(self, slopes: Array, step: float) -> None:
+        """Compare f with these slopes, which were measured with this step."""
+        self.g, self.g_step = slopes.copy(), step
+        self.g[self.apart] = 0
 
     def _take_what_is_not_finite(self) -> None:
         """Let f say what the quotients are that are no numbers."""
@@ -181,32 +197,41 @@ class Certificate:
 
     # Directions ----------------------------------------------------------------------------------
 
-    def _all_agree(self, step: float, *, if_unclear: bool | None = None) -> bool | None:
+    def _all_agree(self, *, if_unclear: bool | None = None) -> bool | None:
         """Say whether the slopes are those along two directions.
 
         If one remains unclear, another is drawn, unless an answer is given for that.
         """
-        agreed = 0
+        verdicts = []
         for _ in range(DRAWS):
             self.r = self._direction()
-            verdict, self.step = self._look(step)
+            verdict, self.step = self._look()
+            verdicts.append(verdict)
             if verdict is Verdict.DIFFERS:
                 return False
-            if verdict is Verdict.UNCLEAR and if_unclear is not None:
+            if verdict is not Verdict.AGREES and if_unclear is not None:
                 return if_unclear
-            agreed += verdict is Verdict.AGREES
-            if agreed == 2:
+            if verdicts[-2:] == [Verdict.AGREES] * 2:
                 return True
-        return None
+        doubts = verdicts.count(Verdict.MAY_DIFFER)
+        return False if doubts > 1 and doubts >= verdicts.count(Verdict.AGREES) else None
 
     def _direction(self) -> Array:
-        r = self.random.random(self.base.size)
-        r[r < 0.5] -= 1
+        r = 0.5 + self.random.random(self.base.size) / 2
+        r[r < 0.75] -= 1.5
         r[self.apart] = 0
         return r
 
-    def _look(self, step: float) -> tuple[Verdict, float]:
-        """Compare slopes along the direction, with smaller steps if they seem to differ."""
+    def _look(self) -> tuple[Verdict, float]:
+        """Compare slopes along the direction, with smaller steps if they seem to differ.
+
+        Returns
+        -------
+        Verdict
+        float
+            The step at which it was seen.
+        """
+        step = self.h / FIRST
         before, before_tolerance, least = np.nan, np.nan, np.inf
         offs = []
         for _ in range(STEPS):
@@ -214,7 +239,7 @@ class Certificate:
             if abs(off) <= tolerance:
                 # What was off at the larger step, if it was a fault, would be off here by as much.
                 is_fault = abs(off - before / FINER) <= max(tolerance / 4, before_tolerance / FINER)
-                return (Verdict.UNCLEAR if is_fault else Verdict.AGREES), step
+                return (Verdict.MAY_DIFFER, FINER * step) if is_fault else (Verdict.AGREES, step)
             in_proportion = abs(off - before / FINER) <= tolerance + before_tolerance / FINER
             if in_proportion and abs(off) <= 2 * step * least:  # rounding becomes larger, in steps
                 return Verdict.DIFFERS, step
@@ -241,8 +266,8 @@ class Certificate:
         magnitude = abs(above) + abs(below) + float(abs(share).sum())
         rounding = ROUNDINGS * max(self.unit, self.eps * magnitude) + 3 * self.noise
         # Each quotient has the rounding of its own difference, and of the step that x can hold.
-        rounding += ROUNDINGS / 2 * self.own_unit / self.g_step * float(np.linalg.norm(moved))
-        rounding += ROUNDINGS / 2 * EPS / self.g_step * float(np.linalg.norm(share * self.base))
+        rounding += 2 * self.own_unit / self.g_step * float(np.linalg.norm(moved))
+        rounding += 2 * EPS / self.g_step * float(np.linalg.norm(share * self.base))
         return above - below - float(share.sum()), rounding
 
     def _value(self, point: Array) -> float:
@@ -271,10 +296,9 @@ class Certificate:
     def _look_at_bends(self) -> None:
         """Compare with f some elements whose quotients are not the slopes: f bends within h."""
         bend = abs(self.quotients - self.g)
-        steps = 1 / self.h + 1 / self.g_step
-        rounding = ROUNDINGS * self.own_unit + self.noise + 4 * EPS * abs(self.g * self.base)
         least = ROUNDINGS * self.unit * FIRST / (2 * self.h)  # what directions see at best
-        bent = np.flatnonzero(~(bend <= np.maximum(rounding * steps, least)))
+        rounding = self._rounding_of_slopes(self.g, self.h, self.g_step)
+        bent = np.flatnonzero(~(bend <= np.maximum(rounding, least)))
         bent = np.setdiff1d(bent, self.apart)
         if not bent.size:
             return
@@ -282,6 +306,11 @@ class Certificate:
         wrong = self._wrong(some)
         if wrong.size:
             self._replace(bent, wrong[0])
+
+    def _rounding_of_slopes(self, slopes: Array, *steps: float) -> Array:
+        """Return by how much rounding may part slopes that were measured with two steps."""
+        rounding = ROUNDINGS * self.own_unit + self.noise + 4 * EPS * abs(slopes * self.base)
+        return np.asarray(rounding * sum(1 / step for step in steps))
 
     def _look_at_some(self) -> None:
         """Compare elements with f that are drawn at random, and the largest."""
@@ -326,7 +355,9 @@ class Certificate:
                 break
             if self._wrong(np.array([place])).size:
                 few = self.base.size <= MOST_MENDED
-                self._replace(np.arange(self.base.size) if few else self._faulty_block(), place)
+                self._replace(
+                    np.arange(self.base.size) if few else self._faulty_block(place), place
+                )
                 return
             self.r[place] = 0  # f has a kink, just there: no slope, but a quotient
         self._look_at_some()
@@ -335,11 +366,11 @@ class Certificate:
         """Halve a direction along which f differs until one element is left."""
         part = np.flatnonzero(self.r)
         while len(part) > 1:
-            half = part[: len(part) // 2]
-            off, other = self._off_part(half), self._off_part(part[len(part) // 2 :])
-            if max(off, other) <= 1 or not np.isfinite([off, other]).all():
+            halves = part[: len(part) // 2], part[len(part) // 2 :]
+            off = [self._off_part(half) for half in halves]
+            if not np.isfinite(off).all():
                 return None
-            part = half if off >= other else part[len(part) // 2 :]
+            part = halves[int(np.argmax(off))]
         return int(part[0]) if part.size else None
 
     def _off_part(self, part: Places) -> float:
@@ -349,29 +380,30 @@ class Certificate:
         off, tolerance = self._off(r, self.step)
         return abs(off) / tolerance
 
-    def _faulty_block(self) -> Places:
-        """Return the elements in all those rows, columns and so on in which f differs."""
+    def _faulty_block(self, place: int) -> Places:
+        """Return the elements in all rows, columns and so on in which f differs, as at a place."""
         shape = self.x.shape or (1,)
         numbers = np.arange(self.base.size).reshape(shape)
-        blocks = [self._faulty_slices(numbers, axis) for axis in range(len(shape))]
+        index = np.unravel_index(place, shape)
+        blocks = [self._faulty_slices(numbers, axis, int(i)) for axis, i in enumerate(index)]
         return numbers[np.ix_(*blocks)].reshape(-1)
 
-    def _faulty_slices(self, numbers: Places, axis: int) -> Places:
+    def _faulty_slices(self, numbers: Places, axis: int, known: int) -> Places:
         """Halve an array along an axis, as long as parts differ; all of it, if many do."""
         length = numbers.shape[axis]
-        waiting, found = [np.arange(length)], []
+        waiting, found = [np.arange(length)], {known}
         while waiting:
             slices = waiting.pop()
             part = np.take(numbers, slices, axis).reshape(-1)
             if not any(self._differs(part) for _ in range(2)):
                 continue
             if len(slices) == 1:
-                found.append(int(slices[0]))
+                found.add(int(slices[0]))
             else:
                 waiting += [slices[len(slices) // 2 :], slices[: len(slices) // 2]]
             if len(found) + len(waiting) > max(8, length // 8):
                 return np.arange(length)
-        return np.array(found, np.intp) if found else np.arange(length)
+        return np.array(sorted(found), np.intp)
 
     def _differs(self, part: Places) -> bool:
         self.r = self._direction()
@@ -394,7 +426,7 @@ class Certificate:
         self.g[self.apart] = 0
         more = f", and {len(wrong) - 1:,} other elements are wrong" if len(wrong) > 1 else ""
         self.said = said + more
-        agree = self._all_agree(self.h / CAREFUL)
+        agree = self._all_agree()
         if agree is False:
             raise Disagreement(said)
         if agree is None:

@@ -136,4 +136,5 @@ def _Bar(total):
 
 def _general(reason):
     """Return a reason with its numbers and places left out."""
-    return re.sub(r"\s+", " ", re.sub(r"-?\d[\d.,e+-]*", "#", reason))[:110]
+    reason = re.sub(r" \(in .*", "", reason)
+    return re.sub(r"\s+", " ", re.sub(r"-?\d[\d.,e+-]*", "#", reason))[:90]

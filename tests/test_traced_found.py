@@ -10,6 +10,7 @@ EPS = float(np.finfo(np.float64).eps)
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(7, 4)).round(1)
 W = RANDOM.normal(size=(4, 3))
+DIVISORS = abs(RANDOM.normal(size=(7, 3))).round(0)
 
 
 def assert_the_loops(f, x, h=1e-4):
@@ -27,4 +28,27 @@ def test_a_loss_that_forgets_all_rows_has_no_response_and_no_warning():
         kept[...] = 0
         return kept.sum()
 
+    assert_the_loops(f, W)
+
+
+def divided_where_it_may_be(w):
+    z = X @ w
+    return np.divide(z, DIVISORS, out=2 * z, where=DIVISORS != 0).sum()
+
+
+def logarithms_of_what_is_positive(w):
+    z = X @ w
+    return (np.log(z, out=np.zeros_like(z), where=z > 0) ** 2).sum()
+
+
+def some_changed_in_place(w):
+    z = X @ w
+    np.exp(z, out=z, where=DIVISORS > 0.5)
+    return (z**2).sum()
+
+
+@pytest.mark.parametrize(
+    "f", [divided_where_it_may_be, logarithms_of_what_is_positive, some_changed_in_place]
+)
+def test_a_function_that_leaves_elements_out_leaves_them_as_they_were(f):
     assert_the_loops(f, W)

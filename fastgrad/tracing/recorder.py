@@ -5,7 +5,9 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -485,15 +487,22 @@ class Recorded(NDArrayOperatorsMixin):
     ) -> Any:
         recording = self.recording
         if not recording.is_open:
-            value = getattr(ufunc, method)(*map(plain, inputs), **keywords)
+            keywords = {key: plain(value) for key, value in keywords.items()}
+            call = partial(getattr(ufunc, method), *map(plain, inputs), **keywords)
             if out is None or isinstance(plain(out[0]), np.generic):
-                return value
-            plain(out[0])[...] = value
+                return call()
+            call(out=tuple(map(plain, out)))
             return out[0]
         if method == "at" or ufunc.nout != 1:
             raise recording.stop(f"np.{ufunc.__name__}.{method} is not recorded")
         function = ufunc if method == "__call__" else getattr(ufunc, method)
-        result = recording.apply(function, inputs, keywords)
+        where = keywords.pop("where", True) if method == "__call__" else True
+        with nullcontext() if where is True else np.errstate(all="ignore"):
+            result = recording.apply(function, inputs, keywords)
+        if where is not True:
+            if out is None:
+                raise recording.stop(f"np.{ufunc.__name__} is given where= without out=")
+            result = recording.apply(np.where, (where, result, out[0]), {})
         return result if out is None else recording.change(out[0], result)
 
     def __array_function__(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from fuzz import judge as judging
-from fuzz.campaign import KINDS, written
+from fuzz.campaign import KINDS, judged, written
 from fuzz.program import Program
 from fuzz.shrink import shrunk
 
@@ -103,3 +103,19 @@ def test_a_program_is_shortened_to_what_is_wrong_with_it(monkeypatch):
     short = shrunk(program, certify=True)
     assert judging.judge(short).kind == "wrong"
     assert (short.setup, len(short.body), len(short.terms)) == ([X], 2, 1)
+
+
+@pytest.mark.parametrize("certify", [False, True])
+@pytest.mark.parametrize("kind", ["numpy", "rows", "nets"])
+def test_random_programs_are_traced_as_the_loop_computes_them(kind, certify):
+    start = 1_000 * certify  # other programs
+    report = judged(kind, 0, range(start, start + 60), certify)
+    assert not report.faults, str(report)
+    assert not report.warned, str(report)
+    assert report.counts["right"] >= 30, str(report)
+
+
+def test_random_compiled_functions_give_the_bits_of_the_loop():
+    report = judged("jitted", 0, range(20), True)
+    assert not report.faults, str(report)
+    assert report.counts["right"] >= 15, str(report)

@@ -1,4 +1,4 @@
-"""Is a gradient right, in a test? `assert_gradient` fails with the whole report."""
+"""`assert_gradient`: a gradient that is right, in a test, or the whole report as the failure."""
 
 from typing import Any
 
@@ -16,6 +16,7 @@ def assert_gradient(
     engine: str = "auto",
     rtol: float = 0.0,
     fast: bool = False,
+    max_seconds: float | None = None,
 ) -> None:
     """Raise an AssertionError if a gradient is not that of f; its message says what is wrong.
 
@@ -24,7 +25,7 @@ def assert_gradient(
 
     Parameters
     ----------
-    f, x, gradient, t, h, args, engine, rtol, fast
+    f, x, gradient, t, h, args, engine, rtol, fast, max_seconds
         As for `fastgrad.check_gradient`.
 
     Raises
@@ -47,7 +48,8 @@ agrees.
     """
     __tracebackhide__ = True  # pytest shows the caller's line, not this one
     report = check_gradient(
-        f, x, gradient, t=t, h=h, args=args, engine=engine, rtol=rtol, fast=fast
-    )
+        f, x, gradient, t=t, h=h, args=args, engine=engine, rtol=rtol, fast=fast,
+        max_seconds=max_seconds,
+    )  # fmt: skip
     if not report:
         raise AssertionError(f"\n{report}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import math
 
 import numba
 import numpy as np
@@ -17,7 +18,7 @@ from benchmarks.backward import (
     random_net,
     softmax,
 )
-from fastgrad import TwoLayerNet, check_gradient, reference, testing
+from fastgrad import TwoLayerNet, check_gradient, reference, slope_test, testing
 from fastgrad.checking import check, slope
 from tests.nets import CASES
 
@@ -334,10 +335,23 @@ def test_rtol_accepts_small_errors_only():
 def test_a_small_error_without_a_net_hints_at_the_logarithm():
     x, t = faulty_batch()
     net = LayeredNet([9, 7, 7], "sigmoid")
-    W = net.params["W1"]
-    report = check_gradient(lambda W: net.loss(x, t), W, net.gradient(x, t)["W1"])
+    W, right = net.params["W1"], net.gradient(x, t)["W1"]
+    # What a function computes inside of it, no one can find: here the net is in a list.
+    hidden = [net]
+    report = check_gradient(lambda W: hidden[0].loss(x, t), W, right)
     assert not report
     assert "under a logarithm" in report.findings[0]
+
+
+def test_the_net_behind_a_function_is_found():
+    x, t = faulty_batch()
+    net = LayeredNet([9, 7, 7], "sigmoid")
+    W, right = net.params["W1"], net.gradient(x, t)["W1"]
+    for fast in (False, True):
+        report = check_gradient(lambda W: net.loss(x, t), W, right, fast=fast)
+        assert report
+        assert "but for the 1e-07" in str(report)
+        assert not check_gradient(lambda W: net.loss(x, t), W, right * 1.0001, fast=fast)
 
 
 def test_nan_in_the_gradient_is_named():
@@ -352,11 +366,29 @@ def test_f_that_is_not_finite_is_named():
     report = check_gradient(lambda x: float("nan"), np.ones(2), np.ones(2))
     assert not report
     assert "f is nan at x" in report.findings[0]
-    x = np.array([1e-5, 1.0])
-    with np.errstate(invalid="ignore"):
-        report = check_gradient(lambda x: float(np.sqrt(x).sum()), x, 0.5 / np.sqrt(x))
+    x = np.array([0.5, 1.0])
+    report = check_gradient(lambda v: 1.0 if v[0] == 0.5 else np.nan, x, np.ones(2))
     assert not report
     assert "not finite within the step 0.0001 of x[0]: pass a smaller h" in report.findings[0]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    ("f", "slope"),
+    [
+        (lambda v: float(np.sqrt(v).sum()), lambda v: 0.5 / np.sqrt(v)),
+        (lambda v: float(np.log(v).sum()), lambda v: 1 / v),
+        (lambda v: math.log(v[0]) + math.log(v[1]), lambda v: 1 / v),
+        (lambda v: float((v * np.sqrt(v)).sum()), lambda v: 1.5 * np.sqrt(v)),
+    ],
+)
+def test_a_domain_that_ends_beside_x_is_kept_to(f, slope, fast):
+    """Nan, or a ValueError of math.log, is what f has there; no warning of NumPy's either."""
+    x = np.array([1e-5, 1.0])
+    assert check_gradient(f, x, slope(x), fast=fast)
+    assert not check_gradient(f, x, slope(x) * [1.0001, 1.0], fast=fast)
+    assert slope_test(f, x, slope(x))
+    assert not slope_test(f, x, slope(x) * [1.001, 1.0])
 
 
 def test_empty_arrays_have_nothing_to_check():

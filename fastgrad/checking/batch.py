@@ -1,14 +1,16 @@
-"""Of which net and which samples is f the loss? A batch, whole or sample by sample."""
+"""The net and the samples that f is the loss of: the whole batch, or sample by sample."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.network import TwoLayerNet
+from fastgrad.structures import leaves
 
 Array = NDArray[Any]
 
@@ -22,11 +24,14 @@ class Batch:
     net : object
         With ``loss(x, t)``.
     x, t : array
+    is_given : bool
+        Whether the user gave them as such, and not a function.
     """
 
     net: Any
     x: Array
     t: Array
+    is_given: bool = True
 
     @property
     def samples(self) -> int:
@@ -45,12 +50,77 @@ class Batch:
     @property
     def differences_itself(self) -> bool:
         """Whether the net is a TwoLayerNet, whose loss no subclass has changed."""
-        return isinstance(self.net, TwoLayerNet) and all(
-            getattr(type(self.net), name) is getattr(TwoLayerNet, name)
-            for name in ("params", "predict", "loss", "numerical_gradient")
+        return (
+            self.is_given
+            and isinstance(self.net, TwoLayerNet)
+            and all(
+                getattr(type(self.net), name) is getattr(TwoLayerNet, name)
+                for name in ("params", "predict", "loss", "numerical_gradient")
+            )
         )
 
 
 def loss_of_net(net: Any, x: Any, t: Any, _: Any) -> Any:
     """Return the loss, whatever the last argument is: the net reads its parameters itself."""
     return net.loss(x, t)
+
+
+def batch_behind(f: Any, x: Any, value: Any) -> Batch | None:
+    """Return the batch whose loss a function is, such as ``lambda _: net.loss(x, t)``, or None.
+
+    Looked for among what the function refers to: a net that has the arrays of x among its
+    parameters, and two arrays whose loss is the function's value.
+
+    Parameters
+    ----------
+    f : callable
+    x : array or structure
+    value : number
+        What f returns at x.
+    """
+    objects = _referred(f)
+    moved = [array for _, array in leaves(x)]
+    nets = [each for each in objects if _has_parameters(each, moved)]
+    arrays = [each for each in objects if isinstance(each, np.ndarray) and each.ndim]
+    pairs = [(a, b) for a in arrays for b in arrays if a is not b and len(a) == len(b)]
+    for net in nets:
+        for a, b in pairs[:MOST]:
+            try:
+                if bool(net.loss(a, b) == value):
+                    return Batch(net, a, b, is_given=False)
+            except Exception:  # not the net's kind of batch
+                continue
+    return None
+
+
+MOST = 12
+"""Pairs of arrays that a net's loss is tried with."""
+
+
+def _referred(f: Any) -> list[Any]:
+    """Return the objects that a function refers to, by its closure, arguments and globals."""
+    objects = [*f.args, *f.keywords.values()] if isinstance(f, partial) else []
+    function = f.func if isinstance(f, partial) else f
+    objects.append(getattr(function, "__self__", None))
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is None or not isinstance(function, FunctionType):
+        return objects
+    for cell in function.__closure__ or ():
+        try:
+            objects.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            continue
+    objects += function.__defaults__ or ()
+    objects += [
+        function.__globals__[name] for name in code.co_names if name in function.__globals__
+    ]
+    return objects
+
+
+def _has_parameters(each: Any, moved: list[Array]) -> bool:
+    """Return whether an object is a net with these arrays among its parameters."""
+    params = getattr(each, "params", None)
+    if not isinstance(params, dict) or not callable(getattr(each, "loss", None)):
+        return False
+    return all(any(array is mine for mine in params.values()) for array in moved)

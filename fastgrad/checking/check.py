@@ -1,4 +1,4 @@
-"""Is a hand-written gradient right, and if not, whose fault is it? `check_gradient` says so."""
+"""`check_gradient`: whether a hand-written gradient is right, and what is wrong with it if not."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def check_gradient(
     engine: str = "auto",
     rtol: float = 0.0,
     fast: bool = False,
+    max_seconds: float | None = None,
 ) -> Report:
     """Compare a gradient with the differences of f, and say what is wrong with it.
 
@@ -56,7 +57,10 @@ def check_gradient(
     fast : bool
         Whether to compare along 8 random directions only, by about 60 calls of f for any number of
         parameters. The report says which errors that misses how improbably. Arrays whose gradient
-        does not pass are then checked in full.
+        does not pass are then checked in full, for 20 seconds at most if max_seconds is not given.
+    max_seconds : float, optional
+        How long elements are compared. When it is over, the report says how many were, and what
+        random directions tell of the others.
 
     Returns
     -------
@@ -92,8 +96,10 @@ or for something that is added twice. Corrected for that, every element agrees.
 
     step = None if h is None else as_positive_number(h)
     accepted = _as_tolerance(rtol)
+    seconds = None if max_seconds is None else _as_seconds(max_seconds)
     with guarded((f, gradient), moved_by(f, x), args):
-        return compare(as_subject(f, x, t, gradient, args, engine), step, accepted, fast=fast)
+        subject = as_subject(f, x, t, gradient, args, engine)
+        return compare(subject, step, accepted, fast=fast, max_seconds=seconds)
 
 
 def _as_tolerance(rtol: object) -> float:
@@ -102,3 +108,11 @@ def _as_tolerance(rtol: object) -> float:
     if not 0 <= rtol < 1:
         raise ValueError(f"rtol is {rtol}, but it is from 0 to below 1; pass one such as 1e-6")
     return float(rtol)
+
+
+def _as_seconds(max_seconds: object) -> float:
+    if isinstance(max_seconds, bool) or not isinstance(max_seconds, int | float | np.floating):
+        raise TypeError(f"max_seconds is {max_seconds!r}, but it is a number; pass one such as 60")
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds is {max_seconds}, but it is positive; pass one such as 60")
+    return float(max_seconds)

@@ -1,26 +1,46 @@
-"""How is a gradient compared with differences? In full, or along random directions first."""
+"""The comparison of a gradient with differences: in full, or along random directions first."""
 
+import math
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgrad.checking.directions import (
     COUNT,
+    Direction,
     disagreeing,
     draw,
     measure,
     sentence,
+    step_along,
 )
 from fastgrad.checking.findings import Findings
-from fastgrad.checking.noise import Noise, measure_noise
+from fastgrad.checking.modes import other_modes
+from fastgrad.checking.neighbour import next_to_x
+from fastgrad.checking.noise import Noise, measure_noise, with_terms
 from fastgrad.checking.offset import offset_along, sentence_of
 from fastgrad.checking.report import Report
 from fastgrad.checking.rows import row_of
-from fastgrad.checking.subject import Part, Subject
+from fastgrad.checking.some import check_some
+from fastgrad.checking.subject import OutOfTimeError, Part, Subject
 from fastgrad.checking.witness import largest_magnitude, witnesses
 
+Array = NDArray[Any]
 
-def compare(subject: Subject, h: float | None, rtol: float, *, fast: bool) -> Report:
+ESCALATED = 20.0
+"""Seconds that comparing elements takes at most, where the fast check has to, unless more are
+granted."""
+
+WHOLE = 0.6
+"""Share of the time in which all elements are to be compared; in the rest some are, by chance."""
+
+
+def compare(
+    subject: Subject, h: float | None, rtol: float, *, fast: bool, max_seconds: float | None = None
+) -> Report:
     """Return what `fastgrad.check_gradient` does, once its arguments are checked.
 
     Parameters
@@ -32,7 +52,11 @@ def compare(subject: Subject, h: float | None, rtol: float, *, fast: bool) -> Re
         An error that is accepted in any case, relative to the largest element of each array.
     fast : bool
         Whether random directions are enough, if they agree.
+    max_seconds : float or None
+        What comparing elements may take.
     """
+    end = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    subject.keeps_step = h is not None
     noise = measure_noise(subject, h)
     reason = _why_not(noise)
     if reason is not None:
@@ -40,8 +64,36 @@ def compare(subject: Subject, h: float | None, rtol: float, *, fast: bool) -> Re
             False, (), (reason,), "The gradient cannot be checked.", noise.step, subject.evaluations
         )
     if fast and not subject.is_own_net:  # which is differenced in full by fewer calls
-        return _check_fast(subject, noise, h, rtol)
-    return _check_parts(subject, noise, h, rtol, subject.parts)
+        allowed = end if max_seconds is not None else time.monotonic() + ESCALATED
+        return _check_fast(subject, noise, h, rtol, allowed)
+    return _check_until(subject, noise, h, rtol, subject.parts, end)
+
+
+def _check_until(
+    subject: Subject,
+    noise: Noise,
+    h: float | None,
+    rtol: float,
+    parts: Sequence[Part],
+    end: float,
+    along: Sequence[Direction] | None = None,
+) -> Report:
+    """Compare every element of these parts; if time does not suffice, some of them.
+
+    Parameters
+    ----------
+    end : float
+        The time of `time.monotonic` to stop at.
+    along : sequence of Direction, optional
+        What was measured along directions.
+    """
+    now = time.monotonic()
+    subject.deadline = now + WHOLE * (end - now)
+    try:
+        return _check_parts(subject, noise, h, rtol, parts)
+    except OutOfTimeError:
+        subject.deadline = end
+    return check_some(subject, noise, noise.step if h is None else h, rtol, parts, along)
 
 
 def _check_parts(
@@ -71,22 +123,65 @@ def _check_parts(
     )
 
 
-def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float) -> Report:
+def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float, end: float) -> Report:
     """Compare along random directions, and in full where they disagree."""
     random = np.random.default_rng()
     parts = [part for part in subject.parts if part.x.size]
-    length = float(np.sqrt(sum(float(part.claim @ part.claim) for part in parts)))
-    lines = [draw(parts, random) for _ in range(COUNT)]
-    directions = [measure(subject, parts, line, noise) for line in lines]
+    with np.errstate(all="ignore"):
+        length = float(np.sqrt(sum(float(part.claim @ part.claim) for part in parts)))
+    noise = with_terms(noise, parts, [part.claim for part in parts])
+    lines = [draw(parts, random, subject, step_along(noise)) for _ in range(COUNT)]
     slack = rtol * length
+    directions = [measure(subject, parts, line, noise, slack) for line in lines]
     summary = "The gradient is right along random directions."
-    findings = [sentence(directions, length)]
-    if not all(direction.agrees(slack) for direction in directions):
-        offset = offset_along(subject, parts, lines, directions, noise, slack)
-        if offset is None:
-            return _check_parts(subject, noise, h, rtol, disagreeing(subject, noise, random, slack))
-        findings.append(f"It is {sentence_of(offset, subject)}")
-    return Report(True, (), tuple(findings), summary, noise.step, subject.evaluations)
+    if all(direction.verdict == "agrees" for direction in directions):
+        what = sentence(directions, length)
+        return Report(True, (), (what,), summary, noise.step, subject.evaluations)
+    subject.find_batch()
+    explained = _explained_along(subject, parts, lines, directions, noise, slack, random)
+    if explained is not None:
+        summary, findings = explained
+        findings = (sentence(directions, length), *findings)
+        return Report(True, (), findings, summary, noise.step, subject.evaluations)
+    chosen = disagreeing(subject, noise, random, slack)
+    return _check_until(subject, noise, h, rtol, chosen, end, directions)
+
+
+def _explained_along(
+    subject: Subject,
+    parts: list[Part],
+    lines: list[list[Array]],
+    directions: list[Direction],
+    noise: Noise,
+    slack: float,
+    random: np.random.Generator,
+) -> tuple[str, tuple[str, ...]] | None:
+    """Return a summary and findings, if what differs along directions is no fault."""
+    right = "The gradient is right along random directions"
+    offset = offset_along(subject, parts, lines, directions, noise, slack)
+    if offset is not None:
+        return f"{right}.", (f"It is {sentence_of(offset, subject)}",)
+    for mode in other_modes(subject):
+        others = [part for part in mode.subject.parts if part.x.size]
+        there = [measure(mode.subject, others, line, noise, slack) for line in lines]
+        if all(direction.verdict == "agrees" for direction in there):
+            return f"{right} of the loss in training mode.", (mode.sentence,)
+        offset = offset_along(mode.subject, others, lines, there, noise, slack)
+        if offset is not None:
+            return f"{right} of the loss in training mode.", (
+                mode.sentence,
+                f"It is {sentence_of(offset, mode.subject)}",
+            )
+    if any(direction.verdict == "kink" for direction in directions):
+        agrees, offset = next_to_x(subject, noise, random, slack)
+        if agrees:
+            kinks = (
+                "x is where f has a kink, such as ReLU units at 0: there random directions tell "
+                "nothing. fast=False compares every element at x itself."
+            )
+            more = () if offset is None else (f"It is {sentence_of(offset, subject)}",)
+            return f"{right} at points next to x.", (kinks, *more)
+    return None
 
 
 def _summary(wrong: list[str], checked: list[str], subject: Subject) -> str:

@@ -1,4 +1,4 @@
-"""Does a gradient pass along random directions? A few calls of f for any number of parameters.
+"""The check along random directions, by a few calls of f for any number of parameters.
 
 Let e be the error of a gradient, of length |e|. Along a direction v of independent normal
 numbers, gradient times v is wrong by e v, a normal number of standard deviation |e|. If errors of
@@ -12,19 +12,27 @@ whatever the number of parameters, and wherever in them the error is.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.noise import Noise
+from fastgrad.checking.one_sided import OneSided, one_sided
 from fastgrad.checking.subject import Part, Subject
+from fastgrad.checking.suspects import EXTRAPOLATED, ROUGH, unit_of
+from fastgrad.checking.witness import CLEAR
 from fastgrad.line import move, restoration
 
 Array = NDArray[Any]
 
 COUNT = 8
 """Directions: with 8, what is missed at most once in 1e9 is ten times what a direction allows."""
+
+Verdict = Literal["agrees", "kink", "refuted"]
+
+TOP_ALONG = 2.0**-9
+"""The largest step at which one-sided quotients are taken along a direction."""
 
 MISS = 1e-9
 """The probability for which the report says how large an error may be missed."""
@@ -40,22 +48,37 @@ class Direction:
         The gradient times v, and the difference quotient along v.
     allowed : float
         What the latter may be wrong by itself: truncation and round-off.
+    verdict : {"agrees", "kink", "refuted"}
+        Of a closer look, where these differ by more: both agree at smaller steps; or f has a kink
+        at x, which says nothing of the gradient; or the gradient is wrong.
     """
 
     claimed: float
     measured: float
     allowed: float
+    verdict: Verdict = "refuted"
 
     def agrees(self, slack: float = 0.0) -> bool:
         """Return whether both are the same within that, and what else is allowed."""
         return abs(self.claimed - self.measured) <= self.allowed + slack
 
 
-def draw(parts: Sequence[Part], random: np.random.Generator) -> list[Array]:
-    """Return a direction, independent normal numbers, for the arrays of these parts."""
-    return [
-        random.standard_normal(part.x.shape).astype(part.claim.dtype, copy=False) for part in parts
-    ]
+def draw(
+    parts: Sequence[Part],
+    random: np.random.Generator,
+    subject: Subject | None = None,
+    s: float = 1.0,
+) -> list[Array]:
+    """Return a direction, independent normal numbers, for the arrays of these parts.
+
+    Longer where a step s of it would be lost in the rounding of x, if a subject is given.
+    """
+    directions = []
+    for part in parts:
+        v = random.standard_normal(part.x.shape).astype(part.claim.dtype, copy=False)
+        step = s if subject is None else subject.steps(part, s)
+        directions.append(v if isinstance(step, float) else v * (step / s))
+    return directions
 
 
 def step_along(noise: Noise) -> float:
@@ -85,40 +108,95 @@ def evaluate_along(
 
 
 def measure(
-    subject: Subject, parts: Sequence[Part], directions: Sequence[Array], noise: Noise
+    subject: Subject,
+    parts: Sequence[Part],
+    directions: Sequence[Array],
+    noise: Noise,
+    slack: float = 0.0,
 ) -> Direction:
-    """Return what both sides say along a direction; four calls of f."""
+    """Return what both sides say along a direction: by four calls of f, and more if they differ."""
     s = step_along(noise)
-    f = evaluate_along(parts, directions, (s, -s, 2 * s, -2 * s), subject.value)
-    near, far = (f[0] - f[1]) / (2 * s), (f[2] - f[3]) / (4 * s)
-    truncation = abs(far - near) / 3
-    claimed, rounding = 0.0, 0.0
-    for part, direction in zip(parts, directions, strict=True):
-        went = _displacement(part.x, direction, s)
-        claimed += float(part.claim @ went)
-        eps = 32 * part.claim_eps
-        rounding += (eps * float(np.linalg.norm(part.claim * went))) ** 2
-    allowed = 2 * truncation + 1.5 * noise.level / s + math.sqrt(rounding)
-    return Direction(claimed, float(near + (near - far) / 3), float(allowed))
+    along = Along(subject, parts, directions)
+    with np.errstate(all="ignore"):
+        up, down, far_up, far_down = (along.remainder(t) for t in (s, -s, 2 * s, -2 * s))
+        near, far = (up - down) / (2 * s), (far_up - far_down) / (4 * s)
+        claimed, rounding = along.claimed(s)
+        error = along.unit * (near + (near - far) / 3)
+        rounding = 1.5 * noise.level / s + rounding
+        truncation = along.unit * min(abs(far - near) / 3 * EXTRAPOLATED, CLEAR * abs(claimed))
+        allowed = truncation + rounding
+        if abs(error) <= allowed + slack:
+            return Direction(claimed, claimed + error, allowed, "agrees")
+        rough = along.unit * abs(far_up - 4 * up - 4 * down + far_down)
+        if rough <= ROUGH * noise.level and abs(error) > allowed + slack + 2 * rough / s:
+            return Direction(claimed, claimed + error, allowed, "refuted")  # f is smooth there
+        sides = along.sides(noise.level)
+        if sides.refuted or not np.isfinite(sides.closest):
+            return Direction(claimed, claimed + error, allowed, "refuted")
+    allowed = along.unit * sides.smallest_error + rounding
+    return Direction(claimed, claimed, allowed, "kink" if sides.has_kink else "agrees")
 
 
-def _displacement(x: Array, direction: Array, s: float) -> Array:
-    """Return by how much x really moves, in units of s: what is stored in float32 is rounded."""
-    if x.dtype == direction.dtype:
-        return direction.reshape(-1)
-    original = x.view(np.ndarray)
-    up, down = ((original + step * direction).astype(x.dtype) for step in (s, -s))
-    went: Array = (up.astype(direction.dtype) - down) / (2 * s)
-    return went.reshape(-1)
+class Along:
+    """What a claimed gradient leaves of f along a direction v: ``f(x + t v) - f(x) - t g v``.
+
+    All of it in a unit in which f is about 1, and with the displacement that x really makes.
+    """
+
+    def __init__(
+        self, subject: Subject, parts: Sequence[Part], directions: Sequence[Array]
+    ) -> None:
+        self.subject, self.parts, self.directions = subject, parts, directions
+        self.here = subject.value()
+        self.unit = unit_of(np.array([self.here])) or 1.0
+        self._originals = [part.x.view(np.ndarray).copy() for part in parts]
+
+    def remainder(self, t: float) -> float:
+        """Return what is left at x + t v."""
+        [value] = evaluate_along(self.parts, self.directions, [t], self.subject.value)
+        rest = float((value - self.here) / self.unit)
+        for part, went in zip(self.parts, self._displacements(t), strict=True):
+            rest -= float((part.claim / self.unit) @ went)
+        return rest
+
+    def claimed(self, s: float) -> tuple[float, float]:
+        """Return the gradient times v, and how far rounding of the gradient may change that."""
+        total, squares = 0.0, 0.0
+        for part, went in zip(self.parts, self._displacements(s), strict=True):
+            total += float(part.claim @ (went / s))
+            squares += (32 * part.claim_eps * float(np.linalg.norm(part.claim * (went / s)))) ** 2
+        return total, math.sqrt(squares)
+
+    def sides(self, level: float, top: float = TOP_ALONG) -> OneSided:
+        """Return what one-sided quotients along v tell of the gradient."""
+        least = 0.0
+        for original, direction in zip(self._originals, self.directions, strict=True):
+            if original.size:
+                spacing = np.spacing(abs(original)).astype(direction.dtype)
+                shares = spacing / np.maximum(abs(direction), 0.125 * abs(direction).max())
+                least = max(least, float(np.median(shares)))
+        tiny = float(np.finfo(np.float64).tiny)
+        return one_sided(lambda t: (t, self.remainder(t)), level / self.unit, top, max(least, tiny))
+
+    def _displacements(self, t: float) -> list[Array]:
+        """Return by how much x really moves: what is stored is rounded."""
+        return [
+            (
+                (original + t * direction).astype(original.dtype).astype(direction.dtype) - original
+            ).reshape(-1)
+            for original, direction in zip(self._originals, self.directions, strict=True)
+        ]
 
 
 def disagreeing(
     subject: Subject, noise: Noise, random: np.random.Generator, slack: float = 0.0
 ) -> list[Part]:
     """Return the parts whose gradient does not pass, each moved alone; all, if none stands out."""
+    s = step_along(noise)
 
     def passes(part: Part) -> bool:
-        return measure(subject, [part], draw([part], random), noise).agrees(slack)
+        direction = draw([part], random, subject, s)
+        return measure(subject, [part], direction, noise, slack).verdict == "agrees"
 
     parts = [part for part in subject.parts if part.x.size]
     return [part for part in parts if not (passes(part) and passes(part))] or parts
@@ -145,11 +223,13 @@ def sentence(directions: Sequence[Direction], length: float) -> str:
 def smallest_error(directions: Sequence[Direction], miss: float = MISS) -> float:
     """Return the length from which errors are missed with this probability at most."""
     low = min(direction.allowed for direction in directions) or 1e-300
+    if not np.isfinite(low):
+        return math.inf
     high = low
-    while miss_probability(directions, high) > miss:
+    while high < 1e308 and miss_probability(directions, high) > miss:
         high *= 2
     while high > 1.01 * low:
-        middle = math.sqrt(low * high)
+        middle = math.sqrt(low) * math.sqrt(high)
         if miss_probability(directions, middle) > miss:
             low = middle
         else:

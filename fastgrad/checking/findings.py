@@ -1,4 +1,4 @@
-"""What is there to say about a check? Faults by name, kinks, coarse arithmetic, unfit steps."""
+"""What there is to say about a check: faults by name, kinks, coarse arithmetic, unfit steps."""
 
 from typing import Any
 
@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from fastgrad.checking.again import another_when_asked_again
 from fastgrad.checking.diagnosis import Case, Proof, location
 from fastgrad.checking.hypotheses import diagnose
+from fastgrad.checking.modes import other_modes
 from fastgrad.checking.neighbour import wrong_next_to_x
 from fastgrad.checking.noise import Noise, measure_noise
 from fastgrad.checking.notes import kinks, precision
 from fastgrad.checking.offset import OFFSETS, left_out_offset, sentence_of, without_offset
 from fastgrad.checking.samples import diagnose_samples
-from fastgrad.checking.subject import Subject, index_text
-from fastgrad.checking.witness import Witness, witnesses
+from fastgrad.checking.subject import OutOfTimeError, Subject, index_text
+from fastgrad.checking.witness import Witness, largest_magnitude, witnesses
 
 Array = NDArray[Any]
 
@@ -37,13 +38,19 @@ class Findings:
     def collect(self) -> list[Witness]:
         """Write down the sentences, and return the witnesses whose part is really wrong."""
         suspected = [w for w in self.found if len(w.suspects(w.part.claim))]
+        if suspected:
+            self.subject.find_batch()
         faulty = self._without_offset(suspected)
-        again = another_when_asked_again(self.subject, faulty) if faulty else None
-        if again is not None:
-            self._note([witness.part.name for witness in faulty], again)
-        else:
-            faulty = self._without_kinks(faulty)
-            self._diagnose(faulty)
+        try:
+            faulty = self._in_other_mode(faulty)
+            again = another_when_asked_again(self.subject, faulty) if faulty else None
+            if again is not None:
+                self._note([witness.part.name for witness in faulty], again)
+            else:
+                faulty = self._without_kinks(faulty)
+                self._diagnose(faulty)
+        except OutOfTimeError:
+            self.sentences.append("Time was over before it was found out what is wrong.")
         right = [witness for witness in self.found if witness not in faulty]
         self.sentences += kinks(right, self.h)
         self.sentences += precision(right, self.noise, self.h)
@@ -64,8 +71,6 @@ class Findings:
         with the differences of the loss without that number, if others show that the gradient is to
         be understood so.
         """
-        if self.subject.batch is None:
-            return [w for w in suspected if is_wrong(w)]
         whole = left_out_offset(suspected)
         offsets = {w.part.name: left_out_offset([w]) if whole is None else whole for w in suspected}
         agree = [name for name, offset in offsets.items() if offset is not None]
@@ -88,6 +93,34 @@ class Findings:
             names = [w.part.name for w in self.found if w.part.name in agree]
             self._note(names, sentence_of(offset, self.subject))
         return left
+
+    def _in_other_mode(self, faulty: list[Witness]) -> list[Witness]:
+        """Return those that are wrong in training mode, too, if the net's loss has one.
+
+        If the gradient is much nearer to that loss, what is left is found out there.
+        """
+        if not faulty:
+            return faulty
+        for mode in other_modes(self.subject):
+            names = [witness.part.name for witness in faulty]
+            parts = [part for part in mode.subject.parts if part.name in names]
+            noise = measure_noise(mode.subject, self.h)
+            there = witnesses(mode.subject, noise, self.h, parts)
+            inner = Findings(mode.subject, noise, self.h, there)
+            still = inner._without_offset([w for w in there if len(w.suspects(w.part.claim))])
+            if still and not _distance(there) <= NEARER * _distance(faulty):
+                continue
+            self.sentences += inner.sentences
+            whole = "every element agrees."
+            sentence = mode.sentence
+            if still:
+                before, after = _distance(faulty), _distance(there)
+                fall = f"the largest error falls from {before:.1e} to {after:.1e}."
+                sentence = sentence.replace(whole, fall)
+            self._note(names, sentence)
+            self._replace(inner.found)
+            return still
+        return faulty
 
     def _replace(self, better: list[Witness]) -> None:
         """Take other witnesses for the same parts."""
@@ -182,6 +215,15 @@ class Findings:
                 f"{after[0]}, which the backward pass reaches before, is right: look at what comes "
                 f"between {after[0]} and {wrong[-1]}{what}."
             )
+
+
+NEARER = 1e-2
+"""Share to which errors fall in the mode that the gradient runs in."""
+
+
+def _distance(found: list[Witness]) -> float:
+    """Return the largest error."""
+    return max(largest_magnitude(w.part.claim - w.value) for w in found)
 
 
 def _corrected(proofs: list[Proof]) -> str:

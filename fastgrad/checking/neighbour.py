@@ -1,4 +1,4 @@
-"""Is a gradient wrong next to x, too? What is wrong only at x itself is a kink's doing.
+"""The same gradient at points next to x: what is wrong only at x itself is a kink's doing.
 
 At a kink there is no derivative, and what backpropagation returns there is a convention. Where
 several kinks meet, as at ties of a maximum or with a batch of empty samples, their effects may even
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.checking.directions import COUNT, draw, measure, step_along
 from fastgrad.checking.noise import Noise
+from fastgrad.checking.offset import offset_along
 from fastgrad.checking.subject import Part, Subject
 from fastgrad.checking.witness import witnesses
 from fastgrad.line import move, restoration
@@ -41,6 +43,40 @@ def wrong_next_to_x(subject: Subject, noise: Noise, h: float, parts: list[Part])
             directions = _directions([part.x for part in subject.parts], random)
             parts = _wrong_at(subject, noise, h, parts, directions, distance)
     return parts
+
+
+def next_to_x(
+    subject: Subject, noise: Noise, random: np.random.Generator, slack: float
+) -> tuple[bool, float | None]:
+    """Return whether the gradient is right along directions from points next to x.
+
+    With the number under the logarithm, if it is right but for that. Next to x is where exact ties,
+    such as units at 0, are left behind.
+    """
+    if not subject.can_ask_again:
+        return False, None
+    arrays, s = [part.x for part in subject.parts], step_along(noise)
+    offset = None
+    for distance in DISTANCES[:2]:
+        put_back, originals = restoration(arrays)
+        try:
+            move(arrays, originals, _directions(arrays, random), distance, [None] * len(arrays))
+            subject.value()  # layers keep what the last forward pass left
+            parts = [
+                replace(part, claim=claim.values)
+                for part, claim in zip(subject.parts, subject.claims(), strict=True)
+                if part.x.size
+            ]
+            lines = [draw(parts, random, subject, s) for _ in range(COUNT // 2)]
+            found = [measure(subject, parts, line, noise, slack) for line in lines]
+            if not all(direction.verdict == "agrees" for direction in found):
+                offset = offset_along(subject, parts, lines, found, noise, slack)
+                if offset is None:
+                    return False, None
+        finally:
+            put_back()
+            subject.value()
+    return True, offset
 
 
 def _wrong_at(

@@ -1,6 +1,8 @@
-"""How noisy are the values of f? What rounding makes of them, measured, and the step that suits."""
+"""The noise of f's values: what rounding makes of them, measured, and the step that suits."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,23 @@ LARGEST = 17.0
 SPREADS = (4, 64, 1024, 16384)
 """By what the step is divided on a line, to tell noise from trends."""
 
+WIDER = (0.25, 1 / 64)
+"""The same for larger steps, where plateaus of f may be seen that are wider than the step."""
+
+STEADY = 8.0
+"""Ratio up to which the spreads at neighbouring steps are of the same noise.
+
+These steps have the ratio 16: a kink's spreads have it, too, and those of smooth functions its
+fourth power.
+"""
+
+TERMS = 4.0
+"""Times eps of the terms ``x_i g_i``, as a root of the sum of squares, that f's noise is at least:
+a sum of them that is nearly 0 is not more exact than they are."""
+
+TINY = 4 * float(np.finfo(np.float64).smallest_subnormal)
+"""What no value is more exact than."""
+
 COARSE = 2.0**20
 """Times eps of double precision from which f is said to compute in a coarser one."""
 
@@ -42,7 +61,8 @@ class Noise:
     level : float
         By how much a value may be wrong, at the points where gradients are measured.
     height : float
-        ``abs(f(x))``.
+        The size of f: the largest of ``abs(f)`` at x and next to it, and of ``x_i`` times the slope
+        along x_i.
     eps : float
         The relative precision of the coarser of x's type and that of f's result.
     repeats : bool
@@ -59,8 +79,9 @@ class Noise:
 
     @property
     def relative(self) -> float:
-        """The level in units of ``abs(f(x))``; of eps, where f is 0."""
-        return max(self.level / self.height, self.eps) if self.height else self.eps
+        """The level in units of f's size; eps, where f is 0 and at values that are hardly any."""
+        known = self.height > TINY / self.eps
+        return max(self.level / self.height, self.eps) if known else self.eps
 
     @property
     def is_coarse(self) -> bool:
@@ -81,9 +102,9 @@ def measure_noise(subject: Subject, h: float | None) -> Noise:
     Along a line, one element is moved by some quarters of the step. The fourth differences of the
     values there have the variance 70 sigma^2 if the values have independent errors of variance
     sigma^2, and are below ``(h / 4)**4`` times the fourth derivative otherwise. Where they are
-    large, smaller steps tell what they are: noise stays as it is, the others nearly vanish. Of
-    three lines the middle result counts, for a kink may lie on one of them. Less than eps
-    ``abs(f)`` is not believed.
+    large, smaller steps tell what they are: noise stays as it is, what a kink makes of them falls
+    with the step, and the rest nearly vanishes. Of three lines the middle result counts. Less than
+    eps ``abs(f)`` is not believed, nor less than eps of the terms ``x_i g_i`` (`with_terms`).
 
     References
     ----------
@@ -95,19 +116,43 @@ def measure_noise(subject: Subject, h: float | None) -> Noise:
         # No need to measure what is known: a mean of -log(p + 1e-7), which is below 17, in float64.
         eps = float(np.finfo(np.float64).eps)
         return Noise(4 * eps * LARGEST, LARGEST, eps, True, (LARGEST, LARGEST))
+    raw = np.asarray(subject.raw_value())
     first, second = subject.value(), subject.value()
     height = float(abs(first))
-    raw = np.asarray(subject.f(subject.x, *subject.args))
+    # Integers and Python's numbers have no precision of their own: what they were computed in has.
+    raw = raw if raw.dtype.kind == "f" else np.zeros(1)
     eps = max((precision(part.x, raw) for part in subject.parts), default=precision(raw, raw))
     repeats = bool(first == second) or (bool(np.isnan(first)) and bool(np.isnan(second)))
-    step = h if h is not None else Noise(eps * height, height, eps, True, (0, 0)).step
+    level = float(abs(first - second))
     if repeats and np.isfinite(height):
-        expected = eps * height
-        spreads = [_noise_on(subject, *line, step, expected) for line in _lines(subject)]
-        level = max(eps * height, DEVIATIONS * float(np.median(spreads)) if spreads else 0.0)
-    else:
-        level = max(eps * height, float(abs(first - second)))
+        step = h if h is not None else Noise(eps, 1.0, eps, True, (0, 0)).step
+        spreads, sizes = [], [height]
+        for part, place in _lines(subject):
+            spread, size = _noise_on(subject, part, place, step, eps * height)
+            spreads.append(spread)
+            sizes.append(size)
+        height = max(sizes)
+        level = max(eps * height, DEVIATIONS * float(np.median(spreads)) if spreads else 0.0, TINY)
     return Noise(level, height, eps, repeats, (float(first), float(second)))
+
+
+def with_terms(noise: Noise, parts: Sequence[Part], gradients: Sequence[Array]) -> Noise:
+    """Return the noise, no less than what the terms ``x_i g_i`` of f are rounded by."""
+    squares = 0.0
+    with np.errstate(all="ignore"):
+        for part, gradient in zip(parts, gradients, strict=True):
+            terms = part.x.view(np.ndarray).reshape(-1) * gradient
+            norm = float(np.linalg.norm(terms[np.isfinite(terms)]))
+            squares = float(np.hypot(squares, norm))
+    level = max(noise.level, TERMS * noise.eps * squares)
+    return replace(noise, level=level) if np.isfinite(level) else noise
+
+
+def noise_along(subject: Subject, part: Part, place: int, h: float) -> float:
+    """Return how exact values of f are along one element, over steps up to 64 h."""
+    divisors = [*reversed(SPREADS), *WIDER]
+    spreads = [_spread(subject, part, place, h / divisor)[0] for divisor in divisors]
+    return DEVIATIONS * _steady(spreads)
 
 
 def _lines(subject: Subject) -> list[tuple[Part, int]]:
@@ -127,26 +172,52 @@ def _lines(subject: Subject) -> list[tuple[Part, int]]:
     return lines
 
 
-def _noise_on(subject: Subject, part: Part, place: int, h: float, expected: float) -> float:
-    """Return the standard deviation of the errors of f's values along a line."""
-    spread = _spread(subject, part, place, h / SPREADS[0])
+def _noise_on(
+    subject: Subject, part: Part, place: int, h: float, expected: float
+) -> tuple[float, float]:
+    """Return the standard deviation of the errors of f's values along a line, and f's size."""
+    spread, size = _spread(subject, part, place, h / SPREADS[0])
     if not spread > 4 * expected:
-        return spread
-    smaller = [_spread(subject, part, place, h / divisor) for divisor in SPREADS[1:]]
-    # From the smallest step up, as long as it stays about the same: a trend would grow by 65,536.
+        return spread, size
+    smaller = [_spread(subject, part, place, h / divisor)[0] for divisor in SPREADS[1:]]
+    return _steady([*reversed(smaller), spread]), size
+
+
+def _steady(spreads: list[float]) -> float:
+    """Return the largest of the spreads that are about the same at neighbouring steps, or 0.
+
+    From the smallest step up, until one is much larger: that is no noise any more.
+
+    Parameters
+    ----------
+    spreads : list of float
+        From the smallest step up; 0 where the values are all the same.
+    """
+    seen = [spread for spread in spreads if spread > 0]
     noise = 0.0
-    for level in [*reversed(smaller), spread]:
-        if noise and level > 30 * noise:
+    for spread, larger in pairwise(seen):
+        if larger > STEADY * spread:
             break
-        noise = max(noise, level)
+        noise = max(noise, spread, larger)
     return noise
 
 
-def _spread(subject: Subject, part: Part, place: int, step: float) -> float:
-    """Return the standard deviation of f's values along a line, trends of degree 3 aside."""
+def _spread(subject: Subject, part: Part, place: int, step: float) -> tuple[float, float]:
+    """Return the standard deviation of f's values along a line, trends of degree 3 aside.
+
+    With it the size of f there: of its values, or of x times its slope.
+    """
     old = part.x.view(np.ndarray).reshape(-1)[place]
     step = max(step, 8 * float(np.spacing(abs(old))))
-    points = (old + step * np.arange(-REACH, REACH + 1)).astype(part.x.dtype)
-    values = subject.values(part.problem, place, points)
-    differences = np.convolve(values, FOURTH, mode="valid")
-    return float(np.sqrt(np.mean(differences.astype(np.float64) ** 2) / 70))
+    with np.errstate(all="ignore"):
+        points = (old + step * np.arange(-REACH, REACH + 1)).astype(part.x.dtype)
+        values = subject.values(part.problem, place, points)
+        size = float(np.max(abs(values)))
+        if not 0 < size < np.inf:
+            return 0.0, 0.0
+        scaled = values / size  # the squares of values near the limits of double precision are not
+        differences = np.convolve(scaled, FOURTH, mode="valid")
+        spread = size * float(np.sqrt(np.mean(differences.astype(np.float64) ** 2) / 70))
+        slope = float(scaled[-1] - scaled[0]) / float(points[-1] - points[0])
+        term = size * abs(slope * float(old))
+    return spread, max(size, term if np.isfinite(term) else 0.0)

@@ -1,17 +1,20 @@
-"""Is it the number under the logarithm? The book's loss is -log(p + 1e-7), its gradient -log(p)'s.
+"""The number under the logarithm: the book's loss is -log(p + 1e-7), its gradient that of -log(p).
 
 The gradient of the mean of ``-log(p)`` is that of ``-log(p + d)`` and of ``c = log(1 + d / p)``. So
 where a backward pass leaves d out, it differs from f's derivative by the derivative of c, which is
-measured here from the probabilities that the net predicts.
+measured here: from the probabilities that the net predicts, or else from the losses of its samples
+one by one, if the loss is their mean.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.checking.batch import Batch
 from fastgrad.checking.directions import COUNT, Direction, draw, evaluate_along, step_along
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.subject import Part, Subject
@@ -28,6 +31,12 @@ SMALL_ELEMENT = 1e-4
 EXACT = 1e-3
 """Share of what is to be explained to which it is to be: more than what d**2 and s**2 leave."""
 
+SAMPLES = 512
+"""Samples whose losses are evaluated one by one at most."""
+
+MEAN = 1e-7
+"""Share to which a loss is to be the mean of those of its samples."""
+
 SMALL = 1e-2
 """Share of the gradient that such a difference does not exceed."""
 
@@ -35,8 +44,8 @@ SMALL = 1e-2
 def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None:
     """Return the number under the logarithm that these gradients leave out, if it is that.
 
-    Proven along random directions, in which elements with larger errors do not move: those must
-    be right, such as elements near kinks. Where that fails, `without_offset` tells.
+    Proven along random directions: of all elements, or else of those with small errors, if the
+    others are right, such as elements near kinks. Where that fails, `without_offset` tells.
 
     Parameters
     ----------
@@ -45,37 +54,63 @@ def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None
     seed : int
         Of the directions.
     """
-    errors, masks, bounds = [], [], []
-    for witness in suspected:
-        error = witness.part.claim - witness.value
+    classes = right_classes(suspected[0].subject) if suspected else None
+    if classes is None:
+        return None
+    errors = [witness.part.claim - witness.value for witness in suspected]
+    if not all(np.isfinite(error).all() for error in errors):
+        return None
+    bounds = [witness.bounds for witness in suspected]
+    everything = [np.ones(error.shape, np.bool_) for error in errors]
+    found = _explaining(suspected, classes, errors, bounds, everything, seed)
+    if found is not None:
+        return found
+    masks = []
+    for witness, error in zip(suspected, errors, strict=True):
         small = abs(error) <= SMALL_ELEMENT * largest_magnitude(witness.value)
         # Near a kink the truncation error is large beside what is to be explained.
         small &= witness.truncation <= np.median(abs(error))
-        errors.append(np.where(small, error, 0.0))
-        bounds.append(np.where(small, witness.truncation + witness.round_off, 0.0))
-        masks.append(small)
-        size, least = np.linalg.norm(errors[-1]), 4 * np.linalg.norm(bounds[-1])
-        if not least < size <= SMALL * np.linalg.norm(witness.value):
+        if not np.linalg.norm(error[small]) <= SMALL * np.linalg.norm(witness.value):
             return None
-    predicted = log_probabilities(suspected[0].subject) if suspected else None
-    if predicted is None:
+        masks.append(small)
+    found = _explaining(suspected, classes, errors, bounds, masks, seed)
+    if found is None or any(
+        _is_wrong_elsewhere(*pair) for pair in zip(suspected, masks, strict=True)
+    ):
         return None
+    return found
+
+
+def _explaining(
+    suspected: Sequence[Witness],
+    classes: "RightClasses",
+    errors: Sequence[Array],
+    bounds: Sequence[Array],
+    masks: Sequence[NDArray[np.bool_]],
+    seed: int,
+) -> float | None:
+    """Return the number that explains the errors of these elements along random directions."""
+    for error, bound, mask in zip(errors, bounds, masks, strict=True):
+        if not 4 * np.linalg.norm(bound[mask]) < np.linalg.norm(error[mask]):
+            return None
     parts = [witness.part for witness in suspected]
     random, s = np.random.default_rng(seed), step_along(suspected[0].noise)
-    error, bound = np.concatenate(errors), np.concatenate(bounds)
-    left = [*OFFSETS]
+    all_errors, all_bounds = np.concatenate(errors), np.concatenate(bounds)
+    left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
     for _ in range(COUNT):
         line = draw(parts, random)
-        for v, small in zip(line, masks, strict=True):
-            v[~small.reshape(v.shape)] = 0
-        up, down = evaluate_along(parts, line, (s, -s), predicted)
+        for v, mask in zip(line, masks, strict=True):
+            v[~mask.reshape(v.shape)] = 0
+        up, down = evaluate_along(parts, line, (s, -s), classes.snapshot)
         v = np.concatenate([v.reshape(-1) for v in line])
-        wanted = float(v @ error)
-        tau = 6 * float(np.linalg.norm(v * bound)) + EXACT * abs(wanted)
-        left = [d for d in left if abs(wanted - _slope(up, down, s, d)) <= tau]
-    if not left or any(_is_wrong_elsewhere(*pair) for pair in zip(suspected, masks, strict=True)):
-        return None
-    return left[0]
+        wanted = float(v @ all_errors)
+        tau = 6 * float(np.linalg.norm(v * all_bounds)) + EXACT * abs(wanted)
+        slopes = {d: classes.slope(up, down, s, d) for d in left}
+        left = [d for d in left if abs(wanted - slopes[d]) <= tau]
+        for d in left:
+            seen[d] |= abs(slopes[d]) > 2 * tau
+    left = [d for d in left if seen[d]]
+    return left[0] if left else None
 
 
 def _is_wrong_elsewhere(witness: Witness, small: NDArray[np.bool_]) -> bool:
@@ -93,30 +128,105 @@ def offset_along(
     slack: float,
 ) -> float | None:
     """Return the number that explains the errors along directions, if there is one."""
-    predicted = log_probabilities(subject)
-    if predicted is None:
+    classes = right_classes(subject)
+    if classes is None or not all(np.isfinite(direction.measured) for direction in directions):
         return None
     s = step_along(noise)
-    left = [*OFFSETS]
+    left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
     for line, direction in zip(lines, directions, strict=True):
-        up, down = evaluate_along(parts, line, (s, -s), predicted)
+        up, down = evaluate_along(parts, line, (s, -s), classes.snapshot)
         error = direction.claimed - direction.measured
-        slopes = {d: _slope(up, down, s, d) for d in left}
+        slopes = {d: classes.slope(up, down, s, d) for d in left}
         allowed = direction.allowed + slack
         left = [d for d in left if abs(error - slopes[d]) <= allowed + EXACT * abs(slopes[d])]
+        for d in left:
+            seen[d] |= abs(slopes[d]) > 2 * allowed
+    left = [d for d in left if seen[d]]
     return left[0] if left else None
 
 
 def without_offset(subject: Subject, offset: float) -> Subject | None:
     """Return the subject whose loss has no number under the logarithm; None if that is unknown."""
-    predicted = log_probabilities(subject)
-    if predicted is None:
+    classes = right_classes(subject)
+    if classes is None:
         return None
-    return subject.with_function(partial(_loss_without, subject.f, predicted, offset))
+    return subject.with_function(partial(_loss_without, subject.f, classes, offset))
 
 
-def _loss_without(f: Any, predicted: Any, offset: float, params: Any) -> Any:
-    return f(params) + _rest(predicted(), offset)
+def _loss_without(f: Any, classes: "RightClasses", offset: float, params: Any) -> Any:
+    return f(params) + classes.rest(classes.snapshot(), offset)
+
+
+@dataclass(frozen=True)
+class RightClasses:
+    """The right classes' probabilities p, as far as they are known.
+
+    Attributes
+    ----------
+    snapshot : callable
+        Returns numbers that tell them as the parameters are now: their logarithms, or the losses of
+        single samples, ``-log(p + d)``.
+    are_losses : bool
+    """
+
+    snapshot: Callable[[], Array]
+    are_losses: bool
+
+    def rest(self, snapshot: Array, offset: float) -> Any:
+        """Return the mean of log(1 + d / p), by operations that can be traced."""
+        if self.are_losses:
+            with np.errstate(all="ignore"):  # nan, if the losses are too large for this number
+                return -np.mean(np.log1p(-offset * np.exp(snapshot)))
+        return np.mean(np.logaddexp(0.0, np.log(offset) - snapshot))
+
+    def slope(self, up: Array, down: Array, s: float, offset: float) -> float:
+        """Return the difference quotient of that."""
+        with np.errstate(all="ignore"):
+            return float(self.rest(up, offset) - self.rest(down, offset)) / (2 * s)
+
+    def below(self, offset: float) -> int:
+        """Return how many probabilities are smaller than the offset."""
+        here = self.snapshot()
+        hidden = here > -np.log(2 * offset) if self.are_losses else here < np.log(offset)
+        return int(np.count_nonzero(hidden))
+
+
+def right_classes(subject: Subject) -> RightClasses | None:
+    """Return what is known of the right classes' probabilities, or None."""
+    predicted = log_probabilities(subject)
+    if predicted is not None:
+        return RightClasses(predicted, are_losses=False)
+    losses = _sample_losses(subject)
+    return None if losses is None else RightClasses(losses, are_losses=True)
+
+
+def _sample_losses(subject: Subject) -> Callable[[], Array] | None:
+    """Return a function for the losses of single samples, if f is their mean.
+
+    A function without a batch is taken for the loss of one sample.
+    """
+    batch = subject.batch
+    losses: Callable[[], Array]
+    if batch is None or batch.samples == 1:
+        losses = partial(_only_loss, subject)
+    elif not 1 < batch.samples <= SAMPLES:
+        return None
+    else:
+        losses = partial(_losses, batch)
+    try:
+        found, whole = losses(), float(subject.value())
+    except Exception:  # a net that takes no single samples
+        return None
+    is_mean = np.isfinite(found).all() and abs(float(found.mean()) - whole) <= MEAN * abs(whole)
+    return losses if is_mean and whole > 0 else None
+
+
+def _only_loss(subject: Subject) -> Array:
+    return np.array([subject.value()])
+
+
+def _losses(batch: Batch) -> Array:
+    return np.array([float(batch.loss_of(n)(None)) for n in range(batch.samples)])
 
 
 def log_probabilities(subject: Subject) -> Callable[[], Array] | None:
@@ -164,16 +274,6 @@ def _log_predicted(
     return right
 
 
-def _slope(up: Array, down: Array, s: float, offset: float) -> float:
-    """Return the difference quotient of the mean of log(1 + d / p), from log(p) at both points."""
-    return float(_rest(up, offset) - _rest(down, offset)) / (2 * s)
-
-
-def _rest(logarithms: Array, offset: float) -> Any:
-    """Return the mean of log(1 + d / p), by operations that can be traced."""
-    return np.mean(np.logaddexp(0.0, np.log(offset) - logarithms))
-
-
 def sentence_of(offset: float, subject: Subject) -> str:
     """Say what it is, and that it is none of the reader's faults."""
     whose = "as the book's do: that difference is the book's" if offset == 1e-7 else "no fault"
@@ -181,8 +281,8 @@ def sentence_of(offset: float, subject: Subject) -> str:
         f"right, but for the {offset:g} that the loss adds under the logarithm and the gradient "
         f"leaves out, {whose}."
     )
-    predicted = log_probabilities(subject)
-    below = 0 if predicted is None else int(np.count_nonzero(predicted() < np.log(offset)))
+    classes = right_classes(subject)
+    below = 0 if classes is None else classes.below(offset)
     if below:
         text += (
             f" {below} of the samples {'has' if below == 1 else 'have'} a smaller probability than "

@@ -1,13 +1,19 @@
-"""Does the remainder fall with the square of the step? Taylor's test of a gradient."""
+"""Taylor's test of a gradient: the remainder falls with the square of the step."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.guard import guarded
+
+if TYPE_CHECKING:
+    from fastgrad.checking.noise import Noise
+    from fastgrad.checking.subject import Part
 
 Array = NDArray[Any]
 
@@ -40,6 +46,8 @@ class Slope:
         ``abs(f(x + s v) - f(x) - s gradient v)``.
     round_off : float
         What of each is round-off.
+    reason : str
+        Why the gradient is not right whatever the slope: it or f is not finite, or f is random.
     """
 
     right: bool
@@ -47,6 +55,7 @@ class Slope:
     steps: Array
     remainders: Array
     round_off: float
+    reason: str = ""
 
     def __bool__(self) -> bool:
         """Return whether the gradient is right."""
@@ -54,7 +63,9 @@ class Slope:
 
     def __str__(self) -> str:
         """Return the verdict in a sentence."""
-        if np.isnan(self.slope):
+        if self.reason:
+            return f"Wrong: {self.reason}"
+        if np.isnan(self.slope) and self.right:
             return f"Right: the remainder is round-off, {self.round_off:.0e}, at every step."
         verdict = "Right" if self.right else "Wrong"
         return (
@@ -126,27 +137,46 @@ def slope_test(
 
 
 def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
-    from fastgrad.checking.directions import draw, evaluate_along
+    from fastgrad.checking.directions import Along, draw
     from fastgrad.checking.forms import as_subject
-    from fastgrad.checking.noise import measure_noise
+    from fastgrad.checking.noise import measure_noise, with_terms
 
     subject = as_subject(f, x, t, gradient, args, "auto")
     noise = measure_noise(subject, None)
     parts = [part for part in subject.parts if part.x.size]
+    noise = with_terms(noise, parts, [part.claim for part in parts])
     directions = draw(parts, np.random.default_rng(seed))
     length = np.sqrt(sum(float((v**2).sum()) for v in directions)) or 1.0
     directions = [v / length for v in directions]
-    scale = max((float(np.linalg.norm(part.x.astype(float))) for part in parts), default=0.0) or 1.0
-    steps = STEPS * max(scale, 1.0)
-    claimed = sum(
-        float(part.claim @ v.reshape(-1)) for part, v in zip(parts, directions, strict=True)
-    )
-    values = np.array(evaluate_along(parts, directions, [0.0, *steps], subject.value), dtype=float)
-    remainders = abs(values[1:] - values[0] - steps * claimed)
-    round_off = 2 * noise.level
-    slope = _read(steps, remainders, CLEAR * round_off)
-    right = bool(np.isnan(slope) or slope > BETWEEN)
-    return Slope(right, slope, steps, remainders, round_off)
+    with np.errstate(all="ignore"):
+        norms = (
+            float(np.linalg.norm(part.x.astype(v.dtype)))
+            for part, v in zip(parts, directions, strict=True)
+        )
+        steps = STEPS * max([1.0, *norms])
+        along = Along(subject, parts, directions)
+        rests = np.array([along.remainder(step) for step in steps])
+        remainders = along.unit * abs(rests)
+        round_off = 2 * noise.level
+        slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
+        sides = along.sides(noise.level, float(steps[0]))
+    reason = _why_not(noise, parts, rests)
+    right = not reason and not sides.refuted
+    return Slope(right, slope, steps, remainders, round_off, reason)
+
+
+def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str:
+    """Return why there is nothing to test, or nothing."""
+    first, second = noise.values
+    if not all(np.isfinite(part.claim).all() for part in parts):
+        return "the gradient is not finite."
+    if not np.isfinite(first):
+        return f"f is {first} at x."
+    if not noise.repeats:
+        return f"f is random: two calls at the same x gave {first:.10g} and {second:.10g}."
+    if parts and not np.isfinite(remainders).any():
+        return "f is not finite next to x."
+    return ""
 
 
 def _read(steps: Array, remainders: Array, least: float) -> float:

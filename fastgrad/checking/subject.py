@@ -1,25 +1,40 @@
-"""What is checked? A function or a net, its parameters, and the gradient that is claimed."""
+"""What is checked: a function or a net, its parameters, and the gradient that is claimed."""
 
 import re
-from collections.abc import Callable, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import require_floating_array, require_function, require_unmasked
-from fastgrad.checking.batch import Batch
+from fastgrad.checking.batch import Batch, batch_behind
 from fastgrad.checking.claims import Claim, as_claims
 from fastgrad.differences import at
 from fastgrad.engines import loop
+from fastgrad.engines.compilation import is_jitted
 from fastgrad.gradient import numerical_gradient
 from fastgrad.problem import Problem
 from fastgrad.schemes import central_quotient
-from fastgrad.structures import Call, is_structure, leaves, require_separate
+from fastgrad.structures import Call, is_structure, leaves, like, require_separate
 
 Array = NDArray[Any]
+
+NO_VALUE = (ValueError, OverflowError)
+"""What f may raise at points outside of its domain, as ``math.log`` does: it has no value there."""
+
+GRAIN = 2.0**26
+"""Spacings of x that a step is to have at least, in double precision; half the bits elsewhere."""
+
+
+class OutOfTimeError(Exception):
+    """The time that a check may take is over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +113,15 @@ class Subject:
         """Whether f is the loss of fastgrad's own net, which differences itself."""
         self.evaluations = 0
         """How often f was called, the calls by engines for whole gradients aside."""
+        self.keeps_step = False
+        """Whether the user chose the step."""
+        self.deadline = float("inf")
+        """The time of `time.monotonic` at which the check is to end."""
+
+    def find_batch(self) -> None:
+        """Look for the net and the batch whose loss f is, if they were not given."""
+        if self.batch is None and not self.args:
+            self.batch = batch_behind(self.f, self.x, self.raw_value())
 
     def _problems(self) -> list[Problem]:
         """Check x, and return a problem for each of its arrays.
@@ -137,10 +161,18 @@ class Subject:
         """Whether the gradient can be had at other points, too."""
         return self._gradient is not None
 
+    def asks(self, gradient: Callable[[], Any]) -> None:
+        """Take this function for the one that returns the gradient of x as it is."""
+        self._gradient = partial(_without_arguments, gradient)
+
     def claims(self) -> list[Claim]:
         """Call the gradient, and return what it claims of x as it is now."""
         assert self._gradient is not None
         return as_claims(self._gradient(self.x, *self.args), self.x, self.batch)
+
+    def raw_value(self) -> Any:
+        """Return what f returns at x; what it raises there is the caller's."""
+        return self.f(self.x, *self.args)
 
     def value(self) -> Any:
         """Return f of x as it is now, in double precision at least."""
@@ -150,29 +182,72 @@ class Subject:
         return self.values(problem, 0, at(problem.x)[0])[0]
 
     def values(self, problem: Problem, place: int, points: Array) -> Array:
-        """Return f, in double precision at least, where one element is moved to these points."""
+        """Return f, in double precision at least, where one element is moved to these points.
+
+        Nan where f has no value, because x has left its domain.
+        """
+        self.require_time()
         self.evaluations += len(points)
         where = np.array([place], dtype=np.intp)
-        found = loop.values(problem.f, problem.x, where, points.reshape(1, -1))[0]
+        with np.errstate(all="ignore"):
+            found = loop.values(
+                partial(value_or_nan, problem.f), problem.x, where, points.reshape(1, -1)
+            )[0]
         kind = found.dtype if found.dtype.kind == "f" else np.dtype(np.float64)
         wide: Array = found.astype(np.result_type(kind, np.float64), copy=False)
         return wide
+
+    def require_time(self) -> None:
+        """Raise an OutOfTimeError if the check is to end."""
+        if time.monotonic() > self.deadline:
+            raise OutOfTimeError
+
+    def steps(self, part: Part, h: float) -> float | Array:
+        """Return the step, or one for each element, where h is lost in the rounding of x.
+
+        Powers of two then: x, too, is a multiple of such a step's last bits.
+        """
+        sizes = abs(part.x.view(np.ndarray).astype(np.result_type(part.x.dtype, np.float64)))
+        eps = float(np.finfo(part.x.dtype).eps)
+        grain = (8.0 if self.keeps_step else min(GRAIN, eps**-0.5)) * eps
+        if not sizes.size or not float(sizes.max()) * grain > 2 * h:
+            return h
+        with np.errstate(divide="ignore"):
+            steps: Array = np.maximum(h, 2.0 ** np.round(np.log2(sizes * grain)))
+            return steps
 
     def quotients(self, h: float) -> list[Array]:
         """Return the central difference quotients of all parts, by the engine."""
         if self.is_own_net and self.batch is not None:
             net, engine = self.batch.net, "response" if self.engine == "auto" else self.engine
             found = net.numerical_gradient(self.batch.x, self.batch.t, h, engine=engine)
-        else:
-            found = numerical_gradient(self.f, self.x, h, args=self.args, engine=self.engine)
-        return [_flat(array) for _, array in leaves(found)]
+            return [_flat(array) for _, array in leaves(found)]
+        steps = [self.steps(part, h) for part in self.parts]
+        return self._differenced(self.f, self.x, steps, self.args)
 
     def quotients_of(self, part: Part, h: float) -> Array:
         """Return those of one part."""
         if self.is_own_net or len(self.parts) == 1:
             return self.quotients(h)[[p.name for p in self.parts].index(part.name)]
         problem = part.problem
-        return _flat(numerical_gradient(problem.f, problem.x, h, engine=self.engine))
+        return self._differenced(problem.f, problem.x, [self.steps(part, h)], ())[0]
+
+    def _differenced(
+        self, f: Any, x: Any, steps: list[float | Array], args: tuple[Any, ...]
+    ) -> list[Array]:
+        """Return the quotients of f, nan where it has no value; None is said to the user of it."""
+        plain = all(isinstance(step, float) for step in steps)
+        h: Any = max(steps, default=1e-4) if plain else like(x, iter(steps))
+        engine = self.engine if plain or self.engine != "traced" else "auto"
+        self.require_time()
+        if np.isfinite(self.deadline) and not is_jitted(f):
+            f = partial(value_until, self.deadline, f)
+        with np.errstate(all="ignore"), _without_warnings_of_quotients():
+            try:
+                found = numerical_gradient(f, x, h, args=args, engine=engine)
+            except NO_VALUE:
+                found = numerical_gradient(partial(value_or_nan, f), x, h, args=args, engine=engine)
+        return [_flat(array) for _, array in leaves(found)]
 
     def quotients_of_sample(self, part: Part, n: int, h: float) -> Array:
         """Return those of the loss of a single sample of the batch."""
@@ -180,7 +255,34 @@ class Subject:
         if self.is_own_net:
             x, t = self.batch.sample(n)
             return _flat(self.batch.net.numerical_gradient(x, t, h)[part.name])
-        return _flat(numerical_gradient(self.batch.loss_of(n), part.x, h))
+        return self._differenced(self.batch.loss_of(n), part.x, [self.steps(part, h)], ())[0]
+
+
+def _without_arguments(gradient: Callable[[], Any], *_: Any) -> Any:
+    return gradient()
+
+
+def value_or_nan(f: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``f(*arguments)``, nan if it has no value there."""
+    try:
+        return f(*arguments)
+    except NO_VALUE:
+        return float("nan")
+
+
+def value_until(deadline: float, f: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``f(*arguments)``, or raise an OutOfTimeError if that is to end."""
+    if time.monotonic() > deadline:
+        raise OutOfTimeError
+    return f(*arguments)
+
+
+@contextmanager
+def _without_warnings_of_quotients() -> Iterator[None]:
+    """Silence what the report says: which quotients are not finite."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the difference quotient at")
+        yield
 
 
 def _name(name: str, batch: Batch | None) -> str:

@@ -1,4 +1,4 @@
-"""Is a single element's gradient wrong, or the difference? A closer look at f along the element."""
+"""A closer look at f along one element: whether its gradient is wrong, or the difference is."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -6,7 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.noise import FOURTH, Noise
+from fastgrad.checking.noise import FOURTH, TINY, Noise, noise_along
+from fastgrad.checking.one_sided import OneSided, one_sided
 from fastgrad.checking.subject import Part, Subject
 
 Array = NDArray[Any]
@@ -16,8 +17,11 @@ Kind = Literal["smooth", "kink", "step"]
 ROUGH = 16.0
 """Times the noise from which a fourth difference shows that f is not smooth over the points."""
 
-MARGINS = (4096.0, 64.0)
-"""How sure the one-sided quotients are to be: times the noise that the deviation is, there."""
+EXTRAPOLATED = 0.02
+"""Share of the truncation error that extrapolation leaves, where f is smooth over the step."""
+
+TOP = 16.0
+"""Times h that the largest of the steps is at which one-sided quotients are taken."""
 
 SINGLE = 0.6
 """Share of the second differences that a single kink has, and a curve of degree 5 has not."""
@@ -65,74 +69,103 @@ def look(subject: Subject, part: Part, place: int, claim: float, noise: Noise, h
     differences are no larger than the noise, f is smooth there, and these quotients judge. What
     hides below a fourth difference D, such as a small kink, changes them by 2 D / h at most.
 
-    If f is not smooth, the step is as small as the noise allows for a deviation of this size, or
-    somewhat larger. There the one-sided quotients enclose the derivative, if there is one, and what
-    backpropagation may return at a kink: a number between the two one-sided derivatives.
+    If f is not smooth, one-sided quotients at falling steps enclose the derivative, if there is
+    one, and what backpropagation may return at a kink: a number between the two one-sided
+    derivatives (`fastgrad.checking.one_sided`).
+
+    Nothing is contradicted before the noise of f has been measured along this element, too.
     """
+    found = _look(subject, part, place, claim, noise.level, h)
+    if found.contradicts:
+        own = noise_along(subject, part, place, h)
+        if own > noise.level:
+            found = _look(subject, part, place, claim, own, h)
+    return found
+
+
+def _look(subject: Subject, part: Part, place: int, claim: float, level: float, h: float) -> Look:
     old = part.x.view(np.ndarray).reshape(-1)[place]
     spacing = float(np.spacing(abs(old)))
     grid = max(h / 2, 8 * spacing)
     offsets, values = _along(subject, part, place, old, grid * np.arange(-4, 5))
-    rough = float(np.max(abs(np.convolve(values, FOURTH, mode="valid"))))
-    near = (values[6] - values[2]) / (offsets[6] - offsets[2])
-    far = (values[8] - values[0]) / (offsets[8] - offsets[0])
-    truncation = abs(far - near) / 3
-    value = near + (near - far) / 3
-    below = (values[4] - values[2]) / (offsets[4] - offsets[2])
-    above = (values[6] - values[4]) / (offsets[6] - offsets[4])
-    deviation = abs(claim - value)
-    if not rough > ROUGH * noise.level:
-        error = float(truncation + 1.5 * noise.level / grid / 2 + rough / grid)
-        wrong = not deviation <= error
-        return Look(
-            place, "smooth", float(value), error, float(below), float(above), 2 * grid, 0.0, wrong
-        )
-    for margin in MARGINS:
-        small = margin * noise.level / deviation if deviation > 0 else grid
-        small = float(np.clip(small, min(8 * spacing, grid / 4), grid / 4))
-        below, above, error = _one_sided(subject, part, place, old, small, noise)
-        closest = float(np.clip(claim, min(below, above), max(below, above)))
-        wrong = not abs(claim - closest) <= error
-        if not wrong:
-            break
+    with np.errstate(all="ignore"):
+        smooth = _smooth(offsets, values, claim, level, grid)
+    if smooth is not None:
+        value, error, below, above = smooth
+        wrong = not abs(claim - value) <= error
+        return Look(place, "smooth", value, error, below, above, 2 * grid, 0.0, wrong)
+    sides, unit = _sides(subject, part, place, old, claim, level, h)
     kind: Kind = "step"
     distance = 0.0
-    if abs(above - below) > 2 * error and _persists(
-        subject, part, place, old, small, above - below
-    ):
+    if sides.has_kink:
         kind = "kink"
     elif (place_of := _kink(subject, part, place, old, offsets, values)) is not None:
         kind, distance = "kink", place_of
-    return Look(place, kind, closest, error, below, above, small, distance, wrong)
+    with np.errstate(all="ignore"):
+        value, below, above = (
+            float(claim + unit * rest) for rest in (sides.closest, sides.below, sides.above)
+        )
+        error = float(unit * sides.smallest_error)
+    wrong = sides.refuted or not np.isfinite(sides.closest)
+    return Look(place, kind, value, error, below, above, sides.step, distance, wrong)
 
 
-def _one_sided(
-    subject: Subject, part: Part, place: int, old: Any, step: float, noise: Noise
-) -> tuple[float, float, float]:
-    """Return the one-sided quotients, from below and from above, and their error by noise."""
-    (low, _, high), (first, middle, last) = _along(
-        subject, part, place, old, step * np.array([-1.0, 0.0, 1.0])
-    )
-    error = 2 * noise.level / min(-low, high)
-    return float((middle - first) / -low), float((last - middle) / high), float(error)
+def _smooth(
+    offsets: Array, values: Array, claim: float, level: float, grid: float
+) -> tuple[float, float, float, float] | None:
+    """Return the derivative, its error, and both one-sided quotients, if f is smooth there."""
+    unit = unit_of(values)
+    if unit is None:
+        return None
+    f, level = values / unit, level / unit
+    rough = float(np.max(abs(np.convolve(f, FOURTH, mode="valid"))))
+    if not rough <= ROUGH * level:
+        return None
+    near = (f[6] - f[2]) / (offsets[6] - offsets[2])
+    far = (f[8] - f[0]) / (offsets[8] - offsets[0])
+    value = near + (near - far) / 3
+    below = (f[4] - f[2]) / (offsets[4] - offsets[2])
+    above = (f[6] - f[4]) / (offsets[6] - offsets[4])
+    error = EXTRAPOLATED * abs(far - near) / 3 + 1.5 * level / grid / 2 + rough / grid
+    found = (float(value * unit), float(error * unit), float(below * unit), float(above * unit))
+    return found if np.isfinite(found).all() else None
 
 
-def _persists(subject: Subject, part: Part, place: int, old: Any, step: float, jump: float) -> bool:
-    """Return whether the one-sided quotients differ as much at an eighth of the step."""
-    closer = max(step / 8, 4 * float(np.spacing(abs(old))))
-    (low, _, high), (first, middle, last) = _along(
-        subject, part, place, old, closer * np.array([-1.0, 0.0, 1.0])
-    )
-    return bool(abs((last - middle) / high - (middle - first) / -low) > abs(jump) / 2)
+def _sides(
+    subject: Subject, part: Part, place: int, old: Any, claim: float, level: float, h: float
+) -> tuple[OneSided, float]:
+    """Return what one-sided quotients tell, in a unit in which f is about 1, and that unit."""
+    here = _along(subject, part, place, old, np.zeros(1))[1]
+    unit = unit_of(here) or 1.0
+
+    def remainder(t: float) -> tuple[float, float]:
+        offsets, values = _along(subject, part, place, old, np.array([t]))
+        return float(offsets[0]), float((values[0] - here[0]) / unit - claim / unit * offsets[0])
+
+    least = max(4 * float(np.spacing(abs(old))), float(np.finfo(part.x.dtype).tiny))
+    step = subject.steps(part, h)
+    top = TOP * (step if isinstance(step, float) else float(step.reshape(-1)[place]))
+    with np.errstate(all="ignore"):
+        return one_sided(remainder, level / unit, top, least), unit
+
+
+def unit_of(values: Array) -> float | None:
+    """Return a power of two of the values' size, at which nothing over- or underflows."""
+    size = float(np.max(abs(values)))
+    if not np.isfinite(size):
+        return None
+    return float(2.0 ** np.floor(np.log2(max(size, TINY / np.finfo(np.float64).eps))))
 
 
 def _along(
     subject: Subject, part: Part, place: int, old: Any, offsets: Array
 ) -> tuple[Array, Array]:
     """Return where the element really goes, as offsets from x, and f there."""
-    points = (old + offsets).astype(part.x.dtype)
+    with np.errstate(all="ignore"):
+        points = (old + offsets).astype(part.x.dtype)
     values = subject.values(part.problem, place, points)
-    return (points - old).astype(values.dtype), values
+    wide = np.result_type(part.x.dtype, values.dtype)
+    return points.astype(wide) - wide.type(old), values
 
 
 def _kink(

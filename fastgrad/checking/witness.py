@@ -1,4 +1,4 @@
-"""What do differences of f say of a claimed gradient? Each element, with what they know it to."""
+"""Differences of f beside a claimed gradient: each element, with what they know it to."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.noise import Noise
+from fastgrad.checking.noise import Noise, with_terms
 from fastgrad.checking.subject import Part, Subject
-from fastgrad.checking.suspects import Look, look
+from fastgrad.checking.suspects import EXTRAPOLATED, Look, look
 from fastgrad.response import plan_responses
 
 Array = NDArray[Any]
@@ -21,6 +21,12 @@ FEW = 16
 
 MANY = 512
 """How many are looked at one by one at most, after smaller steps have cleared the others."""
+
+CLEAR = 1e-5
+"""Share of a value that is accepted as its truncation error, without a closer look."""
+
+LOOKED = 12
+"""Elements that can be differenced by as many calls of f as a closer look takes."""
 
 SMALLER = 64
 """By what the step is divided to clear suspects next to a kink."""
@@ -46,7 +52,9 @@ class Witness:
         What the extrapolation changed, ``abs(q(2 h) - q(h)) / 3``: the truncation error of q(h),
         and more than that of the value, if f is smooth.
     round_off : float
-        What rounding may have done to a value.
+        What rounding f may have done to a value.
+    moved : array (size,) or 0
+        What rounding x + h may have done to it.
     accepted : float
         An error that is accepted in any case.
     looks : dict
@@ -60,12 +68,25 @@ class Witness:
     value: Array
     truncation: Array
     round_off: float
+    moved: Any = 0.0
     accepted: float = 0.0
     looks: dict[int, Look] = field(default_factory=dict)
-    _smaller: Array | None = None
+    _smaller: "Witness | None" = None
+
+    @property
+    def bounds(self) -> Array:
+        """What each value may be wrong by."""
+        with np.errstate(all="ignore"):
+            left = np.minimum(CLEAR * abs(self.value), EXTRAPOLATED * self.truncation)
+            bounds: Array = left + self.moved + self.round_off
+        return bounds
 
     def suspects(self, claim: Array, slack: float = 0.0) -> Places:
-        """Return the elements that differ by more than truncation and round-off, or are nan."""
+        """Return the elements that differ by more than the differences may, or are nan.
+
+        By more than round-off, and what extrapolation leaves of the truncation error. More than
+        some digits of a value are not taken for that: next to a kink it may be anything.
+        """
         limit = self.round_off + self.accepted + slack
         with np.errstate(all="ignore"):
             found = []
@@ -73,7 +94,10 @@ class Witness:
                 block = slice(start, start + BLOCK)
                 excess = claim[block] - self.value[block]
                 np.abs(excess, out=excess)
-                excess -= self.truncation[block]
+                left = np.abs(self.value[block])
+                left *= CLEAR
+                excess -= np.minimum(left, EXTRAPOLATED * self.truncation[block], out=left)
+                excess -= self.moved if isinstance(self.moved, float) else self.moved[block]
                 if not excess.max() <= limit:  # nor if one is nan
                     found.append(start + np.flatnonzero(~(excess <= limit)))
         return np.concatenate(found) if found else np.zeros(0, np.intp)
@@ -103,12 +127,19 @@ class Witness:
         wrong = self._wrong(claim, self._worst(claim, suspects, FEW), keep=not corrected)
         if len(wrong) or len(suspects) <= FEW:
             return wrong
-        if self._smaller is None:
-            self._smaller = self.subject.quotients_of(self.part, self.h / SMALLER)
-        far = self.truncation + SMALLER * self.round_off
-        left = suspects[~(abs(claim - self._smaller)[suspects] <= far[suspects])]
+        left = suspects
+        if LOOKED * len(suspects) > claim.size:
+            left = np.intersect1d(suspects, self.smaller.suspects(claim, slack))
         left = np.setdiff1d(left, [*self.looks])
         return self._wrong(claim, self._worst(claim, left, MANY), keep=not corrected)
+
+    @property
+    def smaller(self) -> "Witness":
+        """The differences at a smaller step, which reach fewer kinks."""
+        if self._smaller is None:
+            h = self.h / SMALLER
+            [self._smaller] = witnesses(self.subject, self.noise, h, [self.part])
+        return self._smaller
 
     def _worst(self, claim: Array, places: Places, count: int) -> Places:
         """Return those that differ most, in units of what is allowed, and some by chance."""
@@ -141,6 +172,7 @@ def witnesses(
     else:
         near = [subject.quotients_of(part, h) for part in chosen]
         far = [subject.quotients_of(part, 2 * h) for part in chosen]
+    raised = with_terms(noise, chosen, near) if not subject.is_own_net else noise
     found = []
     for part, value, other in zip(chosen, near, far, strict=True):
         with np.errstate(all="ignore"):
@@ -149,25 +181,40 @@ def witnesses(
             other /= 3
             value -= other
             np.abs(other, out=other)
-            round_off = _round_off(subject, part, noise, h, value)
-        found.append(Witness(subject, part, noise, h, value, other, round_off))
+            round_off = _round_off(subject, part, raised, h, value)
+            moved = _moved(subject, part, raised, h, value)
+        found.append(Witness(subject, part, raised, h, value, other, round_off, moved))
     return found
 
 
 def _round_off(subject: Subject, part: Part, noise: Noise, h: float, value: Array) -> float:
     """Return what rounding may do to the differences of a part, and to what is claimed.
 
-    Extrapolation takes the error of a quotient, level / h, one and a half times. Moving x by h is
-    exact to eps abs(x) / h. Whoever computes a gradient rounds it by some eps of its largest entry.
+    Extrapolation takes the error of a quotient, level / h, one and a half times. Whoever computes a
+    gradient rounds it by some eps of its largest entry.
     """
-    largest = largest_magnitude(value)
-    claim = 32 * part.claim_eps * largest
+    claim = 32 * part.claim_eps * largest_magnitude(value)
     own = _response_error(subject, part, h)
-    if own is not None:
-        return own + claim
-    eps = float(np.finfo(part.x.dtype).eps)
-    moved = eps * largest_magnitude(part.x.view(np.ndarray)) * largest / h if eps > EPS else 0.0
-    return 1.5 * noise.level / h + moved + claim
+    step = subject.steps(part, h)
+    longest = step if isinstance(step, float) else float(step.max())
+    return (1.5 * noise.level / longest if own is None else own) + claim
+
+
+def _moved(subject: Subject, part: Part, noise: Noise, h: float, value: Array) -> Any:
+    """Return how far x goes beside 2 h, or not, relative to that, times the quotients.
+
+    And, where elements have steps of their own, what rounding f does at each.
+    """
+    if subject.is_own_net or not value.size:
+        return 0.0
+    x, step = part.x.view(np.ndarray), subject.steps(part, h)
+    wide = np.result_type(x.dtype, np.float64)
+    up, down = ((x + s).astype(x.dtype).astype(wide) for s in (step, -step))
+    share = abs((up - down) / (2 * step) - 1).reshape(-1)
+    moved = 2 * share * abs(value)
+    if not isinstance(step, float):
+        moved += 1.5 * noise.level / step.reshape(-1)
+    return moved
 
 
 def largest_magnitude(values: Array) -> float:

@@ -49,14 +49,14 @@ def example(seed: int) -> Example:
 def planted(given: Example, random: np.random.Generator, share: float = 1e-4) -> Array | None:
     """Return the gradient with an error of this share in one element; None if no one can see it.
 
-    That is told by central differences at many steps, twice extrapolated: the error has to be 20
-    times what these differ by from each other, and round-off.
+    That is told by central differences at many steps, in float32 up to a check's own: the
+    error has to be 20 times what these differ by from each other, and round-off.
     """
     places = np.flatnonzero(given.smooth.reshape(-1) & (given.gradient.reshape(-1) != 0))
     if not places.size:
         return None
     place = int(random.choice(places))
-    wrong = np.array(given.gradient, float)
+    wrong = np.array(given.gradient, float, order="C")
     error = share * wrong.reshape(-1)[place] * float(random.choice([-1, 1]))
     direction = np.zeros(given.x.size)
     direction[place] = 1
@@ -74,10 +74,10 @@ def known_to(given: Example, direction: Array) -> float:
     """Return how well differences know a derivative along a direction, at the best step."""
     x, single = given.x, given.kind == "float32"
     eps = float(np.finfo(np.float32 if single else np.float64).eps)
-    size = max(1.0, float(np.max(abs(x[direction != 0]))))
+    size = max(1.0, float(np.max(abs(x[direction != 0])))) * (2.0**-8 if single else 2.0**-10)
     rows, best = [], np.inf
     with np.errstate(all="ignore"):
-        for step in size * 2.0 ** -np.arange(2, 50):
+        for step in size * 2.0 ** -np.arange(40):
             up, down = ((x + s * direction).astype(x.dtype) for s in (step, -step))
             went = float(np.max(abs(up.astype(float) - down))) or np.nan
             above, below = _value(given.f, up), _value(given.f, down)
@@ -134,7 +134,7 @@ def mean_of_standardised(random: np.random.Generator) -> Any:
     x = _point(random)
     data = random.normal(size=(int(random.integers(5, 60)), x.size))
     data = (data - data.mean(axis=0)) / data.std(axis=0)
-    return lambda v: float((data @ v).mean()), x, data.mean(axis=0)
+    return lambda v: float((data @ v).mean()), x, data.mean(axis=0), np.zeros(x.shape, np.bool_)
 
 
 def with_constant(random: np.random.Generator) -> Any:

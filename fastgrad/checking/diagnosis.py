@@ -1,4 +1,4 @@
-"""When is a guess at a fault proven? If the gradient, corrected for it, agrees in every element."""
+"""The proof of a guess at a fault: the gradient, corrected for it, agrees in every element."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -175,11 +175,14 @@ def location(case: Case) -> str:
 
 
 def _strong(case: Case) -> NDArray[np.bool_]:
-    """Return which elements are wrong by more than a thousandth of what the worst one is."""
+    """Return which elements are wrong by more than a thousandth of what the worst one is.
+
+    Elements at kinks, where the differences are not what is claimed either, are not among them.
+    """
     error = abs(case.claim - case.value)
     suspects = np.zeros(error.shape, bool)
-    suspects[case.witness.suspects(case.claim)] = True
-    finite = error[np.isfinite(error)]
+    suspects[case.witness.wrong()] = True
+    finite = error[np.isfinite(error) & suspects]
     found: NDArray[np.bool_] = suspects & ~(error <= 1e-3 * finite.max(initial=0))
     return found
 

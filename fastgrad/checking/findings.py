@@ -84,7 +84,9 @@ class Findings:
             parts = [part for part in other.parts if part.name in names]
             noise = measure_noise(other, self.h)
             again = witnesses(other, noise, self.h, parts)
-            still = [w for w in again if is_wrong(w)]
+            before = {w.part.name: largest_magnitude(w.part.claim - w.value) for w in left}
+            still = [w for w in again if not EXPLAINED * w.round_off < before[w.part.name]]
+            still += [w for w in again if w not in still and is_wrong(w)]
             agree += [w.part.name for w in again if w not in still]
             if agree:
                 self._replace(again)
@@ -216,6 +218,9 @@ class Findings:
                 f"between {after[0]} and {wrong[-1]}{what}."
             )
 
+
+EXPLAINED = 4.0
+"""Times what the differences without the number are known to that an error is, to be explained."""
 
 NEARER = 1e-2
 """Share to which errors fall in the mode that the gradient runs in."""

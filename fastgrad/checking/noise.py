@@ -41,6 +41,10 @@ These steps have the ratio 16: a kink's spreads have it, too, and those of smoot
 fourth power.
 """
 
+AT_STEP = 32.0
+"""Times the noise at x that it may be at the points where gradients are measured; more is no noise,
+but f's trend."""
+
 TERMS = 4.0
 """Times eps of the terms ``x_i g_i``, as a root of the sum of squares, that f's noise is at least:
 a sum of them that is nearly 0 is not more exact than they are."""
@@ -133,7 +137,19 @@ def measure_noise(subject: Subject, h: float | None) -> Noise:
             sizes.append(size)
         height = max(sizes)
         level = max(eps * height, DEVIATIONS * float(np.median(spreads)) if spreads else 0.0, TINY)
-    return Noise(level, height, eps, repeats, (float(first), float(second)))
+    noise = Noise(level, height, eps, repeats, (float(first), float(second)))
+    return noise if h is not None or noise.step == STEP else _at_its_step(subject, noise)
+
+
+def _at_its_step(subject: Subject, noise: Noise) -> Noise:
+    """Return the noise as it is at the points where gradients are measured by a larger step.
+
+    Larger numbers may be added there than at x.
+    """
+    step = 2 * noise.step / REACH
+    spreads = [_spread(subject, part, place, step)[0] for part, place in _lines(subject)]
+    level = DEVIATIONS * float(np.median(spreads)) if spreads else 0.0
+    return replace(noise, level=level) if noise.level < level < AT_STEP * noise.level else noise
 
 
 def with_terms(noise: Noise, parts: Sequence[Part], gradients: Sequence[Array]) -> Noise:
@@ -152,7 +168,14 @@ def noise_along(subject: Subject, part: Part, place: int, h: float) -> float:
     """Return how exact values of f are along one element, over steps up to 64 h."""
     divisors = [*reversed(SPREADS), *WIDER]
     spreads = [_spread(subject, part, place, h / divisor)[0] for divisor in divisors]
-    return DEVIATIONS * _steady(spreads)
+    level = DEVIATIONS * _steady(spreads)
+    there = spread_over(subject, part, place, 2 * h)
+    return max(level, there) if there < AT_STEP * level else level
+
+
+def spread_over(subject: Subject, part: Part, place: int, distance: float) -> float:
+    """Return how exact f's values are if what is no polynomial of degree 3 over it is noise."""
+    return DEVIATIONS * _spread(subject, part, place, distance / REACH)[0]
 
 
 def _lines(subject: Subject) -> list[tuple[Part, int]]:

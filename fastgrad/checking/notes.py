@@ -1,4 +1,4 @@
-"""What else was seen? Elements at kinks, coarse arithmetic, and steps that do not suit f."""
+"""What else was seen: elements at kinks, coarse arithmetic, and steps that do not suit f."""
 
 from collections.abc import Iterator
 
@@ -56,7 +56,7 @@ def kinks(right: list[Witness], h: float) -> Iterator[str]:
 def precision(right: list[Witness], noise: Noise, h: float) -> Iterator[str]:
     """Say how exact f is, and below which size errors are not seen, where that is large."""
     if noise.is_coarse:
-        digits = -np.log10(noise.relative)
+        digits = max(0.0, -np.log10(noise.relative))
         what = (
             "it computes in float32. With x and the batch in float64 the check is sharper."
             if digits > 6

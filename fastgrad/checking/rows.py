@@ -1,4 +1,4 @@
-"""Where is the error of a part largest? The absolute and the relative one, as the report shows."""
+"""The rows of a report: where the absolute and the relative error of a part are largest."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ VISIBLE = 1e3
 def row_of(witness: Witness, wrong: bool) -> Row:
     """Return the report's row for a part."""
     part = witness.part
-    for place, look in witness.looks.items():
+    for place, look in (witness.looks | witness.failed).items():
         witness.value[place], witness.truncation[place] = look.value, look.error
     absolute, relative = _largest_errors(witness, part.claim)
     shape = part.x.shape

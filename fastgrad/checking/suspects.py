@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.noise import FOURTH, TINY, Noise, noise_along
+from fastgrad.checking.noise import FOURTH, TINY, Noise, noise_along, spread_over
 from fastgrad.checking.one_sided import OneSided, one_sided
 from fastgrad.checking.subject import Part, Subject
 
@@ -22,6 +22,9 @@ EXTRAPOLATED = 0.02
 
 TOP = 16.0
 """Times h that the largest of the steps is at which one-sided quotients are taken."""
+
+FARTHEST = 256.0
+"""The same where f is smooth, but for noise, at h, and as smooth at larger steps."""
 
 SINGLE = 0.6
 """Share of the second differences that a single kink has, and a curve of degree 5 has not."""
@@ -75,6 +78,8 @@ def look(subject: Subject, part: Part, place: int, claim: float, noise: Noise, h
 
     Nothing is contradicted before the noise of f has been measured along this element, too.
     """
+    step = subject.steps(part, h)
+    h = step if isinstance(step, float) else float(step.reshape(-1)[place])
     found = _look(subject, part, place, claim, noise.level, h)
     if found.contradicts:
         own = noise_along(subject, part, place, h)
@@ -91,10 +96,15 @@ def _look(subject: Subject, part: Part, place: int, claim: float, level: float, 
     with np.errstate(all="ignore"):
         smooth = _smooth(offsets, values, claim, level, grid)
     if smooth is not None:
-        value, error, below, above = smooth
+        value, least, error, below, above = smooth
         wrong = not abs(claim - value) <= error
-        return Look(place, "smooth", value, error, below, above, 2 * grid, 0.0, wrong)
-    sides, unit = _sides(subject, part, place, old, claim, level, h)
+        found = Look(place, "smooth", value, error, below, above, 2 * grid, 0.0, wrong)
+        if wrong or abs(claim - value) <= least:
+            return found
+    top = TOP * h if smooth is None else _farthest(subject, part, place, level, h)
+    sides, unit = _sides(subject, part, place, old, claim, level, top)
+    if smooth is not None and not sides.refuted:
+        return found
     kind: Kind = "step"
     distance = 0.0
     if sides.has_kink:
@@ -112,8 +122,11 @@ def _look(subject: Subject, part: Part, place: int, claim: float, level: float, 
 
 def _smooth(
     offsets: Array, values: Array, claim: float, level: float, grid: float
-) -> tuple[float, float, float, float] | None:
-    """Return the derivative, its error, and both one-sided quotients, if f is smooth there."""
+) -> tuple[float, float, float, float, float] | None:
+    """Return the derivative, its error, and both one-sided quotients, if f is smooth there.
+
+    The error as it is without a kink that the noise may hide, and with one.
+    """
     unit = unit_of(values)
     if unit is None:
         return None
@@ -126,13 +139,16 @@ def _smooth(
     value = near + (near - far) / 3
     below = (f[4] - f[2]) / (offsets[4] - offsets[2])
     above = (f[6] - f[4]) / (offsets[6] - offsets[4])
-    error = EXTRAPOLATED * abs(far - near) / 3 + 1.5 * level / grid / 2 + rough / grid
-    found = (float(value * unit), float(error * unit), float(below * unit), float(above * unit))
-    return found if np.isfinite(found).all() else None
+    least = EXTRAPOLATED * abs(far - near) / 3 + 1.5 * level / grid / 2
+    found = unit * np.array([value, least, least + rough / grid, below, above], float)
+    if not np.isfinite(found).all():
+        return None
+    value, least, error, below, above = found.tolist()
+    return value, least, error, below, above
 
 
 def _sides(
-    subject: Subject, part: Part, place: int, old: Any, claim: float, level: float, h: float
+    subject: Subject, part: Part, place: int, old: Any, claim: float, level: float, top: float
 ) -> tuple[OneSided, float]:
     """Return what one-sided quotients tell, in a unit in which f is about 1, and that unit."""
     here = _along(subject, part, place, old, np.zeros(1))[1]
@@ -143,10 +159,16 @@ def _sides(
         return float(offsets[0]), float((values[0] - here[0]) / unit - claim / unit * offsets[0])
 
     least = max(4 * float(np.spacing(abs(old))), float(np.finfo(part.x.dtype).tiny))
-    step = subject.steps(part, h)
-    top = TOP * (step if isinstance(step, float) else float(step.reshape(-1)[place]))
     with np.errstate(all="ignore"):
         return one_sided(remainder, level / unit, top, least), unit
+
+
+def _farthest(subject: Subject, part: Part, place: int, level: float, h: float) -> float:
+    """Return the largest step over which f is smooth but for this noise; twice h if none is."""
+    step = FARTHEST * h
+    while step > 4 * h and spread_over(subject, part, place, step) > 2 * level:
+        step /= 4
+    return max(step, 2 * h)
 
 
 def unit_of(values: Array) -> float | None:

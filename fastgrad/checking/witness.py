@@ -23,10 +23,13 @@ MANY = 512
 """How many are looked at one by one at most, after smaller steps have cleared the others."""
 
 CLEAR = 1e-5
-"""Share of a value that is accepted as its truncation error, without a closer look."""
+"""Share of a value up to which the truncation error is taken for what it is estimated to be."""
 
 LOOKED = 12
 """Elements that can be differenced by as many calls of f as a closer look takes."""
+
+COUNTED = 48
+"""Elements of a wrong gradient that are looked at one by one to count the wrong ones."""
 
 SMALLER = 64
 """By what the step is divided to clear suspects next to a kink."""
@@ -57,8 +60,8 @@ class Witness:
         What rounding x + h may have done to it.
     accepted : float
         An error that is accepted in any case.
-    looks : dict
-        The closer looks at single elements that the claim passed, by place.
+    looks, failed : dict
+        The closer looks at single elements that the claim passed, and did not pass, by place.
     """
 
     subject: Subject
@@ -71,21 +74,30 @@ class Witness:
     moved: Any = 0.0
     accepted: float = 0.0
     looks: dict[int, Look] = field(default_factory=dict)
+    failed: dict[int, Look] = field(default_factory=dict)
     _smaller: "Witness | None" = None
 
     @property
     def bounds(self) -> Array:
         """What each value may be wrong by."""
         with np.errstate(all="ignore"):
-            left = np.minimum(CLEAR * abs(self.value), EXTRAPOLATED * self.truncation)
+            left = self._left(slice(None))
             bounds: Array = left + self.moved + self.round_off
         return bounds
+
+    def _left(self, block: slice) -> Array:
+        """Return what extrapolation leaves of the truncation errors; 0 where that is not small.
+
+        Where it is not, as next to a kink, a value may be wrong by anything.
+        """
+        left = EXTRAPOLATED * self.truncation[block]
+        left[~(left <= CLEAR * np.abs(self.value[block]))] = 0
+        return left
 
     def suspects(self, claim: Array, slack: float = 0.0) -> Places:
         """Return the elements that differ by more than the differences may, or are nan.
 
-        By more than round-off, and what extrapolation leaves of the truncation error. More than
-        some digits of a value are not taken for that: next to a kink it may be anything.
+        By more than round-off, and what extrapolation leaves of the truncation error.
         """
         limit = self.round_off + self.accepted + slack
         with np.errstate(all="ignore"):
@@ -94,9 +106,7 @@ class Witness:
                 block = slice(start, start + BLOCK)
                 excess = claim[block] - self.value[block]
                 np.abs(excess, out=excess)
-                left = np.abs(self.value[block])
-                left *= CLEAR
-                excess -= np.minimum(left, EXTRAPOLATED * self.truncation[block], out=left)
+                excess -= self._left(block)
                 excess -= self.moved if isinstance(self.moved, float) else self.moved[block]
                 if not excess.max() <= limit:  # nor if one is nan
                     found.append(start + np.flatnonzero(~(excess <= limit)))
@@ -155,11 +165,29 @@ class Witness:
         """Return the first of the places at which a closer look contradicts the claim."""
         for place in places.tolist():
             found = look(self.subject, self.part, place, float(claim[place]), self.noise, self.h)
+            if keep:
+                (self.failed if found.contradicts else self.looks)[place] = found
             if found.contradicts:
                 return np.array([place])
-            if keep:
-                self.looks[place] = found
         return np.zeros(0, np.intp)
+
+    def wrong(self) -> Places:
+        """Return the elements of which f contradicts what the user claims, as far as is looked.
+
+        Elements at kinks are suspects, too: of many, those agree at a smaller step; of the largest
+        errors that are left each is looked at.
+        """
+        claim = self.part.claim
+        places = self.suspects(claim)
+        if len(places) > COUNTED:
+            places = np.intersect1d(places, self.smaller.suspects(claim))
+        for place in self._worst(claim, places, COUNTED).tolist():
+            if np.isfinite(claim[place]) and place not in self.failed and place not in self.looks:
+                found = look(
+                    self.subject, self.part, place, float(claim[place]), self.noise, self.h
+                )
+                (self.failed if found.contradicts else self.looks)[place] = found
+        return np.setdiff1d(places, [*self.looks])
 
 
 def witnesses(

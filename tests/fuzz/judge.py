@@ -256,7 +256,7 @@ def stand_in_left(holder):
         if type(item).__module__.startswith("fastgrad.tracing"):
             return type(item).__name__
         if isinstance(item, dict):
-            waiting += item.values()
+            waiting += [value for key, value in item.items() if key != "__builtins__"]
         elif isinstance(item, (list, tuple, set, collections.deque)):
             waiting += item
         elif isinstance(item, types.FunctionType):

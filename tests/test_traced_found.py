@@ -52,3 +52,12 @@ def some_changed_in_place(w):
 )
 def test_a_function_that_leaves_elements_out_leaves_them_as_they_were(f):
     assert_the_loops(f, W)
+
+
+def test_a_buffer_of_one_element_is_filled():
+    def f(w):
+        filled = np.zeros(1)
+        filled[...] = np.tanh(w)
+        return filled.sum()
+
+    assert_the_loops(f, np.array([0.3]))

@@ -49,7 +49,9 @@ def _parts(node: Node) -> list[tuple[Node, float]] | None:
     function, arguments = node.function, node.arguments
     if _adds_all(node):
         return [(arguments[0], 1 / arguments[0].value.size if function is np.mean else 1.0)]
-    if node.value.size != 1 or any(np.size(value_of(a)) != 1 for a in arguments):
+    if not isinstance(function, np.ufunc) or node.value.size != 1:
+        return None
+    if any(np.size(value_of(a)) != 1 for a in arguments):
         return None
     parts: list[tuple[Any, float]] = []
     if function is np.add:

@@ -174,6 +174,9 @@ class Recording:
         if function in operations.VIEWS and _share(value, parent.node.value):
             how = replaced(arguments[1:], self._as_argument)
             result.origin = parent, function, how, dict(keywords)
+            if parent.memory is not None:
+                seen = function(parent.memory, *replaced(arguments[1:], plain), **keywords)
+                result.memory = seen if _share(seen, parent.memory) else None
 
     def created_like(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
@@ -514,6 +517,13 @@ class Recorded(NDArrayOperatorsMixin):
             return function(*replaced(arguments, plain), **keywords)
         if function in operations.LIKE:
             return recording.created_like(function, arguments, keywords)
+        if function is np.copyto and len(arguments) == 2 and not keywords:
+            target, values = arguments
+            if type(target) is not Recorded:
+                recording.needs_constants = True
+                raise recording.stop(IN_PLACE, "let f make a new array")
+            target[...] = values
+            return None
         if function in operations.OF_THE_SHAPE:
             keywords = {key: plain(value) for key, value in keywords.items()}
             return function(*replaced(arguments, plain), **keywords)

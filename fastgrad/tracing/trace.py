@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -27,16 +28,16 @@ CALLS = 6
 SHORT = 0.001
 """Seconds below which a call is made twice, since the first one may take longer than others."""
 
-SHARE = 0.1
+SHARE = 0.07
 """The part of the loop's time that a recording may take,"""
 
-LEAST = 0.05
+LEAST = 0.03
 """and the seconds that it may always take."""
 
 SECONDS_AN_OPERATION = 6e-5
 """About what noting and planning an operation takes,"""
 
-LEAST_OPERATIONS = 250
+LEAST_OPERATIONS = 120
 """and how many of them may always be noted."""
 
 MOST_SECONDS = 10.0
@@ -136,6 +137,8 @@ def _record_as_needed(
     if type(result) is Refusal and result.is_of_constants:
         result = _record_alone(f, x, h, saved, Recording(*limits, creates=True))
     if type(result) is Refusal:
+        with suppress(NotTraceable):
+            _call(f, x, saved)  # so that buffers which f fills hold what a whole call leaves
         raise NotTraceable(result.reason)
     return result  # type: ignore[return-value]
 

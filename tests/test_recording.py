@@ -525,6 +525,16 @@ def test_very_many_small_operations_go_to_the_loop_early(monkeypatch):
     assert max(noted) < 2 * len(D)
 
 
+def test_data_in_many_objects_is_not_looked_through_for_long():
+    rows = [[float(i), "name"] for i in range(200_000)]
+
+    def f(W):
+        return np.sum(np.tanh(X @ W)) + 0 * len(rows)
+
+    with pytest.raises(NotTraceable, match="reach so many objects"):
+        trace_call(f, W0.copy(), H, calls=20, least_seconds=0.0)
+
+
 def test_assignments_one_after_the_other_take_the_memory_of_one():
     images = R.normal(size=(4, 30, 30))
 

@@ -85,7 +85,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         self.thread = threading.get_ident()
-        self._deadline = time.perf_counter() + self.seconds
+        self.deadline = time.perf_counter() + self.seconds
         self._operations = 0
         self._bytes = 0
         self._largest = 0
@@ -345,7 +345,7 @@ class Recording:
         if threading.get_ident() != self.thread:
             raise self.stop("another thread computes with it")
         self._operations += 1
-        if self._operations > self.most_operations or time.perf_counter() > self._deadline:
+        if self._operations > self.most_operations or time.perf_counter() > self.deadline:
             raise self.stop(
                 f"recording more than {self._operations - 1:,} operations would take too long",
                 "compute with whole arrays instead of their elements",

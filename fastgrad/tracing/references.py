@@ -7,10 +7,12 @@ that a recorded call of the function changes can be put back.
 import collections
 import functools
 import gc
+import time
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -71,10 +73,14 @@ class Surroundings:
 
 def find_references(f: Callable[..., Any]) -> list[Reference]:
     """Return the places, reachable from a function, that hold arrays."""
-    return look_around(f).references
+    around = look_around(f)
+    assert around is not None
+    return around.references
 
 
-def look_around(f: Callable[..., Any], wanted: frozenset[int] = frozenset()) -> Surroundings:
+def look_around(
+    f: Callable[..., Any], wanted: frozenset[int] = frozenset(), deadline: float = inf
+) -> Surroundings | None:
     """Return what is reachable from a function.
 
     Followed are closures, defaults, bound methods, partials, the globals that functions name,
@@ -85,6 +91,8 @@ def look_around(f: Callable[..., Any], wanted: frozenset[int] = frozenset()) -> 
     f : callable
     wanted : set of int
         The ids of objects of which the places are wanted, besides those of arrays.
+    deadline : float
+        When to end, by `time.perf_counter`: the result is None then.
     """
     found = Surroundings()
     seen: set[int] = set()
@@ -109,6 +117,8 @@ def look_around(f: Callable[..., Any], wanted: frozenset[int] = frozenset()) -> 
         if is_restored:
             found.restore.extend(restoring(holder))
         for item, put in _items(holder):
+            if time.perf_counter() > deadline:
+                return None
             if type(item) in _LEAVES:
                 continue
             if isinstance(item, np.ndarray):

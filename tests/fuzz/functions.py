@@ -114,7 +114,21 @@ def _written(writer):
         _body(writer)
         _terms(writer)
     program.result = writer.choose([*RESULTS], [*RESULTS.values()])
+    if writer.chance(0.15):
+        held = writer.choose(["STATE.", "vars(STATE)['", "LOG_OF['"])
+        _hold(program, held, "']" * ("[" in held))
     return program
+
+
+def _hold(program, before, after):
+    """Let f hold its variables in an object of the module's, from call to call."""
+    program.setup.append("LOG_OF = {}")
+
+    def held(line):
+        return re.sub(r"(?<!')\b([vmt]\d+)\b", before + r"\1" + after, line)
+
+    program.body = [held(line) for line in program.body]
+    program.terms = [held(term) for term in program.terms]
 
 
 def _array(writer):

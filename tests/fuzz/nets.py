@@ -328,5 +328,10 @@ class Net:
         def reading(line):
             return re.sub(rf"\b({'|'.join(used)})\b", lambda m: read.replace("W", m[1]), line)
 
-        program.body = [reading(line) for line in program.body]
-        program.terms = [reading(term) for term in program.terms]
+        lines = program.body, program.terms
+        program.body, program.terms = ([reading(line) for line in some] for some in lines)
+        if "self" in read and writer.chance(0.5):  # as layers of the book hold what they compute
+            lines = program.body, program.terms
+            program.body, program.terms = (
+                [re.sub(r"\b(z\d+)\b", r"self.\1", line) for line in some] for some in lines
+            )

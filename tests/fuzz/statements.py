@@ -157,6 +157,83 @@ LOOPS = blocks("""
     {t} = np.where(FLAG, {a}, 0)
 
     {t} = {a}.max() if {a}.size > 1 else {a}.sum()
+
+    with np.errstate(all='ignore'):
+        {t} = {e}
+
+    try:
+        {t} = {a}[1000]
+    except IndexError:
+        {t} = {e}
+
+    act = lambda v: v * 0.5 + np.maximum(v, {c})
+    {t} = act({a}) + act({e})
+
+    def power(v, k=2):
+        return v ** k + {a}.sum()
+    {t} = power({e}, k=3)
+
+    {t} = functools.reduce(lambda u, v: u * 0.5 + v, list({a}))
+
+    {t} = np.stack(list(map(np.tanh, {a})))
+
+    first, *rest = {a}
+    {t} = first * 2 + len(rest)
+
+    {t} = next(iter({a})) + [*{a}][-1]
+
+    d = dict(z={a})
+    d['z'] = d['z'] + {e}
+    {t} = d['z']
+
+    d = [{a}, {e}]
+    d[0] *= {n}
+    {t} = d[0] + d.pop()
+
+    np.random.seed(3)
+    {t} = {a} * (np.random.rand(*{a}.shape) > 0.3)
+
+    {t} = {a} + np.random.default_rng(1).normal(size={a}.shape)
+
+    {t} = {a}
+    {t} = {t} + 1
+    {t} *= 2
+    {t} = {t} + {a}
+
+    {t} = {a} * 1
+    u = {t}
+    u += {e}
+    {t} = {t} * u
+
+    {t} = {a} + 0
+    u = {t}[0]
+    {t}[0] = 5.0
+    {t} = {t} + u
+
+    {t} = {a} + 0
+    u = {t}.T
+    {t} -= {e}
+    {t} = (u * u).sum() + {t}
+
+    {t} = {a} + 0
+    u = {t}.reshape(-1)
+    u[0] = {a}.sum()
+    u += 1
+    {t} = {t} * 2
+
+    while True:
+        {t} = {e}
+        break
+
+    {t} = 0.0
+    for k, row in enumerate({a}):
+        if k % 2:
+            continue
+        {t} = {t} + row.sum() * {c}
+
+    {t} = 0.0
+    for u, v in zip({a}, {e}):
+        {t} = {t} + (u * v).sum()
 """)
 
 WORK = blocks("""

@@ -87,10 +87,10 @@ class ExtendedNumPy(types.ModuleType):
     """NumPy's functions; those that create float64 arrays create extended ones instead."""
 
     float64 = EXTENDED
-    random = types.SimpleNamespace(default_rng=lambda seed: ExtendedGenerator(seed))
 
     def __init__(self):
         super().__init__("numpy")
+        self.random = ExtendedDraws(np.random)
 
     def __getattr__(self, name):
         return getattr(np, name)
@@ -124,14 +124,17 @@ class ExtendedNumPy(types.ModuleType):
         return _extended(np.linspace(*arguments))
 
 
-class ExtendedGenerator:
-    """The numbers that NumPy's generator draws, in extended precision."""
+class ExtendedDraws:
+    """The numbers that ``np.random``, or one of its generators, draws, in extended precision."""
 
-    def __init__(self, seed):
-        self.generator = np.random.default_rng(seed)
+    def __init__(self, source):
+        self.source = source
+
+    def default_rng(self, seed):
+        return ExtendedDraws(np.random.default_rng(seed))
 
     def __getattr__(self, name):
-        draw = getattr(self.generator, name)
+        draw = getattr(self.source, name)
         return lambda *arguments, **options: _extended(draw(*arguments, **options))
 
 

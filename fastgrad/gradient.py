@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 from fastgrad.arguments import element
 from fastgrad.differences import Map, Values
 from fastgrad.engines import auto
+from fastgrad.engines.compiled_certificate import certify
 from fastgrad.evaluation import Progress, evaluation
 from fastgrad.guard import guarded
 from fastgrad.measured import QUOTIENTS
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
-from fastgrad.schemes import Scheme
+from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.structures import like
 
 Array = NDArray[Any]
@@ -197,11 +199,20 @@ def _gradient(
 ) -> Array:
     if not problem.x.size:
         return np.zeros_like(problem.x)
+
+    def slopes(step: float) -> Array:
+        return replace(
+            problem, steps=step, scheme=central_quotient, automatic=False, quotients=None
+        ).gradient(values)
+
     if shortcut is not None and problem.is_plain and not problem.is_lost:
         result = shortcut(problem.f, problem.x, problem.steps, problem.scheme)
         if result is not None:
             return result
-    return problem.gradient(values)
+    result = problem.gradient(values)
+    if problem.is_plain:
+        certify(problem.f, problem.x, problem.steps, problem.scheme, result, slopes)
+    return result
 
 
 def explain(

@@ -3,12 +3,14 @@
 import warnings
 
 import nets
+import numba
 import numpy as np
 import pytest
 from nets import EPS, H
+from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import certificate, loop, traced
+from fastgrad.engines import certificate, compiled_certificate, loop, traced
 from fastgrad.schemes import central, forward, from_offsets
 
 
@@ -57,7 +59,7 @@ def test_a_fault_in_one_element_is_found_and_mended(monkeypatch, activation, siz
     f, W = network(activation)
     plant(monkeypatch, elements([1234], size))
     before = W.tobytes()
-    with pytest.warns(RuntimeWarning, match=r"was wrong at x\[30, 34\] it gives"):
+    with pytest.warns(RuntimeWarning, match=r"was wrong: at x\[30, 34\] it gives"):
         result = numerical_gradient(f, W)
     assert W.tobytes() == before
     np.testing.assert_allclose(result, loop.gradient(f, W, H), rtol=0, atol=8 * EPS * f(W) / H)
@@ -170,3 +172,62 @@ def test_right_gradients_are_believed_after_a_few_calls(name):
             numerical_gradient(f, x, engine="traced")
         assert x.tobytes() == before
         assert f.calls <= 400
+
+
+# Compiled functions ------------------------------------------------------------------------------
+
+
+compiled_only = pytest.mark.skipif(not JIT, reason="nothing is compiled")
+
+
+@compiled_only
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("places", [[7], slice(None)])
+def test_faults_of_a_compiled_loop_are_found_and_mended(monkeypatch, places, order):
+    from fastgrad.engines import compiled
+
+    @numba.njit
+    def f(x, y):
+        return np.sum(np.sin(x) * y) + x[0, 0] ** 2
+
+    spread = compiled.spread
+
+    def wrong(new_work, *rest):
+        def works():
+            work = new_work()
+
+            def and_spoils(chunk):
+                work(chunk)
+                out = work.__closure__[work.__code__.co_freevars.index("out")].cell_contents
+                out[places, 0] += 1e-8
+
+            return and_spoils
+
+        return spread(works, *rest)
+
+    random = np.random.default_rng(8)
+    x, y = np.asarray(random.normal(size=(30, 20)), order=order), random.normal(size=(30, 20))
+    expected = loop.gradient(lambda x: f(x, y), x, H)
+    before = x.tobytes("A")
+    np.testing.assert_array_equal(numerical_gradient(f, x, args=(y,)), expected)
+    monkeypatch.setattr(compiled, "spread", wrong)
+    for kept in f._fastgrad_loops.values():
+        kept.price = 0.0  # so that it is certified again
+    with pytest.warns(RuntimeWarning, match=r"compiled gradient was wrong: at x\[\d+, \d+\]"):
+        result = numerical_gradient(f, x, args=(y,))
+    np.testing.assert_array_equal(result, expected)
+    assert x.tobytes("A") == before
+
+
+@compiled_only
+def test_certificates_of_compiled_gradients_take_a_small_part_of_the_time():
+    f = numba.njit(lambda x: (x**2).sum())
+    x = np.random.default_rng(9).normal(size=100)
+    for _ in range(50):
+        numerical_gradient(f, x)
+    (kept,) = f._fastgrad_loops.values()
+    first = kept.certified
+    assert 0 < first < kept.seconds
+    kept.seconds += compiled_certificate.SHARE * kept.price
+    numerical_gradient(f, x)
+    assert kept.certified > first

@@ -29,6 +29,7 @@ def gradient(
     if x.size < SMALLEST or is_jitted(f):
         return None
     from fastgrad.engines import traced
+    from fastgrad.engines.certificate import warn_of_a_mistake
     from fastgrad.tracing.recorder import NotTraceable, TooCheap
 
     refused = mistaken = ""
@@ -41,9 +42,10 @@ def gradient(
     except NotTraceable as refusal:
         refused = str(refusal)
     if mistaken:
-        traced.warn_of_a_mistake(
-            f"f could not be traced, and is called for each element instead: {mistaken}. "
-            "Please report f: this is a defect of fastgrad; engine='loop' silences this"
+        warn_of_a_mistake(
+            f"f could not be traced, and is called for each element instead: {mistaken}. If f "
+            "gives the same value at each call, this is a defect of fastgrad: please report f; "
+            "engine='loop' silences this"
         )
     # After the except clauses: what f raises now is not raised "during handling" of a refusal.
     if refused and x.size >= LARGE:

@@ -15,6 +15,8 @@ quotients themselves, over h, differ from slopes where f bends within h. Then th
 for slopes at a small step, and of the elements at which f bends some are compared with f over h.
 """
 
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -439,3 +441,11 @@ class Certificate:
             f"at {element('x', index)} it gives {self.quotients[place]:.6g}, "
             f"but calls of f give {looped:.6g}"
         )
+
+
+def warn_of_a_mistake(message: str) -> None:
+    """Warn in the name of whoever has called fastgrad."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("fastgrad."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level - 1)

@@ -61,6 +61,8 @@ class CompiledLoop:
         and f returns a float64.
     seconds : float
         How long the loop has run until now.
+    certified, price : float
+        How long it had run when a gradient was last certified, and how long that took.
     """
 
     run: Run
@@ -70,6 +72,8 @@ class CompiledLoop:
     overload: Any
     arguments: Any
     seconds: float = 0.0
+    certified: float = 0.0
+    price: float = 0.0
     _lanes: list["LanesLoop | None"] = field(default_factory=list)  # empty until it is tried
     _last: tuple[object, float] | None = None
 
@@ -92,6 +96,7 @@ class CompiledLoop:
         if self.arguments is None or self.seconds < worth:
             return None
         if not self._lanes:
+            self.price = 0.0  # what is new is certified at once
             try:
                 self._lanes.append(self._in_lanes(f))
             except Exception:  # whatever numba says of lanes, f computes with numbers

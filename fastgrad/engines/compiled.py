@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastgrad.differences import at
 from fastgrad.engines import loop
 from fastgrad.engines.compilation import NotCompilableError, compiled_loop, is_jitted
+from fastgrad.engines.compiled_certificate import Run, note_run
 from fastgrad.engines.threads import Work, spread
 from fastgrad.structures import Call
 
@@ -160,6 +161,8 @@ def _values(
     start = time.perf_counter()
     item = spread(new_work, len(places), threads, grain, compiled.item_seconds(case))
     compiled.note(time.perf_counter() - start, case, item)
+    if not shape:
+        note_run(Run(f, x, partial(_Copies, whole, x, shared), call.f, compiled))
     return out.astype(object) if out.dtype.kind in "iub" and not shape else out
 
 
@@ -193,8 +196,10 @@ class _Copies:
 
     Attributes
     ----------
+    x : array
+        The copy of x.
     elements : array (n,)
-        The memory of the copy of x, with gaps if x has some.
+        Its memory, with gaps if x has some.
     arguments : tuple
         All arguments, of the types that they have for numba.
     """
@@ -207,16 +212,16 @@ class _Copies:
                 if array.flags.writeable and id(array) not in copies:
                     copies[id(array)], _ = _copy(array)
         self.arguments: tuple[Any, ...] = _with(copies, whole)
-        self._copy, self._before = copy, self.elements.tobytes()
+        self.x, self._before = copy, self.elements.tobytes()
 
     def found(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return where the elements at these places of x, in C order, are in its copy's memory."""
-        if self._copy.flags.c_contiguous:
+        if self.x.flags.c_contiguous:
             return places
         indices = np.arange(self.elements.size)
         scale = indices.itemsize / self.elements.itemsize
-        strides = [int(scale * stride) for stride in self._copy.strides]
-        where = np.ndarray(self._copy.shape, indices.dtype, indices, 0, strides)
+        strides = [int(scale * stride) for stride in self.x.strides]
+        where = np.ndarray(self.x.shape, indices.dtype, indices, 0, strides)
         return where.reshape(-1)[places]
 
     def require_unwritten(self) -> None:

@@ -1,14 +1,12 @@
 """How is a NumPy network differenced without its loop? Its operations are recorded and replayed."""
 
-import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines.certificate import Certificate, Disagreement
+from fastgrad.engines.certificate import Certificate, Disagreement, warn_of_a_mistake
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.parts import Part, plan
 from fastgrad.tracing.recorder import NotTraceable
@@ -151,17 +149,9 @@ def _certify(
         raise Mistaken(f"its replay is not f: {where}") from where
     if certificate.said:
         warn_of_a_mistake(
-            f"the traced gradient was wrong {certificate.said}; it has been mended by calls of f. "
-            "Please report f: this is a defect of fastgrad"
+            f"the traced gradient was wrong: {certificate.said}; it has been mended by calls of f. "
+            "If f gives the same value at each call, this is a defect of fastgrad: please report f"
         )
-
-
-def warn_of_a_mistake(message: str) -> None:
-    """Warn in the name of whoever has called fastgrad."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("fastgrad."):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level - 1)
 
 
 def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:

@@ -1,6 +1,7 @@
 """A recorded f gets what it gets otherwise, keeps nothing of the recording, and has bounds."""
 
 import collections
+import dataclasses
 import gc
 import math
 import pickle
@@ -168,7 +169,8 @@ def swallowing(W):
 
 def joined(W):
     z = np.tanh(X @ W)
-    return np.sum(np.c_[z[:, 0], Y] @ np.r_[W[0, :1], W[1, :1]]) + np.sum(np.r_[z, z] ** 2)
+    loss = np.sum(np.c_[z[:, 0], Y] @ np.r_[W[0, 0], W[1, :1]]) + np.sum(np.r_[z, z] ** 2)
+    return loss + np.mean([np.sum(row**2) for row in z]) + len(np.r_[0:3])
 
 
 def hashed(W):
@@ -248,6 +250,26 @@ def test_what_f_computes_while_it_is_recorded_is_what_it_computes(f):
             assert_the_loops(f, x)
     if f in TRACED:
         numerical_gradient(f, W0.copy(), engine="traced")
+
+
+def test_classes_that_are_compared_with_float_are_as_ever():
+    @dataclasses.dataclass
+    class State:  # whose own methods compare classes
+        loss: float = 0.0
+
+    state = State()
+
+    def noted(W):
+        state.loss = float(np.sum(np.tanh(X @ W)))
+        return state.loss
+
+    def compared(W):
+        loss = float(np.sum(np.tanh(X @ W)))
+        return loss if type(loss) is float and loss.__class__ is float else -loss
+
+    assert_the_loops(noted, W0.copy(), "traced")
+    assert type(state.loss) is float
+    assert_the_loops(compared, W0.copy())
 
 
 def test_the_packages_formulas_are_traced():

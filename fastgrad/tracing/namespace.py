@@ -8,7 +8,7 @@ other code, and in all other threads, everything is what it is.
 """
 
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from threading import get_ident
 from typing import Any
@@ -32,11 +32,16 @@ CONVERTERS: dict[Function, Any] = {
 """Functions that turn anything into an array, with the order that its memory has then."""
 
 
+REDUCTIONS = np.sum, np.mean, np.max, np.min, np.prod, np.std, np.var
+"""Functions that are given lists of recorded numbers, which NumPy does not look into."""
+
+
 def stand_ins(recording: Recording) -> dict[int, Any]:
     """Return what takes the place of NumPy and of its functions, by the id of each."""
     functions: dict[Function, Function] = {}
     for convert, order in CONVERTERS.items():
         functions[convert] = _converting(recording, convert, order)
+    functions |= {reduce: _reducing(recording, reduce) for reduce in REDUCTIONS}
     functions[np.full] = _filling(recording)
     if recording.creates:
         functions |= {create: _creating(recording, create) for create in CREATORS}
@@ -49,7 +54,7 @@ def stand_ins(recording: Recording) -> dict[int, Any]:
     return {id(np): numpy, **{id(function): mine for function, mine in named.values()}}
 
 
-REPLACED = frozenset(map(id, (np, np.r_, np.c_, np.full, *CREATORS, *CONVERTERS)))
+REPLACED = frozenset(map(id, (np, np.r_, np.c_, np.full, *CREATORS, *CONVERTERS, *REDUCTIONS)))
 """The ids of all that `stand_ins` may replace."""
 
 
@@ -64,6 +69,19 @@ def _creating(recording: Recording, create: Function) -> Function:
         return recording.created(array)
 
     return create_recorded
+
+
+def _reducing(recording: Recording, reduce: Function) -> Function:
+    """Return a reduction that turns a list of recorded numbers into an array."""
+
+    @wraps(reduce)
+    def reduce_recorded(*arguments: Any, **keywords: Any) -> Any:
+        is_list = bool(arguments) and isinstance(arguments[0], (list, tuple))
+        if is_list and _is_recording(recording) and _has_recorded(arguments[0]):
+            arguments = _as_array(recording, arguments[0]), *arguments[1:]
+        return reduce(*arguments, **keywords)
+
+    return reduce_recorded
 
 
 def _filling(recording: Recording) -> Function:
@@ -149,9 +167,12 @@ class _Joining:
 
     def __getitem__(self, key: Any) -> Any:
         parts = key if isinstance(key, tuple) else (key,)
-        dimensions = {np.ndim(part) for part in parts if not isinstance(part, (slice, str))}
-        is_simple = len(dimensions) == 1 and not any(isinstance(p, (slice, str)) for p in parts)
-        if not (_has_recorded(key) and is_simple and dimensions <= {1, 2}):
+        if not _has_recorded(key) or any(isinstance(part, (slice, str)) for part in parts):
+            return self.joins[key]
+        if self.axis == 0:
+            parts = tuple(np.atleast_1d(part) for part in parts)
+        dimensions = {np.ndim(part) for part in parts}
+        if dimensions not in ({1}, {2}):
             return self.joins[key]
         if dimensions == {1} and self.axis == -1:
             return np.stack(parts, -1)
@@ -204,13 +225,12 @@ class Type(type, metaclass=_Like):
     """`type`, but that it tells of a stand-in what it stands for."""
 
 
-def builtins_for(names: Iterable[str]) -> dict[str, type]:
+def builtins_for(names: set[str], *, is_comparing: bool) -> dict[str, type]:
     """Return what takes the place of built-in classes that functions with these names refer to.
 
     Where classes are compared, `float` stays what it is, for ``type(v) is float`` would notice.
     """
-    found = set(names)
-    replaced: dict[str, type] = {"type": Type} if "type" in found else {}
-    if "float" in found and not found & {"type", "__class__"}:
+    replaced: dict[str, type] = {"type": Type} if "type" in names else {}
+    if "float" in names and not is_comparing:
         replaced["float"] = Float
     return replaced

@@ -60,6 +60,8 @@ class Surroundings:
         The places that hold one of the objects that were asked for.
     namespaces : dict
         By its id, the globals that functions refer to, and by which names.
+    comparing : set of int
+        The ids of those whose functions may compare a class with `float`.
     restore : list of callable
         All of them, called without arguments, put back what now is in attributes, globals,
         variables of closures, dicts, lists and deques. None runs any code written in Python.
@@ -68,6 +70,7 @@ class Surroundings:
     references: list[Reference] = field(default_factory=list)
     objects: list[tuple[Put, Any]] = field(default_factory=list)
     namespaces: dict[int, tuple[dict[str, Any], set[str]]] = field(default_factory=dict)
+    comparing: set[int] = field(default_factory=set)
     restore: list[Callable[[], Any]] = field(default_factory=list)
 
 
@@ -110,7 +113,10 @@ def look_around(
             namespace = holder.__globals__
             if id(namespace) not in found.namespaces:
                 found.namespaces[id(namespace)] = namespace, set()
-            found.namespaces[id(namespace)][1].update(_names(holder.__code__))
+            names = _names(holder.__code__)
+            found.namespaces[id(namespace)][1].update(names)
+            if "float" in names and names & {"type", "__class__"}:
+                found.comparing.add(id(namespace))
         if kind not in shared:
             shared[kind] = _is_shared_with_threads(kind)
         is_restored = is_restored and not shared[kind]

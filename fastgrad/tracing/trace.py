@@ -221,8 +221,9 @@ def _record(
     mine = stand_ins(recording)
     places += [(put, item, mine[id(item)]) for put, item in around.objects if id(item) in mine]
     restore = [*around.restore]
-    for namespace, names in around.namespaces.values():
-        for name, builtin in builtins_for(names).items():
+    for key, (namespace, names) in around.namespaces.items():
+        builtins = builtins_for(names, is_comparing=key in around.comparing)
+        for name, builtin in builtins.items():
             if name not in namespace:
                 places.append((partial(dict.__setitem__, namespace, name), None, builtin))
                 restore.append(partial(dict.pop, namespace, name, None))

@@ -10,12 +10,8 @@ import pytest
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.nodes import Node, leaves, replaced, without_repeats
-from fastgrad.tracing.recorder import (
-    NotTraceable,
-    Recorded,
-    Recording,
-    record,
-)
+from fastgrad.tracing.recorder import NotTraceable, Recording, record
+from fastgrad.tracing.stand_in import Recorded
 
 A = np.random.default_rng(0).normal(size=(3, 4))
 B = np.random.default_rng(1).normal(size=(3, 4))

@@ -18,7 +18,8 @@ from nets import EPS, H
 from fastgrad import cross_entropy_error, numerical_gradient, sigmoid, softmax
 from fastgrad.engines import loop, traced
 from fastgrad.tracing import recorder, trace
-from fastgrad.tracing.recorder import NotTraceable, Recorded
+from fastgrad.tracing.recorder import NotTraceable
+from fastgrad.tracing.stand_in import Recorded
 from fastgrad.tracing.trace import trace_call
 
 R = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from nets import EPS, INPUT, LABELS, H, two_layers
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import auto, loop, traced
-from fastgrad.tracing.recorder import Recorded
+from fastgrad.tracing.stand_in import Recorded
 
 W1 = two_layers()["W1"]
 

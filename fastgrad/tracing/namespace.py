@@ -17,7 +17,8 @@ import numpy as np
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.nodes import leaves
-from fastgrad.tracing.recorder import Recorded, Recording
+from fastgrad.tracing.recorder import Recording
+from fastgrad.tracing.stand_in import Recorded
 
 Function = Callable[..., Any]
 

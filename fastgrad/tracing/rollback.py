@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from fastgrad.engines.interrupts import uninterrupted
 from fastgrad.tracing.libraries import is_of_library
-from fastgrad.tracing.recorder import Recorded, Recording
+from fastgrad.tracing.recorder import Recording
+from fastgrad.tracing.stand_in import Recorded
 
 Result = TypeVar("Result")
 

@@ -16,9 +16,10 @@ from fastgrad.tracing import operations
 from fastgrad.tracing.namespace import REPLACED, builtins_for, stand_ins
 from fastgrad.tracing.nodes import Node, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
-from fastgrad.tracing.recorder import NotTraceable, Recorded, Recording, TooCheap, record
+from fastgrad.tracing.recorder import NotTraceable, Recording, TooCheap, record
 from fastgrad.tracing.references import Put, look_around
 from fastgrad.tracing.rollback import Place, exchanged, replace_leftovers
+from fastgrad.tracing.stand_in import Recorded
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,38 @@
+"""Where arrays lie in memory: what they share, and copies that lie as they do."""
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+
+def owner_of(array: NDArray[Any]) -> int:
+    """Return what all arrays in the same memory have in common."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return id(array)
+
+
+def share(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Say whether two arrays have elements in the same place, or whether that is hard to say."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return bool(np.shares_memory(a, b, 1000))  # type: ignore[arg-type]  # so the stubs
+    except np.exceptions.TooHardError:
+        return True
+
+
+def copy_like(pattern: NDArray[Any], values: Any) -> NDArray[Any]:
+    """Return a copy of values that lies in memory as another array does."""
+    if pattern.flags.c_contiguous or pattern.flags.f_contiguous or not pattern.size:
+        result = np.empty_like(pattern)
+    else:
+        steps = [(n - 1) * step for n, step in zip(pattern.shape, pattern.strides, strict=True)]
+        before = -sum(step for step in steps if step < 0)
+        memory = np.empty(sum(map(abs, steps)) + pattern.itemsize, np.uint8)
+        first = memory[before : before + pattern.itemsize].view(pattern.dtype)
+        result = as_strided(first, pattern.shape, pattern.strides)
+    result[...] = values
+    return result

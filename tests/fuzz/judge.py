@@ -28,6 +28,9 @@ AGAIN = 8
 MOVED = 4 * EPS
 """By how much, relative to the data."""
 
+SPELLED = {"float32": "float32|'f4'", "float16": "float16"}
+"""What less precise numbers are called in programs."""
+
 TIMES = 10
 """How many times its measured round-off a quotient may be off."""
 
@@ -164,8 +167,9 @@ def measured(program, places):
     """Return the round-off of the loop's quotients, and the quotients without it.
 
     The round-off is what it differs by from the quotients in extended precision, or, with the data
-    moved by a few eps, from itself. At least it is eps of the largest value that is subtracted, and
-    what f changes by most often with data that are moved by eps.
+    moved by a few eps, from itself. At least it is eps of the largest value that is subtracted, of
+    the least precise numbers that f computes with, and what f changes by most often with data that
+    are moved by eps.
     """
     random = np.random.default_rng(0)
     exact, runs, values, noise = None, [], [], np.zeros(len(places))
@@ -185,7 +189,9 @@ def measured(program, places):
             continue
         exact = precise if exact is None else exact
         noise = np.fmax(noise, _difference(runs[-1], precise))
-    of_f = max(EPS * _largest(program), np.median(abs(np.diff(values))) * EPS / MOVED)
+    of_f = max(
+        _precision(program) * _largest(program), np.median(abs(np.diff(values))) * EPS / MOVED
+    )
     runs = np.array(runs)
     noise = np.fmax(noise, np.ptp(runs, axis=0))
     noise = np.fmax(noise, of_f * _scale(program))
@@ -206,6 +212,13 @@ def _largest(program):
     _loop(program, namespace | {"f": noted, "ARGUMENTS": None})
     magnitudes = abs(np.array(values))
     return float(magnitudes[np.isfinite(magnitudes)].max(initial=0.0))
+
+
+def _precision(program):
+    """Return eps of the least precise numbers of floating point that a program computes with."""
+    source = program.source()
+    names = [name for name, spelled in SPELLED.items() if re.search(spelled, source)]
+    return max(float(np.finfo(name).eps) for name in ["float64", *names])
 
 
 def _scale(program):

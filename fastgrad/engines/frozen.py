@@ -15,8 +15,8 @@ from numba import types
 
 from fastgrad.engines.compilation import code_of, finish
 
-OF_THIS_COPY = re.compile(r"B\d+v\d+|0x[0-9a-f]+|picklebuf\.\d+")
-"""Numbers in the names of code that differ from one compilation of it to the next."""
+OF_THIS_COPY = re.compile(r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+|\[\d+ x i8\]")
+"""Numbers in the names of code, and the names' lengths: each compilation has others."""
 
 LIBRARIES = {"builtins", "cmath", "math", "numba", "numpy", "operator", "_operator"}
 """Modules in whose functions nothing changes. Others may teach numba functions of their own, which

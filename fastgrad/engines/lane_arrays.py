@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.core.extending import overload_classmethod
@@ -142,7 +143,7 @@ def _teach_reduction(name: str, reduce: Callable[[Any], Any]) -> None:
     def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
         return context.compile_internal(builder, reduce, case, values)
 
-    infer_global(function)(Template)
+    infer_global(function, types.Function(Template))
     for key in (function, f"lanes.{name}"):
         lower_builtin(key, LanesArray)(write)
 

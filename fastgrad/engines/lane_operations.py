@@ -60,7 +60,7 @@ def _teach(function: Callable[..., Any], write: Callable[..., Any], arity: int) 
             returned = None if scalar is None else _as_lanes(scalar.return_type)
             return None if returned is None else signature(returned, *arguments)
 
-    infer_global(function)(Template)
+    infer_global(function, types.Function(Template))
     for kinds in product((LanesType, *REAL), repeat=arity):
         if LanesType in kinds:
             lower_builtin(function, *kinds)(write)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from fastgrad.arguments import require_floating_array, require_function, require_moved
 from fastgrad.bounds import as_bounds, within
 from fastgrad.differences import Values, at, fill, memory_order, moved
+from fastgrad.lazy import lazy
 from fastgrad.measured import measured
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.steps import choose_steps, precision
@@ -97,7 +97,7 @@ class Problem:
             fill(result, values, self.f, self.x, places, steps, scheme)
         return result
 
-    @cached_property
+    @lazy
     def everywhere(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
         """Which elements are moved in which scheme by which steps: all that can be."""
         places = memory_order(self.x)

@@ -5,13 +5,13 @@ import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.lazy import lazy
 from fastgrad.weights import finite_difference_weights
 
 
@@ -66,23 +66,23 @@ class Scheme:
                 f"{[*self.offsets]}, {self.derivative})"
             )
 
-    @cached_property
+    @lazy
     def is_complex(self) -> bool:
         """Whether x is moved off the real line."""
         return any(isinstance(offset, complex) for offset in self.offsets)
 
-    @cached_property
+    @lazy
     def is_central(self) -> bool:
         """Whether it is odd in the offsets, as central quotients are: errors are even in h."""
         weight = dict(zip(self.offsets, self.numerators, strict=True))
         return all(weight.get(-o) == -w for o, w in weight.items()) and not self.is_complex
 
-    @cached_property
+    @lazy
     def outer(self) -> tuple[Any, ...]:
         """The offsets of other points than x itself."""
         return tuple(offset for offset in self.offsets if offset != 0)
 
-    @cached_property
+    @lazy
     def accuracy(self) -> int:
         """The accuracy order: the power of h with which the truncation error falls."""
         power = self.derivative + 1
@@ -164,12 +164,12 @@ class Scheme:
             rounding = eps * self._spread / steps**self.derivative
         return self._constant * steps**self.accuracy + rounding
 
-    @cached_property
+    @lazy
     def _spread(self) -> float:
         """The sum of the weights' magnitudes."""
         return float(sum(abs(n) for n in self.numerators) / abs(self.denominator))
 
-    @cached_property
+    @lazy
     def _constant(self) -> float:
         """By how much of the next derivative and ``h**accuracy`` the quotient is off."""
         n = self.accuracy + self.derivative

@@ -5,12 +5,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.engines import forks  # noqa: F401  (forks wait for numba's compiler)
 from fastgrad.structures import Call
 
 if TYPE_CHECKING:
@@ -105,12 +107,25 @@ class CompiledLoop:
 
     def _in_lanes(self, f: Any) -> "LanesLoop | None":
         """Compile f for lanes, unless its constants are not certain to be those that it has."""
+        lanes_loop = _lanes_loop()
+        if lanes_loop is None:
+            return None
         from fastgrad.engines.frozen import is_as_now
-        from fastgrad.engines.lanes_loop import LanesLoop
 
         if not is_as_now(f, self.arguments.types):
             return None
-        return LanesLoop(f, self.arguments, code_of(self.run))
+        made: LanesLoop = lanes_loop.LanesLoop(f, self.arguments, code_of(self.run))
+        return made
+
+
+@cache
+def _lanes_loop() -> Any:
+    """Return the module that teaches numba lanes, or None if it cannot: it is not tried again."""
+    try:
+        from fastgrad.engines import lanes_loop
+    except Exception:  # numba's inner names are not promised
+        return None
+    return lanes_loop
 
 
 def is_jitted(f: object) -> bool:

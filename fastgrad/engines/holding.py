@@ -1,4 +1,4 @@
-"""How are the threads of BLAS held, wherever f is called on behalf of workers? All but one rest.
+"""The threads of BLAS, wherever f is called on behalf of workers: all but one rest.
 
 With more, workers would fight for the cores; and BLAS's sums depend on the number of its threads.
 """
@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastgrad.engines.forks import free_after_fork
 from fastgrad.engines.interrupts import uninterrupted
 
 _lock = threading.Lock()
+free_after_fork(_lock)
 _holders = 0
 _limits: Any = None
 

@@ -14,13 +14,13 @@ on, to the losses. Otherwise the unit and row are *near*, and their response nee
 """
 
 from collections.abc import Mapping
-from functools import cached_property
 from math import inf, log, pi
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.lazy import lazy
 from fastgrad.tracing.batched import Stack, batched
 from fastgrad.tracing.degrees import degree, steepness
 from fastgrad.tracing.labels import Labels, propagated
@@ -64,12 +64,12 @@ class Decisions:
         self.nodes = [*replay.nodes, *made]
         self.stage = stage
 
-    @cached_property
+    @lazy
     def rows(self) -> dict[Node, Labels]:
         """The row of each element of all arrays; wanted only if something is near."""
         return propagated(self.nodes, self.stage.node, self.stage.rows)
 
-    @cached_property
+    @lazy
     def units(self) -> dict[Node, Labels]:
         """The unit of each element of the arrays that do not mix them."""
         return propagated(self.nodes, self.stage.node, self.stage.labels)

@@ -1,0 +1,25 @@
+"""Attributes that are computed when they are first asked for, and kept."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class lazy(Generic[Value]):
+    """Decorate a method that computes an attribute, always the same.
+
+    As `functools.cached_property`, which before Python 3.12 holds a lock meanwhile, one for all
+    instances: in a process that is forked at that moment, nobody would ever release it.
+    """
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self.compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> Value:
+        """Compute the attribute; the instance's own comes first from now on."""
+        value: Value = self if instance is None else self.compute(instance)  # type: ignore[assignment]
+        if instance is not None:
+            vars(instance)[self.compute.__name__] = value
+        return value

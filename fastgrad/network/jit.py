@@ -1,10 +1,10 @@
-"""How are kernels compiled and launched? Every jit option stands here once, with its reason."""
+"""Kernels: how they are compiled and launched. Every jit option stands here, with its reason."""
 
+import functools
 import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from types import FunctionType
@@ -19,7 +19,9 @@ from numba.extending import register_jitable
 from numba.np.ufunc.parallel import threading_layer
 from numpy.typing import NDArray
 
-from fastgrad.network import launch
+from fastgrad.engines.forks import free_after_fork
+from fastgrad.lazy import lazy
+from fastgrad.network import cache, launch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -98,34 +100,41 @@ class Kernel:
             if not serially:
                 launch.launcher()(np.arange(tasks), tasks, memory)
 
-    @cached_property
+    @lazy
     def _compiled(self) -> tuple[int, Callable[..., None], NDArray[np.int64]]:
         """Compile the kernel and what prepares its launch, or load them from numba's cache."""
         arguments, _ = normalize_signature(self.signature)
         case = types.none(types.int64, types.int64, *arguments)
         # Only other compiled code calls the kernel: entries for Python would take time to compile.
-        kernel = _compile(self.py_func, self.py_func, case, no_cpython_wrapper=True)
+        kernel = compiled(self.py_func, self.py_func, case, no_cpython_wrapper=True)
         result = kernel.get_compile_result(case)
         address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
-        prepare = _compile(launch.prepare, self.py_func, launch.prepare_type(arguments))
+        prepare = compiled(launch.prepare, self.py_func, launch.prepare_type(arguments))
         return address, prepare, launch.new_memory()
 
 
-def _compile(
-    function: Callable[..., None], owner: Callable[..., None], signature: Any, **options: Any
+def compiled(
+    function: Callable[..., Any], owner: Callable[..., Any], signature: Any, **options: Any
 ) -> Any:
-    """Compile a function of a kernel, or load it from numba's cache on disk.
+    """Compile a function, a kernel's, say, or load it from numba's cache on disk.
 
-    The cache tells functions apart by name and line, and looks for changes in the function's own
-    file only. So the name says whose function it is, and of which state of all sources.
+    With the JIT off it is returned as it is. The cache tells functions apart by name and line, and
+    looks for changes in the function's own file only. So the name says whose function it is, and of
+    which state of all sources.
     """
+    if not JIT:
+        return function
     name = f"{function.__name__}_{owner.__name__}_{_sources()}"
     renamed = FunctionType(function.__code__, function.__globals__, name)
     renamed.__module__, renamed.__qualname__ = function.__module__, name
-    return numba.njit(signature, cache=True, **OPTIONS, **options)(renamed)
+
+    def compile_(with_cache: bool) -> Any:
+        return numba.njit(signature, cache=with_cache, **OPTIONS, **options)(renamed)
+
+    return cache.compiled(name, lambda: cache.folder_of(renamed), compile_)
 
 
-@cache
+@functools.cache
 def _sources() -> str:
     """Return a fingerprint of all sources that kernels are compiled from."""
     files = sorted(Path(__file__).parent.glob("*.py"))
@@ -155,9 +164,8 @@ def kernel(signature: str) -> Callable[[Callable[..., None]], Kernel]:
 
 
 def _start_child() -> None:
-    """Release the child's lock; compute serially if the parent's threads were running."""
+    """Compute serially if the parent's threads were running."""
     global _must_run_serially
-    _exclusive.release()
     try:
         threading_layer()
     except ValueError:  # no thread had been started: the child may start its own
@@ -165,11 +173,7 @@ def _start_child() -> None:
     _must_run_serially = True
 
 
+# A process is forked between kernels, never while another thread compiles or runs one.
+free_after_fork(_exclusive)
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    # A process is forked between kernels, never while another thread compiles or runs one: the
-    # child would wait for ever for what that thread has locked.
-    os.register_at_fork(
-        before=_exclusive.acquire,
-        after_in_parent=_exclusive.release,
-        after_in_child=_start_child,
-    )
+    os.register_at_fork(after_in_child=_start_child)

@@ -1,4 +1,4 @@
-"""How do the threads get at a kernel's tasks? The arguments are left in memory, for each to take.
+"""How the threads get at a kernel's tasks: the arguments are left in memory, for each to take.
 
 numba's own parallel loops take as long again to compile as the loop itself. Here a kernel is
 compiled serially, as ``function(task, tasks, ...)``, and `numba.guvectorize` spreads the task
@@ -6,8 +6,8 @@ numbers over the threads. It compiles one small function for all kernels, which 
 address.
 """
 
+import functools
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numba
@@ -16,6 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from fastgrad.network import cache
 
 INTEGER = ir.IntType(64)
 # What runs a task: of the task, the number of tasks, and where the arguments are.
@@ -59,20 +61,24 @@ def prepare_type(arguments: tuple[Any, ...]) -> Any:
     return types.none(types.int64, types.boolean, types.int64, MEMORY_TYPE, packed)
 
 
-@cache
+@functools.cache
 def launcher() -> Callable[[Any, int, Any], None]:
     """Return ``launch(task numbers, tasks, memory)``: run tasks on as many threads as numba uses.
 
     Other Python threads go on meanwhile.
     """
-    decorate = numba.guvectorize(
-        [types.none(types.int64, types.int64, MEMORY_TYPE)],
-        "(),(),(words)",
-        target="parallel",
-        cache=True,
-    )
-    launch: Callable[[Any, int, Any], None] = decorate(_run_task)
-    return launch
+
+    def compile_(with_cache: bool) -> Callable[[Any, int, Any], None]:
+        decorate = numba.guvectorize(
+            [types.none(types.int64, types.int64, MEMORY_TYPE)],
+            "(),(),(words)",
+            target="parallel",
+            cache=with_cache,
+        )
+        launch: Callable[[Any, int, Any], None] = decorate(_run_task)
+        return launch
+
+    return cache.compiled(_run_task.__name__, lambda: cache.folder_of(_run_task), compile_)
 
 
 def _run_task(task: int, tasks: int, memory: Any) -> None:

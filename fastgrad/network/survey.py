@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from fastgrad.network.jit import OPTIONS, kernel, tasks_for
+from fastgrad.network.jit import compiled, kernel, tasks_for
 from fastgrad.network.vectors import LANES, NUMBER, teach
 
 MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF  # all bits of a float64 but its sign
@@ -63,7 +62,7 @@ def _survey(values: Any) -> tuple[float, int]:
     return float_of(largest), nonzeros
 
 
-_survey_row = numba.njit("Tuple((float64, int64))(float64[::1])", cache=True, **OPTIONS)(_survey)
+_survey_row = compiled(_survey, _survey, "Tuple((float64, int64))(float64[::1])")
 
 
 @kernel("(float64[::1], float64[::1], int64[::1])")

@@ -66,6 +66,16 @@ def require_unmasked(name: str, x: object) -> None:
         )
 
 
+def as_array(name: str, values: Any, remedy: str) -> NDArray[Any]:
+    """Return an argument as an array; refuse what none can be made of."""
+    try:
+        return np.asarray(values)
+    except Exception as error:  # whatever a foreign object raises
+        raise TypeError(
+            f"{name} is {reprlib.repr(values)}, of which no array can be made; {remedy}"
+        ) from error
+
+
 def may_share_elements(x: NDArray[Any]) -> bool:
     """Say whether some elements of an array have the same place in memory, as in a broadcast one.
 

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import element
+from fastgrad.arguments import element, warn_caller
 from fastgrad.differences import Map, Values
 from fastgrad.engines import auto
 from fastgrad.engines.compiled_certificate import certify
+from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
 from fastgrad.evaluation import Progress, evaluation
 from fastgrad.guard import guarded
 from fastgrad.measured import QUOTIENTS
@@ -27,7 +28,7 @@ SHORTCUTS: dict[str, Callable[..., Array | None]] = {
     "auto": auto.gradient,
     "traced": auto.by_tracing,
 }
-"""Name -> ``gradient(f, x, h, scheme)`` or None, for real schemes with one step for all."""
+"""Name -> ``gradient(f, x, h, scheme, name)`` or None, for real schemes with one step for all."""
 
 
 def numerical_gradient(
@@ -128,7 +129,8 @@ def numerical_gradient(
         If a quotient is nan or infinite; it is returned as it is. If the step is lost where the
         book's numbers are promised: by "loop" and "auto", in the central scheme with one step; then
         they are returned as they are, 0 or coarse. If "auto" has to take the loop
-        for a large x; the reason is named. If f has another value in a worker than here, because
+        for a large x; the reason is named. If f turns out not to depend on x, or to be random,
+        which "loop" does not look for. If f has another value in a worker than here, because
         it is random or reads x in a global of an imported module: it is left to this process then.
 
     Notes
@@ -137,6 +139,11 @@ def numerical_gradient(
     is not certain to give the loop's quotients, more points are measured, or the loop is used: near
     kinks, jumps and poles of every operation, near products of many factors that change by much,
     and wherever an operation is not known.
+
+    Several threads may call this, and what else differentiates, at once. A call waits while another
+    thread moves an array that f reads, or reads one that is to be moved here; what f reads is found
+    by following its references. Other code that reads x meanwhile finds it moved, and what it
+    writes into x is lost.
 
     References
     ----------
@@ -184,10 +191,12 @@ def numerical_gradient(
         with way.shown(sum(part.x.size for part in parts)) as report:
             values = way.values(report)
             measuring = way.values(in_parts(report, 1 / QUOTIENTS))
+            looks = engine == "auto" and workers is None and way.engine == "loop"
             gradients = []
             for given in parts:
                 part = given.measured(measuring)
-                gradients.append(_gradient(part, shortcut, values))
+                watched = Repeating(values, way.values(None)) if looks else values
+                gradients.append(_gradient(part, shortcut, watched, looks=looks))
                 guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
     result: Structure = like(x, iter(gradients))
@@ -195,8 +204,13 @@ def numerical_gradient(
 
 
 def _gradient(
-    problem: Problem, shortcut: Callable[..., Array | None] | None, values: Values
+    problem: Problem,
+    shortcut: Callable[..., Array | None] | None,
+    values: Values,
+    *,
+    looks: bool,
 ) -> Array:
+    """Return the gradient of one array; if asked to look, say if f does not depend on it."""
     if not problem.x.size:
         return np.zeros_like(problem.x)
 
@@ -206,12 +220,15 @@ def _gradient(
         ).gradient(values)
 
     if shortcut is not None and problem.is_plain and not problem.is_lost:
-        result = shortcut(problem.f, problem.x, problem.steps, problem.scheme)
+        result = shortcut(problem.f, problem.x, problem.steps, problem.scheme, problem.name)
         if result is not None:
             return result
     result = problem.gradient(values)
     if problem.is_plain:
         certify(problem.f, problem.x, problem.steps, problem.scheme, result, slopes)
+    is_zero = looks and problem.is_plain and not result.any()
+    if is_zero and is_independent(problem.f, problem.x, problem.steps):
+        warn_caller(INDEPENDENT.format(problem.name))
     return result
 
 

@@ -4,9 +4,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines import compiled
+from fastgrad.arguments import warn_caller
+from fastgrad.engines import compiled, probe
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.schemes import Scheme, central_quotient
 
@@ -20,17 +22,23 @@ LARGE = 5_000
 
 
 def gradient(
-    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme = central_quotient
+    f: Callable[[Any], Any],
+    x: Array,
+    h: float,
+    scheme: Scheme = central_quotient,
+    name: str = "x",
 ) -> Array | None:
     """Return the difference quotients, of a real scheme, by tracing; None if f is to be called.
 
-    By the compiled loop, if f is compiled; by the loop, if x is small or f cheap or untraceable.
+    By the compiled loop, if f is compiled; by the loop, if x is small or f cheap or untraceable. If
+    x, of that name in messages, does not enter f, that is said, and the quotients are 0.
     """
     if x.size < SMALLEST or is_jitted(f):
         return None
     from fastgrad.engines import traced
     from fastgrad.engines.certificate import warn_of_a_mistake
-    from fastgrad.tracing.recorder import NotTraceable, TooCheap
+    from fastgrad.tracing.recorder import UNUSED, NotTraceable, TooCheap
+    from fastgrad.tracing.trace import DIFFERENT
 
     refused = mistaken = ""
     try:
@@ -47,8 +55,11 @@ def gradient(
             "gives the same value at each call, this is a defect of fastgrad: please report f; "
             "engine='loop' silences this"
         )
+    if refused == UNUSED and probe.is_independent(f, x, h):
+        warn_caller(probe.INDEPENDENT.format(name))
+        return np.zeros_like(x)
     # After the except clauses: what f raises now is not raised "during handling" of a refusal.
-    if refused and x.size >= LARGE:
+    if refused not in ("", DIFFERENT) and x.size >= LARGE:  # random: that is said of the loop
         calls = x.size * sum(offset != 0 for offset in scheme.offsets)
         warnings.warn(
             f"f is called {calls:,} times, because it cannot be traced: "
@@ -60,7 +71,11 @@ def gradient(
 
 
 def by_tracing(
-    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme = central_quotient
+    f: Callable[[Any], Any],
+    x: Array,
+    h: float,
+    scheme: Scheme = central_quotient,
+    name: str = "x",
 ) -> Array:
     """Return what the traced engine does, whose many files are read when it is first needed."""
     from fastgrad.engines import traced

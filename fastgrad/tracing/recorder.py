@@ -366,6 +366,10 @@ def _named(code: types.CodeType, line: int | None) -> str:
     return f" (in {code.co_qualname.rpartition('<locals>.')[2]}, line {line} of {file})"
 
 
+UNUSED = "its result is not computed from the array, which it does not use"
+"""The reason where no operation was given the array at the beginning."""
+
+
 def record(call: Callable[[], Any], recording: Recording) -> Node:
     """Run a call that computes with stand-ins, and return the node of its result.
 
@@ -388,6 +392,8 @@ def record(call: Callable[[], Any], recording: Recording) -> Node:
     if recording.reason is not None or refusal is not None:
         raise NotTraceable(recording.reason or refusal)
     if type(result) is not Recorded:
+        if len(recording.nodes) == 1:
+            raise NotTraceable(UNUSED)
         raise NotTraceable("its result is not computed from the array by NumPy operations")
     output = result.read()
     if np.size(output.value) != 1 or not output.depends:

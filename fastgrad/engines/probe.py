@@ -1,0 +1,152 @@
+"""Whether f depends on x, and gives the same value each time: what the loop would not say.
+
+A layer that holds another array than the one that is moved gives a gradient of zeros, and an f that
+is random one of noise, after as many calls as there are points. A few calls tell.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.arguments import warn_caller
+from fastgrad.differences import Values
+from fastgrad.guard import Original
+
+Array = NDArray[Any]
+
+INDEPENDENT = (
+    "f does not depend on {}: its value stays the same to the last bit, however that is moved, and "
+    "the gradient is 0. Does a layer hold another array, as after params[key] = params[key] - m? "
+    "Write params[key] -= m, or let f read its argument"
+)
+
+RANDOM = (
+    "f is random, or changes with each call: it is {} and {} at one point, so that its difference "
+    "quotients are noise; draw what is random outside of f, or seed it inside"
+)
+
+ALIKE = 256
+"""How many eps apart, relative to their size, two values may be that are taken for the same: sums
+may be added up in another order."""
+
+MOST = 4
+"""How often f is called again at a point."""
+
+FEW = 16
+"""Points from which f is called twice at one of them beforehand, and once more for so many more;
+with fewer it is called again only if its values differ by much."""
+
+MUCH = 1e-3
+"""Differences of values, relative to the largest, by which f may be random."""
+
+DRAWS = 3
+"""In how many random directions all of x is moved at once, both ways."""
+
+SCALES = (1.0, 1e3)
+"""How far x is moved where f has not changed, in units of the largest element, or of 1."""
+
+
+class Repeating:
+    """A way of evaluating f that calls it again at the first point, and warns if it is random.
+
+    Parameters
+    ----------
+    values : callable
+        The way of evaluating f.
+    again : callable
+        The same, of which nobody is told how far it has come.
+    """
+
+    def __init__(self, values: Values, again: Values) -> None:
+        self._values, self._again, self._has_looked = values, again, False
+
+    def __call__(
+        self,
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        """Return the values, as `fastgrad.differences.Values` does."""
+        looks, self._has_looked = not self._has_looked, True
+        first = places[:1], points[:1, :1]
+        if looks and points.size >= FEW:  # before the many calls
+            number = 1 + min(MOST, points.size // FEW)
+            _warn_if_random([self._again(f, x, *first)[0, 0] for _ in range(number)])
+        found = self._values(f, x, places, points, shape)
+        if looks and 0 < points.size < FEW and _differ(found.reshape(-1), MUCH):
+            _warn_if_random([found[0, 0], self._again(f, x, *first)[0, 0]])
+        return found
+
+
+def _warn_if_random(values: list[Any]) -> None:
+    """Warn if values at one point differ by more than rounding."""
+    if _differ(np.array(values), ALIKE * float(np.finfo(np.float64).eps)):
+        other = next(value for value in values if value != values[0])
+        warn_caller(RANDOM.format(values[0], other))
+
+
+def _differ(values: Array, part: float) -> bool:
+    """Say whether finite values differ by more than a part of the largest."""
+    if values.dtype.kind == "c":
+        return False
+    try:
+        numbers = values.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    if not numbers.size or not np.isfinite(numbers).all():
+        return False
+    return bool(np.ptp(numbers) > part * np.abs(numbers).max())
+
+
+def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
+    """Say whether f does not depend on x, as far as a few calls can tell.
+
+    First all of x is moved together, by the step, up and down at random: that most functions do not
+    stand. Those that do, as nets of dead units, are recorded. Only where no operation of f is given
+    x, it is moved far away, and replaced by nan, which would spoil what f keeps of it. Of an f or x
+    that cannot be recorded nothing is said.
+    """
+    from fastgrad.tracing.recorder import UNUSED, NotTraceable
+    from fastgrad.tracing.trace import trace_call
+
+    original = Original(x)
+    random = np.random.default_rng(0)
+    size = max(1.0, float(np.max(np.abs(original.copy), initial=0.0)))
+
+    def same_at(point: Array) -> bool:
+        original.plain[...] = point
+        return _bits(f(x)) == bits
+
+    try:
+        with np.errstate(all="ignore"):
+            bits = _bits(f(x))
+            for _ in range(DRAWS):
+                moves = h * random.choice([-1.0, 1.0], x.shape)
+                if not (same_at(original.copy + moves) and same_at(original.copy - moves)):
+                    return False
+            original.put_back()
+            far = [size * scale * random.normal(size=x.shape) for scale in SCALES]
+            try:
+                trace_call(f, x, h)
+            except NotTraceable as refusal:
+                if str(refusal) != UNUSED:
+                    return False
+            else:
+                return False
+            return all(map(same_at, [*far, np.full(x.shape, np.nan), original.copy]))
+    except Exception:  # f cannot be called there, which depends on x
+        return False
+    finally:
+        original.put_back()
+
+
+def _bits(value: Any) -> bytes:
+    """Return what tells values of f apart."""
+    number = np.asarray(value, np.float64)
+    if number.size != 1:
+        raise ValueError
+    return number.tobytes()

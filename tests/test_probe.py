@@ -1,0 +1,150 @@
+"""An f that does not depend on x, or is random, is said to be; no other is."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from fastgrad import numerical_gradient, reference
+
+INDEPENDENT = "f does not depend on x.*another array"
+RANDOM = "f is random"
+
+
+def counted(f):
+    def call(x):
+        call.calls += 1
+        return f(x)
+
+    call.calls = 0
+    return call
+
+
+class Layer:
+    def __init__(self, params, key):
+        self.params, self.key, self.W = params, key, params[key]
+        self.x = np.random.default_rng(0).normal(size=(30, len(self.W)))
+
+    def loss(self, _):
+        return np.tanh(self.x @ self.W).sum()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (10, 4), (60, 50)])
+def test_a_layer_that_holds_another_array_is_told_apart_from_a_gradient_of_zeros(shape):
+    params = {"W": np.random.default_rng(0).normal(size=shape)}
+    layer = Layer(params, "W")
+    params["W"] = params["W"] - 0.1  # the layer keeps the old one
+    before = params["W"].copy()
+    f = counted(layer.loss)
+    with pytest.warns(RuntimeWarning, match=INDEPENDENT) as said:
+        got = numerical_gradient(f, params["W"])
+    assert [warning.filename for warning in said] == [__file__]
+    assert not got.any()
+    assert f.calls < 2 * before.size + 40
+    assert f.calls < 50 or before.size < 50
+    assert params["W"].tobytes() == before.tobytes()
+    params["W"] = layer.W
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert numerical_gradient(layer.loss, params["W"]).any()
+
+
+class Standardised:
+    """A net whose second layer is 0 at first; the mean of the first one's output is kept."""
+
+    def __init__(self):
+        r = np.random.default_rng(0)
+        self.x, self.W, self.V = r.normal(size=(40, 10)), r.normal(size=(10, 8)), np.zeros((8, 3))
+        self.mean = np.zeros(8)
+
+    def loss(self, _):
+        a = self.x @ self.W
+        self.mean = 0.9 * self.mean + 0.1 * a.mean(axis=0)
+        return ((np.tanh(a - a.mean(axis=0)) @ self.V) ** 2).sum()
+
+
+FLAT = {
+    "a minimum": (lambda x: (x**2).sum(), np.zeros(5)),
+    "large minimum": (lambda x: (x**2).sum(), np.zeros(500)),
+    "a step function": (lambda x: float((x > 0).sum()), np.linspace(-3, -1, 200)),
+    "rounded": (lambda x: np.round(x).sum(), np.full(200, 0.2)),
+    "dead units": (lambda x: np.maximum(x - 10, 0).sum(), np.zeros(200)),
+    "branches": (lambda x: 1.0 if float(x[0]) > 3 else 2.0, np.zeros(200)),
+    "nan is ignored": (lambda x: float(np.nansum(np.where(x > 9, x, 0))), np.zeros(200)),
+    "clipped": (lambda x: np.clip(x, -1, 1).sum(), np.full(300, 5.0)),
+    "dead units in float32": (
+        lambda x: float(np.maximum(x - 10, 0).sum()),
+        np.zeros(20, np.float32),
+    ),
+    "few": (lambda x: np.sign(x).sum(), np.full(2, 5.0)),
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_a_gradient_of_zeros_alone_is_no_independence(name):
+    f, x = FLAT[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "f is called")
+        got = numerical_gradient(f, x)
+    assert not got.any()
+
+
+def test_what_a_net_keeps_is_not_spoiled_where_its_loss_does_not_change():
+    net = Standardised()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not numerical_gradient(net.loss, net.W).any()
+    # A running mean of outputs at points within a step of W.
+    assert abs(net.mean).max() < 10 * abs((net.x @ net.W).mean(axis=0)).max()
+
+
+@pytest.mark.parametrize("n", [2, 20, 700])
+def test_a_random_f_is_said_to_be(n):
+    def dropout(x):
+        return float((x * (np.random.rand(n) > 0.5) * np.random.rand(n)).sum())
+
+    with pytest.warns(RuntimeWarning, match=RANDOM) as said:
+        numerical_gradient(dropout, np.ones(n))
+    assert len(said) == 1
+
+    def seeded(x):
+        np.random.seed(1)
+        return dropout(x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "f is called")
+        numerical_gradient(seeded, np.ones(n))
+
+
+def test_a_long_random_f_is_said_to_be_before_the_loop():
+    X, W = np.random.default_rng(0).normal(size=(300, 60)), np.ones((60, 30))
+    calls_before = []
+    f = counted(lambda W: ((X @ W) * (np.random.rand(300, 30) > 0.5)).sum())
+
+    def told(message, *rest, **more):
+        calls_before.append((f.calls, str(message)))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = told
+        warnings.simplefilter("always")
+        numerical_gradient(f, W)
+    assert any("f is random" in message and calls < 20 for calls, message in calls_before)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_a_small_smooth_f_is_called_as_often_as_by_the_book(n):
+    f = counted(lambda x: (x**3).sum())
+    numerical_gradient(f, np.ones(n))
+    assert f.calls == 2 * n
+
+
+@pytest.mark.parametrize("n", [3, 50])
+def test_the_loop_makes_the_books_calls_and_says_nothing(n):
+    for f in (counted(lambda x: 3.0), counted(lambda x: np.random.rand())):
+        np.random.seed(0)
+        got = numerical_gradient(f, np.ones(n), engine="loop")
+        assert f.calls == 2 * n
+        np.random.seed(0)
+        assert got.tobytes() == reference.numerical_gradient(f, np.ones(n)).tobytes()

@@ -5,13 +5,14 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
-from . import functions, jitted, nets
+from . import functions, jitted, models, nets
 from .judge import judge
 
 KINDS = {
     "numpy": functions.write,
     "rows": functions.write_by_rows,
     "nets": nets.write,
+    "models": models.write,
     "jitted": jitted.write,
 }
 """Kind -> ``write(seed)``, which returns a program; the seed is a list of integers."""

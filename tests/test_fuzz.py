@@ -106,13 +106,13 @@ def test_a_program_is_shortened_to_what_is_wrong_with_it(monkeypatch):
 
 
 @pytest.mark.parametrize("certify", [False, True])
-@pytest.mark.parametrize("kind", ["numpy", "rows", "nets"])
+@pytest.mark.parametrize("kind", ["numpy", "rows", "nets", "models"])
 def test_random_programs_are_traced_as_the_loop_computes_them(kind, certify):
     start = 1_000 * certify  # other programs
-    report = judged(kind, 0, range(start, start + 60), certify)
+    report = judged(kind, 0, range(start, start + 50), certify)
     assert not report.faults, str(report)
     assert not report.warned, str(report)
-    assert report.counts["right"] >= 30, str(report)
+    assert report.counts["right"] >= 25, str(report)
 
 
 def test_random_compiled_functions_give_the_bits_of_the_loop():

@@ -61,3 +61,15 @@ def test_a_buffer_of_one_element_is_filled():
         return filled.sum()
 
     assert_the_loops(f, np.array([0.3]))
+
+
+def test_elements_of_an_array_that_f_creates_are_assigned_one_by_one():
+    series = np.arange(12.0)
+
+    def f(w):
+        filtered = np.zeros(8)
+        for n in range(8):
+            filtered[n] = np.tanh((series[n : n + 4] * w).sum())
+        return (filtered**2).sum()
+
+    assert_the_loops(f, RANDOM.normal(size=4) / 10)

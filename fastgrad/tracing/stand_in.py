@@ -314,6 +314,8 @@ class Recorded(NDArrayOperatorsMixin):
         return complex(self._constant("it is converted to a complex number"))
 
     def __float__(self) -> float:
+        if self.recording.is_open and self.node.depends:
+            self.recording.needs_constants = True  # it may be assigned to an element of an array
         return float(self._constant(*FLOAT))
 
     def __contains__(self, value: Any) -> bool:

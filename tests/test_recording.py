@@ -268,9 +268,17 @@ def test_classes_that_are_compared_with_float_are_as_ever():
         loss = float(np.sum(np.tanh(X @ W)))
         return loss if type(loss) is float and loss.__class__ is float else -loss
 
+    def converted(W):
+        return np.sum(W.astype(float) ** 2) + isinstance(1.0, float) + np.zeros(2, dtype=float)[0]
+
+    code = converted.__code__
     assert_the_loops(noted, W0.copy(), "traced")
     assert type(state.loss) is float
+    assert_the_loops(converted, W0.copy(), "traced")
+    assert converted.__code__ is code
     assert_the_loops(compared, W0.copy())
+    assert "converted to a float" in reason_of(compared, W0.copy())
+    assert not any(name.endswith((" float", " type")) for name in globals())
 
 
 def test_the_packages_formulas_are_traced():
@@ -356,14 +364,14 @@ def test_other_threads_get_plain_arrays_from_the_same_functions():
     stop, odd = threading.Event(), []
 
     def create():
-        return np.zeros(3), np.asarray(np.ones(2)), np.full(2, 1.0)
+        return np.zeros(3), np.asarray(np.ones(2)), np.full(2, 1.0), X @ np.ones(6), float(Y[0])
 
     def work():
         while not stop.is_set():
             odd.extend(a for a in create() if isinstance(a, Recorded))
 
     def f(W):
-        z, _, _ = np.zeros((30, 4)), create(), float(1)
+        z, _ = np.zeros((30, 4)), create()
         z[...] = X @ W
         return float(np.sum(z**2))
 
@@ -376,6 +384,18 @@ def test_other_threads_get_plain_arrays_from_the_same_functions():
         stop.set()
         thread.join()
     assert not odd
+
+
+def test_what_threads_compute_for_f_is_not_taken_for_constant():
+    def f(W):
+        results = []
+        thread = threading.Thread(target=lambda: results.append(np.sum(np.tanh(X @ W))))
+        thread.start()
+        thread.join()
+        return np.sum(W**2) + results[0]
+
+    assert "another thread" in reason_of(f, W0.copy())
+    assert_the_loops(f, W0.copy())
 
 
 # Nothing remains ---------------------------------------------------------------------------------
@@ -503,6 +523,7 @@ def test_no_interrupt_leaves_a_stand_in(strike, left):
     f, dice, struck = Remembers(), python_random.Random(0), 0
     x = W0.copy()
     numerical_gradient(f, x, engine="traced")  # whatever is imported only now
+    names, code = set(globals()), f.__call__.__code__
     for _ in range(500):
         try:
             strike(dice.uniform(1e-4, 4e-3))
@@ -512,7 +533,8 @@ def test_no_interrupt_leaves_a_stand_in(strike, left):
             struck += 1
         assert {type(v) for v in f.places()} <= {float, np.float64, list, type(None)}
         assert x.tobytes() == W0.tobytes()
-        assert "float" not in globals()
+        assert globals().keys() == names
+        assert f.__call__.__code__ is code
         assert globals()["np"] is np is __import__("numpy")
         for kept in (f.history, f.by_name):
             kept.clear()

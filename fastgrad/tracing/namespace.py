@@ -2,14 +2,17 @@
 
 NumPy's protocols tell a stand-in of the functions that it is given to, but not of those that are
 given none, as ``np.zeros``, or that want an ndarray's memory, as ``np.asarray``; and ``float``
-takes any number apart. In the globals of the functions of the user that f calls, these names
-therefore refer to objects of ours for the time of a recording. NumPy itself is not changed: to all
-other code, and in all other threads, everything is what it is.
+takes any number apart. To the functions of the user that f may call, these names therefore mean
+objects of ours for the time of a recording. NumPy itself is not changed: to all other code, and in
+all other threads, everything is what it is.
 """
 
+import builtins
+import dis
+import operator
 import types
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from threading import get_ident
 from typing import Any
 
@@ -226,12 +229,35 @@ class Type(type, metaclass=_Like):
     """`type`, but that it tells of a stand-in what it stands for."""
 
 
-def builtins_for(names: set[str], *, is_comparing: bool) -> dict[str, type]:
-    """Return what takes the place of built-in classes that functions with these names refer to.
+MARK = "fastgrad's "
+"""What the names begin with by which code finds the stand-ins of built-in classes: no program
+has such names. They stay among the built-in ones, for other threads may still run that code."""
 
-    Where classes are compared, `float` stays what it is, for ``type(v) is float`` would notice.
+BUILTINS = frozenset({"float", "type"})
+
+setattr(builtins, MARK + "float", Float)
+setattr(builtins, MARK + "type", Type)
+
+
+@lru_cache(maxsize=500)
+def with_stand_ins(code: types.CodeType) -> types.CodeType:
+    """Return code that uses `Float` and `Type` instead of the built-in classes.
+
+    Only this code sees them, not the rest of its module. Where a class may be compared with
+    `float`, that stays what it is, for ``type(v) is float`` would notice.
     """
-    replaced: dict[str, type] = {"type": Type} if "type" in names else {}
-    if "float" in names and not is_comparing:
-        replaced["float"] = Float
-    return replaced
+    constants = tuple(
+        with_stand_ins(constant) if type(constant) is types.CodeType else constant
+        for constant in code.co_consts
+    )
+    names = set(BUILTINS.intersection(code.co_names))
+    if names:
+        for instruction in dis.get_instructions(code):
+            if instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):  # but of an attribute, say
+                names.discard(instruction.argval)
+    if not {"type", "__class__"}.isdisjoint(code.co_names):
+        names.discard("float")
+    if not names and all(map(operator.is_, constants, code.co_consts)):
+        return code
+    renamed = tuple(MARK + name if name in names else name for name in code.co_names)
+    return code.replace(co_names=renamed, co_consts=constants)

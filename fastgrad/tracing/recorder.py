@@ -109,9 +109,10 @@ class Recording:
         for leaf in every:
             if type(leaf) is Recorded:
                 leaf.require_current()
+        is_noted = all(leaf.is_noted() for leaf in every if type(leaf) is Recorded)
         depends = moves(every)
         of_floats = depends and any(type(leaf) is Recorded and leaf.is_float for leaf in every)
-        if of_floats and self.is_open:
+        if of_floats and is_noted:
             self._require_of_floats(function, every)
         try:
             value = function(
@@ -119,10 +120,10 @@ class Recording:
                 **{key: replaced(value, plain) for key, value in keywords.items()},
             )
         except Exception as error:  # the function may catch it, which is a branch
-            if depends and self.is_open:
+            if depends and is_noted:
                 self.stop(f"np.{_name(function)} raises {type(error).__name__}: {error}")
             raise
-        if not self.is_open:
+        if not is_noted:
             return value
         self._spend()
         if not isinstance(value, (np.ndarray, np.generic)):
@@ -328,8 +329,6 @@ class Recording:
 
     def _spend(self) -> None:
         """Count an operation; end the recording if that was too much."""
-        if threading.get_ident() != self.thread:
-            raise self.stop("another thread computes with it")
         self._operations += 1
         if self._operations > self.most_operations or time.perf_counter() > self.deadline:
             raise self.stop(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing.libraries import FORMULAS, is_of_library
 from fastgrad.tracing.rollback import restoring, restoring_names
+from fastgrad.tracing.stand_in import Recorded
 
 Array = NDArray[Any]
 
@@ -58,10 +59,8 @@ class Surroundings:
         The places that hold arrays.
     objects : list of tuples (put, object)
         The places that hold one of the objects that were asked for.
-    namespaces : dict
-        By its id, the globals that functions refer to, and by which names.
-    comparing : set of int
-        The ids of those whose functions may compare a class with `float`.
+    functions : list of function
+        The user's.
     restore : list of callable
         All of them, called without arguments, put back what now is in attributes, globals,
         variables of closures, dicts, lists and deques. None runs any code written in Python.
@@ -69,8 +68,7 @@ class Surroundings:
 
     references: list[Reference] = field(default_factory=list)
     objects: list[tuple[Put, Any]] = field(default_factory=list)
-    namespaces: dict[int, tuple[dict[str, Any], set[str]]] = field(default_factory=dict)
-    comparing: set[int] = field(default_factory=set)
+    functions: list[types.FunctionType] = field(default_factory=list)
     restore: list[Callable[[], Any]] = field(default_factory=list)
 
 
@@ -110,13 +108,7 @@ def look_around(
         if kind is types.FunctionType:
             if _is_foreign(holder):
                 continue
-            namespace = holder.__globals__
-            if id(namespace) not in found.namespaces:
-                found.namespaces[id(namespace)] = namespace, set()
-            names = _names(holder.__code__)
-            found.namespaces[id(namespace)][1].update(names)
-            if "float" in names and names & {"type", "__class__"}:
-                found.comparing.add(id(namespace))
+            found.functions.append(holder)
         if kind not in shared:
             shared[kind] = _is_shared_with_threads(kind)
         is_restored = is_restored and not shared[kind]
@@ -127,6 +119,8 @@ def look_around(
                 return None
             if type(item) in _LEAVES:
                 continue
+            if type(item) is Recorded:
+                item = item.seen_by_gradient()
             if isinstance(item, np.ndarray):
                 within = None
                 if kind is tuple and put_holder is not None:
@@ -139,7 +133,11 @@ def look_around(
                 if id(item) in wanted and put is not None:
                     found.objects.append((put, item))
                 waiting.append((item, is_restored, put))
-    for namespace, names in found.namespaces.values():
+    namespaces: dict[int, tuple[dict[str, Any], set[str]]] = {}
+    for function in found.functions:
+        names = namespaces.setdefault(id(function.__globals__), (function.__globals__, set()))[1]
+        names.update(_names(function.__code__))
+    for namespace, names in namespaces.values():
         found.restore.extend(restoring_names(namespace, names))
     return found
 

@@ -1,5 +1,6 @@
 """Stand-ins for arrays and numbers, which a recording notes the operations on."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -53,7 +54,7 @@ class Recorded(NDArrayOperatorsMixin):
     node : Node
         What computed its values.
     memory : ndarray or None
-        The user's array for which it stands: what is written goes there, too.
+        The user's array for which it stands: what is written goes there, too, if it is not x.
     is_x : bool
         Whether it stands for x or a part of it, which must not be changed.
     is_float : bool
@@ -85,9 +86,31 @@ class Recorded(NDArrayOperatorsMixin):
     def __class__(self) -> type:  # so that isinstance(x, np.ndarray) holds
         return float if self.is_float else type(self.node.value)
 
+    def is_noted(self) -> bool:
+        """Say whether what is done with it is noted: in the thread of an open recording only.
+
+        To other threads it is the array, as far as it can be, and at the end of the recording a
+        reason not to trust that, if it depends on x.
+        """
+        recording = self.recording
+        if recording.is_open and threading.get_ident() != recording.thread:
+            if self.node.depends:
+                recording.reason = recording.reason or "another thread computes with it"
+            return False
+        return recording.is_open
+
+    def seen_by_gradient(self) -> Any:
+        """Return the user's array for which it stands, to another gradient that comes upon it.
+
+        In another thread, that is. If f itself takes a gradient, this recording ends.
+        """
+        if self.recording.is_open and threading.get_ident() == self.recording.thread:
+            raise self.recording.stop("it takes a gradient itself")
+        return self.memory
+
     def require_current(self) -> None:
         """Take a view again if the array has changed of which it is one; or refuse to be used."""
-        if not (self.is_outdated and self.recording.is_open):
+        if not (self.is_outdated and self.is_noted()):
             return
         if self.origin is None:
             raise self.recording.stop(
@@ -119,7 +142,7 @@ class Recorded(NDArrayOperatorsMixin):
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **keywords: Any
     ) -> Any:
         recording = self.recording
-        if not recording.is_open:
+        if not self.is_noted():
             keywords = {key: plain(value) for key, value in keywords.items()}
             call = partial(getattr(ufunc, method), *map(plain, inputs), **keywords)
             if out is None or isinstance(plain(out[0]), np.generic):
@@ -142,7 +165,7 @@ class Recorded(NDArrayOperatorsMixin):
         self, function: Callable[..., Any], types: Any, arguments: Any, keywords: Any
     ) -> Any:
         recording = self.recording
-        if not recording.is_open:
+        if not self.is_noted():
             keywords = {key: replaced(value, plain) for key, value in keywords.items()}
             return function(*replaced(arguments, plain), **keywords)
         if function in operations.LIKE:
@@ -175,7 +198,7 @@ class Recorded(NDArrayOperatorsMixin):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if not self.recording.is_open:
+        if not self.is_noted():
             return getattr(self.value(), name)
         if self.is_float:
             raise self.recording.stop(*FLOAT)
@@ -187,7 +210,7 @@ class Recorded(NDArrayOperatorsMixin):
     # What follows are an array's attributes and methods.
 
     def _array(self) -> Any:
-        if self.is_float and self.recording.is_open:
+        if self.is_float and self.is_noted():
             raise self.recording.stop(*FLOAT)
         return self.value()
 
@@ -209,7 +232,7 @@ class Recorded(NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> Any:
-        if self.recording.is_open and moves(index):
+        if moves(index) and self.is_noted():
             raise self.recording.stop(*INDEX)
         return self.recording.apply(operations.item, (self, index), {})
 
@@ -218,7 +241,7 @@ class Recorded(NDArrayOperatorsMixin):
         if not isinstance(self.node.value, np.ndarray):
             raise TypeError("a number does not support item assignment")
         depends = moves(value)
-        if not recording.is_open or not (self.node.depends or depends or moves(index)):
+        if not self.is_noted() or not (self.node.depends or depends or moves(index)):
             self.node.value[replaced(index, plain)] = replaced(value, plain)
             return
         if depends and type(value) is not Recorded:
@@ -268,7 +291,7 @@ class Recorded(NDArrayOperatorsMixin):
 
     def as_float(self) -> Any:
         """Return a stand-in for the Python float that its one element is."""
-        if not (self.recording.is_open and self.node.depends):
+        if not (self.node.depends and self.is_noted()):
             return float(self.node.value)
         if np.size(self.node.value) != 1:
             raise self.recording.stop("an array of several elements is converted to a float")
@@ -291,7 +314,7 @@ class Recorded(NDArrayOperatorsMixin):
         return self._constant("it is pickled").__reduce_ex__(protocol)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if self.recording.is_open and self.node.depends:
+        if self.node.depends and self.is_noted():
             self.recording.needs_constants = True
         value = self._constant(CONVERTED, "call a function of NumPy's that fastgrad records")
         return np.array(value, dtype) if copy else np.asarray(value, dtype)
@@ -338,7 +361,7 @@ class Recorded(NDArrayOperatorsMixin):
     def _constant(self, reason: str, remedy: str = "") -> Any:
         """Return the value, if it does not depend on the array at the beginning."""
         self.require_current()
-        if self.recording.is_open and self.node.depends:
+        if self.node.depends and self.is_noted():
             raise self.recording.stop(reason, remedy)
         return self.value()
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.namespace import REPLACED, builtins_for, stand_ins
+from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.nodes import Node, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
 from fastgrad.tracing.recorder import NotTraceable, Recording, TooCheap, record
@@ -192,6 +192,7 @@ def _record(
     moved *= h
     moved += x
     root = recording.start(saved)
+    root.memory = x
     places: list[Place] = [(partial(x.__setitem__, ...), saved, moved)]
     tuples: dict[int, tuple[Put, tuple[Any, ...], dict[int, Recorded]]] = {}
     constants: dict[int, Recorded] = {}
@@ -221,16 +222,13 @@ def _record(
         places.append((put, held, tuple(by_id.get(id(item), item) for item in held)))
     mine = stand_ins(recording)
     places += [(put, item, mine[id(item)]) for put, item in around.objects if id(item) in mine]
-    restore = [*around.restore]
-    for key, (namespace, names) in around.namespaces.items():
-        builtins = builtins_for(names, is_comparing=key in around.comparing)
-        for name, builtin in builtins.items():
-            if name not in namespace:
-                places.append((partial(dict.__setitem__, namespace, name), None, builtin))
-                restore.append(partial(dict.pop, namespace, name, None))
+    for function in around.functions:
+        code = with_stand_ins(function.__code__)
+        if code is not function.__code__ and function.__globals__.keys().isdisjoint(BUILTINS):
+            places.append((partial(setattr, function, "__code__"), function.__code__, code))
     call = partial(record, lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
     try:
-        output = exchanged(places, call, restore)
+        output = exchanged(places, call, around.restore)
     except NotTraceable as refusal:
         return Refusal(str(refusal), recording.needs_constants)
     if not recording.constants.are_unchanged():
@@ -285,7 +283,7 @@ def _stand_in(root: Recorded, view: NDArray[Any], x: Array) -> Recorded | None:
     if not np.array_equal(places[index], mine):
         return None
     result: Recorded = root.recording.apply(operations.item, (np.ravel(root), index), {})
-    result.is_x = True
+    result.is_x, result.memory = True, view
     return result
 
 

@@ -73,3 +73,10 @@ def test_elements_of_an_array_that_f_creates_are_assigned_one_by_one():
         return (filtered**2).sum()
 
     assert_the_loops(f, RANDOM.normal(size=4) / 10)
+
+
+def test_a_term_may_be_a_truth():
+    def f(w):
+        return (w > 0.2) * 3.0 + w
+
+    assert_the_loops(f, np.array(0.2 - 3e-5))

@@ -16,7 +16,7 @@ from fastgrad.tracing.plan import Stage, Term, find_stage
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import SAME, Replay
 from fastgrad.tracing.responses import Weights, by_responses, by_weights, shifts_of_responses
-from fastgrad.tracing.rows import Rows
+from fastgrad.tracing.rows import Rows, difference
 from fastgrad.tracing.trace import Trace
 
 Array = NDArray[np.float64]
@@ -181,7 +181,7 @@ def _part(
         replay = Replay(trace.nodes, stage.node, stage.labels, term.node)
     again = replay.all_versions(replay.root.value[np.newaxis])[0]
     sizes = abs(term.node.value)
-    if not abs(again - term.node.value).max(initial=0) <= SAME * sizes.max(initial=0):
+    if not abs(difference(again, term.node.value)).max(initial=0) <= SAME * sizes.max(initial=0):
         raise NotTraceable("a replay does not give what it computed")
     rows = None
     if stage is not None:

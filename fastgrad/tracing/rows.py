@@ -66,10 +66,10 @@ class Rows:
         -------
         array of shape (m, rows)
         """
-        return self._by_row(_change(self.replay.all_versions(values), self.replay.target.value))
+        return self._by_row(difference(self.replay.all_versions(values), self.replay.target.value))
 
     def _summed(self, outcome: Outcome) -> Array:
-        change = _change(outcome.values, self.replay.target.value)
+        change = difference(outcome.values, self.replay.target.value)
         if outcome.labels is None:
             units, amounts = change.shape[:2]
             return self._by_row(change.reshape(-1, *self.owners.shape)).reshape(units, amounts, -1)
@@ -98,7 +98,7 @@ class Rows:
         return result
 
 
-def _change(values: Array, recorded: Array) -> Array:
+def difference(values: Array, recorded: Array) -> Array:
     """Return by how much values differ; integers, which might wrap around, as floats."""
     if recorded.dtype.kind in "iub":
         return values.astype(np.float64) - np.asarray(recorded, np.float64)

@@ -107,6 +107,8 @@ def _values(
 ) -> Array:
     import numba
 
+    from fastgrad.engines.thread_count import thread_count
+
     call = f if isinstance(f, Call) else Call(f, (), None, None)
     if not is_jitted(call.f):
         if vars(numba.config)["DISABLE_JIT"]:
@@ -155,7 +157,7 @@ def _values(
         return work
 
     alone = compiled.alone or shared or not _can_be_copied(whole)
-    threads = (lambda: 1) if alone else numba.get_num_threads
+    threads = (lambda: 1) if alone else thread_count
     grain = 1 if in_lanes is None else in_lanes.rows(points)
     case = (x.size, points.shape[1], grain)
     start = time.perf_counter()

@@ -7,10 +7,10 @@ that are too large for odd responses, and the judge of the faster one.
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.engines.thread_count import thread_count
 from fastgrad.network.functions import LOG_OFFSET, sigmoid
 from fastgrad.network.jit import inlined, kernel
 from fastgrad.network.parameters import Parameters
@@ -58,7 +58,7 @@ def gradient(params: Parameters, x: Array, labels: NDArray[np.int64], h: float) 
         logits = z @ w2 + b2
     columns = [_padded_columns(array) for array in (x, a, z, logits)]
     result = np.empty_like(params.buffer)
-    threads = numba.get_num_threads()
+    threads = thread_count()
     tasks = TASKS_A_THREAD * threads if threads > 1 else 1
     perturb_all(tasks, params.buffer, *columns, labels, h, result)
     return result

@@ -20,6 +20,7 @@ from numba.np.ufunc.parallel import threading_layer
 from numpy.typing import NDArray
 
 from fastgrad.engines.forks import free_after_fork
+from fastgrad.engines.thread_count import thread_count
 from fastgrad.lazy import lazy
 from fastgrad.network import cache, launch
 
@@ -149,7 +150,7 @@ def tasks_for(operations: int) -> int:
     operations : int
         About how many vectors the kernel computes.
     """
-    return numba.get_num_threads() if operations > SHORT else 1
+    return thread_count() if operations > SHORT else 1
 
 
 def inlined(function: Function) -> Function:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from oracle import JIT
 
-from fastgrad.network import launch
+from fastgrad.network import jit, launch
 from fastgrad.network.jit import kernel
+from fastgrad.network.pace import Pace
 
 if JIT:
     from numba import get_thread_id
@@ -39,7 +40,11 @@ def test_every_task_runs_once_with_the_arguments(tasks):
 @pytest.mark.skipif(not JIT, reason="without the JIT there is one thread")
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has a single thread here")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_tasks_are_spread_over_the_threads_that_numba_uses(threads):
+@pytest.mark.parametrize("busy", [False, True])
+def test_tasks_are_spread_over_the_threads_that_numba_uses(threads, busy, monkeypatch):
+    now = -1.0 if busy else 0.0
+    monkeypatch.setattr(jit, "pace", Pace(lambda: now))  # which is before 0, where a rest ends
+    threads = 1 if busy else threads
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:

@@ -23,6 +23,7 @@ from fastgrad.engines.forks import free_after_fork
 from fastgrad.engines.thread_count import thread_count
 from fastgrad.lazy import lazy
 from fastgrad.network import cache, launch
+from fastgrad.network.pace import Pace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -50,6 +51,7 @@ SHORT = 50_000
 # Whether kernels are compiled; NUMBA_DISABLE_JIT=1 lets everything run as plain Python.
 JIT = not vars(config)["DISABLE_JIT"]
 
+pace = Pace()
 _exclusive = threading.RLock()
 _must_run_serially = False
 
@@ -67,6 +69,7 @@ class Kernel:
     """A kernel, compiled when first called and cached on disk, whose tasks run on all threads.
 
     A task gives the same bits in whatever thread it runs: nothing is ever reduced across threads.
+    So all run in one while others keep the machine busy (`pace`).
     In a child process that was forked after its parent's threads had started, all tasks run in one
     thread: GNU OpenMP ends such a child as soon as it launches a parallel region.
 
@@ -95,11 +98,18 @@ class Kernel:
                 self.py_func(task, tasks, *arguments)
             return
         with _exclusive:
-            address, prepare, memory = self._compiled
-            serially = tasks == 1 or _must_run_serially
-            prepare(address, serially, tasks, memory, arguments)
-            if not serially:
-                launch.launcher()(np.arange(tasks), tasks, memory)
+            ready = self._compiled
+            if tasks == 1 or _must_run_serially:
+                _run(ready, tasks, arguments, True)
+                return
+            kind = (self, tasks, *map(_size, arguments))
+            alone, start = pace.on_one_thread, pace.clock()
+            _run(ready, tasks, arguments, alone)
+            seconds = pace.clock() - start
+            if alone:
+                pace.note_one_thread(kind, seconds)
+            else:
+                pace.note(kind, seconds, tasks)
 
     @lazy
     def _compiled(self) -> tuple[int, Callable[..., None], NDArray[np.int64]]:
@@ -112,6 +122,24 @@ class Kernel:
         address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
         prepare = compiled(launch.prepare, self.py_func, launch.prepare_type(arguments))
         return address, prepare, launch.new_memory()
+
+
+def _run(
+    ready: tuple[int, Callable[..., None], NDArray[np.int64]],
+    tasks: int,
+    arguments: tuple[Any, ...],
+    serially: bool,
+) -> None:
+    """Run the tasks of a compiled kernel one after the other here, or on all threads."""
+    address, prepare, memory = ready
+    prepare(address, serially, tasks, memory, arguments)
+    if not serially:
+        launch.launcher()(np.arange(tasks), tasks, memory)
+
+
+def _size(argument: Any) -> Any:
+    """Return what a kernel's work depends on of an argument."""
+    return argument if isinstance(argument, int) else getattr(argument, "shape", None)
 
 
 def compiled(

@@ -646,8 +646,9 @@ def test_few_calls_serve_an_array_of_any_size(monkeypatch):
         X = np.random.default_rng(19).random((5, 6))
         f = Counted(lambda W, X=X: np.mean(np.tanh(X @ W) ** 2))
         numerical_gradient(f, W)
-        # Two plain calls; a recorded one, of which nothing remains; and four for the certificate.
-        assert f.calls == 2 + 4
+        # Two plain calls; a recorded one, of which nothing remains; four for the certificate, and
+        # two of one element if that is not enough.
+        assert 2 + 4 <= f.calls <= 2 + 4 + 2
 
 
 @pytest.mark.usefixtures("_eager")

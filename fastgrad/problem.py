@@ -90,7 +90,7 @@ class Problem:
         """
         if self.quotients is not None:
             known = np.zeros_like(self.x)
-            known[...] = self.quotients.reshape(self.x.shape)
+            known.view(np.ndarray)[...] = self.quotients.reshape(self.x.shape)  # and no mask
             return known
         result = np.empty_like(self.x) if self.bounds is None else np.zeros_like(self.x)
         for scheme, places, steps in self.everywhere:

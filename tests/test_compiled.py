@@ -219,16 +219,12 @@ def test_arrays_of_changing_shape_are_refused():
 
 
 @needs_jit
-@pytest.mark.parametrize(
-    "unserved", ["longdouble", "swapped", "overlap", "alias", "array", "list", "objects"]
-)
+@pytest.mark.parametrize("unserved", ["longdouble", "swapped", "alias", "array", "list", "objects"])
 def test_what_cannot_be_compiled_goes_through_the_loop(unserved):
     f, x, args = wave, numbers(4), ()
     if unserved in ("longdouble", "swapped"):
         f = numba.jit(total, forceobj=True)
         x = x.astype(np.longdouble if unserved == "longdouble" else ">f8")
-    elif unserved == "overlap":
-        x = np.lib.stride_tricks.as_strided(numbers(2), (2, 3), (8, 0))
     elif unserved == "alias":
         f, args = numba.njit(product), (x[::-1],)
     elif unserved == "objects":

@@ -1,6 +1,5 @@
 """What is the gradient, and how wrong is it? Adaptive extrapolation, element by element."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import require_flag
 from fastgrad.differences import Map, Report, at, derivatives, memory_order
 from fastgrad.evaluation import Evaluation, Progress, evaluation
 from fastgrad.first_steps import FIRST, divided
@@ -146,6 +146,7 @@ def differentiate(
     chosen = as_scheme(scheme)
     limit = _as_tolerance(tolerance)
     automatic = isinstance(h, str) and h == "auto"
+    require_flag("relative", relative)
     if isinstance(h, str) and not automatic:
         raise TypeError(f"h is {h!r}; pass a number, an array of x's shape, or 'auto'")
     if automatic and relative:
@@ -164,7 +165,7 @@ def differentiate(
                 arrays, count = _differentiate(problem, way, report, limit, retry=automatic)
                 results.append(arrays)
                 evaluations += count
-    gradient, error, step = (like(x, iter(arrays)) for arrays in zip(*results, strict=True))
+    gradient, error, step = (like(x, iter([each[k] for each in results])) for k in range(3))
     return Derivatives(gradient, error, step, evaluations, way.engine, time.perf_counter() - start)
 
 
@@ -257,7 +258,7 @@ def _as_tolerance(tolerance: object) -> float:
             f"tolerance is {tolerance!r} of type {type(tolerance).__name__}, but it is a relative "
             "error; pass a number such as 1e-8"
         )
-    if not 0 <= float(tolerance) < math.inf:
+    if not 0 <= tolerance < 2**1000:  # type: ignore[operator]  # a Real has an order
         raise ValueError(
             f"tolerance is {tolerance}, but it is 0 or more and finite; pass one such as 1e-8"
         )

@@ -66,14 +66,17 @@ def require_unmasked(name: str, x: object) -> None:
         )
 
 
+def no_array(name: str, values: Any, remedy: str) -> TypeError:
+    """Return what to raise where no array can be made of an argument."""
+    return TypeError(f"{name} is {reprlib.repr(values)}, of which no array can be made; {remedy}")
+
+
 def as_array(name: str, values: Any, remedy: str) -> NDArray[Any]:
     """Return an argument as an array; refuse what none can be made of."""
     try:
         return np.asarray(values)
     except Exception as error:  # whatever a foreign object raises
-        raise TypeError(
-            f"{name} is {reprlib.repr(values)}, of which no array can be made; {remedy}"
-        ) from error
+        raise no_array(name, values, remedy) from error
 
 
 def may_share_elements(x: NDArray[Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.arguments import require_function
+from fastgrad.arguments import as_array, require_function
 from fastgrad.gradient import numerical_gradient
 from fastgrad.structures import is_structure, leaves, like
 
@@ -95,5 +95,6 @@ def _movable(x: Any) -> Any:
 def _movable_array(x: Any) -> Any:
     if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.flags.writeable:
         return x
+    as_array("x", x, "pass an array, or a list of numbers")
     array = np.array(x, subok=True)
     return array.astype(float) if array.dtype.kind in "iu" else array

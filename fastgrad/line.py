@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import as_array
 from fastgrad.problem import Problem
 from fastgrad.schemes import Scheme
 from fastgrad.steps import precision
@@ -36,7 +37,7 @@ def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
         )
     directions = []
     for name, part, problem in zip(names, parts, found, strict=True):
-        direction = np.asarray(part)
+        direction = as_array(name, part, f"pass an array of the shape of {problem.name}")
         if direction.dtype.kind not in "fiu":
             raise TypeError(f"{name} has dtype {direction.dtype}, but it is real; pass floats")
         if direction.shape != problem.x.shape:

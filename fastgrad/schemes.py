@@ -2,6 +2,7 @@
 
 import math
 import operator
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -196,7 +197,13 @@ def from_offsets(offsets: Iterable[Any], derivative: int = 1) -> Scheme:
     >>> from_offsets([0, 1, 2])
     Scheme(offsets=(1, 2, 0), numerators=(4, -1, -3), denominator=2, derivative=1)
     """
-    given = [*offsets]
+    try:
+        given = [*offsets]
+    except TypeError:
+        raise TypeError(
+            f"offsets are {reprlib.repr(offsets)}, which cannot be iterated over; pass a list of "
+            "numbers such as [0, 1, 2]"
+        ) from None
     if not all(isinstance(offset, Real) for offset in given):
         raise TypeError(f"offsets are {given}, but each must be a real number")
     if not all(math.isfinite(offset) for offset in given):
@@ -276,7 +283,13 @@ def _whole(name: str, value: Any) -> int:
         ) from None
     if number < 1:
         raise ValueError(f"{name} is {number}, but it is 1 or more; pass 2")
+    if number > HIGHEST:
+        raise ValueError(f"{name} is {reprlib.repr(number)}, but it is {HIGHEST} or less; pass 2")
     return number
+
+
+HIGHEST = 100
+"""The highest order of a scheme. Weights of some tens of points round away all digits of f."""
 
 
 central_quotient = central()

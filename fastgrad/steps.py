@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import as_array
 from fastgrad.schemes import Scheme
 
 Array = NDArray[Any]
@@ -34,7 +35,10 @@ def as_positive_number(h: object) -> float:
             f"h is {h!r} of type {type(h).__name__}, but the step is a real number; "
             "pass one such as 1e-4"
         )
-    step = float(h)
+    try:
+        step = float(h)
+    except OverflowError:  # a whole number, or a fraction, that no float can hold
+        step = math.inf
     if not 0 < step < math.inf:
         raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
     return step
@@ -86,7 +90,7 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
             return step
         flat = x.view(np.ndarray).reshape(-1)
         return short(step * np.maximum(abs(flat.astype(np.float64)), 1), flat)
-    is_number = isinstance(h, Real) or not np.ndim(h)
+    is_number = isinstance(h, Real) or not _has_axes(h)
     steps = as_positive_number(h) if is_number else _as_positive_array(h, x.shape)
     if not relative:
         return steps
@@ -137,9 +141,14 @@ def short(steps: Array, x: Array) -> Array:
     return representable(np.ldexp(np.round(fractions * 256), exponents - 8), x)
 
 
+def _has_axes(h: Any) -> bool:
+    """Say whether h has several steps, or is meant to."""
+    return as_array("h", h, "pass a number, or one step for each element").ndim > 0
+
+
 def _as_positive_array(h: Any, shape: tuple[int, ...]) -> Array:
     """Return the steps of an array of x's shape, flat."""
-    steps = np.asarray(h)
+    steps = as_array("h", h, "pass a number, or one step for each element")
     if steps.dtype.kind not in "fiu":
         raise TypeError(f"h has dtype {steps.dtype}, but steps are real numbers; pass floats")
     if steps.shape != shape:

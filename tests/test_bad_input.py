@@ -159,7 +159,8 @@ def test_samples_that_are_no_numbers_are_refused_with_the_dtype(net, labels, x: 
 
 
 def test_ragged_samples_are_refused(net, labels):
-    with pytest.raises(ValueError, match="inhomogeneous"):
+    match = r"x is \[\[1.0, .*, of which no array can be made; pass an array of shape \(N, 4\)"
+    with pytest.raises(TypeError, match=match):
         net.loss([[1.0] * 4] * 5 + [[1.0] * 3], labels)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgrad.arguments import require_flag
 from fastgrad.guard import guarded
 from fastgrad.steps import as_positive_number
 
@@ -96,6 +97,7 @@ or for something that is added twice. Corrected for that, every element agrees.
 
     step = None if h is None else as_positive_number(h)
     accepted = _as_tolerance(rtol)
+    require_flag("fast", fast)
     seconds = None if max_seconds is None else _as_seconds(max_seconds)
     with guarded((f, gradient), moved_by(f, x), args):
         subject = as_subject(f, x, t, gradient, args, engine)
@@ -113,6 +115,6 @@ def _as_tolerance(rtol: object) -> float:
 def _as_seconds(max_seconds: object) -> float:
     if isinstance(max_seconds, bool) or not isinstance(max_seconds, int | float | np.floating):
         raise TypeError(f"max_seconds is {max_seconds!r}, but it is a number; pass one such as 60")
-    if not max_seconds > 0:
+    if not 0 < max_seconds < 2**1000:
         raise ValueError(f"max_seconds is {max_seconds}, but it is positive; pass one such as 60")
     return float(max_seconds)

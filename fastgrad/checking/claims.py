@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import as_array
 from fastgrad.structures import is_structure, leaves
 
 Array = NDArray[Any]
@@ -64,10 +65,7 @@ def as_claims(gradient: Any, x: Any, batch: Any = None) -> list[Claim]:
 
 
 def _as_claim(name: str, given: Any, x_name: str, x: Array, batch: Any) -> Claim:
-    try:
-        array = np.asarray(given)
-    except ValueError:  # rows of unequal lengths
-        raise TypeError(f"{name} is not an array; pass one of shape {np.shape(x)}") from None
+    array = as_array(name, given, f"pass an array of shape {np.shape(x)}")
     if array.dtype.kind not in "fiu":
         raise TypeError(
             f"{name} has dtype {array.dtype}, but a gradient is made of real numbers; return an "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import as_returned
 from fastgrad.checking.subject import Part, Subject
 from fastgrad.steps import precision
 
@@ -120,7 +121,7 @@ def measure_noise(subject: Subject, h: float | None) -> Noise:
         # No need to measure what is known: a mean of -log(p + 1e-7), which is below 17, in float64.
         eps = float(np.finfo(np.float64).eps)
         return Noise(4 * eps * LARGEST, LARGEST, eps, True, (LARGEST, LARGEST))
-    raw = np.asarray(subject.raw_value())
+    raw = as_returned(subject.raw_value())
     first, second = subject.value(), subject.value()
     height = float(abs(first))
     # Integers and Python's numbers have no precision of their own: what they were computed in has.

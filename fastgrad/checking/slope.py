@@ -132,8 +132,18 @@ def slope_test(
     """
     from fastgrad.checking.forms import moved_by
 
+    _require_seed(seed)
     with guarded((f, gradient), moved_by(f, x), args):
         return _test(f, x, gradient, t, args, seed)
+
+
+def _require_seed(seed: object) -> None:
+    if seed is not None and (
+        isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0
+    ):
+        raise TypeError(
+            f"seed is {seed!r}, but it is a whole number of 0 or more; pass one or None"
+        )
 
 
 def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:

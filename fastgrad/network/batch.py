@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.arguments import warn_caller
+from fastgrad.arguments import as_array, warn_caller
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.survey import survey
 from fastgrad.steps import as_positive_number
@@ -31,7 +31,7 @@ def as_samples(x: ArrayLike, inputs: int) -> NDArray[Any]:
     ValueError
         If x has another shape, or no samples.
     """
-    array = np.asarray(x)
+    array = as_array("x", x, f"pass an array of shape (N, {inputs})")
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"x has dtype {array.dtype}, but a sample is made of real numbers; pass x.astype(float)"

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgrad.arguments import no_array
 from fastgrad.network.labels import class_indices
 
 LOG_OFFSET = 1e-7
@@ -61,6 +62,8 @@ def softmax(x: ArrayLike) -> NDArray[np.floating[Any]]:
     ------
     TypeError
         If ``x`` does not hold real numbers.
+    ValueError
+        If the rows of x are empty.
 
     Examples
     --------
@@ -68,6 +71,10 @@ def softmax(x: ArrayLike) -> NDArray[np.floating[Any]]:
     array([0.5, 0.5])
     """
     values = _as_floats("x", x)
+    if values.shape[-1:] == (0,):
+        raise ValueError(
+            f"x has shape {values.shape}, but each row has one number or more; pass shape (..., K)"
+        )
     with np.errstate(under="ignore"):
         exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
         result: NDArray[np.floating[Any]] = exponentials / exponentials.sum(axis=-1, keepdims=True)
@@ -117,7 +124,10 @@ def cross_entropy_error(y: ArrayLike, t: ArrayLike) -> np.floating[Any]:
 
 def _as_floats(name: str, values: ArrayLike) -> NDArray[np.floating[Any]]:
     """Return values as a floating-point array; the dtype is kept if it is one already."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise no_array(name, values, f"pass np.asarray({name}, dtype=float)") from error
     if array.dtype.kind == "f":
         return array
     # Small integers would be computed in float16, and -x wraps around for unsigned ones.

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgrad.arguments import no_array
+
 
 def class_indices(t: ArrayLike, samples: int, classes: int) -> NDArray[np.intp]:
     """Return the class index of each sample, whatever form its target has.
@@ -40,7 +42,10 @@ def class_indices(t: ArrayLike, samples: int, classes: int) -> NDArray[np.intp]:
     >>> class_indices([[0.1, 0.2, 0.7], [1, 0, 0]], samples=2, classes=3)
     array([2, 0])
     """
-    array = np.asarray(t)
+    try:
+        array = np.asarray(t)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise no_array("t", t, "pass class indices or one-hot rows as numbers") from error
     if array.dtype.kind not in "iufb":
         raise TypeError(
             f"t has dtype {array.dtype}, which does not hold class labels; "

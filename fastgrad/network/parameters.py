@@ -8,6 +8,8 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgrad.arguments import as_array
+
 
 class Parameters(dict[str, NDArray[np.float64]]):
     """A dict of float64 arrays that are reshaped views of one contiguous buffer.
@@ -159,7 +161,7 @@ def _copy_into(view: NDArray[np.float64], values: ArrayLike, name: str) -> None:
 
 def _checked(view: NDArray[np.float64], values: ArrayLike, name: str) -> NDArray[Any]:
     """Return values as an array that view can hold."""
-    array = np.asarray(values)
+    array = as_array(name, values, "pass an array of real numbers")
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"{name} is made of float64 numbers and cannot hold dtype {array.dtype}; "

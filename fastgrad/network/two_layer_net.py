@@ -1,5 +1,6 @@
 """What is the book's network? `TwoLayerNet`, differenced at the price of backpropagation."""
 
+import reprlib
 from functools import partial
 from numbers import Real
 from operator import index
@@ -234,6 +235,9 @@ class TwoLayerNet:
 LOSS = ("params", "predict", "loss")
 """On what the loss depends."""
 
+LARGEST = 2**40
+"""The largest size of a layer."""
+
 OWN = {name: getattr(TwoLayerNet, name) for name in (*LOSS, "gradient")}
 """The class's own attributes."""
 
@@ -252,6 +256,10 @@ def _size(name: str, value: Any) -> int:
         ) from None
     if size < 1:
         raise ValueError(f"{name} is {size}, but a size is at least 1; pass a larger one")
+    if size > LARGEST:
+        raise ValueError(
+            f"{name} is {reprlib.repr(size)}, which no memory holds; pass at most {LARGEST:,}"
+        )
     return size
 
 

@@ -36,12 +36,11 @@ def plant(monkeypatch, fault):
     """Let what is replayed be wrong: fault(x.size array of changes, h) changes it."""
     original = traced._replayed
 
-    def replayed(trace, h, scheme, limit):
-        quotients, slopes = original(trace, h, scheme, limit)
-        fault(quotients)
-        if slopes is not None:
-            fault(slopes)
-        return quotients, slopes
+    def replayed(*arguments):
+        result = original(*arguments)
+        fault(result.quotients)
+        fault(result.slopes)
+        return result
 
     monkeypatch.setattr(traced, "_replayed", replayed)
 

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,10 @@ thousandth of the quotients' own, and rounding hides no error of 1e-9 of the los
 FINER = 4
 """How many times smaller each further step is."""
 
-STEPS = 5
+STEPS = 4
 """How many steps along a direction are tried."""
 
-DRAWS = 4
+DRAWS = 3
 """How many directions are tried until two agree."""
 
 ROUNDINGS = 6
@@ -56,7 +57,10 @@ LOST = 1e4
 BENT = 2
 """How many of the elements at which f bends are compared with f, drawn at random."""
 
-DRAWN = 12
+CHASES = 2
+"""How often the one element is looked for that makes a difference."""
+
+DRAWN = 8
 """How many elements are, where directions cannot decide."""
 
 MOST_MENDED = 256
@@ -74,6 +78,21 @@ class Verdict(Enum):
     DIFFERS = 2
     MAY_DIFFER = 3
     UNCLEAR = 4
+
+
+@dataclass(eq=False)
+class Direction:
+    """A direction, and the values of f along it that have been computed.
+
+    Attributes
+    ----------
+    r : array (elements of x,)
+    seen : dict
+        f above and below x, by the step.
+    """
+
+    r: Array
+    seen: dict[float, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -97,10 +116,14 @@ class Certificate:
         The slopes, if the engine has noticed them while it measured the quotients.
     eps : float
         The relative precision of the numbers that f computes with.
+    is_dear : bool
+        Whether it takes too long to measure slopes at another step.
+    price : float
+        How many calls of f take as long as slopes at another step.
     noise : float
         By how much rounding was seen to change differences of f.
     apart : int array
-        Elements whose quotients are f's own.
+        Elements whose quotients are f's own, or known to be as good.
     said : str
         What was wrong, if anything was.
     """
@@ -115,6 +138,8 @@ class Certificate:
     slopes: Callable[[float], Array]
     known: Array | None = None
     eps: float = EPS
+    is_dear: bool = False
+    price: float = 0.0
     noise: float = 0.0
     apart: Places = field(default_factory=lambda: np.zeros(0, np.intp))
     said: str = ""
@@ -124,6 +149,7 @@ class Certificate:
         self.base = self.x.reshape(-1).copy()
         largest = float(abs(self.base).max(initial=0))
         self.unit, self.own_unit = self.eps * self.magnitude, self.eps * self.own_magnitude
+        self.directions: list[Direction] = []
         self.random = np.random.default_rng()
         spacing = 8 * np.spacing(largest)
         self.least = spacing if spacing > self.h / FIRST / FINER**STEPS else 0.0
@@ -139,7 +165,7 @@ class Certificate:
         self._take_what_is_not_finite()
         if self.known is not None and self.eps == EPS:
             self._use(self.known, self.h)
-            if self._all_agree(if_unclear=False):
+            if self._all_agree(if_unclear=False) or self._are_few_kinks():
                 self._look_at_bends()
                 return
         fine = self.h / FIRST
@@ -147,15 +173,48 @@ class Certificate:
         if not np.isfinite(slopes).all():
             self._look_at_some()
             return
-        self._use(slopes, fine)
-        self._measure_noise()
         agree = self._any_agree(slopes, fine)
+        if agree is not True:
+            self._measure_noise()
+            agree = self._any_agree(slopes, fine)
         if agree is None or max(self.unit, self.noise) > LOST * EPS * self.magnitude:
             self._look_at_some()
         if agree is False:
             self._find_faults()
         else:
             self._look_at_bends()
+
+    def _are_few_kinks(self) -> bool:
+        """See whether f differs from slopes at some elements only, as their quotients do.
+
+        If it would take long to measure slopes again, elements drawn at random decide.
+        """
+        calls = 2 * ceil(log2(self.base.size + 1))  # to find one
+        for _ in range(CHASES if self.is_dear else min(CHASES, int(self.price / calls / 2))):
+            if self.verdict is not Verdict.DIFFERS:
+                break
+            place = self._chased()
+            if place is None:
+                break
+            if self._wrong(np.array([place])).size:
+                self._replace_around(place)
+                return True
+            self._set_apart(np.array([place]))
+            if self._all_agree(if_unclear=False):
+                return True
+        if self.is_dear:
+            agree = self._all_agree()
+            if agree is False:
+                self._find_faults()
+            elif agree is None:
+                self._look_at_some()
+        return self.is_dear
+
+    def _set_apart(self, places: Places) -> None:
+        """Leave elements out of directions."""
+        self.apart = np.union1d(self.apart, places)
+        self.g[self.apart] = 0
+        self.directions.clear()
 
     def _any_agree(self, slopes: Array, fine: float) -> bool | None:
         """Say whether f agrees with the slopes at a small step, in any of the forms they have."""
@@ -166,8 +225,8 @@ class Certificate:
             self._use(np.where(far, slopes, self.known), self.h)
             if self._all_agree():
                 return True
-            explained = abs(bend[~far] @ self.r[~far])
-            if not explained > 2 * self.own_unit / fine * float(np.linalg.norm(self.r[~far])):
+            r = np.where(far, 0, self.direction.r)
+            if not abs(bend @ r) > 2 * self.own_unit / fine * float(np.linalg.norm(r)):
                 return False
         self._use(slopes, fine)
         agree = self._all_agree()
@@ -205,9 +264,11 @@ class Certificate:
         If one remains unclear, another is drawn, unless an answer is given for that.
         """
         verdicts = []
-        for _ in range(DRAWS):
-            self.r = self._direction()
-            verdict, self.step = self._look()
+        for k in range(DRAWS):
+            if k == len(self.directions):
+                self.directions.append(self._drawn())
+            verdict, self.direction, self.step = self._look(self.directions[k])
+            self.verdict = verdict
             verdicts.append(verdict)
             if verdict is Verdict.DIFFERS:
                 return False
@@ -216,52 +277,60 @@ class Certificate:
             if verdicts[-2:] == [Verdict.AGREES] * 2:
                 return True
         doubts = verdicts.count(Verdict.MAY_DIFFER)
-        return False if doubts > 1 and doubts >= verdicts.count(Verdict.AGREES) else None
+        return False if doubts > verdicts.count(Verdict.AGREES) else None
 
-    def _direction(self) -> Array:
+    def _drawn(self) -> Direction:
         r = 0.5 + self.random.random(self.base.size) / 2
         r[r < 0.75] -= 1.5
         r[self.apart] = 0
-        return r
+        return Direction(r)
 
-    def _look(self) -> tuple[Verdict, float]:
-        """Compare slopes along the direction, with smaller steps if they seem to differ.
+    def _look(self, direction: Direction) -> tuple[Verdict, Direction, float]:
+        """Compare slopes along a direction, with smaller steps if they seem to differ.
 
         Returns
         -------
         Verdict
+        Direction
         float
             The step at which it was seen.
         """
         step = self.h / FIRST
-        before, before_tolerance, least = np.nan, np.nan, np.inf
-        offs = []
+        offs: list[float] = []
+        before_tolerance = np.nan
         for _ in range(STEPS):
-            off, tolerance = self._off(self.r, step)
+            off, tolerance = self._off(direction, step)
+            before = offs[-1] / FINER if offs else np.nan  # as much as a fault would be off here
             if abs(off) <= tolerance:
-                # What was off at the larger step, if it was a fault, would be off here by as much.
-                is_fault = abs(off - before / FINER) <= max(tolerance / 4, before_tolerance / FINER)
-                return (Verdict.MAY_DIFFER, FINER * step) if is_fault else (Verdict.AGREES, step)
-            in_proportion = abs(off - before / FINER) <= tolerance + before_tolerance / FINER
-            if in_proportion and abs(off) <= 2 * step * least:  # rounding becomes larger, in steps
-                return Verdict.DIFFERS, step
-            least = min(least, abs(off) / step) if np.isfinite(off) else least
-            offs.append(abs(off))
-            before, before_tolerance, step = off, tolerance, step / FINER
-        if FINER**2 * min(offs) > max(offs):  # the same at any step: it must be rounding
-            self.noise = max(self.noise, *offs)
-        return Verdict.UNCLEAR, step
+                is_fault = abs(off - before) <= max(tolerance / 4, before_tolerance / FINER)
+                if is_fault:
+                    return Verdict.MAY_DIFFER, direction, FINER * step
+                return Verdict.AGREES, direction, step
+            in_proportion = abs(off - before) <= tolerance + before_tolerance / FINER
+            twice = len(offs) > 1 and abs(offs[-1] - offs[-2] / FINER) <= abs(offs[-1]) / 4
+            roughly = twice and abs(off - before) <= abs(off) / 4
+            least = min((abs(o) * FINER ** (k - len(offs)) for k, o in enumerate(offs)), default=0)
+            if (in_proportion or roughly) and abs(off) <= 2 * least:  # steps do not matter to noise
+                return Verdict.DIFFERS, direction, step
+            offs.append(off)
+            before_tolerance, step = tolerance, step / FINER
+        sizes = np.abs(offs)
+        if FINER**2 * sizes.min() > sizes.max():  # the same at any step: it must be rounding
+            self.noise = max(self.noise, float(sizes.max()))
+        return Verdict.UNCLEAR, direction, step
 
-    def _off(self, r: Array, step: float) -> tuple[float, float]:
-        """Return by how much f changes along r, beyond what slopes say; and what rounding may do.
+    def _off(self, direction: Direction, step: float) -> tuple[float, float]:
+        """Return by how much f changes beyond what slopes say; and what rounding may do.
 
         Elements are moved by numbers that they can hold, and slopes multiplied by just these.
         """
         steps: Any = step
         if self.least:
             steps = np.maximum(step, 8 * np.spacing(abs(self.base)))
-        up, down = self.base + steps * r, self.base - steps * r
-        above, below = self._value(up), self._value(down)
+        up, down = self.base + steps * direction.r, self.base - steps * direction.r
+        if step not in direction.seen:
+            direction.seen[step] = self._value(up), self._value(down)
+        above, below = direction.seen[step]
         moved = up - down
         share = self.g * moved
         # Where f is 0 at x, it is not at the moved points.
@@ -287,7 +356,7 @@ class Certificate:
         """See by how much rounding changes f, where moves are too small for anything else."""
         tiny = 4 * np.spacing(np.maximum(abs(self.base), self.h))
         for _ in range(2):
-            r = self._direction()
+            r = self._drawn().r
             up, down = self.base + tiny * r, self.base - tiny * r
             off = abs(self._value(up) - self._value(down) - self.g @ (up - down))
             if np.isfinite(off):
@@ -351,36 +420,37 @@ class Certificate:
 
     def _find_faults(self) -> None:
         """Find an element that makes the difference, and mend all that differ as it does."""
-        for _ in range(4):
+        for _ in range(CHASES):
             place = self._chased()
             if place is None:
                 break
             if self._wrong(np.array([place])).size:
-                few = self.base.size <= MOST_MENDED
-                self._replace(
-                    np.arange(self.base.size) if few else self._faulty_block(place), place
-                )
+                self._replace_around(place)
                 return
-            self.r[place] = 0  # f has a kink, just there: no slope, but a quotient
+            # f has a kink, just there: no slope, but a quotient.
+            r = self.direction.r.copy()
+            r[place] = 0
+            self.direction = Direction(r)
         self._look_at_some()
 
     def _chased(self) -> int | None:
         """Halve a direction along which f differs until one element is left."""
-        part = np.flatnonzero(self.r)
+        part = np.flatnonzero(self.direction.r)
+        off, _ = self._off(self.direction, self.step)
         while len(part) > 1:
             halves = part[: len(part) // 2], part[len(part) // 2 :]
-            off = [self._off_part(half) for half in halves]
-            if not np.isfinite(off).all():
+            first, _ = self._off(self._part_of(self.direction, halves[0]), self.step)
+            if not np.isfinite(first):
                 return None
-            part = halves[int(np.argmax(off))]
+            of_halves = first, off - first
+            larger = int(abs(of_halves[1]) > abs(of_halves[0]))
+            part, off = halves[larger], of_halves[larger]
         return int(part[0]) if part.size else None
 
-    def _off_part(self, part: Places) -> float:
-        """Return how far f is off the slopes, in tolerances, if some elements only are moved."""
+    def _part_of(self, direction: Direction, places: Places) -> Direction:
         r = np.zeros_like(self.base)
-        r[part] = self.r[part]
-        off, tolerance = self._off(r, self.step)
-        return abs(off) / tolerance
+        r[places] = direction.r[places]
+        return Direction(r)
 
     def _faulty_block(self, place: int) -> Places:
         """Return the elements in all rows, columns and so on in which f differs, as at a place."""
@@ -408,8 +478,14 @@ class Certificate:
         return np.array(sorted(found), np.intp)
 
     def _differs(self, part: Places) -> bool:
-        self.r = self._direction()
-        return not self._off_part(part) <= 1
+        off, tolerance = self._off(self._part_of(self._drawn(), part), self.step)
+        return not abs(off) <= tolerance
+
+    def _replace_around(self, place: int) -> None:
+        """Replace what is wrong, as at a place."""
+        few = self.base.size <= MOST_MENDED
+        suspects = np.arange(self.base.size) if few else self._faulty_block(place)
+        self._replace(suspects, place)
 
     def _replace(self, suspects: Places, example: int) -> None:
         """Take f's own quotients where those of suspects are wrong, and look at the others again.
@@ -424,8 +500,7 @@ class Certificate:
             raise Disagreement(said)
         wrong = self._wrong(np.union1d(suspects, [example]))
         self.quotients[wrong] = self._looped(wrong, self.h)
-        self.apart = np.union1d(self.apart, wrong)
-        self.g[self.apart] = 0
+        self._set_apart(wrong)
         more = f", and {len(wrong) - 1:,} other elements are wrong" if len(wrong) > 1 else ""
         self.said = said + more
         agree = self._all_agree()

@@ -1,6 +1,8 @@
 """How is a NumPy network differenced without its loop? Its operations are recorded and replayed."""
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgrad.engines.certificate import Certificate, Disagreement, warn_of_a_mistake
 from fastgrad.schemes import Scheme, central_quotient
-from fastgrad.tracing.parts import Part, plan
+from fastgrad.tracing.parts import Part, Straight, plan
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import keep_memory
 from fastgrad.tracing.trace import Trace, trace_call
@@ -21,6 +23,13 @@ CHEAP = 0.004
 CERTIFY = True
 """Whether the quotients are compared with f itself. Read at each call; without it, tests measure
 the analysis alone."""
+
+
+DEAR = 0.25
+"""Seconds of a replay from which it is not done once more, with a small step, to certify it."""
+
+DEAR_AGAIN = 0.025
+"""The same, if slopes were measured at small steps already: then f has kinks at x itself."""
 
 
 class Mistaken(NotTraceable):
@@ -79,30 +88,42 @@ def traced_gradient(
     trace = trace_call(f, x, h, calls, CHEAP if if_faster else None)
     keep_memory()
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
-    quotients, slopes = _replayed(trace, h, scheme, limit)
+    start = time.perf_counter()
+    replayed = _replayed(trace, h, scheme, limit)
     if CERTIFY:
-        _certify(f, x, h, scheme, trace, quotients, slopes)
+        seconds = time.perf_counter() - start
+        _certify(f, x, h, scheme, trace, replayed, seconds)
+    quotients = replayed.quotients
     result = np.zeros_like(x)
     result[...] = quotients.reshape(x.shape)
     return result
 
 
-def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> tuple[Array, Array | None]:
-    """Return the quotients of all elements, in C order, and the slopes if they are known."""
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """What a replay gives: quotients, slopes, and how well the latter are known."""
+
+    quotients: Array
+    slopes: Array
+    known: Straight
+
+
+def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> Replayed:
+    """Return the quotients of all elements, in C order, and the slopes."""
     total, straight = np.zeros((2, trace.nodes[0].value.size))
-    is_known = scheme.derivative == 1
+    known = Straight.MEASURED if scheme.derivative == 1 else Straight.UNKNOWN
     try:
         with np.errstate(all="ignore"):
             for offset, weights in by_distance(scheme).items():
                 for part in plan(trace, offset * h, limit, weights):
-                    is_known &= part.add_to(total, straight)
+                    known = min(known, part.add_to(total, straight))
             total /= scheme.denominator * h**scheme.derivative
             straight /= scheme.denominator * h
     except NotTraceable:
         raise
     except Exception as error:  # whatever it is, the loop can do without
         raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
-    return total, straight if is_known else None
+    return Replayed(total, straight, known)
 
 
 def by_distance(scheme: Scheme) -> dict[float, tuple[float, float]]:
@@ -129,20 +150,32 @@ def _certify(
     h: float,
     scheme: Scheme,
     trace: Trace,
-    quotients: Array,
-    known: Array | None,
+    replayed: Replayed,
+    seconds: float,
 ) -> None:
     """Compare the quotients with f, and mend them; see `certificate`."""
 
     def slopes(step: float) -> Array:
-        quotients, straight = _replayed(trace, step, central_quotient, np.inf)
-        return quotients if straight is None else straight
+        return _replayed(trace, step, central_quotient, np.inf).slopes
 
     floats = [node.value.dtype for node in trace.nodes if node.value.dtype.kind in "fc"]
     eps = max(float(np.finfo(dtype).eps) for dtype in floats)
     norms = [abs(term.scale) * np.linalg.norm(np.ravel(term.node.value)) for term in trace.terms]
     own = float(np.linalg.norm(norms))
-    certificate = Certificate(f, x, h, scheme, quotients, trace.magnitude, own, slopes, known, eps)
+    certificate = Certificate(
+        f,
+        x,
+        h,
+        scheme,
+        replayed.quotients,
+        trace.magnitude,
+        own,
+        slopes,
+        replayed.slopes if replayed.known else None,
+        eps,
+        is_dear=seconds > (DEAR_AGAIN if replayed.known is Straight.MEASURED else DEAR),
+        price=seconds / trace.seconds,
+    )
     try:
         certificate.mend()
     except Disagreement as where:

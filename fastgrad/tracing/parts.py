@@ -6,6 +6,7 @@ is differenced by moving the elements of x themselves.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,14 @@ Array = NDArray[np.float64]
 
 SECONDS_AN_ELEMENT = 4e-9
 """About what an element of a replayed array costs; for the choice of a way, and for `explain`."""
+
+
+class Straight(IntEnum):
+    """What is known of that part of changes that is in proportion to the moves."""
+
+    UNKNOWN = 0
+    ASSUMED = 1
+    MEASURED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +80,18 @@ class Part:
         """About how long it takes."""
         return SECONDS_AN_ELEMENT * self.replay.cost(self.moves)
 
-    def add_to(self, changes: Array, straight: Array) -> bool:
+    def add_to(self, changes: Array, straight: Array) -> Straight:
         """Add the term's weighted changes to those of all, an array (elements of x,).
 
-        And what of it is in proportion to the moves: return whether that is known. If up and down
-        have opposite weights, all of it may be; it is counted as that if it was not measured.
+        And what of it is in proportion to the moves. If that was not measured, but up and down
+        have opposite weights, all of it may be, and is counted as that.
         """
-        is_odd = self.weights[0] == -self.weights[1]
+        otherwise = Straight.ASSUMED if self.weights[0] == -self.weights[1] else Straight.UNKNOWN
         if self.stage is None:
             change = self.term.scale * self._by_elements()
             changes += change
             straight += change
-            return is_odd
+            return otherwise
         found = None
         distances = self.distances[:, self.stage.where]
         if self.owners is not None:
@@ -93,14 +102,11 @@ class Part:
             if by_every_weight > self.limit:
                 raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
             found = by_weights(self._whole(), self.stage, distances, self.weights), None
-        mine, its_straight = found
-        _add(changes, self.stage.where, self.term.scale * mine)
-        _add(
-            straight,
-            self.stage.where,
-            self.term.scale * (mine if its_straight is None else its_straight),
-        )
-        return is_odd or its_straight is not None
+        mine, measured = found
+        where, scale = self.stage.where, self.term.scale
+        _add(changes, where, scale * mine)
+        _add(straight, where, scale * (mine if measured is None else measured))
+        return otherwise if measured is None else Straight.MEASURED
 
     def _by_elements(self) -> Array:
         root = self.replay.root.value

@@ -15,7 +15,7 @@ from fastgrad.differences import Map, Report, at, derivatives, memory_order
 from fastgrad.evaluation import Evaluation, Progress, evaluation
 from fastgrad.first_steps import FIRST, divided
 from fastgrad.guard import guarded
-from fastgrad.ladder import Ladder, Outcome, contradicts
+from fastgrad.ladder import PLAUSIBLE, Ladder, Outcome, contradicts
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme, as_scheme
@@ -24,10 +24,12 @@ from fastgrad.structures import like
 
 Array = NDArray[Any]
 
+EPS = float(np.finfo(np.float64).eps)
+
 MUCH_SMALLER = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
 
-BLOCK = 1 << 13
+BLOCK = 1 << 11
 """Elements whose ladders are held in memory at a time."""
 
 
@@ -193,6 +195,9 @@ def _differentiate(
     evaluations = 1
     ladder = partial(Ladder, problem, values, base)
     steps = np.broadcast_to(np.asarray(problem.steps, dtype=float), x.size)
+    if retry:  # where nothing is left of the step's power
+        gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
+        steps = np.where(gone, FIRST, steps)
     for start in range(0, len(places), BLOCK):
         some = places[start : start + BLOCK]
         reporting = partial(ladder, first=begin, ended=half)
@@ -200,11 +205,17 @@ def _differentiate(
         evaluations += count
         if retry:
             evaluations += _try_again(problem, ladder, some, steps[some], outcome, tolerance)
+        # A derivative of exactly 0 where f changes: between two of its jumps?
+        judge = ladder(problem.scheme)
+        for k in np.flatnonzero((outcome.values == 0) & (outcome.errors < outcome.largest)):
+            if judge.is_flat(int(some[k]), float(outcome.widest[k])):
+                outcome.errors[k] = outcome.largest[k]
+        evaluations += judge.evaluations
         if problem.bounds is not None:  # what cannot be moved has the derivative 0
             fixed = problem.bounds[0][some] == problem.bounds[1][some]
             outcome.values[fixed] = outcome.errors[fixed] = 0
         # The derivative is rounded to double precision, and to x's type.
-        eps = max(float(np.finfo(x.dtype).eps), float(np.finfo(np.float64).eps))
+        eps = max(float(np.finfo(x.dtype).eps), EPS)
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
         for flat, array in zip(flats, (outcome.values, errors, outcome.steps), strict=True):
             flat[some] = array
@@ -245,8 +256,22 @@ def _try_again(
     before = outcome.take(again)
     # Larger steps are not believed where they contradict smaller ones.
     better = (other.errors < before.errors) & (before.lost | ~contradicts(other, before))
+    with np.errstate(invalid="ignore"):
+        apart = abs(other.values - before.values)
+    # Unless f jumps: then smaller steps see nothing of it.
+    asked = better & (other.steps < before.steps) & (10 * other.errors < apart)
+    judge, d = ladder_of(problem.scheme), problem.scheme.derivative
+    height = np.fmax(abs(judge.base), before.largest * before.widest**d)
+    asked &= apart * other.steps**d <= PLAUSIBLE * height
+    for k in np.flatnonzero(asked):
+        rounding = precision(problem.x, before.values) * abs(float(judge.base))
+        place = int(places[again[k]])
+        steps = sorted({float(before.steps[k]), float(before.widest[k])})
+        if any(judge.jumps(place, step, float(apart[k]), rounding) for step in steps):
+            better[k] = False
+            outcome.errors[again[k]] = np.fmax(before.errors[k], apart[k])
     outcome.put(again[better], other.take(better))
-    return evaluations
+    return evaluations + judge.evaluations
 
 
 def _as_tolerance(tolerance: object) -> float:

@@ -1,10 +1,11 @@
-"""What is the limit of difference quotients at ever smaller steps? Richardson's, with its error.
+"""Richardson extrapolation: limits of difference quotients at ever smaller steps, with errors.
 
 Formulas on numbers alone: nothing here calls a function that is differentiated.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-RATIO = 2
-"""Each step is half of the one before: steps that are powers of two are divided by exactly."""
+FALLS = 4
+"""How many times larger the truncation of a smaller step may be than by its leading power."""
+
+DOUBT = 4
+"""Times the bounds of errors that quotients at smaller steps may differ from a limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +34,13 @@ class Limits:
         The estimated errors of the limits; infinite where there is none.
     first, last : int array (n,)
         The columns of the largest and of the smallest step that the limit is made of.
+    rivals, doubts : array (n,)
+        What larger steps say who agree among themselves, and how far they are from agreeing; nan
+        and infinite where smaller steps contradict no such limit.
+    widest : int array (n,)
+        The column of the largest step that the rival is made of.
+    nearest : int array (n,)
+        The column of its smallest step.
     """
 
     values: Array
@@ -38,17 +49,27 @@ class Limits:
     errors: Array
     first: NDArray[np.intp]
     last: NDArray[np.intp]
+    rivals: Array
+    doubts: Array
+    widest: NDArray[np.intp]
+    nearest: NDArray[np.intp]
 
 
-def limits(quotients: Array, noise: Array, powers: Sequence[int]) -> Limits:
+def limits(
+    quotients: Array,
+    noise: Array,
+    powers: Sequence[int],
+    steps: Sequence[float] | None = None,
+    *,
+    checked: bool = False,
+) -> Limits:
     """Return the limits of quotients for steps towards zero, each with its estimated error.
 
-    Of quotients ``q(h) = limit + c[0] h**powers[0] + c[1] h**powers[1] + ...`` at the steps h,
-    h/2, h/4, ... every run of neighbours is extrapolated, by eliminating as many powers as it
-    can: ``T[j..k] = T[j+1..k] + (T[j+1..k] - T[j..k-1]) / (2**power - 1)``. The run is taken
-    whose estimated error is least. Its truncation is estimated by the larger one of what the last
-    elimination changed, in both of the entries that it was made of: the error of the worse of the
-    less accurate entries.
+    Of quotients ``q(h) = limit + c[0] h**powers[0] + c[1] h**powers[1] + ...`` every run of
+    neighbours is extrapolated, by eliminating as many powers as it can: their weights are those
+    that sum up to 1 and leave nothing of these powers. The run is taken whose estimated error is
+    least. Its truncation is estimated by the larger one of what its first and its last quotient
+    have changed: the error of the worse of the runs without one of them.
 
     Parameters
     ----------
@@ -57,7 +78,12 @@ def limits(quotients: Array, noise: Array, powers: Sequence[int]) -> Limits:
     noise : float array (n, m)
         How wrong each quotient may be by rounding, as an absolute bound.
     powers : sequence of at least m - 1 int
-        The powers of h in the quotients' truncation errors, ascending.
+        The powers of h in the quotients' truncation errors, ascending, equally far apart.
+    steps : sequence of m float, optional
+        The steps, in any unit; by default 1, 1/2, 1/4, ...
+    checked : bool
+        Whether a run is not believed if a quotient at a smaller step is farther from its limit than
+        noise and truncation explain: then what is unexplained is part of its error.
 
     Returns
     -------
@@ -78,40 +104,129 @@ def limits(quotients: Array, noise: Array, powers: Sequence[int]) -> Limits:
     array([3.])
     """
     columns = quotients.shape[1]
-    candidates: list[tuple[Array, Array, Array]] = []
-    table, weights = quotients, np.ones(1)
+    h = np.array(steps if steps is not None else 0.5 ** np.arange(columns), dtype=float)
+    runs = _runs(tuple(h.tolist()), powers[0], powers[1] - powers[0] if len(powers) > 1 else 1)
+    n, count = len(quotients), len(runs.weights)
     with np.errstate(all="ignore"):
-        for length, power in enumerate(powers[: columns - 1], start=1):
-            gain = 1 / (float(RATIO) ** power - 1)
-            coarse, fine = table[:, :-1], table[:, 1:]
-            table = fine + gain * (fine - coarse)
-            weights = (1 + gain) * np.append(0, weights) - gain * np.append(weights, 0)
-            truncation = np.maximum(abs(table - fine), abs(table - coarse))
-            windows = [noise[:, k : columns - length + k] for k in range(length + 1)]
-            round_off = np.sum(abs(weights)[:, None, None] * windows, axis=0)
-            candidates.append((table, truncation, round_off))
-    entries, truncations, round_offs = (
-        np.concatenate(a, axis=1) for a in zip(*candidates, strict=True)
-    )
-    errors = truncations + round_offs
-    errors[~np.isfinite(errors)] = np.inf
-    first = np.concatenate([np.arange(columns - length) for length in range(1, columns)])
-    spans = np.repeat(np.arange(1, columns), np.arange(columns - 1, 0, -1))
-    rows, best = np.arange(len(quotients)), np.argmin(errors, axis=1)
-    least = errors[rows, best]
-    found = least < np.inf
+        # Around one of them: what is equal stays so.
+        center = np.nan_to_num(quotients[:, -1:], nan=0.0, posinf=0.0, neginf=0.0)
+        entries, round_offs = np.zeros((n, count), quotients.dtype), np.zeros((n, count))
+        for k in range(columns):
+            within = runs.weights[:, k] != 0
+            weights = runs.weights[within, k]
+            entries[:, within] += weights * (quotients[:, k : k + 1] - center)
+            round_offs[:, within] += abs(weights) * noise[:, k : k + 1]
+        entries += center
+        without = [np.concatenate([quotients, entries], axis=1)[:, part] for part in runs.parts]
+        truncations = np.maximum(abs(entries - without[0]), abs(entries - without[1]))
+        own = truncations + round_offs
+        own[~np.isfinite(own)] = np.inf
+        excess = _excess(truncations, round_offs)
+        errors = own
+        if checked:
+            slack = noise * (DOUBT + excess[:, np.newaxis])
+            errors = own + _unexplained(quotients, slack, entries, own, runs, h, powers[0])
+            errors[np.isnan(errors)] = np.inf
+    rows, best = np.arange(n), np.argmin(errors, axis=1)
+    found = errors[rows, best] < np.inf
     # One run may agree with its parts by accident; two hardly do.
     second = np.sort(errors, axis=1)[:, min(1, errors.shape[1] - 1)]
-    second = np.where(second < np.inf, second, least)
-    excess = _excess(truncations, round_offs) * np.where(found, round_offs[rows, best], 0)
+    second = np.where(second < np.inf, second, errors[rows, best])
+    values = np.where(found, entries[rows, best], np.nan)
+    with np.errstate(invalid="ignore"):
+        excess = excess * np.where(found, round_offs[rows, best], 0)
+        # Larger steps that agree among themselves, and not with what is taken.
+        apart = abs(entries - values[:, np.newaxis])
+        rival = (errors > own + apart / 2) & (runs.last < runs.last[best][:, np.newaxis])
+        doubts = np.where(rival, own, np.inf)
+        other = np.argmin(doubts, axis=1)
     return Limits(
-        np.where(found, entries[rows, best], np.nan),
+        values,
         np.where(found, truncations[rows, best], np.inf),
         np.where(found, round_offs[rows, best], np.inf),
         second + excess,
-        first[best],
-        (first + spans)[best],
+        runs.first[best],
+        runs.last[best],
+        np.where(doubts[rows, other] < np.inf, entries[rows, other], np.nan),
+        doubts[rows, other],
+        runs.first[other],
+        runs.last[other],
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """All runs of two or more neighbouring steps.
+
+    Attributes
+    ----------
+    weights : array (runs, m)
+        Of the quotients in the limit; 0 outside of the run.
+    first, last : int array (runs,)
+        Where a run begins and ends.
+    parts : pair of int array (runs,)
+        The runs without the first, and without the last step: indices into the quotients and the
+        runs after them.
+    """
+
+    weights: Array
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
+    parts: tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+@lru_cache(maxsize=256)
+def _runs(steps: tuple[float, ...], power: int, distance: int) -> _Runs:
+    """Return all runs for powers that begin with one and are so far apart.
+
+    ``w[i]`` is proportional to ``h[i]**-power / prod(h[i]**distance - h[j]**distance)``: divided
+    differences in ``h**distance`` leave nothing of lower powers.
+    """
+    m, h = len(steps), np.array(steps)
+    numbers = {(k, k): k for k in range(m)}
+    weights: list[Array] = []
+    first, last = [], []
+    for length in range(1, m):
+        for start in range(m - length):
+            numbers[start, start + length] = m + len(weights)
+            some = h[start : start + length + 1] / h[start]
+            apart = some[:, np.newaxis] ** distance - some**distance
+            np.fill_diagonal(apart, 1)
+            row = np.zeros(m)
+            own = 1 / (some**power * np.prod(apart, axis=1))
+            row[start : start + length + 1] = own / own.sum()
+            weights.append(row)
+            first.append(start)
+            last.append(start + length)
+    ends = [*zip(first, last, strict=True)]
+    return _Runs(
+        np.array(weights),
+        np.array(first),
+        np.array(last),
+        (
+            np.array([numbers[a + 1, b] for a, b in ends]),
+            np.array([numbers[a, b - 1] for a, b in ends]),
+        ),
+    )
+
+
+def _unexplained(
+    quotients: Array, slack: Array, entries: Array, own: Array, runs: _Runs, h: Array, power: int
+) -> Array:
+    """Return how much farther than it may be a quotient at a smaller step is from each limit."""
+    columns = quotients.shape[1]
+    result = np.zeros_like(own)
+    off = abs(quotients[:, :, np.newaxis] - entries[:, np.newaxis, :])  # (n, m, runs)
+    inside = runs.weights.T != 0
+    # What the run's own quotients are off by falls with this power of the step.
+    scale = np.where(inside, off / h[:, np.newaxis] ** power, 0).max(axis=1)
+    for k in range(2, columns):
+        after = runs.last < k
+        allowed = slack[:, k : k + 1] + DOUBT * own[:, after]
+        allowed += FALLS * scale[:, after] * h[k] ** power
+        excess = off[:, k, after] - allowed
+        result[:, after] = np.fmax(result[:, after], np.where(excess > 0, off[:, k, after], 0))
+    return result
 
 
 def _excess(truncations: Array, round_offs: Array) -> Array:

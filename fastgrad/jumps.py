@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-ASIDE = (-0.93, -0.61, -0.29, 0.11, 0.37, 0.83)
+ASIDE = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
 """Where f is looked at, in units of the wide step: no simple ratios, which periods may have."""
+
+FLAT = 2.0**-20
+"""Part of the wide step over which f is constant, if it is piecewise."""
+
+CALLS = 2 * len(ASIDE)
+"""How often f is called."""
 
 
 def jumps(
@@ -40,7 +46,7 @@ def jumps(
     problem : Problem
         With a real scheme.
     values : callable
-        How f is evaluated: 12 times, no farther away than with the wide step.
+        How f is evaluated: 16 times, no farther away than with the wide step.
     place : int
         The element, as an index into x in C order.
     wide : float
@@ -59,18 +65,61 @@ def jumps(
     bool
         False, too, where f cannot be called.
     """
+    d = problem.scheme.derivative
+    # Slopes that are exact to a hundredth of what they are to explain.
+    slope = contradiction * wide ** (d - 1)
+    if not slope > 0:
+        return False
+    beside = _beside(problem, values, place, wide, 100 * rounding / slope, shape)
+    if beside is None:
+        return False
+    where, found = beside[0], beside[1][..., output]
+    with np.errstate(all="ignore"):
+        slopes = np.diff(found)[:, 0] / np.diff(where)[:, 0]
+        changes = np.diff(found[:, 0]) / np.diff(where[:, 0])
+        unexplained = np.median(abs(changes - (slopes[1:] + slopes[:-1]) / 2))
+        # A jump within one of the narrow pairs spoils two differences.
+        differences = np.sort(abs(np.diff(slopes)))[-3]
+        return bool(unexplained > 2 * differences + slope / 16)
+
+
+def is_flat(problem: Problem, values: Values, place: int, wide: float) -> bool:
+    """Say whether f is constant around x, but for jumps: it has values, and no slopes.
+
+    Parameters
+    ----------
+    problem, values, place, wide
+        As for `jumps`; f returns a number.
+    """
+    beside = _beside(problem, values, place, wide, wide * FLAT, ())
+    if beside is None:
+        return False
+    found = beside[1][..., 0]
+    return bool((found[:, 0] == found[:, 1]).all() and len(np.unique(found)) > 1)
+
+
+def _beside(
+    problem: Problem,
+    values: Values,
+    place: int,
+    wide: float,
+    narrow: float,
+    shape: tuple[int, ...],
+) -> tuple[Array, Array] | None:
+    """Return pairs of points within the wide step, ``(pairs, 2)``, and f ``(pairs, 2, outputs)``.
+
+    None if there is no room for them, or f cannot be called there.
+    """
     x, here = problem.x, np.array([place])
     [(scheme, _, (wide,))] = [
         part for part in problem.divided(here, np.array([wide])) if len(part[1])
     ]
     spacing = float(np.spacing(abs(x.view(np.ndarray).reshape(-1)[place])))
-    # Slopes that are exact to a hundredth of what they are to explain.
-    slope = contradiction * wide ** (scheme.derivative - 1)
-    narrow = max(100 * rounding / slope, 4 * spacing) if slope > 0 else 0.0
+    narrow = max(narrow, 4 * spacing)
     offsets = np.array([*scheme.outer, 0.0])
     lowest, highest = wide * offsets.min(), wide * offsets.max() - narrow
     if not 0 < 32 * narrow < highest - lowest:
-        return False
+        return None
     middle, half = (lowest + highest) / 2, (highest - lowest) / 2
     asides = [middle + half * c + n for c in ASIDE for n in (0.0, narrow)]
     points = moved(x, here, asides, 1.0)
@@ -79,11 +128,6 @@ def jumps(
     try:
         measured = values(problem.f, x, here, points, shape)
     except Exception:
-        return False
-    found = np.asarray(measured.reshape(len(ASIDE), 2, -1)[:, :, output], float)
-    where = points.reshape(len(ASIDE), 2).astype(float)
-    with np.errstate(all="ignore"):
-        slopes = np.diff(found)[:, 0] / np.diff(where)[:, 0]
-        changes = np.diff(found[:, 0]) / np.diff(where[:, 0])
-        unexplained = np.median(abs(changes - (slopes[1:] + slopes[:-1]) / 2))
-        return bool(unexplained > 2 * np.median(abs(np.diff(slopes))) + slope / 16)
+        return None
+    found = np.asarray(measured.reshape(len(ASIDE), 2, -1), float)
+    return points.reshape(len(ASIDE), 2).astype(float), found

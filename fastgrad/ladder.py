@@ -1,4 +1,4 @@
-"""At which steps is f evaluated? Down a ladder of halved steps, or up it, until the error stays."""
+"""The ladder of steps at which f is evaluated: down it, or up it, until the error stays."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import Report, Values, moved
 from fastgrad.extrapolation import Limits, limits
+from fastgrad.jumps import CALLS, is_flat, jumps
 from fastgrad.problem import Problem
 from fastgrad.schemes import Scheme
-from fastgrad.steps import as_floats, precision
+from fastgrad.steps import as_floats, precision, representable
 
 Array = NDArray[Any]
 
@@ -19,6 +20,12 @@ START = 4
 
 ENOUGH = 8
 """Steps after which an error that is small already is left as it is."""
+
+TINY = 5e-324
+"""The spacing of the smallest numbers."""
+
+NEAR = 100
+"""How many times its rounding error a derivative's error is where nothing else limits it."""
 
 MOST = 16
 """Steps after which any is."""
@@ -39,6 +46,22 @@ the rest is 1 / (1 - 2**-0.5) = 3.4 times as large."""
 EXACT = 8
 """Rounding errors of the derivative itself that nobody needs to get below."""
 
+IRREGULAR = 0.15
+"""By how much a step may be off from halves of the first one: no two of the steps have a simple
+ratio, so that no wave fits into all of them."""
+
+GROWING = 8
+"""Steps over which quotients grow, without an end in sight, where a slope is infinite."""
+
+STEADY = 0.95
+"""How many times as large as the growth before a growth is that leads to no limit."""
+
+PLAUSIBLE = 1e-2
+"""The largest jumps, relative to f, that are taken for rounded values."""
+
+CLEARLY = 0.1
+"""Times a contradiction that larger steps must agree to for it to be looked into."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -48,6 +71,8 @@ class Outcome:
     ----------
     values, errors, steps : float array (n,)
         The derivatives, their estimated absolute errors, and the smallest steps they are made of.
+    largest, widest : float array (n,)
+        The largest quotient that has been seen, and the largest step at which it is not 0.
     starved, lost : bool array (n,)
         Whether a much larger first step may be better, because rounding has cost most of the
         digits; or a much smaller one, because the quotients do not converge.
@@ -56,6 +81,8 @@ class Outcome:
     values: Array
     errors: Array
     steps: Array
+    largest: Array
+    widest: Array
     starved: NDArray[np.bool_]
     lost: NDArray[np.bool_]
 
@@ -64,7 +91,8 @@ class Outcome:
         """Return that nothing has been found yet, from these first steps."""
         no = np.zeros(len(first), dtype=bool)
         nan, infinite = np.full(len(first), np.nan), np.full(len(first), np.inf)
-        return cls(nan, infinite, first.copy(), no, no.copy())
+        zero = np.zeros(len(first))
+        return cls(nan, infinite, first.copy(), zero, first.copy(), no, no.copy())
 
     def take(self, places: NDArray[Any]) -> "Outcome":
         """Return the outcome for some of the elements."""
@@ -76,8 +104,23 @@ class Outcome:
             getattr(self, field.name)[places] = getattr(other, field.name)
 
 
+def step_at(rung: Any) -> Any:
+    """Return the step at a rung of the ladder in units of the first one, which is at rung 0.
+
+    About ``2**-rung``, up to a thirteenth more or less.
+
+    Examples
+    --------
+    >>> [round(float(step_at(k)), 3) for k in (-1, 0, 1, 2, 3)]
+    [1.965, 1.0, 0.509, 0.24, 0.132]
+    """
+    golden = (5**0.5 - 1) / 2
+    shift = IRREGULAR * ((rung * golden) % 1 - 0.5)
+    return 2.0**-rung * np.where(rung == 0, 1, 1 + shift)
+
+
 class Ladder:
-    """The difference quotients of one scheme at halved steps, for some elements of x.
+    """The difference quotients of one scheme at about halved steps, for some elements of x.
 
     Parameters
     ----------
@@ -138,21 +181,25 @@ class Ladder:
         outcome = Outcome.nothing(first)
         x = self.problem.x.view(np.ndarray).reshape(-1)[places]
         smallest = 2 * np.spacing(abs(x)).astype(float)
-        active, top, waited = np.arange(count), first.copy(), np.zeros(count, dtype=int)
+        active, top, waited = np.arange(count), np.zeros(count, int), np.zeros(count, dtype=int)
         raised = np.zeros(count, dtype=bool)
-        rungs = self._rungs(self.first, places, first[:, None] * 0.5 ** np.arange(START))
+        rungs = self._rungs(self.first, places, first[:, None] * step_at(np.arange(START)))
         while True:
-            found, errors = self._limits(rungs)
+            found, errors = self._limits(rungs, top)
             relative = errors / abs(found.values)
             relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
             before = outcome.errors[active]
             # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
             astray = raised & _contradicts(found.values, errors, outcome.values[active], before)
-            better = (errors < before) & ~astray
-            chosen = active[better]
-            outcome.values[chosen] = found.values[better]
-            outcome.errors[chosen] = errors[better]
-            outcome.steps[chosen] = (top * 0.5**found.last)[better]
+            # Smaller steps may correct what has been found, larger ones only improve it.
+            taken = ~astray & ~(raised & ~(errors < before))
+            chosen, rows = active[taken], np.arange(len(active))
+            outcome.values[chosen] = found.values[taken]
+            outcome.errors[chosen] = errors[taken]
+            outcome.steps[chosen] = rungs[3][rows, found.last][taken]
+            seen = abs(np.where(np.isfinite(rungs[0]), rungs[0], 0))
+            outcome.largest[active] = np.max(seen, axis=1)
+            outcome.widest[active] = rungs[3][rows, np.argmax(seen > 0, axis=1)]
             rounding = found.round_off > found.truncation
             starved = rounding & (relative > self._eps**0.5) & (found.first == 0)
             outcome.starved[active] = starved
@@ -160,21 +207,29 @@ class Ladder:
             outcome.lost[active] = ~starved & unexplained & (relative > LOST)
             waited = np.where((errors < 0.5 * before) | (errors == np.inf), 0, waited + 1)
             tried = rungs.shape[2]
-            bottom = top * 0.5 ** (tried - 1)
-            upwards = rounding & (found.first == 0) & (2 * top <= most[active])
+            bottom = top + tried - 1
+            highest = 2 * first[active] * 2.0**-top * (1 + IRREGULAR / 2)
+            upwards = rounding & (found.first == 0) & (highest <= most[active])
             small = relative < SMALL
             done = (relative <= max(tolerance, EXACT * self._eps)) | (tried >= MOST)
-            done |= small & ((waited > 0) | (tried >= ENOUGH)) | (waited >= PATIENCE)
+            # What is far from rounding, and no longer improves, may be noise.
+            near = errors < NEAR * found.round_off
+            done |= small & ((waited > 0) & near | (tried >= ENOUGH)) | (waited >= PATIENCE)
             done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
-            done |= ~upwards & (0.5 * bottom < smallest[active])
+            done |= ~upwards & (0.5 * first[active] * 2.0**-bottom < smallest[active])
+            for row in np.flatnonzero((done | astray) & (found.doubts < np.inf)):
+                self._look_into(places, outcome, active[row], rungs[:, row], top[row], found, row)
             stays = ~(done | astray)
+            for row in np.flatnonzero(~stays & outcome.lost[active]):
+                if _grows(rungs[:, row]):
+                    outcome.errors[active[row]] = np.inf
             self.ended(int(np.count_nonzero(~stays)))
             if not stays.any():
                 return outcome
             active, waited, upwards = active[stays], waited[stays], upwards[stays]
             rungs, top, bottom = rungs[:, stays], top[stays], bottom[stays]
-            top, raised = np.where(upwards, 2 * top, top), upwards
-            steps = np.where(upwards, top, 0.5 * bottom)[:, None]
+            top, raised = np.where(upwards, top - 1, top), upwards
+            steps = (first[active] * step_at(np.where(upwards, top, bottom + 1)))[:, None]
             new = self._rungs(self.values, places[active], steps)
             rungs = np.where(
                 upwards[:, None],
@@ -182,15 +237,30 @@ class Ladder:
                 np.concatenate([rungs, new], axis=2),
             )
 
-    def _limits(self, rungs: Array) -> tuple[Limits, Array]:
+    def _limits(self, rungs: Array, top: NDArray[Any]) -> tuple[Limits, Array]:
         """Return the derivatives, and their errors: with half the jump of the slope at a kink."""
-        quotients, noise, bends = rungs
-        found = limits(quotients, noise, self.powers)
+        parts = []
+        for begin in np.unique(top):
+            rows = np.flatnonzero(top == begin)
+            parts.append((rows, *self._limits_of(rungs[:, rows], int(begin))))
+        if len(parts) == 1:
+            return parts[0][1], parts[0][2]
+        order = np.argsort(np.concatenate([rows for rows, _, _ in parts]))
+        together = [
+            np.concatenate([getattr(found, field.name) for _, found, _ in parts])[order]
+            for field in fields(Limits)
+        ]
+        return Limits(*together), np.concatenate([errors for _, _, errors in parts])[order]
+
+    def _limits_of(self, rungs: Array, top: int) -> tuple[Limits, Array]:
+        quotients, noise, bends, _ = rungs
+        steps = step_at(top + np.arange(quotients.shape[1])).tolist()
+        found = limits(quotients, noise, self.powers, steps, checked=True)
         errors = found.errors
         slow = found.truncation > SMALL * abs(found.values)
         errors[slow] += (SLOW - 1) * found.truncation[slow]
         if self.sees_kinks:
-            jump = limits(bends, noise * 2, range(1, 2 * MOST, 2))
+            jump = limits(bends, noise * 2, range(1, 2 * MOST, 2), steps)
             kink = np.fmax(abs(jump.values) - jump.errors, 0)
             # What grows towards x is a spike at x itself, seen from outside.
             rows = np.arange(len(bends))
@@ -199,9 +269,55 @@ class Ladder:
             errors = errors + np.fmax(kink, spike)
         return found, errors
 
+    def _look_into(
+        self,
+        places: NDArray[np.intp],
+        outcome: Outcome,
+        element: Any,
+        rungs: Array,
+        top: int,
+        found: Limits,
+        row: Any,
+    ) -> None:
+        """Take what larger steps say instead, if it is jumps of f why smaller ones contradict."""
+        rival, doubt = found.rivals[row], found.doubts[row]
+        contradiction = float(abs(rival - outcome.values[element]))
+        if not doubt < CLEARLY * contradiction:
+            return
+        quotients, noise, bends, steps = rungs
+        d, nearest = self.scheme.derivative, int(found.nearest[row])
+        rounding = float(noise[nearest] * steps[nearest] ** d)
+        wide = {float(steps[found.widest[row]]), float(steps[0])}
+        place = int(places[element])
+        if not any(self.jumps(place, step, contradiction, rounding) for step in sorted(wide)):
+            return
+        # So high are the jumps, at least.
+        height = np.nanmax(abs(quotients - rival)[nearest + 1 :] * steps[nearest + 1 :] ** d)
+        if height > PLAUSIBLE * rounding / self._eps:
+            return
+        noise = np.maximum(noise, height / steps**d)
+        again, errors = self._limits_of(
+            np.stack([quotients, noise, bends, steps])[:, np.newaxis], int(top)
+        )
+        outcome.values[element], outcome.errors[element] = again.values[0], errors[0]
+        outcome.steps[element] = steps[again.last[0]]
+        outcome.starved[element] = outcome.lost[element] = False
+
+    def jumps(self, place: int, step: float, contradiction: float, rounding: float) -> bool:
+        """Say whether f jumps within this step, as `fastgrad.jumps.jumps` does."""
+        self.evaluations += CALLS
+        return jumps(self.problem, self.values, place, step, contradiction, rounding)
+
+    def is_flat(self, place: int, step: float) -> bool:
+        """Say whether f is piecewise constant, as `fastgrad.jumps.is_flat` does."""
+        self.evaluations += CALLS
+        return is_flat(self.problem, self.values, place, step)
+
     def _rungs(self, values: Values, places: NDArray[np.intp], steps: Array) -> Array:
-        """Return quotients, their noise and bends, an array ``(3, *steps.shape)``."""
+        """Return quotients, their noise, bends and steps, an array ``(4, *steps.shape)``."""
         x, outer = self.problem.x, self.outer
+        flat = x.view(np.ndarray).reshape(-1)[places]
+        steps = np.stack([representable(column, flat) for column in steps.T], axis=1)
         points = np.concatenate(
             [moved(x, places, outer, steps[:, k]) for k in range(steps.shape[1])], axis=1
         )
@@ -211,19 +327,30 @@ class Ladder:
         wide = as_floats(measured).reshape(*steps.shape, len(outer))
         if len(outer) < len(self.scheme.offsets):
             wide = np.concatenate([wide, np.full_like(wide[..., :1], self.base)], axis=2)
-        flat, flat_steps = wide.reshape(-1, wide.shape[2]), steps.reshape(-1)
         with np.errstate(all="ignore"):
-            quotients = self.scheme.combine(flat, flat_steps).reshape(steps.shape)
-            distance = abs(x.view(np.ndarray).reshape(-1)[places].astype(float))[:, None]
+            quotients = self.scheme.combine(wide.reshape(-1, wide.shape[2]), steps.reshape(-1))
+            quotients = quotients.reshape(steps.shape)
+            distance = abs(flat.astype(float))[:, None]
             # Operations inside f are rounded relative to their arguments: as if x itself were.
             magnitude = abs(wide).max(axis=2) + distance**self.scheme.derivative * abs(quotients)
-            noise = self.scheme.round_off(magnitude, steps, self._eps)
+            noise = self.scheme.round_off(magnitude + TINY / self._eps, steps, self._eps)
             bends = np.zeros_like(quotients)
             if self.sees_kinks:
                 there, mirrored = wide[..., 0], wide[..., self.outer.index(-self.outer[0])]
                 distances = abs(self.outer[0]) * steps
                 bends = ((there - self.base) + (mirrored - self.base)) / (2 * distances)
-        return np.stack([quotients, noise, bends])
+        return np.stack([quotients, noise, bends, steps])
+
+
+def _grows(rungs: Array) -> bool:
+    """Say whether quotients grow towards x without an end in sight, as at an infinite slope."""
+    quotients, noise, _, steps = rungs[:, -GROWING - 1 :]
+    with np.errstate(all="ignore"):
+        growth = np.diff(quotients)
+        rates = growth / -np.diff(np.log(steps))
+        steady = abs(rates[1:]) >= STEADY * abs(rates[:-1])
+        seen = (rates * quotients[-1] > 0) & (abs(growth) > 4 * noise[1:])
+        return len(rates) == GROWING and bool(steady.all() and seen.all())
 
 
 def contradicts(new: Outcome, old: Outcome) -> NDArray[np.bool_]:

@@ -96,7 +96,9 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
         return steps
     flat = x.view(np.ndarray).reshape(-1)
     magnitude = abs(flat.astype(np.float64))
-    scaled = steps * np.where(magnitude > 0, magnitude, 1)
+    # Numbers that have lost digits already are as good as 0.
+    least = max(float(np.finfo(x.dtype).tiny), float(np.finfo(np.float64).tiny))
+    scaled = steps * np.where(magnitude >= least, magnitude, 1)
     return scaled if scheme.is_complex else representable(scaled, flat)
 
 

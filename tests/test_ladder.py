@@ -5,7 +5,8 @@ import pytest
 
 from fastgrad import ladder
 from fastgrad.engines import loop
-from fastgrad.ladder import Ladder, Outcome, contradicts
+from fastgrad.jumps import CALLS
+from fastgrad.ladder import Ladder, Outcome, contradicts, step_at
 from fastgrad.problem import problems
 from fastgrad.schemes import central, forward
 
@@ -29,14 +30,15 @@ def climb(f, x, first, scheme=None, tolerance=0.0, most=1e6):
 
 def test_it_goes_down_where_truncation_is_large():
     outcome, steps = climb(lambda x: float(np.sin(20 * x[0])), 1.0, 0.5)
-    assert steps == [0.5 * 0.5**k for k in range(len(steps))]
+    np.testing.assert_allclose(steps, 0.5 * step_at(np.arange(len(steps))), rtol=1e-10)
     assert len(steps) > ladder.START
     assert abs(outcome.values[0] - 20 * np.cos(20)) <= outcome.errors[0]
 
 
 def test_it_goes_up_where_rounding_is_large_but_not_above_the_largest_step():
     _, steps = climb(lambda x: float(np.sin(x[0])), 1.0, 2.0**-12)
-    assert steps[: ladder.START + 1] == [2.0**-12, 2.0**-13, 2.0**-14, 2.0**-15, 2.0**-11]
+    rungs = np.array([0, 1, 2, 3, -1])
+    np.testing.assert_allclose(steps[: ladder.START + 1], 2.0**-12 * step_at(rungs), rtol=1e-10)
     _, steps = climb(lambda x: float(np.sin(x[0])), 1.0, 2.0**-12, most=2.0**-12)
     assert max(steps) == 2.0**-12
 
@@ -44,7 +46,8 @@ def test_it_goes_up_where_rounding_is_large_but_not_above_the_largest_step():
 @pytest.mark.parametrize("f", [lambda x: np.nan, lambda x: 1.0, lambda x: float(x[0] > 1)])
 def test_it_ends(f):
     _, steps = climb(f, 1.0, 0.25)
-    assert len(steps) <= ladder.MOST
+    # The last one is looked at for more jumps, at pairs of points.
+    assert len(steps) <= ladder.MOST + CALLS // 2
 
 
 def test_a_tolerance_ends_it_early():

@@ -1,0 +1,61 @@
+"""Are the error estimates of differentiate honest where f looks smooth and is not?"""
+
+import numpy as np
+import pytest
+
+from benchmarks.honesty import is_wrong, rough, waves
+from fastgrad import differentiate, schemes
+
+
+def at(f, x, **options):
+    return differentiate(lambda a: f(float(a[()])), np.array(x), **options)
+
+
+@pytest.mark.parametrize("cases", [waves(120, 1), rough(80, 1)], ids=["waves", "rough"])
+def test_hardly_any_derivative_is_off_by_more_than_ten_times_its_estimate(cases):
+    assert sum(is_wrong(case) for case in cases) <= 1
+
+
+@pytest.mark.parametrize(
+    ("w", "p", "x"), [(100, 0, 0.5), (100, 0.3, 100.0), (128 * np.pi, 0, 0.5), (1000, 1, 7.0)]
+)
+def test_waves_that_fit_into_the_steps_are_seen(w, p, x):
+    found = at(lambda x: np.sin(w * x + p), x)
+    exact = w * np.cos(w * x + p)
+    assert abs(found.gradient - exact) <= 10 * found.error
+    assert found.error < 1e-3 * w
+
+
+def test_rounded_values_have_the_derivative_that_they_are_rounded_from():
+    for x in (0.1, 0.5, 0.9):
+        for f, tolerance in (
+            (lambda x: round(float(np.exp(x)), 5), 1e-2),
+            (lambda x: float(np.exp(np.float32(x))), 1e-3),
+            (lambda x: float(f"{np.exp(x):.6g}"), 1e-2),
+            (lambda x: float(np.float32(np.exp(x))) + 1e-3 * x**2, 1e-2),
+        ):
+            found = at(f, x)
+            assert abs(found.gradient / np.exp(x) - 1) < tolerance
+            assert abs(found.gradient - np.exp(x)) <= 10 * found.error + 2e-3 * x
+
+
+@pytest.mark.parametrize(
+    ("f", "options"),
+    [
+        (np.cbrt, {}),
+        (np.sign, {}),
+        (np.sqrt, {"bounds": (0, None)}),
+        (lambda x: np.sqrt(max(x, 0)), {"scheme": "forward"}),
+        (lambda x: x * np.log(x) if x > 0 else 0.0, {"bounds": (0, None)}),
+    ],
+)
+def test_an_infinite_slope_has_an_infinite_error(f, options):
+    assert at(f, 0.0, **options).error == np.inf
+
+
+def test_second_derivatives_near_0_do_not_underflow():
+    for x in (1e-250, -1e-160, 5e-324, 0.0):
+        found = at(lambda x: x * x, x, scheme=schemes.central(2, derivative=2))
+        assert abs(found.gradient - 2) <= found.error < 1e-9
+        found = at(np.exp, x)
+        assert abs(found.gradient - 1) <= found.error < 1e-9

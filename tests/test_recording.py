@@ -487,7 +487,7 @@ def test_a_recorded_call_counts_for_nothing(monkeypatch):
 
 
 def test_what_was_out_of_reach_holds_plain_values_afterwards(left):
-    box = {}
+    box = {"object": Remembers()}
     hide = iter([box]).__reduce__()[1]  # a tuple, which nothing that f refers to leads to
     hidden = {"box": box}
     names = {"n": 0}
@@ -499,6 +499,8 @@ def test_what_was_out_of_reach_holds_plain_values_afterwards(left):
             if o is hidden:
                 o["box"]["z"] = z
                 o["box"]["list"] = [z, z.sum()]
+                o["box"]["nested"] = ("z", (z, [(z.mean(),)]))
+                o["box"]["object"].slot = z
         names["n"] += 1
         return np.sum(z**2)
 
@@ -506,6 +508,9 @@ def test_what_was_out_of_reach_holds_plain_values_afterwards(left):
     assert hide
     assert type(box["z"]) is np.ndarray
     assert [type(v) for v in box["list"]] == [np.ndarray, np.float64]
+    name, (z, [(mean,)]) = box["nested"]
+    assert (name, type(z), type(mean)) == ("z", np.ndarray, np.float64)
+    assert type(box["object"].slot) is np.ndarray
     assert left() == 0
 
 

@@ -7,7 +7,9 @@ _LIBRARIES = (
     | sys.stdlib_module_names
 )
 
-FORMULAS = frozenset({"fastgrad.network.functions", "fastgrad.network.labels"})
+FORMULAS = frozenset(
+    {"fastgrad.network.functions", "fastgrad.network.labels", "fastgrad.reference"}
+)
 """Modules of fastgrad's own that hold functions as users write them."""
 
 

@@ -6,6 +6,7 @@ so that no interrupt can divide it.
 """
 
 import collections
+import contextlib
 import functools
 import gc
 import itertools
@@ -17,7 +18,6 @@ from typing import Any, TypeVar
 from fastgrad.engines.interrupts import uninterrupted
 from fastgrad.tracing.libraries import is_of_library
 from fastgrad.tracing.recorder import Recording
-from fastgrad.tracing.stand_in import Recorded
 
 Result = TypeVar("Result")
 
@@ -135,14 +135,17 @@ def _of_attributes(holder: Any) -> Iterator[Restore]:
     attributes = getattr(holder, "__dict__", None)
     if isinstance(attributes, dict):
         yield from _of_dict(attributes)
+    for slot, value in _slots(holder):
+        yield functools.partial(slot.__set__, holder, value)
+
+
+def _slots(holder: Any) -> Iterator[tuple[Any, Any]]:
+    """Iterate over the slots of an object that hold something."""
     for base in type(holder).__mro__:
         for slot in vars(base).values() if "__slots__" in vars(base) else ():
             if isinstance(slot, types.MemberDescriptorType):
-                try:
-                    value = slot.__get__(holder)
-                except AttributeError:
-                    continue
-                yield functools.partial(slot.__set__, holder, value)
+                with contextlib.suppress(AttributeError):
+                    yield slot, slot.__get__(holder)
 
 
 # What is left ------------------------------------------------------------------------------------
@@ -152,7 +155,8 @@ def replace_leftovers(recording: Recording) -> None:
     """Put plain arrays and numbers in the places of all stand-ins that are still somewhere.
 
     In containers that could not be reached from the function, or in objects that only it made.
-    Where that is impossible, as in a tuple, they behave as arrays, and hold no memory of x's.
+    Where that is impossible, as in a variable of a generator, they behave as arrays, and hold no
+    memory of x's.
     """
     left = [stand_in for reference in recording.alive if (stand_in := reference()) is not None]
     recording.alive.clear()
@@ -161,22 +165,41 @@ def replace_leftovers(recording: Recording) -> None:
     with uninterrupted():
         for stand_in in left:
             stand_in.node = stand_in.plain_node()
-        for holder in gc.get_referrers(*left):
-            if holder is not left:
-                _replace_in(holder)
+        plain: dict[int, Any] = {id(stand_in): stand_in.value() for stand_in in left}
+        waiting: list[Any] = left
+        for _ in range(MOST_NESTED):  # tuples are replaced by others, in what holds them
+            tuples = []
+            for holder in gc.get_referrers(*waiting):
+                if type(holder) is tuple:
+                    tuples.append(holder)
+                elif holder is not waiting and holder is not left:
+                    _replace_in(holder, plain)
+            for held in tuples:
+                plain[id(held)] = tuple(plain.get(id(item), item) for item in held)
+            waiting = tuples
+            if not waiting:
+                break
 
 
-def _replace_in(holder: Any) -> None:
+MOST_NESTED = 4
+"""How deep in tuples stand-ins are replaced."""
+
+
+def _replace_in(holder: Any, plain: dict[int, Any]) -> None:
     if isinstance(holder, dict):
         for key, item in list(dict.items(holder)):
-            if type(item) is Recorded:
-                dict.__setitem__(holder, key, item.value())
+            if id(item) in plain:
+                dict.__setitem__(holder, key, plain[id(item)])
     elif isinstance(holder, (list, collections.deque)):
         put: Any = list.__setitem__ if isinstance(holder, list) else collections.deque.__setitem__
         for i, item in enumerate([*holder]):
-            if type(item) is Recorded:
-                put(holder, i, item.value())
+            if id(item) in plain:
+                put(holder, i, plain[id(item)])
     elif isinstance(holder, types.CellType):
-        holder.cell_contents = holder.cell_contents.value()
-    elif isinstance(getattr(holder, "__dict__", None), dict):
-        _replace_in(holder.__dict__)
+        holder.cell_contents = plain[id(holder.cell_contents)]
+    elif not isinstance(holder, (types.FrameType, types.GeneratorType)):
+        if isinstance(getattr(holder, "__dict__", None), dict):
+            _replace_in(holder.__dict__, plain)
+        for slot, item in _slots(holder):
+            if id(item) in plain:
+                slot.__set__(holder, plain[id(item)])

@@ -36,7 +36,10 @@ JUMPING = listed("""
     np.heaviside({a} - {c}, 0.5) * {a}; np.trunc({a}) + {a} ** 2; {a} // 1 + {a};
     ({a} > {c}).astype(float) + {a}; np.where(np.logical_and({a} > {c}, {a} < 1), 1.0, {a});
     np.where(({a} < {c}) | ({a} > 0.5), {a}, 2 * {a}); np.ceil({a}) * {a}; np.fmod({a}, 0.7);
-    ({a} != {c}) * {a}; np.rint({a} * 2) - {a}; {a}.astype(int) + {a}; np.copysign(1.0, {a})
+    ({a} != {c}) * {a}; np.rint({a} * 2) - {a}; {a}.astype(int) + {a}; np.copysign(1.0, {a});
+    np.where(abs({a} - {c}) < 2e-5, 0.1, {a}); {a} + 0.01 * (abs({a} - {c}) < 1e-5);
+    ({a} == {c}) + {a}; np.where(({a} > {c}) & ({a} < {c} + 3e-5), 0.1, {a});
+    {a} * (np.floor({a} * 1e4) % 2)
 """)
 
 POLAR = listed("""

@@ -138,7 +138,7 @@ def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float, en
         what = sentence(directions, length)
         return Report(True, (), (what,), summary, noise.step, subject.evaluations)
     subject.find_batch()
-    explained = _explained_along(subject, parts, lines, directions, noise, slack, random)
+    explained = explained_along(subject, parts, lines, directions, noise, slack, random)
     if explained is not None:
         summary, findings = explained
         findings = (sentence(directions, length), *findings)
@@ -147,11 +147,11 @@ def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float, en
     return _check_until(subject, noise, h, rtol, chosen, end, directions)
 
 
-def _explained_along(
+def explained_along(
     subject: Subject,
-    parts: list[Part],
-    lines: list[list[Array]],
-    directions: list[Direction],
+    parts: Sequence[Part],
+    lines: Sequence[Sequence[Array]],
+    directions: Sequence[Direction],
     noise: Noise,
     slack: float,
     random: np.random.Generator,

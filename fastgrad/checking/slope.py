@@ -37,7 +37,8 @@ class Slope:
     Attributes
     ----------
     right : bool
-        Whether the remainder falls with the square of the step, or is lost in round-off throughout.
+        Whether the remainder falls faster than the step, at small steps, or is lost in round-off
+        throughout; at a kink of f, whether the gradient is between the slopes on both sides.
     slope : float
         The exponent, from the smallest steps whose remainder is clear; nan if none is.
     steps : array
@@ -46,8 +47,13 @@ class Slope:
         ``abs(f(x + s v) - f(x) - s gradient v)``.
     round_off : float
         What of each is round-off.
+    error : float
+        What the gradient times the direction is too small by, as small steps tell; 0 if it may be
+        right.
     reason : str
         Why the gradient is not right whatever the slope: it or f is not finite, or f is random.
+    notes : tuple of str
+        What else was found, as by `check_gradient`, that makes an error no fault.
     """
 
     right: bool
@@ -55,7 +61,9 @@ class Slope:
     steps: Array
     remainders: Array
     round_off: float
+    error: float = 0.0
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Return whether the gradient is right."""
@@ -67,11 +75,16 @@ class Slope:
             return f"Wrong: {self.reason}"
         if np.isnan(self.slope) and self.right:
             return f"Right: the remainder is round-off, {self.round_off:.0e}, at every step."
-        verdict = "Right" if self.right else "Wrong"
-        return (
-            f"{verdict}: the remainder falls with the power {self.slope:.2f} of the step; with 2 "
-            "if the gradient is right, with 1 if it is wrong."
-        )
+        falls = f"the remainder falls with the power {self.slope:.2f} of the step"
+        if not self.right:
+            if self.slope < BETWEEN:
+                return f"Wrong: {falls}; with 2 if the gradient is right, with 1 if it is wrong."
+            return (
+                f"Wrong: at small steps f's slope differs from the gradient's by {self.error:.1e}."
+            )
+        if self.notes:
+            return "\n- ".join(["Right, but for what is no fault.", *self.notes])
+        return f"Right: {falls}; with 2 if the gradient is right, with 1 if it is wrong."
 
     def plot(self, path: str | Path) -> None:
         """Draw the remainders against the steps, beside the slopes 1 and 2, into a PNG file.
@@ -147,7 +160,8 @@ def _require_seed(seed: object) -> None:
 
 
 def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
-    from fastgrad.checking.directions import Along, draw
+    from fastgrad.checking.comparison import explained_along
+    from fastgrad.checking.directions import Along, Direction, draw
     from fastgrad.checking.forms import as_subject
     from fastgrad.checking.noise import measure_noise, with_terms
 
@@ -155,24 +169,32 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
     noise = measure_noise(subject, None)
     parts = [part for part in subject.parts if part.x.size]
     noise = with_terms(noise, parts, [part.claim for part in parts])
-    directions = draw(parts, np.random.default_rng(seed))
-    length = np.sqrt(sum(float((v**2).sum()) for v in directions)) or 1.0
-    directions = [v / length for v in directions]
+    random = np.random.default_rng(seed)
+    line = draw(parts, random)
+    length = np.sqrt(sum(float((v**2).sum()) for v in line)) or 1.0
+    line = [v / length for v in line]
     with np.errstate(all="ignore"):
-        norms = (
-            float(np.linalg.norm(part.x.astype(v.dtype)))
-            for part, v in zip(parts, directions, strict=True)
-        )
+        norms = [float(np.linalg.norm(part.x.astype(part.claim.dtype))) for part in parts]
         steps = STEPS * max([1.0, *norms])
-        along = Along(subject, parts, directions)
+        along = Along(subject, parts, line)
         rests = np.array([along.remainder(step) for step in steps])
         remainders = along.unit * abs(rests)
         round_off = 2 * noise.level
         slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
         sides = along.sides(noise.level, float(steps[0]))
+        error = along.unit * sides.closest
     reason = _why_not(noise, parts, rests)
+    notes: tuple[str, ...] = ()
     right = not reason and not sides.refuted
-    return Slope(right, slope, steps, remainders, round_off, reason)
+    if sides.refuted and not reason:
+        subject.find_batch()
+        claimed = along.claimed(float(steps[-1]))[0]
+        allowed = along.unit * sides.smallest_error
+        direction = Direction(claimed, claimed + error, allowed, "refuted")
+        explained = explained_along(subject, parts, [line], [direction], noise, 0.0, random)
+        if explained is not None:
+            right, notes = True, explained[1]
+    return Slope(right, slope, steps, remainders, round_off, error, reason, notes)
 
 
 def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str:

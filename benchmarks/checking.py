@@ -1,21 +1,24 @@
-"""How good are gradient checks? ``python -m benchmarks.checking`` prints it, in Markdown.
+"""How good gradient checks are: ``python -m benchmarks.checking`` prints it, in Markdown.
 
-Planted faults that are found and named, right backward passes that are called wrong, estimated
-errors beside true ones, and what a check costs beside the two gradients that it compares.
+With ``--rates 20000`` how often right gradients of random functions are called wrong, and wrong
+ones right (`benchmarks.gradients`). Otherwise planted faults that are found and named, right
+backward passes that are called wrong, estimated errors beside true ones, and what a check costs
+beside the two gradients that it compares.
 """
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch, random_net
+from benchmarks.gradients import Example, example, planted, primitives
 from benchmarks.pairing import compare, ratio
 from benchmarks.suite import drawn
-from fastgrad import TwoLayerNet, check_gradient, numerical_gradient
+from fastgrad import TwoLayerNet, check_gradient, numerical_gradient, slope_test
 
 Array = NDArray[Any]
 
@@ -44,7 +47,72 @@ class Found:
     found_fast: bool
 
 
-def planted() -> list[Found]:
+WAYS: dict[str, Callable[[Example, Array], object]] = {
+    "full": lambda given, gradient: check_gradient(given.f, given.x, gradient),
+    "fast": lambda given, gradient: check_gradient(given.f, given.x, gradient, fast=True),
+    "slope_test": lambda given, gradient: slope_test(given.f, given.x, gradient, seed=0),
+}
+
+
+@dataclass
+class Rate:
+    """What came of one way to check the gradients of one kind.
+
+    Attributes
+    ----------
+    right, alarms : int
+        Right gradients, and how many were called wrong.
+    wrong, approved : int
+        Gradients with an error that differences see, and how many passed.
+    names : list of str
+        What failed.
+    """
+
+    right: int = 0
+    alarms: int = 0
+    wrong: int = 0
+    approved: int = 0
+    names: list[str] = field(default_factory=list)
+
+
+def rates(examples: Iterable[Example], every: int = 1) -> dict[tuple[str, str], Rate]:
+    """Return what comes of checking right gradients, and each so many with an error planted.
+
+    The error is one of 1e-4 in one element: what the full check has to see.
+    """
+    found: dict[tuple[str, str], Rate] = {}
+    for k, given in enumerate(examples):
+        with np.errstate(all="ignore"):
+            bad = planted(given, np.random.default_rng(k)) if k % every == 0 else None
+            for way, check in WAYS.items():
+                rate = found.setdefault((given.kind, way), Rate())
+                rate.right += 1
+                if not check(given, given.gradient):
+                    rate.alarms += 1
+                    rate.names.append(f"{given.name} {k}: called wrong")
+                if bad is not None and way == "full":
+                    rate.wrong += 1
+                    if check(given, bad):
+                        rate.approved += 1
+                        rate.names.append(f"{given.name} {k}: approved")
+    return found
+
+
+def print_rates(count: int, first: int = 0) -> None:
+    """Print the rates of random functions, and of elementary ones."""
+    found = rates((example(seed) for seed in range(first, first + count)), every=8)
+    found |= rates(primitives(first))
+    print("| kind | check | right | called wrong | wrong by 1e-4 in one element | approved |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for (kind, way), rate in found.items():
+        seen = f"{rate.wrong:,} | {rate.approved}" if way == "full" else "|"
+        print(f"| {kind} | {way} | {rate.right:,} | {rate.alarms} | {seen} |")
+    for (kind, way), rate in found.items():
+        if rate.names:
+            print(f"\n{kind}, {way}: {'; '.join(rate.names[:20])}")
+
+
+def planted_faults() -> list[Found]:
     """Check every planted fault in both nets, in full and along random directions."""
     x, t = faulty_batch()
     results = []
@@ -144,9 +212,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.checking")
     parser.add_argument("--smoke", action="store_true", help="only see that it runs")
-    smoke = parser.parse_args(arguments).smoke
+    parser.add_argument("--rates", type=int, metavar="N", help="check N random gradients instead")
+    parser.add_argument("--first", type=int, default=0, help="the first one's number")
+    chosen = parser.parse_args(arguments)
+    if chosen.rates:
+        print_rates(chosen.rates, chosen.first)
+        return
+    smoke = chosen.smoke
     print("| planted fault | two layers | three layers |\n| --- | --- | --- |")
-    results = planted()
+    results = planted_faults()
     for name in FAULTS:
         cells = [_verdict(found) for found in results if found.fault == name]
         print(f"| {name} | {' | '.join(cells)} |")

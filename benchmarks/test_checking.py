@@ -8,7 +8,7 @@ from benchmarks.conftest import Record
 
 
 def test_faults_are_found_and_named(record: Record) -> None:
-    results = checking.planted()
+    results = checking.planted_faults()
     record(found=sum(r.found for r in results), named=sum(r.named for r in results))
     assert all(r.found and r.found_fast for r in results)
     for layers in (2, 3):

@@ -58,7 +58,7 @@ def check_gradient(
     fast : bool
         Whether to compare along 8 random directions only, by about 60 calls of f for any number of
         parameters. The report says which errors that misses how improbably. Arrays whose gradient
-        does not pass are then checked in full, for 20 seconds at most if max_seconds is not given.
+        does not pass are then checked in full, for 30 seconds at most if max_seconds is not given.
     max_seconds : float, optional
         How long elements are compared. When it is over, the report says how many were, and what
         random directions tell of the others.

@@ -30,7 +30,7 @@ from fastgrad.checking.witness import largest_magnitude, witnesses
 
 Array = NDArray[Any]
 
-ESCALATED = 20.0
+ESCALATED = 30.0
 """Seconds that comparing elements takes at most, where the fast check has to, unless more are
 granted."""
 
@@ -132,19 +132,47 @@ def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float, en
     noise = with_terms(noise, parts, [part.claim for part in parts])
     lines = [draw(parts, random, subject, step_along(noise)) for _ in range(COUNT)]
     slack = rtol * length
-    directions = [measure(subject, parts, line, noise, slack) for line in lines]
+    directions = [measure(subject, parts, line, noise, slack, closer=False) for line in lines]
     summary = "The gradient is right along random directions."
     if all(direction.verdict == "agrees" for direction in directions):
         what = sentence(directions, length)
         return Report(True, (), (what,), summary, noise.step, subject.evaluations)
     subject.find_batch()
-    explained = explained_along(subject, parts, lines, directions, noise, slack, random)
+    subject.deadline = end
+    try:
+        directions = _closer(subject, parts, lines, directions, noise, slack)
+        if all(direction.verdict == "agrees" for direction in directions):
+            what = sentence(directions, length)
+            return Report(True, (), (what,), summary, noise.step, subject.evaluations)
+        explained = explained_along(subject, parts, lines, directions, noise, slack, random)
+        chosen = [] if explained else disagreeing(subject, noise, random, slack)
+    except OutOfTimeError:
+        return check_some(subject, noise, noise.step if h is None else h, rtol, parts, directions)
     if explained is not None:
         summary, findings = explained
         findings = (sentence(directions, length), *findings)
         return Report(True, (), findings, summary, noise.step, subject.evaluations)
-    chosen = disagreeing(subject, noise, random, slack)
     return _check_until(subject, noise, h, rtol, chosen, end, directions)
+
+
+def _closer(
+    subject: Subject,
+    parts: Sequence[Part],
+    lines: Sequence[Sequence[Array]],
+    directions: Sequence[Direction],
+    noise: Noise,
+    slack: float,
+) -> list[Direction]:
+    """Return the directions, those that are unclear looked at closer; as far as no kink is at x.
+
+    A kink at x, such as units at 0, is one along nearly all directions.
+    """
+    found: list[Direction] = []
+    for line, direction in zip(lines, directions, strict=True):
+        if direction.verdict == "kink" and not any(each.verdict == "kink" for each in found):
+            direction = measure(subject, parts, line, noise, slack)
+        found.append(direction)
+    return found
 
 
 def explained_along(

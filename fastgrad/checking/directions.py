@@ -31,9 +31,6 @@ COUNT = 8
 
 Verdict = Literal["agrees", "kink", "refuted"]
 
-TOP_ALONG = 2.0**-9
-"""The largest step at which one-sided quotients are taken along a direction."""
-
 MISS = 1e-9
 """The probability for which the report says how large an error may be missed."""
 
@@ -113,8 +110,14 @@ def measure(
     directions: Sequence[Array],
     noise: Noise,
     slack: float = 0.0,
+    *,
+    closer: bool = True,
 ) -> Direction:
-    """Return what both sides say along a direction: by four calls of f, and more if they differ."""
+    """Return what both sides say along a direction: by five calls of f.
+
+    If they differ, and f is not smooth along it, by some more calls at smaller steps; unless that
+    is left out, and a kink taken for the reason.
+    """
     s = step_along(noise)
     along = Along(subject, parts, directions)
     with np.errstate(all="ignore"):
@@ -128,13 +131,21 @@ def measure(
         if abs(error) <= allowed + slack:
             return Direction(claimed, claimed + error, allowed, "agrees")
         rough = along.unit * abs(far_up - 4 * up - 4 * down + far_down)
-        if rough <= ROUGH * noise.level and abs(error) > allowed + slack + 2 * rough / s:
-            return Direction(claimed, claimed + error, allowed, "refuted")  # f is smooth there
-        sides = along.sides(noise.level)
-        if sides.refuted or not np.isfinite(sides.closest):
+        hidden = 2 * rough / s  # by a kink that the noise may hide
+        if rough <= ROUGH * noise.level and abs(error) > allowed + slack + hidden:
+            return Direction(claimed, claimed + error, allowed + hidden, "refuted")
+        if not closer:
+            return Direction(claimed, claimed + error, allowed + hidden, "kink")
+        sides = along.sides(noise.level, 4 * s)
+        if not np.isfinite(sides.closest):
             return Direction(claimed, claimed + error, allowed, "refuted")
     allowed = along.unit * sides.smallest_error + rounding
-    return Direction(claimed, claimed, allowed, "kink" if sides.has_kink else "agrees")
+    if sides.has_kink:
+        # Where several kinks meet, what backpropagation returns may lie beside both slopes.
+        return Direction(claimed, claimed + error, allowed, "kink")
+    if sides.refuted:
+        return Direction(claimed, claimed + along.unit * sides.closest, allowed, "refuted")
+    return Direction(claimed, claimed, allowed, "agrees")
 
 
 class Along:
@@ -167,7 +178,7 @@ class Along:
             squares += (32 * part.claim_eps * float(np.linalg.norm(part.claim * (went / s)))) ** 2
         return total, math.sqrt(squares)
 
-    def sides(self, level: float, top: float = TOP_ALONG) -> OneSided:
+    def sides(self, level: float, top: float) -> OneSided:
         """Return what one-sided quotients along v tell of the gradient."""
         least = 0.0
         for original, direction in zip(self._originals, self.directions, strict=True):

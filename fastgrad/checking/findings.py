@@ -99,7 +99,8 @@ class Findings:
     def _in_other_mode(self, faulty: list[Witness]) -> list[Witness]:
         """Return those that are wrong in training mode, too, if the net's loss has one.
 
-        If the gradient is much nearer to that loss, what is left is found out there.
+        If the gradient is much nearer to that loss, or parts of it are right there, what is left is
+        found out there.
         """
         if not faulty:
             return faulty
@@ -110,7 +111,8 @@ class Findings:
             there = witnesses(mode.subject, noise, self.h, parts)
             inner = Findings(mode.subject, noise, self.h, there)
             still = inner._without_offset([w for w in there if len(w.suspects(w.part.claim))])
-            if still and not _distance(there) <= NEARER * _distance(faulty):
+            nearer = _distance(there) <= NEARER * _distance(faulty)
+            if not nearer and len(still) == len(faulty):
                 continue
             self.sentences += inner.sentences
             whole = "every element agrees."

@@ -1,0 +1,41 @@
+"""Right gradients of random functions pass every check, errors that differences see do not."""
+
+import numpy as np
+import pytest
+
+from benchmarks.checking import rates
+from benchmarks.gradients import KINDS, example, planted, primitives
+from fastgrad import slope_test
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+def test_right_gradients_pass_and_errors_of_one_element_do_not(kind):
+    """``python -m benchmarks.checking --rates 20000`` tries more."""
+    found = rates((example(seed) for seed in range(kind, 80, len(KINDS))), every=2)
+    for rate in found.values():
+        assert rate.right == 20
+        assert not rate.names
+
+
+def test_elementary_functions_pass_in_every_form():
+    """``python -m benchmarks.checking --rates 1`` tries the others, too."""
+    pytest.importorskip("scipy")
+    found = rates([*primitives()][::14])
+    assert sum(rate.wrong for rate in found.values()) > 20
+    for rate in found.values():
+        assert not rate.names
+
+
+def test_slopes_see_an_error_of_a_hundredth_in_the_largest_element():
+    """In ordinary functions; an element's share in a random direction is seldom small."""
+    tried = 0
+    for seed in range(3, 120, 4):
+        given = example(seed)
+        gradient = np.array(given.gradient, float)
+        if planted(given, np.random.default_rng(0)) is None:
+            continue
+        place = np.unravel_index(np.argmax(abs(gradient)), gradient.shape)
+        gradient[place] *= 1.01
+        assert not slope_test(given.f, given.x, gradient, seed=0), given.name
+        tried += 1
+    assert tried > 15

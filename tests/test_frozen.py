@@ -1,5 +1,8 @@
 """Constants that numba has taken: the engine reads of globals what a call of f reads."""
 
+import os
+import pkgutil
+import subprocess
 import sys
 import types
 
@@ -10,7 +13,6 @@ from lanes import lanes_of, numbers, require_lanes, require_same_bits
 from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.engines.compilation import KEPT
 
 pytestmark = pytest.mark.skipif(not JIT, reason="numba takes no constants here")
 
@@ -90,11 +92,75 @@ def test_functions_that_are_inlined_are_left_to_the_loop():
         numerical_gradient(f, x, engine="compiled")
 
 
-def test_names_of_numbas_that_vanish_leave_the_loop(monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        ("numba.core.dispatcher:_FunctionCompiler", "fold_argument_types"),
+        ("numba.core.dispatcher:Dispatcher", "get_call_template"),
+        ("numba.core.registry", "cpu_target"),
+        ("numba.np.numpy_support", "as_dtype"),
+        ("numba.core.codegen:CPUCodeLibrary", "get_llvm_str"),
+    ],
+)
+def test_names_of_numbas_that_vanish_leave_the_plain_loop(owner, name, monkeypatch):
     f, _ = scaled(2.0)
-    monkeypatch.delattr(type(f._compiler), "fold_argument_types")
-    monkeypatch.setattr(type(f), "get_call_template", None)
     x = numbers(3)
-    with pytest.raises(ValueError, match=r"cannot serve f: numba said .*fold_argument_types"):
-        numerical_gradient(f, x, engine="compiled")
-    assert [type(kept) for kept in vars(f)[KEPT].values()] == [str]
+    f(x)
+    place = pkgutil.resolve_name(owner)
+    with monkeypatch.context() as without:
+        for each in getattr(place, "__mro__", [place]):
+            if name in vars(each):
+                without.delattr(each, name)
+        with pytest.raises(ValueError, match="cannot serve f: numba said"):
+            numerical_gradient(f, x, engine="compiled")
+        result = numerical_gradient(f, x)
+    assert result.tobytes() == numerical_gradient(f, x, engine="loop").tobytes()
+
+
+WITHOUT = """
+import ast, importlib, pathlib, sys
+import numba, numpy as np
+import fastgrad
+from fastgrad.engines import compilation
+
+compilation.WORTH_LANES = -np.inf
+modules = ["lanes_loop", "lane_operations", "lane_arrays", "lanes", "lane_values", "frozen"]
+folder = pathlib.Path(compilation.__file__).parent
+names = set()
+for module in modules:
+    for node in ast.walk(ast.parse((folder / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("numba", "llvmlite"):
+            names |= {(node.module, alias.name) for alias in node.names}
+x = np.arange(1.0, 4.0)
+tried = 0
+for module, name in sorted(names):
+    owner = importlib.import_module(module)
+    kept = getattr(owner, name)
+    if type(kept) is type(sys):
+        continue  # a module stays importable
+    for each in modules:
+        sys.modules.pop(f"fastgrad.engines.{each}", None)
+        vars(sys.modules["fastgrad.engines"]).pop(each, None)
+    compilation._lanes_loop.cache_clear()
+    delattr(owner, name)
+    try:
+        assert compilation._lanes_loop() is None, name
+    finally:
+        setattr(owner, name, kept)
+    tried += 1
+f = numba.njit(lambda x: (x**2).sum())
+for _ in range(2):  # the module was not found, and is not looked for again
+    assert fastgrad.numerical_gradient(f, x).round(6).tolist() == [2, 4, 6]
+(kept,) = vars(f)[compilation.KEPT].values()
+assert kept.lanes(f) is None
+print(tried)
+"""
+
+
+def test_lanes_are_left_out_where_a_name_of_numbas_has_vanished():
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 15

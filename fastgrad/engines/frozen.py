@@ -48,8 +48,11 @@ def is_as_now(f: Any, arguments: tuple[Any, ...], seen: set[Any] | None = None) 
     )
 
 
-def _code(f: Any, arguments: tuple[Any, ...]) -> str:
-    """Return the code of f for these types, with all that is linked into it."""
+def _code(f: Any, arguments: tuple[Any, ...]) -> tuple[list[str], list[str]]:
+    """Return the constants in the code of f for these types and of all that it calls, and the rest.
+
+    The constants are in alphabetical order, for numba writes them down in any.
+    """
 
     def call(given: Any) -> Any:
         return f(*given)
@@ -57,7 +60,9 @@ def _code(f: Any, arguments: tuple[Any, ...]) -> str:
     caller: Any = numba.njit(call)
     caller.compile((types.Tuple(arguments),))
     finish(caller)
-    return OF_THIS_COPY.sub("", code_of(caller))
+    lines = OF_THIS_COPY.sub("", code_of(caller)).splitlines()
+    constants = sorted(line for line in lines if line.startswith("@"))
+    return constants, [line for line in lines if not line.startswith("@")]
 
 
 def _calls(annotation: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:

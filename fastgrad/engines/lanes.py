@@ -68,6 +68,10 @@ class LanesType(types.Type):
         """Hold what is a number at first, and then depends on x, as a sum that starts at 0."""
         return self if isinstance(other, REAL) else None
 
+    def cast_python_value(self, value: float) -> float:
+        """Return a number, such as the 0 at which sums start, as numba's functions ask for it."""
+        return float(value)
+
     def __reduce__(self) -> Any:
         """Refuse to be pickled.
 

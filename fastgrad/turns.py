@@ -40,9 +40,13 @@ class _Call:
 
     def __init__(self, moved: Sequence[NDArray[Any]], things: Any) -> None:
         self.thread = threading.get_ident()
-        self.moved: list[Extent] = [byte_bounds(array) for array in moved if array.size]
-        self._things = things
+        self._moved, self._things = moved, things
         self._read: list[Extent] | None = None
+
+    @property
+    def moved(self) -> list[Extent]:
+        """Where the memory is that it moves."""
+        return [byte_bounds(array) for array in self._moved if array.size]
 
     def read(self) -> list[Extent] | None:
         """Return where the memory is that it reads; None if that cannot be found out now."""

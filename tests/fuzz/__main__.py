@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from .campaign import KINDS, run, written
+from .campaign import KINDS, SHARES, run, written
 from .judge import judge
 from .shrink import shrunk
 
@@ -11,21 +11,27 @@ from .shrink import shrunk
 def main():
     """Run as the arguments say; the exit code is 1 if anything is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--programs", type=int, default=300, help="how many of each kind")
+    parser.add_argument("--programs", type=int, default=300, help="how many in all")
     parser.add_argument("--seed", type=int, default=0, help="another one gives other programs")
     parser.add_argument("--kind", choices=[*KINDS, "all"], default="all")
     parser.add_argument(
         "--without-certificate", action="store_true", help="measure the analysis alone"
     )
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--show", type=int, metavar="NUMBER", help="print and run one program")
+    parser.add_argument(
+        "--show", type=int, metavar="NUMBER", help="print and run one program of a --kind"
+    )
     parser.add_argument("--shrink", action="store_true", help="with --show: shorten it first")
     arguments = parser.parse_args()
-    kinds = [*KINDS] if arguments.kind == "all" else [arguments.kind]
     certify = not arguments.without_certificate
+    counts = {arguments.kind: arguments.programs}
+    if arguments.kind == "all":
+        counts = {kind: round(share * arguments.programs) for kind, share in SHARES.items()}
+        if arguments.show is not None:
+            parser.error("--show needs a --kind")
     if arguments.show is not None:
-        return _show(kinds[0], arguments, certify)
-    report = run(kinds, arguments.seed, arguments.programs, certify, arguments.processes)
+        return _show(arguments.kind, arguments, certify)
+    report = run(counts, arguments.seed, certify, arguments.processes)
     print(report)
     return int(report.is_wrong)
 

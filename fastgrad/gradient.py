@@ -132,9 +132,14 @@ def numerical_gradient(
         for a large x; the reason is named. If f turns out not to depend on x, or to be random,
         which "loop" does not look for. If f has another value in a worker than here, because
         it is random or reads x in a global of an imported module: it is left to this process then.
+        If a traced or compiled gradient was found to be wrong: it says where, and what is returned
+        are quotients of f's own values.
 
     Notes
     -----
+    All elements of traced gradients, and of the first compiled ones of a function, are compared
+    with a few calls of f itself, along random directions.
+
     The traced engine measures the loss at moved points as the loop does, but at fewer. Where that
     is not certain to give the loop's quotients, more points are measured, or the loop is used: near
     kinks, jumps and poles of every operation, near products of many factors that change by much,

@@ -59,7 +59,7 @@ def test_a_fault_in_one_element_is_found_and_mended(monkeypatch, activation, siz
     plant(monkeypatch, elements([1234], size))
     before = W.tobytes()
     with pytest.warns(RuntimeWarning, match=r"was wrong: at x\[30, 34\] it gives"):
-        result = numerical_gradient(f, W)
+        result = numerical_gradient(f, W, engine="traced")
     assert W.tobytes() == before
     np.testing.assert_allclose(result, loop.gradient(f, W, H), rtol=0, atol=8 * EPS * f(W) / H)
 
@@ -77,11 +77,15 @@ def test_faults_everywhere_lead_to_the_loop(monkeypatch):
     f, W = network()
     wrong = 1e-6 * np.random.default_rng(1).normal(size=W.size)
     plant(monkeypatch, elements(slice(None), wrong))
+    with pytest.raises(ValueError, match=r"cannot be traced: its replay is not f: at x\[.*gives"):
+        numerical_gradient(f, W, engine="traced")
+    # Whatever a busy machine lets auto think of the time that tracing takes:
+    served = lambda *arguments, **_: traced.traced_gradient_of_any(*arguments)  # noqa: E731
+    monkeypatch.setattr(traced, "traced_gradient_of_any", traced.traced_gradient, raising=False)
+    monkeypatch.setattr(traced, "traced_gradient", served)
     with pytest.warns(RuntimeWarning, match=r"is called for each element instead: .* calls of f"):
         result = numerical_gradient(f, W)
     assert result.tobytes() == loop.gradient(f, W, H).tobytes()
-    with pytest.raises(ValueError, match=r"cannot be traced: its replay is not f: at x\[.*gives"):
-        numerical_gradient(f, W, engine="traced")
 
 
 def test_an_error_of_1e_9_of_the_loss_is_seen_in_one_of_39200_elements():
@@ -108,8 +112,8 @@ def test_other_schemes_are_compared_as_well(monkeypatch, scheme):
     result = numerical_gradient(f, W, h, scheme=scheme, engine="traced")
     np.testing.assert_allclose(result, looped, rtol=0, atol=bound)
     plant(monkeypatch, elements([1234], 1e-3))
-    with pytest.warns(RuntimeWarning, match="was wrong|instead"):
-        result = numerical_gradient(f, W, h, scheme=scheme)
+    with pytest.warns(RuntimeWarning, match="was wrong"):
+        result = numerical_gradient(f, W, h, scheme=scheme, engine="traced")
     np.testing.assert_allclose(result, looped, rtol=0, atol=bound)
 
 
@@ -180,14 +184,16 @@ compiled_only = pytest.mark.skipif(not JIT, reason="nothing is compiled")
 
 
 @compiled_only
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("places", [[7], slice(None)])
+@pytest.mark.parametrize(("order", "places"), [("C", [7]), ("F", slice(None))])
 def test_faults_of_a_compiled_loop_are_found_and_mended(monkeypatch, places, order):
     from fastgrad.engines import compiled
 
     @numba.njit
     def f(x, y):
-        return np.sum(np.sin(x) * y) + x[0, 0] ** 2
+        total = 0.0
+        for i in range(x.size):
+            total += x.flat[i] ** 2 * y.flat[i]
+        return total
 
     spread = compiled.spread
 

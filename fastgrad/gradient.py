@@ -31,6 +31,13 @@ SHORTCUTS: dict[str, Callable[..., Array | None]] = {
 """Name -> ``gradient(f, x, h, scheme, name)`` or None, for real schemes with one step for all."""
 
 
+MANY = 64
+"""Elements from which it pays to look first whether f depends on them: by three calls of f."""
+
+BOOK = 1e-4
+"""The book's step."""
+
+
 def numerical_gradient(
     f: Callable[..., Any],
     x: Structure,
@@ -199,6 +206,10 @@ def numerical_gradient(
             looks = engine == "auto" and workers is None and way.engine == "loop"
             gradients = []
             for given in parts:
+                if looks and _is_measured_in_vain(given):
+                    warn_caller(INDEPENDENT.format(given.name))
+                    gradients.append(np.zeros_like(given.x))
+                    continue
                 part = given.measured(measuring)
                 watched = Repeating(values, way.values(None)) if looks else values
                 gradients.append(_gradient(part, shortcut, watched, looks=looks))
@@ -236,6 +247,13 @@ def _gradient(
     if is_zero and is_independent(problem.f, problem.x, problem.steps):
         warn_caller(INDEPENDENT.format(problem.name))
     return result
+
+
+def _is_measured_in_vain(problem: Problem) -> bool:
+    """Say whether steps are to be measured for many elements on which f does not depend."""
+    many = problem.automatic and problem.x.size >= MANY
+    everywhere = problem.bounds is None and not problem.scheme.is_complex
+    return many and everywhere and is_independent(problem.f, problem.x, BOOK)
 
 
 def explain(

@@ -49,6 +49,14 @@ def test_a_layer_that_holds_another_array_is_told_apart_from_a_gradient_of_zeros
         assert numerical_gradient(layer.loss, params["W"]).any()
 
 
+def test_steps_are_not_measured_for_an_array_that_f_does_not_depend_on():
+    held, x = np.ones((20, 10)), np.ones((20, 10))
+    f = counted(lambda _: (held**2).sum())
+    with pytest.warns(RuntimeWarning, match=INDEPENDENT):
+        assert not numerical_gradient(f, x, "auto").any()
+    assert f.calls < 40
+
+
 class Standardised:
     """A net whose second layer is 0 at first; the mean of the first one's output is kept."""
 

@@ -92,7 +92,7 @@ def measured(
 
     Notes
     -----
-    If f raises at steps that have been changed, it is not defined there. A function that oscillates
+    Where f raises, it is not defined, unless it does so at all steps. A function that oscillates
     some thousand times within h is not seen through.
 
     References
@@ -134,11 +134,15 @@ class _Measurement:
         self.quotients = np.zeros((self.x.size, base.size), self.base.dtype)
         self.noises = np.ones(self.x.size)
         self.noise = 1.0
+        self._raised: dict[int, Exception] = {}
 
     def measure(self, places: NDArray[np.intp]) -> None:
         """Find the steps of these elements."""
         with np.errstate(all="ignore"):
             self._measure(places)
+        for place, error in self._raised.items():
+            if not np.isfinite(self.quotients[place]).any():
+                raise error  # at all steps
 
     def _measure(self, places: NDArray[np.intp]) -> None:
         scheme = self.problem.scheme
@@ -147,7 +151,7 @@ class _Measurement:
         best = scheme.optimal_step(eps)
         enough = 100 * scheme.round_off(1.0, best, eps)
         few = len(scheme.outer) <= 2
-        near, h, low = self._at(places, best * self.scales[places], first=True)
+        near, h, low = self._at(places, best * self.scales[places])
         self._keep(places, near, h)
         far, wide, high = self._at(places, max(best**0.5, best) * self.scales[places])
         for _ in range(3):  # as far as f is defined
@@ -167,8 +171,10 @@ class _Measurement:
                     break
                 more = self._at(places[grown], wide[grown] * RATIO**3)
                 better = np.isfinite(more[0]).all(axis=1)
-                for old, new in zip((far, wide, high), more, strict=True):
-                    old[grown[better]] = new[better]
+                grown = grown[better]
+                for least, old, new in zip((near, h, low), (far, wide, high), more, strict=True):
+                    least[grown], old[grown] = old[grown], new[better]
+            self._keep(places, near, h)
         rounding, size = self._rounding(places, near, h), self._size(places, near, far, wide)
         truncation, round_off = _largest(far - near, size), _largest(rounding, size)
         hidden = np.isfinite(truncation) & (truncation <= NOISIER * round_off)
@@ -315,20 +321,18 @@ class _Measurement:
         if len(finer):
             times = float(np.max(finer / np.maximum(round_off[:j], np.finfo(float).tiny)))
             self.noises[place] = max(self.noise, times if times > NOISIER else 1.0)
-        if certain or last or not size.any():
+        quiet = not size.any() and (lifts[0] <= NOISIER * rounding[0] * width[0]).all()
+        if certain or last or quiet:
             return True
         # Below the least error there must be noise, or steps have to become smaller.
         rising = j > 0 and (j == len(differences) or differences[j - 1] >= differences[j] / RATIO)
         explained = errors[j] <= NOISIER * RATIO * round_off[j]
         return bool(errors[j] < CLEARLY and rising and explained)
 
-    def _at(
-        self, places: NDArray[np.intp], steps: Array, first: bool = False
-    ) -> tuple[Array, Array, Array]:
+    def _at(self, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array, Array]:
         """Return quotients ``(n, outputs)`` at these steps, the steps that were possible, lifts.
 
-        A lift is how far f gets from f(x). Where f raises, which at the first steps it must not,
-        quotients and lifts are nan.
+        A lift is how far f gets from f(x). Where f raises, quotients and lifts are nan.
         """
         steps = short(np.maximum(steps, self.smallest[places]), self.x[places])
         result = np.full((len(places), self.quotients.shape[1]), np.nan, self.quotients.dtype)
@@ -338,14 +342,13 @@ class _Measurement:
         try:
             return self._quotients(places, steps)
         except Exception:
-            if first:
-                raise
+            pass
         for k in range(len(places)):
             one = slice(k, k + 1)
             try:
                 result[one], steps[one], lifts[one] = self._quotients(places[one], steps[one])
-            except Exception:  # so far from x f is not defined
-                continue
+            except Exception as error:  # so far from x f is not defined
+                self._raised[int(places[k])] = error
         return result, steps, lifts
 
     def _quotients(self, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array, Array]:

@@ -1,5 +1,7 @@
 """Do automatic steps suit f at any scale, and are its roundings never taken for its derivative?"""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -136,6 +138,37 @@ def test_where_f_raises_it_is_not_defined():
     for x in (1e-4, 1.0, 2 - 1e-4):
         found = auto(f, [x, 3.0])
         np.testing.assert_allclose(found, [1 / x - 1 / (2 - x), np.cos(3)], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (lambda x: math.log(x), 1e-12, 1e12),
+        (lambda x: math.sqrt(x), 1e-10, 5e4),
+        (lambda x: math.asin(x), 0.999999, (1 - 0.999999**2) ** -0.5),
+        (lambda x: math.exp(x), 709.0, math.exp(709)),
+        (lambda x: math.exp(-(x**2) / 2e-16), 1e-8, -1e8 * math.exp(-0.5)),
+        (lambda x: 1e10 + math.sin(x), 1.0, math.cos(1)),
+        (lambda x: 1e-300 * math.exp(x), 1.0, 1e-300 * math.e),
+    ],
+)
+def test_edges_of_domains_peaks_and_offsets_are_no_obstacle(f, x, exact):
+    found = auto(lambda x: f(float(x[0])), [x])[0]
+    # Of 1e10 + sin(x) rounding leaves (2e-6)**(2/3) = 2e-4.
+    assert abs(found / exact - 1) < 1e-3
+
+
+def test_an_f_that_raises_at_all_steps_is_heard():
+    x, error = np.array([1.0, 2.0]), ZeroDivisionError("mine")
+
+    def f(v):
+        if v[1] != 2:
+            raise error
+        return v[0]
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        auto(f, x)
+    assert raised.value is error
 
 
 def test_elements_are_moved_by_distances_that_x_can_hold():

@@ -124,7 +124,8 @@ def differentiate(
     Notes
     -----
     f is called a quarter of ``abs(x[i])`` away from x, and farther where rounding costs most. Where
-    it cannot be called there, pass bounds or h.
+    it raises it is not defined; what it raises is raised only if no derivative is found. Pass
+    bounds or h where it must not be called.
 
     Larger steps are not believed where smaller ones contradict, unless f jumps, as values do that
     are computed in float32, rounded or printed: that is looked at beside x, by some 30 calls more.
@@ -207,10 +208,16 @@ def _differentiate(
     for start in range(0, len(places), BLOCK):
         some = places[start : start + BLOCK]
         reporting = partial(ladder, first=begin, ended=half)
-        outcome, count = _attempt(problem, reporting, some, steps[some], tolerance)
+        raised: dict[int, Exception] = {}
+        outcome, count = _attempt(problem, reporting, some, steps[some], tolerance, raised)
         evaluations += count
         if retry:
-            evaluations += _try_again(problem, ladder, some, steps[some], outcome, tolerance)
+            evaluations += _try_again(
+                problem, ladder, some, steps[some], outcome, tolerance, raised
+            )
+        for k in np.flatnonzero(np.isnan(outcome.values)):
+            if int(some[k]) in raised:
+                raise raised[int(some[k])]
         # A derivative of exactly 0 where f changes: between two of its jumps?
         judge = ladder(problem.scheme)
         for k in np.flatnonzero((outcome.values == 0) & (outcome.errors < outcome.largest)):
@@ -234,14 +241,19 @@ def _attempt(
     places: NDArray[np.intp],
     first: Array,
     tolerance: float,
+    raised: dict[int, Exception],
 ) -> tuple[Outcome, int]:
-    """Return the derivatives found from these first steps, and the evaluations."""
+    """Return the derivatives found from these first steps, and the evaluations.
+
+    What f raises is added to ``raised``, by the indices of elements.
+    """
     outcome = Outcome.nothing(first)
     evaluations = 0
     for scheme, chosen, begin, most in divided(problem, places, first):
         ladder = ladder_of(scheme)
         outcome.put(chosen, ladder.climb(places[chosen], begin, most, tolerance))
         evaluations += ladder.evaluations
+        raised.update(ladder.raised)
     return outcome, evaluations
 
 
@@ -252,13 +264,14 @@ def _try_again(
     first: Array,
     outcome: Outcome,
     tolerance: float,
+    raised: dict[int, Exception],
 ) -> int:
     """Begin at another size where the first step was of the wrong one, and keep what is better."""
     again = np.flatnonzero((outcome.starved & (first < FIRST)) | outcome.lost)
     if not len(again):
         return 0
     second = np.where(outcome.starved, FIRST, first * MUCH_SMALLER)[again]
-    other, evaluations = _attempt(problem, ladder_of, places[again], second, tolerance)
+    other, evaluations = _attempt(problem, ladder_of, places[again], second, tolerance, raised)
     before = outcome.take(again)
     # Larger steps are not believed where they contradict smaller ones.
     better = (other.errors < before.errors) & (before.lost | ~contradicts(other, before))

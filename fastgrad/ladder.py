@@ -136,6 +136,11 @@ class Ladder:
         How f is evaluated at the steps that are tried at once.
     ended : callable, optional
         Told for how many elements more there is nothing left to be done.
+
+    Attributes
+    ----------
+    raised : dict
+        What f has raised when an element was moved, by the index of the element.
     """
 
     def __init__(
@@ -156,6 +161,7 @@ class Ladder:
         balanced = all(weights.get(-o) == parity * w for o, w in weights.items())
         self.powers = [scheme.accuracy + (2 if balanced else 1) * k for k in range(MOST)]
         self.evaluations = 0
+        self.raised: dict[int, Exception] = {}
 
     def climb(
         self, places: NDArray[np.intp], first: Array, most: Array, tolerance: float
@@ -303,6 +309,21 @@ class Ladder:
         outcome.steps[element] = steps[again.last[0]]
         outcome.starved[element] = outcome.lost[element] = False
 
+    def _values(self, values: Values, places: NDArray[np.intp], points: Array) -> Array:
+        """Return f at these points; nan where it raises, for it is not defined there then."""
+        f, x = self.problem.f, self.problem.x
+        try:
+            return values(f, x, places, points)
+        except Exception:
+            pass
+        found = np.full(points.shape, np.nan)
+        for i, j in np.ndindex(points.shape):
+            try:
+                found[i, j] = values(f, x, places[i : i + 1], points[i : i + 1, j : j + 1])[0, 0]
+            except Exception as error:
+                self.raised[int(places[i])] = error
+        return found
+
     def jumps(self, place: int, step: float, contradiction: float, rounding: float) -> bool:
         """Say whether f jumps within this step, as `fastgrad.jumps.jumps` does."""
         self.evaluations += CALLS
@@ -321,7 +342,7 @@ class Ladder:
         points = np.concatenate(
             [moved(x, places, outer, steps[:, k]) for k in range(steps.shape[1])], axis=1
         )
-        measured = values(self.problem.f, x, places, points)
+        measured = self._values(values, places, points)
         self.evaluations += points.size
         self._eps = precision(x, measured)
         wide = as_floats(measured).reshape(*steps.shape, len(outer))

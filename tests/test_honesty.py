@@ -1,5 +1,7 @@
 """Are the error estimates of differentiate honest where f looks smooth and is not?"""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,30 @@ def test_second_derivatives_near_0_do_not_underflow():
         assert abs(found.gradient - 2) <= found.error < 1e-9
         found = at(np.exp, x)
         assert abs(found.gradient - 1) <= found.error < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (math.asin, 0.999999, (1 - 0.999999**2) ** -0.5),
+        (math.log1p, -1 + 2.0**-20, 2.0**20),
+        (math.exp, 700.0, math.exp(700)),
+        (lambda x: 1 / (1 + math.exp(-1e4 * (x - 1))), 1.0, 2500.0),
+    ],
+)
+def test_where_f_raises_smaller_steps_are_taken(f, x, exact):
+    found = at(f, x)
+    assert abs(found.gradient - exact) <= found.error < 1e-3 * exact
+
+
+def test_an_f_that_raises_everywhere_is_heard():
+    error = ZeroDivisionError("mine")
+
+    def f(x):
+        if x != 1:
+            raise error
+        return x
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        at(f, 1.0)
+    assert raised.value is error

@@ -7,12 +7,10 @@ that a recorded call of the function changes can be put back.
 import collections
 import functools
 import gc
-import time
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -80,7 +78,9 @@ def find_references(f: Callable[..., Any]) -> list[Reference]:
 
 
 def look_around(
-    f: Callable[..., Any], wanted: frozenset[int] = frozenset(), deadline: float = inf
+    f: Callable[..., Any],
+    wanted: frozenset[int] = frozenset(),
+    is_late: Callable[[], bool] = bool,
 ) -> Surroundings | None:
     """Return what is reachable from a function.
 
@@ -92,8 +92,8 @@ def look_around(
     f : callable
     wanted : set of int
         The ids of objects of which the places are wanted, besides those of arrays.
-    deadline : float
-        When to end, by `time.perf_counter`: the result is None then.
+    is_late : callable
+        Asked again and again: if it says True, the result is None.
     """
     found = Surroundings()
     seen: set[int] = set()
@@ -115,7 +115,7 @@ def look_around(
         if is_restored:
             found.restore.extend(restoring(holder))
         for item, put in _items(holder):
-            if time.perf_counter() > deadline:
+            if is_late():
                 return None
             if type(item) in _LEAVES:
                 continue

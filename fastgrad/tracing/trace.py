@@ -183,7 +183,7 @@ def _record(
 
     A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given.
     """
-    around = look_around(f, REPLACED, recording.deadline)
+    around = look_around(f, REPLACED, recording.is_late)
     if around is None:
         return Refusal("it can reach so many objects that looking at them takes too long", False)
     random = np.random.default_rng(0)

@@ -404,9 +404,13 @@ class Certificate:
         suspect = np.flatnonzero(~(off <= rounding))
         if not suspect.size:
             return places[suspect]
-        # f's own quotients may be worth no more: noise, or a step that ends at a kink or jump.
-        others = [self._looped(places[suspect], self.h * (1 + step)) for step in (-2e-2, 2e-2)]
-        doubt = abs(np.array(others) - looped[suspect]).max(axis=0)
+        # f's own quotients may be worth no more: of noise, the second differences are as large.
+        doubt = np.zeros(len(suspect))
+        for share in (2**-12, 2**-13, 2**-14):
+            above, below = (
+                self._looped(places[suspect], self.h * (1 + sign * share)) for sign in (1, -1)
+            )
+            doubt = np.maximum(doubt, abs(above - 2 * looped[suspect] + below))
         both = np.isfinite(looped[suspect]) & np.isfinite(self.quotients[places[suspect]])
         certain = ~(both & (off[suspect] <= 4 * doubt))
         return np.asarray(places[suspect[certain]])

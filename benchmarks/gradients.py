@@ -196,9 +196,9 @@ def relu(random: np.random.Generator) -> Any:
 
 
 def norm_at_zero(random: np.random.Generator) -> Any:
-    """Make the Euclidean norm at 0, where any gradient up to 1 in each element is right."""
+    """Make the Euclidean norm at 0, where any gradient up to a length of 1 is right."""
     x = np.zeros(int(random.integers(1, 6)))
-    gradient = random.uniform(-1, 1, x.size) * float(random.integers(2))
+    gradient = random.uniform(-1, 1, x.size) / np.sqrt(x.size) * float(random.integers(2))
     return lambda v: float(np.linalg.norm(v)), x, gradient, np.zeros(x.shape, np.bool_)
 
 

@@ -477,3 +477,40 @@ def test_nets_without_a_gradient_or_a_dict_of_parameters_are_refused():
     net.gradient = None
     with pytest.raises(TypeError, match=r"f.params is a ndarray"):
         check_gradient(net, x=np.ones((1, 2)), t=np.ones(1), gradient=np.ones(2))
+
+
+def test_what_is_wrong_at_kinks_beside_them_and_at_huge_values_is_found():
+    def absolute(v):
+        return float(abs(v).sum())
+
+    for fast in (False, True):
+        assert not check_gradient(absolute, np.zeros(4), np.full(4, 2.0), fast=fast)
+        assert not check_gradient(np.linalg.norm, np.zeros(3), np.full(3, 5.0), fast=fast)
+        for size in (1e308, 1e-300):
+            x = np.array([0.3, 0.5])
+            right = size * np.cos(x) / 4
+
+            def waves(v, size=size):
+                return float(size * np.sin(v).sum() / 4)
+
+            assert check_gradient(waves, x, right, fast=fast)
+            assert not check_gradient(waves, x, 1.001 * right, fast=fast)
+    for place, claim in ((1e-4, 3.3), (4e-5, 3.01), (4e-5, 2.467)):
+        x = np.array([place, 1.0])
+        assert not check_gradient(lambda v: abs(v[0]) + 2 * v[0] + v[1] ** 2, x, [claim, 2.0])
+        assert check_gradient(lambda v: abs(v[0]) + 2 * v[0] + v[1] ** 2, x, [3.0, 2.0])
+
+
+def test_elements_at_kinks_are_not_counted_as_wrong_beside_wrong_ones():
+    x = np.array([0.0, 1e-5, 0.7, -0.4, 0.2])
+    gradient = np.array([0.0, 1.0, 1.0, -1.0, 1.5])
+    report = check_gradient(lambda v: float(abs(v).sum()), x, gradient)
+    assert not report
+    assert "only x[4] is wrong" in str(report)
+
+
+def test_each_element_has_a_step_that_it_can_hold():
+    for x in (np.array([1e10, 1.0]), np.array([1e200, -3e200])):
+        w = np.array([1.0, 2.0])
+        assert check_gradient(lambda v: v[0] + 2 * v[1], x, w)
+        assert not check_gradient(lambda v: v[0] + 2 * v[1], x, w * [1.0001, 1])

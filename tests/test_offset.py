@@ -1,4 +1,4 @@
-"""Is the number under the logarithm told from a fault?"""
+"""The number under the logarithm is told from a fault."""
 
 import numpy as np
 import pytest
@@ -81,3 +81,34 @@ def test_nets_without_predict_are_none_of_its_business():
     random = np.random.default_rng(0)
     report = check_gradient(Net(), x=random.normal(size=(5, 2)), t=random.normal(size=5))
     assert not report
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("samples", [1, 7])
+def test_it_is_named_without_predict_by_the_samples_losses(samples, fast):
+    class Net:
+        def __init__(self, net):
+            self.net, self.params = net, net.params
+
+        def loss(self, x, t):
+            return self.net.loss(x, t)
+
+        def gradient(self, x, t):
+            return self.net.gradient(x, t)
+
+    x, t = faulty_batch()
+    net = Net(LayeredNet([9, 6, 7], "tanh"))
+    for name in ("W1", "W2"):  # probabilities small enough for differences far above round-off
+        net.params[name] *= 3
+    report = check_gradient(net, x=x[:samples], t=t[:samples], fast=fast)
+    assert report
+    assert "but for the 1e-07" in str(report)
+    wrong = net.gradient(x[:samples], t[:samples])
+    wrong["W1"][0, 0] *= 1.01
+    assert not check_gradient(net, x=x[:samples], t=t[:samples], gradient=wrong, fast=fast)
+
+
+def test_tiny_functions_are_not_explained_by_it():
+    x = np.array([1.0, 1.4])
+    right = -340 * x * np.exp(-170 * (x @ x))
+    assert not check_gradient(lambda v: float(np.exp(-170 * (v @ v))), x, right * [1, 1.001])

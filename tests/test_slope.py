@@ -1,4 +1,4 @@
-"""Does the slope tell right from wrong, by itself and drawn?"""
+"""The slope of the remainder tells right gradients from wrong ones."""
 
 import numpy as np
 import pytest
@@ -40,3 +40,56 @@ def test_x_comes_back_bit_for_bit():
     before = x.tobytes()
     slope_test(lambda x: float((x**2).sum()), x, 2 * x)
     assert x.tobytes() == before
+
+
+def quartic(x):
+    return float((x**4).sum())
+
+
+WRONG = {
+    "nan": np.full(3, np.nan),
+    "infinite": np.array([4.0, np.inf, 4.0]),
+    "too large": np.full(3, 4e6),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_not_finite_or_too_large_is_wrong(name):
+    found = slope_test(quartic, np.ones(3), WRONG[name], seed=0)
+    assert not found
+    assert str(found).startswith("Wrong")
+
+
+def test_functions_that_are_nan_or_random_tell_nothing():
+    random = np.random.default_rng(0)
+    x = np.ones(3)
+    assert "f is nan at x" in str(slope_test(lambda x: float("nan"), x, x))
+    found = slope_test(lambda x: quartic(x) + random.normal(), x, 4 * x**3)
+    assert not found
+    assert "f is random" in str(found)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hard_scales_and_types_are_right(seed):
+    x = np.random.default_rng(seed).normal(size=4)
+    single = x.astype(np.float32)
+    assert slope_test(lambda v: np.sin(v).sum(), single, np.cos(single), seed=seed)
+    assert slope_test(lambda v: float(1e8 + np.sin(v).sum()), x, np.cos(x), seed=seed)
+    assert slope_test(lambda v: float(np.exp(100 * v).sum()), x, 100 * np.exp(100 * x), seed=seed)
+    assert slope_test(lambda v: np.sin(v).sum(), x, np.cos(x).astype(np.float16), seed=seed)
+    assert slope_test(lambda v: v.sum(), np.full(4, 1e200), np.ones(4), seed=seed)
+
+
+def test_at_a_kink_the_gradient_is_between_both_slopes():
+    x = np.array([0.0, 1.0])
+    found = slope_test(lambda v: float(abs(v).sum()), x, np.sign(x), seed=0)
+    assert found
+    assert "between both slopes" in str(found)
+    assert not slope_test(lambda v: float(abs(v).sum()), x, np.array([3.0, 1.0]), seed=0)
+
+
+def test_the_number_under_the_logarithm_is_no_fault():
+    x, t = faulty_batch()
+    found = slope_test(LayeredNet([9, 7, 7], "sigmoid"), x=x, t=t, seed=0)
+    assert found
+    assert "but for the 1e-07" in str(found)

@@ -57,6 +57,18 @@ def compare(
     """
     end = math.inf if max_seconds is None else time.monotonic() + max_seconds
     subject.keeps_step = h is not None
+    with np.errstate(all="ignore"):  # overflows, and what f does outside of its domain
+        return _compare(subject, h, rtol, fast, max_seconds, end)
+
+
+def _compare(
+    subject: Subject,
+    h: float | None,
+    rtol: float,
+    fast: bool,
+    max_seconds: float | None,
+    end: float,
+) -> Report:
     noise = measure_noise(subject, h)
     reason = _why_not(noise)
     if reason is not None:

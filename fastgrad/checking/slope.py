@@ -174,8 +174,9 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
     length = np.sqrt(sum(float((v**2).sum()) for v in line)) or 1.0
     line = [v / length for v in line]
     with np.errstate(all="ignore"):
-        norms = [float(np.linalg.norm(part.x.astype(part.claim.dtype))) for part in parts]
-        steps = STEPS * max([1.0, *norms])
+        # Times the root of the size, not the norm: squares of large elements overflow.
+        sizes = [part.x.size**0.5 * float(abs(part.x.view(np.ndarray)).max()) for part in parts]
+        steps = STEPS * max([1.0, *sizes])
         along = Along(subject, parts, line)
         rests = np.array([along.remainder(step) for step in steps])
         remainders = along.unit * abs(rests)
@@ -183,12 +184,17 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
         slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
         sides = along.sides(noise.level, float(steps[0]))
         error = along.unit * sides.closest
+        claimed, rounding = along.claimed(float(steps[-1]))
     reason = _why_not(noise, parts, rests)
     notes: tuple[str, ...] = ()
-    right = not reason and not sides.refuted
-    if sides.refuted and not reason:
+    refuted = sides.refuted and not abs(error) <= rounding
+    right = not reason and not refuted
+    if right and sides.has_kink and not np.isnan(slope) and slope < BETWEEN:
+        notes = (
+            "f has a kink at x along this direction, and the gradient is between both slopes.",
+        )
+    if refuted and not reason:
         subject.find_batch()
-        claimed = along.claimed(float(steps[-1]))[0]
         allowed = along.unit * sides.smallest_error
         direction = Direction(claimed, claimed + error, allowed, "refuted")
         explained = explained_along(subject, parts, [line], [direction], noise, 0.0, random)

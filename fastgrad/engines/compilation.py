@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines import forks  # noqa: F401  (forks wait for numba's compiler)
+from fastgrad.engines import forks  # whose import lets forks wait for numba's compiler
 from fastgrad.structures import Call
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ class CompiledLoop:
 def _lanes_loop() -> Any:
     """Return the module that teaches numba lanes, or None if it cannot: it is not tried again."""
     try:
-        from fastgrad.engines import lanes_loop
+        with forks.importing:  # which takes a second
+            from fastgrad.engines import frozen, lanes_loop  # noqa: F401
     except Exception:  # numba's inner names are not promised
         return None
     return lanes_loop

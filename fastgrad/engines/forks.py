@@ -14,6 +14,10 @@ _locks: list[Any] = [RLock()]
 """In the order in which they are taken, where one is taken while another is held. The first lets
 one thread fork at a time."""
 
+importing = RLock()
+"""Held while a module is imported in the midst of a computation: Python's own lock on a module that
+another thread imports would be held in the child for ever."""
+
 _held: list[Any] = []
 
 
@@ -23,6 +27,9 @@ def free_after_fork(lock: Any) -> None:
     The locks of numba's compiler and of LLVM need not be named; they are taken after it.
     """
     _locks.append(lock)
+
+
+free_after_fork(importing)
 
 
 def _all_locks() -> Iterator[Any]:

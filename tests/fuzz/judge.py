@@ -1,7 +1,7 @@
 """Whether a gradient is the loop's, to the round-off of f itself, and f's objects are as they were.
 
 Where the two differ by more than a few eps abs(f) / h, f's own round-off is measured: f is
-evaluated in extended precision, and the loop is run again with all data moved by a few eps. A
+evaluated in extended precision, and the loop is run again with all data moved by a little. A
 quotient that moves by as much by itself is noise, or stands at a tie, where the last bit decides:
 it is *excused*.
 """
@@ -17,6 +17,8 @@ import numpy as np
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import compilation, loop, traced
+from fastgrad.tracing.recorder import NotTraceable
+from fastgrad.tracing.trace import trace_call
 
 from .program import SCHEMES, data_of
 
@@ -27,6 +29,10 @@ AGAIN = 8
 
 MOVED = 4 * EPS
 """By how much, relative to the data."""
+
+FARTHER = 2.0**-30
+"""By how much they are moved to see other rounding errors: where f rounds coarsely, as ``1 - p`` of
+a p near 1 does, moves of some eps meet the same ones. Only compared with extended precision."""
 
 SPELLED = {"float32": "float32|'f4'", "float16": "float16"}
 """What less precise numbers are called in programs."""
@@ -168,18 +174,21 @@ def measured(program, places):
 
     The round-off is what it differs by from the quotients in extended precision, or, with the data
     moved by a few eps, from itself. At least it is eps of the largest value that is subtracted, of
-    the least precise numbers that f computes with, and what f changes by most often with data that
-    are moved by eps.
+    all that f adds up (which may cancel), of the least precise numbers that f computes with, and
+    what f changes by most often with data that are moved by eps.
     """
     random = np.random.default_rng(0)
     exact, runs, values, noise = None, [], [], np.zeros(len(places))
-    for again in range(AGAIN + 1):
+    for again in range(2 * AGAIN + 1):
         plain = program.build()
+        is_near = again <= AGAIN
         if again:
-            _move(plain, random)
+            _move(plain, random, MOVED if is_near else FARTHER)
         data = {name: array.copy() for name, array in data_of(plain).items()}
-        values.append(float(np.reshape(_function(plain)(plain["x"]), ())))
-        runs.append(_loop(program, plain, places).reshape(-1)[places])
+        run = _loop(program, plain, places).reshape(-1)[places]
+        if is_near:
+            values.append(float(np.reshape(_function(plain)(plain["x"]), ())))
+            runs.append(run)
         try:
             extended = program.build(extended=True)
             for name, array in data.items():
@@ -188,9 +197,10 @@ def measured(program, places):
         except Exception:  # it computes by what has no extended form
             continue
         exact = precise if exact is None else exact
-        noise = np.fmax(noise, _difference(runs[-1], precise))
+        noise = np.fmax(noise, _difference(run, precise))
     of_f = max(
-        _precision(program) * _largest(program), np.median(abs(np.diff(values))) * EPS / MOVED
+        _precision(program) * max(_largest(program), _added_up(program)),
+        np.median(abs(np.diff(values))) * EPS / MOVED,
     )
     runs = np.array(runs)
     noise = np.fmax(noise, np.ptp(runs, axis=0))
@@ -214,6 +224,15 @@ def _largest(program):
     return float(magnitudes[np.isfinite(magnitudes)].max(initial=0.0))
 
 
+def _added_up(program):
+    """Return the sum of the magnitudes of all that f adds up; 0 where it cannot be recorded."""
+    namespace = program.build()
+    try:
+        return trace_call(_function(namespace), namespace["x"], program.h).magnitude
+    except NotTraceable:
+        return 0.0
+
+
 def _precision(program):
     """Return eps of the least precise numbers of floating point that a program computes with."""
     source = program.source()
@@ -226,13 +245,13 @@ def _scale(program):
     return program.h ** -SCHEMES[program.scheme].derivative
 
 
-def _move(namespace, random):
-    """Move all data by a few eps; those that share memory, once."""
+def _move(namespace, random, by):
+    """Move all data, relative to their size; those that share memory, once."""
     moved = []
     for array in data_of(namespace).values():
         if array.size and not any(np.may_share_memory(array, other) for other in moved):
             size = np.sqrt(np.mean(array**2))
-            array += MOVED * np.maximum(abs(array), size) * random.uniform(-1, 1, array.shape)
+            array += by * np.maximum(abs(array), size) * random.uniform(-1, 1, array.shape)
             moved.append(array)
 
 

@@ -60,7 +60,9 @@ def gradient(
     Returns
     -------
     ndarray like x
-        Within the round-off of the loop, eps abs(f) / h for a central quotient, of its quotients.
+        Within the loop's round-off of its quotients: for a central one some eps / h times the sum
+        of the magnitudes of what f adds up. That is more than abs(f) where terms cancel, or where
+        the logarithm of a number near 1 is taken.
 
     Raises
     ------

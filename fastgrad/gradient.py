@@ -55,9 +55,9 @@ def numerical_gradient(
     """Return the difference quotient of f for every element of x; the central one by default.
 
     ``(f(x + h e_i) - f(x - h e_i)) / (2 h)``, which is the partial derivative up to a truncation
-    error of ``h**2 / 6`` times the third derivative, and a round-off error of about ``eps / h`` times
-    what f adds up: ``abs(f(x))``, or more where terms cancel, or where a loss is the logarithm of
-    numbers near 1.
+    error of ``h**2 / 6`` times the third derivative, and a round-off error of about ``eps / h``
+    times what f adds up: ``abs(f(x))``, or more where terms cancel, or where a loss is the
+    logarithm of numbers near 1.
 
     Parameters
     ----------

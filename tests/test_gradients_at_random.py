@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.checking import rates
-from benchmarks.gradients import KINDS, example, planted, primitives
-from fastgrad import slope_test
+from benchmarks.gradients import KINDS, example, mean_of_standardised, planted, primitives
+from fastgrad import check_gradient, slope_test
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
@@ -39,3 +39,18 @@ def test_slopes_see_an_error_of_a_hundredth_in_the_largest_element():
         assert not slope_test(given.f, given.x, gradient, seed=0), given.name
         tried += 1
     assert tried > 15
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-4])
+def test_terms_that_cancel_are_rounded_by_more_than_values_tell(size):
+    """The gradient is rounding, about 1e-17, and so are f's values, in proportion to x."""
+    for seed in range(4):
+        random = np.random.default_rng([77, seed])
+        f, x, gradient, _ = mean_of_standardised(random)
+        x = size * random.normal(size=x.shape)
+        assert check_gradient(f, x, gradient)
+        assert check_gradient(f, x, gradient, fast=True)
+        assert slope_test(f, x, gradient, seed=0)
+        gradient[0] += 1e-12
+        assert not check_gradient(f, x, gradient)
+        assert not slope_test(f, x, gradient, seed=0)

@@ -46,6 +46,9 @@ AT_STEP = 32.0
 """Times the noise at x that it may be at the points where gradients are measured; more is no noise,
 but f's trend."""
 
+AROUND = 1 + np.arange(-8, 9) / 16
+"""Multiples of a step at which the noise is measured of the values which it reaches."""
+
 TERMS = 4.0
 """Times eps of the terms ``x_i g_i``, as a root of the sum of squares, that f's noise is at least:
 a sum of them that is nearly 0 is not more exact than they are."""
@@ -174,6 +177,19 @@ def noise_along(subject: Subject, part: Part, place: int, h: float) -> float:
     return max(level, there) if there < AT_STEP * level else level
 
 
+def noise_around(subject: Subject, part: Part, place: int, step: float) -> float:
+    """Return how exact values are at the points that a step reaches, by others next to them.
+
+    Values at small multiples of one step, from x on, may all be rounded alike: those of a sum whose
+    terms are in proportion to x and cancel lie on a line by chance.
+    """
+    old = part.x.view(np.ndarray).reshape(-1)[place]
+    with np.errstate(all="ignore"):
+        points = [(old + side * step * AROUND).astype(part.x.dtype) for side in (-1, 1)]
+        found = [deviation(subject.values(part.problem, place, each)) for each in points]
+    return DEVIATIONS * max(found)
+
+
 def spread_over(subject: Subject, part: Part, place: int, distance: float) -> float:
     """Return how exact f's values are if what is no polynomial of degree 3 over it is noise."""
     return DEVIATIONS * _spread(subject, part, place, distance / REACH)[0]
@@ -239,9 +255,16 @@ def _spread(subject: Subject, part: Part, place: int, step: float) -> tuple[floa
         size = float(np.max(abs(values)))
         if not 0 < size < np.inf:
             return 0.0, 0.0
-        scaled = values / size  # the squares of values near the limits of double precision are not
-        differences = np.convolve(scaled, FOURTH, mode="valid")
-        spread = size * float(np.sqrt(np.mean(differences.astype(np.float64) ** 2) / 70))
-        slope = float(scaled[-1] - scaled[0]) / float(points[-1] - points[0])
+        slope = float(values[-1] / size - values[0] / size) / float(points[-1] - points[0])
         term = size * abs(slope * float(old))
-    return spread, max(size, term if np.isfinite(term) else 0.0)
+    return deviation(values), max(size, term if np.isfinite(term) else 0.0)
+
+
+def deviation(values: Array) -> float:
+    """Return the standard deviation of values at even distances, trends of degree 3 aside."""
+    size = float(np.max(abs(values)))
+    if not 0 < size < np.inf:
+        return 0.0
+    # The squares of values near the limits of double precision are not finite.
+    differences = np.convolve(values / size, FOURTH, mode="valid").astype(np.float64)
+    return size * float(np.sqrt(np.mean(differences**2) / 70))

@@ -11,6 +11,9 @@ square of t.
 So a claim is refuted by the steps at which both sides' limits are known best, and only if no
 smaller step shows something else: what a claim is wrong by at large steps alone, the function
 explains, such as a kink on both sides of x, or an oscillation.
+
+The noise at x is not that at ``x + t``, where f may add up larger terms; where these cancel, its
+values do not tell. So it is measured around the points that would refute a claim.
 """
 
 from collections.abc import Callable
@@ -19,7 +22,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.checking.noise import AROUND, DEVIATIONS, deviation
+
 Array = NDArray[np.floating]
+
+Limit = tuple[float, float, int]
+"""A limit, how wrong it may be, and from which of the steps it comes."""
 
 RATIO = 8.0
 """Of neighbouring steps."""
@@ -110,24 +118,61 @@ def one_sided(
             hidden.append(2 * noise / (min(lengths) or float("nan")))
             seen = np.nan_to_num([abs(s) for side in sides for s in side[-2:]], nan=np.inf)
             lost = lost + 1 if hidden[-1] > LOST * seen.max() else 0
+        below, above = np.array(sides[0]), np.array(sides[1])
         errors = np.array(hidden)
-        lower, upper = (_limit(np.array(side), errors) for side in sides)
-        limits = [limit for limit in (lower, upper) if limit is not None]
-        if not limits:
-            return OneSided(np.nan, np.nan, (np.nan, np.nan), least, False)
-        first, second = np.array(sides[0]), np.array(sides[1])
-        refuted = _is_refuted([(first, lower), (second, upper)], errors)
-        both = _limit_of_both(first, second, errors)
-        if both is not None:
-            refuted = refuted or _is_refuted([((first + second) / 2, both)], errors)
+        refuted = True
+        while refuted:
+            limits = _limits(below, above, errors)
+            if limits[0] is None and limits[1] is None:
+                return OneSided(np.nan, np.nan, (np.nan, np.nan), least, False)
+            refuted = _are_refuted(below, above, limits, errors)
+            if refuted:
+                rise = np.zeros(len(errors))
+                for k in {limit[2] for limit in limits if limit is not None}:
+                    there = 2 * _noise_at(remainder, steps[k], least) / steps[k]
+                    rise[k] = np.fmax(there - errors[k], 0)
+                errors += rise
+                limits = [
+                    limit and (limit[0], limit[1] + float(rise[limit[2]]), limit[2])
+                    for limit in limits
+                ]
+                if _are_refuted(below, above, limits, errors):
+                    break
+        lower, upper, both = limits
     none = (float("nan"), float("nan"), 0)
-    (below, below_error, i), (above, above_error, j) = lower or none, upper or none
+    (first, first_error, i), (second, second_error, j) = lower or none, upper or none
     step = steps[min(i, j)] if lower and upper else steps[max(i, j)]
     mean, error = both[:2] if both else (float("nan"), float("inf"))
-    return OneSided(below, above, (below_error, above_error), step, refuted, mean, error)
+    return OneSided(first, second, (first_error, second_error), step, refuted, mean, error)
 
 
-def _limit(quotients: Array, hidden: Array) -> tuple[float, float, int] | None:
+def _noise_at(
+    remainder: Callable[[float], tuple[float, float]], step: float, least: float
+) -> float:
+    """Return how exact values are a step away on either side; 0 where x has no points for that."""
+    if step * (AROUND[1] - AROUND[0]) < least:
+        return 0.0
+    points = step * AROUND
+    below, above = (
+        deviation(np.array([remainder(side * t)[1] for t in points])) for side in (-1, 1)
+    )
+    return DEVIATIONS * float(np.fmax(below, above))
+
+
+def _limits(below: Array, above: Array, hidden: Array) -> list[Limit | None]:
+    """Return the limits of both sides, and that of their mean."""
+    return [_limit(below, hidden), _limit(above, hidden), _limit_of_both(below, above, hidden)]
+
+
+def _are_refuted(below: Array, above: Array, limits: list[Limit | None], hidden: Array) -> bool:
+    """Return whether the limits of both sides refute the claim, or that of their mean does."""
+    lower, upper, both = limits
+    return _is_refuted([(below, lower), (above, upper)], hidden) or (
+        both is not None and _is_refuted([((below + above) / 2, both)], hidden)
+    )
+
+
+def _limit(quotients: Array, hidden: Array) -> Limit | None:
     """Return a side's quotient where it is known best, with its error, and at which step."""
     error = np.full(len(quotients), np.inf)
     # Of a smooth function a quotient is wrong by a seventh of what the larger step changes it by.
@@ -139,7 +184,7 @@ def _limit(quotients: Array, hidden: Array) -> tuple[float, float, int] | None:
     return float(quotients[best]), float(error[best]), best
 
 
-def _limit_of_both(below: Array, above: Array, hidden: Array) -> tuple[float, float, int] | None:
+def _limit_of_both(below: Array, above: Array, hidden: Array) -> Limit | None:
     """Return the mean of both sides where it is known best, with its error, and at which step.
 
     A kink of size J at x makes the difference of the sides J at every step, where that of a smooth
@@ -156,7 +201,7 @@ def _limit_of_both(below: Array, above: Array, hidden: Array) -> tuple[float, fl
     return float(mean[best]), float(error[best]), best
 
 
-def _is_refuted(sides: list[tuple[Array, tuple[float, float, int] | None]], hidden: Array) -> bool:
+def _is_refuted(sides: list[tuple[Array, Limit | None]], hidden: Array) -> bool:
     """Return whether all limits differ from 0 to the same side, and no smaller step says more."""
     known = [(quotients, *limit) for quotients, limit in sides if limit is not None]
     signs = {np.sign(value) if abs(value) > error else 0.0 for _, value, error, _ in known}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.noise import FOURTH, TINY, Noise, noise_along, spread_over
+from fastgrad.checking.noise import FOURTH, TINY, Noise, noise_along, noise_around, spread_over
 from fastgrad.checking.one_sided import OneSided, one_sided
 from fastgrad.checking.subject import Part, Subject
 
@@ -83,6 +83,8 @@ def look(subject: Subject, part: Part, place: int, claim: float, noise: Noise, h
     found = _look(subject, part, place, claim, noise.level, h)
     if found.contradicts:
         own = noise_along(subject, part, place, h)
+        if found.kind == "smooth":
+            own = max(own, noise_around(subject, part, place, found.step))
         if own > noise.level:
             found = _look(subject, part, place, claim, own, h)
     return found

@@ -1,4 +1,4 @@
-"""Functions with their right gradients, drawn at random: what gradient checks are tried on.
+"""Random functions with their right gradients, on which gradient checks are tried.
 
 Four kinds: linear ones, ones at kinks or at the edge of their domain, ones that compute in float32,
 and ordinary ones. And a table of NumPy's and SciPy's elementary functions with their derivatives.

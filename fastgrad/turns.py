@@ -7,11 +7,13 @@ at it. Calls within a call, of the same thread, never wait for it.
 """
 
 import os
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from numpy.lib.array_utils import byte_bounds
@@ -23,8 +25,8 @@ Extent = tuple[int, int]
 LONG = 60.0
 """Seconds of waiting after which it is said."""
 
-MOMENT = 0.5
-"""Seconds after which a waiting thread looks again, should nobody have told it."""
+SHORTEST, LONGEST = 5e-5, 0.02
+"""Seconds after which a waiting thread looks again: few at first, twice as many each time."""
 
 
 class _Call:
@@ -41,7 +43,19 @@ class _Call:
     def __init__(self, moved: Sequence[NDArray[Any]], things: Any) -> None:
         self.thread = threading.get_ident()
         self._moved, self._things = moved, things
+        self._frame = _entered_from()
         self._read: list[Extent] | None = None
+
+    def goes_on(self) -> bool:
+        """Say whether the function that makes it has not returned.
+
+        Where Ctrl-C strikes as a block is entered or left, what would end the call may wait until
+        the exception's traceback is dropped.
+        """
+        frame = sys._current_frames().get(self.thread)
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is not None
 
     @property
     def moved(self) -> list[Extent]:
@@ -74,6 +88,17 @@ class _Call:
         return False
 
 
+def _entered_from() -> FrameType | None:
+    """Return the frame whose block is entered: the first one that is not of a context manager."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in _MANAGERS:
+        frame = frame.f_back
+    return frame
+
+
+_MANAGERS = frozenset({"contextlib", "fastgrad.guard", __name__})
+
+
 def _overlap(some: list[Extent], others: list[Extent]) -> bool:
     return any(a < d and c < b for a, b in some for c, d in others)
 
@@ -84,7 +109,9 @@ _calls: dict[_Call, None] = {}
 _waiting: dict[int, set[int]] = {}
 """Which threads wait for which."""
 
-_ended = threading.Condition()
+_lock = threading.RLock()
+"""Held while these are looked at. Not a condition to be notified: that takes and lets go of its
+lock in Python code, where Ctrl-C may leave it taken for ever; this one does it in C."""
 
 
 @contextmanager
@@ -110,31 +137,36 @@ def turn(moved: Sequence[NDArray[Any]], things: tuple[Any, ...]) -> Iterator[Non
     """
     call = _Call(moved, things)
     try:
-        with _ended:
-            if _calls:
-                _wait(call)
-            _calls[call] = None
+        _begin(call)
         yield
     finally:
         _calls.pop(call, None)  # which no interrupt can divide
-        if _waiting:
-            with _ended:
-                _ended.notify_all()
 
 
-def _wait(call: _Call) -> None:
-    """Wait until no call is in the way."""
-    start, said = time.monotonic(), False
+def _begin(call: _Call) -> None:
+    """Let a call be made, as soon as none is in its way."""
+    start, pause, said = time.monotonic(), SHORTEST, False
     try:
-        while others := {other.thread for other in [*_calls] if call.is_in_the_way_of(other)}:
-            holds_up = any(other.thread == call.thread for other in [*_calls])
-            if holds_up and call.thread in _waited_for(others):
-                raise RuntimeError(
-                    "two threads wait for each other: each is within a call of fastgrad that moves "
-                    "what the other reads, and makes another one; make such calls in one thread"
-                )
-            _waiting[call.thread] = others
-            _ended.wait(MOMENT)
+        while True:
+            with _lock:
+                others = {other.thread for other in [*_calls] if call.is_in_the_way_of(other)}
+                if others and (ended := [other for other in [*_calls] if not other.goes_on()]):
+                    for other in ended:
+                        _calls.pop(other, None)
+                    continue
+                if not others:
+                    _calls[call] = None
+                    return
+                holds_up = any(other.thread == call.thread for other in [*_calls])
+                if holds_up and call.thread in _waited_for(others):
+                    raise RuntimeError(
+                        "two threads wait for each other: each is within a call of fastgrad that "
+                        "moves what the other reads, and makes another one; make such calls in one "
+                        "thread"
+                    )
+                _waiting[call.thread] = others
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST)
             if not said and time.monotonic() - start > LONG:
                 said = True
                 warnings.warn(
@@ -159,8 +191,8 @@ def _waited_for(threads: set[int]) -> set[int]:
 
 def _forget_others() -> None:
     """Begin anew in a forked process, which has none of its parent's threads."""
-    global _ended
-    _ended = threading.Condition()
+    global _lock
+    _lock = threading.RLock()
     _calls.clear()
     _waiting.clear()
 

@@ -1,4 +1,4 @@
-"""What do several files' tests need? An interrupt that strikes when told to; lanes at once."""
+"""What tests of several files need: interrupts that strike when told to, and lanes at once."""
 
 import gc
 import signal
@@ -52,3 +52,33 @@ def strike():
 def lanes_at_once(monkeypatch):
     """Let compiled functions be evaluated in lanes from their first gradient on."""
     monkeypatch.setattr(compilation, "WORTH_LANES", float("-inf"))
+
+
+@pytest.fixture
+def interrupted_at():
+    """Return ``interrupted_at(n, call)``: interrupt where the n-th function is entered or left.
+
+    It says whether there were so many. There, and in loops, Python runs the handlers of signals;
+    not between any two lines.
+    """
+
+    def interrupted_at(event_number, call):
+        events = 0
+
+        def trace(frame, event, argument):
+            nonlocal events
+            events += event in ("call", "return")
+            if events == event_number and event in ("call", "return"):
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            call()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+    return interrupted_at

@@ -1,4 +1,3 @@
-import sys
 import threading
 
 import numba
@@ -16,28 +15,7 @@ def test_threads_are_counted_as_numba_counts_them():
         numba.set_num_threads(before)
 
 
-def interrupted_at(event_number, call):
-    """Interrupt a call at an event of the trace; say whether it had so many."""
-    events = 0
-
-    def trace(frame, event, argument):
-        nonlocal events
-        events += 1
-        if events == event_number:
-            raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(None)
-    return False
-
-
-def test_no_instant_of_counting_leaves_a_lock_taken_when_it_is_interrupted():
+def test_no_instant_of_counting_leaves_a_lock_taken_when_it_is_interrupted(interrupted_at):
     numba.get_num_threads()
     event_number = 1
     while interrupted_at(event_number, thread_count):

@@ -150,3 +150,31 @@ def test_threads_that_wait_for_each_other_within_their_calls_are_told() -> None:
     assert sorted("wait for each other" in one for one in said) == [False, True]
     with turn([a, b], ()):  # nothing is left of it
         pass
+
+
+def test_no_instant_of_a_turn_holds_other_threads_up_when_it_is_interrupted(
+    interrupted_at: Callable[[int, Callable[[], None]], bool],
+) -> None:
+    x = np.zeros(3)
+
+    def take_a_turn() -> None:
+        with turn([x], (x,)):
+            pass
+
+    event_number = 1
+    while interrupted_at(event_number, take_a_turn):
+        assert at_once(take_a_turn) == [None]
+        event_number += 1
+    assert event_number > 10
+
+
+def test_a_call_whose_end_an_exceptions_traceback_holds_up_holds_no_thread_up() -> None:
+    x = np.zeros(3)
+    held = []
+
+    def enter() -> None:
+        held.append(turn([x], (x,)))
+        held[0].__enter__()  # and never leave
+
+    enter()
+    assert at_once(lambda: turn([x], (x,)).__enter__()) == [None]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch
+from benchmarks.gradients import example
 from fastgrad import slope_test
 
 
@@ -93,3 +94,16 @@ def test_the_number_under_the_logarithm_is_no_fault():
     found = slope_test(LayeredNet([9, 7, 7], "sigmoid"), x=x, t=t, seed=0)
     assert found
     assert "but for the 1e-07" in str(found)
+
+
+def test_kinks_closer_than_noise_can_show_seldom_refute():
+    """Weights times absolute values, next to kinks by 1e-11 and 5e-15, and at one."""
+    given = example(23869)
+    assert np.count_nonzero(abs(given.x) < 1e-10) == 3
+    wrong = given.gradient + 5.0 * (abs(given.x) > 1e-10)
+
+    def refuted(gradient):
+        return sum(not slope_test(given.f, given.x, gradient, seed=seed) for seed in range(60))
+
+    assert refuted(given.gradient) <= 5  # of half of the directions, if single limits are believed
+    assert refuted(wrong) > 50

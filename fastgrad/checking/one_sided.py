@@ -35,6 +35,9 @@ RATIO = 8.0
 RUNGS = 40
 """Steps at most."""
 
+CLEAR = 8.0
+"""Times its noise that a limit has to be, for a quotient to tell whether it is left."""
+
 LOST = 8.0
 """Times what a quotient is that its noise has to be, for smaller steps to tell nothing."""
 
@@ -208,8 +211,23 @@ def _is_refuted(sides: list[tuple[Array, Limit | None]], hidden: Array) -> bool:
     sign = signs.pop()
     if signs or not sign:
         return False
+    if any(_is_open(quotients, value, best, hidden) for quotients, value, _, best in known):
+        return False
     nearest = min(abs(value) for _, value, _, _ in known)
     return all(
         bool(np.all(~(sign * quotients[best + 1 :] + hidden[best + 1 :] < nearest / 2)))
         for quotients, _, _, best in known
     )
+
+
+def _is_open(quotients: Array, limit: float, best: int, hidden: Array) -> bool:
+    """Return whether quotients leave their limit and still change at the last clear step.
+
+    By kinks so close to x that noise hides what is nearer.
+    """
+    clear = np.flatnonzero(hidden < abs(limit) / CLEAR)
+    if not clear.size or clear[-1] <= best:
+        return False
+    last, before = quotients[clear[-1]], quotients[clear[-1] - 1]
+    change = hidden[clear[-1]] + hidden[clear[-1] - 1]
+    return bool(abs(last - limit) > abs(limit) / 8 and abs(last - before) > change)

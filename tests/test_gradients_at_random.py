@@ -54,3 +54,10 @@ def test_terms_that_cancel_are_rounded_by_more_than_values_tell(size):
         gradient[0] += 1e-12
         assert not check_gradient(f, x, gradient)
         assert not slope_test(f, x, gradient, seed=0)
+
+
+def test_rounding_of_steps_is_not_taken_for_noise():
+    """Next to the minimum of squares, where steps are rounded by more than f is."""
+    given = example(62359)
+    assert check_gradient(given.f, given.x, given.gradient)
+    assert not check_gradient(given.f, given.x, planted(given, np.random.default_rng(2359)))

@@ -156,10 +156,13 @@ def _noise_at(
     if step * (AROUND[1] - AROUND[0]) < least:
         return 0.0
     points = step * AROUND
-    below, above = (
-        deviation(np.array([remainder(side * t)[1] for t in points])) for side in (-1, 1)
-    )
-    return DEVIATIONS * float(np.fmax(below, above))
+    spreads = []
+    for side in (-1, 1):
+        lengths, rests = np.array([remainder(side * t) for t in points]).T
+        # What rounding x + t changes is no noise.
+        slopes = np.gradient(rests, lengths)
+        spreads.append(deviation(rests - slopes * (lengths - side * points)))
+    return DEVIATIONS * max(spreads)
 
 
 def _limits(below: Array, above: Array, hidden: Array) -> list[Limit | None]:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from fastgrad.engines import compilation
+from fastgrad.tracing import trace
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs are deaf to it, and so would be all that tests start.
@@ -82,3 +83,11 @@ def interrupted_at():
         return False
 
     return interrupted_at
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patient():
+    """Let recordings take their time, however busy the machine is; operations stay limited."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "LEAST", 10.0)
+        yield

@@ -1,5 +1,6 @@
 """One recorded call of a function: its operations, and that nothing escaped them or remains."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -155,9 +156,14 @@ class Refusal:
 def _record_alone(
     f: Callable[[Array], Any], x: Array, h: float, saved: Array, recording: Recording
 ) -> tuple[list[Node], Node] | Refusal:
-    """Record one call of f while no other thread does, and leave nothing of it anywhere."""
+    """Record one call of f while no other thread does, and leave nothing of it anywhere.
+
+    Garbage is not collected meanwhile: in a large program that may take longer than the recording.
+    """
     held: list[bool] = []
+    collects = gc.isenabled()
     try:
+        gc.disable()
         # One call of a function in C, so that an interrupt comes before or after both.
         held.extend(map(_one_at_a_time.acquire, (True,), (MOST_SECONDS,)))
         if not any(held):
@@ -168,6 +174,8 @@ def _record_alone(
         try:
             replace_leftovers(recording)
         finally:
+            if collects:
+                gc.enable()
             if any(held):
                 _one_at_a_time.release()
 

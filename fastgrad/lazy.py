@@ -19,7 +19,7 @@ class lazy(Generic[Value]):
 
     def __get__(self, instance: Any, owner: type) -> Value:
         """Compute the attribute; the instance's own comes first from now on."""
-        value: Value = self if instance is None else self.compute(instance)  # type: ignore[assignment]
-        if instance is not None:
-            vars(instance)[self.compute.__name__] = value
+        if instance is None:
+            return self  # type: ignore[return-value]  # of a class, as properties do
+        value = vars(instance)[self.compute.__name__] = self.compute(instance)
         return value

@@ -123,7 +123,7 @@ def _lanes_loop() -> Any:
     """Return the module that teaches numba lanes, or None if it cannot: it is not tried again."""
     try:
         with forks.importing:  # which takes a second
-            from fastgrad.engines import frozen, lanes_loop  # noqa: F401
+            from fastgrad.engines import frozen, lanes_loop  # noqa: F401  (frozen fails here, too)
     except Exception:  # numba's inner names are not promised
         return None
     return lanes_loop

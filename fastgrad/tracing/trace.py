@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.arguments import may_share_elements
 from fastgrad.tracing import operations
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.nodes import Node, without_repeats
@@ -107,7 +108,7 @@ def trace_call(
     """
     if x.dtype != np.float64 or type(x) is not np.ndarray:
         raise NotTraceable("x is not a plain float64 array")
-    if _overlaps_itself(x):
+    if may_share_elements(x):
         raise NotTraceable("elements of x share memory")
     saved = x.copy(order="K")
     value, seconds = _call(f, x, saved)
@@ -242,16 +243,6 @@ def _record(
     if not recording.constants.are_unchanged():
         return Refusal("an array that it computes with is changed afterwards", False)
     return recording.nodes, output
-
-
-def _overlaps_itself(x: Array) -> bool:
-    """Say whether elements of an array are in the same place."""
-    extent = 0
-    for step, n in sorted((abs(step), n) for step, n in zip(x.strides, x.shape, strict=True)):
-        if n > 1 and step < extent + x.itemsize:
-            return len(np.unique(_addresses(x))) < x.size
-        extent += (n - 1) * step
-    return False
 
 
 def _call(f: Callable[[Array], Any], x: Array, saved: Array) -> tuple[float, float]:

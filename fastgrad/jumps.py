@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences import Values, moved
+from fastgrad.interrupts import raise_interrupt
 
 if TYPE_CHECKING:
     from fastgrad.problem import Problem
@@ -127,7 +128,8 @@ def _beside(
         points = np.clip(points, problem.bounds[0][place], problem.bounds[1][place])
     try:
         measured = values(problem.f, x, here, points, shape)
-    except Exception:
+    except Exception as error:
+        raise_interrupt(error)
         return None
     found = np.asarray(measured.reshape(len(ASIDE), 2, -1), float)
     return points.reshape(len(ASIDE), 2).astype(float), found

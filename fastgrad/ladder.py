@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import Report, Values, moved
 from fastgrad.extrapolation import Limits, limits
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.jumps import CALLS, is_flat, jumps
 from fastgrad.problem import Problem
 from fastgrad.schemes import Scheme
@@ -314,13 +315,14 @@ class Ladder:
         f, x = self.problem.f, self.problem.x
         try:
             return values(f, x, places, points)
-        except Exception:
-            pass
+        except Exception as error:
+            raise_interrupt(error)
         found = np.full(points.shape, np.nan)
         for i, j in np.ndindex(points.shape):
             try:
                 found[i, j] = values(f, x, places[i : i + 1], points[i : i + 1, j : j + 1])[0, 0]
             except Exception as error:
+                raise_interrupt(error)
                 self.raised[int(places[i])] = error
         return found
 

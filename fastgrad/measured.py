@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences import BLOCK, Values, moved
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.jumps import jumps
 from fastgrad.steps import short
 
@@ -341,13 +342,14 @@ class _Measurement:
             return result, steps, lifts
         try:
             return self._quotients(places, steps)
-        except Exception:
-            pass
+        except Exception as error:
+            raise_interrupt(error)
         for k in range(len(places)):
             one = slice(k, k + 1)
             try:
                 result[one], steps[one], lifts[one] = self._quotients(places[one], steps[one])
             except Exception as error:  # so far from x f is not defined
+                raise_interrupt(error)
                 self._raised[int(places[k])] = error
         return result, steps, lifts
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.network import TwoLayerNet
 from fastgrad.structures import leaves
 
@@ -88,7 +89,8 @@ def batch_behind(f: Any, x: Any, value: Any) -> Batch | None:
             try:
                 if bool(net.loss(a, b) == value):
                     return Batch(net, a, b, is_given=False)
-            except Exception:  # not the net's kind of batch
+            except Exception as error:  # not the net's kind of batch
+                raise_interrupt(error)
                 continue
     return None
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastgrad.checking.batch import Batch, loss_of_net
 from fastgrad.checking.subject import Subject
+from fastgrad.interrupts import raise_interrupt
 
 FLAGS = frozenset(
     [
@@ -95,7 +96,8 @@ def other_modes(subject: Subject) -> Iterator[Mode]:
             again = partial(net.gradient, batch.x, batch.t)
             other.asks(partial(seeded, again) if first != second else again)
         other.deadline, other.keeps_step = subject.deadline, subject.keeps_step
-    except Exception:  # a net that cannot be copied, or takes the parameter otherwise
+    except Exception as error:  # a net that cannot be copied, or takes the parameter otherwise
+        raise_interrupt(error)
         return
     yield Mode(other, words + end)
 

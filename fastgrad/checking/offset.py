@@ -19,6 +19,7 @@ from fastgrad.checking.directions import COUNT, Direction, draw, evaluate_along,
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.subject import Part, Subject
 from fastgrad.checking.witness import Witness, largest_magnitude
+from fastgrad.interrupts import raise_interrupt
 
 Array = NDArray[Any]
 
@@ -215,7 +216,8 @@ def _sample_losses(subject: Subject) -> Callable[[], Array] | None:
         losses = partial(_losses, batch)
     try:
         found, whole = losses(), float(subject.value())
-    except Exception:  # a net that takes no single samples
+    except Exception as error:  # a net that takes no single samples
+        raise_interrupt(error)
         return None
     is_mean = np.isfinite(found).all() and abs(float(found.mean()) - whole) <= MEAN * abs(whole)
     return losses if is_mean and whole > 0 else None
@@ -255,7 +257,8 @@ def log_probabilities(subject: Subject) -> Callable[[], Array] | None:
         predicted = partial(_log_predicted, predict, x, shape, places, are_scores)
         with np.errstate(divide="ignore"):
             found = predicted()
-    except Exception:  # a net of another kind
+    except Exception as error:  # a net of another kind
+        raise_interrupt(error)
         return None
     return predicted if np.isfinite(found).all() and found.ndim == 1 else None
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from fastgrad.arguments import element
 from fastgrad.engines import loop
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 
 Array = NDArray[np.float64]
@@ -347,7 +348,8 @@ class Certificate:
             self.x[...] = point.reshape(self.x.shape)
             with np.errstate(all="ignore"):
                 return float(np.asarray(self.f(self.x)).reshape(()))
-        except Exception:  # whatever it is, the quotients are not to blame
+        except Exception as error:  # whatever it is, the quotients are not to blame
+            raise_interrupt(error)
             return np.nan
         finally:
             self.x[...] = self.saved

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgrad.arguments import as_returned, remedy_for
 from fastgrad.differences import fill, memory_order
-from fastgrad.guard import Original
+from fastgrad.guard import Original, require_unchanged
 from fastgrad.schemes import Scheme, central_quotient
 
 Array = NDArray[Any]
@@ -80,8 +80,11 @@ def values(
         for some, targets in _blocks(places, points):
             for i, targets_of_it in zip(some, targets, strict=True):
                 old = elements[i]  # not what it was at first: f may have written into it
-                for elements[i] in targets_of_it:
+                for target in targets_of_it:
+                    elements[i] = target
                     value = f(x)
+                    if elements[i] != target:  # f has written there, or it is a nan
+                        _require_moved(original, i, target)
                     if type(value) is not usual:
                         if type(value) in exact:
                             usual = type(value)
@@ -102,6 +105,17 @@ def values(
     if collected.dtype.kind in "biu":
         collected = np.array(results, dtype=object)
     return collected.reshape(*points.shape, *shape)
+
+
+def _require_moved(original: Original, i: int, target: Any) -> None:
+    """Refuse an f that has written into the element that is moved while it computes.
+
+    But not one that puts back there what was there, as a net does whose pruned weights are 0.
+    """
+    moved = original.plain.copy()
+    if moved.flat[i] != original.copy.flat[i]:
+        moved.flat[i] = target
+        require_unchanged(original.plain, moved)
 
 
 def _blocks(

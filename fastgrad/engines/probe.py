@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastgrad.arguments import warn_caller
 from fastgrad.differences import Values
 from fastgrad.guard import Original
+from fastgrad.interrupts import raise_interrupt
 
 Array = NDArray[Any]
 
@@ -138,7 +139,8 @@ def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
             else:
                 return False
             return all(map(same_at, [*far, np.full(x.shape, np.nan), original.copy]))
-    except Exception:  # f cannot be called there, which depends on x
+    except Exception as error:  # f cannot be called there, which depends on x
+        raise_interrupt(error)
         return False
     finally:
         original.put_back()

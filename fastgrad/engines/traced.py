@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines.certificate import Certificate, Disagreement, warn_of_a_mistake
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.parts import Part, Straight, plan
 from fastgrad.tracing.recorder import NotTraceable
@@ -124,6 +125,7 @@ def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> Replayed:
     except NotTraceable:
         raise
     except Exception as error:  # whatever it is, the loop can do without
+        raise_interrupt(error)
         raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
     return Replayed(total, straight, known)
 

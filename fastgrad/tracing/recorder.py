@@ -12,6 +12,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.constants import Constants
 from fastgrad.tracing.libraries import is_of_library
@@ -121,6 +122,7 @@ class Recording:
                 **{key: replaced(value, plain) for key, value in keywords.items()},
             )
         except Exception as error:  # the function may catch it, which is a branch
+            raise_interrupt(error)
             if depends and is_noted:
                 self.stop(f"np.{_name(function)} raises {type(error).__name__}: {error}")
             raise
@@ -391,6 +393,7 @@ def record(call: Callable[[], Any], recording: Recording) -> Node:
     except NotTraceable as error:
         refusal = str(error)
     except Exception as error:
+        raise_interrupt(error)
         refusal = f"it raises {type(error).__name__}: {error}{_place_of_error(error)}"
         error.__traceback__ = None  # somebody may keep the error
     finally:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import may_share_elements
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.nodes import Node, without_repeats
@@ -251,6 +252,7 @@ def _call(f: Callable[[Array], Any], x: Array, saved: Array) -> tuple[float, flo
     try:
         value = f(x)
     except Exception as error:  # the loop, which never calls f at x itself, shall decide
+        raise_interrupt(error)
         raise NotTraceable(f"it raises {type(error).__name__} at x itself") from error
     seconds = time.perf_counter() - start
     if not np.array_equal(x, saved):

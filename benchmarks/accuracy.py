@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.problems import LOG_OFFSET, Problem
 from fastgrad import TwoLayerNet
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 SEED = 1
 """Of every sample of parameters."""

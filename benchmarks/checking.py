@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch, random_net
 from benchmarks.gradients import Example, example, planted, primitives
 from benchmarks.pairing import compare, ratio
 from benchmarks.suite import drawn
 from fastgrad import TwoLayerNet, check_gradient, numerical_gradient, slope_test
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 SEED = 2027
 """Of the points at which estimated errors are compared with true ones."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import SEED
 from fastgrad.datasets import load_mnist_sample
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 STEP = 1e-4
 """The book's h."""

@@ -7,12 +7,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad import TwoLayerNet
 from fastgrad.datasets import load_mnist_sample
+from fastgrad.typing import Array
 
-Array = NDArray[Any]
 GradientCall = Callable[[], object]
 
 LOG_OFFSET = 1e-7  # the loss is -log(p[label] + 1e-7), averaged over the batch

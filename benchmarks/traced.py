@@ -20,8 +20,8 @@ from benchmarks.learners_nets import STEP, Case
 from benchmarks.pairing import Times, compare, stopwatch
 from fastgrad import numerical_gradient, reference
 from fastgrad.engines import loop as any_loop
+from fastgrad.typing import Array
 
-Array = NDArray[Any]
 Function = Callable[[Array], Any]
 
 MOST_KINKED = 32

@@ -8,14 +8,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.pairing import PAUSE, Times
 from benchmarks.problems import PyTorchNet
 from fastgrad import TwoLayerNet
 from fastgrad.network.parameters import Parameters
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 HIDDEN, BATCH, RATE = 50, 100, 0.1  # the book's
 

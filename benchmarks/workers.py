@@ -7,17 +7,15 @@ python -m benchmarks.workers -n 4      four workers
 import argparse
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.machine import disturbance, processor
 from benchmarks.pairing import Times, stopwatch
 from fastgrad import numerical_gradient
 from fastgrad.engines import workers as engine
+from fastgrad.typing import Array
 
-Array = NDArray[Any]
 Function = Callable[[Array], float]
 
 

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad import check_gradient, slope_test
 from fastgrad.checking.pictures import draw_difference, draw_steps
 from fastgrad.datasets import load_mnist_sample
-
-Array = NDArray[Any]
-
+from fastgrad.typing import Array
 
 # The learner's code: a net in plain NumPy, with a backward pass by hand.
 

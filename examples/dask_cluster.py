@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 from dask.distributed import Client
-from numpy.typing import NDArray
 
 from fastgrad import numerical_gradient
 from fastgrad.cluster import dask_map
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 def orbit(start: Array) -> float:

@@ -18,13 +18,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from scipy.optimize import least_squares, minimize
 
 from fastgrad import Gradient, jacobian
 from fastgrad.datasets import load_mnist_sample
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 COLOURS = {"2-point": "#8a8f98", "3-point": "#3d6fb4", "fastgrad": "#d1495b"}
 

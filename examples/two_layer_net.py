@@ -9,12 +9,10 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fastgrad import TwoLayerNet, reference
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 CALLS = 20
 

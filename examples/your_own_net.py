@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 import fastgrad
 from fastgrad import numerical_gradient  # this line was: from common.gradient import ...
-
-Array = NDArray[Any]
-
+from fastgrad.typing import Array
 
 # The learner's code: plain NumPy, as one writes it on the way through the book's chapters 3 and 4.
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import require_flag
-from fastgrad.differences import Map, Report, at, derivatives, memory_order
-from fastgrad.evaluation import Evaluation, Progress, evaluation
+from fastgrad.differences import at, derivatives, memory_order
+from fastgrad.evaluation import Evaluation, evaluation
 from fastgrad.first_steps import FIRST, divided
 from fastgrad.guard import guarded
 from fastgrad.ladder import PLAUSIBLE, Ladder, Outcome, contradicts
@@ -21,8 +21,7 @@ from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme, as_scheme
 from fastgrad.steps import as_floats, precision
 from fastgrad.structures import like
-
-Array = NDArray[Any]
+from fastgrad.typing import Array, Map, Progress, Report
 
 EPS = float(np.finfo(np.float64).eps)
 

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from fastgrad.differences import moved
 from fastgrad.schemes import Scheme, backward, forward
 from fastgrad.steps import precision, representable
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 MOST_SHRUNK = 8
 """By how much a step may be shrunk so that a scheme fits: f may be noisier than it is taken to be.

@@ -1,39 +1,13 @@
 """How do values of f at moved points become derivatives? By a scheme, element by element."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.schemes import Scheme
-
-Array = NDArray[Any]
-
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""What calls a function for each item, anywhere, and returns the results in order."""
-
-Report = Callable[[float], None]
-"""Told how many elements have been evaluated since the last time; parts of them, too."""
-
-
-class Values(Protocol):
-    """A way of evaluating f where single elements of x are moved: what every engine offers."""
-
-    def __call__(
-        self,
-        f: Callable[[Any], Any],
-        x: Array,
-        places: NDArray[np.intp],
-        points: Array,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
-        """Return f, an array ``(n, m, *shape)``, where ``x.flat[places[i]]`` is ``points[i, k]``.
-
-        x is bit-identical afterwards, whatever happens.
-        """
-        ...
-
+from fastgrad.typing import Array, Values
 
 BLOCK = 1 << 16
 """Elements whose values of f are held in memory at a time."""

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Map, Values, derivatives, memory_order
-from fastgrad.evaluation import Progress, evaluation
+from fastgrad.differences import derivatives, memory_order
+from fastgrad.evaluation import evaluation
 from fastgrad.guard import guarded
 from fastgrad.line import Line, as_directions, auto_step, move, require_moving, restoration
 from fastgrad.problem import Problem, problems
@@ -16,8 +16,7 @@ from fastgrad.returned import ANY, value_at
 from fastgrad.schemes import Scheme, as_scheme, central
 from fastgrad.steps import precision
 from fastgrad.structures import Call, like
-
-Array = NDArray[Any]
+from fastgrad.typing import Array, Map, Progress, Values
 
 
 def directional_derivative(

@@ -8,17 +8,14 @@ from typing import Any
 
 from fastgrad import progress as progress_of
 from fastgrad.arguments import require_flag
-from fastgrad.differences import Map, Report, Values
 from fastgrad.engines import compiled, loop
 from fastgrad.engines import vectorized as stacks
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.structures import is_structure
+from fastgrad.typing import Map, Progress, Report, Values
 
 ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
-
-Progress = bool | Callable[[int, int], Any]
-"""Whether a bar is shown, or what is told how far it has come."""
 
 
 @dataclass(frozen=True, eq=False)

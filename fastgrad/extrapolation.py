@@ -6,12 +6,11 @@ Formulas on numbers alone: nothing here calls a function that is differentiated.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 FALLS = 4
 """How many times larger the truncation of a smaller step may be than by its leading power."""

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from fastgrad.problem import Problem
 from fastgrad.schemes import Scheme, backward, forward
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 FIRST = 0.25
 """The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""

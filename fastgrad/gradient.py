@@ -6,22 +6,20 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.arguments import element, warn_caller
-from fastgrad.differences import Map, Values
 from fastgrad.engines import auto
 from fastgrad.engines.compiled_certificate import certify
 from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
-from fastgrad.evaluation import Progress, evaluation
+from fastgrad.evaluation import evaluation
 from fastgrad.guard import guarded
 from fastgrad.measured import QUOTIENTS
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.structures import like
+from fastgrad.typing import Array, Map, Progress, Values
 
-Array = NDArray[Any]
 Structure = TypeVar("Structure")
 
 SHORTCUTS: dict[str, Callable[..., Array | None]] = {

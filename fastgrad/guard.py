@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from fastgrad.arguments import element
 from fastgrad.structures import is_structure, leaves
 from fastgrad.turns import turn
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 SHORT = 4096
 """Bytes of an array up to which its bytes are compared as a Python object, which is faster."""

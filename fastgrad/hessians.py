@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Map, Report, derivatives, moved
-from fastgrad.evaluation import Evaluation, Progress, evaluation
+from fastgrad.differences import derivatives, moved
+from fastgrad.evaluation import Evaluation, evaluation
 from fastgrad.guard import guarded
 from fastgrad.line import restoration
 from fastgrad.measured import QUOTIENTS
@@ -16,8 +16,7 @@ from fastgrad.progress import in_parts
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme, backward, central, forward
 from fastgrad.structures import is_structure
-
-Array = NDArray[Any]
+from fastgrad.typing import Array, Map, Progress, Report
 
 Part = tuple[Scheme, Scheme, NDArray[np.intp], Array]
 """A scheme for second and one for first derivatives, the elements that they fit, their steps."""

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgrad.differences import BLOCK, Map, Values, derivatives
-from fastgrad.evaluation import Progress, evaluation
+from fastgrad.differences import BLOCK, derivatives
+from fastgrad.evaluation import evaluation
 from fastgrad.guard import guarded
 from fastgrad.measured import QUOTIENTS
 from fastgrad.problem import Problem
@@ -16,8 +15,7 @@ from fastgrad.progress import in_parts
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme
 from fastgrad.structures import like
-
-Array = NDArray[Any]
+from fastgrad.typing import Array, Map, Progress, Values
 
 
 def jacobian(

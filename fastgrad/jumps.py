@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgrad.differences import Values, moved
+from fastgrad.differences import moved
 from fastgrad.interrupts import raise_interrupt
+from fastgrad.typing import Array, Values
 
 if TYPE_CHECKING:
     from fastgrad.problem import Problem
-
-Array = NDArray[Any]
 
 ASIDE = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
 """Where f is looked at, in units of the wide step: no simple ratios, which periods may have."""

@@ -6,15 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Report, Values, moved
+from fastgrad.differences import moved
 from fastgrad.extrapolation import Limits, limits
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.jumps import CALLS, is_flat, jumps
 from fastgrad.problem import Problem
 from fastgrad.schemes import Scheme
 from fastgrad.steps import as_floats, precision, representable
-
-Array = NDArray[Any]
+from fastgrad.typing import Array, Report, Values
 
 START = 4
 """Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""

@@ -8,15 +8,13 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.arguments import as_array
 from fastgrad.problem import Problem
 from fastgrad.schemes import Scheme
 from fastgrad.steps import precision
 from fastgrad.structures import is_structure, leaves, like
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:

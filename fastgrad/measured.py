@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import BLOCK, Values, moved
+from fastgrad.differences import BLOCK, moved
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.jumps import jumps
 from fastgrad.steps import short
+from fastgrad.typing import Array, Values
 
 if TYPE_CHECKING:
     from fastgrad.problem import Problem
-
-Array = NDArray[Any]
 
 PILOTS = 8
 """Elements that are measured first; the others start from how noisy f was found to be there."""

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from fastgrad.arguments import require_floating_array, require_function, require_moved
 from fastgrad.bounds import as_bounds, within
-from fastgrad.differences import Values, at, fill, memory_order, moved
+from fastgrad.differences import at, fill, memory_order, moved
 from fastgrad.lazy import lazy
 from fastgrad.measured import measured
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.steps import choose_steps, precision
 from fastgrad.structures import Call, is_structure, leaves, require_separate
-
-Array = NDArray[Any]
+from fastgrad.typing import Array, Values
 
 
 @dataclass(frozen=True, eq=False)

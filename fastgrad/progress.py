@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Report, Values, join
-
-Array = NDArray[Any]
+from fastgrad.differences import join
+from fastgrad.typing import Array, Report, Values
 
 PERIOD = 0.1
 """Seconds between two reports, about."""

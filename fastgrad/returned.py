@@ -5,14 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.arguments import as_returned
 from fastgrad.problem import Problem, problems
 from fastgrad.schemes import Scheme
 from fastgrad.steps import representable
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 ANY = 2.0**-10
 """A relative step that is never lost, with which the other arguments are checked."""

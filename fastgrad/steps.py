@@ -5,12 +5,10 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.arguments import as_array
 from fastgrad.schemes import Scheme
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 def as_positive_number(h: object) -> float:

@@ -1,15 +1,11 @@
 """Is the gradient another one when it is asked for again? Then it depends on what came before."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.diagnosis import NEARLY
 from fastgrad.checking.subject import Subject, index_text
 from fastgrad.checking.witness import Witness, largest_magnitude
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 def another_when_asked_again(subject: Subject, faulty: list[Witness]) -> str | None:

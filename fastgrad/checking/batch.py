@@ -7,13 +7,11 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.network import TwoLayerNet
 from fastgrad.structures import leaves
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.arguments import as_array
 from fastgrad.structures import is_structure, leaves
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 @dataclass(frozen=True, eq=False)

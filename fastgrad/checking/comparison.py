@@ -3,10 +3,8 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.directions import (
     COUNT,
@@ -27,8 +25,7 @@ from fastgrad.checking.rows import row_of
 from fastgrad.checking.some import check_some
 from fastgrad.checking.subject import OutOfTimeError, Part, Subject
 from fastgrad.checking.witness import largest_magnitude, witnesses
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 ESCALATED = 30.0
 """Seconds that comparing elements takes at most, where the fast check has to, unless more are

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.subject import index_text
 from fastgrad.checking.witness import Witness
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 ENOUGH = 3
 """Elements that a constant has to explain: any one element is explained by some constant."""

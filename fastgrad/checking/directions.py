@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.one_sided import OneSided, one_sided
@@ -23,8 +22,7 @@ from fastgrad.checking.subject import Part, Subject
 from fastgrad.checking.suspects import EXTRAPOLATED, ROUGH, unit_of
 from fastgrad.checking.witness import CLEAR
 from fastgrad.line import move, restoration
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 COUNT = 8
 """Directions: with 8, what is missed at most once in 1e9 is ten times what a direction allows."""

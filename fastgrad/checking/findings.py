@@ -1,9 +1,6 @@
 """What there is to say about a check: faults by name, kinks, coarse arithmetic, unfit steps."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.again import another_when_asked_again
 from fastgrad.checking.diagnosis import Case, Proof, location
@@ -16,8 +13,6 @@ from fastgrad.checking.offset import OFFSETS, left_out_offset, sentence_of, with
 from fastgrad.checking.samples import diagnose_samples
 from fastgrad.checking.subject import OutOfTimeError, Subject, index_text
 from fastgrad.checking.witness import Witness, largest_magnitude, witnesses
-
-Array = NDArray[Any]
 
 
 class Findings:

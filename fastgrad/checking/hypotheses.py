@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.diagnosis import Case, Guess, Proof
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 LARGEST = 64
 """Elements, the largest ones, from whose ratios a constant is estimated."""

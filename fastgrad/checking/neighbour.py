@@ -6,10 +6,8 @@ cancel in f, but not in the convention. A little farther the kinks are left behi
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.directions import COUNT, draw, measure, step_along
 from fastgrad.checking.noise import Noise
@@ -17,9 +15,7 @@ from fastgrad.checking.offset import offset_along
 from fastgrad.checking.subject import Part, Subject
 from fastgrad.checking.witness import witnesses
 from fastgrad.line import move, restoration
-
-Array = NDArray[Any]
-
+from fastgrad.typing import Array
 
 DISTANCES = (2.0**-6, 2.0**-5, 2.0**-4)
 """How far the points next to x are that are tried, in units of each array's largest element.

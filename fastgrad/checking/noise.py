@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.arguments import as_returned
 from fastgrad.checking.subject import Part, Subject
 from fastgrad.steps import precision
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 STEP = 1e-4
 """The book's step, for values of double precision."""

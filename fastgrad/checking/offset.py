@@ -20,8 +20,7 @@ from fastgrad.checking.noise import Noise
 from fastgrad.checking.subject import Part, Subject
 from fastgrad.checking.witness import Witness, largest_magnitude
 from fastgrad.interrupts import raise_interrupt
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)
 """What is added to probabilities before their logarithm is taken; the book's comes first."""

@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.forms import as_subject
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.report import Report
 from fastgrad.checking.slope import Slope
 from fastgrad.checking.subject import index_text
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 RED, BLUE, GREY, GREEN = "#d1495b", "#3d6fb4", "#8a8f98", "#4f9d8f"
 

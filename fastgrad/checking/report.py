@@ -1,14 +1,12 @@
 """What came of a check? A report: true or false by itself, and readable as a table."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.subject import index_text
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 Verdict = Literal["right", "wrong"]
 

@@ -1,14 +1,10 @@
 """The rows of a report: where the absolute and the relative error of a part are largest."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.report import Element, Row
 from fastgrad.checking.witness import BLOCK, Witness
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 VISIBLE = 1e3
 """Times its own errors that a value is to be large for its relative error to mean something."""

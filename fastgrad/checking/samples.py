@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.batch import Batch
 from fastgrad.checking.diagnosis import Case, Guess, Proof
 from fastgrad.engines import loop
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 PLACES = 8
 """Elements at which the samples are told apart, before all of them are compared."""

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.guard import guarded
+from fastgrad.typing import Array
 
 if TYPE_CHECKING:
     from fastgrad.checking.noise import Noise
     from fastgrad.checking.subject import Part
-
-Array = NDArray[Any]
 
 STEPS = 2.0 ** -np.arange(4, 34)
 """The steps along the direction, in units of its length."""

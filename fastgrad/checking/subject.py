@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.arguments import require_floating_array, require_function, require_unmasked
 from fastgrad.checking.batch import Batch, batch_behind
@@ -23,8 +22,7 @@ from fastgrad.gradient import numerical_gradient
 from fastgrad.problem import Problem
 from fastgrad.schemes import central_quotient
 from fastgrad.structures import Call, is_structure, leaves, like, require_separate
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 NO_VALUE = (ValueError, OverflowError)
 """What f may raise at points outside of its domain, as ``math.log`` does: it has no value there."""

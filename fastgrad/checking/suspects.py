@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.noise import FOURTH, TINY, Noise, noise_along, noise_around, spread_over
 from fastgrad.checking.one_sided import OneSided, one_sided
 from fastgrad.checking.subject import Part, Subject
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 Kind = Literal["smooth", "kink", "step"]
 

@@ -10,8 +10,8 @@ from fastgrad.checking.noise import Noise, with_terms
 from fastgrad.checking.subject import Part, Subject
 from fastgrad.checking.suspects import EXTRAPOLATED, Look, look
 from fastgrad.response import plan_responses
+from fastgrad.typing import Array
 
-Array = NDArray[Any]
 Places = NDArray[np.intp]
 
 EPS = float(np.finfo(np.float64).eps)

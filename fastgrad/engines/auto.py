@@ -5,14 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.arguments import warn_caller
 from fastgrad.engines import compiled, probe
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.schemes import Scheme, central_quotient
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 SMALLEST = 8
 """Elements of x from which recording may pay: with fewer, the loop calls f about as often."""

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from fastgrad.engines import forks  # whose import lets forks wait for numba's compiler
 from fastgrad.structures import Call
+from fastgrad.typing import Array
 
 if TYPE_CHECKING:
     from fastgrad.engines.lanes_loop import LanesLoop
 
-Array = NDArray[Any]
 Run = Callable[[Array, tuple[Any, ...], NDArray[np.intp], Array, Array], None]
 
 KEPT = "_fastgrad_loops"

@@ -16,8 +16,7 @@ from fastgrad.engines.compilation import NotCompilableError, compiled_loop, is_j
 from fastgrad.engines.compiled_certificate import Run, note_run
 from fastgrad.engines.threads import Work, spread
 from fastgrad.structures import Call
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 def values(

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.engines import loop
 from fastgrad.schemes import Scheme
+from fastgrad.typing import Array
 
 if TYPE_CHECKING:
     from fastgrad.engines.compilation import CompiledLoop
-
-Array = NDArray[Any]
 
 SHARE = 20
 """How many times longer gradients take than their certificates, but for the first ones."""

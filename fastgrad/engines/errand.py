@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Errand:
     situation : Situation
         Where x is.
     places, points, shape
-        As `fastgrad.differences.Values` takes them.
+        As `fastgrad.typing.Values` takes them.
     trial : Trial or None
         What is to be answered, too.
     errors : dict

@@ -14,8 +14,8 @@ from fastgrad.engines.compilation import finish
 from fastgrad.engines.lane_arrays import as_lanes
 from fastgrad.engines.lane_values import LANES
 from fastgrad.engines.lanes import WORDS, disagreements, store_lanes
+from fastgrad.typing import Array
 
-Array = NDArray[Any]
 Evaluate = Callable[[NDArray[np.intp], Array, Array], None]
 
 FAST_MATH = re.compile(r" (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc) ")

@@ -12,8 +12,7 @@ from fastgrad.arguments import as_returned, remedy_for
 from fastgrad.differences import fill, memory_order
 from fastgrad.guard import Original, require_unchanged
 from fastgrad.schemes import Scheme, central_quotient
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 SCALARS = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""

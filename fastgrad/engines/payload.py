@@ -9,14 +9,12 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.engines import loop
 from fastgrad.engines.errand import Answer, Errand, Situation, failure_of, fingerprint_at
 from fastgrad.engines.holding import one_thread
 from fastgrad.structures import Call
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 _kept = threading.local()
 """The copy that this thread unpickled last. Each thread moves an x of its own."""

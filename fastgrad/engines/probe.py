@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import warn_caller
-from fastgrad.differences import Values
 from fastgrad.guard import Original
 from fastgrad.interrupts import raise_interrupt
-
-Array = NDArray[Any]
+from fastgrad.typing import Array, Values
 
 INDEPENDENT = (
     "f does not depend on {}: its value stays the same to the last bit, however that is moved, and "
@@ -71,7 +69,7 @@ class Repeating:
         points: Array,
         shape: tuple[int, ...] = (),
     ) -> Array:
-        """Return the values, as `fastgrad.differences.Values` does."""
+        """Return the values, as `fastgrad.typing.Values` does."""
         looks, self._has_looked = not self._has_looked, True
         first = places[:1], points[:1, :1]
         if looks and points.size >= FEW:  # before the many calls

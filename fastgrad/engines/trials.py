@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from fastgrad.engines.errand import Errand, Situation, Trial, fingerprint_at
 from fastgrad.engines.payload import Task
 from fastgrad.structures import Call, leaves
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 LONG = 0.1
 """Seconds of a call of f from which one test point is enough."""

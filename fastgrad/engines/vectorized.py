@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import as_returned
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 MEMORY = 2**20
 """Bytes that a stack of points takes at most; a single point may take more. What fits a processor's

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import warn_caller
-from fastgrad.differences import Map, Report, Values, join
+from fastgrad.differences import join
 from fastgrad.engines import loop
 from fastgrad.engines.errand import Answer, Errand, raise_here
 from fastgrad.engines.holding import one_thread
 from fastgrad.engines.payload import Task, Whole
 from fastgrad.engines.trials import Expected, Sent
 from fastgrad.progress import blocks
+from fastgrad.typing import Array, Map, Report, Values
 
-Array = NDArray[Any]
 Chunk = tuple[int, int]
 """The first point, and the one after the last."""
 

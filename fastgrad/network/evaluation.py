@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.differences import Map
 from fastgrad.engines import loop
 from fastgrad.network import backpropagation, direct, responses
 from fastgrad.network.batch import (
@@ -23,6 +22,7 @@ from fastgrad.network.labels import class_indices
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.survey import survey
 from fastgrad.network.work import WorkArrays
+from fastgrad.typing import Map
 
 Array = NDArray[np.float64]
 

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import Map
 from fastgrad.engines.workers import count, paired
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
+from fastgrad.typing import Map
 
 Array = NDArray[np.float64]
 Shard = tuple[Array, NDArray[np.int64]]

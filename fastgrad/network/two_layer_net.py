@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.differences import Map
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
 from fastgrad.turns import turn
+from fastgrad.typing import Map
 
 Array = NDArray[np.float64]
 

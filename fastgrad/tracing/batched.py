@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fastgrad.tracing import operations
 from fastgrad.tracing.nodes import Node, leaves, replaced, value_of
 from fastgrad.tracing.subscripts import product_spec
+from fastgrad.typing import Array
 
-Array = NDArray[Any]
 Batched = Callable[[Any, int], Array]
 """``batched(arguments, m)`` -> array of shape (m, *node.shape). The arguments are the node's, with
 a `Stack` of m versions or a plain value in the place of each node."""

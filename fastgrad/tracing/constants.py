@@ -6,13 +6,11 @@ checksum is noted instead, and looked at again in the end.
 """
 
 import zlib
-from typing import Any
 from weakref import ref
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 LARGE = 2**20
 """Bytes of an array from which on it is not copied, which would take as long as using it."""

@@ -28,8 +28,7 @@ from fastgrad.tracing.margins import LARGEST, Margin, margins, name_of
 from fastgrad.tracing.nodes import Node, replaced, value_of
 from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.replay import Replay
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 SAME_PLACE = 1e-9
 """How far apart, in largest shifts, rounding may put two decisions that are flipped by one shift:

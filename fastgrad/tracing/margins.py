@@ -7,13 +7,11 @@ from math import log, pi
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import reduced_axes
 from fastgrad.tracing.nodes import Node, replaced, value_of
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 DISTANCES = {
     **dict.fromkeys(("exp", "expm1", "exp2", "sin", "cos", "sinh", "cosh"), 2.0),

@@ -11,9 +11,7 @@ from fastgrad.tracing.batched import sources
 from fastgrad.tracing.labels import Labels
 from fastgrad.tracing.nodes import Node, between, value_of
 from fastgrad.tracing.subscripts import factors, product_spec
-
-Array = NDArray[Any]
-
+from fastgrad.typing import Array
 
 MOST_TERMS = 20
 

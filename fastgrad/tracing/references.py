@@ -14,13 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.tracing.libraries import FORMULAS, is_of_library
 from fastgrad.tracing.rollback import restoring, restoring_names
 from fastgrad.tracing.stand_in import Recorded
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 Put = Callable[[Any], None]
 

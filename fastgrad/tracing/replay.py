@@ -24,8 +24,8 @@ from fastgrad.tracing.labels import Labels, propagated
 from fastgrad.tracing.nodes import Node, between, replaced, value_of
 from fastgrad.tracing.subscripts import factors, product_spec
 from fastgrad.tracing.update import Update
+from fastgrad.typing import Array
 
-Array = NDArray[Any]
 Look = Callable[[Node, Mapping[Node, Stack], "NDArray[np.intp] | None"], None]
 """``look(node, versions, units)`` is called before an operation is computed, with the versions of
 its arguments: one for each unit and amount, or, without units, one for each amount."""

@@ -18,8 +18,8 @@ from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.replay import SAME, Replay
 from fastgrad.tracing.rows import Rows
 from fastgrad.tracing.subscripts import factors, product_spec
+from fastgrad.typing import Array
 
-Array = NDArray[Any]
 Cut = tuple[int, NDArray[np.intp]]
 """The axis along which the rows of an array lie, and the places on it that are kept."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,7 @@ from fastgrad.tracing.batched import Stack
 from fastgrad.tracing.labels import Labels, common
 from fastgrad.tracing.nodes import Node, value_of
 from fastgrad.tracing.subscripts import factors
-
-Array = NDArray[Any]
+from fastgrad.typing import Array
 
 LOST = 8
 """How many times smaller than what it replaces a term may be, before adding the difference of both

@@ -1,0 +1,37 @@
+"""Types that annotations share: arrays, ways of evaluating f, map-like callables, progress."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+"""An array of any dtype."""
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""What calls a function for each item, anywhere, and returns the results in order."""
+
+Progress = bool | Callable[[int, int], Any]
+"""Whether a bar is shown, or what is told how far it has come."""
+
+Report = Callable[[float], None]
+"""Told how many elements have been evaluated since the last time; parts of them, too."""
+
+
+class Values(Protocol):
+    """A way of evaluating f where single elements of x are moved: what every engine offers."""
+
+    def __call__(
+        self,
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        """Return f, an array ``(n, m, *shape)``, where ``x.flat[places[i]]`` is ``points[i, k]``.
+
+        x is bit-identical afterwards, whatever happens.
+        """
+        ...

@@ -21,7 +21,8 @@ import numpy as np
 import pooch
 import pytest
 
-from fastgrad.datasets import load_mnist, load_mnist_sample, make_mnist_sample, mnist
+from fastgrad.datasets import load_mnist, load_mnist_sample, mnist
+from tools import make_mnist_sample
 
 REAL_MIRRORS = mnist.MIRRORS
 REAL_FOLDER = os.environ.get("FASTGRAD_DATA")
@@ -423,6 +424,19 @@ def test_the_sample_needs_neither_network_nor_cache_nor_pooch(monkeypatch, isola
 def test_the_samples_docstring_example_runs():
     example = doctest.DocTestFinder().find(load_mnist_sample, globs={})[0]
     assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_the_sample_s_script_draws_rows_in_order_and_writes_beside_the_loader(monkeypatch):
+    rows = np.arange(60000)
+    train = np.broadcast_to(rows[:, None], (60000, 784)), rows
+    test = train[0][:10000], train[1][:10000]
+    monkeypatch.setattr(make_mnist_sample, "load_mnist", lambda normalize: (train, test))
+    drawn = make_mnist_sample.draw_sample()
+    assert drawn["x_train"].shape == (5000, 28, 28)
+    assert drawn["x_test"].shape == (1000, 28, 28)
+    assert (np.diff(drawn["t_train"]) > 0).all()
+    np.testing.assert_array_equal(drawn["x_test"][:, 0, 0], drawn["t_test"])
+    assert make_mnist_sample.SAMPLE.samefile(Path(mnist.__file__).with_name("mnist_sample.npz"))
 
 
 # The real files

@@ -117,7 +117,7 @@ def load_mnist_sample(
     """Load 5,000 training and 1,000 test digits of MNIST that come with the library.
 
     They are real digits, drawn at random from the training and the test set respectively by
-    ``make_mnist_sample.py``, and need no network.
+    ``tools/make_mnist_sample.py``, and need no network.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""How was mnist_sample.npz made? By this script, from MNIST's files; the library never imports it.
+"""Make fastgrad/datasets/mnist_sample.npz, the embedded sample, from MNIST's own files.
 
-    python -m fastgrad.datasets.make_mnist_sample
+    python tools/make_mnist_sample.py
 
 The rows are a seeded random choice, not every twelfth: in MNIST's training set the writers' two
 populations alternate, and the even rows have thinner strokes (mean pixel 0.122) than the odd ones
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from fastgrad.datasets.mnist import load_mnist
 
+SAMPLE = Path(__file__).parents[1] / "fastgrad" / "datasets" / "mnist_sample.npz"
+"""The file in the package."""
+
 SEED = 1998  # the year of MNIST
 TRAIN_COUNT = 5_000
 TEST_COUNT = 1_000
@@ -26,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path(__file__).with_name("mnist_sample.npz"),
+        default=SAMPLE,
         help="the .npz file to write (default: %(default)s)",
     )
     output: Path = parser.parse_args().output

@@ -1,4 +1,4 @@
-"""What tests of several files need: interrupts that strike when told to, and lanes at once."""
+"""What tests of several files need: --slow, interrupts when told to, and a steady clock."""
 
 import gc
 import signal
@@ -12,6 +12,21 @@ from fastgrad.tracing import trace
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs are deaf to it, and so would be all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--slow",
+        action="store_true",
+        help="repeat random searches as often as before a release, in place of a few times",
+    )
+
+
+@pytest.fixture
+def repeats(request):
+    """Return ``repeats(few, many)``: how often a random search is repeated, many with --slow."""
+    is_slow = request.config.getoption("--slow")
+    return lambda few, many: many if is_slow else few
 
 
 @pytest.fixture

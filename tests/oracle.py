@@ -59,9 +59,9 @@ def worst_error(net, x, labels, h, gradient, tolerance, count=24):
     count : int
         Of each parameter, the `count` largest entries are judged, and as many by chance.
     """
-    errors = []
+    errors, run = [], _run(net, x, labels, h, tolerance)
     for name, entries in chosen_entries(gradient, count).items():
-        exact = quotients(net, x, labels, h, name, entries, tolerance)
+        exact = run.quotients(name, entries)
         errors.append(np.abs(gradient[name].ravel()[entries] - exact).max())
     return float(max(errors))
 
@@ -86,20 +86,25 @@ def quotients(net, x, labels, h, name, entries, tolerance):
     h moves unit j's pre-activation by h x[:, i], and moving W2[j, k] moves logit k by h z[:, j];
     nothing else of the forward pass changes, so nothing else is evaluated again.
     """
+    return _run(net, x, labels, h, tolerance).quotients(name, entries)
+
+
+def _run(net, x, labels, h, tolerance):
+    """Return a forward pass with the digits that the tolerance asks for."""
     extended = float(np.finfo(np.longdouble).eps) * loss_scale(net, x, labels) / h
     arithmetic = EXTENDED if extended <= tolerance / 2 else MULTIPLE
     with arithmetic.precision(), np.errstate(over="ignore", under="ignore"):
-        run = _Run(net, x, labels, h, arithmetic)
-        return np.array([float(run.quotient(name, entry)) for entry in entries])
+        return _Run(net, x, labels, h, arithmetic)
 
 
 class _Run:
     """A forward pass, and the difference quotients around it."""
 
     def __init__(self, net, x, labels, h, arithmetic):
-        number = arithmetic.number
+        self.arithmetic, self.number = arithmetic, arithmetic.number
         self.exp, self.log = arithmetic.exp, arithmetic.log
-        self.x, self.labels, self.h = number(x), labels, number(h)
+        number = self.number
+        self.x, self.labels, self.h = x, labels, number(h)
         self.offset = number(LOG_OFFSET)
         w1, b1, w2, b2 = net.params.values()
         # Rounded to 64 bits. It does not cancel: both losses start from it, so that it changes the
@@ -110,6 +115,11 @@ class _Run:
         self.w2, b2 = number(w2), number(b2)
         self.z = self.sigmoid(self.a)
         self.logits = self.z @ self.w2 + b2
+
+    def quotients(self, name, entries):
+        """Return the difference quotients at flat indices into a parameter, as float64."""
+        with self.arithmetic.precision(), np.errstate(over="ignore", under="ignore"):
+            return np.array([float(self.quotient(name, entry)) for entry in entries])
 
     def quotient(self, name, entry):
         """Return the difference quotient of the mean loss at one entry of a parameter."""
@@ -122,7 +132,7 @@ class _Run:
         """Return every sample's loss when one entry of a parameter is moved."""
         logits = self.logits.copy()
         if name in ("W1", "b1"):
-            shifts = step * self.x[:, i] if name == "W1" else step
+            shifts = step * self.number(self.x[:, i]) if name == "W1" else step
             change = self.sigmoid(self.a[:, j] + shifts) - self.z[:, j]
             logits += change[:, np.newaxis] * self.w2[j]
         else:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines import forks  # whose import lets forks wait for numba's compiler
+from fastgrad.engines.jitted import code_of, finish
 from fastgrad.structures import Call
 from fastgrad.typing import Array
 
@@ -281,27 +282,10 @@ def _require_own_code(f: Any, given: tuple[Any, ...]) -> None:
         raise NotCompilableError("it is declared for several other types")
 
 
-def finish(run: Any) -> None:
-    """Let a jitted function be as it is, and go when nobody needs it."""
-    compiled: Any
-    for key, compiled in run.overloads.items():
-        # numba keeps all compiled code in a table. By its annotations, which are for print-outs
-        # only, a loop's would keep its function alive, and the function keeps the loop.
-        run.overloads[key] = compiled._replace(type_annotation=None)
-    run.disable_compile()
-
-
 def _compile_seconds(overload: Any) -> float:
     """Return how long numba took to compile a function, 0 if it does not know or did not."""
     timers = (overload.metadata or {}).get("timers", {})
     return float(timers.get("compiler_lock", 0.0))
-
-
-def code_of(run: Any) -> str:
-    """Return the LLVM code of a compiled loop, with all that is linked into it."""
-    (compiled,) = run.overloads.values()
-    code: str = compiled.library.get_llvm_str()
-    return code
 
 
 def _number_loop(f: Any) -> Run:

@@ -13,7 +13,7 @@ from typing import Any
 import numba
 from numba import types
 
-from fastgrad.engines.compilation import code_of, finish
+from fastgrad.engines.jitted import code_of, finish
 
 OF_THIS_COPY = re.compile(r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+|\[\d+ x i8\]")
 """Numbers in the names of code, and the names' lengths: each compilation has others."""

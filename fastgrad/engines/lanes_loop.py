@@ -10,7 +10,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from fastgrad.engines import lane_operations  # noqa: F401  (numba learns them)
-from fastgrad.engines.compilation import finish
+from fastgrad.engines.jitted import finish
 from fastgrad.engines.lane_arrays import as_lanes
 from fastgrad.engines.lane_values import LANES
 from fastgrad.engines.lanes import WORDS, disagreements, store_lanes

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -132,7 +133,8 @@ def numerical_gradient(
     elif workers is not None:
         from fastgrad.network import shards
 
-        flat = shards.gradient(params, batch.x, batch.labels, step, engine, workers)
+        of_samples = partial(_quotients_of, params, step, engine)
+        flat = shards.gradient(of_samples, batch.x, batch.labels, workers)
         result = params.over(flat)
     else:
         result = params.over(quotients(batch, step, engine))
@@ -152,6 +154,13 @@ def quotients(batch: Batch, step: float, engine: str) -> Array:
     """Return the central differences as a new flat array."""
     with exclusive():
         return ENGINES[engine](batch, step)
+
+
+def _quotients_of(
+    params: Parameters, step: float, engine: str, x: Array, labels: NDArray[np.int64]
+) -> Array:
+    """Return the central differences for some of the samples, wherever that is computed."""
+    return quotients(check(params, x, labels, WorkArrays()), step, engine)
 
 
 def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Parameters:

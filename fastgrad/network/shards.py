@@ -4,7 +4,7 @@ The loss is a mean over samples, and so is its difference quotient: that of N sa
 of ``n_k / N`` times that of the ``n_k`` samples of shard k.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines.workers import count, paired
-from fastgrad.network.parameters import Parameters
-from fastgrad.network.work import WorkArrays
 from fastgrad.typing import Map
 
 Array = NDArray[np.float64]
@@ -24,33 +22,29 @@ LARGEST = 2_000
 
 
 def gradient(
-    params: Parameters,
+    quotients: Callable[[Array, NDArray[np.int64]], Array],
     x: Array,
     labels: NDArray[np.int64],
-    h: float,
-    engine: str,
     workers: int | Map,
 ) -> Array:
     """Return the difference quotients of the mean loss as a new flat array.
 
     Parameters
     ----------
-    params : Parameters
+    quotients : callable
+        ``quotients(x, labels)``, the same of the samples of a shard; workers are sent it.
     x : array of shape (N, I)
     labels : array of shape (N,)
-    h : float
-    engine : str
-        What each worker computes with.
     workers : int or map-like
         As `fastgrad.numerical_gradient` takes them.
     """
     shards = -(-len(x) // LARGEST) if callable(workers) else min(count(workers), len(x))
-    task = partial(_gradient_of_shard, params, h, engine)
+    task = partial(_part, quotients)
     pairs = [*zip(np.array_split(x, shards), np.array_split(labels, shards), strict=True)]
     if callable(workers):
         return _mean(pairs, workers(task, pairs))
     if shards == 1:
-        return task(pairs[0]).gradient
+        return quotients(*pairs[0])
     from fastgrad.engines import processes
 
     with processes.pool(shards) as mapped:
@@ -75,9 +69,7 @@ def _mean(shards: list[Shard], parts: Iterable[Part]) -> Array:
     return total
 
 
-def _gradient_of_shard(params: Parameters, h: float, engine: str, shard: Shard) -> Part:
+def _part(quotients: Callable[[Array, NDArray[np.int64]], Array], shard: Shard) -> Part:
     """Return the gradient of a shard's samples, in a worker."""
-    from fastgrad.network import evaluation
-
-    batch = evaluation.check(params, *shard, WorkArrays())
-    return Part(len(batch.x), evaluation.quotients(batch, h, engine))
+    x, labels = shard
+    return Part(len(x), quotients(x, labels))

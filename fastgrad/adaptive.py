@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme, as_scheme
 from fastgrad.steps import as_floats, precision
 from fastgrad.structures import like
-from fastgrad.typing import Array, Map, Progress, Report
+from fastgrad.typing import Array, Engine, Map, Progress, Report, SchemeName, Structure
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -33,7 +33,7 @@ BLOCK = 1 << 11
 
 
 @dataclass(frozen=True, eq=False)
-class Derivatives:
+class Derivatives(Generic[Structure]):
     """A gradient, how wrong it may be, and how it was found.
 
     Attributes
@@ -53,9 +53,9 @@ class Derivatives:
         How long it took.
     """
 
-    gradient: Any
-    error: Any
-    step: Any
+    gradient: Structure
+    error: Structure
+    step: Structure
     evaluations: int
     engine: str
     seconds: float
@@ -63,19 +63,19 @@ class Derivatives:
 
 def differentiate(
     f: Callable[..., Any],
-    x: Any,
+    x: Structure,
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
-    engine: str = "auto",
-    scheme: str | Scheme = "central",
+    engine: Engine = "auto",
+    scheme: SchemeName | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
     tolerance: float | None = None,
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
-) -> Derivatives:
+) -> Derivatives[Structure]:
     """Return the gradient of f with an estimated error for every element of x.
 
     Difference quotients at steps of about ``h, h/2, h/4, ...``, no two of which have a simple

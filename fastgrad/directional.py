@@ -16,7 +16,7 @@ from fastgrad.returned import ANY, value_at
 from fastgrad.schemes import Scheme, as_scheme, central
 from fastgrad.steps import precision
 from fastgrad.structures import Call, like
-from fastgrad.typing import Array, Map, Progress, Values
+from fastgrad.typing import Array, Engine, Map, Progress, SchemeName, Structure, Values
 
 
 def directional_derivative(
@@ -26,7 +26,7 @@ def directional_derivative(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
-    scheme: str | Scheme = "central",
+    scheme: SchemeName | Scheme = "central",
     bounds: Any = None,
     vectorized: bool = False,
     workers: int | Map | None = None,
@@ -129,15 +129,15 @@ def _one_by_one(values: Values) -> Values:
 
 def hessian_vector_product(
     f: Callable[..., Any],
-    x: Any,
+    x: Structure,
     v: Any,
     *,
     args: tuple[Any, ...] = (),
-    engine: str = "auto",
+    engine: Engine = "auto",
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
-) -> Any:
+) -> Structure:
     """Return the Hessian of f times v, without the Hessian.
 
     ``(g(x + h v) - g(x - h v)) / (2 h)`` with g the central difference gradient: 4 calls of f for
@@ -202,7 +202,8 @@ def hessian_vector_product(
     products = [np.zeros_like(array) for array in arrays]
     for product, up, down in zip(products, *gradients, strict=True):
         product[...] = (up - down) / (2 * step)
-    return like(x, iter(products))
+    result: Structure = like(x, iter(products))
+    return result
 
 
 def _gradient(problem: Problem, values: Values, base: Array) -> Array:

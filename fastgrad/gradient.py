@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,7 @@ from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.structures import like
-from fastgrad.typing import Array, Map, Progress, Values
-
-Structure = TypeVar("Structure")
+from fastgrad.typing import Array, GradientEngine, Map, Progress, SchemeName, Structure, Values
 
 SHORTCUTS: dict[str, Callable[..., Array | None]] = {
     "auto": auto.gradient,
@@ -42,8 +40,8 @@ def numerical_gradient(
     h: Any = 1e-4,
     *,
     args: tuple[Any, ...] = (),
-    engine: str = "auto",
-    scheme: str | Scheme = "central",
+    engine: GradientEngine = "auto",
+    scheme: SchemeName | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
     vectorized: bool = False,

@@ -16,7 +16,7 @@ from fastgrad.progress import in_parts
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme, backward, central, forward
 from fastgrad.structures import is_structure
-from fastgrad.typing import Array, Map, Progress, Report
+from fastgrad.typing import Array, Engine, Map, Progress, Report
 
 Part = tuple[Scheme, Scheme, NDArray[np.intp], Array]
 """A scheme for second and one for first derivatives, the elements that they fit, their steps."""
@@ -28,7 +28,7 @@ def hessian(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
-    engine: str = "auto",
+    engine: Engine = "auto",
     relative: bool = False,
     bounds: Any = None,
     vectorized: bool = False,

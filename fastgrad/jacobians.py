@@ -15,7 +15,7 @@ from fastgrad.progress import in_parts
 from fastgrad.returned import prepared
 from fastgrad.schemes import Scheme
 from fastgrad.structures import like
-from fastgrad.typing import Array, Map, Progress, Values
+from fastgrad.typing import Array, Engine, Map, Progress, SchemeName, Values
 
 
 def jacobian(
@@ -24,8 +24,8 @@ def jacobian(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
-    engine: str = "auto",
-    scheme: str | Scheme = "central",
+    engine: Engine = "auto",
+    scheme: SchemeName | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
     vectorized: bool = False,

@@ -1,13 +1,28 @@
 """Types that annotations share: arrays, ways of evaluating f, map-like callables, progress."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 """An array of any dtype."""
+
+Structure = TypeVar("Structure")
+"""What x is, an array or a dict, list or tuple of arrays; and so what is returned of its form."""
+
+Engine = Literal["auto", "loop", "compiled"]
+"""How f is evaluated, for all derivatives."""
+
+GradientEngine = Literal["auto", "loop", "traced", "compiled"]
+"""The same for gradients, which can do without evaluations of f."""
+
+NetEngine = Literal["response", "direct", "loop"]
+"""How a `TwoLayerNet` is differenced."""
+
+SchemeName = Literal["central", "forward", "backward", "complex"]
+"""The schemes that have a name."""
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """What calls a function for each item, anywhere, and returns the results in order."""

@@ -9,6 +9,7 @@ import numpy as np
 from fastgrad.arguments import require_flag
 from fastgrad.guard import guarded
 from fastgrad.steps import as_positive_number
+from fastgrad.typing import GradientEngine, NetEngine
 
 if TYPE_CHECKING:
     from fastgrad.checking.report import Report
@@ -22,7 +23,7 @@ def check_gradient(
     t: Any = None,
     h: float | None = None,
     args: tuple[Any, ...] = (),
-    engine: str = "auto",
+    engine: GradientEngine | NetEngine = "auto",
     rtol: float = 0.0,
     fast: bool = False,
     max_seconds: float | None = None,

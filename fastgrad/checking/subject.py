@@ -236,7 +236,7 @@ class Subject:
         """Return the quotients of f, nan where it has no value; None is said to the user of it."""
         plain = all(isinstance(step, float) for step in steps)
         h: Any = max(steps, default=1e-4) if plain else like(x, iter(steps))
-        engine = self.engine if plain or self.engine != "traced" else "auto"
+        engine: Any = self.engine if plain or self.engine != "traced" else "auto"
         self.require_time()
         if np.isfinite(self.deadline) and not is_jitted(f):
             f = partial(value_until, self.deadline, f)

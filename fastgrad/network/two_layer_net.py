@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.work import WorkArrays
 from fastgrad.turns import turn
-from fastgrad.typing import Map
+from fastgrad.typing import Map, NetEngine
 
 Array = NDArray[np.float64]
 
@@ -131,7 +131,7 @@ class TwoLayerNet:
         t: ArrayLike,
         h: float = 1e-4,
         *,
-        engine: str = "response",
+        engine: NetEngine = "response",
         workers: int | Map | None = None,
     ) -> Parameters:
         """Return ``(loss(theta + h e_p) - loss(theta - h e_p)) / (2 h)`` for every parameter p.
@@ -211,7 +211,7 @@ class TwoLayerNet:
         )
 
     def _gradient_of_another_loss(
-        self, x: ArrayLike, t: ArrayLike, h: float, engine: str, workers: int | Map | None
+        self, x: ArrayLike, t: ArrayLike, h: float, engine: NetEngine, workers: int | Map | None
     ) -> Parameters:
         """Return the differences of a loss that is not this class's, by the general engines."""
         from fastgrad.gradient import numerical_gradient

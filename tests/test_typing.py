@@ -1,0 +1,26 @@
+"""The names that annotations allow are those that the tables know."""
+
+from inspect import signature
+from typing import get_args
+
+import pytest
+
+import fastgrad
+from fastgrad import evaluation, schemes, typing
+from fastgrad.gradient import SHORTCUTS
+from fastgrad.network import evaluation as of_net
+
+
+def test_engines_are_those_of_the_tables():
+    assert {*get_args(typing.GradientEngine)} == {*SHORTCUTS, *evaluation.ENGINES}
+    assert {*get_args(typing.Engine)} == {"auto", *evaluation.ENGINES}
+    assert {*get_args(typing.NetEngine)} == {*of_net.ENGINES}
+
+
+def test_schemes_are_those_of_the_table():
+    assert {*get_args(typing.SchemeName)} == {*schemes.NAMED}
+
+
+@pytest.mark.parametrize("name", ["differentiate", "jacobian", "hessian", "hessian_vector_product"])
+def test_all_derivatives_take_the_same_engines(name):
+    assert signature(getattr(fastgrad, name)).parameters["engine"].annotation == typing.Engine

@@ -5,6 +5,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import yaml  # which distributed needs
+
 import fastgrad
 from tools import check_wheel, oldest_requirements
 
@@ -45,3 +47,24 @@ def test_the_oldest_requirements_are_the_lower_ends_of_the_ranges():
     assert oldest_requirements.requirements([])[: len(lower)] == lower
     newest = oldest_requirements.requirements(["numba"])
     assert newest[: len(lower)] == [lower[0], project["dependencies"][1]]
+
+
+def test_workflows_and_hooks_name_files_that_exist():
+    pages = [*(ROOT / ".github").rglob("*.*"), ROOT / ".pre-commit-config.yaml", ROOT / ".ci/run"]
+    pages += [ROOT / "RELEASING.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = {*re.findall(r"\b(?:tests|tools|examples|benchmarks)/\w+\.(?:py|md)\b", text)}
+    assert {"tests/test_imports.py", "tools/check_wheel.py"} <= named
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+
+
+def test_workflows_and_forms_are_yaml_with_what_github_asks_for():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow.keys() >= {"name", "jobs", "permissions"}
+        assert all(job["timeout-minutes"] for job in workflow["jobs"].values())
+    forms = {path.stem for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")} - {"config"}
+    for form in forms:
+        text = (ROOT / f".github/ISSUE_TEMPLATE/{form}.yml").read_text(encoding="utf-8")
+        assert yaml.safe_load(text).keys() >= {"name", "description", "body"}
+    assert forms

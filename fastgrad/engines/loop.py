@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from numbers import Complex, Real
 from typing import Any
 
@@ -72,24 +73,37 @@ def values(
     original = Original(x)
     plain, saved = original.plain, original.copy
     elements = _elements(plain)
-    small, bits, before = saved.nbytes <= SMALL, plain.tobytes, saved.tobytes()
+    small, before = saved.nbytes <= SMALL, saved.tobytes()
+    bits = getattr(elements, "tobytes", plain.tobytes)
+
+    def looked_at(value: Any) -> Any:
+        result = value if type(value) in exact else take(value)
+        kinds.add(type(result))
+        return result
+
     # The fastest of the forms that were tried (benchmarks/compiled.py, loop_overheads): as few
     # steps of Python's as can be for each call, for after a long f the processor predicts none.
+    # So two calls are written out, which most schemes make for each element.
     try:
-        for some, targets in _blocks(places, points):
-            for i, targets_of_it in zip(some, targets, strict=True):
+        for block in _blocks(places, points):
+            for i, target, second in block:
                 old = elements[i]  # not what it was at first: f may have written into it
-                for target in targets_of_it:
-                    elements[i] = target
+                elements[i] = target
+                value = f(x)
+                if elements[i] != target:  # f has written there, or it is a nan
+                    _require_moved(original, i, target)
+                if type(value) is not usual:
+                    value = looked_at(value)
+                    usual = type(value) if type(value) in exact else None
+                results.append(value)
+                if second is not None:
+                    elements[i] = second
                     value = f(x)
-                    if elements[i] != target:  # f has written there, or it is a nan
-                        _require_moved(original, i, target)
+                    if elements[i] != second:
+                        _require_moved(original, i, second)
                     if type(value) is not usual:
-                        if type(value) in exact:
-                            usual = type(value)
-                        else:
-                            value = take(value)
-                        kinds.add(type(value))
+                        value = looked_at(value)
+                        usual = type(value) if type(value) in exact else None
                     results.append(value)
                 elements[i] = old
                 if small and bits() != before:
@@ -117,18 +131,22 @@ def _require_moved(original: Original, i: int, target: Any) -> None:
         require_unchanged(original.plain, moved)
 
 
-def _blocks(
-    places: NDArray[np.intp], points: Array
-) -> Iterator[tuple[list[int], list[tuple[Any, ...]]]]:
-    """Yield some places at a time, and where the element there is moved to.
+def _blocks(places: NDArray[np.intp], points: Array) -> Iterator[Iterable[tuple[int, Any, Any]]]:
+    """Yield, some places at a time, a place and two points to which the element there is moved.
 
-    The first one's points one by one, so that x is looked at after the first call.
+    Or one and None. The first element's points come one by one, so that x is looked at after the
+    first call.
     """
-    for target in points[:1].T.tolist():
-        yield places[:1].tolist(), [tuple(target)]
+    for target in points[:1].reshape(-1).tolist():
+        yield [(int(places[0]), target, None)]
+    each = points.shape[1]
     for start in range(1, len(places), BLOCK):
         some = slice(start, start + BLOCK)
-        yield places[some].tolist(), [*zip(*points[some].T.tolist(), strict=True)]
+        targets = iter(points[some].reshape(-1).tolist())
+        if each % 2:
+            yield zip(places[some].repeat(each).tolist(), targets, repeat(None))
+        else:
+            yield zip(places[some].repeat(each // 2).tolist(), targets, targets, strict=True)
 
 
 def _elements(plain: Array) -> Any:

@@ -171,7 +171,7 @@ def warn_caller(message: str) -> None:
     """Warn in the name of whoever called fastgrad."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and (
-        frame.f_globals["__name__"].partition(".")[0] in ("fastgrad", "contextlib")
+        str(frame.f_globals.get("__name__")).partition(".")[0] in ("fastgrad", "contextlib")
     ):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -10,6 +10,7 @@ import numpy as np
 from fastgrad.arguments import element, warn_caller
 from fastgrad.engines import auto
 from fastgrad.engines.compiled_certificate import certify
+from fastgrad.engines.first_calls import FirstCalls
 from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
 from fastgrad.evaluation import evaluation
 from fastgrad.guard import guarded
@@ -19,13 +20,6 @@ from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.structures import like
 from fastgrad.typing import Array, GradientEngine, Map, Progress, SchemeName, Structure, Values
-
-SHORTCUTS: dict[str, Callable[..., Array | None]] = {
-    "auto": auto.gradient,
-    "traced": auto.by_tracing,
-}
-"""Name -> ``gradient(f, x, h, scheme, name)`` or None, for real schemes with one step for all."""
-
 
 MANY = 64
 """Elements from which it pays to look first whether f depends on them: by three calls of f."""
@@ -196,7 +190,6 @@ def numerical_gradient(
                 "engine is 'traced', which serves real schemes with one step for all elements, and "
                 "no bounds; pass engine='auto' or engine='loop' for others"
             )
-        shortcut = None if way.stacked else SHORTCUTS.get(engine)
         with way.shown(sum(part.x.size for part in parts)) as report:
             values = way.values(report)
             measuring = way.values(in_parts(report, 1 / QUOTIENTS))
@@ -208,8 +201,8 @@ def numerical_gradient(
                     gradients.append(np.zeros_like(given.x))
                     continue
                 part = given.measured(measuring)
-                watched = Repeating(values, way.values(None)) if looks else values
-                gradients.append(_gradient(part, shortcut, watched, looks=looks))
+                again = way.values(None) if looks else None
+                gradients.append(_gradient(part, engine, values, again, stacked=way.stacked))
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
@@ -218,30 +211,35 @@ def numerical_gradient(
 
 
 def _gradient(
-    problem: Problem,
-    shortcut: Callable[..., Array | None] | None,
-    values: Values,
-    *,
-    looks: bool,
+    problem: Problem, engine: str, values: Values, again: Values | None, *, stacked: bool
 ) -> Array:
-    """Return the gradient of one array; if asked to look, say if f does not depend on it."""
-    if not problem.x.size:
-        return np.zeros_like(problem.x)
+    """Return the gradient of one array.
+
+    If f can be evaluated again, it is said if f is random or does not depend on the array.
+    """
+    f, x = problem.f, problem.x
+    if not x.size:
+        return np.zeros_like(x)
 
     def slopes(step: float) -> Array:
         return replace(
             problem, steps=step, scheme=central_quotient, automatic=False, quotients=None
         ).gradient(values)
 
-    if shortcut is not None and problem.is_plain and not problem.is_lost:
-        result = shortcut(problem.f, problem.x, problem.steps, problem.scheme, problem.name)
-        if result is not None:
-            return result
-    result = problem.gradient(values)
+    first = None
+    if problem.is_plain and not (problem.is_lost or stacked):
+        if engine == "traced":
+            return auto.by_tracing(f, x, problem.steps, problem.scheme)
+        if engine == "auto" and auto.may_trace(f, x):
+            first = FirstCalls(f, x)
+            result = auto.gradient(f, x, problem.steps, problem.scheme, problem.name, first)
+            if result is not None:
+                return result
+    result = problem.gradient(values if again is None else Repeating(values, again, first))
     if problem.is_plain:
-        certify(problem.f, problem.x, problem.steps, problem.scheme, result, slopes)
-    is_zero = looks and problem.is_plain and not result.any()
-    if is_zero and is_independent(problem.f, problem.x, problem.steps):
+        certify(f, x, problem.steps, problem.scheme, result, slopes)
+    is_zero = again is not None and problem.is_plain and not result.any()
+    if is_zero and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENT.format(problem.name))
     return result
 

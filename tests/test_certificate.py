@@ -10,14 +10,14 @@ from nets import EPS, H
 from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import certificate, compiled_certificate, loop, traced
+from fastgrad.engines import certificate, compiled_certificate, first_calls, loop, traced
 from fastgrad.schemes import central, forward, from_offsets
 
 
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch):
     """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(traced, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
 
 
 def network(activation=np.tanh, *, seed=0, shape=(60, 40), samples=50):

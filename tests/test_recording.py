@@ -16,7 +16,7 @@ import pytest
 from nets import EPS, H
 
 from fastgrad import cross_entropy_error, numerical_gradient, sigmoid, softmax
-from fastgrad.engines import loop, traced
+from fastgrad.engines import first_calls, loop
 from fastgrad.tracing import recorder, trace
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.stand_in import Recorded
@@ -30,7 +30,7 @@ W0 = R.normal(size=(6, 4))
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch):
     """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(traced, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
 
 
 def reason_of(f, x):
@@ -479,7 +479,7 @@ def test_what_f_remembers_holds_no_stand_in(fails, left):
 
 def test_a_recorded_call_counts_for_nothing(monkeypatch):
     f = Remembers()
-    monkeypatch.setattr(trace, "SHORT", 0.0)  # one plain call, and the recorded one
+    monkeypatch.setattr(first_calls, "SHORT", 0.0)  # one plain call, and the recorded one
     count = COUNT
     trace_call(f, W0.copy(), H)
     assert (f.calls, len(f.history), len(f.by_name), COUNT - count) == (1, 1, 2, 1)

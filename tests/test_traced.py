@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nets import EPS, H
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import auto, loop, traced
+from fastgrad.engines import auto, first_calls, loop, traced
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -635,7 +635,7 @@ class Counted:
 @pytest.fixture
 def _eager(monkeypatch):
     """Let auto trace functions that are cheap, as those of tests are."""
-    monkeypatch.setattr(traced, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
 
 
 @pytest.mark.usefixtures("_eager")

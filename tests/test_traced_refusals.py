@@ -14,7 +14,7 @@ import pytest
 from nets import EPS, INPUT, LABELS, H, two_layers
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import auto, loop, traced
+from fastgrad.engines import auto, first_calls, loop, traced
 from fastgrad.tracing.stand_in import Recorded
 
 W1 = two_layers()["W1"]
@@ -23,7 +23,7 @@ W1 = two_layers()["W1"]
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch):
     """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(traced, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
 
 
 def hidden(W):

@@ -1,15 +1,15 @@
 """Which engine serves a function best? The compiled or traced one where it can, or the loop."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastgrad.arguments import warn_caller
-from fastgrad.engines import compiled, probe
+from fastgrad.engines import compiled, first_calls, probe
 from fastgrad.engines.compilation import is_jitted
-from fastgrad.schemes import Scheme, central_quotient
+from fastgrad.engines.first_calls import DIFFERENT, FirstCalls
+from fastgrad.schemes import Scheme
 from fastgrad.typing import Array
 
 SMALLEST = 8
@@ -19,34 +19,53 @@ LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
+def may_trace(f: Callable[[Any], Any], x: Array) -> bool:
+    """Say whether recording f may pay: it is not compiled, and x is not small."""
+    return x.size >= SMALLEST and not is_jitted(f)
+
+
 def gradient(
-    f: Callable[[Any], Any],
-    x: Array,
-    h: float,
-    scheme: Scheme = central_quotient,
-    name: str = "x",
+    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme, name: str, first: FirstCalls
 ) -> Array | None:
     """Return the difference quotients, of a real scheme, by tracing; None if f is to be called.
 
-    By the compiled loop, if f is compiled; by the loop, if x is small or f cheap or untraceable. If
-    x, of that name in messages, does not enter f, that is said, and the quotients are 0.
+    By the loop, if f is cheap or untraceable, as its first calls may show. If x, of that name in
+    messages, does not enter f, that is said, and the quotients are 0.
     """
-    if x.size < SMALLEST or is_jitted(f):
-        return None
+    calls = x.size * len(scheme.outer)
+    refused = first.refusal
+    if not refused:
+        if first.are_cheap(calls, first_calls.CHEAP):
+            return None  # without loading what records f
+        result, refused = _traced(f, x, h, scheme, name, first)
+        if result is not None:
+            return result
+    if refused not in ("", DIFFERENT) and x.size >= LARGE:  # random: that is said of the loop
+        warn_caller(
+            f"f is called {calls:,} times, because it cannot be traced: "
+            f"{refused}; fastgrad.explain(f, x) tells more, engine='loop' silences this"
+        )
+    return None
+
+
+def _traced(
+    f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme, name: str, first: FirstCalls
+) -> tuple[Array | None, str]:
+    """Return the quotients by tracing; or None, and why f cannot be traced, "" if that is said."""
     from fastgrad.engines import traced
     from fastgrad.engines.certificate import warn_of_a_mistake
     from fastgrad.tracing.recorder import UNUSED, NotTraceable, TooCheap
-    from fastgrad.tracing.trace import DIFFERENT
 
-    refused = mistaken = ""
+    mistaken = refused = ""
     try:
-        return traced.traced_gradient(f, x, h, scheme, if_faster=True)
+        return traced.traced_gradient(f, x, h, scheme, if_faster=True, first=first), ""
     except TooCheap:
         pass
     except traced.Mistaken as mistake:
         mistaken = str(mistake)
     except NotTraceable as refusal:
         refused = str(refusal)
+    # After the except clauses: what f raises now is not raised "during handling" of a refusal.
     if mistaken:
         warn_of_a_mistake(
             f"f could not be traced, and is called for each element instead: {mistaken}. If f "
@@ -55,26 +74,11 @@ def gradient(
         )
     if refused == UNUSED and probe.is_independent(f, x, h):
         warn_caller(probe.INDEPENDENT.format(name))
-        return np.zeros_like(x)
-    # After the except clauses: what f raises now is not raised "during handling" of a refusal.
-    if refused not in ("", DIFFERENT) and x.size >= LARGE:  # random: that is said of the loop
-        calls = x.size * sum(offset != 0 for offset in scheme.offsets)
-        warnings.warn(
-            f"f is called {calls:,} times, because it cannot be traced: "
-            f"{refused}; fastgrad.explain(f, x) tells more, engine='loop' silences this",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    return None
+        return np.zeros_like(x), ""
+    return None, refused
 
 
-def by_tracing(
-    f: Callable[[Any], Any],
-    x: Array,
-    h: float,
-    scheme: Scheme = central_quotient,
-    name: str = "x",
-) -> Array:
+def by_tracing(f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme) -> Array:
     """Return what the traced engine does, whose many files are read when it is first needed."""
     from fastgrad.engines import traced
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import warn_caller
+from fastgrad.engines.first_calls import FirstCalls
 from fastgrad.guard import Original
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array, Values
@@ -34,7 +35,7 @@ MOST = 4
 """How often f is called again at a point."""
 
 FEW = 16
-"""Points from which f is called twice at one of them beforehand, and once more for so many more;
+"""Points from which f is called twice at one point beforehand, and once more for so many more;
 with fewer it is called again only if its values differ by much."""
 
 MUCH = 1e-3
@@ -48,7 +49,7 @@ SCALES = (1.0, 1e3)
 
 
 class Repeating:
-    """A way of evaluating f that calls it again at the first point, and warns if it is random.
+    """A way of evaluating f that calls it again at one point, and warns if it is random.
 
     Parameters
     ----------
@@ -56,10 +57,13 @@ class Repeating:
         The way of evaluating f.
     again : callable
         The same, of which nobody is told how far it has come.
+    first : FirstCalls, optional
+        Calls of f at x itself, if there have been any: then that is the point.
     """
 
-    def __init__(self, values: Values, again: Values) -> None:
-        self._values, self._again, self._has_looked = values, again, False
+    def __init__(self, values: Values, again: Values, first: FirstCalls | None = None) -> None:
+        self._values, self._again, self._first = values, again, first
+        self._has_looked = False
 
     def __call__(
         self,
@@ -71,18 +75,32 @@ class Repeating:
     ) -> Array:
         """Return the values, as `fastgrad.typing.Values` does."""
         looks, self._has_looked = not self._has_looked, True
-        first = places[:1], points[:1, :1]
         if looks and points.size >= FEW:  # before the many calls
-            number = 1 + min(MOST, points.size // FEW)
-            _warn_if_random([self._again(f, x, *first)[0, 0] for _ in range(number)])
+            self._look(f, x, places, points)
         found = self._values(f, x, places, points, shape)
         if looks and 0 < points.size < FEW and _differ(found.reshape(-1), MUCH):
-            _warn_if_random([found[0, 0], self._again(f, x, *first)[0, 0]])
+            _warn_if_random([found[0, 0], self._again(f, x, places[:1], points[:1, :1])[0, 0]])
         return found
+
+    def _look(
+        self, f: Callable[[Any], Any], x: Array, places: NDArray[np.intp], points: Array
+    ) -> None:
+        """Call f again at one point before the many calls."""
+        number = 1 + min(MOST, points.size // FEW)
+        values: list[Any] = []
+        if self._first is not None:
+            values = self._first.values
+            self._first.make(number - len(values))
+        if len(values) < 2:  # it cannot be called at x itself
+            first = places[:1], points[:1, :1]
+            values = [self._again(f, x, *first)[0, 0] for _ in range(number)]
+        _warn_if_random(values)
 
 
 def _warn_if_random(values: list[Any]) -> None:
     """Warn if values at one point differ by more than rounding."""
+    if values.count(values[0]) == len(values):
+        return
     if _differ(np.array(values), ALIKE * float(np.finfo(np.float64).eps)):
         other = next(value for value in values if value != values[0])
         warn_caller(RANDOM.format(values[0], other))

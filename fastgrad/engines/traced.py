@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.engines import first_calls
 from fastgrad.engines.certificate import Certificate, Disagreement, warn_of_a_mistake
+from fastgrad.engines.first_calls import FirstCalls
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.parts import Part, Straight, plan
@@ -17,9 +19,6 @@ from fastgrad.tracing.replay import keep_memory
 from fastgrad.tracing.trace import Trace, trace_call
 
 Array = NDArray[np.float64]
-
-CHEAP = 0.004
-"""Seconds that recording and replaying take at least, whatever f is, besides calls of f."""
 
 CERTIFY = True
 """Whether the quotients are compared with f itself. Read at each call; without it, tests measure
@@ -85,10 +84,14 @@ def traced_gradient(
     scheme: Scheme = central_quotient,
     *,
     if_faster: bool = False,
+    first: FirstCalls | None = None,
 ) -> Array:
-    """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked."""
+    """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked.
+
+    The first calls of f are made if they have not been.
+    """
     calls = x.size * sum(offset != 0 for offset in scheme.offsets)
-    trace = trace_call(f, x, h, calls, CHEAP if if_faster else None)
+    trace = trace_call(f, x, h, calls, first_calls.CHEAP if if_faster else None, first)
     keep_memory()
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
     start = time.perf_counter()
@@ -195,7 +198,7 @@ def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
     """Say how the gradient of f would be evaluated, and at what cost."""
     calls = 2 * x.size
     try:
-        trace = trace_call(f, x, h, calls, CHEAP)
+        trace = trace_call(f, x, h, calls, first_calls.CHEAP)
         with np.errstate(all="ignore"):
             parts = plan(trace, h, calls * trace.seconds)
     except NotTraceable as refusal:

@@ -2,9 +2,7 @@
 
 import gc
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -13,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import may_share_elements
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.engines.first_calls import FirstCalls
 from fastgrad.tracing import operations
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.nodes import Node, without_repeats
@@ -25,12 +22,6 @@ from fastgrad.tracing.rollback import Place, exchanged, replace_leftovers
 from fastgrad.tracing.stand_in import Recorded
 
 Array = NDArray[np.float64]
-
-CALLS = 6
-"""How often f is called to be recorded and, in the end, certified."""
-
-SHORT = 0.001
-"""Seconds below which a call is made twice, since the first one may take longer than others."""
 
 SHARE = 0.07
 """The part of the loop's time that a recording may take,"""
@@ -47,8 +38,6 @@ LEAST_OPERATIONS = 120
 MOST_SECONDS = 10.0
 """How long to wait for another thread's recording; and what one may take besides the loop's time,
 where tracing has been asked for."""
-
-DIFFERENT = "two calls of it give different results"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +74,7 @@ def trace_call(
     h: float,
     calls: int = 0,
     least_seconds: float | None = None,
+    first: FirstCalls | None = None,
 ) -> Trace:
     """Record one call of f.
 
@@ -101,48 +91,48 @@ def trace_call(
     least_seconds : float, optional
         If these calls, but for those that tracing makes as well, would take less, nothing is
         recorded; nor, if it would, is recording given more than a small part of their time.
+    first : FirstCalls, optional
+        The first calls of f, if they have been made.
 
     Raises
     ------
     NotTraceable
         If f does what cannot be recorded.
     """
-    if x.dtype != np.float64 or type(x) is not np.ndarray:
-        raise NotTraceable("x is not a plain float64 array")
-    if may_share_elements(x):
-        raise NotTraceable("elements of x share memory")
-    saved = x.copy(order="K")
-    value, seconds = _call(f, x, saved)
-    if seconds < SHORT:  # the first call of all may take longer than others
-        again, seconds_again = _call(f, x, saved)
-        if value != again:
-            raise NotTraceable(DIFFERENT)
-        seconds = min(seconds, seconds_again)
-    if least_seconds is not None and (calls - CALLS) * seconds < least_seconds:
+    first = FirstCalls(f, x) if first is None else first
+    _require_no_refusal(first)
+    saved, value, seconds = x.copy(order="K"), first.values[0], first.seconds
+    if least_seconds is not None and first.are_cheap(calls, least_seconds):
         raise TooCheap("calls of it are cheap")
+    if np.isnan(saved).any():
+        raise NotTraceable("x has elements that are nan")
     part = SHARE * calls * seconds
     limits = max(LEAST, part), max(LEAST_OPERATIONS, part / SECONDS_AN_OPERATION)
     if least_seconds is None:
         limits = MOST_SECONDS + calls * seconds, inf
-    nodes, output = _record_as_needed(f, x, h, saved, limits)
+    nodes, output = _record_as_needed(f, x, h, saved, limits, first)
     if value != _number(output.value):
-        if value != _call(f, x, saved)[0]:
-            raise NotTraceable(DIFFERENT)
+        first.make(1)
+        _require_no_refusal(first)
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
     nodes, output = without_repeats(nodes, output)
     return Trace(nodes, split_into_terms(output), value, seconds)
 
 
 def _record_as_needed(
-    f: Callable[[Array], Any], x: Array, h: float, saved: Array, limits: tuple[float, float]
+    f: Callable[[Array], Any],
+    x: Array,
+    h: float,
+    saved: Array,
+    limits: tuple[float, float],
+    first: FirstCalls,
 ) -> tuple[list[Node], Node]:
     """Record one call of f; once more, thoroughly, if an array took a recorded value unasked."""
     result = _record_alone(f, x, h, saved, Recording(*limits))
     if type(result) is Refusal and result.is_of_constants:
         result = _record_alone(f, x, h, saved, Recording(*limits, creates=True))
     if type(result) is Refusal:
-        with suppress(NotTraceable):
-            _call(f, x, saved)  # so that buffers which f fills hold what a whole call leaves
+        first.make(1)  # so that buffers which f fills hold what a whole call leaves
         raise NotTraceable(result.reason)
     return result  # type: ignore[return-value]
 
@@ -246,19 +236,9 @@ def _record(
     return recording.nodes, output
 
 
-def _call(f: Callable[[Array], Any], x: Array, saved: Array) -> tuple[float, float]:
-    """Return a plain call's result and its seconds, and x as it was."""
-    start = time.perf_counter()
-    try:
-        value = f(x)
-    except Exception as error:  # the loop, which never calls f at x itself, shall decide
-        raise_interrupt(error)
-        raise NotTraceable(f"it raises {type(error).__name__} at x itself") from error
-    seconds = time.perf_counter() - start
-    if not np.array_equal(x, saved):
-        x[...] = saved
-        raise NotTraceable("it changes x")
-    return _number(value), seconds
+def _require_no_refusal(first: FirstCalls) -> None:
+    if first.refusal:
+        raise NotTraceable(first.refusal)
 
 
 def _number(value: Any) -> float:

@@ -1,0 +1,104 @@
+"""Calls of f at x itself, before any other: what f gives there each time, and how long it takes.
+
+They tell whether f is random, and whether recording it may pay; what records it is not loaded for
+an f whose calls are cheap.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastgrad.arguments import may_share_elements
+from fastgrad.guard import Original, is_unchanged
+from fastgrad.interrupts import raise_interrupt
+from fastgrad.typing import Array
+
+SHORT = 0.001
+"""Seconds below which a call is made twice, since the first one may take longer than others."""
+
+CALLS = 6
+"""How often f is called to be recorded and, in the end, certified."""
+
+CHEAP = 0.004
+"""Seconds that recording and replaying take at least, whatever f is, besides calls of f."""
+
+DIFFERENT = "two calls of it give different results"
+
+NUMBERS = frozenset({float, np.float64})
+"""Types of values that are floats as they are."""
+
+
+class FirstCalls:
+    """Calls of f at x itself, one or two at first.
+
+    Parameters
+    ----------
+    f : callable
+    x : array
+        As it was after each call, whatever f does.
+
+    Attributes
+    ----------
+    values : list of float
+        What f has returned.
+    seconds : float
+        How long the shortest call has taken.
+    refusal : str
+        Why f cannot be recorded, if that is known; "" otherwise.
+    """
+
+    def __init__(self, f: Callable[[Any], Any], x: Array) -> None:
+        self._f, self._x, self._original = f, x, Original(x)
+        self.values: list[float] = []
+        self.seconds, self.refusal = np.inf, ""
+        if x.dtype != np.float64 or type(x) is not np.ndarray:
+            self.refusal = "x is not a plain float64 array"
+        elif may_share_elements(x):
+            self.refusal = "elements of x share memory"
+        else:
+            self.make(1)
+            if self.seconds < SHORT:
+                self.make(1)
+
+    def make(self, times: int) -> None:
+        """Call f so many times more, unless it is known to be of no use."""
+        x, original = self._x, self._original
+        for _ in range(times):
+            if self.refusal:
+                return
+            start = time.perf_counter()
+            try:
+                value = self._f(x)
+            except Exception as error:  # the loop, which never calls f at x itself, shall decide
+                raise_interrupt(error)
+                self.refusal = f"it raises {type(error).__name__} at x itself"
+                return
+            finally:
+                seconds = time.perf_counter() - start
+                if not is_unchanged(original.plain, original.copy):
+                    original.put_back()
+                    self.refusal = "it changes x"
+            self.seconds = min(self.seconds, seconds)
+            self._note(value)
+
+    def _note(self, value: Any) -> None:
+        """Take a value for what f gives at x, if it is a finite number."""
+        try:
+            if type(value) not in NUMBERS:
+                value = np.asarray(value, np.float64).reshape(())
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            self.refusal = "its result is not a number"
+            return
+        if not abs(number) < np.inf:
+            self.refusal = f"its result is {number}"
+            return
+        self.values.append(number)
+        if number != self.values[0]:
+            self.refusal = DIFFERENT
+
+    def are_cheap(self, calls: int, least: float) -> bool:
+        """Say whether so many calls, but for those that recording takes, take less time."""
+        return (calls - CALLS) * self.seconds < least

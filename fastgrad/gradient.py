@@ -10,7 +10,6 @@ import numpy as np
 from fastgrad.arguments import element, warn_caller
 from fastgrad.engines import auto
 from fastgrad.engines.compiled_certificate import certify
-from fastgrad.engines.first_calls import FirstCalls
 from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
 from fastgrad.evaluation import evaluation
 from fastgrad.guard import guarded
@@ -19,6 +18,7 @@ from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.structures import like
+from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.typing import Array, GradientEngine, Map, Progress, SchemeName, Structure, Values
 
 MANY = 64

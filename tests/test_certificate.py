@@ -10,8 +10,9 @@ from nets import EPS, H
 from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import certificate, compiled_certificate, first_calls, loop, traced
+from fastgrad.engines import certificate, compiled_certificate, loop, traced
 from fastgrad.schemes import central, forward, from_offsets
+from fastgrad.tracing import first_calls
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from nets import INPUT, LABELS, H, two_layers
 
 import fastgrad
 from fastgrad import explain, numerical_gradient
-from fastgrad.engines import auto, first_calls
+from fastgrad.engines import auto
+from fastgrad.tracing import first_calls
 
 W1 = two_layers()["W1"]
 

@@ -16,8 +16,8 @@ import pytest
 from nets import EPS, H
 
 from fastgrad import cross_entropy_error, numerical_gradient, sigmoid, softmax
-from fastgrad.engines import first_calls, loop
-from fastgrad.tracing import recorder, trace
+from fastgrad.engines import loop
+from fastgrad.tracing import first_calls, recorder, trace
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.stand_in import Recorded
 from fastgrad.tracing.trace import trace_call

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from nets import EPS, H
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import auto, first_calls, loop, traced
+from fastgrad.engines import auto, loop, traced
+from fastgrad.tracing import first_calls
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 

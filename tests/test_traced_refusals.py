@@ -14,7 +14,8 @@ import pytest
 from nets import EPS, INPUT, LABELS, H, two_layers
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import auto, first_calls, loop, traced
+from fastgrad.engines import auto, loop, traced
+from fastgrad.tracing import first_calls
 from fastgrad.tracing.stand_in import Recorded
 
 W1 = two_layers()["W1"]

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from fastgrad.arguments import warn_caller
-from fastgrad.engines import compiled, first_calls, probe
+from fastgrad.engines import compiled, probe
 from fastgrad.engines.compilation import is_jitted
-from fastgrad.engines.first_calls import DIFFERENT, FirstCalls
 from fastgrad.schemes import Scheme
+from fastgrad.tracing import first_calls
+from fastgrad.tracing.first_calls import DIFFERENT, FirstCalls
 from fastgrad.typing import Array
 
 SMALLEST = 8

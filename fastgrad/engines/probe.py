@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.arguments import warn_caller
-from fastgrad.engines.first_calls import FirstCalls
 from fastgrad.guard import Original
 from fastgrad.interrupts import raise_interrupt
+from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.typing import Array, Values
 
 INDEPENDENT = (

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines import first_calls
 from fastgrad.engines.certificate import Certificate, Disagreement, warn_of_a_mistake
-from fastgrad.engines.first_calls import FirstCalls
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
+from fastgrad.tracing import first_calls
+from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.parts import Part, Straight, plan
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import keep_memory

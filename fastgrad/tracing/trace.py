@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines.first_calls import FirstCalls
 from fastgrad.tracing import operations
+from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.nodes import Node, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms

@@ -7,12 +7,11 @@ import pytest
 
 import fastgrad
 from fastgrad import evaluation, schemes, typing
-from fastgrad.gradient import SHORTCUTS
 from fastgrad.network import evaluation as of_net
 
 
 def test_engines_are_those_of_the_tables():
-    assert {*get_args(typing.GradientEngine)} == {*SHORTCUTS, *evaluation.ENGINES}
+    assert {*get_args(typing.GradientEngine)} == {"auto", "traced", *evaluation.ENGINES}
     assert {*get_args(typing.Engine)} == {"auto", *evaluation.ENGINES}
     assert {*get_args(typing.NetEngine)} == {*of_net.ENGINES}
 

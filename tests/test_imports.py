@@ -17,7 +17,7 @@ FLOORS = (
     | {"measured", "problem", "progress", "returned", "steps", "structures", "turns"},
     {"schemes", "tracing", "datasets", "reference"},
     # What needs nothing else.
-    {"typing", "arguments", "interrupts", "lazy", "response", "weights"},
+    {"typing", "arguments", "deadline", "interrupts", "lazy", "response", "weights"},
 )
 """Files and folders of fastgrad/, from the top floor down; each imports from its own and lower."""
 

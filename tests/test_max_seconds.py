@@ -12,8 +12,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        for module in ("subject", "comparison"):
-            monkeypatch.setattr(f"fastgrad.checking.{module}.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("fastgrad.deadline.time.monotonic", lambda: self.now)
 
     def slow(self, f):
         def called(x):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch
-from benchmarks.gradients import example
+from benchmarks.gradients import example, planted
 from fastgrad import slope_test
 
 
@@ -107,3 +107,28 @@ def test_kinks_closer_than_noise_can_show_seldom_refute():
 
     assert refuted(given.gradient) <= 5  # of half of the directions, if single limits are believed
     assert refuted(wrong) > 50
+
+
+def test_errors_beside_kinks_are_seen():
+    """``python -m benchmarks.checking --rates 20000`` tries more."""
+    tried = 0
+    for seed in range(1, 160, 4):
+        given = example(seed)
+        wrong = planted(given, np.random.default_rng(seed), 0.1)
+        if wrong is not None:
+            tried += 1
+            assert not slope_test(given.f, given.x, wrong, seed=0), (seed, given.name)
+        assert slope_test(given.f, given.x, given.gradient, seed=0), (seed, given.name)
+    assert tried > 20
+
+
+def test_elements_that_are_small_beside_others_are_seen():
+    """Of 1e8 and 1, an error of a tenth in the second is 1e-9 of a dense direction's slope."""
+    x = np.array([1.0, 2.0, 3.0])
+    weights = np.array([1e8, 1.0, 2.0])
+
+    def f(v):
+        return float((weights * np.sin(v)).sum())
+
+    assert slope_test(f, x, weights * np.cos(x), seed=0)
+    assert not slope_test(f, x, weights * np.cos(x) * [1, 1.1, 1], seed=0)

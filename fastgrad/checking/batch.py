@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgrad.deadline import require_time
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.network import TwoLayerNet
 from fastgrad.structures import leaves
@@ -61,6 +62,7 @@ class Batch:
 
 def loss_of_net(net: Any, x: Any, t: Any, _: Any) -> Any:
     """Return the loss, whatever the last argument is: the net reads its parameters itself."""
+    require_time()
     return net.loss(x, t)
 
 
@@ -84,6 +86,7 @@ def batch_behind(f: Any, x: Any, value: Any) -> Batch | None:
     pairs = [(a, b) for a in arrays for b in arrays if a is not b and len(a) == len(b)]
     for net in nets:
         for a, b in pairs[:MOST]:
+            require_time()
             try:
                 if bool(net.loss(a, b) == value):
                     return Batch(net, a, b, is_given=False)

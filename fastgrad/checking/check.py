@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,8 +63,9 @@ def check_gradient(
         parameters. The report says which errors that misses how improbably. Arrays whose gradient
         does not pass are then checked in full, for 30 seconds at most if max_seconds is not given.
     max_seconds : float, optional
-        How long elements are compared. When it is over, the report says how many were, and what
-        random directions tell of the others.
+        How long the check may take: to within a call of f or of the gradient, and some percent.
+        When it is over, the report says how many elements were compared, and what random directions
+        tell of the others; it is true only if these agree.
 
     Returns
     -------
@@ -99,10 +102,10 @@ or for something that is added twice. Corrected for that, every element agrees.
     step = None if h is None else as_positive_number(h)
     accepted = _as_tolerance(rtol)
     require_flag("fast", fast)
-    seconds = None if max_seconds is None else _as_seconds(max_seconds)
+    end = math.inf if max_seconds is None else time.monotonic() + _as_seconds(max_seconds)
     with guarded((f, gradient), moved_by(f, x), args):
         subject = as_subject(f, x, t, gradient, args, engine)
-        return compare(subject, step, accepted, fast=fast, max_seconds=seconds)
+        return compare(subject, step, accepted, fast=fast, end=end)
 
 
 def _as_tolerance(rtol: object) -> float:

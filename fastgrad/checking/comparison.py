@@ -6,15 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastgrad.checking.directions import (
-    COUNT,
-    Direction,
-    disagreeing,
-    draw,
-    measure,
-    sentence,
-    step_along,
-)
+from fastgrad.checking.directions import DirectionalCheck, disagreeing, length_of
 from fastgrad.checking.findings import Findings
 from fastgrad.checking.modes import other_modes
 from fastgrad.checking.neighbour import next_to_x
@@ -22,10 +14,10 @@ from fastgrad.checking.noise import Noise, measure_noise, with_terms
 from fastgrad.checking.offset import offset_along, sentence_of
 from fastgrad.checking.report import Report
 from fastgrad.checking.rows import row_of
-from fastgrad.checking.some import check_some
-from fastgrad.checking.subject import OutOfTimeError, Part, Subject
+from fastgrad.checking.some import UNDECIDED, check_some
+from fastgrad.checking.subject import Part, Subject
 from fastgrad.checking.witness import largest_magnitude, witnesses
-from fastgrad.typing import Array
+from fastgrad.deadline import OutOfTimeError, ending_at
 
 ESCALATED = 30.0
 """Seconds that comparing elements takes at most, where the fast check has to, unless more are
@@ -36,7 +28,7 @@ WHOLE = 0.6
 
 
 def compare(
-    subject: Subject, h: float | None, rtol: float, *, fast: bool, max_seconds: float | None = None
+    subject: Subject, h: float | None, rtol: float, *, fast: bool, end: float = math.inf
 ) -> Report:
     """Return what `fastgrad.check_gradient` does, once its arguments are checked.
 
@@ -49,33 +41,23 @@ def compare(
         An error that is accepted in any case, relative to the largest element of each array.
     fast : bool
         Whether random directions are enough, if they agree.
-    max_seconds : float or None
-        What comparing elements may take.
+    end : float
+        The time of `time.monotonic` at which to end.
     """
-    end = math.inf if max_seconds is None else time.monotonic() + max_seconds
     subject.keeps_step = h is not None
-    with np.errstate(all="ignore"):  # overflows, and what f does outside of its domain
-        return _compare(subject, h, rtol, fast, max_seconds, end)
-
-
-def _compare(
-    subject: Subject,
-    h: float | None,
-    rtol: float,
-    fast: bool,
-    max_seconds: float | None,
-    end: float,
-) -> Report:
-    noise = measure_noise(subject, h)
-    reason = _why_not(noise)
-    if reason is not None:
-        return Report(
-            False, (), (reason,), "The gradient cannot be checked.", noise.step, subject.evaluations
-        )
-    if fast and not subject.is_own_net:  # which is differenced in full by fewer calls
-        allowed = end if max_seconds is not None else time.monotonic() + ESCALATED
-        return _check_fast(subject, noise, h, rtol, allowed)
-    return _check_until(subject, noise, h, rtol, subject.parts, end)
+    with np.errstate(all="ignore"), ending_at(end):  # what f does outside of its domain
+        try:
+            noise = measure_noise(subject, h)
+        except OutOfTimeError:
+            what = "Time was over before anything was compared: pass a larger max_seconds."
+            return Report(False, (), (what,), UNDECIDED, h or math.nan, subject.evaluations)
+        reason = _why_not(noise)
+        if reason is not None:
+            summary = "The gradient cannot be checked."
+            return Report(False, (), (reason,), summary, noise.step, subject.evaluations)
+        if fast and not subject.is_own_net:  # which is differenced in full by fewer calls
+            return _check_fast(subject, noise, h, rtol, end)
+        return _check_until(subject, noise, h, rtol, subject.parts, end)
 
 
 def _check_until(
@@ -85,7 +67,7 @@ def _check_until(
     rtol: float,
     parts: Sequence[Part],
     end: float,
-    along: Sequence[Direction] | None = None,
+    check: DirectionalCheck | None = None,
 ) -> Report:
     """Compare every element of these parts; if time does not suffice, some of them.
 
@@ -93,16 +75,20 @@ def _check_until(
     ----------
     end : float
         The time of `time.monotonic` to stop at.
-    along : sequence of Direction, optional
+    check : DirectionalCheck, optional
         What was measured along directions.
     """
-    now = time.monotonic()
-    subject.deadline = now + WHOLE * (end - now)
     try:
-        return _check_parts(subject, noise, h, rtol, parts)
+        with ending_at(_share_of_time(end)):
+            return _check_parts(subject, noise, h, rtol, parts)
     except OutOfTimeError:
-        subject.deadline = end
-    return check_some(subject, noise, noise.step if h is None else h, rtol, parts, along)
+        return check_some(subject, noise, noise.step if h is None else h, rtol, parts, check)
+
+
+def _share_of_time(end: float) -> float:
+    """Return until when all elements may be compared, or an explanation be looked for."""
+    now = time.monotonic()
+    return now + WHOLE * (end - now)
 
 
 def _check_parts(
@@ -126,7 +112,7 @@ def _check_parts(
         not faulty,
         rows,
         tuple(findings.sentences),
-        _summary(names, [part.name for part in parts], subject),
+        _summary(names, [part.name for part in parts], subject, is_clear=_is_clear(findings)),
         step,
         subject.evaluations,
     )
@@ -136,81 +122,60 @@ def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float, en
     """Compare along random directions, and in full where they disagree."""
     random = np.random.default_rng()
     parts = [part for part in subject.parts if part.x.size]
-    with np.errstate(all="ignore"):
-        length = float(np.sqrt(sum(float(part.claim @ part.claim) for part in parts)))
     noise = with_terms(noise, parts, [part.claim for part in parts])
-    lines = [draw(parts, random, subject, step_along(noise)) for _ in range(COUNT)]
-    slack = rtol * length
-    directions = [measure(subject, parts, line, noise, slack, closer=False) for line in lines]
-    summary = "The gradient is right along random directions."
-    if all(direction.verdict == "agrees" for direction in directions):
-        what = sentence(directions, length)
-        return Report(True, (), (what,), summary, noise.step, subject.evaluations)
-    subject.find_batch()
-    subject.deadline = end
+    check = DirectionalCheck.drawn(subject, parts, noise, rtol * length_of(parts), random)
+    explained = None
     try:
-        directions = _closer(subject, parts, lines, directions, noise, slack)
-        if all(direction.verdict == "agrees" for direction in directions):
-            what = sentence(directions, length)
-            return Report(True, (), (what,), summary, noise.step, subject.evaluations)
-        explained = explained_along(subject, parts, lines, directions, noise, slack, random)
-        chosen = [] if explained else disagreeing(subject, noise, random, slack)
+        check.measure(closer=False)
+        if check.agrees:
+            return _agreeing(check)
+        end = min(end, time.monotonic() + ESCALATED) if math.isinf(end) else end
+        with ending_at(_share_of_time(end)):
+            subject.find_batch()
+            check.look_closer()
+            if check.agrees:
+                return _agreeing(check)
+            explained = explained_along(check, random)
+            chosen = [] if explained else disagreeing(subject, noise, random, check.slack)
     except OutOfTimeError:
-        return check_some(subject, noise, noise.step if h is None else h, rtol, parts, directions)
+        with ending_at(end):
+            step = noise.step if h is None else h
+            return check_some(subject, noise, step, rtol, parts, check)
     if explained is not None:
         summary, findings = explained
-        findings = (sentence(directions, length), *findings)
-        return Report(True, (), findings, summary, noise.step, subject.evaluations)
-    return _check_until(subject, noise, h, rtol, chosen, end, directions)
+        return Report(
+            True, (), (check.summary(), *findings), summary, noise.step, subject.evaluations
+        )
+    with ending_at(end):
+        return _check_until(subject, noise, h, rtol, chosen, end, check)
 
 
-def _closer(
-    subject: Subject,
-    parts: Sequence[Part],
-    lines: Sequence[Sequence[Array]],
-    directions: Sequence[Direction],
-    noise: Noise,
-    slack: float,
-) -> list[Direction]:
-    """Return the directions, those that are unclear looked at closer; as far as no kink is at x.
-
-    A kink at x, such as units at 0, is one along nearly all directions.
-    """
-    found: list[Direction] = []
-    for line, direction in zip(lines, directions, strict=True):
-        if direction.verdict == "kink" and not any(each.verdict == "kink" for each in found):
-            direction = measure(subject, parts, line, noise, slack)
-        found.append(direction)
-    return found
+def _agreeing(check: DirectionalCheck) -> Report:
+    summary = "The gradient is right along random directions."
+    step, evaluations = check.noise.step, check.subject.evaluations
+    return Report(True, (), (check.summary(),), summary, step, evaluations)
 
 
 def explained_along(
-    subject: Subject,
-    parts: Sequence[Part],
-    lines: Sequence[Sequence[Array]],
-    directions: Sequence[Direction],
-    noise: Noise,
-    slack: float,
-    random: np.random.Generator,
+    check: DirectionalCheck, random: np.random.Generator
 ) -> tuple[str, tuple[str, ...]] | None:
     """Return a summary and findings, if what differs along directions is no fault."""
-    right = "The gradient is right along random directions"
-    offset = offset_along(subject, parts, lines, directions, noise, slack)
+    subject, right = check.subject, "The gradient is right along random directions"
+    offset = offset_along(check)
     if offset is not None:
         return f"{right}.", (f"It is {sentence_of(offset, subject)}",)
     for mode in other_modes(subject):
-        others = [part for part in mode.subject.parts if part.x.size]
-        there = [measure(mode.subject, others, line, noise, slack) for line in lines]
-        if all(direction.verdict == "agrees" for direction in there):
+        there = check.of(mode.subject).measure()
+        if there.agrees:
             return f"{right} of the loss in training mode.", (mode.sentence,)
-        offset = offset_along(mode.subject, others, lines, there, noise, slack)
+        offset = offset_along(there)
         if offset is not None:
             return f"{right} of the loss in training mode.", (
                 mode.sentence,
                 f"It is {sentence_of(offset, mode.subject)}",
             )
-    if any(direction.verdict == "kink" for direction in directions):
-        agrees, offset = next_to_x(subject, noise, random, slack)
+    if check.has_kinks:
+        agrees, offset = next_to_x(subject, check.noise, random, check.slack)
         if agrees:
             kinks = (
                 "x is where f has a kink, such as ReLU units at 0: there random directions tell "
@@ -221,11 +186,19 @@ def explained_along(
     return None
 
 
-def _summary(wrong: list[str], checked: list[str], subject: Subject) -> str:
+def _is_clear(findings: Findings) -> bool:
+    """Return whether the differences could tell of each element that was looked at."""
+    looks = [look for witness in findings.found for look in witness.looks.values()]
+    return all(look.kind != "unclear" for look in looks)
+
+
+def _summary(wrong: list[str], checked: list[str], subject: Subject, *, is_clear: bool) -> str:
     """Say which gradients are wrong and which are right."""
     right = [name for name in checked if name not in wrong]
     others = [part.name for part in subject.parts if part.name not in checked]
-    if not wrong:
+    if not wrong and not is_clear:
+        text = "The gradient is right, as far as the differences can tell."
+    elif not wrong:
         text = "The gradient is right."
     elif not right and not others:
         text = "The gradient is wrong" + (f": {_list(wrong)}." if len(wrong) > 1 else ".")

@@ -11,7 +11,7 @@ whatever the number of parameters, and wherever in them the error is.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -138,12 +138,106 @@ def measure(
         if not np.isfinite(sides.closest):
             return Direction(claimed, claimed + error, allowed, "refuted")
     allowed = along.unit * sides.smallest_error + rounding
-    if sides.has_kink:
+    if sides.has_kink or sides.jumps or sides.is_excused:
         # Where several kinks meet, what backpropagation returns may lie beside both slopes.
         return Direction(claimed, claimed + error, allowed, "kink")
     if sides.refuted:
         return Direction(claimed, claimed + along.unit * sides.closest, allowed, "refuted")
     return Direction(claimed, claimed, allowed, "agrees")
+
+
+@dataclass(eq=False)
+class DirectionalCheck:
+    """A check along random directions: what is checked, along which, and what came of it.
+
+    Attributes
+    ----------
+    subject : Subject
+    parts : sequence of Part
+        The arrays that are moved, all at once.
+    noise : Noise
+        How exact values of f are.
+    slack : float
+        An error that is accepted in any case.
+    lines : sequence of directions
+        Each an array for each part.
+    results : list of Direction
+        Of the first lines, or of all: what has been measured so far.
+    """
+
+    subject: Subject
+    parts: Sequence[Part]
+    noise: Noise
+    slack: float
+    lines: Sequence[Sequence[Array]]
+    results: list[Direction] = field(default_factory=list)
+
+    @classmethod
+    def drawn(
+        cls,
+        subject: Subject,
+        parts: Sequence[Part],
+        noise: Noise,
+        slack: float,
+        random: np.random.Generator,
+        count: int = COUNT,
+    ) -> "DirectionalCheck":
+        """Draw directions, and measure nothing yet."""
+        s = step_along(noise)
+        lines = [draw(parts, random, subject, s) for _ in range(count)]
+        return cls(subject, parts, noise, slack, lines)
+
+    def of(self, subject: Subject) -> "DirectionalCheck":
+        """Return the same directions for another function or gradient of such parts."""
+        parts = [part for part in subject.parts if part.x.size]
+        return DirectionalCheck(subject, parts, self.noise, self.slack, self.lines)
+
+    def measure(self, *, closer: bool = True) -> "DirectionalCheck":
+        """Measure along all directions that are left."""
+        for line in self.lines[len(self.results) :]:
+            self.results.append(self._along(line, closer=closer))
+        return self
+
+    def look_closer(self) -> None:
+        """Look closer at the directions that are unclear; as far as no kink is at x.
+
+        A kink at x, such as units at 0, is one along nearly all directions.
+        """
+        for k, line in enumerate(self.lines):
+            if self.results[k].verdict == "kink":
+                self.results[k] = self._along(line, closer=True)
+                if self.results[k].verdict == "kink":
+                    return
+
+    def _along(self, line: Sequence[Array], *, closer: bool) -> Direction:
+        return measure(self.subject, self.parts, line, self.noise, self.slack, closer=closer)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all results agree, and these are half of the directions at least."""
+        return 2 * len(self.results) >= len(self.lines) and all(
+            result.verdict == "agrees" for result in self.results
+        )
+
+    @property
+    def has_kinks(self) -> bool:
+        """Whether f has a kink along one of them."""
+        return any(result.verdict == "kink" for result in self.results)
+
+    @property
+    def refutes(self) -> bool:
+        """Whether the gradient is wrong along one of them."""
+        return any(result.verdict == "refuted" for result in self.results)
+
+    def summary(self) -> str:
+        """Say how large an error is missed how improbably, if all results agree."""
+        return sentence(self.results, length_of(self.parts))
+
+
+def length_of(parts: Sequence[Part]) -> float:
+    """Return the length of the gradient that is checked."""
+    with np.errstate(all="ignore"):
+        return float(np.sqrt(sum(float(part.claim @ part.claim) for part in parts)))
 
 
 class Along:
@@ -180,9 +274,11 @@ class Along:
         """Return what one-sided quotients along v tell of the gradient."""
         least = 0.0
         for original, direction in zip(self._originals, self.directions, strict=True):
-            if original.size:
-                spacing = np.spacing(abs(original)).astype(direction.dtype)
-                shares = spacing / np.maximum(abs(direction), 0.125 * abs(direction).max())
+            moved = direction != 0
+            if moved.any():
+                lengths = abs(direction[moved])
+                spacing = np.spacing(abs(original[moved])).astype(direction.dtype)
+                shares = spacing / np.maximum(lengths, 0.125 * lengths.max())
                 least = max(least, float(np.median(shares)))
         tiny = float(np.finfo(np.float64).tiny)
         return one_sided(lambda t: (t, self.remainder(t)), level / self.unit, top, max(least, tiny))

@@ -95,7 +95,7 @@ def other_modes(subject: Subject) -> Iterator[Mode]:
         if subject.can_ask_again:
             again = partial(net.gradient, batch.x, batch.t)
             other.asks(partial(seeded, again) if first != second else again)
-        other.deadline, other.keeps_step = subject.deadline, subject.keeps_step
+        other.keeps_step = subject.keeps_step
     except Exception as error:  # a net that cannot be copied, or takes the parameter otherwise
         raise_interrupt(error)
         return

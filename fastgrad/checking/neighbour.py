@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastgrad.checking.directions import COUNT, draw, measure, step_along
+from fastgrad.checking.directions import COUNT, DirectionalCheck
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.offset import offset_along
 from fastgrad.checking.subject import Part, Subject
@@ -51,7 +51,7 @@ def next_to_x(
     """
     if not subject.can_ask_again:
         return False, None
-    arrays, s = [part.x for part in subject.parts], step_along(noise)
+    arrays = [part.x for part in subject.parts]
     offset = None
     for distance in DISTANCES[:2]:
         put_back, originals = restoration(arrays)
@@ -63,10 +63,9 @@ def next_to_x(
                 for part, claim in zip(subject.parts, subject.claims(), strict=True)
                 if part.x.size
             ]
-            lines = [draw(parts, random, subject, s) for _ in range(COUNT // 2)]
-            found = [measure(subject, parts, line, noise, slack) for line in lines]
-            if not all(direction.verdict == "agrees" for direction in found):
-                offset = offset_along(subject, parts, lines, found, noise, slack)
+            check = DirectionalCheck.drawn(subject, parts, noise, slack, random, COUNT // 2)
+            if not check.measure().agrees:
+                offset = offset_along(check)
                 if offset is None:
                     return False, None
         finally:

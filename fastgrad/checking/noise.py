@@ -39,6 +39,13 @@ These steps have the ratio 16: a kink's spreads have it, too, and those of smoot
 fourth power.
 """
 
+GROWING = 2.0
+"""Ratio above which the spreads at three or more neighbouring steps are those of a power of the
+distance to x, as of a root at 0: a root's are 4, those of noise come down again."""
+
+ALONE = 8.0
+"""Times what the values on one side of x alone show that noise may be; more is a jump at x."""
+
 AT_STEP = 32.0
 """Times the noise at x that it may be at the points where gradients are measured; more is no noise,
 but f's trend."""
@@ -169,7 +176,7 @@ def noise_along(subject: Subject, part: Part, place: int, h: float) -> float:
     """Return how exact values of f are along one element, over steps up to 64 h."""
     divisors = [*reversed(SPREADS), *WIDER]
     spreads = [_spread(subject, part, place, h / divisor)[0] for divisor in divisors]
-    level = DEVIATIONS * _steady(spreads)
+    level = DEVIATIONS * _without_jump(subject, part, place, h, _steady(spreads))
     there = spread_over(subject, part, place, 2 * h)
     return max(level, there) if there < AT_STEP * level else level
 
@@ -217,7 +224,31 @@ def _noise_on(
     if not spread > 4 * expected:
         return spread, size
     smaller = [_spread(subject, part, place, h / divisor)[0] for divisor in SPREADS[1:]]
-    return _steady([*reversed(smaller), spread]), size
+    steady = _steady([*reversed(smaller), spread])
+    return _without_jump(subject, part, place, h, steady), size
+
+
+def _without_jump(subject: Subject, part: Part, place: int, h: float, noise: float) -> float:
+    """Return the noise, or what either side of x shows alone if that is much less.
+
+    What a jump at x makes of fourth differences does not fall with the step, as noise does not; but
+    noise is on both sides of x as well, where a jump is not.
+    """
+    alone = 0.0
+    for step in (h / SPREADS[0], h / WIDER[0]):
+        if noise > ALONE * alone:
+            alone = max(alone, _deviation_beside(subject, part, place, step))
+    return alone if noise > ALONE * alone else noise
+
+
+def _deviation_beside(subject: Subject, part: Part, place: int, step: float) -> float:
+    """Return the smaller standard deviation of f's values on the two sides of x, without x."""
+    old = part.x.view(np.ndarray).reshape(-1)[place]
+    step = max(step, 8 * float(np.spacing(abs(old))))
+    with np.errstate(all="ignore"):
+        multiples = step * np.arange(1, 2 * REACH + 2)
+        sides = [(old + sign * multiples).astype(part.x.dtype) for sign in (-1, 1)]
+        return min(deviation(subject.values(part.problem, place, each)) for each in sides)
 
 
 def _steady(spreads: list[float]) -> float:
@@ -232,6 +263,8 @@ def _steady(spreads: list[float]) -> float:
     """
     seen = [spread for spread in spreads if spread > 0]
     noise = 0.0
+    if len(seen) > 2 and all(larger > GROWING * spread for spread, larger in pairwise(seen)):
+        return 0.0
     for spread, larger in pairwise(seen):
         if larger > STEADY * spread:
             break

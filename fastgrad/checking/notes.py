@@ -30,6 +30,8 @@ def kinks(right: list[Witness], h: float) -> Iterator[str]:
         at = [each for each in looks if each.kind == "kink" and not each.distance]
         near = [each for each in looks if each.kind == "kink" and each.distance]
         rough = [each for each in looks if each.kind == "step"]
+        jumps = [each for each in looks if each.kind == "jump"]
+        unclear = [each for each in looks if each.kind == "unclear"]
         name = witness.part.name
         if at:
             worst = max(at, key=lambda each: abs(each.above - each.below))
@@ -37,6 +39,21 @@ def kinks(right: list[Witness], h: float) -> Iterator[str]:
                 f"{name}: {_elements(len(at))} at a kink of f, as {_where(witness, worst)}: the "
                 f"derivative is {worst.below:.4g} from below and {worst.above:.4g} from above. The "
                 "gradient lies between the two, so it is right."
+            )
+        if jumps:
+            first = jumps[0]
+            yield (
+                f"{name}: {_elements(len(jumps))} at a jump of f, as {_where(witness, first)}, "
+                f"where it has no derivative: its slope is {first.below:.4g} below and "
+                f"{first.above:.4g} above. The gradient is one of these."
+            )
+        if unclear:
+            first = unclear[0]
+            yield (
+                f"{name}: {_elements(len(unclear))} where the differences cannot tell, as "
+                f"{_where(witness, first)}: the derivative is {first.below:.4g} from below and "
+                f"{first.above:.4g} from above at a step of {first.step:.1g}, and something else "
+                "at smaller ones, by kinks next to x or by noise. The gradient may be wrong there."
             )
         if near:
             nearest = min(near, key=lambda each: abs(each.distance))
@@ -67,7 +84,9 @@ def precision(right: list[Witness], noise: Noise, h: float) -> Iterator[str]:
         if not witness.part.x.size:
             continue
         every = max(1, witness.part.x.size // SAMPLE)
-        truncation = float(np.median(witness.truncation[::every]))
+        known = [place for place, each in witness.looks.items() if each.kind in ("kink", "jump")]
+        unseen = np.setdiff1d(np.arange(0, witness.part.x.size, every), known)
+        truncation = float(np.median(witness.truncation[unseen])) if unseen.size else 0.0
         hidden = witness.round_off + truncation
         largest = largest_magnitude(witness.value)
         if not hidden > HIDDEN * largest > 0:

@@ -15,9 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.batch import Batch
-from fastgrad.checking.directions import COUNT, Direction, draw, evaluate_along, step_along
-from fastgrad.checking.noise import Noise
-from fastgrad.checking.subject import Part, Subject
+from fastgrad.checking.directions import (
+    COUNT,
+    DirectionalCheck,
+    draw,
+    evaluate_along,
+    step_along,
+)
+from fastgrad.checking.subject import Subject
 from fastgrad.checking.witness import Witness, largest_magnitude
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array
@@ -119,25 +124,18 @@ def _is_wrong_elsewhere(witness: Witness, small: NDArray[np.bool_]) -> bool:
     return len(witness.contradictions(rest)) > 0
 
 
-def offset_along(
-    subject: Subject,
-    parts: Sequence[Part],
-    lines: Sequence[Sequence[Array]],
-    directions: Sequence[Direction],
-    noise: Noise,
-    slack: float,
-) -> float | None:
+def offset_along(check: DirectionalCheck) -> float | None:
     """Return the number that explains the errors along directions, if there is one."""
-    classes = right_classes(subject)
-    if classes is None or not all(np.isfinite(direction.measured) for direction in directions):
+    classes = right_classes(check.subject)
+    if classes is None or not all(np.isfinite(result.measured) for result in check.results):
         return None
-    s = step_along(noise)
+    s = step_along(check.noise)
     left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
-    for line, direction in zip(lines, directions, strict=True):
-        up, down = evaluate_along(parts, line, (s, -s), classes.snapshot)
-        error = direction.claimed - direction.measured
+    for line, result in zip(check.lines, check.results, strict=True):
+        up, down = evaluate_along(check.parts, line, (s, -s), classes.snapshot)
+        error = result.claimed - result.measured
         slopes = {d: classes.slope(up, down, s, d) for d in left}
-        allowed = direction.allowed + slack
+        allowed = result.allowed + check.slack
         left = [d for d in left if abs(error - slopes[d]) <= allowed + EXACT * abs(slopes[d])]
         for d in left:
             seen[d] |= abs(slopes[d]) > 2 * allowed

@@ -12,6 +12,12 @@ So a claim is refuted by the steps at which both sides' limits are known best, a
 smaller step shows something else: what a claim is wrong by at large steps alone, the function
 explains, such as a kink on both sides of x, or an oscillation.
 
+Where f follows a power of t below 1, as a root does at 0, the slope is infinite, and refutes every
+claim if it is so on both sides, with one sign. Where f jumps at x, quotients on that side are
+unbounded, and say nothing of the slope beside it. There the slopes between neighbouring steps take
+their place, and a claim is right only if it is one of the two: between the slopes beside a jump
+there is no subgradient.
+
 The noise at x is not that at ``x + t``, where f may add up larger terms; where these cancel, its
 values do not tell. So it is measured around the points that would refute a claim.
 """
@@ -32,11 +38,32 @@ Limit = tuple[float, float, int]
 RATIO = 8.0
 """Of neighbouring steps."""
 
+FINER_RATIO = 2.0
+"""The same where kinks are at x or next to it."""
+
+FINER_STEPS = 12
+"""How many of these there are before noise is as large as quotients."""
+
 RUNGS = 40
 """Steps at most."""
 
 CLEAR = 8.0
 """Times its noise that a limit has to be, for a quotient to tell whether it is left."""
+
+POWER_STEPS = 4
+"""Of the smallest steps at which noise is small, over which f follows a power of the step."""
+
+CLEAREST = 64.0
+"""Times its noise that what is left of f has to be for its power to be told."""
+
+JUMP = 0.01
+"""Largest power of the step that is a jump: what is left of f stays the same."""
+
+VERTICAL = 0.9
+"""Largest power at which the slope is infinite, as that of a root is: 1/2."""
+
+STEADY = 0.05
+"""By how much the power may change over these steps."""
 
 LOST = 8.0
 """Times what a quotient is that its noise has to be, for smaller steps to tell nothing."""
@@ -58,6 +85,11 @@ class OneSided:
         Whether 0 is not between them, by more than the errors.
     both, error : float
         The mean of both sides, where it is known best, and how wrong it may be: by a kink, too.
+    jumps : bool
+        Whether f jumps at x, so that the limits are those of the slopes beside it.
+    is_excused : bool
+        Whether the limits contradict the claim, but quotients at smaller steps do not, by kinks
+        next to x, or by noise.
     """
 
     below: float
@@ -67,15 +99,22 @@ class OneSided:
     refuted: bool
     both: float = np.nan
     error: float = np.inf
+    jumps: bool = False
+    is_excused: bool = False
 
     @property
     def closest(self) -> float:
-        """What lies between the limits and is next to the claim: 0, if it is between them."""
+        """What lies between the limits and is next to the claim: 0, if it is between them.
+
+        At a jump the limit that is next to it.
+        """
         if self.error <= sum(self.errors):
             return self.both
         limits = [limit for limit in (self.below, self.above) if not np.isnan(limit)]
         if not limits:
             return float("nan")
+        if self.jumps:
+            return min(limits, key=abs)
         return float(np.clip(0.0, min(limits), max(limits)))
 
     @property
@@ -86,7 +125,7 @@ class OneSided:
     @property
     def has_kink(self) -> bool:
         """Whether the limits differ by more than twice their errors."""
-        return bool(abs(self.above - self.below) > 2 * sum(self.errors))
+        return not self.jumps and bool(abs(self.above - self.below) > 2 * sum(self.errors))
 
 
 def one_sided(
@@ -103,50 +142,106 @@ def one_sided(
     top, least : float
         The largest and the smallest step.
     """
+    with np.errstate(all="ignore"):
+        found, largest = _told(remainder, noise, top, least, RATIO)
+        if found.refuted or found.jumps or not (found.has_kink or found.is_excused):
+            return found
+        # Kinks next to x leave few steps between them and those that noise hides.
+        start = min(top, 2 * noise / largest * FINER_RATIO**FINER_STEPS)
+        finer, _ = _told(remainder, noise, start, least, FINER_RATIO)
+    return finer if finer.refuted else found
+
+
+def _told(
+    remainder: Callable[[float], tuple[float, float]],
+    noise: float,
+    top: float,
+    least: float,
+    ratio: float,
+) -> tuple[OneSided, float]:
+    """Return what steps of this ratio tell, and the largest quotient."""
     steps: list[float] = []
-    sides: tuple[list[float], list[float]] = ([], [])
+    rests: tuple[list[float], list[float]] = ([], [])
+    lengths: tuple[list[float], list[float]] = ([], [])
     hidden: list[float] = []
     lost = 0
-    with np.errstate(all="ignore"):
-        for k in range(RUNGS):
-            step = top / RATIO**k
-            if step < least or lost == 2:
-                break
-            lengths = []
-            for side, t in zip(sides, (-step, step), strict=True):
-                length, rest = remainder(t)
-                side.append(rest / length if length else float("nan"))
-                lengths.append(abs(length))
-            steps.append(step)
-            hidden.append(2 * noise / (min(lengths) or float("nan")))
-            seen = np.nan_to_num([abs(s) for side in sides for s in side[-2:]], nan=np.inf)
-            lost = lost + 1 if hidden[-1] > LOST * seen.max() else 0
-        below, above = np.array(sides[0]), np.array(sides[1])
-        errors = np.array(hidden)
-        refuted = True
-        while refuted:
-            limits = _limits(below, above, errors)
-            if limits[0] is None and limits[1] is None:
-                return OneSided(np.nan, np.nan, (np.nan, np.nan), least, False)
-            refuted = _are_refuted(below, above, limits, errors)
-            if refuted:
-                rise = np.zeros(len(errors))
-                for k in {limit[2] for limit in limits if limit is not None}:
-                    there = 2 * _noise_at(remainder, steps[k], least) / steps[k]
-                    rise[k] = np.fmax(there - errors[k], 0)
-                errors += rise
-                limits = [
-                    limit and (limit[0], limit[1] + float(rise[limit[2]]), limit[2])
-                    for limit in limits
-                ]
-                if _are_refuted(below, above, limits, errors):
-                    break
-        lower, upper, both = limits
+    for k in range(RUNGS):
+        step = top / ratio**k
+        if step < least or lost == 2:
+            break
+        for side, t in enumerate((-step, step)):
+            length, rest = remainder(t)
+            rests[side].append(rest if length else float("nan"))
+            lengths[side].append(length)
+        steps.append(step)
+        shortest = min(abs(side[-1]) for side in lengths)
+        hidden.append(2 * noise / (shortest or float("nan")))
+        seen = [abs(np.array(r[-2:]) / t[-2:]) for r, t in zip(rests, lengths, strict=True)]
+        lost = lost + 1 if hidden[-1] > LOST * np.nan_to_num(seen, nan=np.inf).max() else 0
+    sides = [np.array(pair) for pair in zip(rests, lengths, strict=True)]
+    powers = [_power(r, noise, ratio) for r, _ in sides]
+    jumps = any(power <= JUMP for power in powers)
+    below, above = (
+        _slopes_between(r, t) if power <= JUMP else r / t
+        for (r, t), power in zip(sides, powers, strict=True)
+    )
+    for quotients, power in zip((below, above), powers, strict=True):
+        if JUMP < power < VERTICAL:
+            clear = np.flatnonzero(abs(quotients) > CLEAREST * np.array(hidden))
+            quotients[clear[-1] :] = np.copysign(np.inf, quotients[clear[-1]])
+    errors = np.array(hidden)
+    if jumps:
+        errors *= ratio / (ratio - 1)
+    finite = np.abs(np.concatenate([below, above]))
+    largest = float(np.max(finite[np.isfinite(finite)], initial=0))
+    measured: set[int] = set()
+    while True:
+        limits = _limits(below, above, errors, jumps, ratio)
+        if limits[0] is None and limits[1] is None:
+            return OneSided(np.nan, np.nan, (np.nan, np.nan), least, False), largest
+        excuses = _excuses(below, above, limits, errors, jumps)
+        if excuses is None:
+            break
+        # Of limits all, then of excuses one by one, for without it there may be none.
+        left = {limit[2] for limit in limits if limit is not None} - measured
+        asked = left or set(sorted(excuses - measured)[:1])
+        if not asked:
+            break
+        for k in asked:
+            measured.add(k)
+            level = _noise_at(remainder, steps[k], least)
+            if not left:  # which may be small by chance, but falls with the step
+                level = max(level, _noise_at(remainder, steps[k] / ratio, least))
+            errors[k] = np.fmax(errors[k], 2 * level / steps[k])
+    lower, upper, both = limits
     none = (float("nan"), float("nan"), 0)
     (first, first_error, i), (second, second_error, j) = lower or none, upper or none
     step = steps[min(i, j)] if lower and upper else steps[max(i, j)]
     mean, error = both[:2] if both else (float("nan"), float("inf"))
-    return OneSided(first, second, (first_error, second_error), step, refuted, mean, error)
+    found = OneSided(
+        first, second, (first_error, second_error), step, excuses == set(), mean, error, jumps,
+        bool(excuses),
+    )  # fmt: skip
+    return found, largest
+
+
+def _power(rests: Array, noise: float, ratio: float) -> float:
+    """Return the power of the step that what is left of f follows at the smallest steps.
+
+    Nan if it follows none: f is then lost in its noise, or too few steps are clear of it.
+    """
+    clear = rests[(abs(rests) > CLEAREST * noise) & np.isfinite(rests)][-POWER_STEPS:]
+    if len(clear) < POWER_STEPS or np.ptp(np.sign(clear)):
+        return float("nan")
+    powers = np.log(clear[:-1] / clear[1:]) / np.log(ratio)
+    return float(powers.mean()) if np.ptp(powers) < STEADY else float("nan")
+
+
+def _slopes_between(rests: Array, lengths: Array) -> Array:
+    """Return the slopes between neighbouring steps; nan at the largest one."""
+    slopes = np.full(len(rests), np.nan)
+    slopes[1:] = np.diff(rests) / np.diff(lengths)
+    return slopes
 
 
 def _noise_at(
@@ -165,23 +260,47 @@ def _noise_at(
     return DEVIATIONS * max(spreads)
 
 
-def _limits(below: Array, above: Array, hidden: Array) -> list[Limit | None]:
-    """Return the limits of both sides, and that of their mean."""
-    return [_limit(below, hidden), _limit(above, hidden), _limit_of_both(below, above, hidden)]
+def _limits(
+    below: Array, above: Array, hidden: Array, jumps: bool, ratio: float
+) -> list[Limit | None]:
+    """Return the limits of both sides, and that of their mean, which means nothing at a jump."""
+    both = None if jumps else _limit_of_both(below, above, hidden, ratio)
+    return [_limit(below, hidden), _limit(above, hidden), both]
 
 
-def _are_refuted(below: Array, above: Array, limits: list[Limit | None], hidden: Array) -> bool:
-    """Return whether the limits of both sides refute the claim, or that of their mean does."""
+def _excuses(
+    below: Array, above: Array, limits: list[Limit | None], hidden: Array, jumps: bool
+) -> set[int] | None:
+    """Return the steps at which quotients excuse a claim that their limits contradict.
+
+    None where the limits do not contradict it; none at all where it is refuted: by both sides, or
+    by their mean; at a jump by each side alone.
+    """
     lower, upper, both = limits
-    return _is_refuted([(below, lower), (above, upper)], hidden) or (
-        both is not None and _is_refuted([((below + above) / 2, both)], hidden)
-    )
+    sides = [(below, lower), (above, upper)]
+    if jumps:
+        found = [_excuses_of([side], hidden) for side in sides if side[1] is not None]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        # A jump that is next to x makes the slope between two steps large, and no other one.
+        return {k for each in known for k in each if {k - 1, k + 1} & each}
+    found = [_excuses_of(sides, hidden)]
+    if both is not None:
+        found.append(_excuses_of([((below + above) / 2, both)], hidden))
+    known = [each for each in found if each is not None]
+    if not known or not all(known):
+        return set() if known else None
+    return set().union(*known)
 
 
 def _limit(quotients: Array, hidden: Array) -> Limit | None:
     """Return a side's quotient where it is known best, with its error, and at which step."""
+    if np.isinf(quotients).any():
+        first = int(np.argmax(np.isinf(quotients)))
+        return float(quotients[first]), 0.0, first
     error = np.full(len(quotients), np.inf)
-    # Of a smooth function a quotient is wrong by a seventh of what the larger step changes it by.
+    # Of a smooth function a quotient is wrong by less than what the larger step changes it by.
     error[1:] = hidden[1:] + abs(np.diff(quotients))
     error[~np.isfinite(error)] = np.inf
     if not np.isfinite(error).any():
@@ -190,7 +309,7 @@ def _limit(quotients: Array, hidden: Array) -> Limit | None:
     return float(quotients[best]), float(error[best]), best
 
 
-def _limit_of_both(below: Array, above: Array, hidden: Array) -> Limit | None:
+def _limit_of_both(below: Array, above: Array, hidden: Array, ratio: float) -> Limit | None:
     """Return the mean of both sides where it is known best, with its error, and at which step.
 
     A kink of size J at x makes the difference of the sides J at every step, where that of a smooth
@@ -198,7 +317,7 @@ def _limit_of_both(below: Array, above: Array, hidden: Array) -> Limit | None:
     """
     mean, difference = (below + above) / 2, above - below
     error = np.full(len(mean), np.inf)
-    kink = abs(RATIO * difference[1:] - difference[:-1]) / (RATIO - 1)
+    kink = abs(ratio * difference[1:] - difference[:-1]) / (ratio - 1)
     error[1:] = hidden[1:] + abs(np.diff(mean)) / 2 + kink
     error[~np.isfinite(error)] = np.inf
     if not np.isfinite(error).any():
@@ -207,30 +326,34 @@ def _limit_of_both(below: Array, above: Array, hidden: Array) -> Limit | None:
     return float(mean[best]), float(error[best]), best
 
 
-def _is_refuted(sides: list[tuple[Array, Limit | None]], hidden: Array) -> bool:
-    """Return whether all limits differ from 0 to the same side, and no smaller step says more."""
+def _excuses_of(sides: list[tuple[Array, Limit | None]], hidden: Array) -> set[int] | None:
+    """Return the steps at which quotients say something else than limits that differ from 0.
+
+    None if not all limits differ, to the same side.
+    """
     known = [(quotients, *limit) for quotients, limit in sides if limit is not None]
     signs = {np.sign(value) if abs(value) > error else 0.0 for _, value, error, _ in known}
     sign = signs.pop()
     if signs or not sign:
-        return False
-    if any(_is_open(quotients, value, best, hidden) for quotients, value, _, best in known):
-        return False
+        return None
     nearest = min(abs(value) for _, value, _, _ in known)
-    return all(
-        bool(np.all(~(sign * quotients[best + 1 :] + hidden[best + 1 :] < nearest / 2)))
-        for quotients, _, _, best in known
-    )
+    excuses: set[int] = set()
+    for quotients, value, _, best in known:
+        smaller = sign * quotients[best + 1 :] + hidden[best + 1 :] < nearest / 2
+        excuses.update((best + 1 + np.flatnonzero(smaller)).tolist())
+        excuses.update(_open_steps(quotients, value, best, hidden))
+    return excuses
 
 
-def _is_open(quotients: Array, limit: float, best: int, hidden: Array) -> bool:
-    """Return whether quotients leave their limit and still change at the last clear step.
+def _open_steps(quotients: Array, limit: float, best: int, hidden: Array) -> list[int]:
+    """Return the last clear steps, if quotients leave their limit and still change there.
 
     By kinks so close to x that noise hides what is nearer.
     """
     clear = np.flatnonzero(hidden < abs(limit) / CLEAR)
     if not clear.size or clear[-1] <= best:
-        return False
+        return []
     last, before = quotients[clear[-1]], quotients[clear[-1] - 1]
     change = hidden[clear[-1]] + hidden[clear[-1] - 1]
-    return bool(abs(last - limit) > abs(limit) / 8 and abs(last - before) > change)
+    is_open = abs(last - limit) > abs(limit) / 8 and abs(last - before) > change
+    return [int(clear[-1]) - 1, int(clear[-1])] if is_open else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,8 @@ from fastgrad.typing import Array
 
 if TYPE_CHECKING:
     from fastgrad.checking.noise import Noise
-    from fastgrad.checking.subject import Part
+    from fastgrad.checking.one_sided import OneSided
+    from fastgrad.checking.subject import Part, Subject
 
 STEPS = 2.0 ** -np.arange(4, 34)
 """The steps along the direction, in units of its length."""
@@ -23,6 +26,15 @@ CLEAR = 8.0
 
 LAST = 5
 """Remainders, the last clear ones, from which the slope is read."""
+
+MOST_GROUPS = 40
+"""Further directions, at most, along which those elements are looked for that are at kinks."""
+
+UNEVEN = 100.0
+"""Ratio of the largest and the smallest element of a gradient from which they are evened."""
+
+SMALLEST_SHARE = 1e-10
+"""Part of the largest element that smaller ones are evened to."""
 
 BETWEEN = 1.5
 """Slopes above are taken for 2, slopes below for 1."""
@@ -110,7 +122,9 @@ def slope_test(
 
     By Taylor, it is ``s**2 / 2`` times the second derivative along v, and more powers of s, if and
     only if the gradient is right in this direction; otherwise it is s times the error. About 60
-    calls of f, whatever the number of parameters.
+    calls of f, whatever the number of parameters; about as many again along a direction to which
+    all elements contribute as much, where they differ in size; and, where f has kinks at x, along
+    up to 40 parts of the direction, until it is known which elements these concern.
 
     Parameters
     ----------
@@ -159,7 +173,7 @@ def _require_seed(seed: object) -> None:
 
 def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
     from fastgrad.checking.comparison import explained_along
-    from fastgrad.checking.directions import Along, Direction, draw
+    from fastgrad.checking.directions import Along, Direction, DirectionalCheck, draw
     from fastgrad.checking.forms import as_subject
     from fastgrad.checking.noise import measure_noise, with_terms
 
@@ -177,28 +191,144 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
         steps = STEPS * max([1.0, *sizes])
         along = Along(subject, parts, line)
         rests = np.array([along.remainder(step) for step in steps])
-        remainders = along.unit * abs(rests)
         round_off = 2 * noise.level
         slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
-        sides = along.sides(noise.level, float(steps[0]))
-        error = along.unit * sides.closest
-        claimed, rounding = along.claimed(float(steps[-1]))
-    reason = _why_not(noise, parts, rests)
-    notes: tuple[str, ...] = ()
-    refuted = sides.refuted and not abs(error) <= rounding
-    right = not reason and not refuted
-    if right and sides.has_kink and not np.isnan(slope) and slope < BETWEEN:
-        notes = (
-            "f has a kink at x along this direction, and the gradient is between both slopes.",
-        )
-    if refuted and not reason:
+        reason = _why_not(noise, parts, rests)
+        if reason:
+            return Slope(False, slope, steps, along.unit * abs(rests), round_off, np.nan, reason)
+        judged = _judge(subject, parts, noise, line, steps)
+        judged, notes = _judge_further(subject, parts, noise, judged, steps, random)
+    error, right = judged.error, not judged.refuted
+    if judged.refuted:
         subject.find_batch()
-        allowed = along.unit * sides.smallest_error
-        direction = Direction(claimed, claimed + error, allowed, "refuted")
-        explained = explained_along(subject, parts, [line], [direction], noise, 0.0, random)
+        result = Direction(judged.claimed, judged.claimed + error, judged.allowed, "refuted")
+        check = DirectionalCheck(subject, parts, noise, 0.0, [judged.line], [result])
+        explained = explained_along(check, random)
         if explained is not None:
-            right, notes = True, explained[1]
-    return Slope(right, slope, steps, remainders, round_off, error, reason, notes)
+            right, notes = True, [*explained[1]]
+    remainders = along.unit * abs(rests)
+    return Slope(right, slope, steps, remainders, round_off, error, "", tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """What small steps along a direction tell of the gradient."""
+
+    line: Sequence[Array]
+    sides: OneSided
+    refuted: bool
+    claimed: float
+    error: float
+    allowed: float
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether f has no kink or jump at x along the direction."""
+        return not (self.sides.has_kink or self.sides.jumps)
+
+
+def _judge(
+    subject: Subject, parts: list[Part], noise: Noise, line: Sequence[Array], steps: Array
+) -> _Judged:
+    from fastgrad.checking.directions import Along
+
+    along = Along(subject, parts, line)
+    sides = along.sides(noise.level, float(steps[0]))
+    error = along.unit * sides.closest
+    claimed, rounding = along.claimed(float(steps[-1]))
+    refuted = sides.refuted and not abs(error) <= rounding
+    allowed = along.unit * sides.smallest_error
+    return _Judged(line, sides, refuted, claimed, error, allowed)
+
+
+def _judge_further(
+    subject: Subject,
+    parts: list[Part],
+    noise: Noise,
+    judged: _Judged,
+    steps: Array,
+    random: np.random.Generator,
+) -> tuple[_Judged, list[str]]:
+    """Look along further directions where one tells too little; return what decides, and notes.
+
+    Where elements of the gradient differ much in size, along one to which each contributes as much.
+    Where f has a kink or jump at x, along parts of the direction, halved until they have none or
+    are of a single element: what is between the slopes along all of them hides errors of others,
+    and where kinks of both signs meet, right gradients may lie beside both slopes.
+    """
+    even = None if judged.is_smooth and judged.refuted else _evened(parts, judged.line)
+    if even is not None:
+        found = _judge(subject, parts, noise, even, steps)
+        if not found.is_smooth or found.refuted:
+            judged = found
+    if judged.is_smooth:
+        return judged, []
+    ends = np.cumsum([part.x.size for part in parts])[:-1]
+    flat = np.concatenate([v.reshape(-1) for v in judged.line])
+    groups = deque(np.array_split(random.permutation(flat.size), min(2, flat.size)))
+    singles: list[OneSided] = []
+    for _ in range(MOST_GROUPS):
+        if not groups:
+            break
+        members = groups.popleft()
+        chosen = np.zeros_like(flat)
+        chosen[members] = flat[members]
+        pieces = zip(np.split(chosen, ends), parts, strict=True)
+        found = _judge(
+            subject, parts, noise, [v.reshape(part.x.shape) for v, part in pieces], steps
+        )
+        if found.refuted and (found.is_smooth or len(members) == 1):
+            return found, []
+        if not found.is_smooth:
+            if len(members) == 1:
+                singles.append(found.sides)
+            else:
+                groups.extend(np.array_split(members, 2))
+    unseen = sum(map(len, groups))
+    if judged.refuted:
+        signs = {np.sign(sides.above - sides.below) for sides in singles if not sides.jumps}
+        judged = replace(judged, refuted=bool(unseen) or len(signs) < 2)
+    return judged, _notes(singles, unseen, flat.size)
+
+
+def _evened(parts: list[Part], line: Sequence[Array]) -> list[Array] | None:
+    """Return a direction to which all elements of the gradient contribute as much.
+
+    None where they nearly do so along the given one.
+    """
+    sizes = np.concatenate([abs(part.claim) for part in parts]) if parts else np.zeros(0)
+    known = sizes[sizes > 0]
+    if not known.size or not known.max() > UNEVEN * known.min():
+        return None
+    least = max(float(known.min()), SMALLEST_SHARE * float(known.max()))
+    return [
+        v * (least / np.maximum(abs(part.claim), least)).reshape(v.shape)
+        for v, part in zip(line, parts, strict=True)
+    ]
+
+
+def _notes(singles: list[OneSided], unseen: int, size: int) -> list[str]:
+    """Say where the gradient is a convention, and which elements were not told from those."""
+    kinks = sum(not sides.jumps for sides in singles)
+    jumps = len(singles) - kinks
+    notes = []
+    if kinks:
+        notes.append(
+            f"f has a kink at x along {kinks} of {size:,} elements: there the gradient is between "
+            "both slopes."
+        )
+    if jumps:
+        notes.append(
+            f"f jumps at x along {jumps} of {size:,} elements: there the gradient is a slope "
+            "beside it."
+        )
+    if unseen:
+        notes.append(
+            f"f has kinks at x along {unseen:,} of {size:,} elements or some of them: there the "
+            "gradient is between both slopes, and smaller errors are not seen. check_gradient "
+            "compares each element."
+        )
+    return notes
 
 
 def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str:

@@ -4,12 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastgrad.checking.directions import COUNT, Direction, draw, measure, step_along
+from fastgrad.checking.directions import DirectionalCheck, length_of
 from fastgrad.checking.noise import Noise, with_terms
 from fastgrad.checking.report import Report
-from fastgrad.checking.subject import OutOfTimeError, Part, Subject, index_text
+from fastgrad.checking.subject import Part, Subject, index_text
 from fastgrad.checking.suspects import Look, look
 from fastgrad.checking.witness import largest_magnitude
+from fastgrad.deadline import OutOfTimeError
+
+UNDECIDED = "Time was over before the gradient was found right or wrong."
+
+MOST = 4096
+"""Elements of a part that are drawn."""
 
 
 def check_some(
@@ -18,7 +24,7 @@ def check_some(
     h: float,
     rtol: float,
     parts: Sequence[Part],
-    along: Sequence[Direction] | None,
+    check: DirectionalCheck | None,
 ) -> Report:
     """Compare along directions, if that was not done, then single elements until time is over.
 
@@ -28,17 +34,20 @@ def check_some(
         As the comparison of all elements takes them.
     parts : sequence of Part
         Those whose elements are compared.
-    along : sequence of Direction or None
-        What was measured along directions, of all parts.
+    check : DirectionalCheck or None
+        What was measured along directions.
     """
     random = np.random.default_rng()
     noise = with_terms(noise, parts, [part.claim for part in parts])
     counts = dict.fromkeys((part.name for part in parts), 0)
     wrong: tuple[Part, Look] | None = None
-    found = [*(along or [])]
+    is_fast = check is not None
+    if check is None:
+        moved = [part for part in subject.parts if part.x.size]
+        check = DirectionalCheck.drawn(subject, moved, noise, rtol * length_of(moved), random)
     try:
-        if along is None:
-            found = _along(subject, noise, random, rtol)
+        if not is_fast:
+            check.measure()
         places = [(part, place) for part in parts for place in _drawn(part, random)]
         for k in random.permutation(len(places)).tolist():
             part, place = places[k]
@@ -50,9 +59,9 @@ def check_some(
                 break
     except OutOfTimeError:
         pass
-    agree = bool(found) and all(direction.verdict == "agrees" for direction in found)
-    refuted = any(direction.verdict == "refuted" for direction in found)
-    findings = [_sentence(parts, counts)]
+    findings = [_compared(parts, counts, is_fast=is_fast)]
+    if check.agrees:
+        findings.append(check.summary())
     if wrong is not None:
         part, seen = wrong
         where = index_text(part.name, part.index(seen.place))
@@ -61,17 +70,14 @@ def check_some(
             0,
             f"{where} is {part.claim[seen.place]:.6g}, but the differences give {seen.value:.6g}.",
         )
-    elif refuted:
+    elif check.refutes:
         summary = "The gradient is wrong along random directions."
-    elif agree:
+    elif check.agrees:
         summary = "The gradient is right along random directions."
     else:
-        summary = "Time was over before the gradient was found right or wrong."
-    return Report(agree and wrong is None, (), tuple(findings), summary, h, subject.evaluations)
-
-
-MOST = 4096
-"""Elements of a part that are drawn."""
+        summary = UNDECIDED
+    right = check.agrees and wrong is None
+    return Report(right, (), tuple(findings), summary, h, subject.evaluations)
 
 
 def _drawn(part: Part, random: np.random.Generator) -> list[int]:
@@ -80,20 +86,12 @@ def _drawn(part: Part, random: np.random.Generator) -> list[int]:
     return chosen
 
 
-def _along(
-    subject: Subject, noise: Noise, random: np.random.Generator, rtol: float
-) -> list[Direction]:
-    parts = [part for part in subject.parts if part.x.size]
-    slack = rtol * float(np.sqrt(sum(float(part.claim @ part.claim) for part in parts)))
-    s = step_along(noise)
-    lines = [draw(parts, random, subject, s) for _ in range(COUNT)]
-    return [measure(subject, parts, line, noise, slack) for line in lines]
-
-
-def _sentence(parts: Sequence[Part], counts: dict[str, int]) -> str:
+def _compared(parts: Sequence[Part], counts: dict[str, int], *, is_fast: bool) -> str:
     """Say how much was compared."""
     shares = ", ".join(f"{counts[part.name]:,} of {part.name}'s {part.x.size:,}" for part in parts)
+    remedy = "" if is_fast else ", or fast=True for random directions alone"
     return (
         f"Time was over before all elements were compared: only {shares} were, drawn at random. "
-        "Pass a larger max_seconds to compare more, or fast=True for random directions alone."
+        f"Nothing is known of single elements among the others. Pass a larger max_seconds to "
+        f"compare more{remedy}."
     )

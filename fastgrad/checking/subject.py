@@ -1,7 +1,6 @@
 """What is checked: a function or a net, its parameters, and the gradient that is claimed."""
 
 import re
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 from fastgrad.arguments import require_floating_array, require_function, require_unmasked
 from fastgrad.checking.batch import Batch, batch_behind
 from fastgrad.checking.claims import Claim, as_claims
+from fastgrad.deadline import is_limited, require_time, value_in_time
 from fastgrad.differences import at
 from fastgrad.engines import loop
 from fastgrad.engines.compilation import is_jitted
@@ -29,10 +29,6 @@ NO_VALUE = (ValueError, OverflowError)
 
 GRAIN = 2.0**26
 """Spacings of x that a step is to have at least, in double precision; half the bits elsewhere."""
-
-
-class OutOfTimeError(Exception):
-    """The time that a check may take is over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +109,6 @@ class Subject:
         """How often f was called, the calls by engines for whole gradients aside."""
         self.keeps_step = False
         """Whether the user chose the step."""
-        self.deadline = float("inf")
-        """The time of `time.monotonic` at which the check is to end."""
 
     def find_batch(self) -> None:
         """Look for the net and the batch whose loss f is, if they were not given."""
@@ -166,10 +160,12 @@ class Subject:
     def claims(self) -> list[Claim]:
         """Call the gradient, and return what it claims of x as it is now."""
         assert self._gradient is not None
+        require_time()
         return as_claims(self._gradient(self.x, *self.args), self.x, self.batch)
 
     def raw_value(self) -> Any:
         """Return what f returns at x; what it raises there is the caller's."""
+        require_time()
         return self.f(self.x, *self.args)
 
     def value(self) -> Any:
@@ -184,7 +180,6 @@ class Subject:
 
         Nan where f has no value, because x has left its domain.
         """
-        self.require_time()
         self.evaluations += len(points)
         where = np.array([place], dtype=np.intp)
         with np.errstate(all="ignore"):
@@ -194,11 +189,6 @@ class Subject:
         kind = found.dtype if found.dtype.kind == "f" else np.dtype(np.float64)
         wide: Array = found.astype(np.result_type(kind, np.float64), copy=False)
         return wide
-
-    def require_time(self) -> None:
-        """Raise an OutOfTimeError if the check is to end."""
-        if time.monotonic() > self.deadline:
-            raise OutOfTimeError
 
     def steps(self, part: Part, h: float) -> float | Array:
         """Return the step, or one for each element, where h is lost in the rounding of x.
@@ -237,14 +227,19 @@ class Subject:
         plain = all(isinstance(step, float) for step in steps)
         h: Any = max(steps, default=1e-4) if plain else like(x, iter(steps))
         engine: Any = self.engine if plain or self.engine != "traced" else "auto"
-        self.require_time()
-        if np.isfinite(self.deadline) and not is_jitted(f):
-            f = partial(value_until, self.deadline, f)
+        require_time()
+        progress: Any = False
+        if is_limited():
+            if is_jitted(f):  # which is not called by Python
+                progress = _require_time_for
+            else:
+                f = partial(value_in_time, f)
         with np.errstate(all="ignore"), _without_warnings_of_quotients():
             try:
-                found = numerical_gradient(f, x, h, args=args, engine=engine)
+                found = numerical_gradient(f, x, h, args=args, engine=engine, progress=progress)
             except NO_VALUE:
-                found = numerical_gradient(partial(value_or_nan, f), x, h, args=args, engine=engine)
+                f = partial(value_or_nan, f)
+                found = numerical_gradient(f, x, h, args=args, engine=engine)
         return [_flat(array) for _, array in leaves(found)]
 
     def quotients_of_sample(self, part: Part, n: int, h: float) -> Array:
@@ -262,17 +257,16 @@ def _without_arguments(gradient: Callable[[], Any], *_: Any) -> Any:
 
 def value_or_nan(f: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``f(*arguments)``, nan if it has no value there."""
+    require_time()
     try:
         return f(*arguments)
     except NO_VALUE:
         return float("nan")
 
 
-def value_until(deadline: float, f: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``f(*arguments)``, or raise an OutOfTimeError if that is to end."""
-    if time.monotonic() > deadline:
-        raise OutOfTimeError
-    return f(*arguments)
+def _require_time_for(*_: int) -> None:
+    """Raise an OutOfTimeError if the time is over, whatever has been done."""
+    require_time()
 
 
 @contextmanager

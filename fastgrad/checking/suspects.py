@@ -10,7 +10,7 @@ from fastgrad.checking.one_sided import OneSided, one_sided
 from fastgrad.checking.subject import Part, Subject
 from fastgrad.typing import Array
 
-Kind = Literal["smooth", "kink", "step"]
+Kind = Literal["smooth", "kink", "jump", "step", "unclear"]
 
 ROUGH = 16.0
 """Times the noise from which a fourth difference shows that f is not smooth over the points."""
@@ -36,14 +36,15 @@ class Look:
     ----------
     place : int
         The element, in C order.
-    kind : {"smooth", "kink", "step"}
-        Smooth over twice the step to both sides; or with a kink there; or not smooth at this step
-        without a kink, so that only a smaller step shows the derivative.
+    kind : {"smooth", "kink", "jump", "step", "unclear"}
+        Smooth over twice the step to both sides; or with a kink there; or with a jump at x; or not
+        smooth at this step without either, so that only a smaller step shows the derivative; or
+        such that one-sided quotients contradict the claim, but not those at the smallest steps.
     value, error : float
         The derivative, and how wrong it may be; at a kink the value next to the claim that lies
         between the one-sided derivatives.
     below, above : float
-        The one-sided difference quotients.
+        The one-sided difference quotients; at a jump the slopes beside it.
     step : float
         By which step they were taken.
     distance : float
@@ -107,7 +108,11 @@ def _look(subject: Subject, part: Part, place: int, claim: float, level: float, 
         return found
     kind: Kind = "step"
     distance = 0.0
-    if sides.has_kink:
+    if sides.is_excused:
+        kind = "unclear"
+    elif sides.jumps:
+        kind = "jump"
+    elif sides.has_kink:
         kind = "kink"
     elif (place_of := _kink(subject, part, place, old, offsets, values)) is not None:
         kind, distance = "kink", place_of

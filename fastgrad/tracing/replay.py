@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.deadline import require_time
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import Batched, Stack, batched
 from fastgrad.tracing.labels import Labels, propagated
@@ -173,6 +174,7 @@ class Replay:
     ) -> dict[Node, Stack]:
         """Compute stacks of m versions, one node after the other."""
         for node in nodes:
+            require_time()
             if look is not None:
                 look(node, stacks, units)  # before the arguments are written over
             spare = self._spare.get(node)
@@ -208,6 +210,7 @@ class Replay:
         """Compute one version for each unit and amount, the units in the outer order."""
         stacks: dict[Node, Stack] = {}
         for node in self._mixed:
+            require_time()
             update = self._updates[node]
             if update is not None:
                 versions = update.apply(separate, units, side_by_side=self._side_by_side)

@@ -1,0 +1,57 @@
+"""Where f jumps, only the slopes beside it are right; where its slope is infinite, no number is."""
+
+import numpy as np
+import pytest
+
+from fastgrad import check_gradient, slope_test
+
+JUMPS = {
+    "step from below": (lambda v: float((v >= 0).sum()), 0.0, 0.0),
+    "step from above": (lambda v: int((v > 0.3).sum()), 0.3, 0.0),
+    "floor": (lambda v: float(np.floor(v).sum()), 2.0, 0.0),
+    "round": (lambda v: float(np.round(v).sum()), 2.5, 0.0),
+    "sign": (lambda v: float(np.sign(v).sum()), 0.0, 0.0),
+    "remainder": (lambda v: float((v % 1.0).sum()), 3.0, 1.0),
+    "sum with a small step": (lambda v: float((v + 1e-6 * (v >= 0)).sum()), 0.0, 1.0),
+}
+
+
+def verdicts(f, x, gradient):
+    report = check_gradient(f, x, gradient)
+    others = check_gradient(f, x, gradient, fast=True), slope_test(f, x, gradient, seed=0)
+    return report, [bool(each) for each in (report, *others)]
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_at_a_jump_only_the_slope_beside_it_is_right(name):
+    f, place, slope = JUMPS[name]
+    x, beside = np.array([place, 0.2]), slope  # the second element is elsewhere
+    for claim in (slope, slope + 1, slope - 0.5, 5e3):
+        gradient = np.array([claim, beside])
+        report, found = verdicts(f, x, gradient)
+        assert found == [claim == slope] * 3
+        if claim == slope:
+            assert "at a jump of f, as x[0]" in str(report)
+
+
+def test_between_the_slopes_beside_a_jump_nothing_is_right():
+    x = np.array([1.0, 1.2])
+    for claim in (0.0, 0.5, 1.0):
+        _, found = verdicts(lambda v: float((v * (v > 1)).sum()), x, np.array([claim, 1.0]))
+        assert found == [claim != 0.5] * 3
+
+
+def test_between_the_slopes_of_a_kink_all_is_right_and_said():
+    x = np.array([0.0, 1.0])
+    report, found = verdicts(lambda v: float(abs(v).sum()), x, np.array([0.3, 1.0]))
+    assert found == [True] * 3
+    assert "at a kink of f, as x[0]" in str(report)
+
+
+@pytest.mark.parametrize("claim", [0.0, 1.0, -2.0, 1e6])
+def test_an_infinite_slope_is_no_number(claim):
+    x = np.array([0.0, 1.0])
+    _, found = verdicts(lambda v: float(np.cbrt(v).sum()), x, np.array([claim, 1 / 3]))
+    assert found == [False] * 3
+    _, found = verdicts(lambda v: float(np.sqrt(v).sum()), x, np.array([claim, 1 / 2]))
+    assert found == [False] * 3

@@ -68,7 +68,7 @@ class _Call:
             from fastgrad.tracing.references import find_references
 
             try:
-                arrays = [reference.array for reference in find_references(self._things)]
+                arrays = [reference.held for reference in find_references(self._things)]
             except Exception:  # another thread changes what is looked at
                 return None
             self._read = [*self.moved, *(byte_bounds(array) for array in arrays if array.size)]

@@ -648,3 +648,46 @@ def test_a_refusal_names_the_function_its_line_and_a_remedy():
 
     line = raise_in.__code__.co_firstlineno + 2
     assert f"ValueError: mine (in raise_in, line {line} of" in reason_of(outer, W0.copy())
+
+
+def _package():
+    """Return a module of the user's with another one in it, which keeps what it computes."""
+    package, layers = types.ModuleType("package"), types.ModuleType("package.layers")
+    source = (
+        "import numpy as np\n"
+        "losses = 0.0\n"
+        "def squares(z, xp=np):\n"
+        "    out = xp.asarray(xp.zeros(z.shape))\n"
+        "    out[:] = z\n"
+        "    return xp.sum(out**2)\n"
+    )
+    exec(source, vars(layers))
+    package.layers = layers
+    return package
+
+
+package = _package()
+
+
+def test_modules_in_modules_and_modules_given_as_defaults_are_followed(left):
+    def f(w):
+        loss = package.layers.squares(X @ w)
+        package.layers.losses = package.layers.losses + loss
+        return loss
+
+    assert_the_loops(f, W0.copy(), engine="traced")
+    assert package.layers.squares.__defaults__ == (np,)
+    assert type(package.layers.losses) is np.float64
+    assert not left()
+
+
+def test_functions_of_fastgrad_are_recorded_as_attributes_of_its_module():
+    source = (
+        "import fastgrad\n"
+        "def f(w):\n"
+        "    y = fastgrad.softmax(fastgrad.sigmoid(X @ w))\n"
+        "    return fastgrad.cross_entropy_error(y, t)\n"
+    )
+    namespace = {"X": X, "t": np.arange(30) % 4}
+    exec(source, namespace)
+    assert_the_loops(namespace["f"], W0.copy(), engine="traced")

@@ -18,7 +18,7 @@ X = np.arange(6.0).reshape(2, 3)
 
 def same(f, x):
     """Return the references to an array that can be replaced."""
-    return [r for r in find_references(f) if r.array is x and r.put is not None]
+    return [r for r in find_references(f) if r.held is x and r.put is not None]
 
 
 class Bag:
@@ -238,14 +238,14 @@ def test_an_array_is_found_replaced_and_put_back(name):
     ids=["tuple", "frozenset", "nested", "named tuple"],
 )
 def test_what_cannot_be_replaced_is_reported_without_a_way_to_do_so(held):
-    found = [r for r in find_references(closure(held)) if r.array is X]
+    found = [r for r in find_references(closure(held)) if r.held is X]
     assert all(r.put is None for r in found)
     assert bool(found) == bool(held)
 
 
 def test_views_are_references_too():
     bag = Bag(flat=X.reshape(-1), transposed=X.T, other=X.copy())
-    arrays = [r.array for r in find_references(closure(bag))]
+    arrays = [r.held for r in find_references(closure(bag))]
     assert any(array is bag.flat for array in arrays)
     assert any(array is bag.transposed for array in arrays)
     assert sum(np.shares_memory(array, X) for array in arrays) == 2
@@ -272,7 +272,7 @@ def test_libraries_are_not_followed():
     assert not is_of_library("__main__")
     assert not is_of_library(__name__)
     found = find_references(lambda: np.linalg.norm(X))
-    assert [r.array is X for r in found] == [True]
+    assert [r.held is X for r in found] == [True]
 
 
 def test_no_more_than_so_many_objects_are_looked_at(monkeypatch):

@@ -18,7 +18,6 @@ import numpy as np
 from fastgrad.tracing.libraries import FORMULAS, is_of_library
 from fastgrad.tracing.rollback import restoring, restoring_names
 from fastgrad.tracing.stand_in import Recorded
-from fastgrad.typing import Array
 
 Put = Callable[[Any], None]
 
@@ -28,19 +27,19 @@ MOST_OBJECTS = 20_000
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A place that holds an array, and can be made to hold another object.
+    """A place that holds an object, and can be made to hold another one.
 
     Attributes
     ----------
-    array : ndarray
-        What it holds.
+    held : object
+        What it holds, an array mostly.
     put : callable or None
         ``put(object)`` replaces it; None where that is impossible, as in a set.
     within : tuple (put, tuple) or None
         The tuple that holds it, and what replaces that; put is None then.
     """
 
-    array: Array
+    held: Any
     put: Put | None
     within: tuple[Put, tuple[Any, ...]] | None = None
 
@@ -53,7 +52,7 @@ class Surroundings:
     ----------
     references : list of Reference
         The places that hold arrays.
-    objects : list of tuples (put, object)
+    objects : list of Reference
         The places that hold one of the objects that were asked for.
     functions : list of function
         The user's.
@@ -63,7 +62,7 @@ class Surroundings:
     """
 
     references: list[Reference] = field(default_factory=list)
-    objects: list[tuple[Put, Any]] = field(default_factory=list)
+    objects: list[Reference] = field(default_factory=list)
     functions: list[types.FunctionType] = field(default_factory=list)
     restore: list[Callable[[], Any]] = field(default_factory=list)
 
@@ -119,17 +118,17 @@ def look_around(
                 continue
             if type(item) is Recorded:
                 item = item.seen_by_gradient()
+            within = None
+            if kind is tuple and put_holder is not None:
+                within = put_holder, holder
             if isinstance(item, np.ndarray):
-                within = None
-                if kind is tuple and put_holder is not None:
-                    within = put_holder, holder
                 found.references.append(Reference(item, put, within))
                 if item.dtype == object:
                     found.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
                     waiting.append((tuple(item.ravel()), is_restored, None))
             elif not isinstance(item, np.generic):
-                if id(item) in wanted and put is not None:
-                    found.objects.append((put, item))
+                if id(item) in wanted:
+                    found.objects.append(Reference(item, put, within))
                 waiting.append((item, is_restored, put))
     namespaces: dict[int, tuple[dict[str, Any], set[str]]] = {}
     for function in found.functions:
@@ -236,9 +235,25 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None
     for name in names & namespace.keys():
         item = namespace[name]
         yield item, functools.partial(dict.__setitem__, namespace, name)
-        if isinstance(item, types.ModuleType) and not _is_foreign(item):
-            for attribute in names & vars(item).keys():
-                yield vars(item)[attribute], functools.partial(setattr, item, attribute)
+        if isinstance(item, types.ModuleType):
+            yield from _of_module(item, names, set())
+
+
+def _of_module(
+    module: types.ModuleType, names: set[str], seen: set[int]
+) -> Iterator[tuple[Any, Put | None]]:
+    """Follow what code that names a module may take from it, and from modules in it."""
+    seen.add(id(module))
+    is_foreign = _is_foreign(module)
+    for name in names & vars(module).keys():
+        item = vars(module)[name]
+        is_new = isinstance(item, types.ModuleType) and id(item) not in seen
+        if is_new and not (is_foreign or _is_foreign(item)):
+            yield from _of_module(item, names, seen)
+        if not is_foreign:
+            yield item, functools.partial(setattr, module, name)
+        elif getattr(item, "__module__", None) in FORMULAS:
+            yield item, None
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -94,12 +94,17 @@ def _of_function(function: types.FunctionType) -> Iterator[Restore]:
 
 
 def restoring_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
-    """Return what puts back some globals, and the attributes of the user's modules among them."""
-    yield from _of_names(namespace, names)
-    for name in names & namespace.keys():
-        item = namespace[name]
-        if isinstance(item, types.ModuleType) and not is_of_library(item.__name__):
-            yield from _of_names(vars(item), names)
+    """Return what puts back some globals, and those of the user's modules among them."""
+    seen: set[int] = set()
+    waiting = [namespace]
+    while waiting:
+        namespace = waiting.pop()
+        seen.add(id(namespace))
+        yield from _of_names(namespace, names)
+        items = [namespace[name] for name in names & namespace.keys()]
+        modules = [item for item in items if isinstance(item, types.ModuleType)]
+        new = [module for module in modules if id(vars(module)) not in seen]
+        waiting += [vars(module) for module in new if not is_of_library(module.__name__)]
 
 
 def _of_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.first_calls import FirstCalls
+from fastgrad.tracing.memory import share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.nodes import Node, without_repeats
 from fastgrad.tracing.plan import Term, split_into_terms
 from fastgrad.tracing.recorder import NotTraceable, Recording, TooCheap, record
-from fastgrad.tracing.references import Put, look_around
+from fastgrad.tracing.references import Put, Reference, look_around
 from fastgrad.tracing.rollback import Place, exchanged, replace_leftovers
 from fastgrad.tracing.stand_in import Recorded
 
@@ -194,12 +195,12 @@ def _record(
     root = recording.start(saved)
     root.memory = x
     places: list[Place] = [(partial(x.__setitem__, ...), saved, moved)]
-    tuples: dict[int, tuple[Put, tuple[Any, ...], dict[int, Recorded]]] = {}
+    replacements: list[tuple[Reference, Any]] = []
     constants: dict[int, Recorded] = {}
     for reference in around.references:
-        put, array = reference.put, reference.array
+        put, array = reference.put, reference.held
         stand_in = None
-        is_of_x = np.shares_memory(array, x)
+        is_of_x = share(array, x)
         if is_of_x:
             stand_in = _stand_in(root, array, x)
             if stand_in is None or (put is None and reference.within is None):
@@ -211,17 +212,11 @@ def _record(
             stand_in = constants[id(array)]
         elif recording.creates:
             recording.fixed.append(array)
-        if stand_in is None:
-            continue
-        if put is not None:
-            places.append((put, array, stand_in))
-        elif reference.within is not None:
-            put, held = reference.within
-            tuples.setdefault(id(held), (put, held, {}))[2][id(array)] = stand_in
-    for put, held, by_id in tuples.values():
-        places.append((put, held, tuple(by_id.get(id(item), item) for item in held)))
+        if stand_in is not None:
+            replacements.append((reference, stand_in))
     mine = stand_ins(recording)
-    places += [(put, item, mine[id(item)]) for put, item in around.objects if id(item) in mine]
+    replacements += [(at, mine[id(at.held)]) for at in around.objects if id(at.held) in mine]
+    places += _exchanges(replacements)
     for function in around.functions:
         code = with_stand_ins(function.__code__)
         if code is not function.__code__ and function.__globals__.keys().isdisjoint(BUILTINS):
@@ -234,6 +229,21 @@ def _record(
     if not recording.constants.are_unchanged():
         return Refusal("an array that it computes with is changed afterwards", False)
     return recording.nodes, output
+
+
+def _exchanges(replacements: list[tuple[Reference, Any]]) -> list[Place]:
+    """Return what puts other objects into places, into tuples by other tuples."""
+    places: list[Place] = []
+    tuples: dict[int, tuple[Put, tuple[Any, ...], dict[int, Any]]] = {}
+    for reference, new in replacements:
+        if reference.put is not None:
+            places.append((reference.put, reference.held, new))
+        elif reference.within is not None:
+            put, items = reference.within
+            tuples.setdefault(id(items), (put, items, {}))[2][id(reference.held)] = new
+    for put, items, by_id in tuples.values():
+        places.append((put, items, tuple(by_id.get(id(item), item) for item in items)))
+    return places
 
 
 def _require_no_refusal(first: FirstCalls) -> None:

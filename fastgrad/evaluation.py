@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastgrad import progress as progress_of
@@ -48,7 +48,6 @@ class Evaluation:
         return nullcontext() if silent else progress_of.shown(self.progress, total)
 
 
-@contextmanager
 def evaluation(
     f: Callable[..., Any] | None,
     x: Any,
@@ -58,8 +57,8 @@ def evaluation(
     workers: int | Map | None,
     progress: Progress,
     traces: bool = False,
-) -> Iterator[Evaluation]:
-    """Choose how f is evaluated during the block: the rule for all that differentiates.
+) -> AbstractContextManager[Evaluation]:
+    """Choose how f is evaluated during a block: the rule for all that differentiates.
 
     With engine="auto" it is the best way that serves f. Workers evaluate what is otherwise the
     loop's; other engines use the threads of this process. They start when they are first worth it,
@@ -109,12 +108,17 @@ def evaluation(
         return values if report is None else progress_of.reporting(values, report)
 
     if workers is None:
-        yield Evaluation(name, reported, progress)
-        return
+        return nullcontext(Evaluation(name, reported, progress))
+    return _by_workers(workers, Evaluation(name, reported, progress))
+
+
+@contextmanager
+def _by_workers(workers: int | Map, way: Evaluation) -> Iterator[Evaluation]:
+    """Let workers evaluate what is otherwise the loop's during the block."""
     from fastgrad.engines.workers import Crew
 
     with Crew(workers) as crew:
-        yield Evaluation(name, crew.values if name == "loop" else reported, progress)
+        yield replace(way, values=crew.values) if way.engine == "loop" else way
 
 
 def _chosen(engine: str, jitted: bool) -> tuple[str, Values]:

@@ -19,6 +19,9 @@ from fastgrad.typing import Array
 SHORT = 4096
 """Bytes of an array up to which its bytes are compared as a Python object, which is faster."""
 
+INTEGERS: dict[int, Any] = {4: np.int32, 8: np.int64}
+"""Types of as many bytes, whose numbers are the same where the bits are."""
+
 
 @contextmanager
 def guarded(f: Any, x: Any, args: Any = ()) -> Iterator["Guard"]:
@@ -59,7 +62,8 @@ class Guard:
 
     def __init__(self, x: Any) -> None:
         self._x = x
-        named = [*leaves(x)] if is_structure(x) else [("x", x)]
+        self._has_parts = is_structure(x)
+        named = [*leaves(x)] if self._has_parts else [("x", x)]
         movable = [(name, array) for name, array in named if _is_movable(array)]
         self.arrays: list[Array] = [array for _, array in movable]
         self._names = [name for name, _ in movable]
@@ -69,7 +73,8 @@ class Guard:
     def copy(self) -> None:
         """Take x as it is now for what it is to be in the end."""
         self._originals = [Original(array) for array in self.arrays]
-        self._containers = [*_containers(self._x)]
+        if self._has_parts:
+            self._containers = [*_containers(self._x)]
 
     def check(self) -> None:
         """Refuse an f that has changed x."""
@@ -162,12 +167,13 @@ def _is_as_before(container: Any, before: Any) -> bool:
 
 def is_unchanged(now: Array, before: Array) -> bool:
     """Say whether an array has the bits that it had before; a nan is a nan, whatever its bits."""
-    kind = {4: np.int32, 8: np.int64}.get(now.dtype.itemsize)
     if now.nbytes <= SHORT:
         if now.tobytes() == before.tobytes():
             return True
-    elif kind is not None and np.array_equal(now.view(kind), before.view(kind)):
-        return True
+    else:
+        kind = INTEGERS.get(now.dtype.itemsize)
+        if kind is not None and np.array_equal(now.view(kind), before.view(kind)):
+            return True
     return not _changed(now, before).any()
 
 

@@ -11,8 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -114,9 +113,12 @@ _lock = threading.RLock()
 lock in Python code, where Ctrl-C may leave it taken for ever; this one does it in C."""
 
 
-@contextmanager
-def turn(moved: Sequence[NDArray[Any]], things: tuple[Any, ...]) -> Iterator[None]:
+class turn:
     """Wait until no other thread is in the way, and hold others up during the block.
+
+    Not a generator, which would take longer than all else: an interrupt that strikes as the block
+    is entered or left may leave the call among those that are made until its function has returned,
+    and then it counts no more.
 
     Parameters
     ----------
@@ -135,17 +137,30 @@ def turn(moved: Sequence[NDArray[Any]], things: tuple[Any, ...]) -> Iterator[Non
     RuntimeWarning
         If it waits for a minute.
     """
-    call = _Call(moved, things)
-    try:
-        _begin(call)
-        yield
-    finally:
-        _calls.pop(call, None)  # which no interrupt can divide
+
+    def __init__(self, moved: Sequence[NDArray[Any]], things: tuple[Any, ...]) -> None:
+        self._moved, self._things = moved, things
+
+    def __enter__(self) -> None:
+        """Wait for the turn."""
+        self._call = _Call(self._moved, self._things)
+        with _lock:
+            if not _calls:
+                _calls[self._call] = None
+                return
+        _begin(self._call)
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        _calls.pop(self._call, None)  # which no interrupt can divide
 
 
 def _begin(call: _Call) -> None:
     """Let a call be made, as soon as none is in its way."""
     start, pause, said = time.monotonic(), SHORTEST, False
+    for other in [*_calls]:  # of this thread, whose end an interrupt has struck
+        if other.thread == call.thread and not other.goes_on():
+            _calls.pop(other, None)
     try:
         while True:
             with _lock:

@@ -15,7 +15,7 @@ from fastgrad.differences import at, derivatives, memory_order
 from fastgrad.evaluation import Evaluation, evaluation
 from fastgrad.first_steps import FIRST, divided
 from fastgrad.guard import guarded
-from fastgrad.ladder import PLAUSIBLE, Ladder, Outcome, contradicts
+from fastgrad.ladder import CLEARLY, MOST, PLAUSIBLE, Ladder, Outcome, contradicts
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
 from fastgrad.schemes import Scheme, as_scheme
@@ -78,8 +78,8 @@ def differentiate(
 ) -> Derivatives[Structure]:
     """Return the gradient of f with an estimated error for every element of x.
 
-    Difference quotients at steps of about ``h, h/2, h/4, ...``, no two of which have a simple
-    ratio, are extrapolated to the limit 0 (Richardson). The ladder of steps goes down while
+    Difference quotients at steps that fall by about a half, no two of which have a simple ratio,
+    are extrapolated to the limit 0 (Richardson). The ladder of steps goes down while
     truncation costs most, up while rounding does, and ends where the error no longer falls: mostly
     after 5 to 7 steps.
 
@@ -211,8 +211,9 @@ def _differentiate(
         outcome, count = _attempt(problem, reporting, some, steps[some], tolerance, raised)
         evaluations += count
         if retry:
+            patient = partial(ladder, patience=MOST)
             evaluations += _try_again(
-                problem, ladder, some, steps[some], outcome, tolerance, raised
+                problem, patient, some, steps[some], outcome, tolerance, raised
             )
         for k in np.flatnonzero(np.isnan(outcome.values)):
             if int(some[k]) in raised:
@@ -220,7 +221,8 @@ def _differentiate(
         # A derivative of exactly 0 where f changes: between two of its jumps?
         judge = ladder(problem.scheme)
         for k in np.flatnonzero((outcome.values == 0) & (outcome.errors < outcome.largest)):
-            if judge.is_flat(int(some[k]), float(outcome.widest[k])):
+            # Out to where it certainly has changed.
+            if judge.is_flat(int(some[k]), 2 * float(outcome.widest[k])):
                 outcome.errors[k] = outcome.largest[k]
         evaluations += judge.evaluations
         if problem.bounds is not None:  # what cannot be moved has the derivative 0
@@ -265,31 +267,57 @@ def _try_again(
     tolerance: float,
     raised: dict[int, Exception],
 ) -> int:
-    """Begin at another size where the first step was of the wrong one, and keep what is better."""
-    again = np.flatnonzero((outcome.starved & (first < FIRST)) | outcome.lost)
-    if not len(again):
-        return 0
-    second = np.where(outcome.starved, FIRST, first * MUCH_SMALLER)[again]
-    other, evaluations = _attempt(problem, ladder_of, places[again], second, tolerance, raised)
-    before = outcome.take(again)
-    # Larger steps are not believed where they contradict smaller ones.
-    better = (other.errors < before.errors) & (before.lost | ~contradicts(other, before))
-    with np.errstate(invalid="ignore"):
-        apart = abs(other.values - before.values)
-    # Unless f jumps: then smaller steps see nothing of it.
-    asked = better & (other.steps < before.steps) & (10 * other.errors < apart)
+    """Begin at another size where the first step may be of the wrong one, and keep what is right.
+
+    Where quotients do not converge, or stop converging far above their rounding, f may vary over
+    much smaller distances: smaller and smaller steps say so by agreeing among themselves.
+    """
     judge, d = ladder_of(problem.scheme), problem.scheme.derivative
-    height = np.fmax(abs(judge.base), before.largest * before.widest**d)
-    asked &= apart * other.steps**d <= PLAUSIBLE * height
-    for k in np.flatnonzero(asked):
-        rounding = precision(problem.x, before.values) * abs(float(judge.base))
-        place = int(places[again[k]])
-        steps = sorted({float(before.steps[k]), float(before.widest[k])})
-        if any(judge.jumps(place, step, float(apart[k]), rounding) for step in steps):
-            better[k] = False
-            outcome.errors[again[k]] = np.fmax(before.errors[k], apart[k])
-    outcome.put(again[better], other.take(better))
-    return evaluations + judge.evaluations
+    spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(float)
+    height = np.fmax(abs(judge.base), outcome.largest * outcome.widest**d)
+    second = np.where(outcome.starved, FIRST, first * MUCH_SMALLER)
+    again = np.flatnonzero((outcome.starved & (first < FIRST)) | outcome.lost | outcome.rough)
+    total = 0
+    while len(again):
+        other, evaluations = _attempt(
+            problem, ladder_of, places[again], second[again], tolerance, raised
+        )
+        total += evaluations
+        before = outcome.take(again)
+        with np.errstate(invalid="ignore"):
+            apart = abs(other.values - before.values)
+            smaller = other.steps < before.steps
+            # Smaller steps that agree among themselves are believed, unless f jumps: then they see
+            # nothing of it. Larger ones are not believed where they contradict smaller ones.
+            doubt = np.where(before.lost, 1, 1 / CLEARLY) * other.errors
+            clear = smaller & (CLEARLY * apart > doubt) & (apart > before.errors)
+        better = (other.errors < before.errors) & (before.lost | ~contradicts(other, before))
+        better |= clear
+        asked = better & smaller & (CLEARLY * apart > other.errors)
+        asked &= apart * other.steps**d <= PLAUSIBLE * height[again]
+        jumping = np.zeros_like(asked)
+        for k in np.flatnonzero(asked):
+            rounding = precision(problem.x, before.values) * abs(float(judge.base))
+            place = int(places[again[k]])
+            steps = sorted({float(before.steps[k]), float(before.widest[k])})
+            if any(judge.jumps(place, step, float(apart[k]), rounding) for step in steps):
+                better[k], jumping[k] = False, True
+                if before.lost[k]:
+                    outcome.errors[again[k]] = np.fmax(before.errors[k], apart[k])
+        outcome.put(again[better], other.take(better))
+        larger = before.largest > other.largest
+        outcome.largest[again] = np.where(larger, before.largest, other.largest)
+        outcome.widest[again] = np.where(larger, before.widest, other.widest)
+        # What neither converges nor can be noise may have any slope that has been seen, or more.
+        wild = other.lost & (other.errors * other.steps**d > PLAUSIBLE * height[again])
+        unclear = ~better & smaller & (apart > before.errors + other.errors)
+        unknown = again[before.lost & (wild | unclear) & ~jumping]
+        outcome.errors[unknown] = np.fmax(outcome.errors[unknown], 2 * outcome.largest[unknown])
+        second[again] *= MUCH_SMALLER
+        further = other.lost & ~before.starved & (other.errors < np.inf)
+        further &= second[again] > np.fmax(4 * spacing[again], EPS * first[again])
+        again = again[further]
+    return total + judge.evaluations
 
 
 def _as_tolerance(tolerance: object) -> float:

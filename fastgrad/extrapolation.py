@@ -15,6 +15,9 @@ from fastgrad.typing import Array
 FALLS = 4
 """How many times larger the truncation of a smaller step may be than by its leading power."""
 
+ENOUGH = 5
+"""Steps among which runs are looked at for noise, at least."""
+
 DOUBT = 4
 """Times the bounds of errors that quotients at smaller steps may differ from a limit."""
 
@@ -120,7 +123,14 @@ def limits(
         truncations = np.maximum(abs(entries - without[0]), abs(entries - without[1]))
         own = truncations + round_offs
         own[~np.isfinite(own)] = np.inf
-        excess = _excess(truncations, round_offs)
+        # With large steps f may be far from smooth.
+        smooth = np.minimum(runs.first[np.argmin(own, axis=1)], columns - ENOUGH)
+        excess = np.minimum(
+            *(
+                _excess(truncations, round_offs, runs.first >= start[:, np.newaxis])
+                for start in (np.zeros(n), smooth)
+            )
+        )
         errors = own
         if checked:
             slack = noise * (DOUBT + excess[:, np.newaxis])
@@ -228,12 +238,14 @@ def _unexplained(
     return result
 
 
-def _excess(truncations: Array, round_offs: Array) -> Array:
+def _excess(truncations: Array, round_offs: Array, among: NDArray[np.bool_]) -> Array:
     """Return how many times the noise f has beyond its bound, 0 if it keeps to it.
 
     In a smooth function some runs converge to within the bound of their noise. Where even the
-    best tenth does not, as much noise as they show is taken to be everywhere, twice.
+    best tenth of those that begin where f is smooth does not, as much noise as they show is taken
+    to be everywhere, twice.
     """
     with np.errstate(all="ignore"):
-        times = np.sort(truncations / round_offs, axis=1)[:, truncations.shape[1] // 10]
+        times = np.where(among, truncations / round_offs, np.nan)
+        times = np.sort(times, axis=1)[np.arange(len(times)), np.sum(among, axis=1) // 10]
     return np.where((times > 1) & (times < np.inf), 2 * times, 0.0)

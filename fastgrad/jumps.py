@@ -19,6 +19,9 @@ ASIDE = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
 FLAT = 2.0**-20
 """Part of the wide step over which f is constant, if it is piecewise."""
 
+ALIKE = 8
+"""Times the spread of slopes beyond which changes are not explained by it."""
+
 CALLS = 2 * len(ASIDE)
 """How often f is called."""
 
@@ -77,9 +80,9 @@ def jumps(
         slopes = np.diff(found)[:, 0] / np.diff(where)[:, 0]
         changes = np.diff(found[:, 0]) / np.diff(where[:, 0])
         unexplained = np.median(abs(changes - (slopes[1:] + slopes[:-1]) / 2))
-        # A jump within one of the narrow pairs spoils two differences.
-        differences = np.sort(abs(np.diff(slopes)))[-3]
-        return bool(unexplained > 2 * differences + slope / 16)
+        # Slopes of waves are alike by accident at times; a jump within a narrow pair spoils one.
+        spread = np.sort(abs(slopes - np.median(slopes)))[-3]
+        return bool(unexplained > ALIKE * spread + slope / 16)
 
 
 def is_flat(problem: Problem, values: Values, place: int, wide: float) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences import moved
-from fastgrad.extrapolation import Limits, limits
+from fastgrad.extrapolation import FALLS, Limits, limits
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.jumps import CALLS, is_flat, jumps
 from fastgrad.problem import Problem
@@ -27,7 +27,7 @@ TINY = 5e-324
 NEAR = 100
 """How many times its rounding error a derivative's error is where nothing else limits it."""
 
-MOST = 16
+MOST = 17
 """Steps after which any is."""
 
 PATIENCE = 6
@@ -46,9 +46,9 @@ the rest is 1 / (1 - 2**-0.5) = 3.4 times as large."""
 EXACT = 8
 """Rounding errors of the derivative itself that nobody needs to get below."""
 
-IRREGULAR = 0.15
-"""By how much a step may be off from halves of the first one: no two of the steps have a simple
-ratio, so that no wave fits into all of them."""
+RATIO = 0.52
+"""Of a step to the one before: nearly 1/2, but no two steps have a simple ratio, so that no wave
+fits into all of them."""
 
 GROWING = 8
 """Steps over which quotients grow, without an end in sight, where a slope is infinite."""
@@ -58,6 +58,9 @@ STEADY = 0.95
 
 PLAUSIBLE = 1e-2
 """The largest jumps, relative to f, that are taken for rounded values."""
+
+NOISY = 3
+"""Smallest steps from which the noise of f is judged."""
 
 CLEARLY = 0.1
 """Times a contradiction that larger steps must agree to for it to be looked into."""
@@ -85,6 +88,7 @@ class Outcome:
     widest: Array
     starved: NDArray[np.bool_]
     lost: NDArray[np.bool_]
+    rough: NDArray[np.bool_]
 
     @classmethod
     def nothing(cls, first: Array) -> "Outcome":
@@ -92,7 +96,7 @@ class Outcome:
         no = np.zeros(len(first), dtype=bool)
         nan, infinite = np.full(len(first), np.nan), np.full(len(first), np.inf)
         zero = np.zeros(len(first))
-        return cls(nan, infinite, first.copy(), zero, first.copy(), no, no.copy())
+        return cls(nan, infinite, first.copy(), zero, first.copy(), no, no.copy(), no.copy())
 
     def take(self, places: NDArray[Any]) -> "Outcome":
         """Return the outcome for some of the elements."""
@@ -107,20 +111,16 @@ class Outcome:
 def step_at(rung: Any) -> Any:
     """Return the step at a rung of the ladder in units of the first one, which is at rung 0.
 
-    About ``2**-rung``, up to a thirteenth more or less.
-
     Examples
     --------
     >>> [round(float(step_at(k)), 3) for k in (-1, 0, 1, 2, 3)]
-    [1.965, 1.0, 0.509, 0.24, 0.132]
+    [1.923, 1.0, 0.52, 0.27, 0.141]
     """
-    golden = (5**0.5 - 1) / 2
-    shift = IRREGULAR * ((rung * golden) % 1 - 0.5)
-    return 2.0**-rung * np.where(rung == 0, 1, 1 + shift)
+    return RATIO ** np.asarray(rung, dtype=float)
 
 
 class Ladder:
-    """The difference quotients of one scheme at about halved steps, for some elements of x.
+    """The difference quotients of one scheme at a geometric sequence of steps, for some of x.
 
     Parameters
     ----------
@@ -136,6 +136,8 @@ class Ladder:
         How f is evaluated at the steps that are tried at once.
     ended : callable, optional
         Told for how many elements more there is nothing left to be done.
+    patience : int, optional
+        Steps without a better estimate after which an element is left.
 
     Attributes
     ----------
@@ -151,9 +153,11 @@ class Ladder:
         scheme: Scheme,
         first: Values | None = None,
         ended: Report | None = None,
+        patience: int = PATIENCE,
     ) -> None:
         self.problem, self.values, self.base, self.scheme = problem, values, base, scheme
         self.first, self.ended = first or values, ended or (lambda elements: None)
+        self.patience = patience
         self.outer = scheme.outer
         self.sees_kinks = scheme.is_central and scheme.derivative == 1
         weights = dict(zip(scheme.offsets, scheme.numerators, strict=True))
@@ -212,20 +216,25 @@ class Ladder:
             unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
             outcome.lost[active] = ~starved & unexplained & (relative > LOST)
             waited = np.where((errors < 0.5 * before) | (errors == np.inf), 0, waited + 1)
+            rough = ~starved & (errors > NEAR * found.round_off) & (waited > 0)
+            outcome.rough[active] = rough & (relative > tolerance)
             tried = rungs.shape[2]
             bottom = top + tried - 1
-            highest = 2 * first[active] * 2.0**-top * (1 + IRREGULAR / 2)
-            upwards = rounding & (found.first == 0) & (highest <= most[active])
+            higher, lower = first[active] * step_at(top - 1), first[active] * step_at(bottom + 1)
+            upwards = rounding & (found.first == 0) & (higher <= most[active])
             small = relative < SMALL
             done = (relative <= max(tolerance, EXACT * self._eps)) | (tried >= MOST)
             # What is far from rounding, and no longer improves, may be noise.
             near = errors < NEAR * found.round_off
-            done |= small & ((waited > 0) & near | (tried >= ENOUGH)) | (waited >= PATIENCE)
+            done |= small & ((waited > 0) & near | (tried >= ENOUGH)) | (waited >= self.patience)
             done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
-            done |= ~upwards & (0.5 * first[active] * 2.0**-bottom < smallest[active])
-            for row in np.flatnonzero((done | astray) & (found.doubts < np.inf)):
+            done |= ~upwards & (lower < smallest[active])
+            ends = done | astray
+            for row in np.flatnonzero(ends & outcome.rough[active]):
+                self._take_for_noise(outcome, active[row], rungs[:, row], top[row])
+            for row in np.flatnonzero(ends & (found.doubts < np.inf)):
                 self._look_into(places, outcome, active[row], rungs[:, row], top[row], found, row)
-            stays = ~(done | astray)
+            stays = ~ends
             for row in np.flatnonzero(~stays & outcome.lost[active]):
                 if _grows(rungs[:, row]):
                     outcome.errors[active[row]] = np.inf
@@ -235,7 +244,7 @@ class Ladder:
             active, waited, upwards = active[stays], waited[stays], upwards[stays]
             rungs, top, bottom = rungs[:, stays], top[stays], bottom[stays]
             top, raised = np.where(upwards, top - 1, top), upwards
-            steps = (first[active] * step_at(np.where(upwards, top, bottom + 1)))[:, None]
+            steps = np.where(upwards, higher[stays], lower[stays])[:, None]
             new = self._rungs(self.values, places[active], steps)
             rungs = np.where(
                 upwards[:, None],
@@ -270,10 +279,37 @@ class Ladder:
             kink = np.fmax(abs(jump.values) - jump.errors, 0)
             # What grows towards x is a spike at x itself, seen from outside.
             rows = np.arange(len(bends))
-            wide, narrow = abs(bends[rows, found.first]), abs(bends[rows, found.last])
+            narrow = abs(bends[rows, found.last])
+            columns = np.arange(bends.shape[1])
+            inside = (columns >= found.first[:, None]) & (columns < found.last[:, None])
+            wide = np.where(inside, abs(bends), 0).max(axis=1)
             spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
             errors = errors + np.fmax(kink, spike)
         return found, errors
+
+    def _take_for_noise(self, outcome: Outcome, element: Any, rungs: Array, top: int) -> None:
+        """Let what the smallest steps disagree by be noise of f at all steps.
+
+        Runs of quotients agree by accident at times: noise is judged by those that depend on it
+        most, where truncation is least.
+        """
+        quotients, noise, bends, steps = rungs
+        d, value = self.scheme.derivative, outcome.values[element]
+        gain = 1 / (RATIO ** -self.powers[0] - 1)
+        pairs = (1 + gain) * quotients[1:] - gain * quotients[:-1]
+        heights = abs(pairs - value) * steps[1:] ** d / (1 + 2 * gain)
+        if (heights[-NOISY + 1 :] < heights[-NOISY:-1] / 2).all():
+            return  # what still falls is truncation
+        # Truncation falls by this from step to step.
+        falls = FALLS * RATIO ** (self.powers[1] + d)
+        heights = np.where(np.isfinite(heights), heights, 0)
+        heights[1:] -= np.minimum(falls * heights[:-1], heights[1:])
+        height = np.max(heights[-NOISY:])
+        rungs = np.stack([quotients, np.fmax(noise, height / steps**d), bends, steps])
+        found, errors = self._limits_of(rungs[:, np.newaxis], int(top))
+        if np.isfinite(errors[0]) and errors[0] > outcome.errors[element]:
+            outcome.values[element], outcome.errors[element] = found.values[0], errors[0]
+            outcome.steps[element] = steps[found.last[0]]
 
     def _look_into(
         self,

@@ -88,3 +88,35 @@ def test_an_f_that_raises_everywhere_is_heard():
     with pytest.raises(ZeroDivisionError) as raised:
         at(f, 1.0)
     assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact", "within"),
+    [
+        (np.sin, 1e8, np.cos(1e8), 1e-5),
+        (np.sin, -1.2345e12, np.cos(1.2345e12), 0.1),
+        (np.sin, 1.2345e15, np.cos(1.2345e15), np.inf),  # one step is 1/8 there
+        (lambda x: x + np.sin(x), 1e8, 1 + np.cos(1e8), 1e-5),
+        (lambda x: np.cos(x) / x, 1e8, -np.sin(1e8) / 1e8, 0.1),
+        (lambda x: np.sin(1e9 * x), 0.3, 1e9 * np.cos(1e9 * 0.3), 1e-4),
+        (lambda x: 1 / (1 + np.exp(1e10 - x)), 1e10, 0.25, 1e-3),
+    ],
+)
+def test_f_may_vary_over_distances_far_smaller_than_x(f, x, exact, within):
+    with np.errstate(over="ignore"):
+        found = at(f, x)
+    assert abs(found.gradient - exact) <= found.error
+    assert found.error <= within * abs(exact) or within == np.inf
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (lambda x: float(f"{(x / 0.8) ** 3 - 2 * x / 0.8 - 1:.4g}"), 0.0367, -2.5),
+        (lambda x: math.floor(9 / (1 + x * x)) / 9, 0.0857, -0.17),
+        (lambda x: math.tanh(round(x, 1)), 0.0717, 0.99),
+    ],
+)
+def test_a_plateau_around_x_is_no_derivative_of_0(f, x, exact):
+    found = at(f, x)
+    assert abs(found.gradient - exact) <= 10 * found.error

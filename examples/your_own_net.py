@@ -130,9 +130,9 @@ def compare_with_loop(net: Net, x: Array, t: Array, samples: int) -> None:
         total += (loop_seconds, seconds)
     size = sum(values.size for values in net.params.values())
 
-    print(f"{'':5}{'elements':>10}{'loop':>10}{'fastgrad':>11}{'ratio':>8}{'deviation':>11}")
+    print(f"{'':5}{'elements':>10}{'loop':>12}{'fastgrad':>11}{'ratio':>8}{'deviation':>11}")
     for name, elements, loop, fast, deviation in [*rows, ("all", size, *total, "")]:
-        times = f"{loop:>8.3g} s{fast:>9.2g} s{loop / fast:>8,.0f}"
+        times = f"{loop:>10.3g} s{fast:>9.2g} s{loop / fast:>8,.0f}"
         print(f"{name:5}{elements:>10,}{times}{deviation:>11}".rstrip())
     round_off = np.finfo(float).eps * f(x) / 1e-4
     print(f"The loop visited up to {samples:,} elements of each; its time for all is extrapolated.")

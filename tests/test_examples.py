@@ -1,7 +1,8 @@
-"""Do the examples print, draw and save what they promise, wherever and however they are run?
+"""The examples print, draw and save what they promise, wherever and however they are run.
 
-They run as a user runs them, each in a process of its own, on the sample of MNIST: the processes
-find neither a network nor a cache of the user's.
+Each runs once as a user runs it, in a process of its own, on the sample of MNIST: the processes
+find neither a network nor a cache of the user's. What else the training can do is seen in this
+process, which has read and compiled everything already.
 """
 
 import importlib
@@ -18,6 +19,7 @@ import matplotlib
 import numba
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from fastgrad import TwoLayerNet
 
@@ -64,9 +66,9 @@ def run(folder, script, *arguments, **changes):
     )
 
 
-def train(folder, *arguments, **changes):
-    """Run the training to its end, which must be a good one; return what it printed."""
-    finished = run(folder, "train_mnist.py", *arguments, **changes)
+def run_well(folder, script, *arguments, **changes):
+    """Run an example to its end, which must be a good one; return what it printed."""
+    finished = run(folder, script, *arguments, **changes)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 
@@ -75,8 +77,8 @@ def train(folder, *arguments, **changes):
 def trained(tmp_path_factory):
     """Where the quick training has run, and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
-    printed = train(folder, *QUICK, "--output", "new folder/curves", "--checkpoint", "run")
-    return folder, printed
+    options = (*QUICK, "--output", "new folder/curves", "--checkpoint", "run")
+    return folder, run_well(folder, "train_mnist.py", *options)
 
 
 @pytest.fixture
@@ -84,6 +86,24 @@ def module(monkeypatch):
     """Import an example by its name."""
     monkeypatch.syspath_prepend(EXAMPLES)
     return importlib.import_module
+
+
+@pytest.fixture
+def train(module, monkeypatch, tmp_path, capsys):
+    """Return ``train(arguments)``: run the training in this process, and return what it printed."""
+    for name, value in variables(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    for name in set(os.environ) - set(variables(tmp_path)):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def train(*arguments):
+        monkeypatch.setattr(sys, "argv", ["train_mnist.py", *map(str, arguments)])
+        module("train_mnist").main()
+        return capsys.readouterr().out
+
+    yield train
+    pyplot.close("all")
 
 
 def contents(checkpoint):
@@ -106,15 +126,14 @@ def is_png(path):
 
 @needs_jit
 def test_the_demonstration_prints_shapes_and_seconds(tmp_path):
-    finished = run(tmp_path, "two_layer_net.py", "--seed", 0)
-    assert finished.returncode == 0, finished.stderr
+    printed = run_well(tmp_path, "two_layer_net.py", "--seed", 0)
     shapes = [("W1", "(784, 100)"), ("b1", "(100,)"), ("W2", "(100, 10)"), ("b2", "(10,)")]
     for kind in ("net.params", "grads"):
         for name, shape in shapes:
-            assert f"{kind}['{name}'].shape: {shape}\n" in finished.stdout
-    assert re.search(r"^First call, .*: [\d.e-]+ s$", finished.stdout, re.MULTILINE)
-    assert re.search(r"^Gradient calculation took [\d.e-]+ seconds", finished.stdout, re.MULTILINE)
-    assert "Textbook" not in finished.stdout
+            assert f"{kind}['{name}'].shape: {shape}\n" in printed
+    assert re.search(r"^First call, .*: [\d.e-]+ s$", printed, re.MULTILINE)
+    assert re.search(r"^Gradient calculation took [\d.e-]+ seconds", printed, re.MULTILINE)
+    assert "Textbook" not in printed
 
 
 def test_the_demonstration_compares_with_the_textbooks_loop(module, capsys):
@@ -152,13 +171,14 @@ def test_without_network_training_says_once_that_it_uses_the_sample(trained):
 
 @needs_jit
 def test_the_curves_go_to_the_output_folder_where_no_window_can_open(tmp_path):
-    train(tmp_path, *QUICK, MPLBACKEND="TkAgg", DISPLAY="", WAYLAND_DISPLAY="")
+    screen = {"MPLBACKEND": "TkAgg", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    run_well(tmp_path, "train_mnist.py", *QUICK, **screen)
     assert is_png(tmp_path / "output" / "train_mnist.png")
 
 
 @needs_jit
-def test_backpropagation_trains_to_the_same_numbers(trained, tmp_path):
-    train(tmp_path, *QUICK, "--gradient", "backprop", "--checkpoint", "run")
+def test_backpropagation_trains_to_the_same_numbers(trained, train, tmp_path):
+    train(*QUICK, "--gradient", "backprop", "--checkpoint", "run")
     # Truncation, h**2 / 6 times the third derivative, is what the gradients differ by.
     np.testing.assert_allclose(
         losses(tmp_path / "run"), losses(trained[0] / "run"), rtol=0, atol=1e-8
@@ -166,8 +186,8 @@ def test_backpropagation_trains_to_the_same_numbers(trained, tmp_path):
 
 
 @needs_jit
-def test_another_seed_gives_another_run(trained, tmp_path):
-    train(tmp_path, *QUICK, "--seed", 2, "--checkpoint", "run")
+def test_another_seed_gives_another_run(trained, train, tmp_path):
+    train(*QUICK, "--seed", 2, "--checkpoint", "run")
     assert not np.isin(losses(tmp_path / "run"), losses(trained[0] / "run")).any()
 
 
@@ -207,68 +227,78 @@ def test_the_defaults_are_the_books(module, monkeypatch, tmp_path):
     assert settings.learning_rate == 0.1
 
 
-# Checkpoints: an epoch is 25 iterations here, so that there are many of them
+# Checkpoints: an epoch is 5 iterations here
 
-LONG = ["--iterations", "1001", "--hidden-size", "5", "--batch-size", "200", "--seed", "3"]
+LONG = [*QUICK, "--iterations", "12"]
+STOPPED = """
+import os
+import signal
+
+import train_mnist
 
 
-def stop_after_three_epochs(folder, stop):
-    """Start the long training, send it a signal in its midst, and return how it ended."""
-    with subprocess.Popen(
-        [sys.executable, EXAMPLES / "train_mnist.py", *LONG, "--checkpoint", "stopped.npz"],
-        env=variables(folder),
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        epochs = 0
-        for line in process.stdout:
-            epochs += line.startswith("train acc")
-            if epochs == 3:
-                process.send_signal(stop)
-                break
-        _, errors = process.communicate(timeout=60)
-        return process.returncode, errors
+def iterations(start, stop):
+    for i in range(start, stop):
+        if i == 8:  # the checkpoint of iteration 5 is written, and the one of 10 is not
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield i
+
+
+train_mnist.progress_bar = iterations
+train_mnist.main()
+"""
 
 
 @needs_jit
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
-    train(tmp_path, *LONG, "--checkpoint", "whole.npz")
-    code, _ = stop_after_three_epochs(tmp_path, signal.SIGKILL)
-    assert code == -signal.SIGKILL, "the run ended before it was killed"
-    assert 26 <= len(losses(tmp_path / "stopped.npz")) < 1001
-    printed = train(tmp_path, *LONG, "--checkpoint", "stopped.npz")
-    assert re.search(r"^Resuming stopped.npz after \d+ iterations\.$", printed, re.MULTILINE)
+def test_a_killed_run_goes_on_to_the_same_bits(train, tmp_path):
+    killed = subprocess.run(
+        [sys.executable, "-c", STOPPED, *LONG, "--checkpoint", "stopped.npz"],
+        env=variables(tmp_path) | {"PYTHONPATH": os.pathsep.join([str(EXAMPLES), *sys.path])},
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(losses(tmp_path / "stopped.npz")) == 6
+    printed = train(*LONG, "--checkpoint", "stopped.npz")
+    assert "Resuming stopped.npz after 6 iterations.\n" in printed
+    train(*LONG, "--checkpoint", "whole.npz")
     assert contents(tmp_path / "stopped.npz") == contents(tmp_path / "whole.npz")
 
 
 @needs_jit
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_ctrl_c_ends_a_run_with_a_hint(tmp_path):
-    code, errors = stop_after_three_epochs(tmp_path, signal.SIGINT)
-    assert code == 130
-    assert "Traceback" not in errors
+def test_ctrl_c_ends_a_run_with_a_hint(train, module, monkeypatch, tmp_path, capsys):
+    def iterations(start, stop):
+        for i in range(start, stop):
+            if i == 8:
+                signal.raise_signal(signal.SIGINT)
+            yield i
+
+    monkeypatch.setattr(module("train_mnist"), "progress_bar", iterations)
+    with pytest.raises(SystemExit) as stopped:
+        train(*LONG, "--checkpoint", "stopped.npz")
+    assert stopped.value.code == 130
+    errors = capsys.readouterr().err
     assert "The same command goes on from the last epoch, saved in stopped.npz" in errors
+    assert len(losses(tmp_path / "stopped.npz")) == 6
 
 
 @needs_jit
-def test_a_finished_run_can_be_extended(trained, tmp_path):
+def test_a_finished_run_can_be_extended(trained, train, tmp_path):
     shutil.copy(trained[0] / "run", tmp_path / "extended")
     for name in ("extended", "whole"):
-        train(tmp_path, *QUICK, "--iterations", 8, "--checkpoint", name)
+        train(*QUICK, "--iterations", 8, "--checkpoint", name)
     assert contents(tmp_path / "extended") == contents(tmp_path / "whole")
 
 
 @needs_jit
-def test_a_damaged_checkpoint_ends_a_run_with_one_line_and_is_left_alone(tmp_path):
+def test_a_damaged_checkpoint_ends_a_run_with_one_line_and_is_left_alone(train, tmp_path):
     checkpoint = tmp_path / "run.npz"
     checkpoint.write_bytes(b"PK\x03\x04 and no more")
-    finished = run(tmp_path, "train_mnist.py", *QUICK, "--checkpoint", checkpoint)
-    assert finished.returncode == 1
-    assert "run.npz is damaged or no checkpoint of this script" in finished.stderr
-    assert finished.stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as stopped:
+        train(*QUICK, "--checkpoint", checkpoint)
+    assert "run.npz is damaged or no checkpoint of this script" in stopped.value.code
+    assert stopped.value.code.count("\n") == 0
     assert checkpoint.read_bytes() == b"PK\x03\x04 and no more"
 
 

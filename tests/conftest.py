@@ -1,13 +1,16 @@
 """What tests of several files need: --slow, interrupts when told to, and a steady clock."""
 
 import gc
+import itertools
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from fastgrad.engines import compilation
-from fastgrad.tracing import trace
+from fastgrad.checking import comparison
+from fastgrad.engines import compilation, traced
+from fastgrad.tracing import first_calls, trace
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs are deaf to it, and so would be all that tests start.
@@ -100,9 +103,23 @@ def interrupted_at():
     return interrupted_at
 
 
+CALL, REPLAY = 0.0009, 0.09
+"""Seconds that a call of f, and all of a replay, take in tests, whatever they take."""
+
+
 @pytest.fixture(autouse=True, scope="session")
-def patient():
-    """Let recordings take their time, however busy the machine is; operations stay limited."""
+def steady():
+    """Let no decision depend on how fast or how busy the machine is.
+
+    Calls of f and replays are taken to last `CALL` and `REPLAY` seconds, and recordings and checks
+    may take their time: so the same engine is chosen, and as much is compared, in every run.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        for module, seconds in ((first_calls, CALL), (traced, REPLAY)):
+            ticks = itertools.count(0, seconds).__next__
+            patch.setattr(module, "time", SimpleNamespace(perf_counter=ticks))
         patch.setattr(trace, "LEAST", 10.0)
+        patch.setattr(traced, "DEAR", 2 * REPLAY)
+        patch.setattr(traced, "DEAR_AGAIN", 2 * REPLAY)
+        patch.setattr(comparison, "ESCALATED", 1e6)
         yield

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 """An array of any dtype."""
 
+Places = NDArray[np.intp]
+"""Elements of an array, by their numbers in C order; or other indices."""
+
 Structure = TypeVar("Structure")
 """What x is, an array or a dict, list or tuple of arrays; and so what is returned of its form."""
 

@@ -107,30 +107,42 @@ def traced_gradient(
 
 @dataclass(frozen=True, eq=False)
 class Replayed:
-    """What a replay gives: quotients, slopes, and how well the latter are known."""
+    """What a replay gives.
+
+    Attributes
+    ----------
+    quotients, slopes : arrays (elements of x,)
+        In C order.
+    uneven : array (elements of x,)
+        By how much slopes differ, as a rule, if moves up and down are answered differently.
+    known : Straight
+        How well slopes are known.
+    """
 
     quotients: Array
     slopes: Array
+    uneven: Array
     known: Straight
 
 
 def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> Replayed:
-    """Return the quotients of all elements, in C order, and the slopes."""
-    total, straight = np.zeros((2, trace.nodes[0].value.size))
+    """Return the quotients of all elements, and the slopes."""
+    total, straight, uneven = np.zeros((3, trace.nodes[0].value.size))
     known = Straight.MEASURED if scheme.derivative == 1 else Straight.UNKNOWN
     try:
         with np.errstate(all="ignore"):
             for offset, weights in by_distance(scheme).items():
                 for part in plan(trace, offset * h, limit, weights):
-                    known = min(known, part.add_to(total, straight))
+                    known = min(known, part.add_to(total, straight, uneven))
             total /= scheme.denominator * h**scheme.derivative
             straight /= scheme.denominator * h
+            uneven /= scheme.denominator * h
     except NotTraceable:
         raise
     except Exception as error:  # whatever it is, the loop can do without
         raise_interrupt(error)
         raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
-    return Replayed(total, straight, known)
+    return Replayed(total, straight, uneven, known)
 
 
 def by_distance(scheme: Scheme) -> dict[float, tuple[float, float]]:

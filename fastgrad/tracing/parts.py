@@ -9,18 +9,23 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastgrad.tracing.changes import Changes
 from fastgrad.tracing.independence import owners
 from fastgrad.tracing.labels import Labels
 from fastgrad.tracing.plan import Stage, Term, find_stage
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import SAME, Replay
-from fastgrad.tracing.responses import Weights, by_responses, by_weights, shifts_of_responses
+from fastgrad.tracing.responses import (
+    Weights,
+    by_elements,
+    by_responses,
+    by_weights,
+    shifts_of_responses,
+)
 from fastgrad.tracing.rows import Rows, difference
 from fastgrad.tracing.trace import Trace
-
-Array = NDArray[np.float64]
+from fastgrad.typing import Array, Places
 
 SECONDS_AN_ELEMENT = 4e-9
 """About what an element of a replayed array costs; for the choice of a way, and for `explain`."""
@@ -49,8 +54,7 @@ class Part:
         The row of the stage that each element of the term's array depends on, if rows do not mix.
     h : float
         The step.
-    distances : array of shape (2, elements of x)
-        By how much elements of x are moved up, and down: h and -h, but for rounding.
+    x : array (elements of x,)
     weights : pair of floats
         How much is wanted of ``L(x + h) - L(x)``, and of ``L(x - h) - L(x)``.
     limit : float
@@ -62,7 +66,7 @@ class Part:
     stage: Stage | None
     owners: Labels | None
     h: float
-    distances: Array
+    x: Array
     weights: Weights
     limit: float
 
@@ -80,40 +84,39 @@ class Part:
         """About how long it takes."""
         return SECONDS_AN_ELEMENT * self.replay.cost(self.moves)
 
-    def add_to(self, changes: Array, straight: Array) -> Straight:
+    def add_to(self, changes: Array, straight: Array, uneven: Array) -> Straight:
         """Add the term's weighted changes to those of all, an array (elements of x,).
 
         And what of it is in proportion to the moves. If that was not measured, but up and down
-        have opposite weights, all of it may be, and is counted as that.
+        have opposite weights, all of it may be, and is counted as that; and to the last array is
+        added how large what moves up and down add up to is.
         """
-        otherwise = Straight.ASSUMED if self.weights[0] == -self.weights[1] else Straight.UNKNOWN
+        if self.term.scale == 0:  # a penalty that is switched off
+            return Straight.MEASURED
+        found, where = self._changes(), slice(None) if self.stage is None else self.stage.where
+        _add(changes, where, found.wanted)
+        _add(straight, where, found.wanted if found.straight is None else found.straight)
+        if found.uneven is not None:
+            _add(uneven, where, found.uneven)
+        if found.straight is None:
+            return Straight.UNKNOWN
+        return Straight.MEASURED if found.uneven is None else Straight.ASSUMED
+
+    def _changes(self) -> Changes:
+        scale = self.term.scale
+        weights = scale * self.weights[0], scale * self.weights[1]
         if self.stage is None:
-            change = self.term.scale * self._by_elements()
-            changes += change
-            straight += change
-            return otherwise
+            return by_elements(self._whole(), self.h, weights)
         found = None
-        distances = self.distances[:, self.stage.where]
         if self.owners is not None:
             rows = Rows(self.replay, self.owners, len(self.stage.inputs))
-            found = by_responses(rows, self.stage, self.h, distances, self.weights)
+            found = by_responses(rows, self.stage, self.x, self.h, weights)
         if found is None:
             by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
             if by_every_weight > self.limit:
                 raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
-            found = by_weights(self._whole(), self.stage, distances, self.weights), None
-        mine, measured = found
-        where, scale = self.stage.where, self.term.scale
-        _add(changes, where, scale * mine)
-        _add(straight, where, scale * (mine if measured is None else measured))
-        return otherwise if measured is None else Straight.MEASURED
-
-    def _by_elements(self) -> Array:
-        root = self.replay.root.value
-        sides = [side for side in (0, 1) if self.weights[side]]
-        moved = np.stack([root + (self.h, -self.h)[side] for side in sides])
-        change = self._whole().changes(moved)[:, :, 0]
-        return np.asarray(change @ [self.weights[side] for side in sides])
+            found = by_weights(self._whole(), self.stage, self.x, self.h, weights)
+        return found
 
     def _whole(self) -> Rows:
         """Return the term as one row."""
@@ -136,8 +139,11 @@ class Part:
         )
 
 
-def _add(changes: Array, where: NDArray[np.intp], values: Array) -> None:
+def _add(changes: Array, where: Places | slice, values: Array) -> None:
     """Add values to changes at places that differ."""
+    if isinstance(where, slice):
+        changes += values
+        return
     places = where.reshape(-1)
     first = int(places[0]) if places.size else 0
     if np.array_equal(places, np.arange(first, first + places.size)):  # a slice is faster
@@ -164,9 +170,7 @@ def plan(trace: Trace, h: float, limit: float, weights: Weights = (1.0, -1.0)) -
     NotTraceable
         If they would take longer.
     """
-    x = trace.nodes[0].value.reshape(-1)
-    distances = np.stack([(x + h) - x, (x - h) - x])
-    parts = [_part(trace, term, h, limit, distances, weights) for term in trace.terms]
+    parts = [_part(trace, term, h, limit, weights) for term in trace.terms]
     seconds = sum(part.seconds for part in parts)
     if seconds > limit:
         raise NotTraceable(
@@ -175,9 +179,7 @@ def plan(trace: Trace, h: float, limit: float, weights: Weights = (1.0, -1.0)) -
     return parts
 
 
-def _part(
-    trace: Trace, term: Term, h: float, limit: float, distances: Array, weights: Weights
-) -> Part:
+def _part(trace: Trace, term: Term, h: float, limit: float, weights: Weights) -> Part:
     stage = find_stage(trace.nodes, term.node)
     if stage is None:
         root = trace.nodes[0]
@@ -192,4 +194,5 @@ def _part(
     rows = None
     if stage is not None:
         rows = owners(replay, stage)
-    return Part(term, replay, stage, rows, h, distances, weights, limit)
+    x = trace.nodes[0].value.reshape(-1)
+    return Part(term, replay, stage, rows, h, x, weights, limit)

@@ -14,18 +14,19 @@ and how much of L(-h) - L(0).
 from collections.abc import Iterator
 from functools import partial
 from math import cos, pi
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastgrad.tracing.changes import SMALL, Changes, straightened
 from fastgrad.tracing.decisions import Decisions, Watch
 from fastgrad.tracing.fitting import LIMIT, fit
 from fastgrad.tracing.kinks import GAP, by_kinked_rows
 from fastgrad.tracing.plan import Stage
 from fastgrad.tracing.replay import BATCH
 from fastgrad.tracing.rows import Rows
+from fastgrad.typing import Array, Places
 
-Array = NDArray[np.float64]
 Weights = tuple[float, float]
 
 MOST_VALUES = 3
@@ -44,7 +45,35 @@ NOISY = 1e-9
 """What rounding is never as large as, relative to the largest loss."""
 
 
-def by_weights(rows: Rows, stage: Stage, distances: Array, weights: Weights) -> Array:
+def by_elements(rows: Rows, h: float, weights: Weights) -> Changes:
+    """Return the changes of the loss with the elements of the array that is moved.
+
+    Parameters
+    ----------
+    rows : Rows
+        The loss as one row; each element is a unit of its own.
+    h, weights
+        As for `by_responses`.
+    """
+    root = rows.replay.root.value
+    sides = [side for side in (0, 1) if weights[side]]
+
+    def moved(size: float, units: Places | None = None) -> Array:
+        values = np.stack([root + (size, -size)[side] for side in sides])
+        return np.asarray(rows.changes(values, units)[:, :, 0])
+
+    change = moved(h)
+    wanted = change @ [weights[side] for side in sides]
+    if weights[0] != -weights[1]:
+        return Changes(wanted)
+    units = rows.replay.units
+    straight, uneven = straightened(
+        change, rows.replay.target.value, lambda places: moved(h / SMALL, units[places])
+    )
+    return Changes(wanted, straight @ weights, abs(weights[0]) * uneven)
+
+
+def by_weights(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights) -> Changes:
     """Return the changes of the loss with the weights, each from the row's own losses.
 
     No smoothness is assumed, and no independence: with ``count=1`` all rows may mix. A side whose
@@ -52,30 +81,56 @@ def by_weights(rows: Rows, stage: Stage, distances: Array, weights: Weights) -> 
 
     Parameters
     ----------
-    rows, stage, weights
+    rows, stage, x, h, weights
         As for `by_responses`.
-    distances : array of shape (2, I, units)
-        By how much each weight is moved up, and down.
 
     Returns
     -------
-    array of shape (I, units)
+    Changes
+        Of shape (I, units).
     """
-    inputs = stage.inputs
-    result = np.zeros((inputs.shape[1], len(rows.replay.units)))
+    shape, units = stage.where.shape, rows.replay.units
     sides = [side for side in (0, 1) if weights[side]]
-    for some in _blocks(inputs.shape[1], len(sides) * stage.node.value.size):
-        of_inputs = np.moveaxis(inputs[stage.rows - 1][..., some], -1, 0)
-        moved = [of_inputs * distances[side, some][:, stage.labels - 1] for side in sides]
-        change = rows.changes(np.concatenate(moved) + stage.node.value).sum(axis=-1).T
-        for side, its in zip(sides, np.split(change, len(sides)), strict=True):
-            result[some] += weights[side] * its
-    return result
+    change = np.zeros((2, *shape))
+
+    def moved(some: Any, size: float, units: Places | None = None) -> Array:
+        of_inputs = np.moveaxis(stage.inputs[stage.rows - 1][..., some], -1, 0)
+        far = _distances(stage, x, size, some)[:, :, stage.labels - 1]
+        values = np.concatenate([of_inputs * far[side] for side in sides]) + stage.node.value
+        change = rows.changes(values, units).sum(axis=-1)
+        return np.asarray(change.T.reshape(len(sides), len(far[0]), -1))
+
+    for some in _blocks(shape[0], len(sides) * stage.node.value.size):
+        change[sides, some] = moved(some, h)
+    wanted = np.tensordot(weights, change, 1)
+    if weights[0] != -weights[1]:
+        return Changes(wanted)
+
+    def again(places: Places) -> Array:
+        result = np.empty((len(places), 2))
+        inputs, its = np.divmod(places, shape[1])
+        for i in np.unique(inputs):
+            mine = inputs == i
+            result[mine] = moved([i], h / SMALL, units[its[mine]])[:, 0].T
+        return result
+
+    each = change.reshape(2, -1).T
+    straight, uneven = straightened(each, rows.replay.target.value, again)
+    return Changes(
+        wanted, (straight @ weights).reshape(shape), abs(weights[0]) * uneven.reshape(shape)
+    )
 
 
-def by_responses(
-    rows: Rows, stage: Stage, h: float, distances: Array, weights: Weights
-) -> tuple[Array, Array | None] | None:
+def _distances(stage: Stage, x: Array, h: float, some: Any = slice(None)) -> Array:
+    """Return by how much weights, of some inputs, are moved up, and down: h, but for rounding.
+
+    The shape is (2, inputs, units).
+    """
+    weights = x[stage.where[some]]
+    return np.stack([(weights + h) - weights, (weights - h) - weights])
+
+
+def by_responses(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights) -> Changes | None:
     """Return the changes of the loss with the weights from a few responses a unit.
 
     The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
@@ -85,29 +140,23 @@ def by_responses(
     ----------
     rows : Rows
     stage : Stage
+    x : array (elements of x,)
     h : float
         The step.
-    distances : array of shape (2, I, units)
-        By how much each weight is moved up, and down: h and -h, but for rounding.
     weights : pair of floats
         How much is wanted of what the loss changes by when weights are moved up, and down.
 
     Returns
     -------
-    changes : array of shape (I, units)
-    straight : array of shape (I, units), or None
-        What of it is in proportion to the weights' moves: without it, the loss bends. None if that
-        is not known.
-
-    None if too many responses are no polynomials.
+    Changes
+        Of shape (I, units). None if too many responses are no polynomials.
     """
     magnitudes = _few_magnitudes(stage.inputs)
     if magnitudes is not None and not magnitudes.size:
         nothing = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
-        return nothing, nothing
+        return Changes(nothing, nothing)
     if magnitudes is not None:
-        by_values = _by_values(rows, stage, h, distances, weights, magnitudes)
-        return None if by_values is None else (by_values, None)
+        return _by_values(rows, stage, x, h, weights, magnitudes)
     largest = float(abs(stage.inputs).max())
     if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
         return None
@@ -130,37 +179,35 @@ def by_responses(
         found = fit(measured, points, terms, noise, watch.near, rows.alive, tuple(of_sign))
         if found is not None:
             coefficients, kinked = found
-            shares = stage.inputs / largest
-            result = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
-            straight = None
-            for sign, share in of_sign.items():
-                first, others = _summed(shares, coefficients[sign], sign)
-                if sign < 0:
-                    straight = share * first
-                result += share * (first + others)
+            straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
             if kinked.any():
                 tolerance = LIMIT * noise[:, 0]
                 more = by_kinked_rows(rows, stage, h, weights, kinked, watch.unclear, tolerance)
-                result += more[0]
-                if straight is not None:
-                    straight += more[1]
-            return result, straight
+                straight += more[1]
+                others += more[0] - more[1]
+            others += straight
+            return Changes(others, straight if -1 in of_sign else None)
     return None
 
 
-def _summed(inputs: Array, coefficients: Array, sign: int) -> tuple[Array, Array]:
-    """Return the sums over rows n of odd, or even, powers of inputs^power coefficients.
+def _summed(
+    shares: Array, coefficients: dict[int, Array], of_sign: dict[int, float]
+) -> tuple[Array, Array]:
+    """Return the sums over rows n of powers of shares, times coefficients and what is wanted of it.
 
-    That of the lowest power, and that of all others.
+    That of the first power, and that of all others; each of shape (I, units).
     """
-    square = inputs.T**2
-    power = inputs.T if sign < 0 else square
-    first: Array = power @ coefficients[0]
-    others = np.zeros_like(first)
-    for coefficient in coefficients[1:]:
-        power = power * square
-        others += power @ coefficient
-    return first, others
+    sums: dict[bool, Array] = {}
+    square = shares.T**2
+    for sign, share in of_sign.items():
+        power = shares.T if sign < 0 else square
+        for number, coefficient in enumerate(coefficients[sign]):
+            if number:
+                power = power * square
+            product = power @ (share * coefficient)
+            is_first = sign < 0 and not number
+            sums[is_first] = sums[is_first] + product if is_first in sums else product
+    return sums[True] if True in sums else np.zeros_like(product), sums[False]
 
 
 def shifts_of_responses(stage: Stage) -> int:
@@ -186,32 +233,51 @@ def _few_magnitudes(inputs: Array) -> Array | None:
 
 
 def _by_values(
-    rows: Rows, stage: Stage, h: float, distances: Array, weights: Weights, magnitudes: Array
-) -> Array | None:
+    rows: Rows, stage: Stage, x: Array, h: float, weights: Weights, magnitudes: Array
+) -> Changes | None:
     """Measure the responses at all shifts that the inputs make; None if some are not finite.
 
     With one input, as a bias has, units are moved by just as much as the loop moves their elements.
     """
     inputs = stage.inputs
+    values = [*magnitudes, *-magnitudes]
     if inputs.shape[1] == 1:
         sides = [side for side in (0, 1) if weights[side]]
-        values = [*-magnitudes, *magnitudes]
         cases = [(side, v, (inputs == v) * weights[side]) for side in sides for v in values]
         cases = [(side, v, wanted) for side, v, wanted in cases if wanted.any()]
-        shifts = np.stack([distances[side, 0][stage.labels - 1] * v for side, v, _ in cases])
+        distances = _distances(stage, x, h)[:, 0]
+        shifts = np.stack([distances[side][stage.labels - 1] * v for side, v, _ in cases])
     else:
         up, down = weights
-        both = [
-            (s, up * (inputs == s) + down * (inputs == -s)) for s in [*magnitudes, *-magnitudes]
-        ]
+        both = [(s, up * (inputs == s) + down * (inputs == -s)) for s in values]
         cases = [(0, s, wanted) for s, wanted in both if wanted.any()]
         shifts = h * np.array([s for _, s, _ in cases]).reshape(-1, *(1,) * stage.labels.ndim)
-    change = rows.changes(stage.node.value + shifts)
+    base, units = stage.node.value, rows.replay.units
+    change = rows.changes(base + shifts)
     if not np.isfinite(change).all():  # it may be needed for some weights, and not for others
         return None
     wanted = np.stack([wanted for _, _, wanted in cases])
-    result: Array = np.einsum("kni,ukn->iu", wanted, change, optimize=True)
-    return result
+    result = _by_case(wanted, change)
+    if weights[0] != -weights[1]:
+        return Changes(result)
+    # In the second half of the cases, units are moved the other way.
+    pairs = change.reshape(len(units), 2, -1, rows.count)
+    straight, uneven = straightened(
+        pairs,
+        rows.replay.target.value,
+        lambda some: rows.changes(base + shifts / SMALL, units[some]).reshape(-1, *pairs.shape[1:]),
+    )
+    first = slice(len(cases) // 2)
+    return Changes(
+        result,
+        result if straight is pairs else _by_case(wanted, straight.reshape(change.shape)),
+        _by_case(abs(wanted[first]), uneven),
+    )
+
+
+def _by_case(wanted: Array, change: Array) -> Array:
+    """Add up the changes of all rows, each in its case; of shape (I, units)."""
+    return np.asarray(np.einsum("kni,ukn->iu", wanted, change, optimize=True))
 
 
 def _points(largest: float, terms: int) -> Array:

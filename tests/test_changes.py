@@ -1,4 +1,4 @@
-"""Where moves of one size are measured only, slopes are right at the few elements that pass a kink."""
+"""Slopes are right where moves of one size are measured and few elements pass a kink."""
 
 import numpy as np
 import pytest

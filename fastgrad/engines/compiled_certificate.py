@@ -88,6 +88,7 @@ def certify(
     if compiled.seconds - compiled.certified < SHARE * compiled.price:
         return
     from fastgrad.engines.certificate import Certificate, Disagreement, warn_of_a_mistake
+    from fastgrad.engines.certificate_values import Values
 
     start = time.perf_counter()
     copies = run.copies()
@@ -99,13 +100,8 @@ def certify(
     magnitude = abs(float(value(copies.x)))
     is_slope = scheme.is_central and scheme.derivative == 1
     certificate = Certificate(
-        value,
-        copies.x,
-        h,
-        scheme,
+        Values(value, copies.x, h, scheme, magnitude, magnitude),
         quotients,
-        magnitude,
-        magnitude,
         lambda step: slopes(step).reshape(-1),
         quotients.copy() if is_slope else None,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines.certificate import Certificate, Disagreement, warn_of_a_mistake
+from fastgrad.engines.certificate_values import Values
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing import first_calls
@@ -182,16 +183,11 @@ def _certify(
     norms = [abs(term.scale) * np.linalg.norm(np.ravel(term.node.value)) for term in trace.terms]
     own = float(np.linalg.norm(norms))
     certificate = Certificate(
-        f,
-        x,
-        h,
-        scheme,
+        Values(f, x, h, scheme, trace.magnitude, own, eps),
         replayed.quotients,
-        trace.magnitude,
-        own,
         slopes,
         replayed.slopes if replayed.known else None,
-        eps,
+        replayed.uneven,
         is_dear=seconds > (DEAR_AGAIN if replayed.known is Straight.MEASURED else DEAR),
         price=seconds / trace.seconds,
     )

@@ -94,11 +94,15 @@ def by_weights(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights) -
     change = np.zeros((2, *shape))
 
     def moved(some: Any, size: float, units: Places | None = None) -> Array:
-        of_inputs = np.moveaxis(stage.inputs[stage.rows - 1][..., some], -1, 0)
-        far = _distances(stage, x, size, some)[:, :, stage.labels - 1]
-        values = np.concatenate([of_inputs * far[side] for side in sides]) + stage.node.value
+        of_inputs = stage.inputs.T[some][:, stage.rows - 1]
+        far = _distances(stage, x, size, some)
+        values = np.empty((len(sides), *of_inputs.shape))
+        for mine, side in zip(values, sides, strict=True):  # with little memory at a time
+            np.multiply(of_inputs, far[side][:, stage.labels - 1], out=mine)
+            mine += stage.node.value
+        values = values.reshape(-1, *stage.node.shape)
         change = rows.changes(values, units).sum(axis=-1)
-        return np.asarray(change.T.reshape(len(sides), len(far[0]), -1))
+        return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
 
     for some in _blocks(shape[0], len(sides) * stage.node.value.size):
         change[sides, some] = moved(some, h)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.random_moves import random_moves
 from fastgrad.tracing import operations
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.memory import share
@@ -187,9 +188,7 @@ def _record(
     around = look_around(f, REPLACED, recording.is_late)
     if around is None:
         return Refusal("it can reach so many objects that looking at them takes too long", False)
-    random = np.random.default_rng(0)
-    moved = random.random(x.shape)
-    moved[moved < 0.5] -= 1
+    moved = random_moves(np.random.default_rng(0), x.shape)
     moved *= h
     moved += x
     root = recording.start(saved)

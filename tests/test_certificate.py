@@ -12,6 +12,7 @@ from oracle import JIT
 from fastgrad import numerical_gradient
 from fastgrad.engines import compiled_certificate, loop, traced
 from fastgrad.engines.certificate_directions import Directions
+from fastgrad.engines.certificate_elements import wrong
 from fastgrad.engines.certificate_values import Values
 from fastgrad.schemes import central, forward, from_offsets
 from fastgrad.tracing import first_calls
@@ -179,6 +180,17 @@ def test_right_gradients_are_believed_after_a_few_calls(name):
             numerical_gradient(f, x, engine="traced")
         assert x.tobytes() == before
         assert f.calls <= 400
+
+
+@pytest.mark.parametrize("f", [squares_and_cubes, lambda x: np.sum(relu(x - 5e-4) + x**2)])
+def test_single_elements_are_compared_together_unless_they_act_on_each_other(f):
+    x = 1e-3 * np.random.default_rng(10).random(200)
+    quotients, places = loop.gradient(f, x, H), np.arange(0, 200, 23)
+    values = Values(f, x, H, central(), f(x), f(x))
+    assert wrong(values, quotients, places).size == 0
+    for fault in (1e-6, np.nan):
+        quotients[places[4]] += fault
+        assert wrong(values, quotients, places).tolist() == [places[4]]
 
 
 # Compiled functions ------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ FLOORS = (
     | {"measured", "problem", "progress", "returned", "steps", "structures", "turns"},
     {"schemes", "tracing", "datasets", "reference"},
     # What needs nothing else.
-    {"typing", "arguments", "deadline", "interrupts", "lazy", "response", "weights"},
+    {"typing", "arguments", "deadline", "interrupts", "lazy", "random_moves", "response"}
+    | {"weights"},
 )
 """Files and folders of fastgrad/, from the top floor down; each imports from its own and lower."""
 

@@ -4,12 +4,16 @@ import collections
 import dataclasses
 import functools
 import types
+import unittest.mock
+import weakref
 
 import numpy as np
 import pytest
 
+from fastgrad import numerical_gradient
 from fastgrad.tracing import references
 from fastgrad.tracing.libraries import is_of_library
+from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.references import find_references
 from fastgrad.tracing.rollback import exchanged
 
@@ -342,7 +346,7 @@ def test_arrays_are_put_back_if_replacing_one_of_them_fails():
         if item is not X:
             raise RuntimeError("stubborn")
 
-    with pytest.raises(RuntimeError, match="stubborn"):
+    with pytest.raises(NotTraceable, match=r"cannot be replaced .*stubborn"):
         exchanged([(put, X, "new") for put in (found[0].put, stubborn, found[1].put)], list)
     assert bag.a is bag.b is X
 
@@ -369,3 +373,95 @@ def test_no_interrupt_strikes_while_only_some_arrays_are_in_their_places(seconds
         exchange_until_struck()
     assert seen in ([{"old"}], [{"new"}])
     assert {*held.values()} == {"old"}
+
+
+# What raises when it is looked at ----------------------------------------------------------------
+
+
+class Raises:
+    """Like a proxy outside of its context: whatever is asked of it raises."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError(name)
+
+
+class SaysItIs:
+    """Like a mock or a proxy, of another class than it says."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    @property
+    def __class__(self):
+        return object.__getattribute__(self, "kind")
+
+
+class RaisesWhenCounted(list):
+    def __len__(self):
+        raise RuntimeError
+
+    __iter__ = __len__
+
+
+class Guarded(type):
+    """A class whose attributes cannot be assigned to by code in Python."""
+
+    def __setattr__(cls, name, value):
+        raise RuntimeError(name)
+
+
+class OfGuarded(metaclass=Guarded):
+    W = X.copy()
+
+
+class Private:
+    __slots__ = ("__W",)
+
+    def __init__(self, w):
+        self.__W = w
+
+    def get(self):
+        return self.__W
+
+
+KINDS = types.FunctionType, dict, list, np.ndarray, types.ModuleType, types.CellType
+
+THINGS = {  # made when they are needed: pytest would ask them
+    "dead proxy": lambda: weakref.proxy(Bag()),
+    "raises": Raises,
+    "raises when counted": lambda: RaisesWhenCounted([1, Bag()]),
+    "in a deque": lambda: collections.deque([Raises()]),
+    "mock": lambda: unittest.mock.MagicMock(spec=dict),
+    **{f"says it is a {kind.__name__}": functools.partial(SaysItIs, kind) for kind in KINDS},
+}
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_what_f_can_reach_is_asked_nothing(name):
+    thing = THINGS[name]()
+    held = Bag(thing=thing, W=X.copy())
+
+    def f(w):
+        held.last = np.sum(held.W**2)
+        return held.last
+
+    got = numerical_gradient(f, held.W, engine="traced")
+    assert np.allclose(got, 2 * X, atol=1e-7)
+    assert held.thing is thing
+    assert type(held.last) is np.float64
+
+
+def test_attributes_are_replaced_past_the_code_of_their_class():
+    private, module = Private(X.copy()), type("Module", (types.ModuleType,), {})("module")
+    vars(module)["W"] = X.copy()
+    type(module).__setattr__ = lambda self, name, value: 1 / 0
+    namespace = {"module": module, "np": np}
+    exec("def f(w): return np.sum(module.W**2)", namespace)
+    cases = {
+        lambda w: np.sum(OfGuarded.W**2): OfGuarded.W,
+        lambda w: np.sum(private.get() ** 2): private.get(),
+        namespace["f"]: module.W,
+    }
+    for f, x in cases.items():
+        assert np.allclose(numerical_gradient(f, x, engine="traced"), 2 * X, atol=1e-7)
+    assert type(OfGuarded.W) is type(private.get()) is type(module.W) is np.ndarray

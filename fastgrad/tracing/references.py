@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.tracing.libraries import FORMULAS, is_of_library
-from fastgrad.tracing.rollback import restoring, restoring_names
+from fastgrad.tracing.rollback import attributes_of, is_a, restoring, restoring_names, slots_of
 from fastgrad.tracing.stand_in import Recorded
 
 Put = Callable[[Any], None]
@@ -121,12 +121,12 @@ def look_around(
             within = None
             if kind is tuple and put_holder is not None:
                 within = put_holder, holder
-            if isinstance(item, np.ndarray):
+            if is_a(item, np.ndarray):
                 found.references.append(Reference(item, put, within))
                 if item.dtype == object:
                     found.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
                     waiting.append((tuple(item.ravel()), is_restored, None))
-            elif not isinstance(item, np.generic):
+            elif not is_a(item, np.generic):
                 if id(item) in wanted:
                     found.objects.append(Reference(item, put, within))
                 waiting.append((item, is_restored, put))
@@ -166,17 +166,17 @@ _CONTAINERS = (dict, list, tuple)
 
 def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
     """Iterate over what an object refers to, each with a way to replace it."""
-    if isinstance(holder, types.FunctionType):
+    if is_a(holder, types.FunctionType):
         yield from _of_function(holder)
-    elif isinstance(holder, types.BuiltinFunctionType):
-        if not isinstance(holder.__self__, types.ModuleType):
+    elif is_a(holder, types.BuiltinFunctionType):
+        if not is_a(holder.__self__, types.ModuleType):
             yield holder.__self__, None
-    elif isinstance(holder, functools._lru_cache_wrapper):
+    elif is_a(holder, functools._lru_cache_wrapper):
         yield holder.__wrapped__, None
-    elif isinstance(holder, types.MethodType):
+    elif is_a(holder, types.MethodType):
         yield holder.__self__, None
         yield holder.__func__, None
-    elif isinstance(holder, functools.partial):
+    elif is_a(holder, functools.partial):
         yield holder.func, None
         yield from ((item, None) for item in holder.args)
         yield from _of_dict(holder.keywords)
@@ -186,22 +186,26 @@ def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
         yield from _of_list(holder)
     elif type(holder) is collections.deque:
         for i, item in enumerate(holder):
-            yield item, functools.partial(holder.__setitem__, i)
-    elif isinstance(holder, memoryview):
+            yield item, functools.partial(collections.deque.__setitem__, holder, i)
+    elif is_a(holder, memoryview):
         yield np.asarray(holder), None
-    elif isinstance(holder, type):
+    elif is_a(holder, type):
         for name, item in vars(holder).items():
-            function = getattr(item, "__func__", getattr(item, "fget", item))
-            if isinstance(function, (types.FunctionType, np.ndarray, *_CONTAINERS)):
-                yield function, functools.partial(setattr, holder, name)
-    elif not isinstance(holder, types.ModuleType):
+            function = item
+            if is_a(item, (classmethod, staticmethod)):
+                function = item.__func__
+            elif is_a(item, property):
+                function = item.fget
+            if is_a(function, (types.FunctionType, np.ndarray, *_CONTAINERS)):
+                yield function, functools.partial(type.__setattr__, holder, name)
+    elif not is_a(holder, types.ModuleType):
         yield from _of_object(holder)
 
 
 def _is_foreign(item: Any) -> bool:
     """Say whether a function, class or module belongs to a library that holds no user's array."""
-    module = getattr(item, "__module__", None) or getattr(item, "__name__", None)
-    return isinstance(module, str) and is_of_library(module) and module not in FORMULAS
+    module: Any = vars(item).get("__name__") if is_a(item, types.ModuleType) else item.__module__
+    return is_a(module, str) and is_of_library(module) and module not in FORMULAS
 
 
 def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Put | None]]:
@@ -210,7 +214,8 @@ def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Put | None]]:
 
 
 def _of_list(holder: list[Any]) -> Iterator[tuple[Any, Put | None]]:
-    for i, item in _unless_leaves(enumerate(holder), holder):
+    items = [*list.__iter__(holder)]
+    for i, item in _unless_leaves(enumerate(items), items):
         yield item, functools.partial(list.__setitem__, holder, i)
 
 
@@ -235,7 +240,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None
     for name in names & namespace.keys():
         item = namespace[name]
         yield item, functools.partial(dict.__setitem__, namespace, name)
-        if isinstance(item, types.ModuleType):
+        if is_a(item, types.ModuleType):
             yield from _of_module(item, names, set())
 
 
@@ -247,12 +252,12 @@ def _of_module(
     is_foreign = _is_foreign(module)
     for name in names & vars(module).keys():
         item = vars(module)[name]
-        is_new = isinstance(item, types.ModuleType) and id(item) not in seen
+        is_new = is_a(item, types.ModuleType) and id(item) not in seen
         if is_new and not (is_foreign or _is_foreign(item)):
             yield from _of_module(item, names, seen)
         if not is_foreign:
-            yield item, functools.partial(setattr, module, name)
-        elif getattr(item, "__module__", None) in FORMULAS:
+            yield item, functools.partial(dict.__setitem__, vars(module), name)
+        elif type(item) is types.FunctionType and item.__module__ in FORMULAS:
             yield item, None
 
 
@@ -268,26 +273,21 @@ def _names(code: types.CodeType) -> set[str]:
 def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:
     """Follow an instance: its items, its attributes and slots, the methods of its class."""
     kind = type(holder)
-    places = [*_of_slots(holder, kind)]
-    if isinstance(holder, dict):
+    slots = [pair for pair in slots_of(holder) if not _is_foreign(pair[0].__objclass__)]
+    places: list[tuple[Any, Put | None]] = [
+        (item, functools.partial(slot.__set__, holder)) for slot, item in slots
+    ]
+    if is_a(holder, dict):
         places += _of_dict(holder)
-    elif isinstance(holder, list):
+    elif is_a(holder, list):
         places += _of_list(holder)
-    attributes = getattr(holder, "__dict__", None)
-    if isinstance(attributes, dict):
+    attributes = attributes_of(holder)
+    if attributes is not None:
         places += _of_dict(attributes)
     yield from places
     # What it holds in yet another way, as a tuple, a set or a property does, cannot be replaced.
     known = {id(item) for item, _ in places} | {id(attributes)}
     others = (item for item in gc.get_referents(holder) if id(item) not in known)
-    yield from ((item, None) for item in others if not isinstance(item, type))
+    yield from ((item, None) for item in others if not is_a(item, type))
     if not _is_foreign(kind):
         yield from ((base, None) for base in kind.__mro__[:-1])
-
-
-def _of_slots(holder: Any, kind: type) -> Iterator[tuple[Any, Put | None]]:
-    for base in kind.__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if not _is_foreign(base) and hasattr(holder, name):
-                yield getattr(holder, name), functools.partial(object.__setattr__, holder, name)

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from fastgrad.engines.interrupts import uninterrupted
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing.libraries import is_of_library
-from fastgrad.tracing.recorder import Recording
+from fastgrad.tracing.recorder import NotTraceable, Recording
 
 Result = TypeVar("Result")
 
@@ -44,7 +45,12 @@ def exchanged(
     back = itertools.chain(map(operator.call, puts, old), map(operator.call, restore))
     put_back = functools.partial(_exhaust, back)
     try:
-        put_in()
+        try:
+            put_in()
+        except Exception as error:
+            raise_interrupt(error)
+            said = f"it can reach what cannot be replaced ({type(error).__name__}: {error})"
+            raise NotTraceable(said) from None
         return call()
     finally:
         while True:
@@ -58,23 +64,38 @@ def exchanged(
 # What a call may change --------------------------------------------------------------------------
 
 
+def is_a(thing: Any, kind: Any) -> bool:
+    """Say whether a thing is of a class, whatever it says itself, as proxies and mocks do."""
+    return issubclass(type(thing), kind)
+
+
+def attributes_of(holder: Any) -> dict[str, Any] | None:
+    """Return an object's attributes; what its class does when it is asked is passed by."""
+    try:
+        attributes = object.__getattribute__(holder, "__dict__")
+    except Exception:  # a property of this name may do anything
+        return None
+    return attributes if is_a(attributes, dict) else None
+
+
 def restoring(holder: Any) -> Iterator[Restore]:
     """Return what puts back all that an object refers to now, but for the globals of a function."""
     kind = type(holder)
     if kind is types.FunctionType:
         yield from _of_function(holder)
         return
-    if isinstance(holder, dict):
+    if is_a(holder, dict):
         yield from _of_dict(holder)
-    elif isinstance(holder, list):
+    elif is_a(holder, list):
         yield _of_list(holder)
-    elif isinstance(holder, collections.deque):
+    elif is_a(holder, collections.deque):
+        held = [*collections.deque.__iter__(holder)]
         # Cleared first, or it might be too long.
         yield functools.partial(collections.deque.clear, holder)
-        yield functools.partial(collections.deque.extend, holder, [*holder])
-    elif isinstance(holder, type):
+        yield functools.partial(collections.deque.extend, holder, held)
+    elif is_a(holder, type):
         for name, item in vars(holder).items():
-            if not (name.startswith("__") or hasattr(item, "__get__")):
+            if not (name.startswith("__") or hasattr(type(item), "__get__")):
                 yield functools.partial(type.__setattr__, holder, name, item)
         return
     if kind not in _WITHOUT_ATTRIBUTES:
@@ -102,7 +123,7 @@ def restoring_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Rest
         seen.add(id(namespace))
         yield from _of_names(namespace, names)
         items = [namespace[name] for name in names & namespace.keys()]
-        modules = [item for item in items if isinstance(item, types.ModuleType)]
+        modules = [item for item in items if is_a(item, types.ModuleType)]
         new = [module for module in modules if id(vars(module)) not in seen]
         waiting += [vars(module) for module in new if not is_of_library(module.__name__)]
 
@@ -116,7 +137,7 @@ def _of_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
 
 
 def _of_dict(holder: dict[Any, Any]) -> Iterator[Restore]:
-    kind: Any = collections.OrderedDict if isinstance(holder, collections.OrderedDict) else dict
+    kind: Any = collections.OrderedDict if is_a(holder, collections.OrderedDict) else dict
     held = dict.copy(holder)
     if kind is dict:
         yield functools.partial(dict.update, holder, held)
@@ -131,24 +152,26 @@ def _of_dict(holder: dict[Any, Any]) -> Iterator[Restore]:
 
 
 def _of_list(holder: list[Any]) -> Restore:
-    if len(holder) < LONG:
-        return functools.partial(list.__setitem__, holder, slice(None), holder[:])
-    return functools.partial(list.__delitem__, holder, slice(len(holder), None))
+    length = list.__len__(holder)
+    if length < LONG:
+        every = slice(None)
+        return functools.partial(list.__setitem__, holder, every, list.__getitem__(holder, every))
+    return functools.partial(list.__delitem__, holder, slice(length, None))
 
 
 def _of_attributes(holder: Any) -> Iterator[Restore]:
-    attributes = getattr(holder, "__dict__", None)
-    if isinstance(attributes, dict):
+    attributes = attributes_of(holder)
+    if attributes is not None:
         yield from _of_dict(attributes)
-    for slot, value in _slots(holder):
+    for slot, value in slots_of(holder):
         yield functools.partial(slot.__set__, holder, value)
 
 
-def _slots(holder: Any) -> Iterator[tuple[Any, Any]]:
+def slots_of(holder: Any) -> Iterator[tuple[Any, Any]]:
     """Iterate over the slots of an object that hold something."""
     for base in type(holder).__mro__:
         for slot in vars(base).values() if "__slots__" in vars(base) else ():
-            if isinstance(slot, types.MemberDescriptorType):
+            if is_a(slot, types.MemberDescriptorType):
                 with contextlib.suppress(AttributeError):
                     yield slot, slot.__get__(holder)
 
@@ -191,20 +214,21 @@ MOST_NESTED = 4
 
 
 def _replace_in(holder: Any, plain: dict[int, Any]) -> None:
-    if isinstance(holder, dict):
+    if is_a(holder, dict):
         for key, item in list(dict.items(holder)):
             if id(item) in plain:
                 dict.__setitem__(holder, key, plain[id(item)])
-    elif isinstance(holder, (list, collections.deque)):
-        put: Any = list.__setitem__ if isinstance(holder, list) else collections.deque.__setitem__
-        for i, item in enumerate([*holder]):
+    elif is_a(holder, (list, collections.deque)):
+        kind: Any = list if is_a(holder, list) else collections.deque
+        for i, item in enumerate([*kind.__iter__(holder)]):
             if id(item) in plain:
-                put(holder, i, plain[id(item)])
-    elif isinstance(holder, types.CellType):
+                kind.__setitem__(holder, i, plain[id(item)])
+    elif is_a(holder, types.CellType):
         holder.cell_contents = plain[id(holder.cell_contents)]
-    elif not isinstance(holder, (types.FrameType, types.GeneratorType)):
-        if isinstance(getattr(holder, "__dict__", None), dict):
-            _replace_in(holder.__dict__, plain)
-        for slot, item in _slots(holder):
+    elif not is_a(holder, (types.FrameType, types.GeneratorType)):
+        attributes = attributes_of(holder)
+        if attributes is not None:
+            _replace_in(attributes, plain)
+        for slot, item in slots_of(holder):
             if id(item) in plain:
                 slot.__set__(holder, plain[id(item)])

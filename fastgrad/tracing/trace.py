@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.random_moves import random_moves
 from fastgrad.tracing import operations
 from fastgrad.tracing.first_calls import FirstCalls
@@ -185,7 +186,12 @@ def _record(
 
     A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given.
     """
-    around = look_around(f, REPLACED, recording.is_late)
+    try:
+        around = look_around(f, REPLACED, recording.is_late)
+    except Exception as error:  # of an object that cannot be looked at
+        raise_interrupt(error)
+        said = f"{type(error).__name__}: {error}"
+        return Refusal(f"it can reach an object that raises, when it is looked at, {said}", False)
     if around is None:
         return Refusal("it can reach so many objects that looking at them takes too long", False)
     moved = random_moves(np.random.default_rng(0), x.shape)

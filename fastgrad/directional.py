@@ -1,6 +1,7 @@
 """How does f change along a direction? All of x is moved at once, and put back."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,20 @@ from numpy.typing import NDArray
 from fastgrad.differences import derivatives, memory_order
 from fastgrad.evaluation import evaluation
 from fastgrad.guard import guarded
-from fastgrad.line import Line, as_directions, auto_step, move, require_moving, restoration
+from fastgrad.line import (
+    Line,
+    as_directions,
+    coarsest,
+    move,
+    require_moving,
+    restoration,
+    unit,
+)
+from fastgrad.measured import QUOTIENTS, measured
 from fastgrad.problem import Problem, problems
 from fastgrad.progress import in_parts
 from fastgrad.returned import ANY, value_at
 from fastgrad.schemes import Scheme, as_scheme, central
-from fastgrad.steps import precision
 from fastgrad.structures import Call, like
 from fastgrad.typing import Array, Engine, Map, Progress, SchemeName, Structure, Values
 
@@ -47,8 +56,8 @@ def directional_derivative(
     v : array of x's shape, or structure like x
         The direction, of any length; real and finite.
     h : "auto" or number
-        The step, in units of v. "auto" is the scheme's best one for functions that vary over
-        distances of ``max(abs(x[i]), 1)``.
+        The step, in units of v. "auto" is measured, as for `numerical_gradient`, by two or three
+        quotients where f is smooth.
     args : tuple
         Further arguments of f.
     scheme : str or Scheme
@@ -86,29 +95,52 @@ def directional_derivative(
     ):
         found = problems(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
         directions = as_directions(v, x, found)
-        line = Line(f, x, args, found, directions)
-        position = np.zeros(())
-        limits = line.limits()
-        first = 1.0 if isinstance(h, str) and h == "auto" else h
-        along = problems(line, position, first, scheme=chosen, bounds=limits)[0]
+        automatic = isinstance(h, str) and h == "auto" and not chosen.is_complex
+        part, along = _along(f, x, args, found, directions, h, chosen, automatic=automatic)
+        [(fitting, places, steps)] = [some for some in along.everywhere if len(some[1])]
         base = value_at(found, f, x, args, way.stacked)
-        if first is not h:
-            step = auto_step(found, directions, chosen, base)
-            along = problems(line, position, step, scheme=chosen, bounds=limits)[0]
-        [(fitting, places, steps)] = [part for part in along.everywhere if len(part[1])]
-        if not chosen.is_complex:
+        if not (automatic or chosen.is_complex):
             require_moving(found, directions, float(np.max(steps)))
-        arrays = [problem.x for problem in found]
-        whole = Call(line.at_first, (), (position, *arrays), position)
-        put_back, _ = restoration(arrays)
+        put_back, _ = restoration([problem.x for problem in found])
         try:
             with way.shown(len(fitting.offsets)) as report:
-                values = _one_by_one(way.values(report))
-                slopes = derivatives(values, whole, position, places, steps, fitting, base.shape)
+                if automatic:
+                    values = _one_by_one(way.values(in_parts(report, 1 / QUOTIENTS)))
+                    known = measured(along, values, base, coarsest(found, base))
+                    slopes = np.asarray(known.quotients)
+                else:
+                    values = _one_by_one(way.values(report))
+                    slopes = derivatives(
+                        values, along.f, along.x, places, steps, fitting, base.shape
+                    )
         finally:
             put_back()
-    slope = slopes[0]
+    slope = slopes[0] / part
     return slope.astype(base.dtype)[()] if base.shape else base.dtype.type(slope)
+
+
+def _along(
+    f: Callable[..., Any],
+    x: Any,
+    args: tuple[Any, ...],
+    found: list[Problem],
+    directions: list[Array],
+    h: Any,
+    scheme: Scheme,
+    *,
+    automatic: bool,
+) -> tuple[float, Problem]:
+    """Return the part of v that s is the multiple of, and f as a problem of s alone.
+
+    For automatic steps s is 1 at x, and some element is moved by its own scale where s is 2: then
+    s has the scale and the rounding of x.
+    """
+    part, origin = (unit(found, directions), 1.0) if automatic else (1.0, 0.0)
+    line = Line(f, x, args, found, [part * direction for direction in directions], origin)
+    position = np.full((), origin)
+    [along] = problems(line, position, h, scheme=scheme, bounds=line.limits())
+    whole = (position, *(problem.x for problem in found))
+    return part, replace(along, f=Call(line.at_first, (), whole, position))
 
 
 def _one_by_one(values: Values) -> Values:
@@ -141,8 +173,8 @@ def hessian_vector_product(
     """Return the Hessian of f times v, without the Hessian.
 
     ``(g(x + h v) - g(x - h v)) / (2 h)`` with g the central difference gradient: 4 calls of f for
-    each element of x. Both steps are the best ones for second derivatives of functions that vary
-    over distances of ``max(abs(x[i]), 1)``; about half of the digits are right.
+    each element of x. All steps are measured, as for `hessian`, by about 6 calls more for each;
+    about half of the digits are right.
 
     Parameters
     ----------
@@ -187,16 +219,39 @@ def hessian_vector_product(
                 f"f returned an array of shape {base.shape}, but a Hessian is that of a function "
                 "which returns a single number; reduce the array, for instance by .sum()"
             )
-        step = auto_step(found, directions, central(2, 2), base)
+        scheme, eps = central(2, 2), coarsest(found, base)
+        part, along = _along(f, x, args, found, directions, "auto", scheme, automatic=True)
+        seconds = problems(f, x, "auto", args=args, scheme=scheme)
         arrays = [problem.x for problem in found]
         gradients = []
+        put_back, _ = restoration(arrays)
+        try:
+            with evaluation(
+                None, x, "auto", vectorized=vectorized, workers=None, progress=False
+            ) as single:
+                on_line = _one_by_one(single.values(None))
+                along = measured(along, on_line, base.reshape(()), eps, farther=False)
+        finally:
+            put_back()
         put_back, originals = restoration(arrays)
         try:
             with way.shown(sum(array.size for array in arrays)) as report:
-                values = way.values(in_parts(report, 1 / 2))  # each element twice
+                # A power of two: the direction is multiplied without rounding.
+                step = float(part * 2.0 ** np.round(np.log2(along.steps[0])))
+                values = way.values(in_parts(report, 1 / (2 * QUOTIENTS)))
+                chosen = [
+                    problem.measured(values, base.reshape(()), farther=False).steps
+                    for problem in seconds
+                ]
+                values = way.values(in_parts(report, 1 / 4))  # each element twice
                 for shift in (step, -step):
                     move(arrays, originals, directions, shift, [None] * len(arrays))
-                    gradients.append([_gradient(problem, values, base) for problem in found])
+                    gradients.append(
+                        [
+                            _gradient(problem, steps, values)
+                            for problem, steps in zip(found, chosen, strict=True)
+                        ]
+                    )
         finally:
             put_back()
     products = [np.zeros_like(array) for array in arrays]
@@ -206,13 +261,11 @@ def hessian_vector_product(
     return result
 
 
-def _gradient(problem: Problem, values: Values, base: Array) -> Array:
-    """Return the central difference gradient, by steps that suit second derivatives."""
+def _gradient(problem: Problem, steps: Array, values: Values) -> Array:
+    """Return the central difference gradient by these steps, in C order."""
     x, result = problem.x, np.zeros(problem.x.shape)
     if x.size:
         places = memory_order(x)
-        sizes = np.maximum(abs(x.view(np.ndarray).reshape(-1)[places].astype(float)), 1)
-        exponents = np.round(np.log2(central(2, 2).optimal_step(precision(x, base)) * sizes))
-        quotients = derivatives(values, problem.f, x, places, 2.0**exponents, central())
-        result.flat[places] = quotients
+        exact = 2.0 ** np.round(np.log2(steps[places]))
+        result.flat[places] = derivatives(values, problem.f, x, places, exact, central())
     return result

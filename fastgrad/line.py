@@ -11,7 +11,6 @@ import numpy as np
 
 from fastgrad.arguments import as_array
 from fastgrad.problem import Problem
-from fastgrad.schemes import Scheme
 from fastgrad.steps import precision
 from fastgrad.structures import is_structure, leaves, like
 from fastgrad.typing import Array
@@ -50,18 +49,24 @@ def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
     return directions
 
 
-def auto_step(found: list[Problem], directions: list[Array], scheme: Scheme, base: Array) -> float:
-    """Return the scheme's best step along v, for what is moved farthest in its own scale."""
+def unit(found: list[Problem], directions: list[Array]) -> float:
+    """Return the part of v that moves some element by its own scale, and none by more.
+
+    It is a power of two: the direction is multiplied without rounding.
+    """
     fastest = 0.0
-    eps = float(np.finfo(np.float64).eps)
     for problem, direction in zip(found, directions, strict=True):
         if problem.x.size:
             scale = np.maximum(abs(problem.x.view(np.ndarray).astype(direction.dtype)), 1)
             fastest = max(fastest, float(np.max(abs(direction) / scale)))
-            eps = max(precision(problem.x, base), eps)
-    step = scheme.optimal_step(eps)
-    # A power of two: the direction is multiplied without rounding.
-    return float(2.0 ** np.round(np.log2(step / fastest))) if fastest > 0 else step
+    return float(2.0 ** np.floor(-np.log2(fastest))) if fastest > 0 else 1.0
+
+
+def coarsest(found: list[Problem], base: Array) -> float:
+    """Return eps of the coarsest one of x's types and that of f's values."""
+    return max(
+        [precision(problem.x, base) for problem in found], default=float(np.finfo(np.float64).eps)
+    )
 
 
 def restoration(arrays: list[Array]) -> tuple[Callable[[], object], list[Array]]:
@@ -108,6 +113,11 @@ class Line:
     """f along a line: ``line(s)`` is ``f(x + s v)``, for the engine that moves s.
 
     For many places s at once it is f of the stack of points there.
+
+    Parameters
+    ----------
+    origin : float, optional
+        The s at which the line is at x.
     """
 
     def __init__(
@@ -117,7 +127,9 @@ class Line:
         args: tuple[Any, ...],
         found: list[Problem],
         directions: list[Array],
+        origin: float = 0.0,
     ) -> None:
+        self.origin = origin
         self.f, self.x, self.args = f, x, args
         self.arrays = [problem.x for problem in found]
         self.originals = [array.view(np.ndarray).copy() for array in self.arrays]
@@ -127,7 +139,8 @@ class Line:
     def __call__(self, s: Array) -> Any:
         """Return f at the place s on the line; x stays there."""
         if s.ndim:
-            return self.f(self._stack(s), *self.args)
+            return self.f(self._stack(s - self.origin), *self.args)
+        s = s - self.origin
         if s.dtype.kind == "c":
             moved = [
                 original + s[()] * direction
@@ -175,4 +188,4 @@ class Line:
                 "v leads out of bounds at once, upwards and downwards; pass a direction in which "
                 "x can be moved"
             )
-        return lowest, highest
+        return lowest + self.origin, highest + self.origin

@@ -71,7 +71,7 @@ def test_few_calls_are_made_and_f_may_ignore_its_argument():
         return float(np.sin(x).sum())
 
     slope = directional_derivative(f, x, v)
-    assert calls == 3
+    assert calls == 7  # f(x), and three quotients
     assert x.tobytes() == before
     # eps**(2/3) of a sum of 340 terms.
     assert abs(slope - np.cos(x).sum()) < 340 * 1e-10
@@ -221,3 +221,27 @@ def test_products_of_structures_float32_and_compiled_functions():
 def test_a_product_needs_a_function_of_one_number():
     with pytest.raises(ValueError, match="single number"):
         hessian_vector_product(lambda x: x, np.ones(2), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "slope", "within"),
+    [
+        (lambda x: np.sin(1e6 * x).sum(), 0.3, 1e6 * np.cos(3e5), 1e-7),
+        (lambda x: np.sin(x).sum(), 1e8, np.cos(1e8), 1e-5),
+        (lambda x: float(np.square(x.astype("f4")).sum()), 0.7, 1.4, 1e-6),
+        (lambda x: round(float(np.square(x).sum()), 6), 0.7, 1.4, 1e-6),
+    ],
+)
+def test_the_step_is_measured(f, x, slope, within):
+    found = directional_derivative(f, np.array([x]), np.array([2.0]))
+    assert abs(found - 2 * slope) <= within * abs(2 * slope)
+
+
+@pytest.mark.parametrize("w", [1e-3, 1.0, 100.0])
+def test_steps_of_products_are_measured(w):
+    x, v = np.array([0.3, 0.5]), np.array([1.0, -2.0])
+    found = hessian_vector_product(lambda x: np.sin(w * x[0]) * np.exp(w * x[1] / 9), x, v)
+    a, b = np.sin(w * x[0]), np.exp(w * x[1] / 9)
+    mixed = w * w / 9 * np.cos(w * x[0]) * b
+    exact = np.array([[-w * w * a * b, mixed], [mixed, w * w / 81 * a * b]]) @ v
+    assert (abs(found - exact) <= 1e-5 * abs(exact).max()).all()

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from fastgrad.line import Line, as_directions, auto_step, require_moving, restoration
+from fastgrad.line import Line, as_directions, require_moving, restoration, unit
 from fastgrad.problem import problems
-from fastgrad.schemes import central
 
 EPS = np.finfo(float).eps
 
@@ -44,14 +43,13 @@ def test_limits_are_where_the_first_element_meets_a_bound():
 
 
 @pytest.mark.parametrize("length", [1e-8, 1.0, 1e8])
-def test_the_step_suits_the_element_that_moves_most_in_its_scale(length):
+def test_a_unit_moves_some_element_by_its_scale(length):
     v = length * np.array([1.0, 10.0])
     _, found, directions = line_through(np.array([0.0, 100.0]), v)
-    step = auto_step(found, directions, central(), np.zeros(()))
-    wished = central().optimal_step(EPS) / length
-    # The nearest power of two.
-    assert wished / 2**0.5 <= step <= wished * 2**0.5
-    assert np.log2(step) == int(np.log2(step))
+    part = unit(found, directions)
+    # The first element's scale is 1, the second one's 100.
+    assert 0.5 / length < part <= 1 / length
+    assert np.log2(part) == int(np.log2(part))
 
 
 def test_steps_that_move_nothing_are_refused():

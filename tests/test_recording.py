@@ -638,6 +638,9 @@ def test_a_refusal_names_the_function_its_line_and_a_remedy():
     said = reason_of(f, W0.copy())
     assert f"(in inner, line {line} of test_recording.py); write np.where" in said
 
+    said = reason_of(lambda W: np.ndarray.sum(W), W0.copy())
+    assert "doesn't apply to a stand-in for an array (in" in said
+
     def outer(W):
         raise_in(W)
         return np.sum(W)

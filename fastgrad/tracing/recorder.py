@@ -1,5 +1,6 @@
 """Recordings: the NumPy operations that one call of a function applies to stand-ins."""
 
+import re
 import sys
 import threading
 import time
@@ -394,7 +395,7 @@ def record(call: Callable[[], Any], recording: Recording) -> Node:
         refusal = str(error)
     except Exception as error:
         raise_interrupt(error)
-        refusal = f"it raises {type(error).__name__}: {error}{_place_of_error(error)}"
+        refusal = f"it raises {type(error).__name__}: {_in_words(error)}{_place_of_error(error)}"
         error.__traceback__ = None  # somebody may keep the error
     finally:
         recording.is_open = False
@@ -408,6 +409,11 @@ def record(call: Callable[[], Any], recording: Recording) -> Node:
     if np.size(output.value) != 1 or not output.depends:
         raise NotTraceable("its result is not a number that is computed from the array")
     return output
+
+
+def _in_words(error: Exception) -> str:
+    """Return what an error says, with words for the class of stand-ins."""
+    return re.sub(r"'?\bRecorded\b'?( object)?", "stand-in for an array", str(error))
 
 
 def _place_of_error(error: BaseException) -> str:

@@ -92,7 +92,8 @@ def module(monkeypatch):
 def train(module, monkeypatch, tmp_path, capsys):
     """Return ``train(arguments)``: run the training in this process, and return what it printed."""
     for name, value in variables(tmp_path).items():
-        monkeypatch.setenv(name, value)
+        if not name.startswith("NUMBA"):  # numba has started its threads
+            monkeypatch.setenv(name, value)
     for name in set(os.environ) - set(variables(tmp_path)):
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

@@ -208,12 +208,13 @@ def hessian_vector_product(
     array([6., 2.])
     """
     with (
-        guarded(f, x, args),
+        guarded(f, x, args) as guard,
         evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
     ):
         found = problems(f, x, ANY, args=args, relative=True)
         directions = as_directions(v, x, found)
         base = value_at(found, f, x, args, way.stacked)
+        guard.check()
         if base.size != 1:
             raise ValueError(
                 f"f returned an array of shape {base.shape}, but a Hessian is that of a function "

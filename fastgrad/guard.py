@@ -122,6 +122,12 @@ class Original:
     def require(self, name: str = "x") -> None:
         """Refuse an f that has changed the array."""
         require_unchanged(self.plain, self.copy, name)
+        if self._array.shape != self.plain.shape:
+            raise ValueError(
+                f"f changes x: it gives {name} the shape {self._array.shape}, which was "
+                f"{self.plain.shape}; x is as it was again. Let f compute with another array, as "
+                "x.reshape(-1), instead of assigning to x.shape"
+            )
         if self.is_masked and self._is_masked_anew():
             raise ValueError(
                 f"f changes x: it masks elements of {name}, or takes away their masks; x is as it "

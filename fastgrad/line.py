@@ -106,7 +106,8 @@ def move(
             lower, upper = (limit.reshape(original.shape) for limit in bound)
             moved = np.clip(moved, lower, upper)
         # What is not moved keeps its bits: x + 0 turns -0 into 0.
-        array.view(np.ndarray)[...] = np.where(direction == 0, original, moved)
+        plain = array.view(np.ndarray).reshape(original.shape)  # f may have changed the shape
+        plain[...] = np.where(direction == 0, original, moved)
 
 
 class Line:

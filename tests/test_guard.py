@@ -187,3 +187,16 @@ def test_the_guard_lets_pass_what_is_no_array() -> None:
     for x in (None, 3, "x", [1, "a"], {"a": {1}}, np.arange(3), [[]]):
         with guarded(None, x, None):
             pass
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "complex"])
+def test_an_f_that_gives_x_another_shape_is_refused(way: str) -> None:
+    def f(x: Array) -> float:
+        if x.ndim == 2:
+            x.shape = (6,)
+        return float((x**2).sum())
+
+    x = np.arange(6.0).reshape(2, 3).copy()
+    with pytest.raises(ValueError, match=r"gives .* the shape \(6,\)|cannot be traced"):
+        WAYS[way](f, x)
+    assert np.array_equal(x, np.arange(6.0).reshape(2, 3))

@@ -103,6 +103,9 @@ def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any
     x's own type; for float64 it is the same.
     """
     old = x.view(np.ndarray).reshape(-1)[places]
+    if old.dtype == np.float64 and not isinstance(steps, np.ndarray):  # at once, which is faster
+        everywhere: Array = old[:, np.newaxis] + np.array([offset * steps for offset in offsets])
+        return everywhere
     wide = old if old.dtype.itemsize > 4 else old.astype(np.float64)
     points = np.empty((len(places), len(offsets)), dtype=old.dtype)
     for k, offset in enumerate(offsets):

@@ -202,7 +202,7 @@ def numerical_gradient(
                     continue
                 part = given.measured(measuring)
                 again = way.values(None) if looks else None
-                gradients.append(_gradient(part, engine, values, again, stacked=way.stacked))
+                gradients.append(_gradient(part, engine, way.engine, values, again))
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
@@ -211,13 +211,14 @@ def numerical_gradient(
 
 
 def _gradient(
-    problem: Problem, engine: str, values: Values, again: Values | None, *, stacked: bool
+    problem: Problem, engine: str, evaluator: str, values: Values, again: Values | None
 ) -> Array:
-    """Return the gradient of one array.
+    """Return the gradient of one array, by the engine that is asked for.
 
-    If f can be evaluated again, it is said if f is random or does not depend on the array.
+    Values of f are the evaluator's. If f can be evaluated again, it is said if f is random or does
+    not depend on the array.
     """
-    f, x = problem.f, problem.x
+    f, x, is_plain = problem.f, problem.x, problem.is_plain
     if not x.size:
         return np.zeros_like(x)
 
@@ -227,18 +228,18 @@ def _gradient(
         ).gradient(values)
 
     first = None
-    if problem.is_plain and not (problem.is_lost or stacked):
+    if is_plain and not problem.is_lost:
         if engine == "traced":
             return auto.by_tracing(f, x, problem.steps, problem.scheme)
-        if engine == "auto" and auto.may_trace(f, x):
+        if engine == "auto" and evaluator == "loop" and x.size >= auto.SMALLEST:
             first = FirstCalls(f, x)
             result = auto.gradient(f, x, problem.steps, problem.scheme, problem.name, first)
             if result is not None:
                 return result
     result = problem.gradient(values if again is None else Repeating(values, again, first))
-    if problem.is_plain:
+    if is_plain and evaluator == "compiled":
         certify(f, x, problem.steps, problem.scheme, result, slopes)
-    is_zero = again is not None and problem.is_plain and not result.any()
+    is_zero = again is not None and is_plain and not np.count_nonzero(result.view(np.ndarray))
     if is_zero and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENT.format(problem.name))
     return result

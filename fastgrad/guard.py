@@ -16,7 +16,7 @@ from fastgrad.structures import is_structure, leaves
 from fastgrad.turns import turn
 from fastgrad.typing import Array
 
-SHORT = 4096
+SHORT = 1 << 15
 """Bytes of an array up to which its bytes are compared as a Python object, which is faster."""
 
 INTEGERS: dict[int, Any] = {4: np.int32, 8: np.int64}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def problems(
         raise TypeError(f"args is a {type(args).__name__}; pass a tuple of f's further arguments")
     chosen = as_scheme(scheme)
     whole = x if is_structure(x) else None
-    arrays = [*leaves(x)]
+    arrays = [("x", x)] if whole is None else [*leaves(x)]
     for name, array in arrays:
         require_floating_array(name, array, h)
     if len(arrays) > 1:
@@ -148,7 +149,7 @@ def problems(
         arrays, _parts(h, x, arrays, "h"), _bounds_of(bounds, x, arrays), strict=True
     ):
         call = f if whole is None and not args else Call(f, args, whole, array)
-        eps = float(np.finfo(array.dtype).eps)
+        eps = _limits(array.dtype)[0]
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
         limits = None if bound is None else as_bounds(name, bound, array)
         problem = Problem(call, array, name, chosen, steps, limits, isinstance(step, str))
@@ -163,27 +164,33 @@ def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
     x, moving = problem.x, True
     if not x.size:
         return moving
-    limits = np.finfo(x.dtype)
+    eps, tiny, largest = _limits(x.dtype)
     # Neighbours of a number in x are no farther away.
-    spacing = float(limits.eps) * float(np.abs(x.view(np.ndarray)).max()) + float(limits.tiny)
+    spacing = eps * float(np.abs(x.view(np.ndarray)).max()) + tiny
     for scheme, places, steps in problem.everywhere:
-        offsets = [offset for offset in scheme.outer if not isinstance(offset, complex)]
-        if not offsets or not places.size:
+        if not scheme.real or not places.size:
             continue
-        distances = [abs(offset) for offset in offsets]
         several = isinstance(steps, np.ndarray)
         shortest, longest = (steps.min(), steps.max()) if several else (steps, steps)
-        if not float(shortest) * min(distances) > spacing:
+        nearest, farthest = scheme.reach
+        if not float(shortest) * nearest > spacing:
             with np.errstate(all="ignore"):
-                points = moved(x, places, offsets, steps)
+                points = moved(x, places, scheme.real, steps)
                 moving &= require_moved(
                     problem.name, x, places, points, steps, may_be_lost=may_be_lost
                 )
-        if 2 * float(longest) * max(distances) >= float(limits.max):
+        if 2 * float(longest) * farthest >= largest:
             raise ValueError(
                 f"h is {longest}, too large for x's dtype {x.dtype}; pass one such as 1e-4"
             )
     return moving
+
+
+@cache
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float, float]:
+    """Return a dtype's precision, and its least and largest normal number."""
+    limits = np.finfo(dtype)
+    return float(limits.eps), float(limits.tiny), float(limits.max)
 
 
 def _parts(given: Any, x: Any, arrays: list[tuple[str, Any]], name: str) -> list[Any]:

@@ -84,6 +84,17 @@ class Scheme:
         return tuple(offset for offset in self.offsets if offset != 0)
 
     @lazy
+    def real(self) -> tuple[Any, ...]:
+        """Those of them that are on the real line."""
+        return tuple(offset for offset in self.outer if not isinstance(offset, complex))
+
+    @lazy
+    def reach(self) -> tuple[float, float]:
+        """How far away the nearest and the farthest of these are, in steps."""
+        distances = [float(abs(offset)) for offset in self.real]
+        return min(distances), max(distances)
+
+    @lazy
     def accuracy(self) -> int:
         """The accuracy order: the power of h with which the truncation error falls."""
         power = self.derivative + 1

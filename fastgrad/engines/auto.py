@@ -20,11 +20,6 @@ LARGE = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
-def may_trace(f: Callable[[Any], Any], x: Array) -> bool:
-    """Say whether recording f may pay: it is not compiled, and x is not small."""
-    return x.size >= SMALLEST and not is_jitted(f)
-
-
 def gradient(
     f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme, name: str, first: FirstCalls
 ) -> Array | None:

@@ -25,7 +25,7 @@ CHEAP = 0.004
 
 DIFFERENT = "two calls of it give different results"
 
-FEW_BYTES = 4096
+FEW_BYTES = 1 << 15
 """Bytes of x up to which they are compared as Python's objects, which is faster."""
 
 NUMBERS = frozenset({float, np.float64})

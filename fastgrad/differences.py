@@ -12,6 +12,10 @@ from fastgrad.typing import Array, Values
 BLOCK = 1 << 16
 """Elements whose values of f are held in memory at a time."""
 
+FEW = 64
+"""Elements whose points are computed at once; those of more take longer so than offset by offset.
+"""
+
 
 def fill(
     result: Array,
@@ -103,7 +107,8 @@ def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any
     x's own type; for float64 it is the same.
     """
     old = x.view(np.ndarray).reshape(-1)[places]
-    if old.dtype == np.float64 and not isinstance(steps, np.ndarray):  # at once, which is faster
+    few = len(old) <= FEW and old.dtype == np.float64
+    if few and not isinstance(steps, np.ndarray):  # at once, which is faster
         everywhere: Array = old[:, np.newaxis] + np.array([offset * steps for offset in offsets])
         return everywhere
     wide = old if old.dtype.itemsize > 4 else old.astype(np.float64)

@@ -9,6 +9,7 @@ import random as python_random
 import threading
 import tracemalloc
 import types
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -694,3 +695,41 @@ def test_functions_of_fastgrad_are_recorded_as_attributes_of_its_module():
     namespace = {"X": X, "t": np.arange(30) % 4}
     exec(source, namespace)
     assert_the_loops(namespace["f"], W0.copy(), engine="traced")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("collects", [False, True])
+def test_the_garbage_collector_is_as_it_was_before_f_was_recorded(collects, fails):
+    calls = 0
+
+    def f(W):
+        nonlocal calls
+        calls += 1
+        if fails and calls > 2:  # as it is recorded
+            raise ZeroDivisionError
+        return np.sum(np.tanh(X @ W))
+
+    was = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(NotTraceable) if fails else nullcontext():
+            trace_call(f, W0.copy(), H)
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if was else gc.disable)()
+
+
+def test_a_recording_pauses_the_collector_once_no_other_one_has_paused_it(monkeypatch):
+    order = []
+    collector = types.SimpleNamespace(
+        isenabled=lambda: order.append("asked") or True,
+        disable=lambda: order.append("paused"),
+        enable=lambda: order.append("on"),
+    )
+    lock = types.SimpleNamespace(
+        acquire=lambda *_: order.append("alone") or True, release=lambda: order.append("not alone")
+    )
+    monkeypatch.setattr(trace, "gc", collector)
+    monkeypatch.setattr(trace, "_one_at_a_time", lock)
+    trace_call(lambda W: np.sum(np.tanh(X @ W)), W0.copy(), H)
+    assert order == ["alone", "asked", "paused", "on", "not alone"]

@@ -156,13 +156,14 @@ def _record_alone(
     Garbage is not collected meanwhile: in a large program that may take longer than the recording.
     """
     held: list[bool] = []
-    collects = gc.isenabled()
+    collects = False
     try:
-        gc.disable()
         # One call of a function in C, so that an interrupt comes before or after both.
         held.extend(map(_one_at_a_time.acquire, (True,), (MOST_SECONDS,)))
         if not any(held):
             return Refusal("another thread is recorded", is_of_constants=False)
+        collects = gc.isenabled()  # not before: another thread may have paused it
+        gc.disable()
         return _record(f, x, h, saved, recording)
     finally:
         recording.is_open = False

@@ -1,5 +1,7 @@
 """An f that does not depend on x, or is random, is said to be; no other is."""
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -156,3 +158,20 @@ def test_the_loop_makes_the_books_calls_and_says_nothing(n):
         assert f.calls == 2 * n
         np.random.seed(0)
         assert got.tobytes() == reference.numerical_gradient(f, np.ones(n)).tobytes()
+
+
+FRESH = """
+import sys
+import numpy as np
+from fastgrad import numerical_gradient
+from fastgrad.tracing import first_calls
+first_calls.CHEAP = np.inf
+calls = []
+numerical_gradient(lambda x: calls.append(1) or (x**2).sum(), np.ones(20))
+assert len(calls) == 40 + 3, len(calls)
+assert "fastgrad.tracing.trace" not in sys.modules
+"""
+
+
+def test_what_records_is_not_loaded_for_an_f_whose_calls_are_cheap():
+    subprocess.run([sys.executable, "-c", FRESH], check=True)

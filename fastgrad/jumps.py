@@ -85,18 +85,25 @@ def jumps(
         return bool(unexplained > ALIKE * spread + slope / 16)
 
 
-def is_flat(problem: Problem, values: Values, place: int, wide: float) -> bool:
+def is_flat(
+    problem: Problem,
+    values: Values,
+    place: int,
+    wide: float,
+    shape: tuple[int, ...] = (),
+    output: int = 0,
+) -> bool:
     """Say whether f is constant around x, but for jumps: it has values, and no slopes.
 
     Parameters
     ----------
-    problem, values, place, wide
-        As for `jumps`; f returns a number.
+    problem, values, place, wide, shape, output
+        As for `jumps`.
     """
-    beside = _beside(problem, values, place, wide, wide * FLAT, ())
+    beside = _beside(problem, values, place, wide, wide * FLAT, shape)
     if beside is None:
         return False
-    found = beside[1][..., 0]
+    found = beside[1][..., output]
     return bool((found[:, 0] == found[:, 1]).all() and len(np.unique(found)) > 1)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences import BLOCK, moved
 from fastgrad.interrupts import raise_interrupt
-from fastgrad.jumps import jumps
+from fastgrad.jumps import is_flat, jumps
 from fastgrad.steps import short
 from fastgrad.typing import Array, Values
 
@@ -316,6 +316,9 @@ class _Measurement:
                 output,
             ):
                 j, certain = k, True
+        if not certain:
+            j = self._finer(place, j, steps, found, lifts, errors, size)
+            j, certain = self._off_plateau(place, j, steps, found, lifts)
         self._keep(place, found[j], steps[j])
         finer = differences[:j]
         if len(finer):
@@ -328,6 +331,64 @@ class _Measurement:
         rising = j > 0 and (j == len(differences) or differences[j - 1] >= differences[j] / RATIO)
         explained = errors[j] <= NOISIER * RATIO * round_off[j]
         return bool(errors[j] < CLEARLY and rising and explained)
+
+    def _finer(
+        self,
+        place: Any,
+        j: int,
+        steps: Array,
+        found: Array,
+        lifts: Array,
+        errors: Array,
+        size: Array,
+    ) -> int:
+        """Return a finer step that its neighbours confirm and that contradicts step j, or j.
+
+        f may vary over far smaller distances than step j; if it jumps, small steps see nothing.
+        """
+        confirmed = []
+        for k in range(1, j - 1):
+            contradiction = float(_largest(found[k] - found[j], size))
+            least = errors[k] <= min(errors[k - 1], errors[k + 1])
+            if least and max(errors[k], errors[j]) < CLEARLY * contradiction:
+                confirmed.append(k)
+        if not confirmed:
+            return j
+        k = min(confirmed, key=lambda k: float(errors[k]))
+        output = int(np.argmax(_relative(found[k] - found[j], size)))
+        jumping = jumps(
+            self.problem,
+            self.values,
+            place,
+            steps[j],
+            float(abs(found[k, output] - found[j, output])),
+            self.eps * max(float(self.magnitude[output]), float(np.max(lifts[:, output]))),
+            self.shape,
+            output,
+        )
+        return j if jumping else k
+
+    def _off_plateau(
+        self, place: Any, j: int, steps: Array, found: Array, lifts: Array
+    ) -> tuple[int, bool]:
+        """Return the best step at which f changes, and True, if f is flat but for its jumps.
+
+        Elsewhere j and False: f may be constant around x.
+        """
+        changes = found.any(axis=1)
+        if found[j].any() or not changes.any():
+            return j, False
+        nearest = int(np.argmax(changes))
+        output = int(np.argmax(abs(found[nearest])))
+        wide = 2 * float(steps[nearest])
+        if not is_flat(self.problem, self.values, place, wide, self.shape, output):
+            return j, False
+        # Any value may be wrong by a jump as high as the nearest one; what is left is truncation.
+        p, d = self.problem.scheme.accuracy, self.problem.scheme.derivative
+        differences, ratios = abs(np.diff(found[:, output])), steps[1:] / steps[:-1]
+        wrong = lifts[nearest, output] / steps**d
+        wrong += np.append(differences / ratios**p, differences[-1])
+        return int(np.argmin(np.where(changes, wrong, np.inf))), True
 
     def _at(self, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array, Array]:
         """Return quotients ``(n, outputs)`` at these steps, the steps that were possible, lifts.

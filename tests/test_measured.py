@@ -204,3 +204,30 @@ def test_integers_have_hessians(kind):
 def test_jumps_are_told_from_kinks_peaks_and_waves(f, expected):
     [problem] = problems(f, np.array([1.0]), 1e-4)
     assert jumps(problem, loop.values, 0, 0.03, 0.5, 3 * EPS) is expected
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (lambda x: x + np.sin(x), 1e8, 1 + np.cos(1e8)),
+        (lambda x: np.log(x) + 1e-3 * np.sin(x), 1e8, 1e-8 + 1e-3 * np.cos(1e8)),
+    ],
+)
+def test_larger_steps_are_not_believed_against_smaller_ones_that_agree(f, x, exact):
+    x = np.array([x])
+    found = numerical_gradient(lambda x: float(f(x[0])), x, "auto")
+    assert abs(found[0] - exact) <= 1e-5 * abs(exact)
+    found = jacobian(lambda x: np.array([f(x[0]), x[0]]), x)
+    assert (abs(found[:, 0] - [exact, 1]) <= 1e-5 * abs(exact)).all()
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_a_plateau_is_no_slope_of_0(digits):
+    def f(x):
+        return round(float(np.exp(x[0])), digits)
+
+    x = np.array([0.3])
+    # As large steps as there are leave an error of a few percent.
+    assert abs(numerical_gradient(f, x, "auto")[0] - np.exp(0.3)) < 0.2
+    assert abs(jacobian(lambda x: np.array([1.0, f(x)]), x)[1, 0] - np.exp(0.3)) < 0.2
+    assert numerical_gradient(lambda x: max(x[0], 0.0), -x, "auto")[0] == 0

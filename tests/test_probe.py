@@ -160,6 +160,20 @@ def test_the_loop_makes_the_books_calls_and_says_nothing(n):
         assert got.tobytes() == reference.numerical_gradient(f, np.ones(n)).tobytes()
 
 
+@pytest.mark.parametrize("form", [dict, list])
+def test_of_several_arrays_it_is_named_which_one_f_does_not_depend_on(form):
+    parts = {"W": np.ones(30), "b": np.ones(2)}
+    x, key = (parts, "b") if form is dict else ([*parts.values()], 1)
+    with pytest.warns(RuntimeWarning) as said:
+        numerical_gradient(lambda p: (p["W" if form is dict else 0] ** 2).sum(), x)
+    assert [f"does not depend on x[{key!r}]:" in str(one.message) for one in said] == [True]
+
+
+def test_a_random_f_of_float32_is_said_to_be():
+    with pytest.warns(RuntimeWarning, match=RANDOM):
+        numerical_gradient(lambda x: float(x.sum() * np.random.rand()), np.ones(30, np.float32))
+
+
 FRESH = """
 import sys
 import numpy as np

@@ -152,7 +152,6 @@ Point = namedtuple("Point", ["weights", "rest"])
 
 
 @pytest.mark.parametrize("form", [lambda *parts: parts, Point])
-@pytest.mark.usefixtures("each_tier")
 def test_tuples_and_named_tuples_of_arrays_are_served(form):
     @numba.njit
     def f(x, scale):
@@ -196,8 +195,11 @@ def never_moved(x):
 
 def test_jacobians_are_served():
     @numba.njit
-    def f(x):
-        return np.outer(x, x) ** 2
+    def f(x):  # np.outer would be compiled for six seconds
+        products = np.empty((x.size, x.size))
+        for i in range(x.size):
+            products[i] = (x[i] * x) ** 2
+        return products
 
     x = numbers(4)
     places = memory_order(x)
@@ -536,7 +538,7 @@ def test_the_loop_is_compiled_once_for_each_function_and_type():
 
 
 @needs_jit
-@pytest.mark.usefixtures("each_tier")
+@pytest.mark.usefixtures("lanes_at_once")  # which compiles both loops
 def test_functions_that_are_dropped_are_freed_with_their_loops():
     f = make_function()
     for x in (numbers(3), numbers(4).reshape(2, 2)):
@@ -556,7 +558,7 @@ def test_functions_that_are_dropped_are_freed_with_their_loops():
 
 
 @needs_jit
-@pytest.mark.usefixtures("each_tier")
+@pytest.mark.usefixtures("lanes_at_once")  # which compiles both loops
 def test_a_recompiled_function_gets_a_new_loop():
     scale = {"factor": 2.0}
     source = "def f(x):\n    return FACTOR * x.sum()\n"
@@ -581,14 +583,14 @@ def test_a_function_with_its_loop_can_be_pickled():
 
 
 @needs_jit
-@pytest.mark.usefixtures("each_tier")
+@pytest.mark.usefixtures("lanes_at_once")
 def test_functions_with_declared_types_are_served():
     f = numba.njit("float64(float64[:])")(total)
     result = numerical_gradient(f, numbers(5), engine="compiled")
     assert result.tobytes() == numerical_gradient(f, numbers(5), engine="loop").tobytes()
 
 
-@pytest.mark.usefixtures("each_tier")
+@pytest.mark.usefixtures("lanes_at_once")  # which compiles both loops
 def test_python_threads_may_use_a_function_at_once():
     x = numbers(300 if JIT else 20)
     expected = numerical_gradient(rosenbrock, x, args=(3.0,), engine="loop").tobytes()

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.plots import COLOURS
-from fastgrad.checking.pictures import STYLE
+from fastgrad.checking.plots import STYLE
 
 SCHEME_COLOURS = {
     "forward": "#8a8f98",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.growth import Growth
-from fastgrad.checking.pictures import STYLE
+from fastgrad.checking.plots import STYLE
 
 # One colour a way to the gradient, everywhere; fastgrad's own are warm, the others cool or grey.
 COLOURS = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad import check_gradient, slope_test
-from fastgrad.checking.pictures import draw_difference, draw_steps
+from fastgrad.checking.plots import draw_difference, draw_steps
 from fastgrad.datasets import load_mnist_sample
 from fastgrad.typing import Array
 

@@ -3,7 +3,7 @@
 from fastgrad import reference, schemes
 from fastgrad.adaptive import differentiate
 from fastgrad.checking.check import check_gradient
-from fastgrad.checking.slope import slope_test
+from fastgrad.checking.taylor_test import slope_test
 from fastgrad.datasets import load_mnist
 from fastgrad.directional import directional_derivative, hessian_vector_product
 from fastgrad.gradient import explain, numerical_gradient

@@ -19,7 +19,7 @@ from benchmarks.backward import (
     softmax,
 )
 from fastgrad import TwoLayerNet, check_gradient, reference, slope_test, testing
-from fastgrad.checking import check, slope
+from fastgrad.checking import check, taylor_test
 from tests.nets import CASES
 
 REPEATABLE = settings(derandomize=True, deadline=None)
@@ -458,7 +458,7 @@ def test_unusable_arguments_are_refused_by_name(arguments, error, words):
         check_gradient(**arguments)
 
 
-@pytest.mark.parametrize("module", [check, slope, testing])
+@pytest.mark.parametrize("module", [check, taylor_test, testing])
 def test_the_documented_examples_run(module):
     assert doctest.testmod(module, extraglobs={"np": np}).failed == 0
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgrad.checking.batch import Batch
-from fastgrad.checking.claims import as_claims
+from fastgrad.checking.claims import as_analytic_gradients
 
 BATCH = Batch(None, np.zeros((5, 2)), np.zeros(5))
 
@@ -21,28 +21,28 @@ SHAPES = [
 @pytest.mark.parametrize(("wanted", "given", "words"), SHAPES)
 def test_a_wrong_shape_is_explained(wanted, given, words):
     with pytest.raises(ValueError, match=words):
-        as_claims({"b": np.zeros(given)}, {"b": np.zeros(wanted)}, BATCH)
+        as_analytic_gradients({"b": np.zeros(given)}, {"b": np.zeros(wanted)}, BATCH)
 
 
 def test_missing_parts_are_named():
     with pytest.raises(ValueError, match=r"gradient\['b'\] is missing: the gradient has \['a'\]"):
-        as_claims({"a": np.zeros(1)}, {"a": np.zeros(1), "b": np.zeros(1)})
+        as_analytic_gradients({"a": np.zeros(1)}, {"a": np.zeros(1), "b": np.zeros(1)})
     with pytest.raises(ValueError, match="the gradient is a ndarray"):
-        as_claims(np.zeros(1), {"a": np.zeros(1)})
+        as_analytic_gradients(np.zeros(1), {"a": np.zeros(1)})
 
 
 def test_what_is_not_made_of_real_numbers_is_refused():
     for wrong in (np.zeros(2, complex), np.array(["a", "b"]), [[1.0], [1.0, 2.0]]):
         with pytest.raises(TypeError, match="gradient"):
-            as_claims(wrong, np.zeros(2))
+            as_analytic_gradients(wrong, np.zeros(2))
 
 
 def test_claims_are_copies_that_know_their_precision():
     given = np.arange(6, dtype=np.float32).reshape(2, 3)
-    (claim,) = as_claims(given, np.zeros((2, 3)))
+    (claim,) = as_analytic_gradients(given, np.zeros((2, 3)))
     given[:] = 0
     np.testing.assert_array_equal(claim.values, np.arange(6.0))
     assert claim.values.dtype == np.float64
     assert claim.eps == np.finfo(np.float32).eps
-    (whole,) = as_claims([1, 2], np.zeros(2))
+    (whole,) = as_analytic_gradients([1, 2], np.zeros(2))
     assert whole.eps == np.finfo(np.float64).eps

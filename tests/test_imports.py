@@ -36,7 +36,7 @@ UPWARD_LATER = {
 CIRCLES_LATER = {
     frozenset({"tracing.recorder", "tracing.stand_in"}): "stand-ins know their recording",
     frozenset({"problem", "measured", "jumps"}): "a problem's steps are measured by its quotients",
-    frozenset({"checking.slope", "checking.pictures"}): "a slope draws itself",
+    frozenset({"checking.taylor_test", "checking.plots"}): "a slope draws itself",
 }
 """Circles that close by an import inside a function, or for annotations."""
 

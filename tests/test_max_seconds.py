@@ -81,3 +81,25 @@ def test_units_at_a_kink_leave_a_fast_check_fast():
     assert report
     assert "points next to x" in report.summary
     assert report.evaluations < 400
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("seconds", [3, 20, 45, 100])
+@pytest.mark.parametrize("name", ["smooth", "kinks", "wrong"])
+def test_no_stage_of_a_check_takes_longer_than_is_granted(monkeypatch, name, seconds, fast):
+    """Measuring noise, random directions, their explanation, single elements: f takes a second."""
+    f, gradient = {
+        "smooth": (squares, lambda x: x.copy()),
+        "kinks": (lambda x: float(abs(x).sum()), np.sign),
+        "wrong": (squares, lambda x: 1.01 * x),
+    }[name]
+    x = np.zeros(60) if name == "kinks" else np.random.default_rng(0).normal(size=60)
+    clock = Clock(monkeypatch)
+    report = check_gradient(clock.slow(f), x, gradient, fast=fast, max_seconds=seconds)
+    assert clock.now <= 1.1 * seconds + 1
+    assert not (report and name == "wrong")
+    if report and "along random directions" not in report.summary:
+        assert [row.verdict for row in report.rows] == ["right"]
+    elif not report and name != "wrong":
+        assert "Time was over" in str(report)
+        assert "gradient is wrong" not in report.summary

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from fastgrad.checking.forms import as_subject
+from fastgrad.checking.forms import as_gradient_under_test
 from fastgrad.checking.noise import STEP, measure_noise
 
 EPS = float(np.finfo(float).eps)
 
 
 def noise_of(f, x, h=None):
-    return measure_noise(as_subject(f, x, None, np.ones(np.shape(x)), (), "auto"), h)
+    return measure_noise(as_gradient_under_test(f, x, None, np.ones(np.shape(x)), (), "auto"), h)
 
 
 def noisy(level, seed=0):

@@ -97,14 +97,14 @@ def check_gradient(
 or for something that is added twice. Corrected for that, every element agrees.
     """
     from fastgrad.checking.comparison import compare
-    from fastgrad.checking.forms import as_subject, moved_by
+    from fastgrad.checking.forms import as_gradient_under_test, moved_by
 
     step = None if h is None else as_positive_number(h)
     accepted = _as_tolerance(rtol)
     require_flag("fast", fast)
     end = math.inf if max_seconds is None else time.monotonic() + _as_seconds(max_seconds)
     with guarded((f, gradient), moved_by(f, x), args):
-        subject = as_subject(f, x, t, gradient, args, engine)
+        subject = as_gradient_under_test(f, x, t, gradient, args, engine)
         return compare(subject, step, accepted, fast=fast, end=end)
 
 

@@ -1,4 +1,4 @@
-"""Does the gradient that is claimed fit the parameters? Refused early, with what it looks like."""
+"""The gradient that is claimed: refused early, with what it looks like, if it does not fit x."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from fastgrad.typing import Array
 
 
 @dataclass(frozen=True, eq=False)
-class Claim:
+class AnalyticGradient:
     """What is claimed of one array.
 
     Attributes
@@ -26,7 +26,7 @@ class Claim:
     eps: float
 
 
-def as_claims(gradient: Any, x: Any, batch: Any = None) -> list[Claim]:
+def as_analytic_gradients(gradient: Any, x: Any, batch: Any = None) -> list[AnalyticGradient]:
     """Return the arrays of a gradient, in the order of those of x.
 
     Parameters
@@ -45,7 +45,7 @@ def as_claims(gradient: Any, x: Any, batch: Any = None) -> list[Claim]:
         If it has other parts than x, or a part has another shape.
     """
     if not is_structure(x):
-        return [_as_claim("gradient", gradient, "x", x, batch)]
+        return [_as_analytic_gradient("gradient", gradient, "x", x, batch)]
     wanted = dict(leaves(x, ""))
     given = dict(leaves(gradient, "")) if is_structure(gradient) else {}
     missing = [name for name in wanted if name not in given]
@@ -57,12 +57,14 @@ def as_claims(gradient: Any, x: Any, batch: Any = None) -> list[Claim]:
             + f", but the parameters are {', '.join(wanted)}; return an array for each of them"
         )
     return [
-        _as_claim(f"gradient{name}", given[name], f"x{name}", array, batch)
+        _as_analytic_gradient(f"gradient{name}", given[name], f"x{name}", array, batch)
         for name, array in wanted.items()
     ]
 
 
-def _as_claim(name: str, given: Any, x_name: str, x: Array, batch: Any) -> Claim:
+def _as_analytic_gradient(
+    name: str, given: Any, x_name: str, x: Array, batch: Any
+) -> AnalyticGradient:
     array = as_array(name, given, f"pass an array of shape {np.shape(x)}")
     if array.dtype.kind not in "fiu":
         raise TypeError(
@@ -78,7 +80,9 @@ def _as_claim(name: str, given: Any, x_name: str, x: Array, batch: Any) -> Claim
         )
     eps = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
     wide = np.result_type(array.dtype, np.float64)
-    return Claim(np.array(array, wide, order="C").reshape(-1), max(eps, np.finfo(float).eps))
+    return AnalyticGradient(
+        np.array(array, wide, order="C").reshape(-1), max(eps, np.finfo(float).eps)
+    )
 
 
 def _remedy(given: tuple[int, ...], wanted: tuple[int, ...], samples: int) -> str:

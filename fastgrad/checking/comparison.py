@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastgrad.checking.directions import DirectionalCheck, disagreeing, length_of
 from fastgrad.checking.findings import Findings
+from fastgrad.checking.log_offset import offset_along, sentence_of
 from fastgrad.checking.modes import other_modes
-from fastgrad.checking.neighbour import next_to_x
 from fastgrad.checking.noise import Noise, measure_noise, with_terms
-from fastgrad.checking.offset import offset_along, sentence_of
+from fastgrad.checking.numerical import largest_magnitude, numerical_gradients
+from fastgrad.checking.random_directions import DirectionalCheck, disagreeing, length_of
+from fastgrad.checking.reevaluation import next_to_x
 from fastgrad.checking.report import Report
 from fastgrad.checking.rows import row_of
-from fastgrad.checking.some import UNDECIDED, check_some
-from fastgrad.checking.subject import Part, Subject
-from fastgrad.checking.witness import largest_magnitude, witnesses
+from fastgrad.checking.sampled import UNDECIDED, check_some
+from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.deadline import OutOfTimeError, ending_at
 
 ESCALATED = 30.0
@@ -28,13 +28,13 @@ WHOLE = 0.6
 
 
 def compare(
-    subject: Subject, h: float | None, rtol: float, *, fast: bool, end: float = math.inf
+    subject: GradientUnderTest, h: float | None, rtol: float, *, fast: bool, end: float = math.inf
 ) -> Report:
     """Return what `fastgrad.check_gradient` does, once its arguments are checked.
 
     Parameters
     ----------
-    subject : Subject
+    subject : GradientUnderTest
     h : float or None
         The step; None if it is to suit f.
     rtol : float
@@ -61,7 +61,7 @@ def compare(
 
 
 def _check_until(
-    subject: Subject,
+    subject: GradientUnderTest,
     noise: Noise,
     h: float | None,
     rtol: float,
@@ -92,7 +92,7 @@ def _share_of_time(end: float) -> float:
 
 
 def _check_parts(
-    subject: Subject,
+    subject: GradientUnderTest,
     noise: Noise,
     h: float | None,
     rtol: float,
@@ -100,14 +100,14 @@ def _check_parts(
 ) -> Report:
     """Compare every element of these parts."""
     step = noise.step if h is None else h
-    found = witnesses(subject, noise, step, [*parts])
+    found = numerical_gradients(subject, noise, step, [*parts])
     if rtol:
-        for witness in found:
-            witness.accepted = rtol * largest_magnitude(witness.value)
+        for numerical in found:
+            numerical.accepted = rtol * largest_magnitude(numerical.value)
     findings = Findings(subject, noise, step, found)
     faulty = findings.collect()
-    rows = tuple(row_of(witness, witness in faulty) for witness in findings.found)
-    names = [witness.part.name for witness in faulty]
+    rows = tuple(row_of(numerical, numerical in faulty) for numerical in findings.found)
+    names = [numerical.part.name for numerical in faulty]
     return Report(
         not faulty,
         rows,
@@ -118,7 +118,9 @@ def _check_parts(
     )
 
 
-def _check_fast(subject: Subject, noise: Noise, h: float | None, rtol: float, end: float) -> Report:
+def _check_fast(
+    subject: GradientUnderTest, noise: Noise, h: float | None, rtol: float, end: float
+) -> Report:
     """Compare along random directions, and in full where they disagree."""
     random = np.random.default_rng()
     parts = [part for part in subject.parts if part.x.size]
@@ -188,11 +190,13 @@ def explained_along(
 
 def _is_clear(findings: Findings) -> bool:
     """Return whether the differences could tell of each element that was looked at."""
-    looks = [look for witness in findings.found for look in witness.looks.values()]
-    return all(look.kind != "unclear" for look in looks)
+    probes = [probe for numerical in findings.found for probe in numerical.probes.values()]
+    return all(probe.kind != "unclear" for probe in probes)
 
 
-def _summary(wrong: list[str], checked: list[str], subject: Subject, *, is_clear: bool) -> str:
+def _summary(
+    wrong: list[str], checked: list[str], subject: GradientUnderTest, *, is_clear: bool
+) -> str:
     """Say which gradients are wrong and which are right."""
     right = [name for name in checked if name not in wrong]
     others = [part.name for part in subject.parts if part.name not in checked]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.checking.numerical import NumericalGradient
 from fastgrad.checking.subject import index_text
-from fastgrad.checking.witness import Witness
 from fastgrad.typing import Array
 
 ENOUGH = 3
@@ -18,7 +18,7 @@ NEARLY = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class Guess:
+class Hypothesis:
     """What may be wrong, and what the gradient would be without it.
 
     Attributes
@@ -44,7 +44,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Diagnosis:
     """What is wrong, and what is left of the error without it.
 
     Attributes
@@ -53,65 +53,65 @@ class Proof:
         What is wrong; the same for every parameter with this fault.
     before, after : float
         The largest error, as it is, and once the gradient is corrected.
-    whole : bool
+    complete : bool
         Whether what is left is within the differences' own errors.
     """
 
     sentence: str
     before: float
     after: float
-    whole: bool
+    complete: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class FailedParameter:
     """A parameter whose gradient is wrong.
 
     Attributes
     ----------
-    witness : Witness
+    numerical : NumericalGradient
     claim : array (size,)
-    others : sequence of Witness
+    others : sequence of NumericalGradient
         The other parameters.
     samples : int
         The number of samples, 0 if it is not known.
     """
 
-    witness: Witness
+    numerical: NumericalGradient
     claim: Array
-    others: Sequence[Witness]
+    others: Sequence[NumericalGradient]
     samples: int
 
     @property
     def value(self) -> Array:
         """The numerical gradient."""
-        return self.witness.value
+        return self.numerical.value
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The parameter's shape."""
-        return self.witness.part.x.shape
+        return self.numerical.part.x.shape
 
     @property
     def x(self) -> Array:
         """The parameter, in C order."""
-        return self.witness.part.x.view(np.ndarray).reshape(-1).astype(self.value.dtype)
+        return self.numerical.part.x.view(np.ndarray).reshape(-1).astype(self.value.dtype)
 
-    def proves(self, guess: Guess, slack: float = 0.0) -> bool:
+    def proves(self, guess: Hypothesis, slack: float = 0.0) -> bool:
         """Return whether the corrected gradient agrees with f, up to some slack, everywhere."""
         if not np.isfinite(guess.corrected).all():
             return False
-        witness, slack = self.witness, slack + guess.slack
-        allowed = witness.truncation + witness.round_off + slack
+        numerical, slack = self.numerical, slack + guess.slack
+        allowed = numerical.truncation + numerical.round_off + slack
         for size in (self.claim - guess.corrected, guess.seen):
             if size is None:
                 continue
             visible = int(np.count_nonzero(abs(size) > 4 * allowed))
             if visible < (ENOUGH * guess.constants or 1):
                 return False
-        return not len(witness.contradictions(guess.corrected, corrected=True, slack=slack))
+        return not len(numerical.confirmed_errors(guess.corrected, corrected=True, slack=slack))
 
-    def first_proven(self, guesses: Iterable[Guess]) -> Proof | None:
+    def first_proven(self, guesses: Iterable[Hypothesis]) -> Diagnosis | None:
         """Return the first guess that is proven, or None.
 
         First of those that leave no error beyond the differences' own, then of those that leave
@@ -121,17 +121,17 @@ class Case:
             tried = []
             for guess in guesses:
                 if self.proves(guess):
-                    return self._proof(guess, whole=True)
+                    return self._proof(guess, complete=True)
                 tried.append(guess)
             nearly = NEARLY * float(abs(self.value).max(initial=0))
             for guess in tried:
                 if self.proves(guess, nearly):
-                    return self._proof(guess, whole=False)
+                    return self._proof(guess, complete=False)
         return None
 
-    def _proof(self, guess: Guess, *, whole: bool) -> Proof:
+    def _proof(self, guess: Hypothesis, *, complete: bool) -> Diagnosis:
         before, after = (_error(each, self.value) for each in (self.claim, guess.corrected))
-        return Proof(guess.sentence, before, after, whole)
+        return Diagnosis(guess.sentence, before, after, complete)
 
 
 def _error(corrected: Array, value: Array) -> float:
@@ -139,14 +139,14 @@ def _error(corrected: Array, value: Array) -> float:
     return float(abs(corrected - value).max(initial=0))
 
 
-def location(case: Case) -> str:
+def location(case: FailedParameter) -> str:
     """Say which elements are wrong: those of a few slices along an axis, if it is so."""
     wrong = _strong(case)
     count = int(np.count_nonzero(wrong))
-    name = case.witness.part.name
+    name = case.numerical.part.name
     if 0 < count <= 3 and wrong.size > 3:
         places = np.flatnonzero(wrong)
-        indices = [index_text(name, case.witness.part.index(int(place))) for place in places]
+        indices = [index_text(name, case.numerical.part.index(int(place))) for place in places]
         return f"only {', '.join(indices)} {'is' if count == 1 else 'are'} wrong."
     whole = wrong.reshape(case.shape)
     for axis in range(whole.ndim):
@@ -172,14 +172,14 @@ def location(case: Case) -> str:
     return f"{count:,} of {wrong.size:,} elements are wrong."
 
 
-def _strong(case: Case) -> NDArray[np.bool_]:
+def _strong(case: FailedParameter) -> NDArray[np.bool_]:
     """Return which elements are wrong by more than a thousandth of what the worst one is.
 
     Elements at kinks, where the differences are not what is claimed either, are not among them.
     """
     error = abs(case.claim - case.value)
     suspects = np.zeros(error.shape, bool)
-    suspects[case.witness.wrong()] = True
+    suspects[case.numerical.wrong()] = True
     finite = error[np.isfinite(error) & suspects]
     found: NDArray[np.bool_] = suspects & ~(error <= 1e-3 * finite.max(initial=0))
     return found

@@ -4,17 +4,16 @@ from contextlib import suppress
 
 import numpy as np
 
-from fastgrad.checking.again import another_when_asked_again
-from fastgrad.checking.diagnosis import Case, Proof, location
+from fastgrad.checking.diagnosis import Diagnosis, FailedParameter, location
 from fastgrad.checking.hypotheses import diagnose
+from fastgrad.checking.log_offset import OFFSETS, left_out_offset, sentence_of, without_offset
 from fastgrad.checking.modes import other_modes
-from fastgrad.checking.neighbour import wrong_next_to_x
 from fastgrad.checking.noise import Noise, measure_noise
 from fastgrad.checking.notes import kinks, precision
-from fastgrad.checking.offset import OFFSETS, left_out_offset, sentence_of, without_offset
+from fastgrad.checking.numerical import NumericalGradient, largest_magnitude, numerical_gradients
+from fastgrad.checking.reevaluation import changes_when_repeated, wrong_next_to_x
 from fastgrad.checking.samples import diagnose_samples
-from fastgrad.checking.subject import Subject, index_text
-from fastgrad.checking.witness import Witness, largest_magnitude, witnesses
+from fastgrad.checking.subject import GradientUnderTest, index_text
 from fastgrad.deadline import OutOfTimeError
 
 
@@ -24,26 +23,28 @@ class Findings:
     Parameters
     ----------
     subject, noise, h
-        As the witnesses have them.
-    found : list of Witness
+        As the numerical gradients have them.
+    found : list of NumericalGradient
         All that are compared.
     """
 
-    def __init__(self, subject: Subject, noise: Noise, h: float, found: list[Witness]) -> None:
+    def __init__(
+        self, subject: GradientUnderTest, noise: Noise, h: float, found: list[NumericalGradient]
+    ) -> None:
         self.subject, self.noise, self.h, self.found = subject, noise, h, found
         self.sentences: list[str] = []
 
-    def collect(self) -> list[Witness]:
-        """Write down the sentences, and return the witnesses whose part is really wrong."""
-        suspected = [w for w in self.found if len(w.suspects(w.part.claim))]
+    def collect(self) -> list[NumericalGradient]:
+        """Write down the sentences, and return the gradients whose part is really wrong."""
+        suspected = [w for w in self.found if len(w.suspicious(w.part.claim))]
         if suspected:
             self.subject.find_batch()
         faulty = self._without_offset(suspected)
         try:
             faulty = self._in_other_mode(faulty)
-            again = another_when_asked_again(self.subject, faulty) if faulty else None
+            again = changes_when_repeated(self.subject, faulty) if faulty else None
             if again is not None:
-                self._note([witness.part.name for witness in faulty], again)
+                self._note([numerical.part.name for numerical in faulty], again)
             else:
                 faulty = self._without_kinks(faulty)
                 self._diagnose(faulty)
@@ -51,7 +52,7 @@ class Findings:
             self.sentences.append(
                 "Time was over before it was found out what is wrong, or whether f has kinks at x."
             )
-        right = [witness for witness in self.found if witness not in faulty]
+        right = [numerical for numerical in self.found if numerical not in faulty]
         self.sentences += kinks(right, self.h)
         with suppress(OutOfTimeError):  # the gradients have been compared
             self.sentences += precision(right, self.noise, self.h)
@@ -60,12 +61,12 @@ class Findings:
     def _note(self, names: list[str], sentence: str) -> None:
         self.sentences.append(f"{', '.join(names)}: {sentence}")
 
-    def _case(self, witness: Witness) -> Case:
-        others = [other for other in self.found if other is not witness]
+    def _case(self, numerical: NumericalGradient) -> FailedParameter:
+        others = [other for other in self.found if other is not numerical]
         samples = self.subject.batch.samples if self.subject.batch else 0
-        return Case(witness, witness.part.claim, others, samples)
+        return FailedParameter(numerical, numerical.part.claim, others, samples)
 
-    def _without_offset(self, suspected: list[Witness]) -> list[Witness]:
+    def _without_offset(self, suspected: list[NumericalGradient]) -> list[NumericalGradient]:
         """Return those that f contradicts, and by more than the number under the logarithm.
 
         That is tested along random directions first, which is cheap. What is left then comes back
@@ -84,7 +85,7 @@ class Findings:
             names = [w.part.name for w in left]
             parts = [part for part in other.parts if part.name in names]
             noise = measure_noise(other, self.h)
-            again = witnesses(other, noise, self.h, parts)
+            again = numerical_gradients(other, noise, self.h, parts)
             before = {w.part.name: largest_magnitude(w.part.claim - w.value) for w in left}
             still = [w for w in again if not EXPLAINED * w.round_off < before[w.part.name]]
             still += [w for w in again if w not in still and is_wrong(w)]
@@ -97,7 +98,7 @@ class Findings:
             self._note(names, sentence_of(offset, self.subject))
         return left
 
-    def _in_other_mode(self, faulty: list[Witness]) -> list[Witness]:
+    def _in_other_mode(self, faulty: list[NumericalGradient]) -> list[NumericalGradient]:
         """Return those that are wrong in training mode, too, if the net's loss has one.
 
         If the gradient is much nearer to that loss, or parts of it are right there, what is left is
@@ -106,12 +107,12 @@ class Findings:
         if not faulty:
             return faulty
         for mode in other_modes(self.subject):
-            names = [witness.part.name for witness in faulty]
+            names = [numerical.part.name for numerical in faulty]
             parts = [part for part in mode.subject.parts if part.name in names]
             noise = measure_noise(mode.subject, self.h)
-            there = witnesses(mode.subject, noise, self.h, parts)
+            there = numerical_gradients(mode.subject, noise, self.h, parts)
             inner = Findings(mode.subject, noise, self.h, there)
-            still = inner._without_offset([w for w in there if len(w.suspects(w.part.claim))])
+            still = inner._without_offset([w for w in there if len(w.suspicious(w.part.claim))])
             nearer = _distance(there) <= NEARER * _distance(faulty)
             if not nearer and len(still) == len(faulty):
                 continue
@@ -127,16 +128,16 @@ class Findings:
             return still
         return faulty
 
-    def _replace(self, better: list[Witness]) -> None:
-        """Take other witnesses for the same parts."""
-        by_name = {witness.part.name: witness for witness in better}
-        self.found = [by_name.get(witness.part.name, witness) for witness in self.found]
+    def _replace(self, better: list[NumericalGradient]) -> None:
+        """Take other differences for the same parts."""
+        by_name = {numerical.part.name: numerical for numerical in better}
+        self.found = [by_name.get(numerical.part.name, numerical) for numerical in self.found]
 
-    def _without_kinks(self, wrong: list[Witness]) -> list[Witness]:
+    def _without_kinks(self, wrong: list[NumericalGradient]) -> list[NumericalGradient]:
         """Return those that are wrong next to x, too, if the gradient can be had there."""
         if not wrong or not self.subject.can_ask_again:
             return wrong
-        parts = [witness.part for witness in wrong]
+        parts = [numerical.part for numerical in wrong]
         subject = wrong[0].subject
         still = {part.name for part in wrong_next_to_x(subject, wrong[0].noise, self.h, parts)}
         names = [part.name for part in parts if part.name not in still]
@@ -146,20 +147,20 @@ class Findings:
                 "differs at x, but agrees at a point next to it: x is where f has no derivative, "
                 "such as a ReLU at 0 or a tie of a maximum.",
             )
-        return [witness for witness in wrong if witness.part.name in still]
+        return [numerical for numerical in wrong if numerical.part.name in still]
 
-    def _diagnose(self, faulty: list[Witness]) -> None:
+    def _diagnose(self, faulty: list[NumericalGradient]) -> None:
         """Name what is wrong, the same words for all parts that share it."""
         facts: dict[str, list[str]] = {}
-        proofs: dict[str, list[tuple[str, Proof]]] = {}
+        proofs: dict[str, list[tuple[str, Diagnosis]]] = {}
         unknown: list[str] = []
-        for witness in faulty:
-            name, claim = witness.part.name, witness.part.claim
-            fact = self._fact(witness)
+        for numerical in faulty:
+            name, claim = numerical.part.name, numerical.part.claim
+            fact = self._fact(numerical)
             if fact is not None:
                 facts.setdefault(fact, []).append(name)
                 continue
-            case = self._case(witness)
+            case = self._case(numerical)
             proof = diagnose(case)
             if proof is None and self.subject.batch is not None:
                 proof = diagnose_samples(case, self.subject.batch)
@@ -176,25 +177,25 @@ class Findings:
             self._note(names, sentence)
         self._note_where_to_look(faulty, unknown)
 
-    def _fact(self, witness: Witness) -> str | None:
+    def _fact(self, numerical: NumericalGradient) -> str | None:
         """Return what is plain to see."""
-        claim = witness.part.claim
+        claim = numerical.part.claim
         if not np.isfinite(claim).all():
             place = int(np.argmin(np.isfinite(claim)))
-            where = index_text(witness.part.name, witness.part.index(place))
+            where = index_text(numerical.part.name, numerical.part.index(place))
             return f"{where} is {claim[place]}."
-        if not np.isfinite(witness.value).all():
-            place = int(np.argmin(np.isfinite(witness.value)))
-            where = index_text(witness.part.name, witness.part.index(place))
+        if not np.isfinite(numerical.value).all():
+            place = int(np.argmin(np.isfinite(numerical.value)))
+            where = index_text(numerical.part.name, numerical.part.index(place))
             return f"f is not finite within the step {self.h:g} of {where}: pass a smaller h."
         if not claim.any():
             return "all zeros: it is never computed, or it is overwritten."
         return None
 
-    def _note_where_to_look(self, faulty: list[Witness], unknown: list[str]) -> None:
+    def _note_where_to_look(self, faulty: list[NumericalGradient], unknown: list[str]) -> None:
         """Say between which layers the fault is, if it has no name and its place shows it."""
-        names = [witness.part.name for witness in self.found]
-        wrong = [witness.part.name for witness in faulty]
+        names = [numerical.part.name for numerical in self.found]
+        wrong = [numerical.part.name for numerical in faulty]
         if not unknown or len(names) < 2:
             return
         first, last = names.index(wrong[0]), names.index(wrong[-1])
@@ -229,19 +230,19 @@ NEARER = 1e-2
 """Share to which errors fall in the mode that the gradient runs in."""
 
 
-def _distance(found: list[Witness]) -> float:
+def _distance(found: list[NumericalGradient]) -> float:
     """Return the largest error."""
     return max(largest_magnitude(w.part.claim - w.value) for w in found)
 
 
-def _corrected(proofs: list[Proof]) -> str:
+def _corrected(proofs: list[Diagnosis]) -> str:
     """Say what is left of the errors of parameters with the same fault."""
-    if all(proof.whole for proof in proofs):
+    if all(proof.complete for proof in proofs):
         return "Corrected for that, every element agrees."
     before, after = max(p.before for p in proofs), max(p.after for p in proofs)
     return f"Corrected for that, the largest error falls from {before:.1e} to {after:.1e}."
 
 
-def is_wrong(witness: Witness) -> bool:
+def is_wrong(numerical: NumericalGradient) -> bool:
     """Return whether f contradicts what is claimed."""
-    return len(witness.contradictions(witness.part.claim)) > 0
+    return len(numerical.confirmed_errors(numerical.part.claim)) > 0

@@ -1,16 +1,16 @@
-"""In which form is a gradient given? A function with its x, or a net with its batch."""
+"""The two forms in which a gradient is given: a function with its x, or a net with its batch."""
 
 from functools import partial
 from typing import Any
 
 from fastgrad.checking.batch import Batch, loss_of_net
-from fastgrad.checking.subject import Subject
+from fastgrad.checking.subject import GradientUnderTest
 from fastgrad.structures import is_structure
 
 
-def as_subject(
+def as_gradient_under_test(
     f: Any, x: Any, t: Any, gradient: Any, args: tuple[Any, ...], engine: str
-) -> Subject:
+) -> GradientUnderTest:
     """Tell the two forms apart: a function with its x, or a net with a batch x, t.
 
     Raises
@@ -29,7 +29,7 @@ def as_subject(
                 "gradient is missing; pass what is to be checked: an array like x, or a function "
                 "that returns one"
             )
-        return Subject(f, x, gradient, args, engine)
+        return GradientUnderTest(f, x, gradient, args, engine)
     if t is None or x is None:
         raise TypeError(
             f"f is a net, a {type(f).__name__}, but {'x' if x is None else 't'} is missing; pass "
@@ -53,7 +53,7 @@ def is_net(f: Any) -> bool:
     return hasattr(f, "params") and callable(getattr(f, "loss", None))
 
 
-def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> Subject:
+def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> GradientUnderTest:
     if not is_structure(net.params):
         raise TypeError(
             f"f.params is a {type(net.params).__name__}, but it is to be a dict of arrays; pass "
@@ -66,4 +66,4 @@ def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> Subject:
     given = backward if gradient is None else gradient
     # The traced engine looks for parameters in partials, but not in fastgrad's own functions.
     f = partial(loss_of_net, net, x, t)
-    return Subject(f, net.params, given, (), engine, Batch(net, x, t))
+    return GradientUnderTest(f, net.params, given, (), engine, Batch(net, x, t))

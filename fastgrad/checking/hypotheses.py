@@ -1,4 +1,4 @@
-"""What may be wrong with a gradient? Guesses from the gradient and its parameter alone."""
+"""What may be wrong with a gradient, guessed from it and its parameter alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.diagnosis import Case, Guess, Proof
+from fastgrad.checking.diagnosis import Diagnosis, FailedParameter, Hypothesis
 from fastgrad.typing import Array
 
 LARGEST = 64
@@ -16,22 +16,24 @@ NEAR = 1e-3
 """How near an estimated constant must be to one with a meaning to be taken for it."""
 
 
-def diagnose(case: Case) -> Proof | None:
+def diagnose(case: FailedParameter) -> Diagnosis | None:
     """Return the first guess that is proven, or None."""
     return case.first_proven(guess for hypothesis in HYPOTHESES for guess in hypothesis(case))
 
 
-def _factor(case: Case) -> Iterator[Guess]:
-    """Guess that it is a multiple of the right one."""
+def _factor(case: FailedParameter) -> Iterator[Hypothesis]:
+    """Hypothesis that it is a multiple of the right one."""
     places = _largest(case.claim)
     times = float(np.median(case.claim[places] / case.value[places]))
     if not np.isfinite(times) or times == 0:
         return
     for constant, words in meanings(case.samples, case.shape):
         if abs(times / constant - 1) < NEAR:
-            yield Guess(words, case.claim / constant, seen=case.claim / constant)
+            yield Hypothesis(words, case.claim / constant, seen=case.claim / constant)
     right = case.claim / times
-    yield Guess(f"{times:.6g} times what it should be, in every element.", right, 1, seen=right)
+    yield Hypothesis(
+        f"{times:.6g} times what it should be, in every element.", right, 1, seen=right
+    )
 
 
 def meanings(samples: int, shape: Sequence[int]) -> Iterator[tuple[float, str]]:
@@ -77,8 +79,8 @@ def meanings(samples: int, shape: Sequence[int]) -> Iterator[tuple[float, str]]:
         )
 
 
-def _decay(case: Case) -> Iterator[Guess]:
-    """Guess that a multiple of the parameter is missing, or too much."""
+def _decay(case: FailedParameter) -> Iterator[Hypothesis]:
+    """Hypothesis that a multiple of the parameter is missing, or too much."""
     excess = case.claim - case.value
     for direction, words in ((case.x, "the parameter itself"), (np.sign(case.x), "its sign")):
         if not direction.any():
@@ -86,7 +88,7 @@ def _decay(case: Case) -> Iterator[Guess]:
         places = _largest(direction)
         rate = float(np.median(excess[places] / direction[places]))
         has, lacks = ("loss", "gradient") if rate < 0 else ("gradient", "loss")
-        yield Guess(
+        yield Hypothesis(
             f"{abs(rate):.4g} times {words} is {'missing' if rate < 0 else 'too much'}: the {has} "
             f"has this weight decay (regularisation), the {lacks} has not.",
             case.claim - rate * direction,
@@ -94,63 +96,65 @@ def _decay(case: Case) -> Iterator[Guess]:
         )
 
 
-def _order(case: Case) -> Iterator[Guess]:
-    """Guess that its elements are right, but in other places."""
+def _order(case: FailedParameter) -> Iterator[Hypothesis]:
+    """Hypothesis that its elements are right, but in other places."""
     shape = case.shape
     if len(shape) < 2:
         if len(shape) == 1:
-            yield Guess("right, but in reverse order.", case.claim[::-1])
+            yield Hypothesis("right, but in reverse order.", case.claim[::-1])
         return
     claim = case.claim.reshape(shape)
     for axes in permutations(range(len(shape))):
         if [*axes] != sorted(axes) and tuple(shape[a] for a in axes) == shape:
-            yield Guess(
+            yield Hypothesis(
                 "transposed: return .T."
                 if len(shape) == 2
                 else f"its axes are exchanged: return .transpose{axes}.",
                 claim.transpose(axes).reshape(-1),
             )
-    yield Guess(
+    yield Hypothesis(
         f"reshaped where it should be transposed: it is .reshape{shape} of its transpose.",
         claim.reshape(shape[::-1]).T.reshape(-1),
     )
     for axis in range(len(shape)):
-        yield Guess(f"right, but in reverse order along axis {axis}.", np.flip(claim, axis).ravel())
-    yield Guess(
+        yield Hypothesis(
+            f"right, but in reverse order along axis {axis}.", np.flip(claim, axis).ravel()
+        )
+    yield Hypothesis(
         "its last two axes are reversed: a filter is turned where it should not be, or the reverse "
         "(convolution and correlation).",
         claim[..., ::-1, ::-1].reshape(-1),
     )
 
 
-def _exchanged(case: Case) -> Iterator[Guess]:
-    """Guess that it is that of another parameter."""
+def _exchanged(case: FailedParameter) -> Iterator[Hypothesis]:
+    """Hypothesis that it is that of another parameter."""
     for other in case.others:
         if other.part.x.shape == case.shape:
             name = other.part.name
-            yield Guess(
+            yield Hypothesis(
                 f"it is the gradient of {name}.", case.claim - other.value + case.value,
                 slack=other.round_off + float(other.truncation.max(initial=0)),
             )  # fmt: skip
 
 
-def _summed(case: Case) -> Iterator[Guess]:
-    """Guess that it is summed over its own elements, and not over the samples alone."""
+def _summed(case: FailedParameter) -> Iterator[Hypothesis]:
+    """Hypothesis that it is summed over its own elements, and not over the samples alone."""
     if case.value.size < 2:
         return
     value = case.value.reshape(case.shape)
     for axes in [None, *range(value.ndim if value.ndim > 1 else 0)]:
         total = np.broadcast_to(value.sum(axis=axes, keepdims=True), case.shape).reshape(-1)
         where = "all of its elements" if axes is None else f"its axis {axes}"
-        yield Guess(
+        yield Hypothesis(
             f"summed over {where}, too: all of them are the same; sum over the samples alone.",
             case.claim - total + case.value,
-            slack=case.value.size * case.witness.round_off,
+            slack=case.value.size * case.numerical.round_off,
         )
 
 
-def _factor_and_decay(case: Case) -> Iterator[Guess]:
-    """Guess that all but its weight decay is a multiple of the right one."""
+def _factor_and_decay(case: FailedParameter) -> Iterator[Hypothesis]:
+    """Hypothesis that all but its weight decay is a multiple of the right one."""
     if not case.x.any():
         return
     basis = np.stack([case.value, case.x], axis=1)
@@ -168,7 +172,7 @@ def _factor_and_decay(case: Case) -> Iterator[Guess]:
     else:
         what = f"{times:.6g} times what it should be."
     decay = rate / (1 - times)
-    yield Guess(
+    yield Hypothesis(
         f"all but its weight decay, {decay:.4g} times the parameter: {what}",
         (case.claim - rate * case.x) / times,
         2,
@@ -176,7 +180,7 @@ def _factor_and_decay(case: Case) -> Iterator[Guess]:
     )
 
 
-HYPOTHESES: list[Callable[[Case], Iterator[Guess]]] = [
+HYPOTHESES: list[Callable[[FailedParameter], Iterator[Hypothesis]]] = [
     _factor,
     _decay,
     _order,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.checking.batch import Batch, loss_of_net
-from fastgrad.checking.subject import Subject
+from fastgrad.checking.subject import GradientUnderTest
 from fastgrad.interrupts import raise_interrupt
 
 FLAGS = frozenset(
@@ -37,17 +37,17 @@ class Mode:
 
     Attributes
     ----------
-    subject : Subject
+    subject : GradientUnderTest
         A copy of the net in that mode, beside the same gradient.
     sentence : str
         What it means if the gradient is right there.
     """
 
-    subject: Subject
+    subject: GradientUnderTest
     sentence: str
 
 
-def other_modes(subject: Subject) -> Iterator[Mode]:
+def other_modes(subject: GradientUnderTest) -> Iterator[Mode]:
     """Yield the loss in training mode, if the net has one and f is its loss in test mode.
 
     Of a copy of the net: training changes running means. Where the loss is random in that mode, as
@@ -91,7 +91,7 @@ def other_modes(subject: Subject) -> Iterator[Mode]:
             end = ". Compared with that loss, every element agrees."
         if arrays is None:
             return
-        other = Subject(f, arrays, gradient, (), subject.engine, batch)
+        other = GradientUnderTest(f, arrays, gradient, (), subject.engine, batch)
         if subject.can_ask_again:
             again = partial(net.gradient, batch.x, batch.t)
             other.asks(partial(seeded, again) if first != second else again)
@@ -157,7 +157,7 @@ def _with_flags(method: Callable[..., Any], flags: dict[str, Any], *args: Any, *
     return method(*args, **{**{k: v for k, v in flags.items() if k not in names}, **given})
 
 
-def _same_parameters(subject: Subject, net: Any) -> Any:
+def _same_parameters(subject: GradientUnderTest, net: Any) -> Any:
     """Return the copy's arrays in place of those of x, or None."""
     assert subject.batch is not None
     if subject.x is subject.batch.net.params:
@@ -169,7 +169,7 @@ def _same_parameters(subject: Subject, net: Any) -> Any:
     return None
 
 
-def _like(subject: Subject, claims: list[Any]) -> Any:
+def _like(subject: GradientUnderTest, claims: list[Any]) -> Any:
     from fastgrad.structures import is_structure, like
 
     arrays = [

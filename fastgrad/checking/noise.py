@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from fastgrad.arguments import as_returned
-from fastgrad.checking.subject import Part, Subject
+from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.steps import precision
 from fastgrad.typing import Array
 
@@ -108,7 +108,7 @@ class Noise:
         return float(min(2.0 ** np.round(np.log2(self.relative ** (1 / 3))), 2.0**-6))
 
 
-def measure_noise(subject: Subject, h: float | None) -> Noise:
+def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
     """Return how exact values of f are, from calls at x and along a few lines through it.
 
     Along a line, one element is moved by some quarters of the step. The fourth differences of the
@@ -149,7 +149,7 @@ def measure_noise(subject: Subject, h: float | None) -> Noise:
     return noise if h is not None or noise.step == STEP else _at_its_step(subject, noise)
 
 
-def _at_its_step(subject: Subject, noise: Noise) -> Noise:
+def _at_its_step(subject: GradientUnderTest, noise: Noise) -> Noise:
     """Return the noise as it is at the points where gradients are measured by a larger step.
 
     Larger numbers may be added there than at x.
@@ -172,7 +172,7 @@ def with_terms(noise: Noise, parts: Sequence[Part], gradients: Sequence[Array]) 
     return replace(noise, level=level) if np.isfinite(level) else noise
 
 
-def noise_along(subject: Subject, part: Part, place: int, h: float) -> float:
+def noise_along(subject: GradientUnderTest, part: Part, place: int, h: float) -> float:
     """Return how exact values of f are along one element, over steps up to 64 h."""
     divisors = [*reversed(SPREADS), *WIDER]
     spreads = [_spread(subject, part, place, h / divisor)[0] for divisor in divisors]
@@ -181,7 +181,7 @@ def noise_along(subject: Subject, part: Part, place: int, h: float) -> float:
     return max(level, there) if there < AT_STEP * level else level
 
 
-def noise_around(subject: Subject, part: Part, place: int, step: float) -> float:
+def noise_around(subject: GradientUnderTest, part: Part, place: int, step: float) -> float:
     """Return how exact values are at the points that a step reaches, by others next to them.
 
     Values at small multiples of one step, from x on, may all be rounded alike: those of a sum whose
@@ -194,12 +194,12 @@ def noise_around(subject: Subject, part: Part, place: int, step: float) -> float
     return DEVIATIONS * max(found)
 
 
-def spread_over(subject: Subject, part: Part, place: int, distance: float) -> float:
+def spread_over(subject: GradientUnderTest, part: Part, place: int, distance: float) -> float:
     """Return how exact f's values are if what is no polynomial of degree 3 over it is noise."""
     return DEVIATIONS * _spread(subject, part, place, distance / REACH)[0]
 
 
-def _lines(subject: Subject) -> list[tuple[Part, int]]:
+def _lines(subject: GradientUnderTest) -> list[tuple[Part, int]]:
     """Return three elements, of the first, the middle and the last part, for which f varies most.
 
     By what is claimed of them, for nothing else is known yet.
@@ -217,7 +217,7 @@ def _lines(subject: Subject) -> list[tuple[Part, int]]:
 
 
 def _noise_on(
-    subject: Subject, part: Part, place: int, h: float, expected: float
+    subject: GradientUnderTest, part: Part, place: int, h: float, expected: float
 ) -> tuple[float, float]:
     """Return the standard deviation of the errors of f's values along a line, and f's size."""
     spread, size = _spread(subject, part, place, h / SPREADS[0])
@@ -228,7 +228,9 @@ def _noise_on(
     return _without_jump(subject, part, place, h, steady), size
 
 
-def _without_jump(subject: Subject, part: Part, place: int, h: float, noise: float) -> float:
+def _without_jump(
+    subject: GradientUnderTest, part: Part, place: int, h: float, noise: float
+) -> float:
     """Return the noise, or what either side of x shows alone if that is much less.
 
     What a jump at x makes of fourth differences does not fall with the step, as noise does not; but
@@ -241,7 +243,7 @@ def _without_jump(subject: Subject, part: Part, place: int, h: float, noise: flo
     return alone if noise > ALONE * alone else noise
 
 
-def _deviation_beside(subject: Subject, part: Part, place: int, step: float) -> float:
+def _deviation_beside(subject: GradientUnderTest, part: Part, place: int, step: float) -> float:
     """Return the smaller standard deviation of f's values on the two sides of x, without x."""
     old = part.x.view(np.ndarray).reshape(-1)[place]
     step = max(step, 8 * float(np.spacing(abs(old))))
@@ -272,7 +274,7 @@ def _steady(spreads: list[float]) -> float:
     return noise
 
 
-def _spread(subject: Subject, part: Part, place: int, step: float) -> tuple[float, float]:
+def _spread(subject: GradientUnderTest, part: Part, place: int, step: float) -> tuple[float, float]:
     """Return the standard deviation of f's values along a line, trends of degree 3 aside.
 
     With it the size of f there: of its values, or of x times its slope.

@@ -1,4 +1,4 @@
-"""What came of a check? A report: true or false by itself, and readable as a table."""
+"""The report of a check: true or false by itself, and readable as a table."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Which samples does a gradient leave out? Guesses about a net's batch, each of them tested."""
+"""Samples that a gradient leaves out: guesses about a net's batch, each of them tested."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.checking.batch import Batch
-from fastgrad.checking.diagnosis import Case, Guess, Proof
+from fastgrad.checking.diagnosis import Diagnosis, FailedParameter, Hypothesis
 from fastgrad.engines import loop
 from fastgrad.typing import Array
 
@@ -17,7 +17,7 @@ MANY = 512
 """Samples beyond which single ones are not looked at."""
 
 
-def diagnose_samples(case: Case, batch: Batch) -> Proof | None:
+def diagnose_samples(case: FailedParameter, batch: Batch) -> Diagnosis | None:
     """Return what is wrong with how the samples enter, if that is proven; or None."""
     samples = batch.samples
     if not 1 < samples <= MANY or not case.claim.size:
@@ -44,9 +44,9 @@ FORMS: dict[str, Prediction] = {
 """Sentence -> the gradient of that fault, from the right one and that of sample n alone."""
 
 
-def _one_sample(case: Case, batch: Batch) -> Iterator[Guess]:
+def _one_sample(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
     """Yield the guesses that fit the elements with the largest errors."""
-    problem, h = case.witness.part.problem, case.witness.h
+    problem, h = case.numerical.part.problem, case.numerical.h
     error = np.nan_to_num(abs(case.claim - case.value))
     places = np.argsort(-error)[:PLACES]
     old = problem.x.view(np.ndarray).reshape(-1)[places]
@@ -67,10 +67,10 @@ def _one_sample(case: Case, batch: Batch) -> Iterator[Guess]:
             misfit = abs(claim - plain - np.outer(rates, decay)).max(axis=1)
             n = int(np.argmin(misfit))
             if misfit[n] <= 1e-2 * error[places].max():
-                alone = case.witness.subject.quotients_of_sample(case.witness.part, n, h)
+                alone = case.numerical.subject.quotients_of_sample(case.numerical.part, n, h)
                 predicted = predict(case.value, alone, batch.samples)
                 predicted = predicted + rates[n] * (predict(case.x, case.x, batch.samples) - case.x)
-                yield Guess(
+                yield Hypothesis(
                     sentence.format(n=n, samples=batch.samples),
                     case.claim - predicted + case.value,
                     slack=_slack(case),
@@ -84,16 +84,19 @@ def _rates(misfit: Array, decay: Array) -> Array:
     return rates
 
 
-def _wrong_axis(case: Case, batch: Batch) -> Iterator[Guess]:
+def _wrong_axis(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
     """Yield the guess that a bias is summed over its units, and not over the samples."""
-    samples, witness = batch.samples, case.witness
+    samples, numerical = batch.samples, case.numerical
     if case.claim.size != samples or max(case.shape, default=0) != samples:
         return
     each = np.stack(
-        [witness.subject.quotients_of_sample(witness.part, n, witness.h) for n in range(samples)]
+        [
+            numerical.subject.quotients_of_sample(numerical.part, n, numerical.h)
+            for n in range(samples)
+        ]
     )
     predicted = each.sum(axis=1) / samples
-    yield Guess(
+    yield Hypothesis(
         "summed over the wrong axis: it has a sum over the units for each sample; sum over the "
         "samples, by .sum(axis=0).",
         case.claim - predicted + case.value,
@@ -101,7 +104,7 @@ def _wrong_axis(case: Case, batch: Batch) -> Iterator[Guess]:
     )
 
 
-def _slack(case: Case) -> float:
+def _slack(case: FailedParameter) -> float:
     """Return what differences of single samples' losses may be wrong by."""
-    witness = case.witness
-    return 8 * witness.noise.level / witness.h + 4 * float(witness.truncation.max(initial=0))
+    numerical = case.numerical
+    return 8 * numerical.noise.level / numerical.h + 4 * float(numerical.truncation.max(initial=0))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastgrad.arguments import require_floating_array, require_function, require_unmasked
 from fastgrad.checking.batch import Batch, batch_behind
-from fastgrad.checking.claims import Claim, as_claims
+from fastgrad.checking.claims import AnalyticGradient, as_analytic_gradients
 from fastgrad.deadline import is_limited, require_time, value_in_time
 from fastgrad.differences import at
 from fastgrad.engines import loop
@@ -62,7 +62,7 @@ class Part:
         return tuple(int(i) for i in np.unravel_index(place, self.x.shape))
 
 
-class Subject:
+class GradientUnderTest:
     """What is checked: everything that asks f or the gradient goes through here.
 
     Parameters
@@ -97,7 +97,7 @@ class Subject:
         self.f, self.x, self.args, self.engine, self.batch = f, x, args, engine, batch
         found = self._problems()
         self._gradient = gradient if callable(gradient) else None
-        claims = self.claims() if self._gradient else as_claims(gradient, x, batch)
+        claims = self.claims() if self._gradient else as_analytic_gradients(gradient, x, batch)
         names = [_name(problem.name, batch) for problem in found]
         self.parts = [
             Part(name, problem, claim.values, claim.eps)
@@ -111,7 +111,7 @@ class Subject:
         """Whether the user chose the step."""
 
     def find_batch(self) -> None:
-        """Look for the net and the batch whose loss f is, if they were not given."""
+        """Probe for the net and the batch whose loss f is, if they were not given."""
         if self.batch is None and not self.args:
             self.batch = batch_behind(self.f, self.x, self.raw_value())
 
@@ -138,7 +138,7 @@ class Subject:
             for name, array in arrays
         ]  # fmt: skip
 
-    def with_function(self, f: Callable[[Any], Any]) -> "Subject":
+    def with_function(self, f: Callable[[Any], Any]) -> "GradientUnderTest":
         """Return the same with another function of the same x, differenced as any function is."""
         other = copy(self)
         other.f, other.is_own_net = f, False
@@ -157,11 +157,11 @@ class Subject:
         """Take this function for the one that returns the gradient of x as it is."""
         self._gradient = partial(_without_arguments, gradient)
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[AnalyticGradient]:
         """Call the gradient, and return what it claims of x as it is now."""
         assert self._gradient is not None
         require_time()
-        return as_claims(self._gradient(self.x, *self.args), self.x, self.batch)
+        return as_analytic_gradients(self._gradient(self.x, *self.args), self.x, self.batch)
 
     def raw_value(self) -> Any:
         """Return what f returns at x; what it raises there is the caller's."""

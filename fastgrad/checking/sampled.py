@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastgrad.checking.directions import DirectionalCheck, length_of
+from fastgrad.checking.elements import Probe, probe_element
 from fastgrad.checking.noise import Noise, with_terms
+from fastgrad.checking.numerical import largest_magnitude
+from fastgrad.checking.random_directions import DirectionalCheck, length_of
 from fastgrad.checking.report import Report
-from fastgrad.checking.subject import Part, Subject, index_text
-from fastgrad.checking.suspects import Look, look
-from fastgrad.checking.witness import largest_magnitude
+from fastgrad.checking.subject import GradientUnderTest, Part, index_text
 from fastgrad.deadline import OutOfTimeError
 
 UNDECIDED = "Time was over before the gradient was found right or wrong."
@@ -19,7 +19,7 @@ MOST = 4096
 
 
 def check_some(
-    subject: Subject,
+    subject: GradientUnderTest,
     noise: Noise,
     h: float,
     rtol: float,
@@ -40,7 +40,7 @@ def check_some(
     random = np.random.default_rng()
     noise = with_terms(noise, parts, [part.claim for part in parts])
     counts = dict.fromkeys((part.name for part in parts), 0)
-    wrong: tuple[Part, Look] | None = None
+    wrong: tuple[Part, Probe] | None = None
     is_fast = check is not None
     if check is None:
         moved = [part for part in subject.parts if part.x.size]
@@ -51,7 +51,7 @@ def check_some(
         places = [(part, place) for part in parts for place in _drawn(part, random)]
         for k in random.permutation(len(places)).tolist():
             part, place = places[k]
-            seen = look(subject, part, place, float(part.claim[place]), noise, h)
+            seen = probe_element(subject, part, place, float(part.claim[place]), noise, h)
             counts[part.name] += 1
             error = abs(seen.value - float(part.claim[place]))
             if seen.contradicts and not error <= rtol * largest_magnitude(part.claim):

@@ -7,16 +7,16 @@ import pytest
 
 from benchmarks.backward import LayeredNet, faulty_batch
 from fastgrad import check_gradient
-from fastgrad.checking.directions import (
+from fastgrad.checking.forms import as_gradient_under_test
+from fastgrad.checking.noise import measure_noise
+from fastgrad.checking.random_directions import (
     Direction,
-    draw,
-    measure,
+    check_direction,
     miss_probability,
+    random_direction,
     smallest_error,
     step_along,
 )
-from fastgrad.checking.forms import as_subject
-from fastgrad.checking.noise import measure_noise
 
 
 def test_the_probability_to_miss_is_that_of_normal_numbers():
@@ -43,10 +43,12 @@ def test_directions_agree_with_a_right_gradient_within_what_they_allow():
     x, t = faulty_batch()
     for dtype in (np.float64, np.float32):
         net = LayeredNet([9, 6, 7], "tanh", "cross entropy", dtype=dtype)
-        subject = as_subject(net, x.astype(dtype), t, None, (), "auto")
+        subject = as_gradient_under_test(net, x.astype(dtype), t, None, (), "auto")
         noise, random = measure_noise(subject, None), np.random.default_rng(0)
         for _ in range(50):
-            found = measure(subject, subject.parts, draw(subject.parts, random), noise)
+            found = check_direction(
+                subject, subject.parts, random_direction(subject.parts, random), noise
+            )
             assert found.agrees()
             # The step is 16 times the root of the relative noise, so the round-off is a
             # sixteenth of that root for a loss of 1, and the truncation error far below.

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastgrad.checking.elements import EXTRAPOLATED, ROUGH, unit_of
 from fastgrad.checking.noise import Noise
+from fastgrad.checking.numerical import CLEAR
 from fastgrad.checking.one_sided import OneSided, one_sided
-from fastgrad.checking.subject import Part, Subject
-from fastgrad.checking.suspects import EXTRAPOLATED, ROUGH, unit_of
-from fastgrad.checking.witness import CLEAR
+from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.line import move, restoration
 from fastgrad.typing import Array
 
@@ -58,10 +58,10 @@ class Direction:
         return abs(self.claimed - self.measured) <= self.allowed + slack
 
 
-def draw(
+def random_direction(
     parts: Sequence[Part],
     random: np.random.Generator,
-    subject: Subject | None = None,
+    subject: GradientUnderTest | None = None,
     s: float = 1.0,
 ) -> list[Array]:
     """Return a direction, independent normal numbers, for the arrays of these parts.
@@ -102,8 +102,8 @@ def evaluate_along(
         put_back()
 
 
-def measure(
-    subject: Subject,
+def check_direction(
+    subject: GradientUnderTest,
     parts: Sequence[Part],
     directions: Sequence[Array],
     noise: Noise,
@@ -152,7 +152,7 @@ class DirectionalCheck:
 
     Attributes
     ----------
-    subject : Subject
+    subject : GradientUnderTest
     parts : sequence of Part
         The arrays that are moved, all at once.
     noise : Noise
@@ -165,7 +165,7 @@ class DirectionalCheck:
         Of the first lines, or of all: what has been measured so far.
     """
 
-    subject: Subject
+    subject: GradientUnderTest
     parts: Sequence[Part]
     noise: Noise
     slack: float
@@ -175,7 +175,7 @@ class DirectionalCheck:
     @classmethod
     def drawn(
         cls,
-        subject: Subject,
+        subject: GradientUnderTest,
         parts: Sequence[Part],
         noise: Noise,
         slack: float,
@@ -184,10 +184,10 @@ class DirectionalCheck:
     ) -> "DirectionalCheck":
         """Draw directions, and measure nothing yet."""
         s = step_along(noise)
-        lines = [draw(parts, random, subject, s) for _ in range(count)]
+        lines = [random_direction(parts, random, subject, s) for _ in range(count)]
         return cls(subject, parts, noise, slack, lines)
 
-    def of(self, subject: Subject) -> "DirectionalCheck":
+    def of(self, subject: GradientUnderTest) -> "DirectionalCheck":
         """Return the same directions for another function or gradient of such parts."""
         parts = [part for part in subject.parts if part.x.size]
         return DirectionalCheck(subject, parts, self.noise, self.slack, self.lines)
@@ -199,7 +199,7 @@ class DirectionalCheck:
         return self
 
     def look_closer(self) -> None:
-        """Look closer at the directions that are unclear; as far as no kink is at x.
+        """Probe closer at the directions that are unclear; as far as no kink is at x.
 
         A kink at x, such as units at 0, is one along nearly all directions.
         """
@@ -210,7 +210,9 @@ class DirectionalCheck:
                     return
 
     def _along(self, line: Sequence[Array], *, closer: bool) -> Direction:
-        return measure(self.subject, self.parts, line, self.noise, self.slack, closer=closer)
+        return check_direction(
+            self.subject, self.parts, line, self.noise, self.slack, closer=closer
+        )
 
     @property
     def agrees(self) -> bool:
@@ -247,7 +249,7 @@ class Along:
     """
 
     def __init__(
-        self, subject: Subject, parts: Sequence[Part], directions: Sequence[Array]
+        self, subject: GradientUnderTest, parts: Sequence[Part], directions: Sequence[Array]
     ) -> None:
         self.subject, self.parts, self.directions = subject, parts, directions
         self.here = subject.value()
@@ -294,14 +296,14 @@ class Along:
 
 
 def disagreeing(
-    subject: Subject, noise: Noise, random: np.random.Generator, slack: float = 0.0
+    subject: GradientUnderTest, noise: Noise, random: np.random.Generator, slack: float = 0.0
 ) -> list[Part]:
     """Return the parts whose gradient does not pass, each moved alone; all, if none stands out."""
     s = step_along(noise)
 
     def passes(part: Part) -> bool:
-        direction = draw([part], random, subject, s)
-        return measure(subject, [part], direction, noise, slack).verdict == "agrees"
+        direction = random_direction([part], random, subject, s)
+        return check_direction(subject, [part], direction, noise, slack).verdict == "agrees"
 
     parts = [part for part in subject.parts if part.x.size]
     return [part for part in parts if not (passes(part) and passes(part))] or parts

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastgrad.checking.noise import FOURTH, TINY, Noise, noise_along, noise_around, spread_over
 from fastgrad.checking.one_sided import OneSided, one_sided
-from fastgrad.checking.subject import Part, Subject
+from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.typing import Array
 
 Kind = Literal["smooth", "kink", "jump", "step", "unclear"]
@@ -29,7 +29,7 @@ SINGLE = 0.6
 
 
 @dataclass(frozen=True)
-class Look:
+class Probe:
     """What f does near x when one element moves.
 
     Attributes
@@ -64,7 +64,9 @@ class Look:
     contradicts: bool
 
 
-def look(subject: Subject, part: Part, place: int, claim: float, noise: Noise, h: float) -> Look:
+def probe_element(
+    subject: GradientUnderTest, part: Part, place: int, claim: float, noise: Noise, h: float
+) -> Probe:
     """Return whether f contradicts a claimed derivative, from calls along one element.
 
     From f at the multiples of h / 2 up to 2 h the central quotients are extrapolated. If the fourth
@@ -79,17 +81,19 @@ def look(subject: Subject, part: Part, place: int, claim: float, noise: Noise, h
     """
     step = subject.steps(part, h)
     h = step if isinstance(step, float) else float(step.reshape(-1)[place])
-    found = _look(subject, part, place, claim, noise.level, h)
+    found = _probe(subject, part, place, claim, noise.level, h)
     if found.contradicts:
         own = noise_along(subject, part, place, h)
         if found.kind == "smooth":
             own = max(own, noise_around(subject, part, place, found.step))
         if own > noise.level:
-            found = _look(subject, part, place, claim, own, h)
+            found = _probe(subject, part, place, claim, own, h)
     return found
 
 
-def _look(subject: Subject, part: Part, place: int, claim: float, level: float, h: float) -> Look:
+def _probe(
+    subject: GradientUnderTest, part: Part, place: int, claim: float, level: float, h: float
+) -> Probe:
     old = part.x.view(np.ndarray).reshape(-1)[place]
     spacing = float(np.spacing(abs(old)))
     grid = max(h / 2, 8 * spacing)
@@ -99,7 +103,7 @@ def _look(subject: Subject, part: Part, place: int, claim: float, level: float, 
     if smooth is not None:
         value, least, error, below, above = smooth
         wrong = not abs(claim - value) <= error
-        found = Look(place, "smooth", value, error, below, above, 2 * grid, 0.0, wrong)
+        found = Probe(place, "smooth", value, error, below, above, 2 * grid, 0.0, wrong)
         if wrong or abs(claim - value) <= least:
             return found
     top = TOP * h if smooth is None else _farthest(subject, part, place, level, h)
@@ -122,7 +126,7 @@ def _look(subject: Subject, part: Part, place: int, claim: float, level: float, 
         )
         error = float(unit * sides.smallest_error)
     wrong = sides.refuted or not np.isfinite(sides.closest)
-    return Look(place, kind, value, error, below, above, sides.step, distance, wrong)
+    return Probe(place, kind, value, error, below, above, sides.step, distance, wrong)
 
 
 def _smooth(
@@ -153,7 +157,13 @@ def _smooth(
 
 
 def _sides(
-    subject: Subject, part: Part, place: int, old: Any, claim: float, level: float, top: float
+    subject: GradientUnderTest,
+    part: Part,
+    place: int,
+    old: Any,
+    claim: float,
+    level: float,
+    top: float,
 ) -> tuple[OneSided, float]:
     """Return what one-sided quotients tell, in a unit in which f is about 1, and that unit."""
     here = _along(subject, part, place, old, np.zeros(1))[1]
@@ -168,7 +178,7 @@ def _sides(
         return one_sided(remainder, level / unit, top, least), unit
 
 
-def _farthest(subject: Subject, part: Part, place: int, level: float, h: float) -> float:
+def _farthest(subject: GradientUnderTest, part: Part, place: int, level: float, h: float) -> float:
     """Return the largest step over which f is smooth but for this noise; twice h if none is."""
     step = FARTHEST * h
     while step > 4 * h and spread_over(subject, part, place, step) > 2 * level:
@@ -185,7 +195,7 @@ def unit_of(values: Array) -> float | None:
 
 
 def _along(
-    subject: Subject, part: Part, place: int, old: Any, offsets: Array
+    subject: GradientUnderTest, part: Part, place: int, old: Any, offsets: Array
 ) -> tuple[Array, Array]:
     """Return where the element really goes, as offsets from x, and f there."""
     with np.errstate(all="ignore"):
@@ -196,7 +206,7 @@ def _along(
 
 
 def _kink(
-    subject: Subject, part: Part, place: int, old: Any, offsets: Array, values: Array
+    subject: GradientUnderTest, part: Part, place: int, old: Any, offsets: Array, values: Array
 ) -> float | None:
     """Return where a kink is, if the second differences gather in one place, also seen closer."""
     for _ in range(2):

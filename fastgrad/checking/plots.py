@@ -1,4 +1,4 @@
-"""What does a check look like? The V of errors against steps, a map of differences, a slope."""
+"""Plots of checks: the V of errors against steps, a map of differences, Taylor's test."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.forms import as_subject
+from fastgrad.checking.forms import as_gradient_under_test
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.report import Report
-from fastgrad.checking.slope import Slope
 from fastgrad.checking.subject import index_text
+from fastgrad.checking.taylor_test import Slope
 from fastgrad.typing import Array
 
 RED, BLUE, GREY, GREEN = "#d1495b", "#3d6fb4", "#8a8f98", "#4f9d8f"
@@ -69,7 +69,7 @@ def draw_steps(
         If there is no such array.
     """
     mpl = _matplotlib()
-    subject = as_subject(f, x, t, gradient, (), "auto")
+    subject = as_gradient_under_test(f, x, t, gradient, (), "auto")
     names = [part.name for part in subject.parts]
     if name is not None and name not in names:
         raise ValueError(f"name is {name!r}, which does not exist; pass one of {', '.join(names)}")

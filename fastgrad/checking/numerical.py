@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.checking.elements import EXTRAPOLATED, Probe, probe_element
 from fastgrad.checking.noise import Noise, with_terms
-from fastgrad.checking.subject import Part, Subject
-from fastgrad.checking.suspects import EXTRAPOLATED, Look, look
+from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.response import plan_responses
 from fastgrad.typing import Array
 
@@ -42,7 +42,7 @@ SHARE = 0.05
 
 
 @dataclass(eq=False)
-class Witness:
+class NumericalGradient:
     """The differences for one part.
 
     Attributes
@@ -60,11 +60,11 @@ class Witness:
         What rounding x + h may have done to it.
     accepted : float
         An error that is accepted in any case.
-    looks, failed : dict
+    probes, failed : dict
         The closer looks at single elements that the claim passed, and did not pass, by place.
     """
 
-    subject: Subject
+    subject: GradientUnderTest
     part: Part
     noise: Noise
     h: float
@@ -73,9 +73,9 @@ class Witness:
     round_off: float
     moved: Any = 0.0
     accepted: float = 0.0
-    looks: dict[int, Look] = field(default_factory=dict)
-    failed: dict[int, Look] = field(default_factory=dict)
-    _smaller: "Witness | None" = None
+    probes: dict[int, Probe] = field(default_factory=dict)
+    failed: dict[int, Probe] = field(default_factory=dict)
+    _smaller: "NumericalGradient | None" = None
 
     @property
     def bounds(self) -> Array:
@@ -94,7 +94,7 @@ class Witness:
         left[~(left <= CLEAR * np.abs(self.value[block]))] = 0
         return left
 
-    def suspects(self, claim: Array, slack: float = 0.0) -> Places:
+    def suspicious(self, claim: Array, slack: float = 0.0) -> Places:
         """Return the elements that differ by more than the differences may, or are nan.
 
         By more than round-off, and what extrapolation leaves of the truncation error.
@@ -112,7 +112,7 @@ class Witness:
                     found.append(start + np.flatnonzero(~(excess <= limit)))
         return np.concatenate(found) if found else np.zeros(0, np.intp)
 
-    def contradictions(
+    def confirmed_errors(
         self, claim: Array, *, corrected: bool = False, slack: float = 0.0
     ) -> Places:
         """Return elements of which f shows that the claim is wrong; none, if it is right.
@@ -129,7 +129,7 @@ class Witness:
         slack : float
             What is allowed besides the differences' own errors.
         """
-        suspects = self.suspects(claim, slack)
+        suspects = self.suspicious(claim, slack)
         if not len(suspects) or (corrected and len(suspects) > max(FEW, SHARE * claim.size)):
             return suspects
         if not np.isfinite(claim[suspects]).all():
@@ -139,16 +139,16 @@ class Witness:
             return wrong
         left = suspects
         if LOOKED * len(suspects) > claim.size:
-            left = np.intersect1d(suspects, self.smaller.suspects(claim, slack))
-        left = np.setdiff1d(left, [*self.looks])
+            left = np.intersect1d(suspects, self.smaller.suspicious(claim, slack))
+        left = np.setdiff1d(left, [*self.probes])
         return self._wrong(claim, self._worst(claim, left, MANY), keep=not corrected)
 
     @property
-    def smaller(self) -> "Witness":
+    def smaller(self) -> "NumericalGradient":
         """The differences at a smaller step, which reach fewer kinks."""
         if self._smaller is None:
             h = self.h / SMALLER
-            [self._smaller] = witnesses(self.subject, self.noise, h, [self.part])
+            [self._smaller] = numerical_gradients(self.subject, self.noise, h, [self.part])
         return self._smaller
 
     def _worst(self, claim: Array, places: Places, count: int) -> Places:
@@ -164,9 +164,11 @@ class Witness:
     def _wrong(self, claim: Array, places: Places, *, keep: bool) -> Places:
         """Return the first of the places at which a closer look contradicts the claim."""
         for place in places.tolist():
-            found = look(self.subject, self.part, place, float(claim[place]), self.noise, self.h)
+            found = probe_element(
+                self.subject, self.part, place, float(claim[place]), self.noise, self.h
+            )
             if keep:
-                (self.failed if found.contradicts else self.looks)[place] = found
+                (self.failed if found.contradicts else self.probes)[place] = found
             if found.contradicts:
                 return np.array([place])
         return np.zeros(0, np.intp)
@@ -178,21 +180,21 @@ class Witness:
         errors that are left each is looked at.
         """
         claim = self.part.claim
-        places = self.suspects(claim)
+        places = self.suspicious(claim)
         if len(places) > COUNTED:
-            places = np.intersect1d(places, self.smaller.suspects(claim))
+            places = np.intersect1d(places, self.smaller.suspicious(claim))
         for place in self._worst(claim, places, COUNTED).tolist():
-            if np.isfinite(claim[place]) and place not in self.failed and place not in self.looks:
-                found = look(
+            if np.isfinite(claim[place]) and place not in self.failed and place not in self.probes:
+                found = probe_element(
                     self.subject, self.part, place, float(claim[place]), self.noise, self.h
                 )
-                (self.failed if found.contradicts else self.looks)[place] = found
-        return np.setdiff1d(places, [*self.looks])
+                (self.failed if found.contradicts else self.probes)[place] = found
+        return np.setdiff1d(places, [*self.probes])
 
 
-def witnesses(
-    subject: Subject, noise: Noise, h: float, parts: list[Part] | None = None
-) -> list[Witness]:
+def numerical_gradients(
+    subject: GradientUnderTest, noise: Noise, h: float, parts: list[Part] | None = None
+) -> list[NumericalGradient]:
     """Difference f at two steps, and return what that says of each part."""
     chosen = subject.parts if parts is None else parts
     if len(chosen) == len(subject.parts):
@@ -211,11 +213,13 @@ def witnesses(
             np.abs(other, out=other)
             round_off = _round_off(subject, part, raised, h, value)
             moved = _moved(subject, part, raised, h, value)
-        found.append(Witness(subject, part, raised, h, value, other, round_off, moved))
+        found.append(NumericalGradient(subject, part, raised, h, value, other, round_off, moved))
     return found
 
 
-def _round_off(subject: Subject, part: Part, noise: Noise, h: float, value: Array) -> float:
+def _round_off(
+    subject: GradientUnderTest, part: Part, noise: Noise, h: float, value: Array
+) -> float:
     """Return what rounding may do to the differences of a part, and to what is claimed.
 
     Extrapolation takes the error of a quotient, level / h, one and a half times. Whoever computes a
@@ -228,7 +232,7 @@ def _round_off(subject: Subject, part: Part, noise: Noise, h: float, value: Arra
     return (1.5 * noise.level / longest if own is None else own) + claim
 
 
-def _moved(subject: Subject, part: Part, noise: Noise, h: float, value: Array) -> Any:
+def _moved(subject: GradientUnderTest, part: Part, noise: Noise, h: float, value: Array) -> Any:
     """Return how far x goes beside 2 h, or not, relative to that, times the quotients.
 
     And, where elements have steps of their own, what rounding f does at each.
@@ -256,7 +260,7 @@ def largest_magnitude(values: Array) -> float:
     return float(abs(finite).max()) if finite.size else 0.0
 
 
-def _response_error(subject: Subject, part: Part, h: float) -> float | None:
+def _response_error(subject: GradientUnderTest, part: Part, h: float) -> float | None:
     """Return how exact fastgrad's own net is; None if its engine for exact quotients is not used.
 
     Its quotients carry some eps of the largest that a quotient can be: 1 for a logit, and for a

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch
 from fastgrad import check_gradient, slope_test
-from fastgrad.checking.pictures import draw_difference, draw_slope, draw_steps
+from fastgrad.checking.plots import draw_difference, draw_slope, draw_steps
 
 pytest.importorskip("matplotlib")
 

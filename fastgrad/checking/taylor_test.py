@@ -16,7 +16,7 @@ from fastgrad.typing import Array
 if TYPE_CHECKING:
     from fastgrad.checking.noise import Noise
     from fastgrad.checking.one_sided import OneSided
-    from fastgrad.checking.subject import Part, Subject
+    from fastgrad.checking.subject import GradientUnderTest, Part
 
 STEPS = 2.0 ** -np.arange(4, 34)
 """The steps along the direction, in units of its length."""
@@ -104,7 +104,7 @@ class Slope:
         ModuleNotFoundError
             If matplotlib is not installed.
         """
-        from fastgrad.checking.pictures import draw_slope
+        from fastgrad.checking.plots import draw_slope
 
         draw_slope(self, path)
 
@@ -173,16 +173,21 @@ def _require_seed(seed: object) -> None:
 
 def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
     from fastgrad.checking.comparison import explained_along
-    from fastgrad.checking.directions import Along, Direction, DirectionalCheck, draw
-    from fastgrad.checking.forms import as_subject
+    from fastgrad.checking.forms import as_gradient_under_test
     from fastgrad.checking.noise import measure_noise, with_terms
+    from fastgrad.checking.random_directions import (
+        Along,
+        Direction,
+        DirectionalCheck,
+        random_direction,
+    )
 
-    subject = as_subject(f, x, t, gradient, args, "auto")
+    subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
     noise = measure_noise(subject, None)
     parts = [part for part in subject.parts if part.x.size]
     noise = with_terms(noise, parts, [part.claim for part in parts])
     random = np.random.default_rng(seed)
-    line = draw(parts, random)
+    line = random_direction(parts, random)
     length = np.sqrt(sum(float((v**2).sum()) for v in line)) or 1.0
     line = [v / length for v in line]
     with np.errstate(all="ignore"):
@@ -228,9 +233,9 @@ class _Judged:
 
 
 def _judge(
-    subject: Subject, parts: list[Part], noise: Noise, line: Sequence[Array], steps: Array
+    subject: GradientUnderTest, parts: list[Part], noise: Noise, line: Sequence[Array], steps: Array
 ) -> _Judged:
-    from fastgrad.checking.directions import Along
+    from fastgrad.checking.random_directions import Along
 
     along = Along(subject, parts, line)
     sides = along.sides(noise.level, float(steps[0]))
@@ -242,14 +247,14 @@ def _judge(
 
 
 def _judge_further(
-    subject: Subject,
+    subject: GradientUnderTest,
     parts: list[Part],
     noise: Noise,
     judged: _Judged,
     steps: Array,
     random: np.random.Generator,
 ) -> tuple[_Judged, list[str]]:
-    """Look along further directions where one tells too little; return what decides, and notes.
+    """Probe along further directions where one tells too little; return what decides, and notes.
 
     Where elements of the gradient differ much in size, along one to which each contributes as much.
     Where f has a kink or jump at x, along parts of the direction, halved until they have none or

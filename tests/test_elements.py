@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 
-from fastgrad.checking.forms import as_subject
+from fastgrad.checking.elements import probe_element
+from fastgrad.checking.forms import as_gradient_under_test
 from fastgrad.checking.noise import measure_noise
-from fastgrad.checking.suspects import look
 
 
 def look_at(f, x, claim, h=1e-4):
-    subject = as_subject(lambda x: f(float(x[0])), np.array([x]), None, np.ones(1), (), "auto")
+    subject = as_gradient_under_test(
+        lambda x: f(float(x[0])), np.array([x]), None, np.ones(1), (), "auto"
+    )
     # The noise of a smooth function of size 1, wherever x is.
-    smooth = as_subject(lambda x: float(np.sin(x[0])), np.ones(1), None, np.ones(1), (), "auto")
-    return look(subject, subject.parts[0], 0, claim, measure_noise(smooth, None), h)
+    smooth = as_gradient_under_test(
+        lambda x: float(np.sin(x[0])), np.ones(1), None, np.ones(1), (), "auto"
+    )
+    return probe_element(subject, subject.parts[0], 0, claim, measure_noise(smooth, None), h)
 
 
 def test_smooth_functions_contradict_what_is_wrong():

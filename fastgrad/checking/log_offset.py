@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.checking.batch import Batch
-from fastgrad.checking.directions import (
+from fastgrad.checking.numerical import NumericalGradient, largest_magnitude
+from fastgrad.checking.random_directions import (
     COUNT,
     DirectionalCheck,
-    draw,
     evaluate_along,
+    random_direction,
     step_along,
 )
-from fastgrad.checking.subject import Subject
-from fastgrad.checking.witness import Witness, largest_magnitude
+from fastgrad.checking.subject import GradientUnderTest
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array
 
@@ -46,7 +46,7 @@ SMALL = 1e-2
 """Share of the gradient that such a difference does not exceed."""
 
 
-def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None:
+def left_out_offset(suspected: Sequence[NumericalGradient], seed: int = 0) -> float | None:
     """Return the number under the logarithm that these gradients leave out, if it is that.
 
     Proven along random directions: of all elements, or else of those with small errors, if the
@@ -54,7 +54,7 @@ def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None
 
     Parameters
     ----------
-    suspected : sequence of Witness
+    suspected : sequence of NumericalGradient
         Of parameters whose gradient differs.
     seed : int
         Of the directions.
@@ -62,20 +62,20 @@ def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None
     classes = right_classes(suspected[0].subject) if suspected else None
     if classes is None:
         return None
-    errors = [witness.part.claim - witness.value for witness in suspected]
+    errors = [numerical.part.claim - numerical.value for numerical in suspected]
     if not all(np.isfinite(error).all() for error in errors):
         return None
-    bounds = [witness.bounds for witness in suspected]
+    bounds = [numerical.bounds for numerical in suspected]
     everything = [np.ones(error.shape, np.bool_) for error in errors]
     found = _explaining(suspected, classes, errors, bounds, everything, seed)
     if found is not None:
         return found
     masks = []
-    for witness, error in zip(suspected, errors, strict=True):
-        small = abs(error) <= SMALL_ELEMENT * largest_magnitude(witness.value)
+    for numerical, error in zip(suspected, errors, strict=True):
+        small = abs(error) <= SMALL_ELEMENT * largest_magnitude(numerical.value)
         # Near a kink the truncation error is large beside what is to be explained.
-        small &= witness.truncation <= np.median(abs(error))
-        if not np.linalg.norm(error[small]) <= SMALL * np.linalg.norm(witness.value):
+        small &= numerical.truncation <= np.median(abs(error))
+        if not np.linalg.norm(error[small]) <= SMALL * np.linalg.norm(numerical.value):
             return None
         masks.append(small)
     found = _explaining(suspected, classes, errors, bounds, masks, seed)
@@ -87,7 +87,7 @@ def left_out_offset(suspected: Sequence[Witness], seed: int = 0) -> float | None
 
 
 def _explaining(
-    suspected: Sequence[Witness],
+    suspected: Sequence[NumericalGradient],
     classes: "RightClasses",
     errors: Sequence[Array],
     bounds: Sequence[Array],
@@ -98,12 +98,12 @@ def _explaining(
     for error, bound, mask in zip(errors, bounds, masks, strict=True):
         if not 4 * np.linalg.norm(bound[mask]) < np.linalg.norm(error[mask]):
             return None
-    parts = [witness.part for witness in suspected]
+    parts = [numerical.part for numerical in suspected]
     random, s = np.random.default_rng(seed), step_along(suspected[0].noise)
     all_errors, all_bounds = np.concatenate(errors), np.concatenate(bounds)
     left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
     for _ in range(COUNT):
-        line = draw(parts, random)
+        line = random_direction(parts, random)
         for v, mask in zip(line, masks, strict=True):
             v[~mask.reshape(v.shape)] = 0
         up, down = evaluate_along(parts, line, (s, -s), classes.snapshot)
@@ -118,10 +118,10 @@ def _explaining(
     return left[0] if left else None
 
 
-def _is_wrong_elsewhere(witness: Witness, small: NDArray[np.bool_]) -> bool:
+def _is_wrong_elsewhere(numerical: NumericalGradient, small: NDArray[np.bool_]) -> bool:
     """Return whether one of the larger errors is a fault."""
-    rest = np.where(small, witness.value, witness.part.claim)
-    return len(witness.contradictions(rest)) > 0
+    rest = np.where(small, numerical.value, numerical.part.claim)
+    return len(numerical.confirmed_errors(rest)) > 0
 
 
 def offset_along(check: DirectionalCheck) -> float | None:
@@ -143,7 +143,7 @@ def offset_along(check: DirectionalCheck) -> float | None:
     return left[0] if left else None
 
 
-def without_offset(subject: Subject, offset: float) -> Subject | None:
+def without_offset(subject: GradientUnderTest, offset: float) -> GradientUnderTest | None:
     """Return the subject whose loss has no number under the logarithm; None if that is unknown."""
     classes = right_classes(subject)
     if classes is None:
@@ -189,7 +189,7 @@ class RightClasses:
         return int(np.count_nonzero(hidden))
 
 
-def right_classes(subject: Subject) -> RightClasses | None:
+def right_classes(subject: GradientUnderTest) -> RightClasses | None:
     """Return what is known of the right classes' probabilities, or None."""
     predicted = log_probabilities(subject)
     if predicted is not None:
@@ -198,7 +198,7 @@ def right_classes(subject: Subject) -> RightClasses | None:
     return None if losses is None else RightClasses(losses, are_losses=True)
 
 
-def _sample_losses(subject: Subject) -> Callable[[], Array] | None:
+def _sample_losses(subject: GradientUnderTest) -> Callable[[], Array] | None:
     """Return a function for the losses of single samples, if f is their mean.
 
     A function without a batch is taken for the loss of one sample.
@@ -220,7 +220,7 @@ def _sample_losses(subject: Subject) -> Callable[[], Array] | None:
     return losses if is_mean and whole > 0 else None
 
 
-def _only_loss(subject: Subject) -> Array:
+def _only_loss(subject: GradientUnderTest) -> Array:
     return np.array([subject.value()])
 
 
@@ -228,7 +228,7 @@ def _losses(batch: Batch) -> Array:
     return np.array([float(batch.loss_of(n)(None)) for n in range(batch.samples)])
 
 
-def log_probabilities(subject: Subject) -> Callable[[], Array] | None:
+def log_probabilities(subject: GradientUnderTest) -> Callable[[], Array] | None:
     """Return a function for the logarithms of the right classes' predicted probabilities, or None.
 
     What it computes can be traced: whether predict returns probabilities or scores is seen once.
@@ -245,7 +245,10 @@ def log_probabilities(subject: Subject) -> Callable[[], Array] | None:
         # Scores may be probabilities by chance, but not next to x as well.
         random = np.random.default_rng(0)
         moved = evaluate_along(
-            subject.parts, draw(subject.parts, random), (0.0, 0.125), lambda: np.array(predict(x))
+            subject.parts,
+            random_direction(subject.parts, random),
+            (0.0, 0.125),
+            lambda: np.array(predict(x)),
         )
         are_scores = not all(
             (y >= 0).all() and np.allclose(y.sum(axis=-1), 1, atol=1e-5) for y in moved
@@ -274,7 +277,7 @@ def _log_predicted(
     return right
 
 
-def sentence_of(offset: float, subject: Subject) -> str:
+def sentence_of(offset: float, subject: GradientUnderTest) -> str:
     """Say what it is, and that it is none of the reader's faults."""
     whose = "as the book's do: that difference is the book's" if offset == 1e-7 else "no fault"
     text = (

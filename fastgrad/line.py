@@ -59,7 +59,9 @@ def unit(found: list[Problem], directions: list[Array]) -> float:
         if problem.x.size:
             scale = np.maximum(abs(problem.x.view(np.ndarray).astype(direction.dtype)), 1)
             fastest = max(fastest, float(np.max(abs(direction) / scale)))
-    return float(2.0 ** np.floor(-np.log2(fastest))) if fastest > 0 else 1.0
+    # For the smallest of directions it is as large as can be.
+    exponent = min(np.floor(-np.log2(fastest)), 1023) if fastest > 0 else 0
+    return float(2.0**exponent)
 
 
 def coarsest(found: list[Problem], base: Array) -> float:

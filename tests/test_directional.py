@@ -77,6 +77,12 @@ def test_few_calls_are_made_and_f_may_ignore_its_argument():
     assert abs(slope - np.cos(x).sum()) < 340 * 1e-10
 
 
+def test_the_smallest_direction_has_a_slope():
+    slope = directional_derivative(lambda x: 1e30 * x.sum(), np.ones(2), np.array([5e-324, 0]))
+    # v itself, and what x is moved by, are exact; part of v is eps large, and rounds x.
+    assert abs(slope - 1e30 * 5e-324) <= 0.5 * 1e30 * 5e-324
+
+
 def test_no_direction_gives_no_slope():
     assert directional_derivative(lambda x: x.sum(), np.ones(3), np.zeros(3)) == 0
 

@@ -61,3 +61,19 @@ def test_rounding_of_steps_is_not_taken_for_noise():
     given = example(62359)
     assert check_gradient(given.f, given.x, given.gradient)
     assert not check_gradient(given.f, given.x, planted(given, np.random.default_rng(2359)))
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-12, 1e-16])
+def test_what_noise_hides_is_not_claimed_to_be_seen(size):
+    """Terms that cancel next to 0: values of f at x are smaller than the noise a step away."""
+    found = []
+    for seed in range(3):
+        random = np.random.default_rng([77, seed])
+        f, x, gradient, _ = mean_of_standardised(random)
+        x = size * random.normal(size=x.shape)
+        assert check_gradient(f, x, gradient)
+        gradient[0] += 1e-12
+        report = check_gradient(f, x, gradient)
+        assert not report or "as far as the differences can tell" in report.summary
+        found.append(bool(report))
+    assert not all(found)

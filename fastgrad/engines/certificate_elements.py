@@ -20,8 +20,8 @@ elements do not cancel."""
 def wrong(values: Values, quotients: Array, places: Places) -> Places:
     """Return at which places quotients are not f's, to its rounding.
 
-    Most often elements do not act on each other: then a few are moved together, and only if the
-    sum of their quotients is another one, each is by itself.
+    Most often elements do not act on each other: then a few are moved together, and only from
+    where the sum of their quotients is another one, each is by itself.
 
     Parameters
     ----------
@@ -29,9 +29,10 @@ def wrong(values: Values, quotients: Array, places: Places) -> Places:
     quotients : array (elements of x,)
     places : int array
     """
-    groups = [places[k : k + TOGETHER] for k in range(0, len(places), TOGETHER)]
-    suspects = [group for group in groups if not _agree(values, quotients, group)]
-    return _wrong(values, quotients, np.concatenate([*suspects, places[:0]]))
+    for start in range(0, len(places), TOGETHER):
+        if not _agree(values, quotients, places[start : start + TOGETHER]):
+            return _wrong(values, quotients, places[start:])
+    return places[:0]
 
 
 def _agree(values: Values, quotients: Array, places: Places) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.machine import disturbance, processor
 from benchmarks.pairing import Times, stopwatch
 from fastgrad import numerical_gradient
-from fastgrad.engines import workers as engine
+from fastgrad.engines.workers import scheduler as engine
 from fastgrad.typing import Array
 
 Function = Callable[[Array], float]

@@ -115,10 +115,10 @@ def evaluation(
 @contextmanager
 def _by_workers(workers: int | Map, way: Evaluation) -> Iterator[Evaluation]:
     """Let workers evaluate what is otherwise the loop's during the block."""
-    from fastgrad.engines.workers import Crew
+    from fastgrad.engines.workers.scheduler import WorkerPool
 
-    with Crew(workers) as crew:
-        yield replace(way, values=crew.values) if way.engine == "loop" else way
+    with WorkerPool(workers) as pool:
+        yield replace(way, values=pool.values) if way.engine == "loop" else way
 
 
 def _chosen(engine: str, jitted: bool) -> tuple[str, Values]:

@@ -95,8 +95,9 @@ def numerical_gradient(
         core), or ``workers(function, items)``, a parallel `map` such as those of executors, of
         multiprocessing pools and of `fastgrad.cluster.dask_map`. Each worker has a copy of f and x,
         in which f reads the copy that is moved. With any number, 1 included, the results have the
-        same bits, because BLAS computes with one thread then. With engine="auto" a function that
-        is compiled or traced needs no workers.
+        same bits, because BLAS computes with one thread then. Processes stay for the next call, and
+        end after half a minute without one. With engine="auto" a function that is compiled or
+        traced needs no workers.
     progress : bool or callable
         True shows a bar while the loop runs; a callable is called as ``progress(done, total)``,
         with numbers of elements, about ten times a second.

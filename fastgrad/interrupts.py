@@ -1,8 +1,12 @@
-"""Ctrl-C that CPython reports as another exception."""
+"""What ends a calculation, and is not to be taken for an exception of f's."""
+
+
+class LostWorkerError(RuntimeError):
+    """A worker process ended before its task."""
 
 
 def raise_interrupt(error: BaseException) -> None:
-    """Raise the KeyboardInterrupt behind a SystemError, if there is one.
+    """Raise the KeyboardInterrupt behind a SystemError, if there is one, and a lost worker.
 
     An interrupt that strikes while a C function computes, and that the function does not look for,
     comes to light at the next call, as "SystemError: <built-in function ...> returned a result with
@@ -19,5 +23,5 @@ def raise_interrupt(error: BaseException) -> None:
     """
     while isinstance(error, SystemError) and error.__cause__ is not None:
         error = error.__cause__
-    if not isinstance(error, Exception):
+    if isinstance(error, LostWorkerError) or not isinstance(error, Exception):
         raise error

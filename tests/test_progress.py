@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fastgrad import numerical_gradient, progress
-from fastgrad.engines import loop, workers
+from fastgrad.engines import loop
+from fastgrad.engines.workers import scheduler
 
 
 def cube(x):
@@ -17,7 +18,7 @@ def cube(x):
 
 @pytest.fixture(autouse=True)
 def every_gradient_is_worth_processes(monkeypatch):
-    monkeypatch.setattr(workers, "WORTHWHILE", 0)
+    monkeypatch.setattr(scheduler, "WORTHWHILE_SECONDS", 0)
 
 
 @pytest.mark.parametrize("how", [None, 1, 2, map])

@@ -5,13 +5,14 @@ of ``n_k / N`` times that of the ``n_k`` samples of shard k.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines.workers import count, paired
+from fastgrad.engines.workers.scheduler import count, paired
 from fastgrad.typing import Map
 
 Array = NDArray[np.float64]
@@ -45,10 +46,12 @@ def gradient(
         return _mean(pairs, workers(task, pairs))
     if shards == 1:
         return quotients(*pairs[0])
-    from fastgrad.engines import processes
+    from fastgrad.engines.workers import processes
 
-    with processes.pool(shards) as mapped:
-        return _mean(pairs, mapped(task, pairs))
+    if not processes.may_start():
+        return _mean(pairs, map(task, pairs))
+    with closing(processes.ProcessPool(shards)) as pool:
+        return _mean(pairs, pool.map(task, pairs))
 
 
 @dataclass(frozen=True)

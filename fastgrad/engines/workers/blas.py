@@ -18,7 +18,7 @@ _limits: Any = None
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_blas_thread() -> Iterator[None]:
     """Let BLAS and OpenMP compute with one thread in this process during the block.
 
     Blocks of several Python threads may overlap: the last to end gives the threads back. Without

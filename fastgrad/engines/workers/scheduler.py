@@ -1,0 +1,285 @@
+"""The loop's calls of f in parallel: chunks of points for a number of processes, or for a map."""
+
+import math
+import os
+import reprlib
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.arguments import warn_caller
+from fastgrad.differences import join
+from fastgrad.engines import loop
+from fastgrad.engines.workers import processes
+from fastgrad.engines.workers.blas import single_blas_thread
+from fastgrad.engines.workers.messages import SharedFunction, WorkItem, WorkResult
+from fastgrad.engines.workers.verification import Verification, Verifier
+from fastgrad.progress import blocks
+from fastgrad.typing import Array, Map, Report, Values
+
+Chunk = tuple[int, int]
+"""The first point, and the one after the last."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WORTHWHILE_SECONDS = 0.1
+"""Duration of calls of f from which processes pay."""
+
+MAX_START_SECONDS = 10.0
+"""How long this process evaluates f alone, at most, while processes start."""
+
+MIN_CHUNK_SECONDS, MAX_CHUNK_SECONDS = 0.01, 0.2
+"""What a chunk is to take: many times a task's overhead of half a millisecond, and short enough
+that workers end together."""
+
+MAX_CHUNK_BYTES = 16_000
+"""What a chunk's values take at most: what a pipe takes in one go, so that a worker that is killed
+does not leave half a message, for the rest of which its parent would wait."""
+
+
+class WorkerPool:
+    """Workers that evaluate functions during a ``with`` block, each with a copy of x of its own.
+
+    Processes start when they are first worth it, and serve until the block ends. They get f once; a
+    map is given f and x with every chunk. With any number of workers, 1 included, the values have
+    the same bits, because the threads of BLAS are held everywhere: their number changes its sums.
+
+    Parameters
+    ----------
+    workers : int or map-like
+        A number of processes, -1 for all cores; 1 is this process. Or ``map(function, items)``
+        that calls a function for each item anywhere, such as the `map` of an executor, of a
+        multiprocessing pool, or of `fastgrad.cluster.dask_map`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If workers is neither a number nor callable, or 0, or below -1.
+    """
+
+    def __init__(self, workers: int | Map) -> None:
+        self._map = workers if callable(workers) else None
+        self._number = 0 if callable(workers) else count(workers)
+        self._pool = processes.ProcessPool(self._number)
+        self._blas, self._holds_blas = ExitStack(), False
+        self._shared: SharedFunction | None = None
+        self._seconds = 0.0
+
+    def __enter__(self) -> "WorkerPool":
+        """Begin the block. Nothing starts yet."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Let go of the processes, and give BLAS its threads back."""
+        with self._blas:
+            self._pool.close()
+
+    def values(self, report: Report | None = None) -> Values:
+        """Return the way of evaluating f; report is told of how many elements that is done."""
+        return partial(self._values, report)
+
+    def _values(
+        self,
+        report: Report | None,
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        if self._number != 1:
+            processes.require_packages()
+        if not self._holds_blas:
+            self._blas.enter_context(single_blas_thread())
+            self._holds_blas = True
+        parts = []
+        reported = report is not None
+        with closing(self._parts(f, x, places, points, shape, reported)) as arriving:
+            for part in arriving:
+                parts.append(part)
+                if report is not None:
+                    report(len(part) / points.shape[1])
+        return join(parts).reshape(*points.shape, *shape)
+
+    def _parts(
+        self,
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...],
+        reported: bool,
+    ) -> Generator[Array]:
+        """Yield the values of chunk after chunk of points, in order; often, if they are told."""
+        each_place, each_point = np.repeat(places, points.shape[1]), points.reshape(-1, 1)
+        number = len(each_place)
+
+        def here(start: int, stop: int | None = None) -> Iterable[Array]:
+            some = each_place[start:stop], each_point[start:stop], shape
+            return blocks(loop.values, f, x, *some) if reported else [loop.values(f, x, *some)]
+
+        if self._number == 1 or not number or not (self._map or processes.may_start()):
+            yield from here(0)
+            return
+        if self._shared is None or not self._shared.is_of(f):
+            self._shared = SharedFunction(f, x)
+            self._verifier = Verifier(self._shared)
+        verification = self._verifier.verification(f, x, places, points)
+        index, each = verification.check.state.index, max(verification.seconds, 1e-9)
+        if index in self._verifier.refused or not self._pays(each * number):
+            yield from here(0)
+            return
+        done = 0
+        refusal = "it is nan, infinite or raises where all elements are moved a little at once"
+        if verification.fingerprints is not None:
+            refusal = (
+                "it has another value in a worker; it is random, or reads x in a module's global"
+            )
+            self._shared.prepare()
+            state = self._shared.state(f, x)
+            item = WorkItem(state, each_place, each_point, shape, None, {**np.geterr()})
+            most = max(1, MAX_CHUNK_BYTES // max(1, points.itemsize * math.prod(shape)))
+            for stop in self._meanwhile(number, each):
+                yield from here(done, stop)
+                done = stop
+            while done < number:
+                sizes = _sizes(number - done, each, self._number, most)
+                chunks = [*pairwise(accumulate(sizes, initial=done))]
+                with closing(self._results(item, chunks, verification)) as arriving:
+                    for values in arriving:
+                        done += len(values)
+                        yield values
+                if done == number or not self._pool.renew():
+                    break
+        if done < number:
+            self._verifier.refused.add(index)
+            warn_caller(
+                f"f is evaluated by this process alone: {refusal}, so that a worker's values "
+                "cannot be trusted; let f compute with its argument, or pass workers=None"
+            )
+            yield from here(done)
+
+    def _pays(self, seconds: float) -> bool:
+        """Return whether workers pay, for calls of f that take so long after all others."""
+        if self._map:
+            return True
+        self._seconds += seconds
+        if self._pool.is_running:
+            return seconds >= MIN_CHUNK_SECONDS
+        return self._seconds >= WORTHWHILE_SECONDS
+
+    def _meanwhile(self, number: int, each: float) -> Iterator[int]:
+        """Yield up to which point this process evaluates f while no process works yet."""
+        if self._map:
+            return
+        ready = self._pool.start()
+        end = time.monotonic() + MAX_START_SECONDS
+        done, size = 0, max(1, int(MIN_CHUNK_SECONDS / each))
+        while done < number and not ready.done() and time.monotonic() < end:
+            done = min(number, done + size)
+            yield done
+
+    def _results(
+        self, item: WorkItem, chunks: list[Chunk], verification: Verification
+    ) -> Generator[Array]:
+        """Yield the workers' values; end where a worker's f is another function."""
+        assert self._shared is not None
+        if self._map or len(verification.passed) < self._number:
+            item = replace(item, check=verification.check)
+        results: Any = None
+        try:
+            if self._map:
+                results = self._map(partial(_evaluate_part, self._shared, item), chunks)
+            else:
+                results = self._pool.map(self._shared, [item.part(*chunk) for chunk in chunks])
+            for (start, stop), result in paired(chunks, results, WorkResult):
+                if result.fingerprints and result.fingerprints != verification.fingerprints:
+                    self._verifier.forget()
+                    return
+                other = result.start != start
+                if not other:
+                    result.raise_failure()
+                if other or result.values is None or len(result.values) != stop - start:
+                    raise ValueError(
+                        "workers returned the answer to another chunk; pass a callable that "
+                        "returns results in the order of its items, as map does"
+                    )
+                verification.passed.add(result.worker)
+                yield result.values
+        except BaseException:
+            self._pool.close()
+            self._verifier.forget()
+            raise
+        finally:
+            if hasattr(results, "close"):
+                results.close()  # whatever has not begun is cancelled
+
+
+def count(workers: Any) -> int:
+    """Return the number of workers that is asked for."""
+    remedy = "pass a number of processes, -1 for all cores, or a map-like callable such as pool.map"
+    if isinstance(workers, bool) or not isinstance(workers, (int, np.integer)):
+        raise TypeError(f"workers is {workers!r} of type {type(workers).__name__}; {remedy}")
+    number = int(workers)
+    if number < 1 and number != -1:
+        raise ValueError(f"workers is {number}; {remedy}")
+    if number > 0:
+        return number
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def paired(
+    items: Sequence[Item], results: Any, kind: type[Result]
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with its result; refuse what a map must not return.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the results cannot be iterated over, are of another type, or too few or too many.
+    """
+    remedy = "pass a callable that returns function(item) for each item, as map does"
+    try:
+        arriving = iter(results)
+    except TypeError:
+        raise TypeError(
+            f"workers returned {reprlib.repr(results)}, which holds no results; {remedy}"
+        ) from None
+    number = 0
+    for result in arriving:
+        if not isinstance(result, kind):
+            raise TypeError(
+                f"workers returned {reprlib.repr(result)}, which is no result of function; {remedy}"
+            )
+        if number < len(items):
+            yield items[number], result
+        number += 1
+    if number != len(items):
+        raise ValueError(f"workers returned {number} results for {len(items)} items; {remedy}")
+
+
+def _sizes(places: int, each: float, workers: int, most: int) -> Iterator[int]:
+    """Yield the sizes of chunks: smaller towards the end, so that all workers end together.
+
+    A map, whose workers nobody can count, has 0 of them.
+    """
+    shares = 2 * workers or 10_000
+    shortest = MIN_CHUNK_SECONDS if workers else MAX_CHUNK_SECONDS / 2
+    while places:
+        size = min(places / shares, MAX_CHUNK_SECONDS / each)
+        size = min(places, most, max(1, int(max(size, shortest / each))))
+        yield size
+        places -= size
+
+
+def _evaluate_part(shared: SharedFunction, item: WorkItem, chunk: Chunk) -> WorkResult:
+    """Return f at the points of a chunk: what a map is given, with the first two arguments."""
+    return shared(item.part(*chunk))

@@ -108,7 +108,9 @@ def move(
             lower, upper = (limit.reshape(original.shape) for limit in bound)
             moved = np.clip(moved, lower, upper)
         # What is not moved keeps its bits: x + 0 turns -0 into 0.
-        plain = array.view(np.ndarray).reshape(original.shape)  # f may have changed the shape
+        plain = array.view(np.ndarray)
+        if plain.size == original.size:  # not a stack, which broadcasts
+            plain = plain.reshape(original.shape)  # f may have changed the shape
         plain[...] = np.where(direction == 0, original, moved)
 
 

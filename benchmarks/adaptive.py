@@ -1,7 +1,8 @@
 """How good are derivatives with error estimates? ``python -m benchmarks.adaptive`` compares them.
 
 With numdifftools and jacobi, on the same functions at the same points, by the calls of f that each
-makes. The constants of `fastgrad.ladder` were chosen on `TUNED`, the other sets were not looked at.
+makes. The constants of `fastgrad.differences.richardson` were chosen on `TUNED`; the other sets
+were not looked at.
 """
 
 import argparse

@@ -14,8 +14,8 @@ from benchmarks.function_plots import plot_errors_by_step, plot_times_by_size
 from benchmarks.functions import ROSENBROCK
 from benchmarks.pairing import compare
 from fastgrad import numerical_gradient, schemes
+from fastgrad.differences.problem import problems
 from fastgrad.engines import loop
-from fastgrad.problem import problems
 from fastgrad.schemes import Scheme
 
 Array = NDArray[np.float64]

@@ -1,4 +1,9 @@
-"""Which names does fastgrad offer? This file is the table of contents."""
+"""Numerical gradients at the price of backpropagation: the public names.
+
+>>> import numpy as np
+>>> numerical_gradient(lambda x: (x**2).sum(), np.array([3.0, 4.0])).round(6)
+array([6., 8.])
+"""
 
 from fastgrad import reference, schemes
 from fastgrad.adaptive import differentiate
@@ -6,8 +11,7 @@ from fastgrad.checking.check import check_gradient
 from fastgrad.checking.taylor_test import slope_test
 from fastgrad.datasets import load_mnist
 from fastgrad.directional import directional_derivative, hessian_vector_product
-from fastgrad.gradient import explain, numerical_gradient
-from fastgrad.gradient_function import Gradient
+from fastgrad.gradient import Gradient, explain, numerical_gradient
 from fastgrad.hessians import hessian
 from fastgrad.jacobians import jacobian
 from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax

@@ -10,17 +10,24 @@ from typing import Any, Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import require_flag
-from fastgrad.differences import at, derivatives, memory_order
-from fastgrad.evaluation import Evaluation, evaluation
-from fastgrad.first_steps import FIRST, divided
-from fastgrad.guard import guarded
-from fastgrad.ladder import CLEARLY, MOST, PLAUSIBLE, Ladder, Outcome, contradicts
-from fastgrad.problem import Problem, problems
-from fastgrad.progress import in_parts
+from fastgrad.differences.guard import guarded
+from fastgrad.differences.initial_steps import FIRST, divided
+from fastgrad.differences.problem import Problem, problems
+from fastgrad.differences.quotients import at, derivatives, memory_order
+from fastgrad.differences.richardson import (
+    CLEARLY,
+    MOST,
+    PLAUSIBLE,
+    Ladder,
+    Outcome,
+    contradicts,
+)
+from fastgrad.differences.steps import as_floats, precision
+from fastgrad.differences.trees import like
+from fastgrad.differences.validation import require_flag
+from fastgrad.engines.progress import in_parts
+from fastgrad.engines.selection import Evaluation, evaluation
 from fastgrad.schemes import Scheme, as_scheme
-from fastgrad.steps import as_floats, precision
-from fastgrad.structures import like
 from fastgrad.typing import Array, Engine, Map, Progress, Report, SchemeName, Structure
 
 EPS = float(np.finfo(np.float64).eps)

@@ -1,4 +1,4 @@
-"""How do the workers of a Dask cluster evaluate f? By an adapter that is passed as workers."""
+"""An adapter that lets a Dask cluster's workers evaluate f; it is passed as `workers`."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

@@ -1,23 +1,24 @@
-"""What is the gradient of f at x? Check the arguments, choose an engine, call it."""
+"""`numerical_gradient`, `Gradient` and `explain`: difference quotients for every element of x."""
 
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
-from fastgrad.arguments import element, warn_caller
+from fastgrad.differences.guard import guarded
+from fastgrad.differences.measured_steps import QUOTIENTS
+from fastgrad.differences.problem import Problem, problems
+from fastgrad.differences.trees import is_structure, leaves, like
+from fastgrad.differences.validation import as_array, element, require_function, warn_caller
 from fastgrad.engines import auto
-from fastgrad.engines.compiled_certificate import certify
+from fastgrad.engines.certificates.compiled import certify
 from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
-from fastgrad.evaluation import evaluation
-from fastgrad.guard import guarded
-from fastgrad.measured import QUOTIENTS
-from fastgrad.problem import Problem, problems
-from fastgrad.progress import in_parts
+from fastgrad.engines.progress import in_parts
+from fastgrad.engines.selection import evaluation
 from fastgrad.schemes import Scheme, central_quotient
-from fastgrad.structures import like
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.typing import Array, GradientEngine, Map, Progress, SchemeName, Structure, Values
 
@@ -296,3 +297,92 @@ def _warn_of_nonfinite(name: str, gradient: Array) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+class Gradient:
+    """The gradient of f as a function of x: ``Gradient(f)(x)``.
+
+    It computes what `numerical_gradient` does, and takes what that takes, lists of numbers,
+    integers, and arrays that are read-only. It can be pickled if f can.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args) -> number``. Of an x that cannot be moved in place it is given a copy.
+    h : float, array or "auto"
+        The step.
+    args : tuple
+        Further arguments of f, where the object is called without any.
+    **options
+        All others of `numerical_gradient`: engine, scheme and so on.
+
+    Raises
+    ------
+    TypeError
+        If f is not callable, or `numerical_gradient` has no such option. All else is checked when
+        the object is called.
+
+    Examples
+    --------
+    As `scipy.optimize.minimize(f, start, jac=gradient)` would call it:
+
+    >>> gradient = Gradient(lambda x, a: a * (x**2).sum(), h="auto")
+    >>> gradient([3, 4], 2.0).round(6)
+    array([12., 16.])
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        h: Any = 1e-4,
+        *,
+        args: tuple[Any, ...] = (),
+        **options: Any,
+    ) -> None:
+        require_function(f)
+        signature(numerical_gradient).bind(f, None, h, args=args, **options)
+        self.f, self.h, self.args, self.options = f, h, args, options
+
+    def __call__(self, x: Any, *args: Any) -> Any:
+        """Return the gradient at x, an array like x; a structure if x is one of arrays.
+
+        Parameters
+        ----------
+        x : array, list of numbers, or structure of arrays
+            As it was, afterwards.
+        *args
+            Further arguments of f, instead of those given to the object.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from `numerical_gradient`.
+        """
+        given = args or self.args
+        return numerical_gradient(self.f, _movable(x), self.h, args=given, **self.options)
+
+    def __repr__(self) -> str:
+        """Return how it was made."""
+        options = {"h": self.h, "args": self.args, **self.options}
+        return f"Gradient({', '.join([repr(self.f), *(f'{k}={v!r}' for k, v in options.items())])})"
+
+
+def _movable(x: Any) -> Any:
+    """Return x, with copies of floats for the arrays whose elements cannot be moved in place.
+
+    What can be moved is not copied: f may read it elsewhere.
+    """
+    if not is_structure(x) or not any(isinstance(leaf, np.ndarray) for _, leaf in leaves(x)):
+        return _movable_array(x)
+    arrays = [leaf for _, leaf in leaves(x)]
+    movable = [_movable_array(array) for array in arrays]
+    same = all(new is old for new, old in zip(movable, arrays, strict=True))
+    return x if same else like(x, iter(movable))
+
+
+def _movable_array(x: Any) -> Any:
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.flags.writeable:
+        return x
+    as_array("x", x, "pass an array, or a list of numbers")
+    array = np.array(x, subok=True)
+    return array.astype(float) if array.dtype.kind in "iu" else array

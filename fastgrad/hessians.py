@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import derivatives, moved
-from fastgrad.evaluation import Evaluation, evaluation
-from fastgrad.guard import guarded
-from fastgrad.line import restoration
-from fastgrad.measured import QUOTIENTS
-from fastgrad.problem import Problem
-from fastgrad.progress import in_parts
-from fastgrad.returned import prepared
+from fastgrad.differences.guard import guarded
+from fastgrad.differences.measured_steps import QUOTIENTS
+from fastgrad.differences.problem import Problem, prepared
+from fastgrad.differences.quotients import derivatives, moved
+from fastgrad.differences.trees import is_structure
+from fastgrad.directional import restoration
+from fastgrad.engines.progress import in_parts
+from fastgrad.engines.selection import Evaluation, evaluation
 from fastgrad.schemes import Scheme, backward, central, forward
-from fastgrad.structures import is_structure
 from fastgrad.typing import Array, Engine, Map, Progress, Report
 
 Part = tuple[Scheme, Scheme, NDArray[np.intp], Array]

@@ -1,4 +1,13 @@
-"""What ends a calculation, and is not to be taken for an exception of f's."""
+"""What ends a calculation early: Ctrl-C, and the time that it is given."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 
 class LostWorkerError(RuntimeError):
@@ -25,3 +34,70 @@ def raise_interrupt(error: BaseException) -> None:
         error = error.__cause__
     if isinstance(error, LostWorkerError) or not isinstance(error, Exception):
         raise error
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C, or the alarm of a timeout, strike after the block instead of within.
+
+    Blocking the signals would not do: one that this thread blocks is delivered to another, such as
+    BLAS's, and Python then raises here all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python never raises them here
+        return
+    arrived: list[int] = []
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT))
+        if callable(signal.getsignal(number))
+    }
+    try:
+        for number in handlers:
+            signal.signal(number, lambda number, _: arrived.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+class OutOfTimeError(BaseException):
+    """The time is over. No `Exception`: no handler of what f or its recording raises holds it."""
+
+
+_end: ContextVar[float] = ContextVar("end", default=math.inf)
+
+
+@contextmanager
+def ending_at(end: float) -> Iterator[None]:
+    """Let the block end at a time of `time.monotonic`, or at that of an outer block if earlier.
+
+    It ends by an OutOfTimeError, the next time that it asks.
+    """
+    token = _end.set(min(end, _end.get()))
+    try:
+        yield
+    finally:
+        _end.reset(token)
+
+
+def is_limited() -> bool:
+    """Say whether there is a time to end at."""
+    return _end.get() < math.inf
+
+
+def require_time() -> None:
+    """Raise an OutOfTimeError if the time is over.
+
+    Asked before each call of f, and before each operation that is replayed in its place.
+    """
+    if time.monotonic() > _end.get():
+        raise OutOfTimeError
+
+
+def value_in_time(f: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``f(*arguments)``, unless the time is over."""
+    require_time()
+    return f(*arguments)

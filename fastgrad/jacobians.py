@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences import BLOCK, derivatives
-from fastgrad.evaluation import evaluation
-from fastgrad.guard import guarded
-from fastgrad.measured import QUOTIENTS
-from fastgrad.problem import Problem
-from fastgrad.progress import in_parts
-from fastgrad.returned import prepared
+from fastgrad.differences.guard import guarded
+from fastgrad.differences.measured_steps import QUOTIENTS
+from fastgrad.differences.problem import Problem, prepared
+from fastgrad.differences.quotients import BLOCK, derivatives
+from fastgrad.differences.trees import like
+from fastgrad.engines.progress import in_parts
+from fastgrad.engines.selection import evaluation
 from fastgrad.schemes import Scheme
-from fastgrad.structures import like
 from fastgrad.typing import Array, Engine, Map, Progress, SchemeName, Values
 
 

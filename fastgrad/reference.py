@@ -1,4 +1,4 @@
-"""What does the textbook compute? Its gradient loop and its net in plain NumPy.
+"""The textbook's gradient loop and its net, in plain NumPy.
 
 This is the oracle that everything faster is compared with, and the baseline that its time is
 measured against. It behaves as the book does (K. Saito, *Deep Learning from Scratch*, O'Reilly

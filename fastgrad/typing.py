@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 """An array of any dtype."""
 
+Doubles = NDArray[np.float64]
+"""An array of float64."""
+
 Places = NDArray[np.intp]
 """Elements of an array, by their numbers in C order; or other indices."""
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad import numerical_gradient, reference
-from fastgrad.evaluation import ENGINES
+from fastgrad.engines.selection import ENGINES
 
 H = 1e-4
 REPEATABLE = settings(derandomize=True, deadline=None)

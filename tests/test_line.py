@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastgrad.line import Line, as_directions, require_moving, restoration, unit
-from fastgrad.problem import problems
+from fastgrad.differences.problem import problems
+from fastgrad.directional import Line, as_directions, require_moving, restoration, unit
 
 EPS = np.finfo(float).eps
 

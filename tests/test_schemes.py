@@ -18,10 +18,10 @@ from fastgrad.schemes import (
     backward,
     central,
     complex_step,
+    finite_difference_weights,
     forward,
     from_offsets,
 )
-from fastgrad.weights import finite_difference_weights
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 

@@ -6,13 +6,14 @@ from typing import get_args
 import pytest
 
 import fastgrad
-from fastgrad import evaluation, schemes, typing
+from fastgrad import schemes, typing
+from fastgrad.engines import selection
 from fastgrad.network import evaluation as of_net
 
 
 def test_engines_are_those_of_the_tables():
-    assert {*get_args(typing.GradientEngine)} == {"auto", "traced", *evaluation.ENGINES}
-    assert {*get_args(typing.Engine)} == {"auto", *evaluation.ENGINES}
+    assert {*get_args(typing.GradientEngine)} == {"auto", "traced", *selection.ENGINES}
+    assert {*get_args(typing.Engine)} == {"auto", *selection.ENGINES}
     assert {*get_args(typing.NetEngine)} == {*of_net.ENGINES}
 
 

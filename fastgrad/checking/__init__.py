@@ -1,10 +1,20 @@
-"""Checks of hand-written gradients against differences of f, which put a fault into words.
+"""Checks of hand-written gradients, with the fault in words.
 
-`check.py` takes f, x and a gradient, `subject.py` holds them. `numerical.py` differences f, and
-`elements.py` looks closer at elements that disagree; `random_directions.py` and `taylor_test.py`
-compare along directions, by a few calls of f. What is wrong is guessed and proven by
-`hypotheses.py`, `samples.py`, `log_offset.py`, `modes.py` and `reevaluation.py`; `findings.py` puts
-it into words, and `report.py` into a table.
+In comes a function with x and a gradient, or a net with a batch; out comes a `Report`. In the order
+of a check:
 
-    check_gradient(lambda x: (x**2).sum(), x, 2 * x)
+- `forms`, `subject`: what is checked; `noise`: how exact values of f are.
+- `comparison`: all elements, or along `random_directions` first, or some that are `sampled`.
+- `numerical`: differences with their errors; `elements` and `one_sided`: a closer look at those
+  that disagree.
+- `findings`: what explains them (`log_offset`, `modes`, `reevaluation`); `hypotheses`, `samples`
+  and `diagnosis`: guesses at faults, each of them tested.
+- `report`: the rows and sentences.
+
+`taylor_test` is the other check; `plots` draws.
+
+>>> import numpy as np
+>>> from fastgrad import check_gradient
+>>> bool(check_gradient(lambda x: (x**2).sum(), np.array([3.0, 4.0]), np.array([6.0, 8.0])))
+True
 """

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.deadline import require_time
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.differences.trees import leaves
+from fastgrad.interrupts import raise_interrupt, require_time
 from fastgrad.network import TwoLayerNet
-from fastgrad.structures import leaves
 from fastgrad.typing import Array
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.arguments import require_flag
-from fastgrad.guard import guarded
-from fastgrad.steps import as_positive_number
+from fastgrad.differences.guard import guarded
+from fastgrad.differences.steps import as_positive_number
+from fastgrad.differences.validation import require_flag
 from fastgrad.typing import GradientEngine, NetEngine
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
-"""The gradient that is claimed: refused early, with what it looks like, if it does not fit x."""
+"""Gradients that are claimed, fitted to the parameters or refused before any work."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastgrad.arguments import as_array
-from fastgrad.structures import is_structure, leaves
+from fastgrad.differences.trees import is_structure, leaves
+from fastgrad.differences.validation import as_array
 from fastgrad.typing import Array
 
 

@@ -17,7 +17,7 @@ from fastgrad.checking.report import Report
 from fastgrad.checking.rows import row_of
 from fastgrad.checking.sampled import UNDECIDED, check_some
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.deadline import OutOfTimeError, ending_at
+from fastgrad.interrupts import OutOfTimeError, ending_at
 
 ESCALATED = 30.0
 """Seconds that comparing elements takes at most, where the fast check has to, unless more are

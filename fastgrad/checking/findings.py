@@ -14,7 +14,7 @@ from fastgrad.checking.numerical import NumericalGradient, largest_magnitude, nu
 from fastgrad.checking.reevaluation import changes_when_repeated, wrong_next_to_x
 from fastgrad.checking.samples import diagnose_samples
 from fastgrad.checking.subject import GradientUnderTest, index_text
-from fastgrad.deadline import OutOfTimeError
+from fastgrad.interrupts import OutOfTimeError
 
 
 class Findings:

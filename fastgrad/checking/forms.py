@@ -1,11 +1,11 @@
-"""The two forms in which a gradient is given: a function with its x, or a net with its batch."""
+"""The two forms of a gradient under test: a function with its x, or a net with its batch."""
 
 from functools import partial
 from typing import Any
 
 from fastgrad.checking.batch import Batch, loss_of_net
 from fastgrad.checking.subject import GradientUnderTest
-from fastgrad.structures import is_structure
+from fastgrad.differences.trees import is_structure
 
 
 def as_gradient_under_test(

@@ -1,4 +1,4 @@
-"""What may be wrong with a gradient, guessed from it and its parameter alone."""
+"""Hypotheses about a fault, from the gradient and its parameter alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations

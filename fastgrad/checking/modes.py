@@ -170,7 +170,7 @@ def _same_parameters(subject: GradientUnderTest, net: Any) -> Any:
 
 
 def _like(subject: GradientUnderTest, claims: list[Any]) -> Any:
-    from fastgrad.structures import is_structure, like
+    from fastgrad.differences.trees import is_structure, like
 
     arrays = [
         claim.reshape(part.x.shape) for claim, part in zip(claims, subject.parts, strict=True)

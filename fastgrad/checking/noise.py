@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from fastgrad.arguments import as_returned
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.steps import precision
+from fastgrad.differences.steps import precision
+from fastgrad.differences.validation import as_returned
 from fastgrad.typing import Array
 
 STEP = 1e-4

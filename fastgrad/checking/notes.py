@@ -1,4 +1,4 @@
-"""What else was seen: elements at kinks, coarse arithmetic, and steps that do not suit f."""
+"""Notes of a report: elements at kinks, coarse arithmetic, and steps that do not suit f."""
 
 from collections.abc import Iterator
 

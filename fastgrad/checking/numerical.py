@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fastgrad.checking.elements import EXTRAPOLATED, Probe, probe_element
 from fastgrad.checking.noise import Noise, with_terms
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.response import plan_responses
+from fastgrad.network.odd_responses import plan_responses
 from fastgrad.typing import Array
 
 Places = NDArray[np.intp]

@@ -21,7 +21,7 @@ from fastgrad.checking.noise import Noise
 from fastgrad.checking.numerical import CLEAR
 from fastgrad.checking.one_sided import OneSided, one_sided
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.line import move, restoration
+from fastgrad.directional import move, restoration
 from fastgrad.typing import Array
 
 COUNT = 8

@@ -16,7 +16,7 @@ from fastgrad.checking.noise import Noise
 from fastgrad.checking.numerical import NumericalGradient, largest_magnitude, numerical_gradients
 from fastgrad.checking.random_directions import COUNT, DirectionalCheck
 from fastgrad.checking.subject import GradientUnderTest, Part, index_text
-from fastgrad.line import move, restoration
+from fastgrad.directional import move, restoration
 from fastgrad.typing import Array
 
 DISTANCES = (2.0**-6, 2.0**-5, 2.0**-4)

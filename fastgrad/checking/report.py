@@ -1,4 +1,4 @@
-"""The report of a check: true or false by itself, and readable as a table."""
+"""Reports of a check: true or false by themselves, and readable as a table."""
 
 from dataclasses import dataclass, field
 from typing import Literal

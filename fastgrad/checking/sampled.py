@@ -10,7 +10,7 @@ from fastgrad.checking.numerical import largest_magnitude
 from fastgrad.checking.random_directions import DirectionalCheck, length_of
 from fastgrad.checking.report import Report
 from fastgrad.checking.subject import GradientUnderTest, Part, index_text
-from fastgrad.deadline import OutOfTimeError
+from fastgrad.interrupts import OutOfTimeError
 
 UNDECIDED = "Time was over before the gradient was found right or wrong."
 

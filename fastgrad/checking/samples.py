@@ -1,4 +1,4 @@
-"""Samples that a gradient leaves out: guesses about a net's batch, each of them tested."""
+"""Hypotheses about the samples that a gradient leaves out, each of them tested."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

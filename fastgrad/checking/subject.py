@@ -11,17 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.arguments import require_floating_array, require_function, require_unmasked
 from fastgrad.checking.batch import Batch, batch_behind
 from fastgrad.checking.claims import AnalyticGradient, as_analytic_gradients
-from fastgrad.deadline import is_limited, require_time, value_in_time
-from fastgrad.differences import at
+from fastgrad.differences.problem import Problem
+from fastgrad.differences.quotients import at
+from fastgrad.differences.trees import Call, is_structure, leaves, like, require_separate
+from fastgrad.differences.validation import (
+    require_floating_array,
+    require_function,
+    require_unmasked,
+)
 from fastgrad.engines import loop
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.gradient import numerical_gradient
-from fastgrad.problem import Problem
+from fastgrad.interrupts import is_limited, require_time, value_in_time
 from fastgrad.schemes import central_quotient
-from fastgrad.structures import Call, is_structure, leaves, like, require_separate
 from fastgrad.typing import Array
 
 NO_VALUE = (ValueError, OverflowError)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.guard import guarded
+from fastgrad.differences.guard import guarded
 from fastgrad.typing import Array
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which data sets can be loaded? MNIST, as the book loads it."""
+"""MNIST, as the book loads it."""
 
 from fastgrad.datasets.mnist import load_mnist, load_mnist_sample
 

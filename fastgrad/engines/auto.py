@@ -1,11 +1,11 @@
-"""Which engine serves a function best? The compiled or traced one where it can, or the loop."""
+"""The automatic choice between the traced engine and the loop, and what `explain` prints."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastgrad.arguments import warn_caller
+from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import compiled, probe
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.schemes import Scheme
@@ -49,7 +49,7 @@ def _traced(
 ) -> tuple[Array | None, str]:
     """Return the quotients by tracing; or None, and why f cannot be traced, "" if that is said."""
     from fastgrad.engines import traced
-    from fastgrad.engines.certificate import warn_of_a_mistake
+    from fastgrad.engines.certificates.traced import warn_of_a_mistake
     from fastgrad.tracing.recorder import UNUSED, NotTraceable, TooCheap
 
     mistaken = refused = ""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines import forks  # whose import lets forks wait for numba's compiler
-from fastgrad.engines.jitted import code_of, finish
-from fastgrad.structures import Call
+from fastgrad.differences.trees import Call
+from fastgrad.jit import forks  # whose import lets forks wait for numba's compiler
+from fastgrad.jit.jitted import code_of, finish
 from fastgrad.typing import Array
 
 if TYPE_CHECKING:
-    from fastgrad.engines.lanes_loop import LanesLoop
+    from fastgrad.engines.lanes.loop import LanesLoop
 
 Run = Callable[[Array, tuple[Any, ...], NDArray[np.intp], Array, Array], None]
 
@@ -108,14 +108,14 @@ class CompiledLoop:
 
     def _in_lanes(self, f: Any) -> "LanesLoop | None":
         """Compile f for lanes, unless its constants are not certain to be those that it has."""
-        lanes_loop = _lanes_loop()
-        if lanes_loop is None:
+        loop = _lanes_loop()
+        if loop is None:
             return None
-        from fastgrad.engines.frozen import is_as_now
+        from fastgrad.jit.frozen import is_as_now
 
         if not is_as_now(f, self.arguments.types):
             return None
-        made: LanesLoop = lanes_loop.LanesLoop(f, self.arguments, code_of(self.run))
+        made: LanesLoop = loop.LanesLoop(f, self.arguments, code_of(self.run))
         return made
 
 
@@ -124,10 +124,10 @@ def _lanes_loop() -> Any:
     """Return the module that teaches numba lanes, or None if it cannot: it is not tried again."""
     try:
         with forks.importing:  # which takes a second
-            from fastgrad.engines import frozen, lanes_loop  # noqa: F401  (frozen fails here, too)
+            from fastgrad.engines.lanes import loop
     except Exception:  # numba's inner names are not promised
         return None
-    return lanes_loop
+    return loop
 
 
 def is_jitted(f: object) -> bool:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences import at
+from fastgrad.differences.quotients import at
+from fastgrad.differences.trees import Call
 from fastgrad.engines import loop
+from fastgrad.engines.certificates.compiled import Run, note_run
 from fastgrad.engines.compilation import NotCompilableError, compiled_loop, is_jitted
-from fastgrad.engines.compiled_certificate import Run, note_run
 from fastgrad.engines.threads import Work, spread
-from fastgrad.structures import Call
 from fastgrad.typing import Array
 
 
@@ -106,7 +106,7 @@ def _values(
 ) -> Array:
     import numba
 
-    from fastgrad.engines.thread_count import thread_count
+    from fastgrad.jit.thread_count import thread_count
 
     call = f if isinstance(f, Call) else Call(f, (), None, None)
     if not is_jitted(call.f):
@@ -178,7 +178,7 @@ def _turn(alone: bool) -> AbstractContextManager[object]:
     """Give the lock under which threads are launched, for an f that launches them."""
     if not alone:
         return nullcontext()
-    from fastgrad.network.jit import exclusive
+    from fastgrad.jit.kernel import exclusive
 
     return exclusive()
 

@@ -1,4 +1,4 @@
-"""How is any Python function evaluated? At one moved element after the other, in place."""
+"""The loop over moved elements, in place: the engine for any Python function."""
 
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import as_returned, remedy_for
-from fastgrad.differences import fill, memory_order
-from fastgrad.guard import Original, require_unchanged
+from fastgrad.differences.guard import Original, require_unchanged
+from fastgrad.differences.quotients import fill, memory_order
+from fastgrad.differences.validation import as_returned, remedy_for
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.typing import Array
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import warn_caller
-from fastgrad.guard import Original
+from fastgrad.differences.guard import Original
+from fastgrad.differences.validation import warn_caller
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.typing import Array, Values

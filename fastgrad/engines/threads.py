@@ -1,4 +1,4 @@
-"""How is compiled work spread over threads? In short chunks, handed out in order."""
+"""Threads for compiled work, in short chunks that are handed out in order."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""How is a NumPy network differenced without its loop? Its operations are recorded and replayed."""
+"""The engine for NumPy functions: the operations are recorded once, and replayed."""
 
 import time
 from collections.abc import Callable
@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgrad.engines.certificate import Certificate, Disagreement, warn_of_a_mistake
-from fastgrad.engines.certificate_values import Values
+from fastgrad.engines.certificates.evaluations import Values
+from fastgrad.engines.certificates.traced import Certificate, Disagreement, warn_of_a_mistake
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls
-from fastgrad.tracing.parts import Part, Straight, plan
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import keep_memory
+from fastgrad.tracing.strategy import Part, Straight, plan
 from fastgrad.tracing.trace import Trace, trace_call
-
-Array = NDArray[np.float64]
+from fastgrad.typing import Doubles
 
 CERTIFY = True
 """Whether the quotients are compared with f itself. Read at each call; without it, tests measure
@@ -38,8 +36,8 @@ class Mistaken(NotTraceable):
 
 
 def gradient(
-    f: Callable[[Array], Any], x: Array, h: float, scheme: Scheme = central_quotient
-) -> Array:
+    f: Callable[[Doubles], Any], x: Doubles, h: float, scheme: Scheme = central_quotient
+) -> Doubles:
     """Return the difference quotient of f for every element of x; the central one by default.
 
     One call of f is recorded. Then, instead of all of f for every element, only those operations
@@ -79,14 +77,14 @@ def gradient(
 
 
 def traced_gradient(
-    f: Callable[[Array], Any],
-    x: Array,
+    f: Callable[[Doubles], Any],
+    x: Doubles,
     h: float,
     scheme: Scheme = central_quotient,
     *,
     if_faster: bool = False,
     first: FirstCalls | None = None,
-) -> Array:
+) -> Doubles:
     """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked.
 
     The first calls of f are made if they have not been.
@@ -120,9 +118,9 @@ class Replayed:
         How well slopes are known.
     """
 
-    quotients: Array
-    slopes: Array
-    uneven: Array
+    quotients: Doubles
+    slopes: Doubles
+    uneven: Doubles
     known: Straight
 
 
@@ -165,8 +163,8 @@ def by_distance(scheme: Scheme) -> dict[float, tuple[float, float]]:
 
 
 def _certify(
-    f: Callable[[Array], Any],
-    x: Array,
+    f: Callable[[Doubles], Any],
+    x: Doubles,
     h: float,
     scheme: Scheme,
     trace: Trace,
@@ -175,7 +173,7 @@ def _certify(
 ) -> None:
     """Compare the quotients with f, and mend them; see `certificate`."""
 
-    def slopes(step: float) -> Array:
+    def slopes(step: float) -> Doubles:
         return _replayed(trace, step, central_quotient, np.inf).slopes
 
     floats = [node.value.dtype for node in trace.nodes if node.value.dtype.kind in "fc"]
@@ -202,7 +200,7 @@ def _certify(
         )
 
 
-def explain(f: Callable[[Array], Any], x: Array, h: float) -> str:
+def explain(f: Callable[[Doubles], Any], x: Doubles, h: float) -> str:
     """Say how the gradient of f would be evaluated, and at what cost."""
     calls = 2 * x.size
     try:

@@ -1,4 +1,4 @@
-"""How is a function evaluated that takes many points at once? On stacks of moved copies of x."""
+"""The engine for functions that take many points at once, on stacks of moved copies of x."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import as_returned
+from fastgrad.differences.validation import as_returned
 from fastgrad.typing import Array
 
 MEMORY = 2**20

@@ -1,19 +1,18 @@
-"""What is the exact gradient? Backpropagation, for comparison only; no engine uses it."""
+"""Backpropagation, the exact gradient: for comparison only, no engine uses it."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.jit.kernel import kernel, tasks_for
+from fastgrad.jit.vectors import LANES, load, repeat, store
 from fastgrad.network.forward import Forward
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.jit import kernel, tasks_for
-from fastgrad.network.vectors import LANES, load, repeat, store
-
-Array = NDArray[np.float64]
+from fastgrad.typing import Doubles
 
 
-def gradient(run: Forward, labels: NDArray[np.int64]) -> Array:
+def gradient(run: Forward, labels: NDArray[np.int64]) -> Doubles:
     """Compute the derivatives of the mean loss -log(y_t + 1e-7), the 1e-7 included.
 
     Parameters

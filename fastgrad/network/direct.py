@@ -1,4 +1,4 @@
-"""What is the gradient by weight perturbation? Every parameter moved, what it touches recomputed.
+"""The engine 'direct': every parameter is moved, and what it touches is computed again.
 
 Nothing is assumed of the loss but what the net computes: this is the engine for steps and inputs
 that are too large for odd responses, and the judge of the faster one.
@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.engines.thread_count import thread_count
-from fastgrad.network.functions import LOG_OFFSET, sigmoid
-from fastgrad.network.jit import inlined, kernel
-from fastgrad.network.parameters import Parameters
-from fastgrad.network.vectors import (
+from fastgrad.jit.kernel import inlined, kernel
+from fastgrad.jit.thread_count import thread_count
+from fastgrad.jit.vectors import (
     LANES,
     exp,
     larger,
@@ -25,13 +23,14 @@ from fastgrad.network.vectors import (
     store,
     where_negative,
 )
-
-Array = NDArray[np.float64]
+from fastgrad.network.functions import LOG_OFFSET, sigmoid
+from fastgrad.network.parameters import Parameters
+from fastgrad.typing import Doubles
 
 TASKS_A_THREAD = 8  # small tasks keep all threads busy to the end
 
 
-def gradient(params: Parameters, x: Array, labels: NDArray[np.int64], h: float) -> Array:
+def gradient(params: Parameters, x: Doubles, labels: NDArray[np.int64], h: float) -> Doubles:
     """Return the central differences of the mean loss for all parameters.
 
     Moving W1[i, j] by h changes column j of the hidden layer alone, and moving W2[j, k] one logit:
@@ -64,7 +63,7 @@ def gradient(params: Parameters, x: Array, labels: NDArray[np.int64], h: float) 
     return result
 
 
-def _padded_columns(array: Any) -> Array:
+def _padded_columns(array: Any) -> Doubles:
     """Return the columns as rows, padded with zeros to whole vectors."""
     columns = np.zeros((array.shape[1], padded(len(array))))
     columns[:, : len(array)] = array.T

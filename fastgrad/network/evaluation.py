@@ -1,31 +1,129 @@
-"""How does the net evaluate what it is asked? Checks, then kernels, then plain arrays."""
+"""The arguments of the net's methods, checked once, in Python, before any kernel runs."""
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgrad.differences.steps import as_positive_number
+from fastgrad.differences.validation import as_array, warn_caller
 from fastgrad.engines import loop
-from fastgrad.network import backpropagation, direct, responses
-from fastgrad.network.batch import (
-    as_kernels_take_it,
-    as_samples,
-    as_step,
-    largest_and_nonzeros,
-)
+from fastgrad.jit.kernel import exclusive
+from fastgrad.network import backpropagation, direct, odd_responses
 from fastgrad.network.forward import Forward, run_forward
-from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.jit import exclusive
-from fastgrad.network.labels import class_indices
+from fastgrad.network.functions import LOG_OFFSET, class_indices
+from fastgrad.network.kernels import survey
 from fastgrad.network.parameters import Parameters
-from fastgrad.network.survey import survey
-from fastgrad.network.work import WorkArrays
-from fastgrad.typing import Map
+from fastgrad.network.workspace import WorkArrays
+from fastgrad.typing import Doubles, Map
 
-Array = NDArray[np.float64]
+
+def as_samples(x: ArrayLike, inputs: int) -> NDArray[Any]:
+    """Return x as a batch: an array of shape (N, inputs), N at least 1, in a dtype of its own.
+
+    Parameters
+    ----------
+    x : array_like of real numbers, shape (N, inputs) or (inputs,)
+        A 1-D x is a batch of one.
+    inputs : int
+        The features of a sample.
+
+    Raises
+    ------
+    TypeError
+        If x does not hold real numbers.
+    ValueError
+        If x has another shape, or no samples.
+    """
+    array = as_array("x", x, f"pass an array of shape (N, {inputs})")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"x has dtype {array.dtype}, but a sample is made of real numbers; pass x.astype(float)"
+        )
+    if array.ndim == 1:
+        array = array.reshape(1, -1)
+    if array.ndim != 2 or array.shape[1] != inputs:
+        raise ValueError(
+            f"x has shape {np.shape(x)}, but the net takes {inputs} features a sample: "
+            f"(N, {inputs}) or ({inputs},); pass x.reshape(-1, {inputs}) if it holds whole samples"
+        )
+    if not len(array):
+        raise ValueError(f"x has shape {array.shape}: no samples; pass at least one")
+    return array
+
+
+def as_kernels_take_it(samples: NDArray[Any]) -> Doubles:
+    """Return samples in float64, C-contiguous, aligned and writable: themselves if they are.
+
+    Kernels only read them, but are compiled for one type of array, and to numba a read-only array
+    (a memory map, a broadcast) has another one.
+    """
+    if samples.flags.carray and samples.dtype == np.float64:
+        return samples
+    return np.array(samples, np.float64, order="C")
+
+
+def largest_and_nonzeros(x: Doubles, start: int = 0) -> tuple[float, int]:
+    """Return the largest magnitude in x and how many entries are not zero; refuse nan and inf.
+
+    Parameters
+    ----------
+    x : float64 array of shape (N, I), C-contiguous
+    start : int
+        The number of its first sample, for the message.
+
+    Raises
+    ------
+    ValueError
+        If an entry is nan or infinite.
+    """
+    largest, nonzeros = survey(x)
+    if not math.isfinite(largest):
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        raise ValueError(
+            f"x[{start + row}, {column}] is {x[row, column]}, but the features are finite numbers; "
+            "remove or replace such samples"
+        )
+    return largest, nonzeros
+
+
+def as_step(h: object, params: Parameters, largest: float, *, may_be_lost: bool = False) -> float:
+    """Return h as a float, if it moves every parameter.
+
+    Parameters
+    ----------
+    h : object
+        The step.
+    params : Parameters
+    largest : float
+        The largest magnitude among them; nan if one is nan, which no step is lost in.
+    may_be_lost : bool
+        Whether a step that does not move a parameter is warned of, and taken: as the book does.
+
+    Raises
+    ------
+    TypeError
+        If h is not a real number.
+    ValueError
+        If h is not positive and finite, or is lost when it is added to a parameter.
+    """
+    step = as_positive_number(h)
+    if largest + step == largest or largest - step == largest:
+        name = next(name for name, view in params.items() if largest in abs(view))
+        message = (
+            f"h is {step}, which is lost when it is added to params[{name!r}], whose largest "
+            f"entry is {largest:.6g}; pass a larger h or smaller parameters"
+        )
+        if not may_be_lost or math.isinf(largest):
+            raise ValueError(message)
+        warn_caller(message)
+    return step
+
 
 # Rows that are evaluated at a time: their float64 copy stays in the second-level cache.
 ROWS_AT_A_TIME = 256
@@ -55,7 +153,7 @@ class Batch:
     """
 
     params: Parameters
-    x: Array
+    x: Doubles
     labels: NDArray[np.int64]
     largest: float
     nonzeros: int
@@ -66,7 +164,7 @@ class Batch:
         return run_forward(self.params, self.x, self.nonzeros, self.work)
 
 
-def probabilities(params: Parameters, x: ArrayLike, work: WorkArrays) -> Array:
+def probabilities(params: Parameters, x: ArrayLike, work: WorkArrays) -> Doubles:
     """Return the net's output for a batch of any size, shape (N, K)."""
     samples = as_samples(x, len(params["W1"]))
     classes = len(params["b2"])
@@ -109,7 +207,7 @@ def _labels(params: Parameters, x: ArrayLike, t: ArrayLike) -> NDArray[np.intp]:
     return class_indices(t, len(as_samples(x, len(params["W1"]))), len(params["b2"]))
 
 
-def mean_loss(p: Array, labels: NDArray[np.int64] | NDArray[np.intp]) -> float:
+def mean_loss(p: Doubles, labels: NDArray[np.int64] | NDArray[np.intp]) -> float:
     """Return the mean cross entropy of probabilities of shape (N, K)."""
     return float(-np.log(p[np.arange(len(p)), labels] + LOG_OFFSET).mean())
 
@@ -150,15 +248,15 @@ def require_engine(engine: object) -> None:
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
 
 
-def quotients(batch: Batch, step: float, engine: str) -> Array:
+def quotients(batch: Batch, step: float, engine: str) -> Doubles:
     """Return the central differences as a new flat array."""
     with exclusive():
         return ENGINES[engine](batch, step)
 
 
 def _quotients_of(
-    params: Parameters, step: float, engine: str, x: Array, labels: NDArray[np.int64]
-) -> Array:
+    params: Parameters, step: float, engine: str, x: Doubles, labels: NDArray[np.int64]
+) -> Doubles:
     """Return the central differences for some of the samples, wherever that is computed."""
     return quotients(check(params, x, labels, WorkArrays()), step, engine)
 
@@ -178,18 +276,18 @@ def check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> B
     return Batch(params, samples, labels, largest, nonzeros, work)
 
 
-def _by_responses(batch: Batch, h: float) -> Array:
+def _by_responses(batch: Batch, h: float) -> Doubles:
     """Measure a few shifts a unit; where no certain plan exists, perturb every weight."""
-    result = responses.gradient(batch.forward(), batch.labels, h, batch.largest)
+    result = odd_responses.gradient(batch.forward(), batch.labels, h, batch.largest)
     return _by_perturbation(batch, h) if result is None else result
 
 
-def _by_perturbation(batch: Batch, h: float) -> Array:
+def _by_perturbation(batch: Batch, h: float) -> Doubles:
     """Move every parameter, and recompute what it touches."""
     return direct.gradient(batch.params, batch.x, batch.labels, h)
 
 
-def _by_loop(batch: Batch, h: float) -> Array:
+def _by_loop(batch: Batch, h: float) -> Doubles:
     """Run the book's loop over each parameter; the loss ignores the array that it is given."""
     return np.concatenate(
         [
@@ -199,7 +297,7 @@ def _by_loop(batch: Batch, h: float) -> Array:
     )
 
 
-ENGINES: dict[str, Callable[[Batch, float], Array]] = {
+ENGINES: dict[str, Callable[[Batch, float], Doubles]] = {
     "response": _by_responses,
     "direct": _by_perturbation,
     "loop": _by_loop,

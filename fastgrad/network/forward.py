@@ -1,18 +1,16 @@
-"""How is the forward pass run, and how are its sums over the samples? Dense or sparse."""
+"""The forward pass, and sums over the samples, of dense or sparse batches."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastgrad.jit.kernel import tasks_for
+from fastgrad.jit.vectors import LANES, padded
 from fastgrad.network import kernels, sparse
-from fastgrad.network.jit import tasks_for
+from fastgrad.network.matrix_products import sum_products
 from fastgrad.network.parameters import Parameters
-from fastgrad.network.products import sum_products
-from fastgrad.network.vectors import LANES, padded
-from fastgrad.network.work import WorkArrays
-
-Array = NDArray[np.float64]
+from fastgrad.network.workspace import WorkArrays
+from fastgrad.typing import Doubles
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,15 @@ class Forward:
     """
 
     params: Parameters
-    x: Array
+    x: Doubles
     entries: sparse.Entries | None
-    wide: Array
-    z: Array
-    slope: Array
-    p: Array
+    wide: Doubles
+    z: Doubles
+    slope: Doubles
+    p: Doubles
     work: WorkArrays
 
-    def sum_over_samples(self, c: Array, d: Array, exact: int | None = None) -> Array:
+    def sum_over_samples(self, c: Doubles, d: Doubles, exact: int | None = None) -> Doubles:
         """Sum coefficients of odd powers of each weight's input over the samples.
 
             G_W1 = sum over m of (x^(2m+1))' c[m],   G_b1 = sum over m, n of c[m, n],
@@ -80,7 +78,7 @@ class Forward:
         return result
 
 
-def run_forward(params: Parameters, x: Array, nonzeros: int, work: WorkArrays) -> Forward:
+def run_forward(params: Parameters, x: Doubles, nonzeros: int, work: WorkArrays) -> Forward:
     """Run x through the net.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Where do a net's parameters live? In one flat buffer; the dict's arrays are views of it."""
+"""The net's parameters: one flat buffer, and the dict's arrays as views of it."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.arguments import as_array
+from fastgrad.differences.validation import as_array
 
 
 class Parameters(dict[str, NDArray[np.float64]]):

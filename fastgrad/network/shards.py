@@ -1,4 +1,4 @@
-"""How do workers share a batch? Each differences the loss of its samples; the parent averages.
+"""Shards of a batch for workers: each differences the loss of its samples, and the parent averages.
 
 The loss is a mean over samples, and so is its difference quotient: that of N samples is the sum
 of ``n_k / N`` times that of the ``n_k`` samples of shard k.
@@ -13,21 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.engines.workers.scheduler import count, paired
-from fastgrad.typing import Map
+from fastgrad.typing import Doubles, Map
 
-Array = NDArray[np.float64]
-Shard = tuple[Array, NDArray[np.int64]]
+Shard = tuple[Doubles, NDArray[np.int64]]
 
 LARGEST = 2_000
 """Samples of a shard for a map, of which nobody knows how many workers it has."""
 
 
 def gradient(
-    quotients: Callable[[Array, NDArray[np.int64]], Array],
-    x: Array,
+    quotients: Callable[[Doubles, NDArray[np.int64]], Doubles],
+    x: Doubles,
     labels: NDArray[np.int64],
     workers: int | Map,
-) -> Array:
+) -> Doubles:
     """Return the difference quotients of the mean loss as a new flat array.
 
     Parameters
@@ -59,10 +58,10 @@ class Part:
     """The flat gradient of the mean loss of so many samples."""
 
     samples: int
-    gradient: Array
+    gradient: Doubles
 
 
-def _mean(shards: list[Shard], parts: Iterable[Part]) -> Array:
+def _mean(shards: list[Shard], parts: Iterable[Part]) -> Doubles:
     """Return the mean of the shards' gradients, weighted by their samples."""
     samples = sum(len(x) for x, _ in shards)
     total = np.zeros(())
@@ -72,7 +71,7 @@ def _mean(shards: list[Shard], parts: Iterable[Part]) -> Array:
     return total
 
 
-def _part(quotients: Callable[[Array, NDArray[np.int64]], Array], shard: Shard) -> Part:
+def _part(quotients: Callable[[Doubles, NDArray[np.int64]], Doubles], shard: Shard) -> Part:
     """Return the gradient of a shard's samples, in a worker."""
     x, labels = shard
     return Part(len(x), quotients(x, labels))

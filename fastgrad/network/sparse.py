@@ -1,4 +1,4 @@
-"""How is a matrix that is mostly zeros multiplied? Row by row, its zeros skipped.
+"""Products with a matrix that is mostly zeros, row by row.
 
 Four fifths of MNIST's pixels are zero. `find_entries` lists the others once a batch; the forward
 pass goes through them sample by sample, the sums over the samples input by input.
@@ -7,13 +7,11 @@ pass goes through them sample by sample, the sums over the samples input by inpu
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgrad.network.jit import inlined, kernel, tasks_for
-from fastgrad.network.vectors import LANES, load_part, store_part
-from fastgrad.network.work import WorkArrays
-
-Array = NDArray[np.float64]
+from fastgrad.jit.kernel import inlined, kernel, tasks_for
+from fastgrad.jit.vectors import LANES, load_part, store_part
+from fastgrad.network.workspace import WorkArrays
+from fastgrad.typing import Doubles
 
 # Above this share of nonzeros whole blocks are multiplied: they do more, but at a higher rate.
 # benchmarks/density.py finds the two equal at a tenth to a quarter, the more the fewer hidden units
@@ -181,7 +179,7 @@ class Entries:
         Scratch: one set of entries at a time.
     """
 
-    def __init__(self, x: Array, nonzeros: int, work: WorkArrays) -> None:
+    def __init__(self, x: Doubles, nonzeros: int, work: WorkArrays) -> None:
         self.x = x
         self._nonzeros = nonzeros
         self._work = work
@@ -192,12 +190,12 @@ class Entries:
             work.get("numbers of entries", (samples,), np.int64),
         )
 
-    def multiply(self, matrix: Array, out: Array) -> None:
+    def multiply(self, matrix: Doubles, out: Doubles) -> None:
         """Compute out[:, :H] = x @ matrix, and list the entries for `sum`."""
         tasks = tasks_for(self._operations(matrix.shape[1]))
         multiply_rows(tasks, self.x, matrix, *self._lists, out)
 
-    def sum(self, c: Array, out: Array) -> None:
+    def sum(self, c: Doubles, out: Doubles) -> None:
         """Compute out = x' @ c[0] + (x^3)' @ c[1] + ..., with the lists that `multiply` makes.
 
         A last row of out is for the biases: there x is 1.

@@ -1,4 +1,4 @@
-"""What is the book's network? `TwoLayerNet`, differenced at the price of backpropagation."""
+"""`TwoLayerNet`, the book's network, differenced at the price of backpropagation."""
 
 import reprlib
 from functools import partial
@@ -7,14 +7,12 @@ from operator import index
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from fastgrad.differences.turns import turn
 from fastgrad.network.parameters import Parameters
-from fastgrad.network.work import WorkArrays
-from fastgrad.turns import turn
-from fastgrad.typing import Map, NetEngine
-
-Array = NDArray[np.float64]
+from fastgrad.network.workspace import WorkArrays
+from fastgrad.typing import Doubles, Map, NetEngine
 
 
 class TwoLayerNet:
@@ -84,7 +82,7 @@ class TwoLayerNet:
         """The parameters by name; assign to its keys or to its `buffer`, not to it."""
         return self._params
 
-    def predict(self, x: ArrayLike) -> Array:
+    def predict(self, x: ArrayLike) -> Doubles:
         """Return the probability of each class.
 
         Parameters
@@ -148,9 +146,10 @@ class TwoLayerNet:
             loss: "loop", or, for the others, the fastest that serves it.
             How the differences are evaluated. "response" measures the loss at a few shifts of each
             unit and sums over the samples, at about the cost of backpropagation; it is exact to
-            rounding, by a bound that is proven in `fastgrad.response.plan_responses`, and hands
-            over to "direct" where the step or the inputs are too large for the bound. "direct"
-            moves every parameter and recomputes what it touches. "loop" is the book's loop.
+            rounding, by a bound that is proven in `fastgrad.network.odd_responses.plan_responses`,
+            and hands over to "direct" where the step or the inputs are too large for the bound.
+            "direct" moves every parameter and recomputes what it touches. "loop" is the book's
+            loop.
         workers : int or map-like, optional
             Who computes shards of the batch, whose gradients are averaged: so many processes of
             this machine (-1: one for each core), or a parallel ``map(function, items)``, such as

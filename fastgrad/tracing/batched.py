@@ -1,4 +1,4 @@
-"""How is a recorded operation applied to many versions of its arguments at once?
+"""Recorded operations, applied to many versions of their arguments at once.
 
 A `Stack` holds m versions of an array along a new first axis. Elementwise operations, moves,
 reductions and products take whole stacks; any other function is called version by version.
@@ -16,8 +16,8 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.nodes import Node, leaves, replaced, value_of
-from fastgrad.tracing.subscripts import product_spec
+from fastgrad.tracing.graph import Node, leaves, replaced, value_of
+from fastgrad.tracing.operations import product_spec
 from fastgrad.typing import Array
 
 Batched = Callable[[Any, int], Array]

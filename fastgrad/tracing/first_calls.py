@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.arguments import may_share_elements
 from fastgrad.interrupts import raise_interrupt
+from fastgrad.tracing.memory import may_share_elements
 from fastgrad.typing import Array
 
 SHORT = 0.001

@@ -7,9 +7,7 @@ _LIBRARIES = (
     | sys.stdlib_module_names
 )
 
-FORMULAS = frozenset(
-    {"fastgrad.network.functions", "fastgrad.network.labels", "fastgrad.reference"}
-)
+FORMULAS = frozenset({"fastgrad.network.functions", "fastgrad.reference"})
 """Modules of fastgrad's own that hold functions as users write them."""
 
 

@@ -1,4 +1,4 @@
-"""How far may what an operation computes with move, before the operation stops being smooth?"""
+"""Margins: how far the arguments of an operation may move before it stops being smooth."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import numpy as np
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import reduced_axes
-from fastgrad.tracing.nodes import Node, replaced, value_of
+from fastgrad.tracing.graph import Node, replaced, value_of
 from fastgrad.typing import Array
 
 DISTANCES = {

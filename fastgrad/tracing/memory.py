@@ -36,3 +36,26 @@ def copy_like(pattern: NDArray[Any], values: Any) -> NDArray[Any]:
         result = as_strided(first, pattern.shape, pattern.strides)
     result[...] = values
     return result
+
+
+def may_share_elements(x: NDArray[Any]) -> bool:
+    """Say whether some elements of an array have the same place in memory, as in a broadcast one.
+
+    Examples
+    --------
+    >>> may_share_elements(np.broadcast_to(np.ones(3), (2, 3)))
+    True
+    """
+    if x.flags.forc or not x.size:
+        return False
+    extent = x.dtype.itemsize
+    axes = [(abs(stride), n) for stride, n in zip(x.strides, x.shape, strict=True) if n > 1]
+    for stride, length in sorted(axes):
+        if stride < extent:  # axes are interleaved: look at each element
+            start = np.zeros(1, dtype=np.int64)
+            for step, n in axes:
+                start = np.add.outer(np.arange(n) * step, start).reshape(-1)
+            places = np.sort(start)
+            return bool((np.diff(places) < x.dtype.itemsize).any())
+        extent += stride * (length - 1)
+    return False

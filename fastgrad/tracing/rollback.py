@@ -15,8 +15,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from fastgrad.engines.interrupts import uninterrupted
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.interrupts import raise_interrupt, uninterrupted
 from fastgrad.tracing.libraries import is_of_library
 from fastgrad.tracing.recorder import NotTraceable, Recording
 

@@ -12,19 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.interrupts import raise_interrupt
-from fastgrad.random_moves import random_moves
 from fastgrad.tracing import operations
+from fastgrad.tracing.affine import Term, split_into_terms
 from fastgrad.tracing.first_calls import FirstCalls
+from fastgrad.tracing.graph import Node, without_repeats
 from fastgrad.tracing.memory import share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
-from fastgrad.tracing.nodes import Node, without_repeats
-from fastgrad.tracing.plan import Term, split_into_terms
+from fastgrad.tracing.random_moves import random_moves
 from fastgrad.tracing.recorder import NotTraceable, Recording, TooCheap, record
 from fastgrad.tracing.references import Put, Reference, look_around
 from fastgrad.tracing.rollback import Place, exchanged, replace_leftovers
 from fastgrad.tracing.stand_in import Recorded
-
-Array = NDArray[np.float64]
+from fastgrad.typing import Doubles
 
 SHARE = 0.07
 """The part of the loop's time that a recording may take,"""
@@ -72,8 +71,8 @@ class Trace:
 
 
 def trace_call(
-    f: Callable[[Array], Any],
-    x: Array,
+    f: Callable[[Doubles], Any],
+    x: Doubles,
     h: float,
     calls: int = 0,
     least_seconds: float | None = None,
@@ -123,10 +122,10 @@ def trace_call(
 
 
 def _record_as_needed(
-    f: Callable[[Array], Any],
-    x: Array,
+    f: Callable[[Doubles], Any],
+    x: Doubles,
     h: float,
-    saved: Array,
+    saved: Doubles,
     limits: tuple[float, float],
     first: FirstCalls,
 ) -> tuple[list[Node], Node]:
@@ -149,7 +148,7 @@ class Refusal:
 
 
 def _record_alone(
-    f: Callable[[Array], Any], x: Array, h: float, saved: Array, recording: Recording
+    f: Callable[[Doubles], Any], x: Doubles, h: float, saved: Doubles, recording: Recording
 ) -> tuple[list[Node], Node] | Refusal:
     """Record one call of f while no other thread does, and leave nothing of it anywhere.
 
@@ -181,7 +180,7 @@ _one_at_a_time = threading.RLock()
 
 
 def _record(
-    f: Callable[[Array], Any], x: Array, h: float, saved: Array, recording: Recording
+    f: Callable[[Doubles], Any], x: Doubles, h: float, saved: Doubles, recording: Recording
 ) -> tuple[list[Node], Node] | Refusal:
     """Record one call of f; if it needs them, with stand-ins for all other arrays, too.
 
@@ -268,7 +267,7 @@ def _number(value: Any) -> float:
     return number
 
 
-def _stand_in(root: Recorded, view: NDArray[Any], x: Array) -> Recorded | None:
+def _stand_in(root: Recorded, view: NDArray[Any], x: Doubles) -> Recorded | None:
     """Return what stands in for x or a view of it; None for an array that holds more than x."""
     if view is x:
         return root

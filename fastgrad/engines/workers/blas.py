@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fastgrad.engines.forks import free_after_fork
-from fastgrad.engines.interrupts import uninterrupted
+from fastgrad.interrupts import uninterrupted
+from fastgrad.jit.forks import free_after_fork
 
 _lock = threading.Lock()
 free_after_fork(_lock)

@@ -14,9 +14,9 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences.trees import Call, leaves
 from fastgrad.engines import loop
 from fastgrad.engines.workers.blas import single_blas_thread
-from fastgrad.structures import Call, leaves
 from fastgrad.typing import Array
 
 

@@ -21,9 +21,8 @@ from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
 
-from fastgrad.engines.forks import free_after_fork
-from fastgrad.engines.interrupts import uninterrupted
-from fastgrad.interrupts import LostWorkerError
+from fastgrad.interrupts import LostWorkerError, uninterrupted
+from fastgrad.jit.forks import free_after_fork
 
 IDLE_SECONDS = 30.0
 """How long processes wait for another call: many times what it takes to start them."""

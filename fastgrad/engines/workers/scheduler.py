@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.arguments import warn_caller
-from fastgrad.differences import join
+from fastgrad.differences.quotients import join
+from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import loop
+from fastgrad.engines.progress import blocks
 from fastgrad.engines.workers import processes
 from fastgrad.engines.workers.blas import single_blas_thread
 from fastgrad.engines.workers.messages import SharedFunction, WorkItem, WorkResult
 from fastgrad.engines.workers.verification import Verification, Verifier
-from fastgrad.progress import blocks
 from fastgrad.typing import Array, Map, Report, Values
 
 Chunk = tuple[int, int]

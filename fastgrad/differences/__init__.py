@@ -1,0 +1,19 @@
+"""From values of f to derivatives. Nothing here chooses an engine.
+
+In comes a function, x and a step; out comes a `Problem` for each array in x, and from it, with any
+way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of a call:
+
+- `guard`, `turns`: x is as it was, whatever f does; threads that share arrays wait for each other.
+- `validation`, `trees`, `bounds`, `steps`: the arguments, checked, and divided by arrays.
+- `problem`: what is to be differenced, once the arguments are right.
+- `measured_steps`, `jumps`: steps for h="auto"; what is rounded or jumps is told from what f is.
+- `quotients`: points, values and a scheme's weights become derivatives.
+- `initial_steps`, `richardson`, `extrapolation`: limits of quotients, with error estimates.
+
+>>> import numpy as np
+>>> from fastgrad.engines import loop
+>>> from fastgrad.differences.problem import problems
+>>> [problem] = problems(lambda x: (x**2).sum(), np.array([3.0, 4.0]), 1e-4)
+>>> problem.gradient(loop.values).round(6)
+array([6., 8.])
+"""

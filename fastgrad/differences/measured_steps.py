@@ -1,0 +1,473 @@
+"""Automatic steps, measured: where f's own values show truncation and round-off in balance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.differences.jumps import is_flat, jumps
+from fastgrad.differences.quotients import BLOCK, moved
+from fastgrad.differences.steps import short
+from fastgrad.interrupts import raise_interrupt
+from fastgrad.typing import Array, Values
+
+if TYPE_CHECKING:
+    from fastgrad.differences.problem import Problem
+
+PILOTS = 8
+"""Elements that are measured first; the others start from how noisy f was found to be there."""
+
+NOISIER = 16.0
+"""Times the rounding of f's values up to which differences are taken for just that."""
+
+QUOTIENTS = 3
+"""Quotients that most elements take."""
+
+SURE = 1e-3
+"""Relative truncation at the far step below which f is taken to be smooth up to there."""
+
+RATIO = 8.0
+"""Between the steps of a sweep."""
+
+SWEEP = 8
+"""Steps of a sweep at first."""
+
+FURTHER = 9
+"""Steps by which a sweep goes on where it has not ended: with RATIO, a factor of 1e8."""
+
+WORTH = 1e3
+"""By how much rounding must be too large to be worth another quotient of many points."""
+
+ALIKE = 2.5
+"""The factor between steps that leave errors of about one size."""
+
+WIDEST = 0.25
+"""The largest step, in units of ``max(abs(x), 1)``."""
+
+CLEARLY = 0.1
+"""Times a contradiction that two steps must agree to for it to be one."""
+
+PLAUSIBLE = 1e-3
+"""The largest noise of f, relative to its values, that is taken for noise: three digits."""
+
+
+def measured(
+    problem: Problem, values: Values, base: Array, eps: float, *, farther: bool = True
+) -> Problem:
+    """Return the problem with a measured step for each element, and the quotients at these steps.
+
+    Three quotients show it for most elements: at the scheme's best step h for functions that vary
+    over distances of ``max(abs(x), 1)``; at a far step, the geometric mean of h and this distance,
+    whose difference from the first one is the truncation error T there; and at the step where T,
+    which falls with ``h**p``, and the round-off R, which grows with ``1 / h**d``, are in balance:
+    ``h * (d R / (p T))**(1 / (p + d))``. If the third confirms the first to within R, it is the
+    result. Where T is large, a fourth one between h and the far step must show that it falls as it
+    should.
+
+    Otherwise f is noisier than R says, varies over less than the far step, or both; then quotients
+    at many steps are compared (`_sweep`). What is found about the noise of f in a few elements
+    is what the others start from.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its steps are not looked at; f is called within its bounds.
+    values : callable
+        How f is evaluated.
+    base : array
+        f(x), of any shape: steps suit all outputs of f whose derivatives are not 0.
+    eps : float
+        The relative precision of f's values.
+    farther : bool
+        Whether a step may be larger than h where f is not noisier than eps. For mixed derivatives
+        it may not: nothing is known of how they change along the other element.
+
+    Returns
+    -------
+    Problem
+        With steps ``(x.size,)`` and quotients ``(x.size, *base.shape)``, in C order.
+
+    Notes
+    -----
+    Where f raises, it is not defined, unless it does so at all steps. A function that oscillates
+    some thousand times within h is not seen through.
+
+    References
+    ----------
+    R. S. Stepleman and N. D. Winarsky, "Adaptive numerical differentiation", Mathematics of
+    Computation 33 (1979), 1257-1264; P. E. Gill, W. Murray, M. A. Saunders, M. H. Wright,
+    "Computing forward-difference intervals for numerical optimization", SIAM Journal on Scientific
+    and Statistical Computing 4 (1983), 310-321.
+    """
+    work = _Measurement(problem, values, base, eps, farther)
+    n = problem.x.size
+    places = np.arange(n)
+    if n > 2 * PILOTS:
+        first = np.unique(np.linspace(0, n - 1, PILOTS).astype(np.intp))
+        work.measure(first)
+        work.noise = float(np.median(work.noises[first]))
+        places = np.setdiff1d(places, first)
+    block = max(1, BLOCK // max(base.size, 1))
+    for start in range(0, len(places), block):
+        work.measure(places[start : start + block])
+    quotients = work.quotients.reshape(n, *base.shape)
+    return replace(problem, steps=work.steps, quotients=quotients)
+
+
+class _Measurement:
+    """The steps and quotients that have been found, for elements as indices in C order."""
+
+    def __init__(
+        self, problem: Problem, values: Values, base: Array, eps: float, farther: bool
+    ) -> None:
+        self.problem, self.values, self.shape, self.eps = problem, values, base.shape, eps
+        self.farther = farther
+        self.base = base.reshape(-1).astype(np.result_type(base, np.float64))
+        self.magnitude = abs(self.base)
+        self.x = problem.x.view(np.ndarray).reshape(-1)
+        self.scales = np.maximum(abs(self.x.astype(np.float64)), 1)
+        self.smallest = 64 * np.spacing(abs(self.x)).astype(np.float64)
+        self.steps = np.empty(self.x.size)
+        self.quotients = np.zeros((self.x.size, base.size), self.base.dtype)
+        self.noises = np.ones(self.x.size)
+        self.noise = 1.0
+        self._raised: dict[int, Exception] = {}
+
+    def measure(self, places: NDArray[np.intp]) -> None:
+        """Find the steps of these elements."""
+        with np.errstate(all="ignore"):
+            self._measure(places)
+        for place, error in self._raised.items():
+            if not np.isfinite(self.quotients[place]).any():
+                raise error  # at all steps
+
+    def _measure(self, places: NDArray[np.intp]) -> None:
+        scheme = self.problem.scheme
+        p, d = scheme.accuracy, scheme.derivative
+        eps = self.eps * self.noise
+        best = scheme.optimal_step(eps)
+        enough = 100 * scheme.round_off(1.0, best, eps)
+        few = len(scheme.outer) <= 2
+        near, h, low = self._at(places, best * self.scales[places])
+        self._keep(places, near, h)
+        far, wide, high = self._at(places, max(best**0.5, best) * self.scales[places])
+        for _ in range(3):  # as far as f is defined
+            lost = np.flatnonzero(~np.isfinite(far).all(axis=1) & np.isfinite(near).all(axis=1))
+            if not len(lost):
+                break
+            far[lost], wide[lost], high[lost] = self._at(places[lost], wide[lost] / RATIO)
+        if self.farther:
+            for _ in range(2):  # while nothing but rounding shows
+                rounding = self._rounding(places, far, wide)
+                same = (abs(far - near) <= NOISIER * self._rounding(places, near, h)).all(axis=1)
+                poor = (rounding > (1 if few else WORTH) * enough * abs(far)).all(axis=1)
+                if not few:  # where f has not changed at all, it is not looked at many points more
+                    poor &= (high > 0).any(axis=1)
+                grown = np.flatnonzero(same & poor)
+                if not len(grown):
+                    break
+                more = self._at(places[grown], wide[grown] * RATIO**3)
+                better = np.isfinite(more[0]).all(axis=1)
+                grown = grown[better]
+                for least, old, new in zip((near, h, low), (far, wide, high), more, strict=True):
+                    least[grown], old[grown] = old[grown], new[better]
+            self._keep(places, near, h)
+        rounding, size = self._rounding(places, near, h), self._size(places, near, far, wide)
+        truncation, round_off = _largest(far - near, size), _largest(rounding, size)
+        hidden = np.isfinite(truncation) & (truncation <= NOISIER * round_off)
+        # Nearer to x, f is nearer to f(x): else there is a peak at x, or noise.
+        closer = 4 * high * (h / wide)[:, np.newaxis] + NOISIER * rounding * _column(h) ** d
+        sound = (low <= closer + 4 * abs(near) * _column(h) ** d).all(axis=1)
+        sound &= wide > 2 * h
+        known = sound & (hidden | (truncation <= SURE))
+        asked = np.flatnonzero(sound & ~known & np.isfinite(truncation))
+        if len(asked):  # does it fall as truncation does?
+            some = places[asked]
+            middle, between, _ = self._at(some, np.sqrt(h[asked] * wide[asked]))
+            change = _largest(middle - near[asked], size[asked])
+            least = (between / wide[asked]) ** p * truncation[asked]
+            falls = change <= 4 * least + NOISIER * round_off[asked]
+            # Nor may it vanish: f may be constant at small steps because it is rounded.
+            falls &= change >= (between / wide[asked]) ** p * least / 8 - NOISIER * round_off[asked]
+            known[asked[falls]] = True
+            seen = change > NOISIER * round_off[asked]
+            truncation[asked[seen]], wide[asked[seen]] = change[seen], between[seen]
+        falling = np.maximum(truncation, round_off)
+        # The step at which T(wide) (step / wide)**p and R(h) (h / step)**d are in balance.
+        balance = (d * round_off / (p * falling) * wide**p * h**d) ** (1 / (p + d))
+        balance = np.where(round_off > 0, np.minimum(balance, wide), wide)
+        if not self.farther:
+            balance = np.minimum(balance, h)
+        nothing = known & (truncation == 0) & (size == 0).all(axis=1)  # f does not depend on it
+        chosen = known & ~nothing & (self.farther | ~hidden)
+        if not few:  # a third quotient that would hardly be better costs many calls
+            good = (rounding <= WORTH * enough * size).all(axis=1) & hidden
+            chosen &= ~good & ((balance < h / ALIKE) | (balance > h * ALIKE))
+        picked = np.flatnonzero(chosen)
+        third, used, _ = self._at(places[picked], balance[picked])
+        allowed = round_off[picked] * (1 + (h[picked] / used) ** d)
+        allowed += truncation[picked] * (np.maximum(used, h[picked]) / wide[picked]) ** p
+        confirmed = _largest(third - near[picked], size[picked]) <= NOISIER * allowed
+        self._keep(places[picked[confirmed]], third[confirmed], used[confirmed])
+        self.noises[places] = self.noise
+        known[picked[~confirmed]] = False
+        self._sweep(places[~known])
+
+    def _sweep(self, places: NDArray[np.intp]) -> None:
+        """Find the steps of elements at which f is noisy, or varies over short distances.
+
+        Quotients at steps in a geometric sequence differ by truncation where the steps are large,
+        and by noise where they are small: ``e[j] = D[j-1] / r**d + D[j] / r**p`` is about the error
+        at step j, with D the differences of neighbours and r the ratio. The step where e is least
+        is taken. Where f is piecewise constant at small steps, e is small there, too: `jumps` tells
+        that from what f really is.
+        """
+        if not len(places):
+            return
+        scheme = self.problem.scheme
+        best = scheme.optimal_step(self.eps * self.noise) * self.scales[places]
+        top = np.minimum(
+            2.0 ** np.ceil(np.log2(best)) * RATIO ** (SWEEP - 2), WIDEST * self.scales[places]
+        )
+        steps = np.zeros((len(places), 0))
+        found = np.zeros((len(places), 0, self.quotients.shape[1]), self.quotients.dtype)
+        lifts = found.copy()
+        active = np.arange(len(places))
+        for count in (SWEEP, FURTHER, FURTHER):  # downwards, until it has converged
+            start = steps.shape[1]
+            more = np.full((len(places), count), np.nan)
+            parts = np.full((len(places), count, found.shape[2]), np.nan, found.dtype)
+            heights = parts.copy()
+            for k in range(count):
+                wanted = np.maximum(
+                    top[active] * RATIO ** -(start + k), self.smallest[places[active]]
+                )
+                parts[active, k], more[active, k], heights[active, k] = self._at(
+                    places[active], wanted
+                )
+            steps, found = np.hstack([steps, more]), np.concatenate([found, parts], axis=1)
+            lifts = np.concatenate([lifts, heights], axis=1)
+            last = steps.shape[1] > SWEEP + FURTHER
+            done = np.array(
+                [self._choose(places[i], steps[i], found[i], lifts[i], last) for i in active]
+            )
+            active = active[~done & (more[:, -1] > 2 * self.smallest[places])[active]]
+            if not len(active):
+                break
+
+    def _choose(self, place: Any, steps: Array, found: Array, lifts: Array, last: bool) -> bool:
+        """Keep the best one of an element's steps; return whether there need be no smaller ones."""
+        scheme = self.problem.scheme
+        p, d = scheme.accuracy, scheme.derivative
+        order = np.unique(steps, return_index=True)[1]
+        order = order[np.isfinite(found[order]).all(axis=1) & np.isfinite(steps[order])]
+        if len(order) < 3:
+            if len(order):
+                self._keep(place, found[order[0]], steps[order[0]])
+            return False
+        steps, found, lifts = steps[order], found[order], lifts[order]
+        rounding = self._rounding(place, found, steps)
+        # Derivatives are as large as in the middle of the quotients that are not just rounding.
+        seen = abs(found) > 4 * rounding
+        ascending = np.sort(np.where(seen, abs(found), np.inf), axis=0)
+        middle = np.maximum(np.sum(seen, axis=0) - 1, 0) // 2
+        size = np.take_along_axis(ascending, middle[np.newaxis], axis=0)[0]
+        size = np.where(size < np.inf, size, 0)
+        round_off = _largest(rounding, size)
+        differences = _largest(np.diff(found, axis=0), size)
+        ratios = steps[1:] / steps[:-1]
+        below = np.append(differences[0], differences / ratios**d)
+        above = np.append(differences / ratios**p, differences[-1])
+        errors = below + above + round_off
+        # Larger steps are not believed against smaller ones, unless f can be as noisy as that.
+        width = _column(steps) ** d
+        height = np.maximum(self.magnitude, np.max(lifts, axis=0))
+        noise = PLAUSIBLE * height
+        for k in range(1, len(steps)):
+            astray = abs(found[:k] - found[k]) * width[:k] > noise
+            if d == 1:
+                reach = max(abs(offset) for offset in scheme.outer)
+                astray |= lifts[:k] - reach * abs(found[k]) * width[:k] > noise + lifts[k] / 2
+            if (astray & (size > 0)).any():
+                errors[k] = np.inf
+        j = int(np.argmin(errors))
+        # A coarser step that its neighbours confirm as well, and that contradicts this one.
+        rivals = []
+        for k in range(j + 2, len(steps)):
+            contradiction = float(_largest(found[k] - found[j], size))
+            if errors[k] < CLEARLY * contradiction and errors[k] <= errors[k - 1]:
+                rivals.append(k)
+        certain = False
+        if rivals:
+            k = min(rivals, key=lambda k: float(errors[k]))
+            output = int(np.argmax(_relative(found[k] - found[j], size)))
+            contradiction = float(abs(found[k, output] - found[j, output]))
+            if contradiction * steps[j] ** d <= noise[output] and jumps(
+                self.problem,
+                self.values,
+                place,
+                steps[k],
+                contradiction,
+                self.eps * float(height[output]),
+                self.shape,
+                output,
+            ):
+                j, certain = k, True
+        if not certain:
+            j = self._finer(place, j, steps, found, lifts, errors, size)
+            j, certain = self._off_plateau(place, j, steps, found, lifts)
+        self._keep(place, found[j], steps[j])
+        finer = differences[:j]
+        if len(finer):
+            times = float(np.max(finer / np.maximum(round_off[:j], np.finfo(float).tiny)))
+            self.noises[place] = max(self.noise, times if times > NOISIER else 1.0)
+        quiet = not size.any() and (lifts[0] <= NOISIER * rounding[0] * width[0]).all()
+        if certain or last or quiet:
+            return True
+        # Below the least error there must be noise, or steps have to become smaller.
+        rising = j > 0 and (j == len(differences) or differences[j - 1] >= differences[j] / RATIO)
+        explained = errors[j] <= NOISIER * RATIO * round_off[j]
+        return bool(errors[j] < CLEARLY and rising and explained)
+
+    def _finer(
+        self,
+        place: Any,
+        j: int,
+        steps: Array,
+        found: Array,
+        lifts: Array,
+        errors: Array,
+        size: Array,
+    ) -> int:
+        """Return a finer step that its neighbours confirm and that contradicts step j, or j.
+
+        f may vary over far smaller distances than step j; if it jumps, small steps see nothing.
+        """
+        confirmed = []
+        for k in range(1, j - 1):
+            contradiction = float(_largest(found[k] - found[j], size))
+            least = errors[k] <= min(errors[k - 1], errors[k + 1])
+            if least and max(errors[k], errors[j]) < CLEARLY * contradiction:
+                confirmed.append(k)
+        if not confirmed:
+            return j
+        k = min(confirmed, key=lambda k: float(errors[k]))
+        output = int(np.argmax(_relative(found[k] - found[j], size)))
+        jumping = jumps(
+            self.problem,
+            self.values,
+            place,
+            steps[j],
+            float(abs(found[k, output] - found[j, output])),
+            self.eps * max(float(self.magnitude[output]), float(np.max(lifts[:, output]))),
+            self.shape,
+            output,
+        )
+        return j if jumping else k
+
+    def _off_plateau(
+        self, place: Any, j: int, steps: Array, found: Array, lifts: Array
+    ) -> tuple[int, bool]:
+        """Return the best step at which f changes, and True, if f is flat but for its jumps.
+
+        Elsewhere j and False: f may be constant around x.
+        """
+        changes = found.any(axis=1)
+        if found[j].any() or not changes.any():
+            return j, False
+        nearest = int(np.argmax(changes))
+        output = int(np.argmax(abs(found[nearest])))
+        wide = 2 * float(steps[nearest])
+        if not is_flat(self.problem, self.values, place, wide, self.shape, output):
+            return j, False
+        # Any value may be wrong by a jump as high as the nearest one; what is left is truncation.
+        p, d = self.problem.scheme.accuracy, self.problem.scheme.derivative
+        differences, ratios = abs(np.diff(found[:, output])), steps[1:] / steps[:-1]
+        wrong = lifts[nearest, output] / steps**d
+        wrong += np.append(differences / ratios**p, differences[-1])
+        return int(np.argmin(np.where(changes, wrong, np.inf))), True
+
+    def _at(self, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array, Array]:
+        """Return quotients ``(n, outputs)`` at these steps, the steps that were possible, lifts.
+
+        A lift is how far f gets from f(x). Where f raises, quotients and lifts are nan.
+        """
+        steps = short(np.maximum(steps, self.smallest[places]), self.x[places])
+        result = np.full((len(places), self.quotients.shape[1]), np.nan, self.quotients.dtype)
+        lifts = result.copy()
+        if not len(places):
+            return result, steps, lifts
+        try:
+            return self._quotients(places, steps)
+        except Exception as error:
+            raise_interrupt(error)
+        for k in range(len(places)):
+            one = slice(k, k + 1)
+            try:
+                result[one], steps[one], lifts[one] = self._quotients(places[one], steps[one])
+            except Exception as error:  # so far from x f is not defined
+                raise_interrupt(error)
+                self._raised[int(places[k])] = error
+        return result, steps, lifts
+
+    def _quotients(self, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array, Array]:
+        """Return quotients, the steps that bounds allow, and how far f gets from f(x)."""
+        problem, count = self.problem, self.quotients.shape[1]
+        x = problem.x
+        result = np.zeros((len(places), count), self.quotients.dtype)
+        lifts, used = result.copy(), steps.copy()
+        for scheme, some, lengths in problem.divided(places, steps):
+            if not len(some):
+                continue
+            points = moved(x, some, scheme.outer, lengths)
+            values = self.values(problem.f, x, some, points, self.shape)
+            values = values.reshape(*points.shape, count).astype(result.dtype)
+            if len(scheme.outer) < len(scheme.offsets):  # x itself comes last
+                here = np.broadcast_to(self.base, (len(some), 1, count))
+                values = np.concatenate([values, here], axis=1)
+            where = np.searchsorted(places, some)
+            result[where], used[where] = scheme.combine(values, lengths), lengths
+            lifts[where] = np.max(abs(values - self.base), axis=1)
+        return result, used, lifts
+
+    def _rounding(self, places: Any, quotients: Array, steps: Array) -> Array:
+        """Return what rounding costs each output."""
+        d = self.problem.scheme.derivative
+        steps = steps[:, np.newaxis]
+        # Operations inside f are rounded relative to their arguments: as if x itself were, by half
+        # an eps at most, in two points that rarely add.
+        distance = np.maximum(
+            abs(np.reshape(self.x[places], (-1, 1)).astype(np.float64)) / 4, steps
+        )
+        height = self.magnitude + abs(quotients) * distance**d
+        result: Array = self.problem.scheme.round_off(height, steps, self.eps * self.noise)
+        return result
+
+    def _size(self, places: NDArray[np.intp], near: Array, far: Array, wide: Array) -> Array:
+        """Return the sizes of derivatives; 0 for those that are only rounding."""
+        size = np.fmax(abs(near), abs(far))
+        return np.where(size > 4 * self._rounding(places, far, wide), size, 0)
+
+    def _keep(self, places: Any, quotients: Array, steps: Any) -> None:
+        self.quotients[places], self.steps[places] = quotients, steps
+
+
+def _column(numbers: Array) -> Array:
+    return numbers[:, np.newaxis]
+
+
+def _relative(errors: Array, size: Array) -> Array:
+    """Return errors in units of the derivatives, where there are any."""
+    result: Array = np.where(size > 0, abs(errors) / np.where(size > 0, size, 1), 0)
+    return result
+
+
+def _largest(errors: Array, size: Array) -> Array:
+    """Return the largest relative error of all outputs; infinite where one is not finite."""
+    relative = _relative(errors, size)
+    relative = np.where(np.isfinite(errors), relative, np.inf)
+    largest: Array = np.max(relative, axis=-1, initial=0)
+    return largest

@@ -1,0 +1,290 @@
+"""Problems: a function of one array, its scheme and steps, and the shape of what it returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.differences.bounds import as_bounds, within
+from fastgrad.differences.measured_steps import measured
+from fastgrad.differences.quotients import at, fill, memory_order, moved
+from fastgrad.differences.steps import choose_steps, precision, representable
+from fastgrad.differences.trees import Call, is_structure, leaves, require_separate
+from fastgrad.differences.validation import (
+    as_returned,
+    require_floating_array,
+    require_function,
+    require_moved,
+)
+from fastgrad.lazy import lazy
+from fastgrad.schemes import Scheme, as_scheme, central_quotient
+from fastgrad.typing import Array, Values
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A function of one array, and how it is to be differenced.
+
+    Attributes
+    ----------
+    f : callable
+        ``f(x)``; a `Call` if it takes more, or a structure.
+    x : array
+        What is moved, in place.
+    name : str
+        What messages call it.
+    scheme : Scheme
+        The difference scheme.
+    steps : float or array (x.size,)
+        The steps, in C order.
+    bounds : pair of arrays (x.size,), or None
+        What no point goes beyond.
+    automatic : bool
+        Whether the steps are only where to start measuring.
+    quotients : array (x.size, ...), or None
+        The derivatives by these steps, in C order, where they are known.
+    is_lost : bool
+        Whether some elements do not move, because the step is lost in their rounding.
+    """
+
+    f: Callable[[Any], Any]
+    x: Array
+    name: str
+    scheme: Scheme
+    steps: Any
+    bounds: tuple[Array, Array] | None
+    automatic: bool = False
+    quotients: Array | None = None
+    is_lost: bool = False
+
+    def measured(
+        self, values: Values, base: Array | None = None, *, farther: bool = True
+    ) -> "Problem":
+        """Return the problem with steps that suit f, and the quotients at these, if automatic.
+
+        Parameters
+        ----------
+        values : callable
+            How f is evaluated.
+        base : array, optional
+            f at x, where it is known; otherwise f returns a number.
+        farther : bool
+            As `fastgrad.differences.measured_steps.measured` takes it.
+        """
+        x = self.x
+        if not self.automatic or not x.size or self.scheme.is_complex:
+            return self
+        if base is None:
+            base = values(self.f, x, np.zeros(1, dtype=np.intp), at(x))[0, 0]
+            base = np.asarray(base, None if isinstance(base, np.floating) else np.float64)
+        return measured(self, values, base, precision(x, base), farther=farther)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all elements are moved alike: by one step, on the real line, without bounds."""
+        several = isinstance(self.steps, np.ndarray)
+        return not (self.scheme.is_complex or several or self.bounds is not None)
+
+    def gradient(self, values: Values) -> Array:
+        """Return the derivatives, an array like x, by this way of evaluating f.
+
+        They are 0 with respect to elements whose bounds are equal.
+        """
+        if self.quotients is not None:
+            known = np.zeros_like(self.x)
+            known.view(np.ndarray)[...] = self.quotients.reshape(self.x.shape)  # and no mask
+            return known
+        result = np.empty_like(self.x) if self.bounds is None else np.zeros_like(self.x)
+        for scheme, places, steps in self.everywhere:
+            fill(result, values, self.f, self.x, places, steps, scheme)
+        return result
+
+    @lazy
+    def everywhere(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
+        """Which elements are moved in which scheme by which steps: all that can be."""
+        places = memory_order(self.x)
+        several = isinstance(self.steps, np.ndarray)
+        return self.divided(places, self.steps[places] if several else self.steps)
+
+    def divided(
+        self, places: NDArray[np.intp], steps: Any
+    ) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
+        """Return which of these elements are moved in which scheme by which steps."""
+        if self.bounds is None:
+            return [(self.scheme, places, steps)]
+        return [*within(self.scheme, self.x, places, steps, self.bounds)]
+
+
+def problems(
+    f: Callable[..., Any],
+    x: Any,
+    h: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    scheme: str | Scheme = "central",
+    relative: bool = False,
+    bounds: Any = None,
+    as_in_the_book: bool = False,
+) -> list[Problem]:
+    """Check the arguments, and return a problem for every array in x; f is not called.
+
+    Where the book's numbers are promised, a step that is lost in the rounding of x is warned of,
+    and taken; elsewhere it is refused.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is not usable.
+    """
+    require_function(f)
+    if not isinstance(args, tuple):
+        raise TypeError(f"args is a {type(args).__name__}; pass a tuple of f's further arguments")
+    chosen = as_scheme(scheme)
+    whole = x if is_structure(x) else None
+    arrays = [("x", x)] if whole is None else [*leaves(x)]
+    for name, array in arrays:
+        require_floating_array(name, array, h)
+    if len(arrays) > 1:
+        require_separate(arrays)
+    result = []
+    for (name, array), step, bound in zip(
+        arrays, _parts(h, x, arrays, "h"), _bounds_of(bounds, x, arrays), strict=True
+    ):
+        call = f if whole is None and not args else Call(f, args, whole, array)
+        eps = _limits(array.dtype)[0]
+        steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
+        limits = None if bound is None else as_bounds(name, bound, array)
+        problem = Problem(call, array, name, chosen, steps, limits, isinstance(step, str))
+        book = as_in_the_book and problem.is_plain and chosen == central_quotient
+        moving = _require_steps(problem, may_be_lost=book)
+        result.append(problem if moving else replace(problem, is_lost=True))
+    return result
+
+
+def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
+    """Refuse a step that is lost, or leads out of the range of x's dtype; say if all is moved."""
+    x, moving = problem.x, True
+    if not x.size:
+        return moving
+    eps, tiny, largest = _limits(x.dtype)
+    # Neighbours of a number in x are no farther away.
+    spacing = eps * float(np.abs(x.view(np.ndarray)).max()) + tiny
+    for scheme, places, steps in problem.everywhere:
+        if not scheme.real or not places.size:
+            continue
+        several = isinstance(steps, np.ndarray)
+        shortest, longest = (steps.min(), steps.max()) if several else (steps, steps)
+        nearest, farthest = scheme.reach
+        if not float(shortest) * nearest > spacing:
+            with np.errstate(all="ignore"):
+                points = moved(x, places, scheme.real, steps)
+                moving &= require_moved(
+                    problem.name, x, places, points, steps, may_be_lost=may_be_lost
+                )
+        if 2 * float(longest) * farthest >= largest:
+            raise ValueError(
+                f"h is {longest}, too large for x's dtype {x.dtype}; pass one such as 1e-4"
+            )
+    return moving
+
+
+@cache
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float, float]:
+    """Return a dtype's precision, and its least and largest normal number."""
+    limits = np.finfo(dtype)
+    return float(limits.eps), float(limits.tiny), float(limits.max)
+
+
+def _parts(given: Any, x: Any, arrays: list[tuple[str, Any]], name: str) -> list[Any]:
+    """Return what is given for each array in x: by a structure of x's form, or one for all."""
+    if not (is_structure(given) and is_structure(x)):
+        return [given] * len(arrays)
+    places = [place for place, _ in arrays]
+    parts = dict(leaves(given))
+    if parts.keys() != set(places):
+        raise ValueError(
+            f"{name} has the parts {', '.join(parts)}, but x has {', '.join(places)}; "
+            "pass a structure of x's form, or one value for all"
+        )
+    return [parts[place] for place in places]
+
+
+def _bounds_of(bounds: Any, x: Any, arrays: list[tuple[str, Any]]) -> list[Any]:
+    """Return the pair of bounds for each array in x."""
+    if bounds is None or not is_structure(x):
+        return [bounds] * len(arrays)
+    try:
+        lower, upper = bounds
+    except (TypeError, ValueError):
+        raise ValueError(f"bounds are {bounds!r}; pass a pair (lower, upper)") from None
+    pairs = (_parts(bound, x, arrays, "bounds") for bound in (lower, upper))
+    return [*zip(*pairs, strict=True)]
+
+
+ANY = 2.0**-10
+"""A relative step that is never lost, with which the other arguments are checked."""
+
+
+def prepared(
+    f: Callable[..., Any],
+    x: Any,
+    h: Any,
+    *,
+    args: tuple[Any, ...],
+    scheme: str | Scheme,
+    relative: bool,
+    bounds: Any,
+    stacked: bool = False,
+) -> tuple[list[Problem], Array]:
+    """Return a problem for every array in x, and f at x as an array of floats, by one call.
+
+    Given steps are replaced by those that x can hold; automatic ones are to be measured. With
+    ``stacked`` f takes a stack of points.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `problems`, before f is called; TypeError if f does not return real numbers.
+    """
+    found = problems(f, x, h, args=args, scheme=scheme, relative=relative, bounds=bounds)
+    base = value_at(found, f, x, args, stacked)
+    return [problem if problem.automatic else _exact(problem) for problem in found], base
+
+
+def _exact(problem: Problem) -> Problem:
+    """Return the problem with the distances by which its elements are really moved."""
+    if problem.scheme.is_complex:
+        return problem
+    flat = problem.x.view(np.ndarray).reshape(-1)
+    steps = np.broadcast_to(np.asarray(problem.steps, dtype=np.float64), flat.shape)
+    return replace(problem, steps=representable(steps, flat))
+
+
+def value_at(
+    found: list[Problem],
+    f: Callable[..., Any],
+    x: Any,
+    args: tuple[Any, ...],
+    stacked: bool = False,
+) -> Array:
+    """Return f at x as an array of floats; of an f that takes a stack, from one of x alone."""
+    if stacked:
+        value = as_returned(found[0].f(x.view(np.ndarray)[np.newaxis].copy()))
+        if value.shape[:1] != (1,):
+            raise ValueError(
+                f"f returned an array of shape {value.shape} for a stack of shape "
+                f"{(1, *x.shape)}, but with vectorized=True the first axis of what it returns is "
+                "that of the points; reduce other axes, or leave out vectorized"
+            )
+        value = value[0]
+    else:
+        value = as_returned(found[0].f(found[0].x) if found else f(x, *args))
+    if value.dtype.kind not in "fiub":
+        raise TypeError(
+            f"f returned an array of dtype {value.dtype}, but it must return real numbers; check "
+            "what f ends with"
+        )
+    return value if value.dtype.kind == "f" else value.astype(np.float64)

@@ -1,0 +1,421 @@
+"""Richardson extrapolation of f's difference quotients, over steps that are chosen as it goes."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.differences.extrapolation import FALLS, Limits, limits
+from fastgrad.differences.jumps import CALLS, is_flat, jumps
+from fastgrad.differences.problem import Problem
+from fastgrad.differences.quotients import moved
+from fastgrad.differences.steps import as_floats, precision, representable
+from fastgrad.interrupts import raise_interrupt
+from fastgrad.schemes import Scheme
+from fastgrad.typing import Array, Report, Values
+
+START = 4
+"""Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""
+
+ENOUGH = 8
+"""Steps after which an error that is small already is left as it is."""
+
+TINY = 5e-324
+"""The spacing of the smallest numbers."""
+
+NEAR = 100
+"""How many times its rounding error a derivative's error is where nothing else limits it."""
+
+MOST = 17
+"""Steps after which any is."""
+
+PATIENCE = 6
+"""Steps without a better estimate after which a function that does not converge is left."""
+
+SMALL = 1e-6
+"""A relative error from which the steps are small enough for f to look smooth."""
+
+LOST = 1e-3
+"""A relative error from which the first step was probably of the wrong size."""
+
+SLOW = 4
+"""How many times the last difference a slow series may still be off: for powers of h as low as 1/2
+the rest is 1 / (1 - 2**-0.5) = 3.4 times as large."""
+
+EXACT = 8
+"""Rounding errors of the derivative itself that nobody needs to get below."""
+
+RATIO = 0.52
+"""Of a step to the one before: nearly 1/2, but no two steps have a simple ratio, so that no wave
+fits into all of them."""
+
+GROWING = 8
+"""Steps over which quotients grow, without an end in sight, where a slope is infinite."""
+
+STEADY = 0.95
+"""How many times as large as the growth before a growth is that leads to no limit."""
+
+PLAUSIBLE = 1e-2
+"""The largest jumps, relative to f, that are taken for rounded values."""
+
+NOISY = 3
+"""Smallest steps from which the noise of f is judged."""
+
+CLEARLY = 0.1
+"""Times a contradiction that larger steps must agree to for it to be looked into."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Derivatives with respect to some elements.
+
+    Attributes
+    ----------
+    values, errors, steps : float array (n,)
+        The derivatives, their estimated absolute errors, and the smallest steps they are made of.
+    largest, widest : float array (n,)
+        The largest quotient that has been seen, and the largest step at which it is not 0.
+    starved, lost : bool array (n,)
+        Whether a much larger first step may be better, because rounding has cost most of the
+        digits; or a much smaller one, because the quotients do not converge.
+    """
+
+    values: Array
+    errors: Array
+    steps: Array
+    largest: Array
+    widest: Array
+    starved: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    rough: NDArray[np.bool_]
+
+    @classmethod
+    def nothing(cls, first: Array) -> "Outcome":
+        """Return that nothing has been found yet, from these first steps."""
+        no = np.zeros(len(first), dtype=bool)
+        nan, infinite = np.full(len(first), np.nan), np.full(len(first), np.inf)
+        zero = np.zeros(len(first))
+        return cls(nan, infinite, first.copy(), zero, first.copy(), no, no.copy(), no.copy())
+
+    def take(self, places: NDArray[Any]) -> "Outcome":
+        """Return the outcome for some of the elements."""
+        return Outcome(*(getattr(self, field.name)[places] for field in fields(self)))
+
+    def put(self, places: NDArray[Any], other: "Outcome") -> None:
+        """Write in the outcome for some of the elements."""
+        for field in fields(self):
+            getattr(self, field.name)[places] = getattr(other, field.name)
+
+
+def step_at(rung: Any) -> Any:
+    """Return the step at a rung of the ladder in units of the first one, which is at rung 0.
+
+    Examples
+    --------
+    >>> [round(float(step_at(k)), 3) for k in (-1, 0, 1, 2, 3)]
+    [1.923, 1.0, 0.52, 0.27, 0.141]
+    """
+    return RATIO ** np.asarray(rung, dtype=float)
+
+
+class Ladder:
+    """The difference quotients of one scheme at a geometric sequence of steps, for some of x.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is differentiated.
+    values : callable
+        How f is evaluated.
+    base : float
+        f at x, for schemes that need it and for noticing kinks; nan if it is not known.
+    scheme : Scheme
+        Real; used instead of the problem's.
+    first : callable, optional
+        How f is evaluated at the steps that are tried at once.
+    ended : callable, optional
+        Told for how many elements more there is nothing left to be done.
+    patience : int, optional
+        Steps without a better estimate after which an element is left.
+
+    Attributes
+    ----------
+    raised : dict
+        What f has raised when an element was moved, by the index of the element.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        values: Values,
+        base: Any,
+        scheme: Scheme,
+        first: Values | None = None,
+        ended: Report | None = None,
+        patience: int = PATIENCE,
+    ) -> None:
+        self.problem, self.values, self.base, self.scheme = problem, values, base, scheme
+        self.first, self.ended = first or values, ended or (lambda elements: None)
+        self.patience = patience
+        self.outer = scheme.outer
+        self.sees_kinks = scheme.is_central and scheme.derivative == 1
+        weights = dict(zip(scheme.offsets, scheme.numerators, strict=True))
+        parity = (-1) ** scheme.derivative
+        balanced = all(weights.get(-o) == parity * w for o, w in weights.items())
+        self.powers = [scheme.accuracy + (2 if balanced else 1) * k for k in range(MOST)]
+        self.evaluations = 0
+        self.raised: dict[int, Exception] = {}
+
+    def climb(
+        self, places: NDArray[np.intp], first: Array, most: Array, tolerance: float
+    ) -> Outcome:
+        """Return the derivatives with respect to the elements of x at these places.
+
+        Parameters
+        ----------
+        places : int array (n,)
+            Indices into x in C order.
+        first, most : float array (n,)
+            The step to begin with, a power of two, and the largest one that is allowed.
+        tolerance : float
+            The relative error that is small enough.
+        """
+        with np.errstate(all="ignore"):
+            return self._climb(places, first, most, tolerance)
+
+    def _climb(
+        self, places: NDArray[np.intp], first: Array, most: Array, tolerance: float
+    ) -> Outcome:
+        count = len(places)
+        outcome = Outcome.nothing(first)
+        x = self.problem.x.view(np.ndarray).reshape(-1)[places]
+        smallest = 2 * np.spacing(abs(x)).astype(float)
+        active, top, waited = np.arange(count), np.zeros(count, int), np.zeros(count, dtype=int)
+        raised = np.zeros(count, dtype=bool)
+        rungs = self._rungs(self.first, places, first[:, None] * step_at(np.arange(START)))
+        while True:
+            found, errors = self._limits(rungs, top)
+            relative = errors / abs(found.values)
+            relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
+            before = outcome.errors[active]
+            # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
+            astray = raised & _contradicts(found.values, errors, outcome.values[active], before)
+            # Smaller steps may correct what has been found, larger ones only improve it.
+            taken = ~astray & ~(raised & ~(errors < before))
+            chosen, rows = active[taken], np.arange(len(active))
+            outcome.values[chosen] = found.values[taken]
+            outcome.errors[chosen] = errors[taken]
+            outcome.steps[chosen] = rungs[3][rows, found.last][taken]
+            seen = abs(np.where(np.isfinite(rungs[0]), rungs[0], 0))
+            outcome.largest[active] = np.max(seen, axis=1)
+            outcome.widest[active] = rungs[3][rows, np.argmax(seen > 0, axis=1)]
+            rounding = found.round_off > found.truncation
+            starved = rounding & (relative > self._eps**0.5) & (found.first == 0)
+            outcome.starved[active] = starved
+            unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
+            outcome.lost[active] = ~starved & unexplained & (relative > LOST)
+            waited = np.where((errors < 0.5 * before) | (errors == np.inf), 0, waited + 1)
+            rough = ~starved & (errors > NEAR * found.round_off) & (waited > 0)
+            outcome.rough[active] = rough & (relative > tolerance)
+            tried = rungs.shape[2]
+            bottom = top + tried - 1
+            higher, lower = first[active] * step_at(top - 1), first[active] * step_at(bottom + 1)
+            upwards = rounding & (found.first == 0) & (higher <= most[active])
+            small = relative < SMALL
+            done = (relative <= max(tolerance, EXACT * self._eps)) | (tried >= MOST)
+            # What is far from rounding, and no longer improves, may be noise.
+            near = errors < NEAR * found.round_off
+            done |= small & ((waited > 0) & near | (tried >= ENOUGH)) | (waited >= self.patience)
+            done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
+            done |= ~upwards & (lower < smallest[active])
+            ends = done | astray
+            for row in np.flatnonzero(ends & outcome.rough[active]):
+                self._take_for_noise(outcome, active[row], rungs[:, row], top[row])
+            for row in np.flatnonzero(ends & (found.doubts < np.inf)):
+                self._look_into(places, outcome, active[row], rungs[:, row], top[row], found, row)
+            stays = ~ends
+            for row in np.flatnonzero(~stays & outcome.lost[active]):
+                if _grows(rungs[:, row]):
+                    outcome.errors[active[row]] = np.inf
+            self.ended(int(np.count_nonzero(~stays)))
+            if not stays.any():
+                return outcome
+            active, waited, upwards = active[stays], waited[stays], upwards[stays]
+            rungs, top, bottom = rungs[:, stays], top[stays], bottom[stays]
+            top, raised = np.where(upwards, top - 1, top), upwards
+            steps = np.where(upwards, higher[stays], lower[stays])[:, None]
+            new = self._rungs(self.values, places[active], steps)
+            rungs = np.where(
+                upwards[:, None],
+                np.concatenate([new, rungs], axis=2),
+                np.concatenate([rungs, new], axis=2),
+            )
+
+    def _limits(self, rungs: Array, top: NDArray[Any]) -> tuple[Limits, Array]:
+        """Return the derivatives, and their errors: with half the jump of the slope at a kink."""
+        parts = []
+        for begin in np.unique(top):
+            rows = np.flatnonzero(top == begin)
+            parts.append((rows, *self._limits_of(rungs[:, rows], int(begin))))
+        if len(parts) == 1:
+            return parts[0][1], parts[0][2]
+        order = np.argsort(np.concatenate([rows for rows, _, _ in parts]))
+        together = [
+            np.concatenate([getattr(found, field.name) for _, found, _ in parts])[order]
+            for field in fields(Limits)
+        ]
+        return Limits(*together), np.concatenate([errors for _, _, errors in parts])[order]
+
+    def _limits_of(self, rungs: Array, top: int) -> tuple[Limits, Array]:
+        quotients, noise, bends, _ = rungs
+        steps = step_at(top + np.arange(quotients.shape[1])).tolist()
+        found = limits(quotients, noise, self.powers, steps, checked=True)
+        errors = found.errors
+        slow = found.truncation > SMALL * abs(found.values)
+        errors[slow] += (SLOW - 1) * found.truncation[slow]
+        if self.sees_kinks:
+            jump = limits(bends, noise * 2, range(1, 2 * MOST, 2), steps)
+            kink = np.fmax(abs(jump.values) - jump.errors, 0)
+            # What grows towards x is a spike at x itself, seen from outside.
+            rows = np.arange(len(bends))
+            narrow = abs(bends[rows, found.last])
+            columns = np.arange(bends.shape[1])
+            inside = (columns >= found.first[:, None]) & (columns < found.last[:, None])
+            wide = np.where(inside, abs(bends), 0).max(axis=1)
+            spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
+            errors = errors + np.fmax(kink, spike)
+        return found, errors
+
+    def _take_for_noise(self, outcome: Outcome, element: Any, rungs: Array, top: int) -> None:
+        """Let what the smallest steps disagree by be noise of f at all steps.
+
+        Runs of quotients agree by accident at times: noise is judged by those that depend on it
+        most, where truncation is least.
+        """
+        quotients, noise, bends, steps = rungs
+        d, value = self.scheme.derivative, outcome.values[element]
+        gain = 1 / (RATIO ** -self.powers[0] - 1)
+        pairs = (1 + gain) * quotients[1:] - gain * quotients[:-1]
+        heights = abs(pairs - value) * steps[1:] ** d / (1 + 2 * gain)
+        if (heights[-NOISY + 1 :] < heights[-NOISY:-1] / 2).all():
+            return  # what still falls is truncation
+        # Truncation falls by this from step to step.
+        falls = FALLS * RATIO ** (self.powers[1] + d)
+        heights = np.where(np.isfinite(heights), heights, 0)
+        heights[1:] -= np.minimum(falls * heights[:-1], heights[1:])
+        height = np.max(heights[-NOISY:])
+        rungs = np.stack([quotients, np.fmax(noise, height / steps**d), bends, steps])
+        found, errors = self._limits_of(rungs[:, np.newaxis], int(top))
+        if np.isfinite(errors[0]) and errors[0] > outcome.errors[element]:
+            outcome.values[element], outcome.errors[element] = found.values[0], errors[0]
+            outcome.steps[element] = steps[found.last[0]]
+
+    def _look_into(
+        self,
+        places: NDArray[np.intp],
+        outcome: Outcome,
+        element: Any,
+        rungs: Array,
+        top: int,
+        found: Limits,
+        row: Any,
+    ) -> None:
+        """Take what larger steps say instead, if it is jumps of f why smaller ones contradict."""
+        rival, doubt = found.rivals[row], found.doubts[row]
+        contradiction = float(abs(rival - outcome.values[element]))
+        if not doubt < CLEARLY * contradiction:
+            return
+        quotients, noise, bends, steps = rungs
+        d, nearest = self.scheme.derivative, int(found.nearest[row])
+        rounding = float(noise[nearest] * steps[nearest] ** d)
+        wide = {float(steps[found.widest[row]]), float(steps[0])}
+        place = int(places[element])
+        if not any(self.jumps(place, step, contradiction, rounding) for step in sorted(wide)):
+            return
+        # So high are the jumps, at least.
+        height = np.nanmax(abs(quotients - rival)[nearest + 1 :] * steps[nearest + 1 :] ** d)
+        if height > PLAUSIBLE * rounding / self._eps:
+            return
+        noise = np.maximum(noise, height / steps**d)
+        again, errors = self._limits_of(
+            np.stack([quotients, noise, bends, steps])[:, np.newaxis], int(top)
+        )
+        outcome.values[element], outcome.errors[element] = again.values[0], errors[0]
+        outcome.steps[element] = steps[again.last[0]]
+        outcome.starved[element] = outcome.lost[element] = False
+
+    def _values(self, values: Values, places: NDArray[np.intp], points: Array) -> Array:
+        """Return f at these points; nan where it raises, for it is not defined there then."""
+        f, x = self.problem.f, self.problem.x
+        try:
+            return values(f, x, places, points)
+        except Exception as error:
+            raise_interrupt(error)
+        found = np.full(points.shape, np.nan)
+        for i, j in np.ndindex(points.shape):
+            try:
+                found[i, j] = values(f, x, places[i : i + 1], points[i : i + 1, j : j + 1])[0, 0]
+            except Exception as error:
+                raise_interrupt(error)
+                self.raised[int(places[i])] = error
+        return found
+
+    def jumps(self, place: int, step: float, contradiction: float, rounding: float) -> bool:
+        """Say whether f jumps within this step, as `fastgrad.differences.jumps.jumps` does."""
+        self.evaluations += CALLS
+        return jumps(self.problem, self.values, place, step, contradiction, rounding)
+
+    def is_flat(self, place: int, step: float) -> bool:
+        """Say whether f is piecewise constant, as `fastgrad.differences.jumps.is_flat` does."""
+        self.evaluations += CALLS
+        return is_flat(self.problem, self.values, place, step)
+
+    def _rungs(self, values: Values, places: NDArray[np.intp], steps: Array) -> Array:
+        """Return quotients, their noise, bends and steps, an array ``(4, *steps.shape)``."""
+        x, outer = self.problem.x, self.outer
+        flat = x.view(np.ndarray).reshape(-1)[places]
+        steps = np.stack([representable(column, flat) for column in steps.T], axis=1)
+        points = np.concatenate(
+            [moved(x, places, outer, steps[:, k]) for k in range(steps.shape[1])], axis=1
+        )
+        measured = self._values(values, places, points)
+        self.evaluations += points.size
+        self._eps = precision(x, measured)
+        wide = as_floats(measured).reshape(*steps.shape, len(outer))
+        if len(outer) < len(self.scheme.offsets):
+            wide = np.concatenate([wide, np.full_like(wide[..., :1], self.base)], axis=2)
+        with np.errstate(all="ignore"):
+            quotients = self.scheme.combine(wide.reshape(-1, wide.shape[2]), steps.reshape(-1))
+            quotients = quotients.reshape(steps.shape)
+            distance = abs(flat.astype(float))[:, None]
+            # Operations inside f are rounded relative to their arguments: as if x itself were.
+            magnitude = abs(wide).max(axis=2) + distance**self.scheme.derivative * abs(quotients)
+            noise = self.scheme.round_off(magnitude + TINY / self._eps, steps, self._eps)
+            bends = np.zeros_like(quotients)
+            if self.sees_kinks:
+                there, mirrored = wide[..., 0], wide[..., self.outer.index(-self.outer[0])]
+                distances = abs(self.outer[0]) * steps
+                bends = ((there - self.base) + (mirrored - self.base)) / (2 * distances)
+        return np.stack([quotients, noise, bends, steps])
+
+
+def _grows(rungs: Array) -> bool:
+    """Say whether quotients grow towards x without an end in sight, as at an infinite slope."""
+    quotients, noise, _, steps = rungs[:, -GROWING - 1 :]
+    with np.errstate(all="ignore"):
+        growth = np.diff(quotients)
+        rates = growth / -np.diff(np.log(steps))
+        steady = abs(rates[1:]) >= STEADY * abs(rates[:-1])
+        seen = (rates * quotients[-1] > 0) & (abs(growth) > 4 * noise[1:])
+        return len(rates) == GROWING and bool(steady.all() and seen.all())
+
+
+def contradicts(new: Outcome, old: Outcome) -> NDArray[np.bool_]:
+    """Say where two outcomes differ by more than both of their errors."""
+    return _contradicts(new.values, new.errors, old.values, old.errors)
+
+
+def _contradicts(new: Array, its: Array, old: Array, error: Array) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(abs(new - old) > its + error)  # not where one of them is nan

@@ -1,0 +1,161 @@
+"""Checks of arguments; each error names the argument, the rule, the value and the remedy."""
+
+import reprlib
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing.memory import may_share_elements
+
+
+def require_function(f: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(f):
+        raise TypeError(
+            f"f is a {type(f).__name__}, which cannot be called; pass a function of one array, "
+            "such as lambda x: (x**2).sum()"
+        )
+
+
+def require_flag(name: str, value: object) -> None:
+    """Refuse an option that is neither True nor False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(
+            f"{name} is {reprlib.repr(value)} of type {type(value).__name__}, but it is True or "
+            "False; pass one of them"
+        )
+
+
+def require_floating_array(name: str, x: object, h: object) -> None:
+    """Refuse what cannot be moved by a step in place."""
+    if not isinstance(x, np.ndarray):
+        others = ", or a structure of arrays" if name != "x" else ""
+        raise TypeError(
+            f"{name} is a {type(x).__name__}, which cannot be perturbed in place; "
+            f"pass np.asarray(x, dtype=float){others}"
+        )
+    if x.dtype.kind == "c":
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, but the difference quotient is defined for real x only; "
+            "pass the real and the imaginary part as a real array"
+        )
+    if x.dtype.kind != "f" or x.dtype.itemsize < 4:
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, which cannot hold a step of {h}; "
+            f"pass {name}.astype(float)"
+        )
+    if not x.flags.writeable:
+        raise ValueError(
+            f"{name} is read-only, but it is perturbed in place; pass a writable array such as "
+            f"{name}.copy()"
+        )
+    if may_share_elements(x):
+        raise ValueError(
+            f"elements of {name} share memory, so that none of them can be moved alone; pass a "
+            f"copy such as {name}.copy()"
+        )
+
+
+def require_unmasked(name: str, x: object) -> None:
+    """Refuse an array with masked elements, which have no value to be compared."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(
+            f"{name} has masked elements, which have no value; pass the others, as in "
+            f"{name}.compressed(), or numbers for all, as in {name}.filled(0.0)"
+        )
+
+
+def no_array(name: str, values: Any, remedy: str) -> TypeError:
+    """Return what to raise where no array can be made of an argument."""
+    return TypeError(f"{name} is {reprlib.repr(values)}, of which no array can be made; {remedy}")
+
+
+def as_array(name: str, values: Any, remedy: str) -> NDArray[Any]:
+    """Return an argument as an array; refuse what none can be made of."""
+    try:
+        return np.asarray(values)
+    except Exception as error:  # whatever a foreign object raises
+        raise no_array(name, values, remedy) from error
+
+
+def as_returned(value: Any) -> NDArray[Any]:
+    """Return a copy of what f returned as an array; refuse what is none.
+
+    A copy, for f may return the same array every time.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(
+            "f returned a masked value, which is no number; let it return numbers, for instance by "
+            ".filled(0.0) of what is masked"
+        )
+    try:
+        return np.array(value)
+    except ValueError:
+        raise TypeError(
+            f"f returned {reprlib.repr(value)}, a {type(value).__name__} whose parts do not form "
+            f"an array; {remedy_for(value)}"
+        ) from None
+
+
+def remedy_for(value: Any) -> str:
+    """Return what to do about an f that returned more than a number."""
+    if isinstance(value, tuple) and len(value) > 1:
+        return "if it is a value with its gradient, pass lambda x: f(x)[0]"
+    return "reduce the array, for instance by .sum() or .mean()"
+
+
+def require_moved(
+    name: str,
+    x: NDArray[Any],
+    places: NDArray[np.intp],
+    points: NDArray[Any],
+    steps: Any,
+    *,
+    may_be_lost: bool = False,
+) -> bool:
+    """Refuse steps that are lost in the rounding of an element of x; or warn, if they may be.
+
+    ``points[i]`` is where ``x.flat[places[i]]`` is moved to, by multiples of ``steps[i]``. Returns
+    whether all are moved.
+    """
+    values = x.view(np.ndarray)
+    stuck = (points == values.reshape(-1)[places].reshape(-1, 1)).any(axis=1)
+    if not stuck.any():
+        return True
+    first = int(np.argmax(stuck))
+    index = np.unravel_index(int(places[first]), x.shape)
+    value, where = values[index], element(name, index)
+    step = steps[first] if np.ndim(steps) else steps
+    infinite = stuck & np.isinf(values.reshape(-1)[places])
+    if infinite.any():
+        index = np.unravel_index(int(places[int(np.argmax(infinite))]), x.shape)
+        raise ValueError(
+            f"{element(name, index)} is {values[index]}, which no step changes; pass finite values"
+        )
+    remedy = "a larger h" if values.dtype.itemsize >= 8 else f"{name}.astype(float), or a larger h"
+    message = (
+        f"{where} is {value}, where {values.dtype} has a spacing of "
+        f"{np.spacing(abs(value)):.3g}, so a step of {step} is lost; pass {remedy}"
+    )
+    if not may_be_lost:
+        raise ValueError(message)
+    warn_caller(message)
+    return False
+
+
+def warn_caller(message: str) -> None:
+    """Warn in the name of whoever called fastgrad."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and (
+        str(frame.f_globals.get("__name__")).partition(".")[0] in ("fastgrad", "contextlib")
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+def element(name: str, index: Any) -> str:
+    """Write an element as in Python: x[1, 2], or x alone if it has no axes."""
+    return f"{name}[{', '.join(str(int(i)) for i in index)}]" if len(index) else name

@@ -1,0 +1,219 @@
+"""Comparisons of slopes with f along directions that are drawn at random.
+
+Along a direction r, f changes by what all its slopes g say,
+
+    f(x + s r) - f(x - s r)  =  2 s sum_i g_i r_i,
+
+up to truncation, which falls with the cube of s, and to rounding. A fault in any element makes the
+two sides differ. The elements of r have either sign and magnitudes from 3/4 to 1: faults of several
+elements, even equal ones, hardly ever cancel, as they would in one of two directions of elements 1
+and -1 (R. Freivalds, 1977).
+
+A difference is looked at again with smaller steps: what falls only in proportion is a fault, or a
+kink that the quotients pass; what vanishes is truncation, or a kink that the direction passes.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgrad.engines.certificates.evaluations import EPS, ROUNDINGS, Values
+from fastgrad.tracing.random_moves import random_moves
+from fastgrad.typing import Array, Places
+
+FIRST = 24
+"""How many times smaller than h the first step along a direction is: truncation is then a
+thousandth of the quotients' own, and rounding hides no error of 1e-9 of the loss."""
+
+FINER = 4
+"""How many times smaller each further step is."""
+
+STEPS = 4
+"""How many steps along a direction are tried."""
+
+DRAWS = 3
+"""How many directions are tried until two agree."""
+
+CLEARLY = 8
+"""How many times less than rounding may do the two sides differ by, if one direction is enough."""
+
+
+class Verdict(Enum):
+    """What a direction says of slopes."""
+
+    AGREES = 1
+    DIFFERS = 2
+    MAY_DIFFER = 3
+    UNCLEAR = 4
+
+
+@dataclass(eq=False)
+class Slopes:
+    """Slopes of all elements, and the step at which they were measured; 0 for what is left out."""
+
+    g: Array
+    step: float
+
+
+class Move(NamedTuple):
+    """A move along a direction both ways: f above and below x, and by how much elements moved."""
+
+    above: float
+    below: float
+    moved: Array
+
+
+@dataclass(eq=False)
+class Direction:
+    """A direction, an array (elements of x,), and the moves along it so far, by their steps."""
+
+    r: Array
+    seen: dict[float, Move] = field(default_factory=dict)
+
+
+class Sight(NamedTuple):
+    """What was seen along a direction, and the step at which it was seen.
+
+    It is clear if the two sides differ by much less than rounding may do.
+    """
+
+    verdict: Verdict
+    direction: Direction
+    step: float
+    is_clear: bool = False
+
+
+class Directions:
+    """The directions along which f has been compared with slopes.
+
+    Parameters
+    ----------
+    values : Values
+    one_will_do : bool
+        Whether a second direction is not looked at where the first one agrees clearly.
+
+    Attributes
+    ----------
+    left_out : int array
+        Elements that are not moved.
+    last : Sight
+        What was seen last.
+    """
+
+    def __init__(self, values: Values, *, one_will_do: bool) -> None:
+        self.values = values
+        self.one_will_do = one_will_do
+        self.random = np.random.default_rng()
+        self.left_out: Places = np.zeros(0, np.intp)
+        self.drawn: list[Direction] = []
+        self.last: Sight
+
+    def leave_out(self, places: Places) -> None:
+        """Draw other directions, along which these elements are not moved."""
+        self.left_out = np.union1d(self.left_out, places)
+        self.drawn.clear()
+
+    def draw(self) -> Direction:
+        """Return a new direction."""
+        r = random_moves(self.random, self.values.base.size)
+        r[self.left_out] = 0
+        return Direction(r)
+
+    def slopes(self, slopes: Array, step: float) -> Slopes:
+        """Return slopes to compare, which were measured with this step."""
+        slopes = slopes.copy()
+        slopes[self.left_out] = 0
+        return Slopes(slopes, step)
+
+    def agree(self, slopes: Slopes, *, if_unclear: bool | None = None) -> bool | None:
+        """Say whether slopes are those along two directions, or clearly those along one.
+
+        If one remains unclear, another is drawn, unless an answer is given for that.
+        """
+        verdicts: list[Verdict] = []
+        for k in range(DRAWS):
+            if k == len(self.drawn):
+                self.drawn.append(self.draw())
+            self.last = self.look(self.drawn[k], slopes)
+            verdict = self.last.verdict
+            verdicts.append(verdict)
+            if verdict is Verdict.DIFFERS:
+                return False
+            if verdict is not Verdict.AGREES and if_unclear is not None:
+                return if_unclear
+            if verdicts[-2:] == [Verdict.AGREES] * 2:
+                return True
+            if self.one_will_do and self.last.is_clear and len(verdicts) == 1:
+                return True
+        doubts = verdicts.count(Verdict.MAY_DIFFER)
+        return False if doubts > verdicts.count(Verdict.AGREES) else None
+
+    def look(self, direction: Direction, slopes: Slopes) -> Sight:
+        """Compare slopes along a direction, with smaller steps if they seem to differ."""
+        step = self.values.h / FIRST
+        offs: list[float] = []
+        before_tolerance = np.nan
+        for _ in range(STEPS):
+            off, tolerance = self.off(direction, step, slopes)
+            before = offs[-1] / FINER if offs else np.nan  # as much as a fault would be off here
+            if abs(off) <= tolerance:
+                is_fault = abs(off - before) <= max(tolerance / 4, before_tolerance / FINER)
+                if is_fault:
+                    return Sight(Verdict.MAY_DIFFER, direction, FINER * step)
+                return Sight(Verdict.AGREES, direction, step, CLEARLY * abs(off) <= tolerance)
+            in_proportion = abs(off - before) <= tolerance + before_tolerance / FINER
+            twice = len(offs) > 1 and abs(offs[-1] - offs[-2] / FINER) <= abs(offs[-1]) / 4
+            roughly = twice and abs(off - before) <= abs(off) / 4
+            least = min((abs(o) * FINER ** (k - len(offs)) for k, o in enumerate(offs)), default=0)
+            if (in_proportion or roughly) and abs(off) <= 2 * least:  # steps do not matter to noise
+                return Sight(Verdict.DIFFERS, direction, step)
+            offs.append(off)
+            before_tolerance, step = tolerance, step / FINER
+        sizes = np.abs(offs)
+        if FINER**2 * sizes.min() > sizes.max():  # the same at any step: it must be rounding
+            self.values.note_noise(float(sizes.max()))
+        return Sight(Verdict.UNCLEAR, direction, step)
+
+    def off(self, direction: Direction, step: float, slopes: Slopes) -> tuple[float, float]:
+        """Return by how much f changes beyond what slopes say; and what rounding may do.
+
+        Elements are moved by numbers that they can hold, and slopes multiplied by just these.
+        """
+        values = self.values
+        above, below, moved = self.move(direction, step)
+        share = slopes.g * moved
+        # Where f is 0 at x, it is not at the moved points.
+        magnitude = abs(above) + abs(below) + float(abs(share).sum())
+        rounding = ROUNDINGS * max(values.unit, values.eps * magnitude) + 3 * values.noise
+        # Each quotient has the rounding of its own difference, and of the step that x can hold.
+        rounding += 2 * values.own_unit / slopes.step * float(np.linalg.norm(moved))
+        rounding += 2 * EPS / slopes.step * float(np.linalg.norm(share * values.base))
+        return above - below - float(share.sum()), rounding
+
+    def move(self, direction: Direction, step: float) -> Move:
+        """Move x along a direction both ways, if that has not been done."""
+        if step not in direction.seen:
+            values = self.values
+            far = values.steps(step, values.h / FIRST / FINER**STEPS) * direction.r
+            up, down = values.base + far, values.base - far
+            above, below = values.at(up), values.at(down)
+            up -= down
+            direction.seen[step] = Move(above, below, up)
+        return direction.seen[step]
+
+    def part(self, direction: Direction, places: Places) -> Direction:
+        """Return a direction along which only some elements are moved."""
+        r = np.zeros_like(direction.r)
+        r[places] = direction.r[places]
+        return Direction(r)
+
+    def measure_noise(self, slopes: Slopes) -> None:
+        """See by how much rounding changes f, where moves are too small for anything else."""
+        values = self.values
+        tiny = 4 * np.spacing(np.maximum(abs(values.base), values.h))
+        for _ in range(2):
+            far = tiny * self.draw().r
+            up, down = values.base + far, values.base - far
+            values.note_noise(float(abs(values.at(up) - values.at(down) - slopes.g @ (up - down))))

@@ -1,0 +1,301 @@
+"""A certificate of a whole gradient: all of its elements are compared with a few calls of f.
+
+Two to four calls vouch for the slopes of all elements, along directions drawn at random
+(`certificate_directions.py`). The quotients themselves, over h, differ from slopes where f bends
+within h. Then the engine is asked for slopes at a small step, and of the elements at which f bends
+some are compared with f over h (`certificate_elements.py`). What differs is looked for
+(`certificate_faults.py`) and taken from f.
+
+What it cannot see: a fault of an element at which f bends within h, if it is not among those that
+are compared; and a spike or a step of f, narrower than h, that moved points of the quotient meet
+and x and the directions do not. These are left to what finds the quotients.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+
+from fastgrad.differences.validation import element
+from fastgrad.engines.certificates.directions import FIRST, Directions, Slopes, Verdict
+from fastgrad.engines.certificates.elements import wrong
+from fastgrad.engines.certificates.evaluations import EPS, ROUNDINGS, Values
+from fastgrad.engines.certificates.faults import chased, faulty_block
+from fastgrad.typing import Array, Places
+
+LOST = 1e4
+"""From how many units on rounding, as measured, is so large that directions tell too little."""
+
+BENT = 3
+"""How many of the elements at which f bends are compared with f, drawn at random."""
+
+CHASES = 2
+"""How often the one element is looked for that makes a difference."""
+
+DRAWN = 8
+"""How many elements are, where directions cannot decide."""
+
+MOST_MENDED = 256
+"""Up to so many elements, or an eighth of all, are mended one by one."""
+
+CHEAP = 40
+"""How many times longer than a call of f a gradient takes, if a second direction costs little."""
+
+USUAL = 3
+"""How many times as much as a sum of independent parts usually is it may be."""
+
+
+class Disagreement(Exception):
+    """So many quotients are not f's that all are to be had from f; the message says where."""
+
+
+@dataclass(eq=False)
+class Certificate:
+    """The comparison of one gradient with f.
+
+    Attributes
+    ----------
+    values : Values
+        Of f near x.
+    quotients : array (elements of x,)
+        In C order, as the engine gives them; mended where they are wrong.
+    slopes : callable
+        ``slopes(s)`` are the engine's central quotients at another step s.
+    known : array (elements of x,) or None
+        The slopes, if the engine has noticed them while it measured the quotients.
+    uneven : array (elements of x,) or None
+        By how much these may be wrong, because f answers moves up and down differently. None if
+        that is not known.
+    is_dear : bool
+        Whether it takes too long to measure slopes at another step.
+    price : float
+        How many calls of f take as long as the quotients did.
+    apart : int array
+        Elements whose quotients are f's own, or known to be as good.
+    said : str
+        What was wrong, if anything was.
+    """
+
+    values: Values
+    quotients: Array
+    slopes: Callable[[float], Array]
+    known: Array | None = None
+    uneven: Array | None = None
+    is_dear: bool = False
+    price: float = inf
+    apart: Places = field(default_factory=lambda: np.zeros(0, np.intp))
+    said: str = ""
+
+    def __post_init__(self) -> None:
+        self.directions = Directions(self.values, one_will_do=self.price < CHEAP)
+        self.compared: Slopes  # what f was compared with last
+
+    def mend(self) -> None:
+        """Compare all elements, and replace what is not f's.
+
+        Raises
+        ------
+        Disagreement
+            If that is too much to be replaced element by element.
+        """
+        values = self.values
+        self._take_what_is_not_finite()
+        if self.known is not None and values.eps == EPS:
+            if self._agree(self.known, values.h, if_unclear=False):
+                self._look_at_bends()
+                return
+            if self.is_dear:
+                self._look_at_uneven(self.known)
+                return
+        fine = values.h / FIRST
+        slopes = self.slopes(fine)
+        if not np.isfinite(slopes).all():
+            self._look_at_some()
+            return
+        agree = self._any_agree(slopes, fine)
+        if agree is not True:
+            self.directions.measure_noise(self.compared)
+            agree = self._any_agree(slopes, fine)
+        if agree is None or max(values.unit, values.noise) > LOST * EPS * values.magnitude:
+            self._look_at_some()
+        if agree is False:
+            self._find_faults()
+        else:
+            self._look_at_bends()
+
+    def _take_what_is_not_finite(self) -> None:
+        """Let f say what the quotients are that are no numbers."""
+        places = np.flatnonzero(~np.isfinite(self.quotients))
+        if len(places) > self._most:
+            raise Disagreement(f"{len(places):,} of its quotients are not finite")
+        if places.size:
+            self.quotients[places] = self.values.quotients(places, self.values.h)
+            self._set_apart(places)
+
+    def _set_apart(self, places: Places) -> None:
+        """Leave elements out from now on."""
+        self.apart = np.union1d(self.apart, places)
+        self.directions.leave_out(places)
+
+    @property
+    def _most(self) -> int:
+        """How many elements are had from f one by one, rather than all."""
+        return max(MOST_MENDED, self.quotients.size // 8)
+
+    # Slopes --------------------------------------------------------------------------------------
+
+    def _agree(self, slopes: Array, step: float, *, if_unclear: bool | None = None) -> bool | None:
+        """Say whether f agrees with slopes that were measured with this step."""
+        self.compared = self.directions.slopes(slopes, step)
+        return self.directions.agree(self.compared, if_unclear=if_unclear)
+
+    def _any_agree(self, slopes: Array, fine: float) -> bool | None:
+        """Say whether f agrees with the slopes at a small step, in any of the forms they have."""
+        values = self.values
+        if self.known is not None:
+            # Of the first ones, which are more exact, those stay that are not far from the others.
+            bend = self.known - slopes
+            far = abs(bend) > values.rounding_of_slopes(slopes, values.h, fine)
+            if self._agree(np.where(far, slopes, self.known), values.h):
+                return True
+            r = np.where(far, 0, self.directions.last.direction.r)
+            if not abs(bend @ r) > 2 * values.own_unit / fine * float(np.linalg.norm(r)):
+                return False
+        agree = self._agree(slopes, fine)
+        if agree is not True and values.scheme.is_central and values.scheme.accuracy == 2:
+            # Richardson's extrapolation: truncation falls with the square of the step.
+            if self._agree(slopes - (self.quotients - slopes) / (FIRST**2 - 1), fine):
+                return True
+            self.compared = self.directions.slopes(slopes, fine)
+        return agree
+
+    def _look_at_uneven(self, slopes: Array) -> None:
+        """Compare with f as much as slopes tell that may be wrong where f is uneven.
+
+        All of them, as far as they can be relied on; those that can be, by themselves; and of the
+        others some single elements.
+        """
+        last = self.directions.last
+        uneven = np.zeros(slopes.size) if self.uneven is None else self.uneven
+        off, tolerance = self.directions.off(last.direction, last.step, self.compared)
+        moved = self.directions.move(last.direction, last.step).moved
+        if not abs(off) <= tolerance + USUAL * float(np.linalg.norm(uneven * moved)):
+            self._find_faults()
+            return
+        bent = np.flatnonzero(uneven > self._least_seen)
+        if len(bent) == len(uneven):
+            self._look_at_some()
+            return
+        self.directions.leave_out(bent)
+        agree = self._agree(slopes, self.values.h)
+        if agree is False:
+            self._find_faults()
+        elif agree is None:
+            self._look_at_some()
+        elif bent.size:
+            self._look_at_some(bent)
+        else:
+            self._look_at_bends()
+
+    # Single elements -----------------------------------------------------------------------------
+
+    @property
+    def _least_seen(self) -> float:
+        """The smallest error of a slope that directions show at best."""
+        return ROUNDINGS * self.values.unit * FIRST / (2 * self.values.h)
+
+    def _look_at_bends(self) -> None:
+        """Compare with f some elements whose quotients are not the slopes: f bends within h."""
+        g = self.compared.g
+        rounding = self.values.rounding_of_slopes(g, self.values.h, self.compared.step)
+        bent = ~(abs(self.quotients - g) <= np.maximum(rounding, self._least_seen))
+        bent[self.apart] = False
+        places = np.flatnonzero(bent)
+        if not places.size:
+            return
+        some = self.directions.random.choice(places, min(BENT, places.size), replace=False)
+        found = self._wrong(some)
+        if found.size:
+            self._replace(places, found[0])
+
+    def _look_at_some(self, among: Places | None = None) -> None:
+        """Compare elements with f that are drawn at random, and the largest."""
+        places = np.arange(self.quotients.size) if among is None else among
+        some = self.directions.random.choice(places, min(DRAWN, places.size), replace=False)
+        largest = places[np.argmax(abs(self.quotients[places]))]
+        found = self._wrong(np.unique([*some, largest]))
+        if found.size:
+            raise Disagreement(self._said(found[0]))
+
+    def _wrong(self, places: Places) -> Places:
+        """Return at which places quotients are not f's, to its rounding."""
+        return wrong(self.values, self.quotients, np.setdiff1d(places, self.apart))
+
+    # Faults --------------------------------------------------------------------------------------
+
+    def _find_faults(self) -> None:
+        """Find an element that makes the difference, and mend all that differ as it does."""
+        for _ in range(CHASES):
+            last = self.directions.last
+            place = chased(self.directions, self.compared, last.direction, last.step)
+            if place is None:
+                break
+            if self._wrong(np.array([place])).size:
+                few = self.quotients.size <= MOST_MENDED
+                everywhere = np.arange(self.quotients.size)
+                self._replace(
+                    everywhere
+                    if few
+                    else faulty_block(self.directions, self.compared, place, last.step),
+                    place,
+                )
+                return
+            # f has a kink, just there: no slope, but a quotient.
+            self._set_apart(np.array([place]))
+            if self._agree(self.compared.g, self.compared.step, if_unclear=False):
+                self._look_at_bends()
+                return
+            if self.directions.last.verdict is not Verdict.DIFFERS:
+                break
+        self._look_at_some()
+
+    def _replace(self, suspects: Places, example: int) -> None:
+        """Take f's own quotients where those of suspects are wrong, and look at the others again.
+
+        Raises
+        ------
+        Disagreement
+            If there are too many suspects, or others are wrong, too.
+        """
+        said = self._said(example)
+        if len(suspects) > self._most:
+            raise Disagreement(said)
+        found = self._wrong(np.union1d(suspects, [example]))
+        self.quotients[found] = self.values.quotients(found, self.values.h)
+        self._set_apart(found)
+        more = f", and {len(found) - 1:,} other elements are wrong" if len(found) > 1 else ""
+        self.said = said + more
+        agree = self._agree(self.compared.g, self.compared.step)
+        if agree is False:
+            raise Disagreement(said)
+        if agree is None:
+            self._look_at_some()
+
+    def _said(self, place: int) -> str:
+        index = np.unravel_index(place, self.values.x.shape)
+        looped = self.values.quotients(np.array([place], np.intp), self.values.h)[0]
+        return (
+            f"at {element('x', index)} it gives {self.quotients[place]:.6g}, "
+            f"but calls of f give {looped:.6g}"
+        )
+
+
+def warn_of_a_mistake(message: str) -> None:
+    """Warn in the name of whoever has called fastgrad."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("fastgrad."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level - 1)

@@ -1,0 +1,139 @@
+"""Progress of long work: a bar, or a function that is told how many elements are done."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.differences.quotients import join
+from fastgrad.typing import Array, Report, Values
+
+PERIOD = 0.1
+"""Seconds between two reports, about."""
+
+ROUNDING = 1e-6
+"""What elements may lack that are reported in parts, by points or steps of theirs."""
+
+
+@contextmanager
+def shown(progress: bool | Callable[[int, int], Any], total: int) -> Iterator[Report | None]:
+    """Give the block a function to report progress to, or None if none is to be shown.
+
+    Parameters
+    ----------
+    progress : bool or callable
+        True shows a bar of tqdm's. A callable is called as ``progress(done, total)``, with more
+        done each time, and at the end with all, unless an exception ends the block.
+    total : int
+        How many elements there are.
+
+    Raises
+    ------
+    TypeError
+        If progress is neither.
+    ModuleNotFoundError
+        If a bar is asked for, and tqdm is not installed.
+
+    Examples
+    --------
+    >>> with shown(lambda done, total: print(f"{done} of {total}"), total=3) as report:
+    ...     report(1)
+    ...     report(1)
+    1 of 3
+    2 of 3
+    3 of 3
+    """
+    require_progress(progress)
+    if progress is False:
+        yield None
+    elif callable(progress):
+        yield from _counted(progress, total)
+    else:
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc="Elements", unit="") as bar:
+            yield from _counted(lambda done, _: bar.update(done - bar.n), total)
+
+
+def require_progress(progress: object) -> None:
+    """Refuse what progress cannot be shown by, and a bar that nothing can draw."""
+    if not (callable(progress) or isinstance(progress, bool)):
+        raise TypeError(
+            f"progress is {progress!r}; pass True for a bar, or a function progress(done, total)"
+        )
+    if progress is True:
+        try:
+            import tqdm  # noqa: F401  (is it there?)
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "progress=True draws its bar with tqdm, which is not installed; "
+                "pip install 'fastgrad[progress]', or pass a function progress(done, total)",
+                name="tqdm",
+            ) from None
+
+
+def in_parts(report: Report | None, part: float) -> Report | None:
+    """Return what reports so large a part of each element; None if nobody is told."""
+    return None if report is None else lambda elements: report(part * elements)
+
+
+def reporting(values: Values, report: Report) -> Values:
+    """Return the same way of evaluating f, in blocks of about 0.1 s, each reported."""
+
+    def in_blocks(
+        f: Callable[[Any], Any],
+        x: Array,
+        places: NDArray[np.intp],
+        points: Array,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        parts: list[Array] = []
+        unreported = 0
+        last = time.perf_counter()
+        for part in blocks(values, f, x, places, points, shape):
+            parts.append(part)
+            unreported += len(part)
+            if time.perf_counter() - last >= PERIOD:
+                report(unreported)
+                last, unreported = time.perf_counter(), 0
+        if unreported:
+            report(unreported)
+        return join(parts)
+
+    return in_blocks
+
+
+def blocks(
+    values: Values,
+    f: Callable[[Any], Any],
+    x: Array,
+    places: NDArray[np.intp],
+    points: Array,
+    shape: tuple[int, ...],
+) -> Iterator[Array]:
+    """Yield what ``values(f, x, places, points, shape)`` returns, in blocks of about 0.1 s."""
+    start, size = 0, 1
+    while start < len(places) or not start:
+        block = slice(start, start + size)
+        began = time.perf_counter()
+        part = values(f, x, places[block], points[block], shape)
+        start += size
+        # Twice as many while the time is hardly measurable.
+        size = min(2 * size, max(1, int(size * PERIOD / max(time.perf_counter() - began, 1e-9))))
+        yield part
+
+
+def _counted(progress: Callable[[int, int], Any], total: int) -> Iterator[Report]:
+    done = 0.0
+
+    def report(elements: float) -> None:
+        nonlocal done
+        before, done = done, min(done + elements, total)  # x itself may be evaluated once more
+        if int(done + ROUNDING) > int(before + ROUNDING):
+            progress(int(done + ROUNDING), total)
+
+    yield report
+    report(total - done)

@@ -1,0 +1,410 @@
+"""Matrix products in small tiles whose sums stay in registers, on all threads.
+
+LLVM's loop vectoriser does not keep a tile of results in registers, so the tile's instructions are
+written out here, once, for every width of vectors. The method is that of Goto and van de Geijn
+(2008), "Anatomy of high-performance matrix multiplication", doi:10.1145/1356052.1356053.
+"""
+
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numpy.typing import NDArray
+
+from fastgrad.jit.kernel import inlined, kernel, tasks_for
+from fastgrad.jit.vectors import (
+    FLAGS,
+    LANES,
+    VECTOR_BYTES,
+    bytes_of,
+    lanes_below,
+    load,
+    repeated,
+    store,
+    teach,
+    write_masked_load,
+    write_masked_store,
+    write_prefetch,
+)
+from fastgrad.network.workspace import WorkArrays
+from fastgrad.typing import Doubles
+
+# The rows of a tile, and its vectors a row: 24 of 32 registers, or 12 of 16, hold sums.
+ROWS, VECTORS = (8, 3) if LANES == 8 else (4, 3)
+
+
+def multiply_wide_tile(
+    out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
+) -> None:
+    """Compute a tile of a product, `ROWS` by `VECTORS` vectors: out[i:, j:] = a @ b[k:, left:].
+
+    Parameters
+    ----------
+    out : float64 array of shape (rows, columns)
+        Overwritten at the tile's place, up to its last row. A row's elements are contiguous.
+    i, j : int
+        The tile's first row and column.
+    a : contiguous float64 or float32 array of size ROWS * depth
+        The first factor, one column of ROWS elements after the other; rows that `out` does not
+        have are computed, but not stored.
+    b : array of a's type, of shape (any, any)
+        The second factor is b[k : k + depth, left : left + width]. A row's elements are contiguous.
+        A vector of float32 has twice the lanes, and its products are summed in float32.
+    k, left : int
+        Its first row and column.
+    add : bool
+        Whether to add to `out` or to overwrite it.
+    """
+    _multiply_tile(VECTORS, out, i, j, a, b, k, left, add)
+
+
+def multiply_narrow_tile(
+    out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
+) -> None:
+    """Do the same as `multiply_wide_tile` for one vector a row, up to the last column."""
+    _multiply_tile(1, out, i, j, a, b, k, left, add)
+
+
+def _multiply_tile(
+    vectors: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
+) -> None:
+    """Compute a tile as plain Python."""
+    depth = len(a) // ROWS
+    tile = out[i : i + ROWS, j : j + vectors * VECTOR_BYTES // a.itemsize]
+    rows, columns = tile.shape
+    product = a.reshape(depth, ROWS)[:, :rows].T @ b[k : k + depth, left : left + columns]
+    tile[...] = tile + product if add else product
+
+
+def _teach_tile(function: Callable[..., None], vectors: int, *, partial: bool) -> None:
+    """Let kernels call a tile function as the instructions that `_write_tile` writes."""
+    out, *place = types.Array(types.float64, 2, "A"), types.intp, types.intp
+    cases = [
+        types.none(
+            out, *place, types.Array(kind, 1, "C"), types.Array(kind, 2, "A"), *place, types.boolean
+        )
+        for kind in (types.float64, types.float32)
+    ]
+
+    @teach(function, *cases)
+    def write(builder: Any, *arguments: Any) -> None:
+        _write_tile(builder, vectors, partial, *arguments)
+
+
+_teach_tile(multiply_wide_tile, VECTORS, partial=False)
+_teach_tile(multiply_narrow_tile, 1, partial=True)
+
+
+def _write_tile(
+    builder: Any,
+    vectors: int,
+    partial: bool,
+    out: Any,
+    i: Any,
+    j: Any,
+    a: Any,
+    b: Any,
+    k: Any,
+    left: Any,
+    add: Any,
+) -> None:
+    """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
+    number = b.data.type.pointee
+    lanes = VECTOR_BYTES // bytes_of(number)
+    factor_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (number, ir.DoubleType()))
+
+    def integer(value: int) -> Any:
+        return ir.Constant(ir.IntType(64), value)
+
+    def element(pointer: Any, stride: Any, row: Any, column: Any) -> Any:
+        """Write the address of a row's element; the rows are some bytes apart."""
+        byte = ir.IntType(8).as_pointer()
+        size = integer(bytes_of(pointer.type.pointee))
+        place = builder.add(builder.mul(row, stride), builder.mul(column, size))
+        moved = builder.gep(builder.bitcast(pointer, byte), [place])
+        return builder.bitcast(moved, pointer.type)
+
+    def vector(pointer: Any, v: int) -> Any:
+        """Write the address of the v-th vector after a pointer."""
+        moved = builder.gep(pointer, [integer(v * lanes)])
+        return builder.bitcast(moved, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
+
+    rows, columns = cgutils.unpack_tuple(builder, out.shape, 2)
+    out_stride, _ = cgutils.unpack_tuple(builder, out.strides, 2)
+    b_stride, _ = cgutils.unpack_tuple(builder, b.strides, 2)
+    depth = builder.sdiv(cgutils.unpack_tuple(builder, a.shape, 1)[0], integer(ROWS))
+    inside = lanes_below(builder, builder.sub(columns, j), lanes)
+
+    out_rows = [element(out.data, out_stride, builder.add(i, integer(r)), j) for r in range(ROWS)]
+    sums = [[cgutils.alloca_once(builder, factor_ir) for _ in range(vectors)] for _ in range(ROWS)]
+    for register in chain(*sums):
+        builder.store(ir.Constant(factor_ir, [0.0] * lanes), register)
+
+    # The old results are needed only after the loop: let them come into the cache meanwhile.
+    for out_row in out_rows:
+        for v in range(vectors):
+            write_prefetch(builder, vector(out_row, v))
+
+    with cgutils.for_range(builder, depth) as loop:
+        b_row = element(b.data, b_stride, builder.add(k, loop.index), left)
+        factors = [
+            write_masked_load(builder, vector(b_row, v), inside)
+            if partial
+            else builder.load(vector(b_row, v), align=bytes_of(number))
+            for v in range(vectors)
+        ]
+        column = builder.gep(a.data, [builder.mul(loop.index, integer(ROWS))])
+        for r, row_sums in enumerate(sums):
+            factor = repeated(builder, builder.load(builder.gep(column, [integer(r)])), lanes)
+            for register, b_vector in zip(row_sums, factors, strict=True):
+                product = builder.fmul(factor, b_vector, flags=FLAGS)
+                total = builder.fadd(builder.load(register), product, flags=FLAGS)
+                builder.store(total, register)
+
+    for r, row_sums in enumerate(sums):
+        with builder.if_then(builder.icmp_signed("<", builder.add(i, integer(r)), rows)):
+            for v, register in enumerate(row_sums):
+                place = vector(out_rows[r], v)
+                everywhere = ir.Constant(inside.type, [1] * lanes)
+                nowhere = ir.Constant(inside.type, [0] * lanes)
+                mask = inside if partial else everywhere
+                old = write_masked_load(builder, place, builder.select(add, mask, nowhere))
+                found = builder.load(register)
+                if factor_ir != result_ir:
+                    found = builder.fpext(found, result_ir)
+                new = builder.fadd(old, found)
+                write_masked_store(builder, place, mask, new)
+
+
+# The sizes of a block, for caches of 32 KB and 512 KB, or more.
+WIDTH = VECTORS * LANES  # the columns of a wide tile
+# Products summed at a time: so deep, a tile's part of b stays in the first level. In b itself it
+# takes up more lines of the cache than in a copy without gaps.
+RUN = 128
+PACKED_RUN = 2400 // WIDTH
+LONGEST_RUN = max(RUN, PACKED_RUN)
+# Elements of a at a time: they take 190 KB of the second level.
+BLOCK = 24_000
+
+# Products from which on float32 pays: to see that it suffices takes some microseconds.
+LONG = 1_000_000
+
+# A copy pays off when b's rows lie in a page of memory each, and each of its parts is used often.
+PAGE = 512
+MANY_ROWS = 256
+
+
+@inlined
+def pack_rows(
+    a: Any, top: int, bottom: int, first: int, last: int, power: int, packed: Any
+) -> None:
+    """Copy columns `first` to `last` of some rows of a, to some power, as tiles of `ROWS` rows.
+
+    Parameters
+    ----------
+    a : float64 array of shape (rows, depth), with any strides
+        Any further row is one of ones.
+    top, bottom : int
+        The first row, and what is beyond the last one.
+    first, last : int
+    power : int
+        Odd and positive.
+    packed : 1-D float64 array, with space for whole tiles
+        Overwritten: tile by tile, one column of ROWS elements after the other.
+    """
+    rows = a.shape[0]
+    run = last - first
+    for start in range(top, bottom, ROWS):
+        tile = packed[(start - top) * run : (start - top + ROWS) * run]
+        if start + ROWS <= rows:
+            for k in range(run):
+                for row in range(ROWS):
+                    tile[k * ROWS + row] = a[start + row, first + k]
+        else:
+            for k in range(run):
+                for row in range(ROWS):
+                    inside = start + row < rows
+                    tile[k * ROWS + row] = a[start + row, first + k] if inside else 1.0
+        if power > 1:
+            for e in range(0, ROWS * run, LANES):
+                value = load(tile, e)
+                square = value * value
+                for _ in range(power // 2):
+                    value = value * square
+                store(tile, e, value)
+
+
+@inlined
+def pack_columns(b: Any, first: int, last: int, columns: int, packed: Any) -> None:
+    """Copy rows `first` to `last` of b as panels of `WIDTH` columns.
+
+    Parameters
+    ----------
+    b : float64 array of shape (depth, at least columns)
+        A row's elements are contiguous.
+    first, last, columns : int
+    packed : float64 or float32 array of shape (panels * (last - first) or more, width of a tile)
+        Overwritten: panel by panel, one row after the other, the last panel padded with anything.
+    """
+    run = last - first
+    width = VECTORS * VECTOR_BYTES // packed.itemsize
+    for k in range(run):
+        for j in range(0, columns, width):
+            row = j // width * run + k
+            for column in range(min(width, columns - j)):
+                packed[row, column] = b[first + k, j + column]
+
+
+@inlined
+def multiply_packed(
+    own: Any, packed: Any, run: int, b: Any, k: int, packs: bool, add: bool
+) -> None:
+    """Compute own = a @ b, tile by tile, or add that to it.
+
+    Parameters
+    ----------
+    own : float64 array of shape (rows, columns)
+        Overwritten.
+    packed : 1-D float64 or float32 array
+        a, as `pack_rows` leaves it.
+    run : int
+        The columns of a.
+    b : array of packed's type
+        As `pack_columns` leaves it if `packs`; else its rows from k on.
+    k : int
+    packs, add : bool
+    """
+    rows, columns = own.shape
+    lanes = VECTOR_BYTES // packed.itemsize
+    j = 0
+    while j < columns:
+        wide = j + VECTORS * lanes <= columns
+        row = j // (VECTORS * lanes) * run if packs else k
+        column = j % (VECTORS * lanes) if packs else j
+        for i in range(0, rows, ROWS):
+            tile = packed[i * run : (i + ROWS) * run]
+            if wide:
+                multiply_wide_tile(own, i, j, tile, b, row, column, add)
+            else:
+                multiply_narrow_tile(own, i, j, tile, b, row, column, add)
+        j += VECTORS * lanes if wide else lanes
+
+
+@kernel(
+    "(float64[:, :], float64[:, :], float64[:, :, :], int64, int64, int64, float64[:, ::1], "
+    "float64[:, :, ::1], float32[:, ::1], float32[:, :, ::1])"
+)
+def sum_products_kernel(
+    task: int,
+    tasks: int,
+    out: Any,
+    a: Any,
+    b: Any,
+    exact: int,
+    share: int,
+    longest: int,
+    packed_a: Any,
+    packed_b: Any,
+    rounded_a: Any,
+    rounded_b: Any,
+) -> None:
+    """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
+
+    An element's products are summed in runs of at most `longest`, in order: it has the same bits
+    however many tasks there are.
+
+    Parameters
+    ----------
+    task, tasks : int
+        Which task, and how many parts the rows are divided into.
+    out : float64 array of shape (rows, columns)
+        Overwritten. A row's elements are contiguous.
+    a : float64 array of shape (rows or fewer, depth), with any strides
+        Any further row is one of ones.
+    b : float64 array of shape (terms, depth, at least columns)
+        A row's elements are contiguous.
+    exact : int
+        How many terms are computed in float64; each run of products of the others in float32.
+    share, longest : int
+        Rows a task, and the length of a run, at most.
+    packed_a : float64 array of shape (tasks, BLOCK)
+        Scratch, overwritten.
+    packed_b : float64 array of shape (tasks, panels * longest, WIDTH), or with no panels
+        Scratch, overwritten; without it, b is used as it lies where it is not rounded.
+    rounded_a : float32 array of shape (tasks, BLOCK)
+        Scratch, overwritten.
+    rounded_b : float32 array of shape (tasks, panels * longest, 2 * WIDTH)
+        Scratch, overwritten; it may have no panels if all terms are exact.
+    """
+    rows, columns = out.shape
+    terms, depth = b.shape[:2]
+    runs = -(-depth // longest)
+    block = BLOCK // longest // ROWS * ROWS
+    packs = packed_b.shape[1] > 0
+    for m in range(terms):
+        for r in range(runs):
+            k = depth * r // runs
+            end = depth * (r + 1) // runs
+            run = end - k
+            add = m + r > 0
+            if m >= exact:
+                pack_columns(b[m], k, end, columns, rounded_b[task])
+            elif packs:
+                pack_columns(b[m], k, end, columns, packed_b[task])
+            source = packed_b[task] if packs else b[m]
+            for top in range(min(task * share, rows), min((task + 1) * share, rows), block):
+                bottom = min(top + block, (task + 1) * share, rows)
+                pack_rows(a, top, bottom, k, end, 2 * m + 1, packed_a[task])
+                own = out[top:bottom]
+                if m >= exact:
+                    for e in range(-(-(bottom - top) // ROWS) * ROWS * run):
+                        rounded_a[task, e] = packed_a[task, e]
+                    multiply_packed(own, rounded_a[task], run, rounded_b[task], 0, True, add)
+                else:
+                    multiply_packed(own, packed_a[task], run, source, k, packs, add)
+
+
+def sum_products(
+    out: Doubles, a: Doubles, b: Doubles, work: WorkArrays, exact: int | None = None
+) -> None:
+    """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
+
+    Parameters
+    ----------
+    out : array of shape (rows, columns)
+        Overwritten. A row's elements are contiguous.
+    a : array of shape (rows or fewer, depth), with any strides
+        Any further row is one of ones: what such a row weighs is a bias.
+    b : array of shape (terms, depth, at least columns)
+        A row's elements are contiguous.
+    work : WorkArrays
+        Scratch.
+    exact : int, optional
+        From this term on, products are rounded to float32 and summed so over at most `LONGEST_RUN`
+        of them, in half the time.
+    """
+    terms, depth, _ = b.shape
+    exact = terms if exact is None else exact
+    rows, columns = out.shape
+    tasks = tasks_for(terms * depth * out.size // LANES)
+    share = -(-rows // (tasks * ROWS)) * ROWS
+    packs = columns >= PAGE and rows >= MANY_ROWS
+    longest = PACKED_RUN if packs else RUN
+    panels = -(-columns // WIDTH) if packs else 0
+    rounded_panels = -(-columns // (2 * WIDTH)) if exact < terms else 0
+    sum_products_kernel(
+        tasks, out, a, b, exact, share, longest,
+        _scratch((tasks, BLOCK), np.float64, work),
+        _scratch((tasks, panels * longest, WIDTH), np.float64, work),
+        _scratch((tasks, BLOCK), np.float32, work),
+        _scratch((tasks, rounded_panels * longest, 2 * WIDTH), np.float32, work),
+    )  # fmt: skip
+
+
+def _scratch(shape: tuple[int, ...], dtype: type[np.floating], work: WorkArrays) -> NDArray[Any]:
+    """Return scratch that is kept while products of other sizes, or in other tasks, take turns."""
+    return work.get(("products", dtype, shape), shape, dtype)

@@ -1,0 +1,205 @@
+"""The affine stage of a recorded function, where x enters, and the terms of its loss."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing import operations
+from fastgrad.tracing.batched import sources
+from fastgrad.tracing.dependence import Labels
+from fastgrad.tracing.graph import Node, between, value_of
+from fastgrad.tracing.operations import factors, product_spec
+from fastgrad.typing import Array
+
+MOST_TERMS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A part of the loss: ``scale`` times the sum of an array's elements."""
+
+    node: Node
+    scale: float
+
+
+def split_into_terms(output: Node) -> list[Term]:
+    """Write the result as a sum of terms, and of what does not depend on the array at all.
+
+    Sums, differences, constant factors and means of the result's last operations are undone. If
+    that gives more than `MOST_TERMS`, as where Python's `sum` adds up samples, it is left alone.
+    """
+    terms: list[Term] = []
+    waiting = [Term(output, 1.0)]
+    while waiting:
+        term = waiting.pop()
+        parts = _parts(term.node)
+        if parts is None:
+            terms.append(term)
+        else:
+            waiting += [Term(part, term.scale * scale) for part, scale in parts]
+    return terms if len(terms) <= MOST_TERMS else [Term(output, 1.0)]
+
+
+def _parts(node: Node) -> list[tuple[Node, float]] | None:
+    """Return what a node's sum is the sum of, each with its factor; None if it is one term."""
+    function, arguments = node.function, node.arguments
+    if _adds_all(node):
+        return [(arguments[0], 1 / arguments[0].value.size if function is np.mean else 1.0)]
+    if not isinstance(function, np.ufunc) or node.value.size != 1:
+        return None
+    if any(np.size(value_of(a)) != 1 for a in arguments):
+        return None
+    parts: list[tuple[Any, float]] = []
+    if function is np.add:
+        parts = [(arguments[0], 1.0), (arguments[1], 1.0)]
+    elif function is np.subtract:
+        parts = [(arguments[0], 1.0), (arguments[1], -1.0)]
+    elif function is np.negative:
+        parts = [(arguments[0], -1.0)]
+    elif function is np.multiply and _is_constant(arguments[0]):
+        parts = [(arguments[1], _number(arguments[0]))]
+    elif function is np.multiply and _is_constant(arguments[1]):
+        parts = [(arguments[0], _number(arguments[1]))]
+    elif function is np.divide and _is_constant(arguments[1]):
+        parts = [(arguments[0], 1 / _number(arguments[1]))]
+    else:
+        return None
+    return [(part, scale) for part, scale in parts if type(part) is Node and part.depends]
+
+
+def _adds_all(node: Node) -> bool:
+    """Say whether a node is the sum or mean of all elements of an array."""
+    return (
+        node.function in (np.sum, np.mean)
+        and operations.kind_of(*node.operation) == operations.REDUCTION
+        and type(node.arguments[0]) is Node
+        and np.size(node.value) == 1
+    )
+
+
+def _is_constant(argument: Any) -> bool:
+    """Say whether an argument does not depend on the array."""
+    return not (type(argument) is Node and argument.depends)
+
+
+def _number(argument: Any) -> float:
+    """Return an array of one element as a float."""
+    return float(np.asarray(value_of(argument)).reshape(()))
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """The affine stage ``a[n, j] = sum over i of inputs[n, i] x[where[i, j]] + ...``.
+
+    Attributes
+    ----------
+    node : Node
+        What computes a, in whatever layout.
+    inputs : float64 array of shape (rows, I)
+    where : int array of shape (I, units)
+        Which element of x, flattened in C order, stands for each weight.
+    labels, rows : int arrays of the node's shape
+        The unit j and the row n of each element, counted from 1.
+    """
+
+    node: Node
+    inputs: Array
+    where: NDArray[np.intp]
+    labels: Labels
+    rows: Labels
+
+
+def find_stage(nodes: list[Node], target: Node) -> Stage | None:
+    """Return the one affine stage through which a target depends on the array, if there is one.
+
+    Parameters
+    ----------
+    nodes : list of Node
+        The recording; the first stands for the array itself.
+    target : Node
+    """
+    array = nodes[0]
+    views: dict[Node, NDArray[np.intp]] = {
+        array: np.arange(1, array.value.size + 1).reshape(array.shape)
+    }
+    stage: tuple[Node, Node] | None = None
+    for node in between(nodes, array, target):
+        viewed = [leaf for leaf in node.inputs() if leaf in views]
+        if not viewed:
+            continue
+        kind = operations.kind_of(*node.operation)
+        if kind == operations.MOVE and node.arguments[0] is viewed[0]:
+            places = sources(node)
+            if not places.all():
+                return None
+            views[node] = views[viewed[0]].reshape(-1)[places - 1]
+        elif stage is not None or len(viewed) > 1:
+            return None
+        else:
+            stage = node, viewed[0]
+    if stage is None or np.bincount(views[stage[1]].reshape(-1)).max() > 1:
+        return None
+    node, weights = stage
+    if node.value.dtype != np.float64:  # complex, say: it is moved by real shifts of doubles
+        return None
+    kind = operations.kind_of(*node.operation)
+    if kind == operations.PRODUCT:
+        return _of_product(node, weights, views[weights] - 1)
+    if node.function in (np.add, np.subtract):
+        return _of_sum(node, weights, views[weights] - 1)
+    return None
+
+
+def _of_product(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | None:
+    """Read a stage off a product of the weights with an array that does not depend on them."""
+    spec = product_spec(node)
+    if spec is None:
+        return None
+    pair = factors(node)
+    if sum(type(a) is Node and a.depends for a in pair) != 1:
+        return None
+    terms, out = spec.split("->")
+    mine, others = terms.split(",") if pair[0] is weights else terms.split(",")[::-1]
+    inputs = np.asarray(value_of(pair[1] if pair[0] is weights else pair[0]), np.float64)
+    summed = [c for c in mine if c in others]
+    units = [c for c in mine if c not in others]
+    rows = [c for c in others if c not in mine]
+    if set(out) != set(units + rows):
+        return None
+    count = int(np.prod([inputs.shape[others.index(c)] for c in summed]))
+    return Stage(
+        node,
+        inputs.transpose([others.index(c) for c in rows + summed]).reshape(-1, count),
+        where.transpose([mine.index(c) for c in summed + units]).reshape(count, -1),
+        _numbered(out, node.shape, units),
+        _numbered(out, node.shape, rows),
+    )
+
+
+def _numbered(letters: str, shape: tuple[int, ...], counted: list[str]) -> Labels:
+    """Return numbers from 1 along some of an array's axes, in the order of their letters."""
+    lengths = [shape[letters.index(c)] for c in counted]
+    numbers = np.arange(1, int(np.prod(lengths)) + 1).reshape(lengths)
+    by_axis = sorted(counted, key=letters.index)
+    numbers = numbers.transpose([counted.index(c) for c in by_axis])
+    return np.broadcast_to(
+        numbers.reshape([n if c in counted else 1 for c, n in zip(letters, shape, strict=True)]),
+        shape,
+    )
+
+
+def _of_sum(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | None:
+    """Read a stage off a sum to which the weights, a bias, are broadcast."""
+    if sum(type(a) is Node and a.depends for a in node.arguments) != 1 or node.keywords:
+        return None
+    sign = -1.0 if node.function is np.subtract and node.arguments[1] is weights else 1.0
+    aligned = where.reshape((1,) * (len(node.shape) - where.ndim) + where.shape)
+    letters = "abcdefghijklmnopqrstuvwxyz"[: len(node.shape)]
+    units = [c for c, mine in zip(letters, aligned.shape, strict=True) if mine > 1]
+    rows = [c for c in letters if c not in units]
+    labels = _numbered(letters, node.shape, units)
+    row_numbers = _numbered(letters, node.shape, rows)
+    inputs = np.full((int(row_numbers.max(initial=0)), 1), sign)
+    return Stage(node, inputs, aligned.reshape(1, -1), labels, row_numbers)

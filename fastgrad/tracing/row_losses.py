@@ -1,0 +1,155 @@
+"""Losses that depend on one row each: what the operations tell, tested with nan."""
+
+from dataclasses import dataclass
+from itertools import chain, combinations, count, islice
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing.affine import Stage
+from fastgrad.tracing.dependence import Labels, propagated
+from fastgrad.tracing.replay import Look, Outcome, Replay
+from fastgrad.typing import Doubles
+
+
+def owners(replay: Replay, stage: Stage) -> Labels | None:
+    """Return the row of the stage that each element of the losses depends on.
+
+    The rows' numbers are passed on from operation to operation, as those of units are:
+    where an operation mixes elements of two rows, whatever their values, that is the end.
+    What this says of the operations is then put to the test by `is_confirmed`.
+
+    Parameters
+    ----------
+    replay : Replay
+        From the stage to the losses.
+    stage : Stage
+
+    Returns
+    -------
+    int array of the losses' shape, or None
+        Row numbers from 1; None if rows are mixed.
+    """
+    found = propagated(replay.nodes, stage.node, stage.rows).get(replay.target)
+    return found if found is not None and is_confirmed(replay, stage, found) else None
+
+
+def is_confirmed(replay: Replay, stage: Stage, owners: Labels) -> bool:
+    """Poison rows with nan, and see that no loss of another row becomes nan.
+
+    Each row is poisoned in a set of replays of its own, and all sets have the same size: none holds
+    another. So for any two rows there is a replay in which the first is poisoned and the second
+    is not. No fewer replays test all pairs (E. Sperner, 1928).
+    """
+    poisoned = _sets(len(stage.inputs))
+    versions = np.where(poisoned[:, stage.rows], np.nan, stage.node.value)
+    spread = np.isnan(replay.all_versions(versions))
+    return not np.any(spread & ~poisoned[:, owners])
+
+
+def _sets(rows: int) -> NDArray[np.bool_]:
+    """Return in which replays each row, counted from 1, is poisoned, of shape (replays, 1 + rows).
+
+    Row 0 stands for none.
+    """
+    replays = next(n for n in count(2) if comb(n, n // 2) >= rows)
+    sets = islice(combinations(range(replays), replays // 2), rows)
+    members = np.fromiter(chain.from_iterable(sets), np.intp).reshape(rows, replays // 2)
+    poisoned = np.zeros((replays, 1 + rows), bool)
+    poisoned[members.T, np.arange(1, rows + 1)] = True
+    return poisoned
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """How the elements of the losses are summed to one loss a row.
+
+    Parameters
+    ----------
+    replay : Replay
+        From the stage to the losses.
+    owners : int array of the losses' shape
+        The row of each element, counted from 1; 0 for none.
+    count : int
+        The number of rows.
+    """
+
+    replay: Replay
+    owners: Labels
+    count: int
+
+    def changes(
+        self, values: Doubles, units: NDArray[np.intp] | None = None, look: Look | None = None
+    ) -> Doubles:
+        """Return how much moving each unit changes each row's loss.
+
+        Parameters
+        ----------
+        values : array of shape (amounts, *root.shape)
+            The stage with all units moved.
+        units : array of int, optional
+            The units that are wanted; without it, all.
+        look : callable, optional
+            What is told of each operation.
+
+        Returns
+        -------
+        array of shape (units, amounts, rows)
+        """
+        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units, look)]
+        return np.concatenate(parts)
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows have a loss, as an array of shape (rows, 1)."""
+        return np.bincount(self.owners.reshape(-1), minlength=self.count + 1)[1:, np.newaxis] > 0
+
+    def losses(self, values: Doubles) -> Doubles:
+        """Return by how much each row's loss changes, for any versions of the stage.
+
+        Parameters
+        ----------
+        values : array of shape (m, *root.shape)
+
+        Returns
+        -------
+        array of shape (m, rows)
+        """
+        return self._by_row(difference(self.replay.all_versions(values), self.replay.target.value))
+
+    def _summed(self, outcome: Outcome) -> Doubles:
+        change = difference(outcome.values, self.replay.target.value)
+        if outcome.labels is None:
+            units, amounts = change.shape[:2]
+            return self._by_row(change.reshape(-1, *self.owners.shape)).reshape(units, amounts, -1)
+        labels, owners = outcome.labels.reshape(-1), self.owners.reshape(-1)
+        counted = (labels > 0) & (owners > 0)
+        place = (labels[counted] - 1) * self.count + owners[counted] - 1
+        size = len(self.replay.units) * self.count
+        sums = [np.bincount(place, row.reshape(-1)[counted], size) for row in change]
+        by_unit = np.stack(sums).reshape(len(change), -1, self.count).transpose(1, 0, 2)
+        return np.asarray(by_unit[outcome.units - 1], np.float64)
+
+    def _by_row(self, change: Doubles) -> Doubles:
+        """Sum versions of the target's elements, of shape (m, *shape), by their rows."""
+        owners = self.owners.reshape(-1)
+        order = np.argsort(owners, kind="stable")[np.count_nonzero(owners == 0) :]
+        present, starts = np.unique(owners[order], return_index=True)
+        change = change.reshape(len(change), -1)
+        if not np.array_equal(order, np.arange(owners.size)):
+            change = change[:, order]
+        if len(present) < len(order):
+            change = np.add.reduceat(change, starts, axis=1)
+        if len(present) == self.count:
+            return change
+        result = np.zeros((len(change), self.count))
+        result[:, present - 1] = change
+        return result
+
+
+def difference(values: Doubles, recorded: Doubles) -> Doubles:
+    """Return by how much values differ; integers, which might wrap around, as floats."""
+    if recorded.dtype.kind in "iub":
+        return values.astype(np.float64) - np.asarray(recorded, np.float64)
+    return np.asarray(values - recorded)

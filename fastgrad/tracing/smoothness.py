@@ -1,0 +1,272 @@
+"""Smoothness of a recorded function near x, and the number of factors in its products.
+
+Between kinks, jumps and poles a response is smooth, and a few shifts tell all of it. So every
+operation is asked for its *margins*: a quantity q that it computes with, and the distance d from q
+to the nearest place where the operation is not smooth, such as q itself for ``abs(q)``. Where q is
+smooth it is close to a polynomial in the shift s, of degree n = 2 count, say, as count shifts are
+measured up and down. They are Chebyshev's points ``cos(k pi / n)``, so that nowhere between them
+
+    |q(s) - q(0)| <= Lambda max over k of |q(s_k) - q(0)|,     Lambda = 1 + 2/pi log(n + 1)
+
+(L. N. Trefethen, *Approximation Theory and Approximation Practice*, 2013, theorem 15.2). If that is
+at most |d| for the first operation, then what it gives to the next one is smooth in turn; and so
+on, to the losses. Otherwise the unit and row are *near*, and their response needs a closer look.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import inf, log, pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.lazy import lazy
+from fastgrad.tracing import operations
+from fastgrad.tracing.affine import Stage
+from fastgrad.tracing.batched import Stack, batched
+from fastgrad.tracing.dependence import Labels, propagated
+from fastgrad.tracing.graph import Node, replaced, value_of
+from fastgrad.tracing.margins import (
+    LARGEST,
+    LOW_DEGREE,
+    Margin,
+    is_low_power,
+    margins,
+    moves,
+    name_of,
+    within,
+)
+from fastgrad.tracing.replay import Replay
+from fastgrad.typing import Array
+
+MULTIPLYING = frozenset({"multiply", "divide", "square", "var", "prod", "power"})
+
+
+def degree(node: Node, degrees: Mapping[Node, int]) -> int:
+    """Return the degree of a polynomial: of how many moved factors an operation's value is made.
+
+    Functions that are no polynomials, but smooth within their margins, count as straight.
+
+    Parameters
+    ----------
+    node : Node
+    degrees : dict
+        Those of its arguments; a node that is not there has 1.
+    """
+    factors = [degrees.get(leaf, 1) for leaf in node.inputs() if moves(leaf)]
+    kind, name = operations.kind_of(*node.operation), name_of(node)
+    if not factors:
+        return 0
+    if kind == operations.PRODUCT or name in ("multiply", "divide"):
+        return sum(factors)
+    if name in ("square", "var", "std"):
+        return 2 * factors[0]
+    if name == "prod":
+        return factors[0] * _factors_of(node)
+    if name == "power" and is_low_power(value_of(node.arguments[1])):
+        return max(1, int(value_of(node.arguments[1]))) * factors[0]
+    return max(factors)
+
+
+def steepness(node: Node, degrees: Mapping[Node, int]) -> Iterator[Margin]:
+    """Return the margins of a product of many factors, in which a spike may be hidden.
+
+    It is close to a polynomial of low degree as long as its logarithm is: while none of its factors
+    changes by more than half, or, of a product of all elements, by its share of 2. The degrees are
+    those of all nodes up to this one.
+    """
+    if degrees[node] <= LOW_DEGREE:
+        return
+    kind, name = operations.kind_of(*node.operation), name_of(node)
+    if kind != operations.PRODUCT and name not in MULTIPLYING:
+        return
+    share = max(2.0, _factors_of(node) / 2) if name == "prod" else 2.0
+    for argument in dict.fromkeys(node.inputs()):
+        if moves(argument):
+            yield from within(argument, abs(argument.value) / share)
+
+
+def _factors_of(node: Node) -> int:
+    """Return how many elements are multiplied to one of a ``prod``."""
+    return int(np.size(value_of(node.arguments[0])) // max(1, np.size(node.value)))
+
+
+SAME_PLACE = 1e-9
+"""How far apart, in largest shifts, rounding may put two decisions that are flipped by one shift:
+those of ``np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1)``."""
+
+IMMATERIAL = 1e-12
+"""How much losses change, relative to the largest, if all of an array is moved by about 1 and it
+does not matter: the shift of a softmax by its largest score, which cancels."""
+
+
+class Decisions:
+    """The margins of all operations between a stage and the losses; its rows must not mix."""
+
+    def __init__(self, replay: Replay, stage: Stage, largest: float) -> None:
+        self.size = len(stage.inputs), len(replay.units)
+        degrees: dict[Node, int] = {}
+        for node in replay.nodes:
+            degrees[node] = degree(node, degrees)
+        self.margins = {
+            node: [*margins(node), *steepness(node, degrees)]
+            for node in replay.nodes
+            if name_of(node) not in LARGEST or _is_material(replay, node, largest)
+        }
+        recorded = {replay.root, *replay.nodes}
+        made = [
+            node
+            for found in self.margins.values()
+            for margin in found
+            for node in _made(margin.quantity, recorded)
+        ]
+        self.batched = {node: batched(node) for node in made}
+        self.nodes = [*replay.nodes, *made]
+        self.stage = stage
+
+    @lazy
+    def rows(self) -> dict[Node, Labels]:
+        """The row of each element of all arrays; wanted only if something is near."""
+        return propagated(self.nodes, self.stage.node, self.stage.rows)
+
+    @lazy
+    def units(self) -> dict[Node, Labels]:
+        """The unit of each element of the arrays that do not mix them."""
+        return propagated(self.nodes, self.stage.node, self.stage.labels)
+
+
+class Watch:
+    """Finds the units of rows that come near a decision while they are moved.
+
+    Parameters
+    ----------
+    decisions : Decisions
+    count : int
+        At how many shifts, up and down, the responses are measured.
+
+    Attributes
+    ----------
+    first, last : arrays of shape (rows, units)
+        Between which shifts decisions are flipped, as parts of the largest; inf and -inf where none
+        is, -inf and inf where that cannot be told.
+    """
+
+    def __init__(self, decisions: Decisions, count: int) -> None:
+        self.decisions = decisions
+        self.factor = 1 + 2 / pi * log(2 * count + 1)
+        # Then q moves one way only: by Markov's inequality the slope of a polynomial of degree n
+        # is at most n^2 times its largest value (A. A. Markov, 1889).
+        self.straight = 1 / (2 * (2 * count) ** 2 * self.factor)
+        self.first, self.last = np.full(decisions.size, inf), np.full(decisions.size, -inf)
+
+    @property
+    def near(self) -> NDArray[np.bool_]:
+        """Where something may be flipped, or come close to a pole; of shape (rows, units)."""
+        return ~(self.first > self.last)
+
+    @property
+    def unclear(self) -> NDArray[np.bool_]:
+        """Where it is more than one decision, or unknown at what shift."""
+        several: NDArray[np.bool_] = self.near & ~(self.last - self.first <= SAME_PLACE)
+        return several
+
+    def look(
+        self,
+        node: Node,
+        stacks: Mapping[Node, Stack],
+        units: NDArray[np.intp] | None,
+        shifts: Array,
+    ) -> None:
+        """Look at an operation that is about to be computed.
+
+        Parameters
+        ----------
+        node : Node
+        stacks : dict
+            The versions of its arguments.
+        units : array of int or None
+            Those moved, the outer order of the versions; None if each element's own unit is moved.
+        shifts : array
+            By how much, as parts of the largest: the inner order of the versions.
+        """
+        count = len(shifts) * (1 if units is None else len(units))
+        for margin in self.decisions.margins.get(node, ()):
+            moved = self._versions(margin.quantity, stacks, count)
+            reach = abs(margin.distance) / self.factor
+            base = margin.quantity.value
+            inside = (moved.min(axis=0) >= base - reach) & (moved.max(axis=0) <= base + reach)
+            if not inside.all():  # of any version; nan is looked at below
+                self._note(margin, moved, np.flatnonzero(~inside), units, shifts)
+
+    def _note(
+        self,
+        margin: Margin,
+        moved: Array,
+        suspects: NDArray[np.intp],
+        units: NDArray[np.intp] | None,
+        shifts: Array,
+    ) -> None:
+        """Note which units of which rows have moved suspect elements of a quantity too far."""
+        where: tuple[Any, ...] = np.unravel_index(suspects, margin.quantity.shape)
+        change = moved[slice(None), *where] - margin.quantity.value[where]
+        reach = abs(np.reshape(margin.distance, -1)[suspects]) / self.factor
+        outside = (abs(change) > reach).reshape(-1, len(shifts), len(suspects)).any(axis=1)
+        outer, which = np.nonzero(outside)
+        change = change.reshape(-1, len(shifts), len(suspects))[outer, :, which]
+        element = suspects[which]
+        distance, row = (
+            np.reshape(a, -1)[element]
+            for a in (margin.distance, self.decisions.rows[margin.quantity])
+        )
+        if units is None:
+            unit = self.decisions.units[margin.quantity].reshape(-1)[element]
+        else:
+            unit = units[outer]
+        flips = self._flips(change, shifts, distance, margin.is_sign)
+        beyond = np.isfinite(flips[0]) & (abs(flips[0]) > 1 + 2 * self.straight)
+        near = (unit > 0) & (row > 0) & ~beyond
+        place = row[near] - 1, unit[near] - 1
+        np.minimum.at(self.first, place, flips[0, near])
+        np.maximum.at(self.last, place, flips[1, near])
+
+    def _versions(self, node: Node, stacks: Mapping[Node, Stack], m: int) -> Array:
+        """Return the versions of a quantity."""
+        if node in stacks:
+            return stacks[node].values
+
+        def versions(leaf: Any) -> Any:
+            if type(leaf) is Node and (leaf in stacks or leaf in self.decisions.batched):
+                return Stack(self._versions(leaf, stacks, m))
+            return value_of(leaf)
+
+        return self.decisions.batched[node](replaced(node.arguments, versions), m)
+
+    def _flips(self, change: Array, shifts: Array, distance: Array, is_sign: bool) -> Array:
+        """Return between which shifts quantities change their sign, of shape (2, quantities).
+
+        Known, and the same, if the quantity is all but straight, as in a net of ReLU units.
+        """
+        slopes = change / shifts
+        slope = slopes.mean(axis=1)
+        straight = abs(slopes - slope[:, np.newaxis]).max(axis=1) <= self.straight * abs(slope)
+        flip = -distance / slope
+        known = straight & is_sign
+        return np.stack([np.where(known, flip, -inf), np.where(known, flip, inf)])
+
+
+def _made(quantity: Node, recorded: set[Node]) -> list[Node]:
+    """Return the operations that a quantity is made by and that are not recorded, in order."""
+    if quantity in recorded or not quantity.depends:
+        return []
+    return [*(node for leaf in quantity.inputs() for node in _made(leaf, recorded)), quantity]
+
+
+def _is_material(replay: Replay, node: Node, largest: float) -> bool:
+    """Say whether the losses answer to a node by itself, wherever the units are moved."""
+    random = np.random.default_rng(0)
+    version = replay.root.value + random.uniform(-largest, largest, (1, *replay.root.shape))
+    added = np.stack([np.zeros(node.shape), random.uniform(0.5, 1, node.shape)])
+    without, alone = replay.all_versions(np.concatenate([version, version]), {node: added})
+    return not abs(alone - without).max(initial=0) <= IMMATERIAL * abs(replay.target.value).max(
+        initial=0
+    )

@@ -1,0 +1,418 @@
+"""Responses of f to shifts of a unit, replayed or fitted by polynomials of few terms.
+
+Weight W[i, j] moves unit j of row n of an affine stage by h X[n, i]. Where rows do not mix, the
+change of the loss L from -h to h is a sum over rows of *odd unit responses*
+
+    R[n, j](s) = l_n(a[n, j] + s) - l_n(a[n, j] - s),     L(h) - L(-h) = sum_n R[n, j](h X[n, i])
+
+and R, an odd function of one number, is measured at a few shifts instead of one an input. So is,
+for schemes that are not central, the even one, ``l_n(a + s) + l_n(a - s) - 2 l_n(a)``, for which
+stands the *sign* 1, and -1 for the odd one. *Weights* say what is wanted: how much of L(h) - L(0)
+and how much of L(-h) - L(0).
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from math import cos, pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.tracing.affine import Stage
+from fastgrad.tracing.changes import SMALL, Changes, straightened
+from fastgrad.tracing.kinks import GAP, by_kinked_rows
+from fastgrad.tracing.replay import BATCH
+from fastgrad.tracing.row_losses import Rows
+from fastgrad.tracing.smoothness import Decisions, Watch
+from fastgrad.typing import Array, Doubles, Places
+
+MOST_KINKS = 0.05
+"""The share of responses that may have a kink; above it, more powers are tried."""
+
+LIMIT = 8
+"""How many standard deviations of rounding a response may miss its polynomial by, at one shift."""
+
+USUAL = 3
+"""How many it may miss it by in the mean over many shifts, or over the units of a row."""
+
+
+def fit(
+    measured: Doubles,
+    points: Doubles,
+    terms: int,
+    noise: Doubles,
+    near: NDArray[np.bool_],
+    alive: NDArray[np.bool_],
+    signs: tuple[int, ...],
+) -> tuple[dict[int, Doubles], NDArray[np.bool_]] | None:
+    """Fit odd polynomials to the responses, and even ones to the curvatures.
+
+    A kink at +s changes both, in proportions that no pair of polynomials has: none escapes both.
+
+    Parameters
+    ----------
+    measured : array of shape (points, 2, units, rows)
+        How the losses change.
+    points : array of shape (points,)
+        The shifts, as fractions of the largest.
+    terms : int
+    noise : array of shape (rows, 1)
+        The standard deviation of rounding.
+    near : bool array of shape (rows, units)
+        Which responses may have a kink however well polynomials fit.
+    alive : bool array of shape (rows, 1)
+        Which rows have a loss.
+    signs : tuple of int
+        Whose coefficients are wanted.
+
+    Returns
+    -------
+    coefficients : dict of arrays of shape (terms, rows, units)
+        For each sign those of the polynomial; zero where there is a kink.
+    kinked : bool array of shape (rows, units)
+        Where a fit is not exact to rounding, or may be by chance.
+
+    None if that is so for more than isolated units.
+    """
+    response, curvature = measured[:, 0] - measured[:, 1], measured[:, 0] + measured[:, 1]
+    odd = points[:, np.newaxis] ** (2 * np.arange(terms) + 1)
+    even = odd * points[:, np.newaxis]
+    residual = np.maximum(_residual(response, odd), _residual(curvature, even)).T
+    freedom = len(points) - terms
+    kinked = near | ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
+    smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
+    usual = np.sqrt(np.mean(smooth**2, axis=1))  # of a row
+    if np.count_nonzero(kinked[alive[:, 0]]) > MOST_KINKS * np.count_nonzero(alive) * kinked.shape[
+        1
+    ] or np.any(usual > USUAL):
+        return None
+    coefficients = {}
+    for sign in signs:
+        powers, values = (odd, response) if sign < 0 else (even, curvature)
+        coefficients[sign] = np.einsum("mi,iun->mnu", np.linalg.pinv(powers), values)
+        coefficients[sign][:, kinked] = 0
+    return coefficients, kinked
+
+
+def _residual(values: Doubles, powers: Doubles) -> Doubles:
+    """Return how far values are from sums of powers: the root mean square of what is left over."""
+    unreached = np.linalg.svd(powers)[0][:, powers.shape[1] :]
+    left = np.einsum("ik,i...->k...", unreached, values)
+    return np.asarray(np.sqrt(np.mean(left**2, axis=0)))
+
+
+Weights = tuple[float, float]
+
+MOST_VALUES = 3
+"""Up to so many different inputs, responses are measured at just these shifts."""
+
+MOST_POINTS = 1_000
+"""At more shifts than that, responses are not measured: each weight is moved by itself."""
+
+TERMS = (2, 3, 5)
+"""How many odd powers are tried, in turn."""
+
+TINY = 2.0**-24
+"""A shift, relative to the largest, whose response differs from a straight line by rounding."""
+
+NOISY = 1e-9
+"""What rounding is never as large as, relative to the largest loss."""
+
+
+def by_elements(rows: Rows, h: float, weights: Weights) -> Changes:
+    """Return the changes of the loss with the elements of the array that is moved.
+
+    Parameters
+    ----------
+    rows : Rows
+        The loss as one row; each element is a unit of its own.
+    h, weights
+        As for `by_responses`.
+    """
+    root = rows.replay.root.value
+    sides = [side for side in (0, 1) if weights[side]]
+
+    def moved(size: float, units: Places | None = None) -> Array:
+        values = np.stack([root + (size, -size)[side] for side in sides])
+        return np.asarray(rows.changes(values, units)[:, :, 0])
+
+    change = moved(h)
+    wanted = change @ [weights[side] for side in sides]
+    if weights[0] != -weights[1]:
+        return Changes(wanted)
+    units = rows.replay.units
+    straight, uneven = straightened(
+        change, rows.replay.target.value, lambda places: moved(h / SMALL, units[places])
+    )
+    return Changes(wanted, straight @ weights, abs(weights[0]) * uneven)
+
+
+def by_weights(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights) -> Changes:
+    """Return the changes of the loss with the weights, each from the row's own losses.
+
+    No smoothness is assumed, and no independence: with ``count=1`` all rows may mix. A side whose
+    weight is 0 is not looked at.
+
+    Parameters
+    ----------
+    rows, stage, x, h, weights
+        As for `by_responses`.
+
+    Returns
+    -------
+    Changes
+        Of shape (I, units).
+    """
+    shape, units = stage.where.shape, rows.replay.units
+    sides = [side for side in (0, 1) if weights[side]]
+    change = np.zeros((2, *shape))
+
+    def moved(some: Any, size: float, units: Places | None = None) -> Array:
+        of_inputs = stage.inputs.T[some][:, stage.rows - 1]
+        far = _distances(stage, x, size, some)
+        values = np.empty((len(sides), *of_inputs.shape))
+        for mine, side in zip(values, sides, strict=True):  # with little memory at a time
+            np.multiply(of_inputs, far[side][:, stage.labels - 1], out=mine)
+            mine += stage.node.value
+        values = values.reshape(-1, *stage.node.shape)
+        change = rows.changes(values, units).sum(axis=-1)
+        return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
+
+    for some in _blocks(shape[0], len(sides) * stage.node.value.size):
+        change[sides, some] = moved(some, h)
+    wanted = np.tensordot(weights, change, 1)
+    if weights[0] != -weights[1]:
+        return Changes(wanted)
+
+    def again(places: Places) -> Array:
+        result = np.empty((len(places), 2))
+        inputs, its = np.divmod(places, shape[1])
+        for i in np.unique(inputs):
+            mine = inputs == i
+            result[mine] = moved([i], h / SMALL, units[its[mine]])[:, 0].T
+        return result
+
+    each = change.reshape(2, -1).T
+    straight, uneven = straightened(each, rows.replay.target.value, again)
+    return Changes(
+        wanted, (straight @ weights).reshape(shape), abs(weights[0]) * uneven.reshape(shape)
+    )
+
+
+def _distances(stage: Stage, x: Array, h: float, some: Any = slice(None)) -> Array:
+    """Return by how much weights, of some inputs, are moved up, and down: h, but for rounding.
+
+    The shape is (2, inputs, units).
+    """
+    weights = x[stage.where[some]]
+    return np.stack([(weights + h) - weights, (weights - h) - weights])
+
+
+def by_responses(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights) -> Changes | None:
+    """Return the changes of the loss with the weights from a few responses a unit.
+
+    The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
+    the kink of a ReLU, it is measured at the very shifts that the row's inputs make.
+
+    Parameters
+    ----------
+    rows : Rows
+    stage : Stage
+    x : array (elements of x,)
+    h : float
+        The step.
+    weights : pair of floats
+        How much is wanted of what the loss changes by when weights are moved up, and down.
+
+    Returns
+    -------
+    Changes
+        Of shape (I, units). None if too many responses are no polynomials.
+    """
+    magnitudes = _few_magnitudes(stage.inputs)
+    if magnitudes is not None and not magnitudes.size:
+        nothing = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+        return Changes(nothing, nothing)
+    if magnitudes is not None:
+        return _by_values(rows, stage, x, h, weights, magnitudes)
+    largest = float(abs(stage.inputs).max())
+    if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
+        return None
+    noise = _noise(rows, stage, h * largest)
+    if noise.max() > NOISY * abs(rows.replay.target.value).max():  # many units stand at a jump
+        return None
+    if _count(largest, TERMS[0]) > MOST_POINTS:
+        return None
+    up, down = weights
+    of_sign = {
+        sign: share for sign, share in ((-1, (up - down) / 2), (1, (up + down) / 2)) if share
+    }
+    decisions = Decisions(rows.replay, stage, h * largest)
+    measured = np.zeros((0, 0))
+    for terms in TERMS:
+        points = _points(largest, terms)
+        if len(points) != len(measured):
+            watch = Watch(decisions, len(points))
+            measured = _measure(rows, stage, h * largest, points, watch)
+        found = fit(measured, points, terms, noise, watch.near, rows.alive, tuple(of_sign))
+        if found is not None:
+            coefficients, kinked = found
+            straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
+            if kinked.any():
+                tolerance = LIMIT * noise[:, 0]
+                more = by_kinked_rows(rows, stage, h, weights, kinked, watch.unclear, tolerance)
+                straight += more[1]
+                others += more[0] - more[1]
+            others += straight
+            return Changes(others, straight if -1 in of_sign else None)
+    return None
+
+
+def _summed(
+    shares: Array, coefficients: dict[int, Array], of_sign: dict[int, float]
+) -> tuple[Array, Array]:
+    """Return the sums over rows n of powers of shares, times coefficients and what is wanted of it.
+
+    That of the first power, and that of all others; each of shape (I, units).
+    """
+    sums: dict[bool, Array] = {}
+    square = shares.T**2
+    for sign, share in of_sign.items():
+        power = shares.T if sign < 0 else square
+        for number, coefficient in enumerate(coefficients[sign]):
+            if number:
+                power = power * square
+            product = power @ (share * coefficient)
+            is_first = sign < 0 and not number
+            sums[is_first] = sums[is_first] + product if is_first in sums else product
+    return sums[True] if True in sums else np.zeros_like(product), sums[False]
+
+
+def shifts_of_responses(stage: Stage) -> int:
+    """Return at how many shifts responses are measured, if the fewest powers do.
+
+    If that is too often, those of the weights.
+    """
+    magnitudes = _few_magnitudes(stage.inputs)
+    if magnitudes is not None:
+        return len(magnitudes)
+    count = _count(float(abs(stage.inputs).max()), TERMS[0])
+    return int(count) if count <= MOST_POINTS else int(stage.inputs.shape[1])
+
+
+def _few_magnitudes(inputs: Array) -> Array | None:
+    """Return the magnitudes of inputs, 0 apart, or None if there are more than `MOST_VALUES`."""
+    for some in (inputs.reshape(-1)[:1000], inputs):  # most often the beginning tells
+        magnitudes = np.unique(abs(some))
+        magnitudes = magnitudes[magnitudes > 0]
+        if len(magnitudes) > MOST_VALUES:
+            return None
+    return magnitudes
+
+
+def _by_values(
+    rows: Rows, stage: Stage, x: Array, h: float, weights: Weights, magnitudes: Array
+) -> Changes | None:
+    """Measure the responses at all shifts that the inputs make; None if some are not finite.
+
+    With one input, as a bias has, units are moved by just as much as the loop moves their elements.
+    """
+    inputs = stage.inputs
+    values = [*magnitudes, *-magnitudes]
+    if inputs.shape[1] == 1:
+        sides = [side for side in (0, 1) if weights[side]]
+        cases = [(side, v, (inputs == v) * weights[side]) for side in sides for v in values]
+        cases = [(side, v, wanted) for side, v, wanted in cases if wanted.any()]
+        distances = _distances(stage, x, h)[:, 0]
+        shifts = np.stack([distances[side][stage.labels - 1] * v for side, v, _ in cases])
+    else:
+        up, down = weights
+        both = [(s, up * (inputs == s) + down * (inputs == -s)) for s in values]
+        cases = [(0, s, wanted) for s, wanted in both if wanted.any()]
+        shifts = h * np.array([s for _, s, _ in cases]).reshape(-1, *(1,) * stage.labels.ndim)
+    base, units = stage.node.value, rows.replay.units
+    change = rows.changes(base + shifts)
+    if not np.isfinite(change).all():  # it may be needed for some weights, and not for others
+        return None
+    wanted = np.stack([wanted for _, _, wanted in cases])
+    result = _by_case(wanted, change)
+    if weights[0] != -weights[1]:
+        return Changes(result)
+    # In the second half of the cases, units are moved the other way.
+    pairs = change.reshape(len(units), 2, -1, rows.count)
+    straight, uneven = straightened(
+        pairs,
+        rows.replay.target.value,
+        lambda some: rows.changes(base + shifts / SMALL, units[some]).reshape(-1, *pairs.shape[1:]),
+    )
+    first = slice(len(cases) // 2)
+    return Changes(
+        result,
+        result if straight is pairs else _by_case(wanted, straight.reshape(change.shape)),
+        _by_case(abs(wanted[first]), uneven),
+    )
+
+
+def _by_case(wanted: Array, change: Array) -> Array:
+    """Add up the changes of all rows, each in its case; of shape (I, units)."""
+    return np.asarray(np.einsum("kni,ukn->iu", wanted, change, optimize=True))
+
+
+def _points(largest: float, terms: int) -> Array:
+    """Return the shifts at which responses are measured, as fractions of the largest.
+
+    The largest is among them: a kink beyond the last point would not be seen. They are at most
+    `GAP` steps apart, and at least one more than there are terms.
+    """
+    count = int(_count(largest, terms))
+    return np.array([cos(i * pi / (2 * count)) for i in range(count)])
+
+
+def _count(largest: float, terms: int) -> float:
+    """Return at how many shifts responses are measured; inf or nan if the largest is that."""
+    return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / GAP)))
+
+
+def _measure(rows: Rows, stage: Stage, largest: float, points: Array, watch: Watch) -> Array:
+    """Return how all losses change, of shape (points, 2, units, rows): moved up, and down."""
+    result = np.empty((len(points), 2, len(rows.replay.units), rows.count))
+    for some in _blocks(len(points), 2 * stage.node.value.size):
+        shifts = largest * points[some].reshape(-1, *(1,) * len(stage.node.shape))
+        look = partial(watch.look, shifts=np.stack([points[some], -points[some]], axis=1).ravel())
+        change = rows.changes(_both_ways(stage, shifts), look=look).transpose(1, 0, 2)
+        result[some] = change.reshape(-1, *result.shape[1:])
+    return result
+
+
+def _noise(rows: Rows, stage: Stage, largest: float) -> Array:
+    """Return the standard deviation of rounding in each row's response, of shape (rows, 1).
+
+    Shifts are so small that the loss is a straight line: that at twice the shift the response is
+    not twice as large is rounding, and so is the loss's curvature.
+    """
+    every = max(1, len(rows.replay.units) // 8)
+    tiny = TINY * largest * np.array([1.0, 2.0]).reshape(-1, *(1,) * len(stage.node.shape))
+    change = rows.changes(_both_ways(stage, tiny), rows.replay.units[::every])
+    odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
+    even = change[:, 0] + change[:, 1]
+    # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
+    usual = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
+    target = rows.replay.target.value.reshape(-1)
+    losses = np.bincount(rows.owners.reshape(-1), abs(target), rows.count + 1)[1:]
+    return np.asarray(np.maximum(usual, np.finfo(np.float64).eps * losses)[:, np.newaxis])
+
+
+def _both_ways(stage: Stage, shifts: Array) -> Array:
+    """Return the stage moved up, down, up, down, ... by shifts that stand along the first axis."""
+    base = stage.node.value
+    values = np.empty((2 * len(shifts), *base.shape))
+    values[0::2] = base + shifts
+    values[1::2] = base - shifts
+    return values
+
+
+def _blocks(count: int, elements_each: int) -> Iterator[slice]:
+    """Cut a range into slices that stand for some millions of elements each."""
+    length = max(1, 8 * BATCH // elements_each)
+    return (slice(k, min(k + length, count)) for k in range(0, count, length))

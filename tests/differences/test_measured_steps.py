@@ -1,0 +1,233 @@
+"""Do automatic steps suit f at any scale, and are its roundings never taken for its derivative?"""
+
+import math
+
+import numpy as np
+import pytest
+
+from fastgrad import hessian, jacobian, numerical_gradient, schemes
+from fastgrad.differences.jumps import jumps
+from fastgrad.differences.problem import problems
+from fastgrad.engines import loop
+
+EPS = np.finfo(float).eps
+W = np.random.default_rng(0).normal(size=(30, 5))
+
+
+def auto(f, x, **options):
+    return numerical_gradient(f, np.array(x), "auto", **options)
+
+
+def counted(f):
+    def count(x):
+        count.calls += 1
+        return f(x)
+
+    count.calls = 0
+    return count
+
+
+def rosenbrock(x):
+    return float((100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum())
+
+
+def residuals(x):
+    return np.concatenate([10 * (x[1:] - x[:-1] ** 2), 1 - x[:-1]])
+
+
+@pytest.mark.parametrize(
+    ("derivative", "own"),
+    [
+        (lambda f, x: auto(f, x), 2),
+        (lambda f, x: auto(f, x, scheme=schemes.central(4)), 4),
+        (lambda f, x: auto(f, x, scheme="forward"), 1),
+        (lambda f, x: jacobian(f, x), 2),
+        (lambda f, x: hessian(f, x), 2 * 40),
+    ],
+)
+def test_smooth_functions_cost_six_calls_an_element_more_than_the_scheme(derivative, own):
+    x = np.random.default_rng(0).uniform(0.5, 1.5, 40)
+    for f in (rosenbrock, lambda x: float(np.sin(x).sum()), lambda x: float(x[0])):
+        f = counted(f)
+        derivative(f, x)
+        assert f.calls <= (own + 6) * x.size
+
+
+SHAPES = {
+    "exp": (np.exp, np.exp, np.exp),
+    "sine": (np.sin, np.cos, lambda v: -np.sin(v)),
+    "peak": (
+        lambda v: 1 / (1 + v * v),
+        lambda v: -2 * v / (1 + v * v) ** 2,
+        lambda v: (6 * v * v - 2) / (1 + v * v) ** 3,
+    ),
+    "log": (np.log, lambda v: 1 / v, lambda v: -1 / v**2),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("scale", [1e-8, 1e-6, 1e-3, 1e3, 1e8])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of f, far from x
+def test_all_derivatives_find_the_scale_of_f(name, scale):
+    f, first, second = SHAPES[name]
+    for u in (0.3, 1.0, 1.7):
+        x = np.array([u * scale, 0.5])
+        # Beside a variable of another scale, and outputs that do not change.
+        gradient = auto(lambda x: float(f(x[0] / scale)) + x[1] ** 2, x)
+        matrix = jacobian(lambda x: np.array([f(x[0] / scale), 7.0, x[1]]), x)
+        np.testing.assert_allclose(gradient, [first(u) / scale, 1], rtol=1e-5)
+        np.testing.assert_allclose(matrix[0, 0], first(u) / scale, rtol=1e-5)
+        np.testing.assert_allclose(matrix[1:], [[0, 0], [0, 1]], atol=1e-9)
+        curvature = hessian(lambda x: float(f(x[0] / scale)), x[:1])[0, 0] * scale**2
+        # sqrt(eps) = 1.5e-8; steps by factors of 8 leave one or two digits less.
+        assert abs(curvature - second(u)) <= 1e-5 * max(1, abs(second(u)))
+
+
+def in_float32(x):
+    return float((np.tanh(W.astype(np.float32) @ x.astype(np.float32)) ** 2).mean())
+
+
+def in_float64(x):
+    return float((np.tanh(W.astype(np.float32).astype(float) @ x) ** 2).mean())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_float32_inside_f_is_not_taken_for_a_derivative_of_0(seed):
+    x = np.random.default_rng(seed).normal(size=5)
+    true, twice = numerical_gradient(in_float64, x), hessian(in_float64, x)
+    # The values have an eps of 6e-8: eps**(2/3) = 1.5e-5 is left, or eps**(1/2) = 2.4e-4.
+    for found in (
+        auto(in_float32, x),
+        auto(in_float32, np.tile(x, 6)[:5]),
+        jacobian(lambda x: np.array([1.0, in_float32(x), in_float64(x)]), x)[1],
+    ):
+        assert abs(found - true).max() < 5e-3 * abs(true).max()
+    assert abs(hessian(in_float32, x) - twice).max() < 0.1 * abs(twice).max()
+
+
+@pytest.mark.parametrize("digits", [3, 5, 8])
+def test_rounded_values_are_not_taken_for_a_derivative_of_0(digits):
+    for x in np.linspace(0.1, 2, 10):
+        found = auto(lambda x: round(float(np.exp(x[0])), digits), [x])[0]
+        # The best step leaves 10**(-2 digits / 3), the best in factors of 8 up to 8 times as much.
+        assert abs(found / np.exp(x) - 1) < 8 * 10 ** (-2 * digits / 3)
+
+
+def test_what_is_found_of_the_noise_serves_all_elements():
+    x = np.random.default_rng(0).normal(size=60)
+    f = counted(lambda x: float((np.tanh(x).astype(np.float32) ** 2).mean()))
+    found = auto(f, x)
+    expected = 2 * np.tanh(x) / np.cosh(x) ** 2 / 60
+    assert abs(found - expected).max() < 1e-2 * abs(expected).max()
+    assert f.calls < 16 * x.size
+
+
+def test_a_kink_beside_x_is_no_noise():
+    for x in (1e-3, 1e-5, 3e-7):
+        assert auto(lambda x: max(float(x[0]), 0.0), [-x])[0] == 0
+        assert abs(auto(lambda x: max(float(x[0]), 0.0), [x])[0] - 1) < 1e-9
+        assert abs(auto(lambda x: abs(float(x[0])), [x])[0] - 1) < 1e-9
+
+
+def test_where_f_raises_it_is_not_defined():
+    def f(x):
+        if not 0 < x[0] < 2:
+            raise ValueError("outside")
+        return float(np.log(x[0]) + np.log(2 - x[0]) + np.sin(x[1]))
+
+    for x in (1e-4, 1.0, 2 - 1e-4):
+        found = auto(f, [x, 3.0])
+        np.testing.assert_allclose(found, [1 / x - 1 / (2 - x), np.cos(3)], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (lambda x: math.log(x), 1e-12, 1e12),
+        (lambda x: math.sqrt(x), 1e-10, 5e4),
+        (lambda x: math.asin(x), 0.999999, (1 - 0.999999**2) ** -0.5),
+        (lambda x: math.exp(x), 709.0, math.exp(709)),
+        (lambda x: math.exp(-(x**2) / 2e-16), 1e-8, -1e8 * math.exp(-0.5)),
+        (lambda x: 1e10 + math.sin(x), 1.0, math.cos(1)),
+        (lambda x: 1e-300 * math.exp(x), 1.0, 1e-300 * math.e),
+    ],
+)
+def test_edges_of_domains_peaks_and_offsets_are_no_obstacle(f, x, exact):
+    found = auto(lambda x: f(float(x[0])), [x])[0]
+    # Of 1e10 + sin(x) rounding leaves (2e-6)**(2/3) = 2e-4.
+    assert abs(found / exact - 1) < 1e-3
+
+
+def test_an_f_that_raises_at_all_steps_is_heard():
+    x, error = np.array([1.0, 2.0]), ZeroDivisionError("mine")
+
+    def f(v):
+        if v[1] != 2:
+            raise error
+        return v[0]
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        auto(f, x)
+    assert raised.value is error
+
+
+def test_elements_are_moved_by_distances_that_x_can_hold():
+    x = np.array([1e10, -1e10, 1.0, -1.0, 1.99999, -1e-9, 4e15])
+    for h in ("auto", 16.0):
+        np.testing.assert_allclose(jacobian(lambda x: x * 1.0, x, h), np.eye(7), atol=1e-14)
+    # 1e-5 is five spacings of x.
+    assert jacobian(lambda x: x * 1.0, x[:2], 1e-5).tolist() == np.eye(2).tolist()
+    curved = hessian(lambda x: (x[0] - 1e6) ** 2, np.array([1e6, 2.0]), 1e-4)
+    np.testing.assert_allclose(curved, [[2, 0], [0, 0]], atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [int, bool, np.uint8, np.int64])
+def test_integers_have_hessians(kind):
+    for f in (lambda x: kind(max(0, 1 - x[0])), lambda x: max(kind(0), 1 - x[0])):
+        assert hessian(f, np.array([3.0, 1.0])).tolist() == [[0, 0], [0, 0]]
+        assert jacobian(f, np.array([3.0, 1.0])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (lambda x: round(float(np.exp(x[0])), 4), True),
+        (lambda x: float(np.exp(np.float32(x[0]))), True),
+        (lambda x: float(np.float32(np.exp(x[0]))) + x[0] ** 2, True),
+        (lambda x: float(np.exp(x[0])), False),
+        (lambda x: max(float(x[0]) - 1, 0.0), False),
+        (lambda x: float(np.exp(-((1e5 * (x[0] - 1)) ** 2)) + x[0]), False),
+        (lambda x: float(np.sin(1e5 * x[0])), False),
+        (lambda x: 1 / 0, False),
+    ],
+)
+def test_jumps_are_told_from_kinks_peaks_and_waves(f, expected):
+    [problem] = problems(f, np.array([1.0]), 1e-4)
+    assert jumps(problem, loop.values, 0, 0.03, 0.5, 3 * EPS) is expected
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (lambda x: x + np.sin(x), 1e8, 1 + np.cos(1e8)),
+        (lambda x: np.log(x) + 1e-3 * np.sin(x), 1e8, 1e-8 + 1e-3 * np.cos(1e8)),
+    ],
+)
+def test_larger_steps_are_not_believed_against_smaller_ones_that_agree(f, x, exact):
+    x = np.array([x])
+    found = numerical_gradient(lambda x: float(f(x[0])), x, "auto")
+    assert abs(found[0] - exact) <= 1e-5 * abs(exact)
+    found = jacobian(lambda x: np.array([f(x[0]), x[0]]), x)
+    assert (abs(found[:, 0] - [exact, 1]) <= 1e-5 * abs(exact)).all()
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_a_plateau_is_no_slope_of_0(digits):
+    def f(x):
+        return round(float(np.exp(x[0])), digits)
+
+    x = np.array([0.3])
+    # As large steps as there are leave an error of a few percent.
+    assert abs(numerical_gradient(f, x, "auto")[0] - np.exp(0.3)) < 0.2
+    assert abs(jacobian(lambda x: np.array([1.0, f(x)]), x)[1, 0] - np.exp(0.3)) < 0.2
+    assert numerical_gradient(lambda x: max(x[0], 0.0), -x, "auto")[0] == 0

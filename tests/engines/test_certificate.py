@@ -1,0 +1,256 @@
+"""Faults of any size are found by a few calls of f, and mended; right gradients are believed."""
+
+import warnings
+
+import nets
+import numba
+import numpy as np
+import pytest
+from nets import EPS, H
+from oracle import JIT
+
+from fastgrad import numerical_gradient
+from fastgrad.engines import loop, traced
+from fastgrad.engines.certificates import compiled as compiled_certificate
+from fastgrad.engines.certificates.directions import Directions
+from fastgrad.engines.certificates.elements import wrong
+from fastgrad.engines.certificates.evaluations import Values
+from fastgrad.schemes import central, forward, from_offsets
+from fastgrad.tracing import first_calls
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch):
+    """Let auto try to trace all but the smallest arrays, however cheap f is."""
+    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
+
+
+def network(activation=np.tanh, *, seed=0, shape=(60, 40), samples=50):
+    """Return a loss of a two-layer net, and its first weights."""
+    random = np.random.default_rng(seed)
+    X, t = random.random((samples, shape[0])), random.integers(0, 5, samples)
+    W, V = 0.2 * random.normal(size=shape), 0.2 * random.normal(size=(shape[1], 5))
+    return lambda W: nets.cross_entropy_error(nets.softmax(activation(X @ W) @ V), t), W
+
+
+def relu(a):
+    return np.maximum(a, 0)
+
+
+def plant(monkeypatch, fault):
+    """Let what is replayed be wrong: fault(x.size array of changes, h) changes it."""
+    original = traced._replayed
+
+    def replayed(*arguments):
+        result = original(*arguments)
+        fault(result.quotients)
+        fault(result.slopes)
+        return result
+
+    monkeypatch.setattr(traced, "_replayed", replayed)
+
+
+def elements(places, size):
+    def fault(quotients):
+        quotients[places] += size
+
+    return fault
+
+
+@pytest.mark.parametrize("activation", [np.tanh, relu])
+@pytest.mark.parametrize("size", [1e-3, 1e-6, -1e-8])
+def test_a_fault_in_one_element_is_found_and_mended(monkeypatch, activation, size):
+    f, W = network(activation)
+    plant(monkeypatch, elements([1234], size))
+    before = W.tobytes()
+    with pytest.warns(RuntimeWarning, match=r"was wrong: at x\[30, 34\] it gives"):
+        result = numerical_gradient(f, W, engine="traced")
+    assert W.tobytes() == before
+    np.testing.assert_allclose(result, loop.gradient(f, W, H), rtol=0, atol=8 * EPS * f(W) / H)
+
+
+@pytest.mark.parametrize("places", [slice(7, None, 40), slice(400, 440), [0, 57, 1300, 2399]])
+def test_faults_in_units_rows_and_some_elements_are_mended(monkeypatch, places):
+    f, W = network()
+    plant(monkeypatch, elements(places, 1e-5))
+    with pytest.warns(RuntimeWarning, match=r"other elements are wrong"):
+        result = numerical_gradient(f, W, engine="traced")
+    np.testing.assert_allclose(result, loop.gradient(f, W, H), rtol=0, atol=8 * EPS * f(W) / H)
+
+
+def test_faults_everywhere_lead_to_the_loop(monkeypatch):
+    f, W = network()
+    wrong = 1e-6 * np.random.default_rng(1).normal(size=W.size)
+    plant(monkeypatch, elements(slice(None), wrong))
+    with pytest.raises(ValueError, match=r"cannot be traced: its replay is not f: at x\[.*gives"):
+        numerical_gradient(f, W, engine="traced")
+    # Whatever a busy machine lets auto think of the time that tracing takes:
+    served = lambda *arguments, **_: traced.traced_gradient_of_any(*arguments)  # noqa: E731
+    monkeypatch.setattr(traced, "traced_gradient_of_any", traced.traced_gradient, raising=False)
+    monkeypatch.setattr(traced, "traced_gradient", served)
+    with pytest.warns(RuntimeWarning, match=r"is called for each element instead: .* calls of f"):
+        result = numerical_gradient(f, W)
+    assert result.tobytes() == loop.gradient(f, W, H).tobytes()
+
+
+def test_an_error_of_1e_9_of_the_loss_is_seen_in_one_of_39200_elements():
+    """In the article's net, on images as MNIST's: rounding leaves room for no more."""
+    random = np.random.default_rng(7)
+    X = random.random((100, 784)) * (random.random((100, 784)) < 0.19)
+    W, V, t = (*(0.01 * random.normal(size=n) for n in ((784, 50), (50, 10))), np.arange(100) % 10)
+    f = lambda W: nets.cross_entropy_error(nets.softmax(nets.sigmoid(X @ W) @ V), t)  # noqa: E731
+    right = numerical_gradient(f, W, engine="traced").reshape(-1)
+    for fault in (0.0, 1e-9 * f(W)):
+        g = right.copy()
+        g[20_000] += fault
+        values = Values(f, W, H, central(), 2 * f(W), f(W) / 10)
+        for one_will_do in (True, False):
+            seen = Directions(values, one_will_do=one_will_do)
+            assert seen.agree(seen.slopes(g, H)) == (fault == 0)
+
+
+@pytest.mark.parametrize("scheme", [forward(), central(4), from_offsets([-1, 0, 1], 2)])
+def test_other_schemes_are_compared_as_well(monkeypatch, scheme):
+    f, W = network()
+    h = 1e-3
+    looped = loop.gradient(f, W, h, scheme=scheme)
+    bound = 8 * scheme.round_off(f(W), h, EPS)
+    result = numerical_gradient(f, W, h, scheme=scheme, engine="traced")
+    np.testing.assert_allclose(result, looped, rtol=0, atol=bound)
+    plant(monkeypatch, elements([1234], 1e-3))
+    with pytest.warns(RuntimeWarning, match="was wrong"):
+        result = numerical_gradient(f, W, h, scheme=scheme, engine="traced")
+    np.testing.assert_allclose(result, looped, rtol=0, atol=bound)
+
+
+def counted(f):
+    def g(x):
+        g.calls += 1
+        return f(x)
+
+    g.calls = 0
+    return g
+
+
+def squares_and_cubes(x):
+    return np.sum(x**2) + 1e3 * np.sum(x) ** 3
+
+
+def rough(x):
+    return np.sum(np.tanh(x.astype(np.float32))) + 0.0 * x.sum()
+
+
+NETS = {
+    "tanh": network(),
+    "ReLU": network(relu),
+    "leaky": network(lambda a: np.where(a > 0, a, 0.1 * a)),
+    "two layers of ReLU": network(lambda a: relu(relu(a) @ SQUARE)),
+    "from zero": (network(relu)[0], np.zeros((60, 40))),
+    "pixels": network(lambda a: np.tanh(255 * a)),
+    "tiny": (lambda W: 1e-3 * network()[0](W), network()[1]),
+    "huge": (lambda W: 1e8 * network()[0](W), network()[1]),
+}
+
+
+SQUARE = 0.2 * np.random.default_rng(5).normal(size=(40, 40))
+RIGHT = {
+    **NETS,
+    "linear": (lambda x: np.sum(x * np.arange(200.0)), np.ones(200)),
+    "of large x": (lambda x: np.sum((x - 1e8) ** 2), 1e8 + np.arange(200.0)),
+    "of tiny x": (lambda x: np.sum(np.sin(1e4 * x)), 1e-9 * np.arange(200.0)),
+    "acting on each other": (squares_and_cubes, 1e-3 * np.arange(200.0)),
+    "L1 at 0": (lambda x: np.sum(abs(x)) + np.sum(x**2), np.zeros(200)),
+    "ties": (lambda x: np.max(x.reshape(50, 4), axis=1).sum() ** 2, np.ones(200)),
+    "jumps": (lambda x: np.sum(np.where(x > 0, x + 1, x) ** 2), np.arange(-100.0, 100) * 1e-5),
+    "float32 inside": (rough, np.linspace(0, 1, 200)),
+    "ends": (lambda x: np.sum(np.sqrt(x)), np.full(200, 1.5e-4)),
+    "residuals of large data": (lambda x: np.sum((1e6 + x - DATA) ** 2), np.zeros(200)),
+}
+DATA = 1e6 + np.random.default_rng(6).normal(size=200)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_gradients_are_believed_after_a_few_calls(name):
+    f, x = RIGHT[name]
+    f = counted(f)
+    for _ in range(3):
+        x = x + 0
+        before, f.calls = x.tobytes(), 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            numerical_gradient(f, x, engine="traced")
+        assert x.tobytes() == before
+        assert f.calls <= 400
+
+
+@pytest.mark.parametrize("f", [squares_and_cubes, lambda x: np.sum(relu(x - 5e-4) + x**2)])
+def test_single_elements_are_compared_together_unless_they_act_on_each_other(f):
+    x = 1e-3 * np.random.default_rng(10).random(200)
+    quotients, places = loop.gradient(f, x, H), np.arange(0, 200, 23)
+    values = Values(f, x, H, central(), f(x), f(x))
+    assert wrong(values, quotients, places).size == 0
+    for fault in (1e-6, np.nan):
+        quotients[places[4]] += fault
+        assert wrong(values, quotients, places).tolist() == [places[4]]
+
+
+# Compiled functions ------------------------------------------------------------------------------
+
+
+compiled_only = pytest.mark.skipif(not JIT, reason="nothing is compiled")
+
+
+@compiled_only
+@pytest.mark.parametrize(("order", "places"), [("C", [7]), ("F", slice(None))])
+def test_faults_of_a_compiled_loop_are_found_and_mended(monkeypatch, places, order):
+    from fastgrad.engines import compiled
+
+    @numba.njit
+    def f(x, y):
+        total = 0.0
+        for i in range(x.size):
+            total += x.flat[i] ** 2 * y.flat[i]
+        return total
+
+    spread = compiled.spread
+
+    def wrong(new_work, *rest):
+        def works():
+            work = new_work()
+
+            def and_spoils(chunk):
+                work(chunk)
+                out = work.__closure__[work.__code__.co_freevars.index("out")].cell_contents
+                with np.errstate(invalid="ignore"):  # of what other chunks have not filled yet
+                    out[places, 0] += 1e-8
+
+            return and_spoils
+
+        return spread(works, *rest)
+
+    random = np.random.default_rng(8)
+    x, y = np.asarray(random.normal(size=(30, 20)), order=order), random.normal(size=(30, 20))
+    expected = loop.gradient(lambda x: f(x, y), x, H)
+    before = x.tobytes("A")
+    np.testing.assert_array_equal(numerical_gradient(f, x, args=(y,)), expected)
+    monkeypatch.setattr(compiled, "spread", wrong)
+    for kept in f._fastgrad_loops.values():
+        kept.price = 0.0  # so that it is certified again
+    with pytest.warns(RuntimeWarning, match=r"compiled gradient was wrong: at x\[\d+, \d+\]"):
+        result = numerical_gradient(f, x, args=(y,))
+    np.testing.assert_array_equal(result, expected)
+    assert x.tobytes("A") == before
+
+
+@compiled_only
+def test_certificates_of_compiled_gradients_take_a_small_part_of_the_time():
+    f = numba.njit(lambda x: (x**2).sum())
+    x = np.random.default_rng(9).normal(size=100)
+    numerical_gradient(f, x)
+    (kept,) = f._fastgrad_loops.values()
+    assert kept.certified > 0
+    price = kept.price = 100.0  # seconds, beside which those of this machine are none
+    for missing, is_certified in ((price, False), (-price, True)):
+        kept.certified = before = kept.seconds + missing - compiled_certificate.SHARE * price
+        numerical_gradient(f, x)
+        assert (kept.certified != before) == is_certified

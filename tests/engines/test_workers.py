@@ -1,0 +1,693 @@
+"""Do workers compute what this process would, bit for bit, and does none of them stay behind?"""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from fractions import Fraction
+from types import SimpleNamespace
+
+import elsewhere
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastgrad
+from fastgrad import TwoLayerNet, numerical_gradient, schemes
+from fastgrad.differences.quotients import join
+from fastgrad.engines.workers import processes, scheduler
+
+REPEATABLE = settings(derandomize=True, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def every_gradient_is_worth_processes(monkeypatch):
+    monkeypatch.setattr(scheduler, "WORTHWHILE_SECONDS", 0)
+    monkeypatch.setattr(scheduler, "MAX_START_SECONDS", 0)
+
+
+def by_loop(f, x, workers=None, **options):
+    return numerical_gradient(f, x, engine="loop", workers=workers, **options)
+
+
+def product(n=300):
+    """Return a function with a matrix product in it, whose bits depend on BLAS's threads."""
+    matrix = np.random.default_rng(1).normal(size=(n, 40))
+    return lambda x: float(np.tanh(x.reshape(-1) @ matrix).sum())
+
+
+def test_the_functions_are_called_in_other_processes():
+    here, x = os.getpid(), np.ones(20)
+    # The check sees another value: another process has called f.
+    with pytest.warns(RuntimeWarning, match="another value in a worker") as caught:
+        by_loop(lambda x: x.sum() + (os.getpid() != here), x, 2)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("number", [2, 3])
+def test_any_number_of_workers_gives_the_same_bits(dtype, number):
+    x = np.random.default_rng(0).normal(size=(20, 15)).astype(dtype)
+    h = 1e-2 if dtype == np.float32 else 1e-4
+    f, before = product(), x.copy()
+    expected = by_loop(f, x, 1, h=h)
+    result = by_loop(f, x, number, h=h)
+    assert result.dtype == dtype
+    assert np.array_equal(result, expected)  # the padding of a longdouble may differ
+    assert np.abs(expected).min() > 0
+    assert np.array_equal(x, before)
+
+
+def executors():
+    spawned = multiprocessing.get_context("spawn")
+    return [
+        lambda: ThreadPoolExecutor(3),
+        lambda: ProcessPoolExecutor(2, mp_context=spawned),
+    ]
+
+
+@pytest.mark.parametrize("executor", executors(), ids=["threads", "processes"])
+def test_an_executors_map_gives_the_same_bits(executor):
+    x, f = np.random.default_rng(0).normal(size=300), product()
+    with executor() as running:
+        result = by_loop(f, x, running.map)
+    assert result.tobytes() == by_loop(f, x, 1).tobytes()
+
+
+def test_a_pools_map_and_the_builtin_give_the_same_bits():
+    x, f = np.random.default_rng(0).normal(size=300), product()
+    expected = by_loop(f, x, 1)
+    assert by_loop(f, x, map).tobytes() == expected.tobytes()
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert by_loop(f, x, pool.map).tobytes() == expected.tobytes()
+        pool.close()
+        pool.join()
+
+
+@pytest.mark.parametrize("scheme", ["forward", "complex", schemes.central(4)])
+def test_every_scheme_is_served(scheme):
+    x = np.random.default_rng(0).normal(size=100)
+    result = by_loop(lambda x: (np.sin(x) * x).sum(), x, 2, scheme=scheme)
+    expected = by_loop(lambda x: (np.sin(x) * x).sum(), x, 1, scheme=scheme)
+    assert result.tobytes() == expected.tobytes()
+
+
+def test_layouts_subclasses_and_lone_numbers_are_served():
+    whole = np.random.default_rng(0).normal(size=(12, 10))
+    for x in (whole.T, whole[::2, ::-1], np.asfortranarray(whole), np.array(2.0), np.empty(0)):
+        result = by_loop(lambda x: (x**3).sum(), x, 2)
+        assert result.tobytes() == by_loop(lambda x: (x**3).sum(), x, 1).tobytes()
+        assert result.strides == by_loop(lambda x: (x**3).sum(), x).strides
+    masked = np.ma.masked_array([1.0, 2.0, 3.0], mask=[False, True, False])
+    assert isinstance(by_loop(lambda x: (x**2).sum(), masked, 2), np.ma.MaskedArray)
+
+
+def test_whole_numbers_and_fractions_are_subtracted_as_ever():
+    x = np.linspace(-1, 1, 50)
+    for f in (lambda x: int(1e6 * x.sum()), lambda x: Fraction(float(x.sum())) ** 2):
+        assert by_loop(f, x, 2).tobytes() == by_loop(f, x, 1).tobytes()
+
+
+@REPEATABLE
+@given(
+    st.lists(
+        st.one_of(st.floats(-9, 9), st.integers(-9, 9), st.floats(-9, 9, width=32).map(np.float32)),
+        min_size=1,
+    ),
+    st.integers(1, 5),
+)
+def test_values_are_joined_as_if_collected_at_once(numbers, size):
+    def collected(values):
+        array = np.array(values)
+        return np.array(values, dtype=object) if array.dtype.kind in "biu" else array
+
+    parts = [collected(numbers[i : i + size]) for i in range(0, len(numbers), size)]
+    joined, expected = join(parts), collected(numbers)
+    assert joined.dtype == expected.dtype
+    assert joined.tolist() == expected.tolist()
+
+
+def test_a_short_loop_is_not_worth_processes(monkeypatch):
+    monkeypatch.setattr(scheduler, "WORTHWHILE_SECONDS", 100)
+    monkeypatch.setattr(processes.ProcessPool, "start", _refuse)
+    x = np.arange(30.0)
+    assert by_loop(np.sum, x, 2).tobytes() == by_loop(np.sum, x, 1).tobytes()
+
+
+def test_this_process_begins_while_the_first_processes_start(monkeypatch):
+    start, x, calls = processes.ProcessPool.start, np.arange(200.0), []
+
+    def f(x):
+        calls.append(0)
+        return (x**2).sum()
+
+    def starting(pool):
+        start(pool)
+        return SimpleNamespace(done=lambda: len(calls) >= 50)
+
+    monkeypatch.setattr(processes.ProcessPool, "start", starting)
+    monkeypatch.setattr(scheduler, "MAX_START_SECONDS", 1e6)
+    monkeypatch.setattr(scheduler, "MIN_CHUNK_SECONDS", 0)
+    result = by_loop(f, x, 2)
+    assert len(calls) == 50
+    assert result.tobytes() == by_loop(lambda x: (x**2).sum(), x, 1).tobytes()
+
+
+# f reads x elsewhere
+
+
+def in_a_cell(x):
+    return lambda _: float((x**3).sum())
+
+
+def in_an_attribute(x):
+    net = SimpleNamespace(params={"W": x})
+    return lambda _: float((net.params["W"] ** 3).sum())
+
+
+def in_another_function(x):
+    def loss():
+        return float((x**3).sum())
+
+    return lambda _: loss()
+
+
+def as_a_view_of_it(x):
+    views = x.reshape(-1)[5:], x.reshape(-1)[:5], x.T
+    return lambda _: float((views[0] ** 3).sum() + (views[1] ** 3).sum() + views[2][0, 0])
+
+
+@pytest.mark.parametrize(
+    "function", [in_a_cell, in_an_attribute, in_another_function, as_a_view_of_it]
+)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_function_that_reads_x_elsewhere_reads_the_copy_that_is_moved(function, order):
+    x = np.asarray(np.random.default_rng(0).normal(size=(10, 6)), order=order)
+    if function is as_a_view_of_it and order == "F":
+        x = x.T
+    f = function(x)
+    result = by_loop(f, x, 2)
+    assert np.abs(result).min() > 0
+    assert result.tobytes() == by_loop(f, x, 1).tobytes()
+
+
+def test_x_may_be_a_view_of_what_the_function_reads():
+    theta = np.random.default_rng(0).normal(size=60)
+    w, b = theta[:50].reshape(5, 10), theta[50:]
+    for x in (w, b, w[1:3, ::2], theta):
+        result = by_loop(lambda _: float((theta**3).sum() + (w @ b).sum()), x, 2)
+        assert np.abs(result).min() > 0
+        assert (
+            result.tobytes()
+            == by_loop(lambda _: float((theta**3).sum() + (w @ b).sum()), x, 1).tobytes()
+        )
+
+
+def test_a_nets_parameters_are_differenced_in_its_loss():
+    np.random.seed(0)
+    net = TwoLayerNet(4, 3, 2, weight_init_std=1)
+    x, t = np.random.rand(5, 4), np.array([0, 1, 1, 0, 1])
+    result = by_loop(lambda _: net.loss(x, t), net.params["W1"], map)
+    np.testing.assert_allclose(result, net.gradient(x, t)["W1"], rtol=0, atol=1e-7)
+
+
+def test_structures_and_arguments_travel_too():
+    x = {"W": np.random.default_rng(0).normal(size=(6, 5)), "b": [np.ones(5)]}
+    scale = np.arange(5.0)
+
+    def f(params, scale, power):
+        return float(((params["W"] * scale + params["b"][0]) ** power).sum())
+
+    result = by_loop(f, x, 2, args=(scale, 3))
+    expected = by_loop(f, x, 1, args=(scale, 3))
+    assert result["W"].tobytes() == expected["W"].tobytes()
+    assert result["b"][0].tobytes() == expected["b"][0].tobytes()
+
+
+def run(folder, code):
+    """Run a program without ``if __name__ == "__main__"``; return the process."""
+    path = folder / "program.py"
+    path.write_text(code)
+    search = os.pathsep.join([os.path.dirname(os.path.dirname(fastgrad.__file__)), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", path],
+        env=os.environ | {"PYTHONPATH": search, "TMPDIR": str(folder)},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_program_is_not_run_again_and_its_globals_are_read(tmp_path):
+    code = """
+import os
+import numpy as np
+import fastgrad
+from fastgrad.engines.workers import processes, scheduler
+scheduler.WORTHWHILE_SECONDS = scheduler.MAX_START_SECONDS = 0
+print("started")
+os.environ["FACTOR"] = "3"
+os.chdir(os.path.dirname(os.path.abspath(__file__)))
+open("power", "w").write("2")
+table = np.arange(1.0, 101.0)
+class Loss:
+    def __call__(self, _):
+        with open("power") as file:
+            return float(os.environ["FACTOR"]) * (table ** int(file.read())).sum()
+gradient = fastgrad.numerical_gradient(Loss(), table, engine="loop", workers=2)
+print(abs(gradient - 6 * table).max() < 1e-4)
+"""
+    with run(tmp_path, code.replace('open("power", "w").write("2")', POWER)) as process:
+        printed, errors = process.communicate(timeout=60)
+    assert printed == "started\nTrue\n", errors
+
+
+POWER = """
+with open("power", "w") as file:
+    file.write("2")
+"""
+
+
+@pytest.mark.parametrize("f", [elsewhere.all_squares, elsewhere.one_square])
+@pytest.mark.parametrize("how", [2, None], ids=["processes", "map"])
+def test_a_modules_global_is_never_differenced_as_a_constant(f, how):
+    x, before = elsewhere.table, elsewhere.table.copy()
+    expected = by_loop(f, x, 1)
+    with pytest.warns(RuntimeWarning, match="another value in a worker.*module's global"):
+        result = by_loop(f, x, how or map)
+    assert result.tobytes() == expected.tobytes()
+    assert (x == before).all()
+
+
+def test_a_random_function_is_left_to_this_process():
+    random = np.random.default_rng(0)
+    with pytest.warns(RuntimeWarning, match="another value in a worker; it is random"):
+        by_loop(lambda x: x.sum() + np.random.rand(), random.normal(size=30), 2)
+
+
+def test_a_function_without_a_finite_test_value_is_left_to_this_process():
+    x = np.ones(30)
+    with pytest.warns(RuntimeWarning, match=r"alone: it is nan, infinite or raises.*at once"):
+        result = by_loop(
+            lambda x: x.sum() if abs(x - 1).max() > 9 or sum(x != 1) < 2 else 1 / 0, x, 2
+        )
+    assert result.tobytes() == by_loop(lambda x: x.sum(), x, 1).tobytes()
+
+
+# Failures
+
+
+def make_failing(error, x, place, *arguments):
+    """Return f that raises where one element alone is moved, but at no test point."""
+    before = x.copy()
+
+    def f(x):
+        moved = x != before
+        if moved[place] and moved.sum() == 1:
+            raise error(*arguments)
+        return x.sum()
+
+    return f
+
+
+@pytest.mark.parametrize("how", [2, None], ids=["processes", "map"])
+def test_what_f_raises_in_a_worker_is_raised_here(how):
+    class Mine(Exception):
+        pass
+
+    x = np.ones(100)
+    f = make_failing(Mine, x, 50, "too far")
+    with pytest.raises(Mine, match="too far") as raised:
+        by_loop(f, x, how or map)
+    assert "in f\n" in str(raised.value.__cause__)
+    assert (x == 1).all()
+
+
+def test_an_exception_that_cannot_travel_is_named():
+    class Two(Exception):
+        def __init__(self, first, second):
+            super().__init__(f"{first}{second}")
+
+    x = np.ones(100)
+    with pytest.raises(RuntimeError, match="f raised Two: ab"):
+        by_loop(make_failing(Two, x, 50, "a", "b"), x, 2)
+
+
+def test_a_killed_worker_is_an_error():
+    x = np.ones(100)
+
+    def f(y):
+        if (y != 1).sum() == 1 and y[70] != 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return y.sum()
+
+    with pytest.raises(RuntimeError, match="a worker process ended before its task"):
+        by_loop(f, x, 2)
+    assert (x == 1).all()
+    assert by_loop(lambda y: y.sum(), x, 2).round(6).tolist() == [1] * 100
+
+
+def test_what_cannot_be_sent_is_refused():
+    lock, x = threading.Lock(), np.ones(30)
+    with pytest.raises(TypeError, match=r"f, or what it reads, cannot be sent.*lock"):
+        by_loop(lambda x: x.sum() if lock else 0, x, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [(0, ValueError), (-2, ValueError), (True, TypeError), (2.5, TypeError), ("2", TypeError)],
+)
+def test_workers_must_be_a_number_or_a_map(wrong, error):
+    with pytest.raises(error, match=r"workers is .*; pass a number of processes, -1 for all"):
+        by_loop(np.sum, np.ones(3), wrong)
+
+
+def test_all_cores_are_minus_one():
+    assert scheduler.count(-1) >= 1
+    assert scheduler.count(np.int64(3)) == 3
+
+
+def test_a_map_must_keep_the_order_and_the_number():
+    x = np.linspace(0, 1, 90)
+
+    def backwards(function, items):
+        return [function(item) for item in items][::-1]
+
+    def slow(x):
+        time.sleep(5e-3)
+        return x.sum()
+
+    with pytest.raises(ValueError, match="workers returned 0 results for"):
+        by_loop(slow, x, lambda function, items: [])
+    with pytest.raises(ValueError, match="answer to another chunk"):
+        by_loop(slow, x, backwards)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda results: None,
+        lambda results: 7,
+        lambda results: [1],
+        lambda results: "results",
+        lambda results: [results],
+        lambda results: [*results, 1],
+        lambda results: results * 2,
+        lambda results: [result.values for result in results],
+    ],
+)
+def test_a_map_that_returns_nonsense_is_refused_in_its_name(returned):
+    def nonsense(function, items):
+        return returned([function(item) for item in items])
+
+    with pytest.raises((TypeError, ValueError), match=r"workers returned .*; pass a callable"):
+        by_loop(lambda x: (x**2).sum(), np.ones(5), nonsense)
+
+
+@pytest.mark.parametrize("package", ["loky", "cloudpickle", "threadpoolctl"])
+def test_a_missing_package_is_named(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    for how in (2, map):
+        with pytest.raises(ModuleNotFoundError, match=rf"workers need {package}.*\[workers\]"):
+            by_loop(np.sum, np.ones(3), how)
+    assert by_loop(np.sum, np.ones(3), 1).round(6).tolist() == [1, 1, 1]
+
+
+def test_blas_has_one_thread_in_workers_and_its_own_again_here():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    x = np.ones(40)
+
+    def f(x):
+        threads = [library["num_threads"] for library in threadpoolctl.threadpool_info()]
+        if max(threads, default=1) > 1:
+            raise RuntimeError(f"threads: {threads}")
+        return (x[:20] @ x[20:]).sum()
+
+    before = threadpoolctl.threadpool_info()
+    by_loop(f, x, 2)
+    assert threadpoolctl.threadpool_info() == before
+
+
+@REPEATABLE
+@given(
+    st.integers(0, 10**5),
+    st.floats(1e-7, 10),
+    st.sampled_from([0, 2, 3, 5, 64]),
+    st.integers(1, 2000),
+)
+def test_chunks_are_all_places_and_last_between_their_limits(places, each, how, most):
+    sizes = [*scheduler._sizes(places, each, how, most)]
+    assert sum(sizes) == places
+    assert all(size * each <= scheduler.MAX_CHUNK_SECONDS or size == 1 for size in sizes)
+    assert all(size <= most for size in sizes)
+    assert all(
+        size * each >= scheduler.MIN_CHUNK_SECONDS / 2 or size in (1, most) for size in sizes[:-1]
+    )
+
+
+def test_python_threads_may_use_workers_at_the_same_time():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    before = threadpoolctl.threadpool_info()
+    x, f = np.random.default_rng(0).normal(size=300), product()
+    expected = by_loop(f, x, 1)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(by_loop(product(), x.copy(), 2)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result.tobytes() for result in results] == 4 * [expected.tobytes()]
+    assert threadpoolctl.threadpool_info() == before
+
+
+def gradient_of_squares(x):
+    return numerical_gradient(lambda x: (x**2).sum(), x, engine="loop", workers=2)
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_pools_workers_that_may_not_start_processes_compute_themselves(method):
+    x = np.arange(30.0)
+    by_loop(lambda x: x.sum(), x, 2)  # so that a forked process knows of ours
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork, beside threads
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            result = pool.apply(gradient_of_squares, (x,))
+            pool.close()
+            pool.join()
+    assert result.tobytes() == gradient_of_squares(x).tobytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+def test_a_forked_process_has_workers_of_its_own():
+    x = np.arange(300.0)
+    expected = gradient_of_squares(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = os.fork()
+    if not process:
+        code = 1
+        try:
+            code = int(gradient_of_squares(x).tobytes() != expected.tobytes())
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("how", [2, 3])
+def test_an_interrupt_may_strike_at_any_time(strike, how):
+    x = np.arange(100.0)
+    before, dice = x.tobytes(), random.Random(0)
+
+    def slow(x):
+        time.sleep(1e-4)
+        return (x**2).sum()
+
+    by_loop(slow, x, how)
+    here = psutil.Process()
+    idle = len(here.children(recursive=True))
+    for _ in range(30):
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the strike is part of it
+            strike(dice.uniform(1e-3, 0.05))
+            while True:
+                by_loop(slow, x, how)
+        assert x.tobytes() == before
+    strike(0)
+    wait_for(lambda: len(here.children(recursive=True)) <= idle)
+
+
+# Nothing stays behind
+
+ENDLESS = """
+import os, time
+import numpy as np, psutil
+import fastgrad
+x = np.arange(1000.0)
+before = x.copy()
+def endless(x):
+    if (x != before).sum() == 1:
+        os.write(1, b"works\\n")  # in one piece, since three do so
+        time.sleep(600)
+    return float((x**2).sum())
+def processes(what):
+    children = psutil.Process().children(recursive=True)
+    return sum(what in str(child.cmdline()) for child in children)
+from fastgrad.engines.workers import scheduler
+scheduler.WORTHWHILE_SECONDS = scheduler.MAX_START_SECONDS = 0
+print("starts", flush=True)
+try:
+    fastgrad.numerical_gradient(endless, x, engine="loop", workers=3)
+except KeyboardInterrupt:
+    left = processes("popen_loky")
+    # What ends is what works: the next call is served.
+    result = fastgrad.numerical_gradient(lambda x: x @ x, x, engine="loop", workers=3)
+    print((x == before).all(), left, abs(result - 2 * x).max() < 1e-3, flush=True)
+"""
+
+
+def descendants(process):
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_its_parent(tmp_path, stop):
+    with run(tmp_path, ENDLESS) as process:
+        lines = [process.stdout.readline() for _ in range(2)]
+        children = descendants(process)
+        if stop == signal.SIGINT:
+            os.killpg(process.pid, stop)  # as a terminal does: workers are deaf to it
+        else:
+            process.send_signal(stop)
+        printed, errors = process.communicate(timeout=60)
+    assert lines == ["starts\n", "works\n"]
+    wait_for(lambda: not any(child.is_running() for child in children))
+    assert [*tmp_path.glob("fastgrad-*")] == []
+    if stop == signal.SIGINT:
+        assert printed.replace("works\n", "") == "True 0 True\n", errors
+        assert errors == ""
+
+
+BETWEEN_CALLS = """
+import importlib, multiprocessing, os, pathlib, sys, threading, time
+import numpy as np, psutil
+import fastgrad
+from fastgrad.engines.workers import processes, scheduler
+scheduler.WORTHWHILE_SECONDS = scheduler.MAX_START_SECONDS = 0
+sys.dont_write_bytecode = True
+x = np.arange(20.0)
+def gradient(f):
+    return fastgrad.numerical_gradient(f, x, engine="loop", workers=2)
+def squares(x):
+    return (x**2).sum()
+def is_worker(child):
+    try:
+        return "popen_loky" in str(child.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
+def workers():
+    return {child.pid: child for child in psutil.Process().children() if is_worker(child)}
+def until(condition):
+    while not condition():
+        time.sleep(0.01)
+
+gradient(squares)
+first = workers()
+for folder in ("one", "two"):
+    os.mkdir(folder)
+    os.chdir(folder)
+    os.environ["FOLDER"] = folder
+    gradient(lambda x: squares(x) + (os.path.basename(os.getcwd()) == os.environ["FOLDER"]))
+    os.chdir("..")
+del os.environ["FOLDER"]
+gradient(lambda x: squares(x) + ("FOLDER" in os.environ))
+print("the same processes", workers().keys() == first.keys())
+
+module = pathlib.Path("edited.py")
+module.write_text("def f(x): return (x**2).sum()")
+sys.path.insert(0, os.getcwd())
+import edited
+gradient(edited.f)
+module.write_text("def f(x): return (x**2).sum() * 3")
+importlib.reload(edited)
+print("an edited module", abs(gradient(edited.f) - 6 * x).max() < 1e-3)
+
+def child(queue):
+    queue.put(gradient(squares).tobytes() == expected)
+expected = gradient(squares).tobytes()
+context = multiprocessing.get_context("fork")
+queue = context.SimpleQueue()
+for daemon in (True, False):
+    process = context.Process(target=child, args=(queue,), daemon=daemon)
+    process.start()
+    print("a forked child", queue.get())
+    process.join()
+
+killed = [*workers().values()]
+killed[0].kill()
+until(lambda: not any(one.is_running() for one in killed))
+until(lambda: not any("Manager" in thread.name for thread in threading.enumerate()))
+print("after one was killed", gradient(squares).tobytes() == expected)
+
+processes.IDLE_SECONDS = 0.01
+gradient(squares)
+until(lambda: not workers() and threading.active_count() == 1)
+print("idle ones have ended", gradient(squares).tobytes() == expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+def test_processes_stay_for_the_next_call_and_know_what_has_changed_since(tmp_path):
+    with run(tmp_path, "import os; os.chdir(os.path.dirname(__file__))" + BETWEEN_CALLS) as process:
+        printed, errors = process.communicate(timeout=120)
+    assert errors == ""
+    assert printed.splitlines() == [
+        "the same processes True",
+        "an edited module True",
+        "a forked child True",
+        "a forked child True",
+        "after one was killed True",
+        "idle ones have ended True",
+    ]
+
+
+@pytest.mark.parametrize("options", [{"engine": "traced"}, {"engine": "compiled"}])
+def test_engines_that_need_no_workers_refuse_them(options):
+    with pytest.raises(ValueError, match=r"engine is .*, but workers share the loop's calls"):
+        numerical_gradient(lambda x: x.sum(), np.ones(60), workers=2, **options)
+
+
+def test_a_function_that_is_traced_is_not_sent_anywhere():
+    data = np.random.default_rng(1).normal(size=(200, 30))
+    w = np.random.default_rng(0).normal(size=(30, 20))
+    result = numerical_gradient(lambda w: np.tanh(data @ w).sum(), w, workers=_refuse)
+    expected = numerical_gradient(lambda w: np.tanh(data @ w).sum(), w, engine="traced")
+    assert result.tobytes() == expected.tobytes()
+
+
+def _refuse(*arguments):
+    raise AssertionError("not needed")
+
+
+def test_automatic_steps_are_measured_by_the_workers_too():
+    x = np.random.default_rng(0).normal(size=40)
+    result = by_loop(lambda x: np.exp(x).sum(), x, 2, h="auto")
+    assert result.tobytes() == by_loop(lambda x: np.exp(x).sum(), x, 1, h="auto").tobytes()

@@ -1,0 +1,201 @@
+"""How is an odd response planned? Few terms, exact interpolation, and a bound that holds."""
+
+from math import factorial, inf, nan, pi
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import EPS, largest_shift
+
+from fastgrad.network.functions import LOG_OFFSET
+from fastgrad.network.odd_responses import (
+    MOST_TERMS,
+    TOLERANCE,
+    first_in_float32,
+    plan_responses,
+)
+
+REPEATABLE = settings(derandomize=True, deadline=None)
+
+
+@REPEATABLE
+@given(
+    shifts=st.tuples(st.floats(1e-9, 1.0), st.floats(1e-9, 1.0)).map(sorted),
+    spreads=st.tuples(st.floats(0.0, 50.0), st.floats(0.0, 50.0)).map(sorted),
+)
+def test_a_larger_shift_or_spread_never_takes_fewer_terms(shifts, spreads):
+    terms = [
+        plan.terms if plan else MOST_TERMS + 1
+        for shift, spread in [
+            (shifts[0], spreads[0]),
+            (shifts[1], spreads[0]),
+            (shifts[1], spreads[1]),
+        ]
+        for plan in [plan_responses(shift, spread)]
+    ]
+    assert terms == sorted(terms)
+    assert terms[0] >= 2
+
+
+def test_every_number_of_terms_has_its_shifts():
+    limits = [largest_shift(terms, spread=1.0) for terms in range(2, MOST_TERMS + 1)]
+    assert limits == sorted(set(limits))
+    for terms, limit in enumerate(limits, start=2):
+        assert plan_responses(limit, 1.0).terms == terms
+
+
+def test_the_books_case_takes_two_terms():
+    assert plan_responses(1e-4, 0.06).terms == 2
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread"), [(2.55, 5.0), (1.0, 0.0), (1e300, 1.0), (1e-4, 1e5), (1e-4, 1e300)]
+)
+def test_shifts_too_large_for_the_bound_have_no_plan(shift, spread):
+    assert plan_responses(shift, spread) is None
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread"), [(nan, 1.0), (inf, 1.0), (1e-4, nan), (1e-4, inf), (nan, nan), (inf, inf)]
+)
+def test_what_is_not_finite_has_no_plan(shift, spread):
+    assert plan_responses(shift, spread) is None
+
+
+def test_no_shift_and_no_spread_have_a_plan():
+    assert plan_responses(0.0, 0.0).terms == 2
+
+
+def plans():
+    """Return a plan of every number of terms."""
+    return [
+        plan_responses(0.99 * largest_shift(terms, spread=1.0), 1.0)
+        for terms in range(2, MOST_TERMS + 1)
+    ]
+
+
+@pytest.mark.parametrize("plan", plans(), ids=lambda plan: f"{plan.terms} terms")
+def test_points_are_those_of_chebyshev_in_the_square_of_the_shift(plan):
+    # The zeros of the Chebyshev polynomial of degree T in 2 c^2 - 1, the largest first.
+    residuals = np.cos(plan.terms * np.arccos(2 * plan.points**2 - 1))
+    # The polynomial's slope is at most T^2, and its argument is rounded a few times.
+    assert np.abs(residuals).max() <= 8 * plan.terms**2 * EPS
+    assert (np.diff(plan.points) < 0).all()
+    assert ((plan.points > 0) & (plan.points < 1)).all()
+
+
+@pytest.mark.parametrize("plan", plans(), ids=lambda plan: f"{plan.terms} terms")
+def test_odd_polynomials_are_reproduced_to_rounding(plan):
+    terms = plan.terms
+    generator = np.random.default_rng(terms)
+    powers = 2 * np.arange(terms) + 1
+    matrix = plan.points[:, np.newaxis] ** powers
+    for _ in range(20):
+        coefficients = generator.normal(size=terms)
+        found = plan.interpolation @ (matrix @ coefficients)
+        # The responses are rounded 2T times by eps/2 at most, and so are the sums of their
+        # products with the entries of the interpolation.
+        magnitude = np.abs(plan.interpolation) @ (matrix @ np.abs(coefficients))
+        assert (np.abs(found - coefficients) <= 2 * terms * EPS * magnitude).all()
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.06, 1.0, 5.0, 20.0])
+def test_the_factors_are_a_series_long_enough_for_the_largest_move_of_a_logit(spread):
+    for terms in range(2, MOST_TERMS + 1):
+        shift = 0.99 * largest_shift(terms, spread)
+        plan = plan_responses(shift, spread)
+        count = len(plan.factors)
+        assert count % 4 == 0
+        assert plan.factors.tolist() == [1 / factorial(r) for r in range(1, count + 1)]
+        # A logit moves by at most shift * spread / 4 beside the label's; what the series of
+        # e^u - 1 leaves out is less than eps/4 of its first term.
+        moved = shift * spread / 4
+        assert moved**count / factorial(count + 1) <= EPS / 4
+
+
+def response(z_logit, rest, weights, label, s):
+    """Return R(s) of a sigmoid unit that feeds a softmax, in mpmath's precision.
+
+    `rest` are the logits without the unit, `weights` those from the unit to the logits.
+    """
+
+    def loss(shift):
+        z = 1 / (1 + mpmath.exp(-(z_logit + shift)))
+        powers = [mpmath.exp(r + z * w) for r, w in zip(rest, weights, strict=True)]
+        return -mpmath.log(powers[label] / mpmath.fsum(powers) + mpmath.mpf(LOG_OFFSET))
+
+    return loss(s) - loss(-s)
+
+
+def truncation_and_bound(generator, terms, spread, certainty):
+    """Return the measured truncation error of R(s)/s of a random unit, and what bounds it."""
+    classes = int(generator.integers(2, 8))
+    label = int(generator.integers(classes))
+    a = mpmath.mpf(float(3 * generator.normal()))
+    weights = generator.uniform(0.0, spread, classes)
+    weights[:2] = [0.0, spread]
+    generator.shuffle(weights)
+    rest = generator.normal(size=classes)
+    rest[label] += certainty
+    weights, rest = ([mpmath.mpf(float(v)) for v in values] for values in (weights, rest))
+
+    shift = 0.99 * largest_shift(terms, spread)
+    plan = plan_responses(shift, spread)
+    points = [mpmath.mpf(float(c)) for c in plan.points]
+    size = plan.terms
+    matrix = mpmath.matrix(size, size)
+    for i, c in enumerate(points):
+        for m in range(size):
+            matrix[i, m] = c ** (2 * m + 1)
+    measured = mpmath.matrix([response(a, rest, weights, label, c * shift) for c in points])
+    coefficients = mpmath.lu_solve(matrix, measured)
+
+    errors = []
+    for fraction in np.linspace(0.05, 1.0, 8):
+        u = mpmath.mpf(float(fraction))
+        whole = mpmath.fsum(coefficients[m] * u ** (2 * m + 1) for m in range(size))
+        exact = response(a, rest, weights, label, u * shift)
+        errors.append(abs(whole - exact) / (u * shift))
+
+    z = 1 / (1 + mpmath.exp(-a))
+    powers = [mpmath.exp(r + z * w) for r, w in zip(rest, weights, strict=True)]
+    p = powers[label] / mpmath.fsum(powers)
+    scale = spread * (1 - p) * p / (p + mpmath.mpf(LOG_OFFSET)) * z * (1 - z)
+    radius = pi / 4 / max(1.0, 0.325 * spread)
+    bound = 230 * scale * (shift / (2 * radius)) ** (2 * size)
+    return float(max(errors) / scale), float(bound / scale)
+
+
+@pytest.mark.parametrize("certainty", [-30.0, 0.0, 30.0])
+@pytest.mark.parametrize("spread", [0.05, 2.0, 10.0])
+@pytest.mark.parametrize("terms", range(2, MOST_TERMS + 1))
+def test_the_truncation_error_of_random_units_stays_below_its_bound(terms, spread, certainty):
+    generator = np.random.default_rng(terms)
+    with mpmath.workdps(60):
+        for _ in range(4):
+            error, bound = truncation_and_bound(generator, terms, spread, certainty)
+            assert 0 < error <= bound <= TOLERANCE <= 1e-12
+
+
+def test_float32_is_for_the_last_terms_and_only_while_all_its_roundings_are_tolerated():
+    allowed = TOLERANCE / (204 * 2**-24)
+    assert first_in_float32([1.0, 0.9 * allowed], 1.0, 200) == 1
+    assert first_in_float32([1.0, 1.1 * allowed], 1.0, 200) == 2
+    assert first_in_float32([1.0, 0.9 * allowed], 1.2, 200) == 2
+    assert first_in_float32([1.0, 1.1 * allowed, 0.9 * allowed], 1.0, 200) == 2
+    assert first_in_float32([1.0, 0.6 * allowed, 0.6 * allowed], 1.0, 200) == 2
+    assert first_in_float32([1.0, 0.4 * allowed, 0.4 * allowed], 1.0, 200) == 1
+    assert first_in_float32([1.0], 1.0, 200) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-35, 1e45, 1e300, nan, inf])
+def test_what_float32_cannot_hold_stays_in_float64(scale):
+    assert first_in_float32([scale, 1e-9 * scale], 1.0, 200) == 2
+    assert first_in_float32([scale, scale * 0.0], 1.0, 200) == (1 if 1 < scale < inf else 2)
+
+
+@pytest.mark.parametrize("reach", [1e4, 1e300, nan, inf])
+def test_powers_that_float32_cannot_hold_stay_in_float64(reach):
+    assert first_in_float32([1.0, 0.0], reach, 200) == 2

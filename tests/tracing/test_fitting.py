@@ -1,0 +1,75 @@
+"""Are polynomials told from what is none, and are their coefficients found?"""
+
+import numpy as np
+import pytest
+
+from fastgrad.tracing.unit_responses import LIMIT, MOST_KINKS, fit
+
+ROWS, UNITS, TERMS, NOISE = 30, 20, 2, 1e-15
+POINTS = np.cos(np.arange(3) * np.pi / 6)
+BOTH = (-1, 1)
+
+
+def polynomials(seed):
+    """Return coefficients, odd and even, and the changes that they make upwards and downwards."""
+    random = np.random.default_rng(seed)
+    odd, even = 1e-6 * random.normal(size=(2, TERMS, ROWS, UNITS))
+    s = POINTS.reshape(-1, 1, 1)
+    up = sum(odd[m] * s ** (2 * m + 1) + even[m] * s ** (2 * m + 2) for m in range(TERMS))
+    down = sum(-odd[m] * s ** (2 * m + 1) + even[m] * s ** (2 * m + 2) for m in range(TERMS))
+    measured = np.stack([up, down], axis=1).transpose(0, 1, 3, 2)
+    return 2 * odd, 2 * even, measured + NOISE * random.normal(size=measured.shape)
+
+
+def fitted(measured, near=None, signs=BOTH):
+    noise = np.full((ROWS, 1), 2 * NOISE)
+    near = np.zeros((ROWS, UNITS), bool) if near is None else near
+    return fit(measured, POINTS, TERMS, noise, near, np.ones((ROWS, 1), bool), signs)
+
+
+def test_coefficients_of_both_parts_are_found_to_rounding():
+    odd, even, measured = polynomials(0)
+    coefficients, kinked = fitted(measured)
+    assert not kinked.any()
+    # The magnitudes in a row of the pseudo-inverse, which multiply rounding, add up to less than 8.
+    bound = 8 * LIMIT * NOISE
+    np.testing.assert_allclose(coefficients[-1], odd, rtol=0, atol=bound)
+    np.testing.assert_allclose(coefficients[1], even, rtol=0, atol=bound)
+    assert bound < 1e-6 * abs(odd).max()
+
+
+@pytest.mark.parametrize("signs", [(-1,), (1,), BOTH])
+def test_only_the_signs_that_are_wanted_are_computed(signs):
+    coefficients, _ = fitted(polynomials(1)[2], signs=signs)
+    assert tuple(coefficients) == signs
+
+
+@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize("kink", [0.1, 0.55, 0.95])
+def test_a_kink_on_either_side_is_seen_in_its_row_and_unit_alone(way, kink):
+    _, _, measured = polynomials(2)
+    measured[:, way, 7, 11] += 1e-6 * np.maximum(POINTS - kink, 0)
+    coefficients, kinked = fitted(measured)
+    assert np.argwhere(kinked).tolist() == [[11, 7]]
+    assert not coefficients[-1][:, 11, 7].any()
+    assert not coefficients[1][:, 11, 7].any()
+
+
+def test_what_may_have_a_kink_counts_as_one_however_well_it_fits():
+    near = np.zeros((ROWS, UNITS), bool)
+    near[3, 4] = True
+    _, kinked = fitted(polynomials(3)[2], near)
+    assert np.array_equal(kinked, near)
+
+
+def test_many_kinks_are_no_exceptions():
+    near = np.zeros((ROWS, UNITS), bool)
+    near.flat[: int(MOST_KINKS * near.size) + 1] = True
+    assert fitted(polynomials(4)[2], near) is None
+
+
+def test_nan_is_no_polynomial():
+    _, _, measured = polynomials(5)
+    measured[1, 0, 2, 3] = np.nan
+    _, kinked = fitted(measured)
+    assert np.argwhere(kinked).tolist() == [[3, 2]]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import sources
-from fastgrad.tracing.dependence import Labels
+from fastgrad.tracing.dependence import UnitIds
 from fastgrad.tracing.graph import Node, between, value_of
 from fastgrad.tracing.operations import factors, product_spec
 from fastgrad.typing import Array
@@ -100,15 +100,15 @@ class Stage:
     inputs : float64 array of shape (rows, I)
     where : int array of shape (I, units)
         Which element of x, flattened in C order, stands for each weight.
-    labels, rows : int arrays of the node's shape
+    unit_ids, rows : int arrays of the node's shape
         The unit j and the row n of each element, counted from 1.
     """
 
     node: Node
     inputs: Array
     where: NDArray[np.intp]
-    labels: Labels
-    rows: Labels
+    unit_ids: UnitIds
+    rows: UnitIds
 
 
 def find_stage(nodes: list[Node], target: Node) -> Stage | None:
@@ -178,7 +178,7 @@ def _of_product(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | N
     )
 
 
-def _numbered(letters: str, shape: tuple[int, ...], counted: list[str]) -> Labels:
+def _numbered(letters: str, shape: tuple[int, ...], counted: list[str]) -> UnitIds:
     """Return numbers from 1 along some of an array's axes, in the order of their letters."""
     lengths = [shape[letters.index(c)] for c in counted]
     numbers = np.arange(1, int(np.prod(lengths)) + 1).reshape(lengths)
@@ -199,7 +199,7 @@ def _of_sum(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | None:
     letters = "abcdefghijklmnopqrstuvwxyz"[: len(node.shape)]
     units = [c for c, mine in zip(letters, aligned.shape, strict=True) if mine > 1]
     rows = [c for c in letters if c not in units]
-    labels = _numbered(letters, node.shape, units)
+    unit_ids = _numbered(letters, node.shape, units)
     row_numbers = _numbered(letters, node.shape, rows)
     inputs = np.full((int(row_numbers.max(initial=0)), 1), sign)
-    return Stage(node, inputs, aligned.reshape(1, -1), labels, row_numbers)
+    return Stage(node, inputs, aligned.reshape(1, -1), unit_ids, row_numbers)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.batched import sources
-from fastgrad.tracing.dependence import Labels, propagated
+from fastgrad.tracing.dependence import UnitIds, propagate
 from fastgrad.tracing.graph import Node, leaves, value_of
 from fastgrad.tracing.operations import factors, product_spec
 from fastgrad.tracing.replay import SAME, Replay
-from fastgrad.tracing.row_losses import Rows
+from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.typing import Array, Doubles
 
 Cut = tuple[int, NDArray[np.intp]]
@@ -36,7 +36,9 @@ class NotDivisible(Exception):
     """An operation cannot be applied to some of the rows alone."""
 
 
-def restricted(rows: Rows, stage: Stage, kept: NDArray[np.intp]) -> tuple[Rows, Stage] | None:
+def restricted(
+    rows: RowLosses, stage: Stage, kept: NDArray[np.intp]
+) -> tuple[RowLosses, Stage] | None:
     """Return the same rows and stage with only some of the rows.
 
     Every operation is applied to the recorded values of what is kept, which must give what was
@@ -44,7 +46,7 @@ def restricted(rows: Rows, stage: Stage, kept: NDArray[np.intp]) -> tuple[Rows, 
 
     Parameters
     ----------
-    rows : Rows
+    rows : RowLosses
         Which must not mix.
     stage : Stage
     kept : int array
@@ -52,37 +54,37 @@ def restricted(rows: Rows, stage: Stage, kept: NDArray[np.intp]) -> tuple[Rows, 
 
     Returns
     -------
-    Rows, Stage
+    RowLosses, Stage
         Their rows are numbered anew. None if an operation is of another kind than those that can be
         divided, or an array's rows do not lie along one axis.
     """
     numbers = np.zeros(rows.count + 1, np.intp)
     numbers[kept + 1] = np.arange(1, len(kept) + 1)
     replay = rows.replay
-    labels = propagated(replay.nodes, replay.root, stage.rows)
+    row_ids = propagate(replay.nodes, replay.root, stage.rows)
     try:
-        cuts = {node: _cut(labels[node], numbers) for node in (replay.root, *replay.nodes)}
+        cuts = {node: _cut(row_ids[node], numbers) for node in (replay.root, *replay.nodes)}
         root = Node(None, (), {}, _taken(replay.root.value, cuts[replay.root]), True)
         new = {replay.root: root}
         for node in replay.nodes:
             new[node] = _divided(node, new, cuts)
     except (NotDivisible, KeyError):
         return None
-    units = _taken(stage.labels, cuts[replay.root])
+    units = _taken(stage.unit_ids, cuts[replay.root])
     target = new[replay.target]
-    few = Rows(
+    few = RowLosses(
         Replay([*new.values()], root, units, target),
-        numbers[_taken(rows.owners, cuts[replay.target])],
+        numbers[_taken(rows.row_of_element, cuts[replay.target])],
         len(kept),
     )
     its_rows = numbers[_taken(stage.rows, cuts[replay.root])]
     return few, Stage(root, stage.inputs[kept], stage.where, units, its_rows)
 
 
-def _cut(labels: Labels, numbers: Labels) -> Cut:
+def _cut(row_ids: UnitIds, numbers: UnitIds) -> Cut:
     """Return the axis on which an array's rows lie, and where on it those are that are kept."""
-    for axis in range(labels.ndim if labels.size else 0):
-        line = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
+    for axis in range(row_ids.ndim if row_ids.size else 0):
+        line = np.moveaxis(row_ids, axis, 0).reshape(row_ids.shape[axis], -1)
         if np.array_equal(line, np.broadcast_to(line[:, :1], line.shape)):
             return axis, np.flatnonzero((numbers[line[:, 0]] > 0) | (line[:, 0] == 0))
     raise NotDivisible
@@ -282,7 +284,7 @@ class Stretch:
 
 
 def by_kinked_rows(
-    rows: Rows,
+    rows: RowLosses,
     stage: Stage,
     h: float,
     weights: tuple[float, float],
@@ -294,7 +296,7 @@ def by_kinked_rows(
 
     Parameters
     ----------
-    rows : Rows
+    rows : RowLosses
         Which must not mix.
     stage : Stage
     h : float
@@ -358,7 +360,7 @@ def by_kinked_rows(
     return result, straight
 
 
-def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:
+def _measure(rows: RowLosses, stage: Stage, stretches: list[Stretch]) -> None:
     """Measure stretches at their places, as far as that has not been done.
 
     Rows do not mix, so one version of the stage serves a unit of every row.
@@ -380,11 +382,11 @@ def _measure(rows: Rows, stage: Stage, stretches: list[Stretch]) -> None:
         _take(rows, stage, turns[start : start + MOST_AT_ONCE])
 
 
-def _take(rows: Rows, stage: Stage, turns: list[list[tuple[Response, int]]]) -> None:
+def _take(rows: RowLosses, stage: Stage, turns: list[list[tuple[Response, int]]]) -> None:
     """Measure responses, those of a turn in one version of the stage moved up, and one down."""
     base = stage.node.value
     where = np.empty((len(stage.inputs), stage.where.shape[1]), np.intp)
-    where[stage.rows - 1, stage.labels - 1] = np.arange(base.size).reshape(base.shape)
+    where[stage.rows - 1, stage.unit_ids - 1] = np.arange(base.size).reshape(base.shape)
     moved = np.tile(base.reshape(-1), (len(turns), 2, 1))
     for versions, turn in zip(moved, turns, strict=True):
         elements = [where[response.row, response.unit] for response, _ in turn]

@@ -4,7 +4,7 @@ The arrays after the one that is moved come in two forms.
 
 - As long as every element depends on one unit at most, moving all units at once tells, for each
   element, what it becomes when its own unit is moved: one array an amount serves all units. An
-  array of *labels* says which unit each element depends on (0: none).
+  array of *unit_ids* says which unit each element depends on (0: none).
 - From the first operation that mixes units on, there is one version of the array for each unit and
   amount. Where that operation is a product, the versions are the recorded result plus a change of
   low rank.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fastgrad.interrupts import require_time
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import Batched, Stack, batched
-from fastgrad.tracing.dependence import Labels, common, propagated
+from fastgrad.tracing.dependence import UnitIds, propagate, single_id
 from fastgrad.tracing.graph import Node, between, replaced, value_of
 from fastgrad.tracing.operations import factors, product_spec
 from fastgrad.typing import Array
@@ -59,7 +59,9 @@ class Update:
     columns: tuple[int, ...]
 
     @classmethod
-    def of(cls, node: Node, spec: str, which: int, labels: Labels, units: int) -> "Update | None":
+    def of(
+        cls, node: Node, spec: str, which: int, unit_ids: UnitIds, units: int
+    ) -> "Update | None":
         """Return None unless all units lie along the one axis that is summed over, alike."""
         terms, out = spec.split("->")
         pair = terms.split(",")
@@ -68,7 +70,7 @@ class Update:
         if len(summed) != 1 or summed[0] in out or set(mine + others) - {summed[0]} != set(out):
             return None
         axis = mine.index(summed[0])
-        along = common(labels, tuple(k for k in range(labels.ndim) if k != axis))
+        along = single_id(unit_ids, tuple(k for k in range(unit_ids.ndim) if k != axis))
         if along is None:
             return None
         along = along.reshape(-1)
@@ -87,7 +89,7 @@ class Update:
         )  # fmt: skip
 
     def apply(
-        self, separate: Mapping[Node, Stack], units: Labels, *, side_by_side: bool = False
+        self, separate: Mapping[Node, Stack], units: UnitIds, *, side_by_side: bool = False
     ) -> Array:
         """Return the product's versions, one for each unit and amount.
 
@@ -170,14 +172,14 @@ class Outcome:
     units : array of int
         The units that were moved, counted from 1.
     values : array
-        If labels is None, of shape (units, amounts, *shape). Otherwise of shape (amounts, *shape):
-        what each element becomes when its own unit is moved.
-    labels : array of the array's shape, or None
+        If unit_ids is None, of shape (units, amounts, *shape). Otherwise (amounts, *shape): what
+        each element becomes when its own unit is moved.
+    unit_ids : array of the array's shape, or None
     """
 
     units: NDArray[np.intp]
     values: Array
-    labels: Labels | None
+    unit_ids: UnitIds | None
 
 
 class Replay:
@@ -189,21 +191,21 @@ class Replay:
         The recording.
     root : Node
         The array that is moved.
-    labels : int array of the root's shape
+    unit_ids : int array of the root's shape
         Which unit each of its elements belongs to, counted from 1; 0 for none.
     target : Node
         The array that is wanted.
     """
 
-    def __init__(self, nodes: list[Node], root: Node, labels: Labels, target: Node) -> None:
+    def __init__(self, nodes: list[Node], root: Node, unit_ids: UnitIds, target: Node) -> None:
         self.root = root
         self.target = target
-        self.units = np.arange(1, int(labels.max(initial=0)) + 1)
+        self.units = np.arange(1, int(unit_ids.max(initial=0)) + 1)
         self.nodes = between(nodes, root, target)
-        self.labels = propagated(self.nodes, root, labels)
+        self.unit_ids = propagate(self.nodes, root, unit_ids)
         self._batched: dict[Node, Batched] = {node: batched(node) for node in self.nodes}
-        self._separate = [node for node in self.nodes if node in self.labels]
-        self._mixed = [node for node in self.nodes if node not in self.labels]
+        self._separate = [node for node in self.nodes if node in self.unit_ids]
+        self._mixed = [node for node in self.nodes if node not in self.unit_ids]
         self._in_order = [*self._separate, *self._mixed]
         self._spare = self._find_spare()
         self._updates = {node: self._as_update(node) for node in self._mixed}
@@ -218,7 +220,7 @@ class Replay:
             for node in self._mixed
             if self._updates[node] is None
             for leaf in node.inputs()
-            if leaf in self.labels
+            if leaf in self.unit_ids
         }
 
     @property
@@ -274,14 +276,14 @@ class Replay:
         self._run(self._separate, separate, amounts, look)
         wanted = self.units if units is None else units
         if self.is_separate:
-            yield Outcome(wanted, separate[self.target].values, self.labels[self.target])
+            yield Outcome(wanted, separate[self.target].values, self.unit_ids[self.target])
             return
         largest = max(node.value.size for node in [*self._mixed, *self._spreads])
 
         for chunk in _parts(wanted, largest * amounts):
             versions = self._run_mixed(separate, chunk, amounts, look)
             shape = (len(chunk), amounts, *self.target.shape)
-            yield Outcome(chunk, versions.reshape(shape), labels=None)
+            yield Outcome(chunk, versions.reshape(shape), unit_ids=None)
 
     def _run(
         self,
@@ -325,7 +327,7 @@ class Replay:
         }
 
     def _run_mixed(
-        self, separate: dict[Node, Stack], units: Labels, amounts: int, look: Look | None
+        self, separate: dict[Node, Stack], units: UnitIds, amounts: int, look: Look | None
     ) -> Array:
         """Compute one version for each unit and amount, the units in the outer order."""
         stacks: dict[Node, Stack] = {}
@@ -342,10 +344,10 @@ class Replay:
             self._run([node], stacks, len(units) * amounts, look, units)
         return stacks[self.target].values
 
-    def _spread(self, node: Node, values: Array, units: Labels) -> Array:
+    def _spread(self, node: Node, values: Array, units: UnitIds) -> Array:
         """Turn what each element becomes for its own unit into versions, one a unit and amount."""
-        labels = self.labels[node]
-        own = labels == units.reshape(-1, *(1,) * labels.ndim)
+        unit_ids = self.unit_ids[node]
+        own = unit_ids == units.reshape(-1, *(1,) * unit_ids.ndim)
         versions = np.where(own[:, np.newaxis], values, node.value)
         return versions.reshape(-1, *node.shape)
 
@@ -357,11 +359,11 @@ class Replay:
         if spec is None:
             return None
         pair = factors(node)
-        moved = [type(a) is Node and (a in self.labels or a in self._batched) for a in pair]
-        if sum(moved) != 1 or pair[moved.index(True)] not in self.labels:
+        moved = [type(a) is Node and (a in self.unit_ids or a in self._batched) for a in pair]
+        if sum(moved) != 1 or pair[moved.index(True)] not in self.unit_ids:
             return None
         which = moved.index(True)
-        return Update.of(node, spec, which, self.labels[pair[which]], len(self.units))
+        return Update.of(node, spec, which, self.unit_ids[pair[which]], len(self.units))
 
 
 def keep_memory() -> None:

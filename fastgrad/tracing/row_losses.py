@@ -1,4 +1,4 @@
-"""Losses that depend on one row each: what the operations tell, tested with nan."""
+"""Losses by rows: which row each depends on, as the operations tell, and a test of it with nan."""
 
 from dataclasses import dataclass
 from itertools import chain, combinations, count, islice
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.affine import Stage
-from fastgrad.tracing.dependence import Labels, propagated
+from fastgrad.tracing.dependence import UnitIds, propagate
 from fastgrad.tracing.replay import Look, Outcome, Replay
 from fastgrad.typing import Doubles
 
 
-def owners(replay: Replay, stage: Stage) -> Labels | None:
+def find_row_of_element(replay: Replay, stage: Stage) -> UnitIds | None:
     """Return the row of the stage that each element of the losses depends on.
 
     The rows' numbers are passed on from operation to operation, as those of units are:
-    where an operation mixes elements of two rows, whatever their values, that is the end.
-    What this says of the operations is then put to the test by `is_confirmed`.
+    an operation that mixes elements of two rows, whatever their values, has no rows.
+    `is_confirmed` then tests what the operations say.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ def owners(replay: Replay, stage: Stage) -> Labels | None:
     int array of the losses' shape, or None
         Row numbers from 1; None if rows are mixed.
     """
-    found = propagated(replay.nodes, stage.node, stage.rows).get(replay.target)
-    return found if found is not None and is_confirmed(replay, stage, found) else None
+    rows = propagate(replay.nodes, stage.node, stage.rows).get(replay.target)
+    return rows if rows is not None and is_confirmed(replay, stage, rows) else None
 
 
-def is_confirmed(replay: Replay, stage: Stage, owners: Labels) -> bool:
+def is_confirmed(replay: Replay, stage: Stage, row_of_element: UnitIds) -> bool:
     """Poison rows with nan, and see that no loss of another row becomes nan.
 
     Each row is poisoned in a set of replays of its own, and all sets have the same size: none holds
@@ -45,7 +45,7 @@ def is_confirmed(replay: Replay, stage: Stage, owners: Labels) -> bool:
     poisoned = _sets(len(stage.inputs))
     versions = np.where(poisoned[:, stage.rows], np.nan, stage.node.value)
     spread = np.isnan(replay.all_versions(versions))
-    return not np.any(spread & ~poisoned[:, owners])
+    return not np.any(spread & ~poisoned[:, row_of_element])
 
 
 def _sets(rows: int) -> NDArray[np.bool_]:
@@ -62,21 +62,21 @@ def _sets(rows: int) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowLosses:
     """How the elements of the losses are summed to one loss a row.
 
     Parameters
     ----------
     replay : Replay
         From the stage to the losses.
-    owners : int array of the losses' shape
+    row_of_element : int array of the losses' shape
         The row of each element, counted from 1; 0 for none.
     count : int
         The number of rows.
     """
 
     replay: Replay
-    owners: Labels
+    row_of_element: UnitIds
     count: int
 
     def changes(
@@ -101,9 +101,10 @@ class Rows:
         return np.concatenate(parts)
 
     @property
-    def alive(self) -> NDArray[np.bool_]:
+    def has_loss(self) -> NDArray[np.bool_]:
         """Which rows have a loss, as an array of shape (rows, 1)."""
-        return np.bincount(self.owners.reshape(-1), minlength=self.count + 1)[1:, np.newaxis] > 0
+        elements = np.bincount(self.row_of_element.reshape(-1), minlength=self.count + 1)
+        return elements[1:, np.newaxis] > 0
 
     def losses(self, values: Doubles) -> Doubles:
         """Return by how much each row's loss changes, for any versions of the stage.
@@ -120,12 +121,13 @@ class Rows:
 
     def _summed(self, outcome: Outcome) -> Doubles:
         change = difference(outcome.values, self.replay.target.value)
-        if outcome.labels is None:
+        if outcome.unit_ids is None:
             units, amounts = change.shape[:2]
-            return self._by_row(change.reshape(-1, *self.owners.shape)).reshape(units, amounts, -1)
-        labels, owners = outcome.labels.reshape(-1), self.owners.reshape(-1)
-        counted = (labels > 0) & (owners > 0)
-        place = (labels[counted] - 1) * self.count + owners[counted] - 1
+            by_row = self._by_row(change.reshape(-1, *self.row_of_element.shape))
+            return by_row.reshape(units, amounts, -1)
+        unit_ids, row_of_element = outcome.unit_ids.reshape(-1), self.row_of_element.reshape(-1)
+        counted = (unit_ids > 0) & (row_of_element > 0)
+        place = (unit_ids[counted] - 1) * self.count + row_of_element[counted] - 1
         size = len(self.replay.units) * self.count
         sums = [np.bincount(place, row.reshape(-1)[counted], size) for row in change]
         by_unit = np.stack(sums).reshape(len(change), -1, self.count).transpose(1, 0, 2)
@@ -133,11 +135,11 @@ class Rows:
 
     def _by_row(self, change: Doubles) -> Doubles:
         """Sum versions of the target's elements, of shape (m, *shape), by their rows."""
-        owners = self.owners.reshape(-1)
-        order = np.argsort(owners, kind="stable")[np.count_nonzero(owners == 0) :]
-        present, starts = np.unique(owners[order], return_index=True)
+        row_of_element = self.row_of_element.reshape(-1)
+        order = np.argsort(row_of_element, kind="stable")[np.count_nonzero(row_of_element == 0) :]
+        present, starts = np.unique(row_of_element[order], return_index=True)
         change = change.reshape(len(change), -1)
-        if not np.array_equal(order, np.arange(owners.size)):
+        if not np.array_equal(order, np.arange(row_of_element.size)):
             change = change[:, order]
         if len(present) < len(order):
             change = np.add.reduceat(change, starts, axis=1)

@@ -24,7 +24,7 @@ from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.batched import Stack, batched
-from fastgrad.tracing.dependence import Labels, propagated
+from fastgrad.tracing.dependence import UnitIds, propagate
 from fastgrad.tracing.graph import Node, replaced, value_of
 from fastgrad.tracing.margins import (
     LARGEST,
@@ -125,14 +125,14 @@ class Decisions:
         self.stage = stage
 
     @lazy
-    def rows(self) -> dict[Node, Labels]:
+    def rows(self) -> dict[Node, UnitIds]:
         """The row of each element of all arrays; wanted only if something is near."""
-        return propagated(self.nodes, self.stage.node, self.stage.rows)
+        return propagate(self.nodes, self.stage.node, self.stage.rows)
 
     @lazy
-    def units(self) -> dict[Node, Labels]:
+    def units(self) -> dict[Node, UnitIds]:
         """The unit of each element of the arrays that do not mix them."""
-        return propagated(self.nodes, self.stage.node, self.stage.labels)
+        return propagate(self.nodes, self.stage.node, self.stage.unit_ids)
 
 
 class Watch:

@@ -12,10 +12,10 @@ import numpy as np
 
 from fastgrad.tracing.affine import Stage, Term, find_stage
 from fastgrad.tracing.changes import Changes
-from fastgrad.tracing.dependence import Labels
+from fastgrad.tracing.dependence import UnitIds
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import SAME, Replay
-from fastgrad.tracing.row_losses import Rows, difference, owners
+from fastgrad.tracing.row_losses import RowLosses, difference, find_row_of_element
 from fastgrad.tracing.trace import Trace
 from fastgrad.tracing.unit_responses import (
     Weights,
@@ -49,7 +49,7 @@ class Part:
         From what is moved, the stage or x, to the term's array.
     stage : Stage or None
         None if x itself is moved.
-    owners : int array or None
+    row_of_element : int array or None
         The row of the stage that each element of the term's array depends on, if rows do not mix.
     h : float
         The step.
@@ -63,7 +63,7 @@ class Part:
     term: Term
     replay: Replay
     stage: Stage | None
-    owners: Labels | None
+    row_of_element: UnitIds | None
     h: float
     x: Array
     weights: Weights
@@ -74,7 +74,7 @@ class Part:
         """How often each unit is moved."""
         if self.stage is None:
             return 2
-        if self.owners is None:
+        if self.row_of_element is None:
             return 2 * int(self.stage.inputs.shape[1])
         return 2 * shifts_of_responses(self.stage)
 
@@ -107,8 +107,8 @@ class Part:
         if self.stage is None:
             return by_elements(self._whole(), self.h, weights)
         found = None
-        if self.owners is not None:
-            rows = Rows(self.replay, self.owners, len(self.stage.inputs))
+        if self.row_of_element is not None:
+            rows = RowLosses(self.replay, self.row_of_element, len(self.stage.inputs))
             found = by_responses(rows, self.stage, self.x, self.h, weights)
         if found is None:
             by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
@@ -117,9 +117,9 @@ class Part:
             found = by_weights(self._whole(), self.stage, self.x, self.h, weights)
         return found
 
-    def _whole(self) -> Rows:
+    def _whole(self) -> RowLosses:
         """Return the term as one row."""
-        return Rows(self.replay, np.ones(self.term.node.shape, np.intp), 1)
+        return RowLosses(self.replay, np.ones(self.term.node.shape, np.intp), 1)
 
     def describe(self) -> str:
         """Say what is moved, and how often."""
@@ -130,7 +130,7 @@ class Part:
             return f"- {units:,} elements of x are moved up and down; {tail}."
         function = getattr(self.stage.node.function, "__name__", "an operation")
         samples, inputs = self.stage.inputs.shape
-        rows = "independent" if self.owners is not None else "not independent"
+        rows = "independent" if self.row_of_element is not None else "not independent"
         return (
             f"- x enters an affine stage ({function}) of {inputs:,} inputs and {units:,} units, "
             f"with {samples:,} rows, which are {rows}.\n"
@@ -182,16 +182,16 @@ def _part(trace: Trace, term: Term, h: float, limit: float, weights: Weights) ->
     stage = find_stage(trace.nodes, term.node)
     if stage is None:
         root = trace.nodes[0]
-        labels = np.arange(1, root.value.size + 1).reshape(root.shape)
-        replay = Replay(trace.nodes, root, labels, term.node)
+        unit_ids = np.arange(1, root.value.size + 1).reshape(root.shape)
+        replay = Replay(trace.nodes, root, unit_ids, term.node)
     else:
-        replay = Replay(trace.nodes, stage.node, stage.labels, term.node)
+        replay = Replay(trace.nodes, stage.node, stage.unit_ids, term.node)
     again = replay.all_versions(replay.root.value[np.newaxis])[0]
     sizes = abs(term.node.value)
     if not abs(difference(again, term.node.value)).max(initial=0) <= SAME * sizes.max(initial=0):
         raise NotTraceable("a replay does not give what it computed")
     rows = None
     if stage is not None:
-        rows = owners(replay, stage)
+        rows = find_row_of_element(replay, stage)
     x = trace.nodes[0].value.reshape(-1)
     return Part(term, replay, stage, rows, h, x, weights, limit)

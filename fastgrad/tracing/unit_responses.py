@@ -23,7 +23,7 @@ from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.changes import SMALL, Changes, straightened
 from fastgrad.tracing.kinks import GAP, by_kinked_rows
 from fastgrad.tracing.replay import BATCH
-from fastgrad.tracing.row_losses import Rows
+from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import Decisions, Watch
 from fastgrad.typing import Array, Doubles, Places
 
@@ -43,7 +43,7 @@ def fit(
     terms: int,
     noise: Doubles,
     near: NDArray[np.bool_],
-    alive: NDArray[np.bool_],
+    has_loss: NDArray[np.bool_],
     signs: tuple[int, ...],
 ) -> tuple[dict[int, Doubles], NDArray[np.bool_]] | None:
     """Fit odd polynomials to the responses, and even ones to the curvatures.
@@ -61,7 +61,7 @@ def fit(
         The standard deviation of rounding.
     near : bool array of shape (rows, units)
         Which responses may have a kink however well polynomials fit.
-    alive : bool array of shape (rows, 1)
+    has_loss : bool array of shape (rows, 1)
         Which rows have a loss.
     signs : tuple of int
         Whose coefficients are wanted.
@@ -83,9 +83,9 @@ def fit(
     kinked = near | ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
     smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
     usual = np.sqrt(np.mean(smooth**2, axis=1))  # of a row
-    if np.count_nonzero(kinked[alive[:, 0]]) > MOST_KINKS * np.count_nonzero(alive) * kinked.shape[
-        1
-    ] or np.any(usual > USUAL):
+    responses = np.count_nonzero(has_loss) * kinked.shape[1]
+    kinks = np.count_nonzero(kinked[has_loss[:, 0]])
+    if kinks > MOST_KINKS * responses or np.any(usual > USUAL):
         return None
     coefficients = {}
     for sign in signs:
@@ -120,12 +120,12 @@ NOISY = 1e-9
 """What rounding is never as large as, relative to the largest loss."""
 
 
-def by_elements(rows: Rows, h: float, weights: Weights) -> Changes:
+def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:
     """Return the changes of the loss with the elements of the array that is moved.
 
     Parameters
     ----------
-    rows : Rows
+    rows : RowLosses
         The loss as one row; each element is a unit of its own.
     h, weights
         As for `by_responses`.
@@ -148,7 +148,7 @@ def by_elements(rows: Rows, h: float, weights: Weights) -> Changes:
     return Changes(wanted, straight @ weights, abs(weights[0]) * uneven)
 
 
-def by_weights(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights) -> Changes:
+def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights) -> Changes:
     """Return the changes of the loss with the weights, each from the row's own losses.
 
     No smoothness is assumed, and no independence: with ``count=1`` all rows may mix. A side whose
@@ -173,7 +173,7 @@ def by_weights(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights) -
         far = _distances(stage, x, size, some)
         values = np.empty((len(sides), *of_inputs.shape))
         for mine, side in zip(values, sides, strict=True):  # with little memory at a time
-            np.multiply(of_inputs, far[side][:, stage.labels - 1], out=mine)
+            np.multiply(of_inputs, far[side][:, stage.unit_ids - 1], out=mine)
             mine += stage.node.value
         values = values.reshape(-1, *stage.node.shape)
         change = rows.changes(values, units).sum(axis=-1)
@@ -209,7 +209,9 @@ def _distances(stage: Stage, x: Array, h: float, some: Any = slice(None)) -> Arr
     return np.stack([(weights + h) - weights, (weights - h) - weights])
 
 
-def by_responses(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights) -> Changes | None:
+def by_responses(
+    rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights
+) -> Changes | None:
     """Return the changes of the loss with the weights from a few responses a unit.
 
     The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
@@ -217,7 +219,7 @@ def by_responses(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights)
 
     Parameters
     ----------
-    rows : Rows
+    rows : RowLosses
     stage : Stage
     x : array (elements of x,)
     h : float
@@ -255,7 +257,7 @@ def by_responses(rows: Rows, stage: Stage, x: Array, h: float, weights: Weights)
         if len(points) != len(measured):
             watch = Watch(decisions, len(points))
             measured = _measure(rows, stage, h * largest, points, watch)
-        found = fit(measured, points, terms, noise, watch.near, rows.alive, tuple(of_sign))
+        found = fit(measured, points, terms, noise, watch.near, rows.has_loss, tuple(of_sign))
         if found is not None:
             coefficients, kinked = found
             straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
@@ -312,7 +314,7 @@ def _few_magnitudes(inputs: Array) -> Array | None:
 
 
 def _by_values(
-    rows: Rows, stage: Stage, x: Array, h: float, weights: Weights, magnitudes: Array
+    rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights, magnitudes: Array
 ) -> Changes | None:
     """Measure the responses at all shifts that the inputs make; None if some are not finite.
 
@@ -325,12 +327,12 @@ def _by_values(
         cases = [(side, v, (inputs == v) * weights[side]) for side in sides for v in values]
         cases = [(side, v, wanted) for side, v, wanted in cases if wanted.any()]
         distances = _distances(stage, x, h)[:, 0]
-        shifts = np.stack([distances[side][stage.labels - 1] * v for side, v, _ in cases])
+        shifts = np.stack([distances[side][stage.unit_ids - 1] * v for side, v, _ in cases])
     else:
         up, down = weights
         both = [(s, up * (inputs == s) + down * (inputs == -s)) for s in values]
         cases = [(0, s, wanted) for s, wanted in both if wanted.any()]
-        shifts = h * np.array([s for _, s, _ in cases]).reshape(-1, *(1,) * stage.labels.ndim)
+        shifts = h * np.array([s for _, s, _ in cases]).reshape(-1, *(1,) * stage.unit_ids.ndim)
     base, units = stage.node.value, rows.replay.units
     change = rows.changes(base + shifts)
     if not np.isfinite(change).all():  # it may be needed for some weights, and not for others
@@ -374,7 +376,7 @@ def _count(largest: float, terms: int) -> float:
     return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / GAP)))
 
 
-def _measure(rows: Rows, stage: Stage, largest: float, points: Array, watch: Watch) -> Array:
+def _measure(rows: RowLosses, stage: Stage, largest: float, points: Array, watch: Watch) -> Array:
     """Return how all losses change, of shape (points, 2, units, rows): moved up, and down."""
     result = np.empty((len(points), 2, len(rows.replay.units), rows.count))
     for some in _blocks(len(points), 2 * stage.node.value.size):
@@ -385,7 +387,7 @@ def _measure(rows: Rows, stage: Stage, largest: float, points: Array, watch: Wat
     return result
 
 
-def _noise(rows: Rows, stage: Stage, largest: float) -> Array:
+def _noise(rows: RowLosses, stage: Stage, largest: float) -> Array:
     """Return the standard deviation of rounding in each row's response, of shape (rows, 1).
 
     Shifts are so small that the loss is a straight line: that at twice the shift the response is
@@ -399,7 +401,7 @@ def _noise(rows: Rows, stage: Stage, largest: float) -> Array:
     # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
     usual = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
     target = rows.replay.target.value.reshape(-1)
-    losses = np.bincount(rows.owners.reshape(-1), abs(target), rows.count + 1)[1:]
+    losses = np.bincount(rows.row_of_element.reshape(-1), abs(target), rows.count + 1)[1:]
     return np.asarray(np.maximum(usual, np.finfo(np.float64).eps * losses)[:, np.newaxis])
 
 

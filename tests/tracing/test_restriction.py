@@ -10,10 +10,10 @@ from test_traced_replay import COLUMNS, EXPRESSIONS, ROWS, A, close, recorded, s
 from fastgrad import numerical_gradient
 from fastgrad.tracing import kinks
 from fastgrad.tracing.affine import Stage
-from fastgrad.tracing.dependence import propagated
+from fastgrad.tracing.dependence import propagate
 from fastgrad.tracing.kinks import restricted
 from fastgrad.tracing.replay import Replay
-from fastgrad.tracing.row_losses import Rows
+from fastgrad.tracing.row_losses import RowLosses
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 
@@ -29,8 +29,8 @@ def rows_and_stage(expression, axis=0):
     inputs = np.arange(3.0 * count).reshape(count, 3)
     stage = Stage(root, inputs, np.arange(labels.max() * 3).reshape(3, -1), labels, rows)
     replay = Replay(nodes, root, labels, target)
-    owners = propagated(replay.nodes, root, rows).get(target)
-    return None if owners is None else (Rows(replay, owners, count), stage)
+    row_of_element = propagate(replay.nodes, root, rows).get(target)
+    return None if row_of_element is None else (RowLosses(replay, row_of_element, count), stage)
 
 
 def assert_the_same(expression, axis, kept):
@@ -49,7 +49,7 @@ def assert_the_same(expression, axis, kept):
     assert close(result, expected, 10 * scale_of(rows.replay.nodes) * rows.replay.target.value.size)
     assert np.array_equal(its_stage.inputs, stage.inputs[kept])
     assert np.array_equal(its_stage.node.value, np.take(A, kept, axis))
-    assert np.array_equal(its_stage.labels, np.take(stage.labels, kept, axis))
+    assert np.array_equal(its_stage.unit_ids, np.take(stage.unit_ids, kept, axis))
     ordered = np.take(its_stage.rows, 0, 1 - axis)
     assert ordered.tolist() == list(range(1, len(kept) + 1))
     return True

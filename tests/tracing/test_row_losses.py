@@ -6,7 +6,7 @@ import pytest
 from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.recorder import Recording
 from fastgrad.tracing.replay import Replay
-from fastgrad.tracing.row_losses import _sets, is_confirmed, owners
+from fastgrad.tracing.row_losses import _sets, find_row_of_element, is_confirmed
 
 ROWS, UNITS = 11, 3
 
@@ -51,7 +51,7 @@ def mixed(first, second):
 
 def test_rows_that_stay_apart_are_confirmed():
     stage, replay = stage_and_replay(lambda a: np.sum(np.tanh(a), axis=1))
-    assert np.array_equal(owners(replay, stage), np.arange(1, ROWS + 1))
+    assert np.array_equal(find_row_of_element(replay, stage), np.arange(1, ROWS + 1))
 
 
 def test_any_two_rows_that_mix_are_found_out_by_nan_alone():
@@ -61,7 +61,7 @@ def test_any_two_rows_that_mix_are_found_out_by_nan_alone():
         for second in set(range(ROWS)) - {first}:
             stage, replay = stage_and_replay(mixed(first, second))
             assert not is_confirmed(replay, stage, everyone)
-            assert owners(replay, stage) is None
+            assert find_row_of_element(replay, stage) is None
 
 
 def test_a_loss_that_is_said_to_have_no_row_must_not_depend_on_any():

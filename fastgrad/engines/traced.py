@@ -15,7 +15,7 @@ from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import keep_memory
-from fastgrad.tracing.strategy import Part, Straight, plan
+from fastgrad.tracing.strategy import Straight, TermStrategy, choose_strategies
 from fastgrad.tracing.trace import Trace, trace_call
 from fastgrad.typing import Doubles
 
@@ -131,8 +131,8 @@ def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> Replayed:
     try:
         with np.errstate(all="ignore"):
             for offset, weights in by_distance(scheme).items():
-                for part in plan(trace, offset * h, limit, weights):
-                    known = min(known, part.add_to(total, straight, uneven))
+                for strategy in choose_strategies(trace, offset * h, limit, weights):
+                    known = min(known, strategy.add_to(total, straight, uneven))
             total /= scheme.denominator * h**scheme.derivative
             straight /= scheme.denominator * h
             uneven /= scheme.denominator * h
@@ -206,13 +206,13 @@ def explain(f: Callable[[Doubles], Any], x: Doubles, h: float) -> str:
     try:
         trace = trace_call(f, x, h, calls, first_calls.CHEAP)
         with np.errstate(all="ignore"):
-            parts = plan(trace, h, calls * trace.seconds)
+            parts = choose_strategies(trace, h, calls * trace.seconds)
     except NotTraceable as refusal:
         return f"The loop: {calls:,} calls of f.\nNot traced, because {refusal}."
     return "\n".join([_heading(trace, parts, calls), *(part.describe() for part in parts)])
 
 
-def _heading(trace: Trace, parts: list[Part], calls: int) -> str:
+def _heading(trace: Trace, parts: list[TermStrategy], calls: int) -> str:
     seconds = sum(part.seconds for part in parts)
     return (
         f"Traced: {len(trace.nodes) - 1} operations of f depend on x.\n"

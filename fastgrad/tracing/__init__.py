@@ -9,6 +9,6 @@
 - Replay: `strategy` chooses for each term; `unit_responses` and `kinks` measure, by `replay`,
   `batched` and `operations`.
 
-The way in is `trace.trace_call`; the way out is `strategy.plan`. What cannot be traced raises
-`recorder.NotTraceable`, with the reason for the user.
+The way in is `trace.trace_call`; the way out is `strategy.choose_strategies`. What cannot be traced
+raises `recorder.NotTraceable`, with the reason for the user.
 """

@@ -13,7 +13,7 @@ from fastgrad.tracing.graph import Node, between, value_of
 from fastgrad.tracing.operations import factors, product_spec
 from fastgrad.typing import Array
 
-MOST_TERMS = 20
+MAX_TERMS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,21 +28,21 @@ def split_into_terms(output: Node) -> list[Term]:
     """Write the result as a sum of terms, and of what does not depend on the array at all.
 
     Sums, differences, constant factors and means of the result's last operations are undone. If
-    that gives more than `MOST_TERMS`, as where Python's `sum` adds up samples, it is left alone.
+    that gives more than `MAX_TERMS`, as where Python's `sum` adds up samples, it is left alone.
     """
     terms: list[Term] = []
     waiting = [Term(output, 1.0)]
     while waiting:
         term = waiting.pop()
-        parts = _parts(term.node)
-        if parts is None:
+        summands = _summands(term.node)
+        if summands is None:
             terms.append(term)
         else:
-            waiting += [Term(part, term.scale * scale) for part, scale in parts]
-    return terms if len(terms) <= MOST_TERMS else [Term(output, 1.0)]
+            waiting += [Term(part, term.scale * scale) for part, scale in summands]
+    return terms if len(terms) <= MAX_TERMS else [Term(output, 1.0)]
 
 
-def _parts(node: Node) -> list[tuple[Node, float]] | None:
+def _summands(node: Node) -> list[tuple[Node, float]] | None:
     """Return what a node's sum is the sum of, each with its factor; None if it is one term."""
     function, arguments = node.function, node.arguments
     if _adds_all(node):
@@ -51,22 +51,22 @@ def _parts(node: Node) -> list[tuple[Node, float]] | None:
         return None
     if any(np.size(value_of(a)) != 1 for a in arguments):
         return None
-    parts: list[tuple[Any, float]] = []
+    summands: list[tuple[Any, float]] = []
     if function is np.add:
-        parts = [(arguments[0], 1.0), (arguments[1], 1.0)]
+        summands = [(arguments[0], 1.0), (arguments[1], 1.0)]
     elif function is np.subtract:
-        parts = [(arguments[0], 1.0), (arguments[1], -1.0)]
+        summands = [(arguments[0], 1.0), (arguments[1], -1.0)]
     elif function is np.negative:
-        parts = [(arguments[0], -1.0)]
+        summands = [(arguments[0], -1.0)]
     elif function is np.multiply and _is_constant(arguments[0]):
-        parts = [(arguments[1], _number(arguments[0]))]
+        summands = [(arguments[1], _number(arguments[0]))]
     elif function is np.multiply and _is_constant(arguments[1]):
-        parts = [(arguments[0], _number(arguments[1]))]
+        summands = [(arguments[0], _number(arguments[1]))]
     elif function is np.divide and _is_constant(arguments[1]):
-        parts = [(arguments[0], 1 / _number(arguments[1]))]
+        summands = [(arguments[0], 1 / _number(arguments[1]))]
     else:
         return None
-    return [(part, scale) for part, scale in parts if type(part) is Node and part.depends]
+    return [(part, scale) for part, scale in summands if type(part) is Node and part.depends]
 
 
 def _adds_all(node: Node) -> bool:

@@ -77,8 +77,8 @@ def restricted(
         numbers[_taken(rows.row_of_element, cuts[replay.target])],
         len(kept),
     )
-    its_rows = numbers[_taken(stage.rows, cuts[replay.root])]
-    return few, Stage(root, stage.inputs[kept], stage.where, units, its_rows)
+    kept_rows = numbers[_taken(stage.rows, cuts[replay.root])]
+    return few, Stage(root, stage.inputs[kept], stage.where, units, kept_rows)
 
 
 def _cut(row_ids: UnitIds, numbers: UnitIds) -> Cut:
@@ -120,8 +120,9 @@ def _elementwise(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut])
         if type(argument) is Node and argument in new:
             return new[argument]
         value = value_of(argument)
-        mine = axis - len(node.shape) + np.ndim(value)  # broadcasting counts from the right
-        return np.take(value, places, mine) if mine >= 0 and value.shape[mine] > 1 else value
+        own_axis = axis - len(node.shape) + np.ndim(value)  # broadcasting counts from the right
+        is_long = own_axis >= 0 and value.shape[own_axis] > 1
+        return np.take(value, places, own_axis) if is_long else value
 
     if any(map(np.ndim, node.keywords.values())):
         raise NotDivisible
@@ -206,7 +207,7 @@ class Response:
         Which of them have been measured or filled in.
     gap : float
         How far apart those that are measured may be.
-    is_unclear : bool
+    may_have_several_kinks : bool
         Whether it may have several kinks, so that all its shifts are measured.
     """
 
@@ -216,7 +217,7 @@ class Response:
     values: Doubles
     known: NDArray[np.bool_]
     gap: float
-    is_unclear: bool
+    may_have_several_kinks: bool
 
 
 @dataclass(eq=False)
@@ -235,7 +236,7 @@ class Stretch:
         """Return the indices of the shifts to measure, close together at the ends."""
         width = self.response.shifts[self.last] - self.response.shifts[self.first]
         count = max(POINTS, ceil(np.pi / 2 * width / self.response.gap))
-        if self.response.is_unclear or self.last - self.first < 2 * count:
+        if self.response.may_have_several_kinks or self.last - self.first < 2 * count:
             return np.arange(self.first, self.last + 1)
         fractions = (1 - np.cos(np.linspace(0, np.pi, count))) / 2
         return np.unique(np.rint(self.first + (self.last - self.first) * fractions).astype(np.intp))
@@ -289,7 +290,7 @@ def by_kinked_rows(
     h: float,
     weights: tuple[float, float],
     kinked: NDArray[np.bool_],
-    unclear: NDArray[np.bool_],
+    may_have_several_kinks: NDArray[np.bool_],
     tolerance: Doubles,
 ) -> tuple[Doubles, Doubles]:
     """Return what the kinked units of rows add to the changes of the loss.
@@ -303,7 +304,7 @@ def by_kinked_rows(
         The step.
     weights : pair of floats
         How much is wanted of what the loss changes by when weights are moved up, and down.
-    kinked, unclear : bool arrays of shape (rows, units)
+    kinked, may_have_several_kinks : bool arrays of shape (rows, units)
         Which responses have a kink, and which may have several.
     tolerance : array of shape (rows,)
         By how much a fit may miss a response.
@@ -320,7 +321,8 @@ def by_kinked_rows(
     few = restricted(rows, stage, kept) if 2 * len(kept) <= rows.count else None
     if few is not None:
         rows, stage = few
-        kinked, unclear, tolerance = kinked[kept], unclear[kept], tolerance[kept]
+        kinked, tolerance = kinked[kept], tolerance[kept]
+        may_have_several_kinks = may_have_several_kinks[kept]
     responses: list[Response] = []
     for n in np.flatnonzero(kinked.any(axis=1)).tolist():
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
@@ -334,7 +336,7 @@ def by_kinked_rows(
                 np.zeros((2, shifts.size)),
                 np.zeros(shifts.size, bool),
                 GAP * h,
-                bool(unclear[n, j]),
+                bool(may_have_several_kinks[n, j]),
             )
             for j in units
         ]

@@ -87,25 +87,25 @@ def margins(node: Node) -> Iterator[Margin]:
     elif name == "converted":
         yield from _converted(first, node.value.dtype)
     elif name in DISTANCES:
-        moved = _made(np.subtract, first, second) if name.startswith("logadd") else first
-        yield from within(moved, np.full(np.shape(value_of(moved)), DISTANCES[name]))
+        moved = _operation(np.subtract, first, second) if name.startswith("logadd") else first
+        yield from margin_if_moved(moved, np.full(np.shape(value_of(moved)), DISTANCES[name]))
     elif name in POLES_AT_ZERO:
-        yield from within(first, value_of(first) / 2)
+        yield from margin_if_moved(first, value_of(first) / 2)
     elif name == "log1p":
-        yield from within(first, (1 + value_of(first)) / 2)
+        yield from margin_if_moved(first, (1 + value_of(first)) / 2)
     elif name == "divide":
-        yield from within(second, value_of(second) / 2)
+        yield from margin_if_moved(second, value_of(second) / 2)
     elif name == "std":
         value = np.asarray(np.var(*replaced(arguments, value_of), **node.keywords))
-        yield from within(Node(np.var, arguments, node.keywords, value, True), value / 2)
+        yield from margin_if_moved(Node(np.var, arguments, node.keywords, value, True), value / 2)
     elif name == "power":
         yield from _of_power(first, second)
     elif name in ROUNDED:
         digits = second if second is not None else node.keywords.get("decimals", 0)
-        scaled = _made(np.multiply, first, 10.0**digits)
-        yield from _whole_numbers(_made(np.subtract, scaled, ROUNDED[name]))
+        scaled = _operation(np.multiply, first, 10.0**digits)
+        yield from _whole_numbers(_operation(np.subtract, scaled, ROUNDED[name]))
     elif name in ("floor_divide", "remainder", "fmod") and not moves(second):
-        yield from _whole_numbers(_made(np.divide, first, second))
+        yield from _whole_numbers(_operation(np.divide, first, second))
     elif name in COMPARED:
         yield from _sign(first, second)
     elif name in TESTED:
@@ -118,7 +118,7 @@ def margins(node: Node) -> Iterator[Margin]:
         yield from _sign(first, _largest(node))
     else:
         for argument in node.inputs():
-            yield from within(argument, np.zeros(argument.shape))
+            yield from margin_if_moved(argument, np.zeros(argument.shape))
 
 
 def name_of(node: Node) -> str:
@@ -135,13 +135,13 @@ def moves(argument: Any) -> bool:
     return np.asarray(argument.value).dtype.kind not in "iub"
 
 
-def _made(function: Callable[..., Any], *arguments: Any) -> Node:
+def _operation(function: Callable[..., Any], *arguments: Any) -> Node:
     """Return an operation that has not been recorded."""
     value = np.asarray(function(*map(value_of, arguments)))
     return Node(function, arguments, {}, value, any(map(moves, arguments)))
 
 
-def within(quantity: Any, distance: Any) -> Iterator[Margin]:
+def margin_if_moved(quantity: Any, distance: Any) -> Iterator[Margin]:
     """Return the margin of a quantity, if it is moved."""
     if moves(quantity):
         yield Margin(quantity, np.asarray(distance))
@@ -149,7 +149,7 @@ def within(quantity: Any, distance: Any) -> Iterator[Margin]:
 
 def _whole_numbers(quantity: Any) -> Iterator[Margin]:
     value = value_of(quantity)
-    yield from within(quantity, value - np.rint(value))
+    yield from margin_if_moved(quantity, value - np.rint(value))
 
 
 def _sign(a: Any, b: Any) -> Iterator[Margin]:
@@ -160,7 +160,7 @@ def _sign(a: Any, b: Any) -> Iterator[Margin]:
     if moves(a) and a.shape == distance.shape and type(b) is not Node:
         yield Margin(a, distance, is_sign=True)  # saves a subtraction of all versions
     else:
-        yield Margin(_made(np.subtract, a, b), distance, is_sign=True)
+        yield Margin(_operation(np.subtract, a, b), distance, is_sign=True)
 
 
 def _converted(argument: Any, dtype: Any) -> Iterator[Margin]:
@@ -176,10 +176,10 @@ def _of_power(base: Any, exponent: Any) -> Iterator[Margin]:
     if moves(exponent):
         is_exponential = not moves(base) and np.ndim(a) == 0 and a > 0
         distance = DISTANCES["exp"] / max(1, abs(log(a))) if is_exponential else 0.0
-        yield from within(exponent, np.full(np.shape(b), distance))
+        yield from margin_if_moved(exponent, np.full(np.shape(b), distance))
     elif not is_low_power(b):
         # a**b = exp(b log(a)), and exp is to move by 2 at most.
-        yield from within(base, a / np.maximum(2, abs(b) / 2))
+        yield from margin_if_moved(base, a / np.maximum(2, abs(b) / 2))
 
 
 def is_low_power(exponent: Any) -> bool:
@@ -197,4 +197,4 @@ def _largest(node: Node) -> Node:
     find = np.argmax if "max" in name_of(node) else np.argmin
     which = find(value.reshape(-1)[places], axis=-1)[..., np.newaxis]
     place = np.expand_dims(np.take_along_axis(places, which, -1)[..., 0], axes)
-    return _made(operations.item, _made(np.ravel, array), place)
+    return _operation(operations.item, _operation(np.ravel, array), place)

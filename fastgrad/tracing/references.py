@@ -19,7 +19,7 @@ from fastgrad.tracing.libraries import FORMULAS, is_of_library
 from fastgrad.tracing.rollback import attributes_of, is_a, restoring, restoring_names, slots_of
 from fastgrad.tracing.stand_in import Recorded
 
-Put = Callable[[Any], None]
+Assign = Callable[[Any], None]
 
 MOST_OBJECTS = 20_000
 """How many objects are looked at, at most."""
@@ -33,15 +33,15 @@ class Reference:
     ----------
     held : object
         What it holds, an array mostly.
-    put : callable or None
-        ``put(object)`` replaces it; None where that is impossible, as in a set.
-    within : tuple (put, tuple) or None
-        The tuple that holds it, and what replaces that; put is None then.
+    assign : callable or None
+        ``assign(object)`` replaces it; None where that is impossible, as in a set.
+    within : tuple (assign, tuple) or None
+        The tuple that holds it, and what replaces that; assign is None then.
     """
 
     held: Any
-    put: Put | None
-    within: tuple[Put, tuple[Any, ...]] | None = None
+    assign: Assign | None
+    within: tuple[Assign, tuple[Any, ...]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +95,9 @@ def look_around(
     found = Surroundings()
     seen: set[int] = set()
     shared: dict[type, bool] = {}
-    waiting: list[tuple[Any, bool, Put | None]] = [(f, True, None)]
+    waiting: list[tuple[Any, bool, Assign | None]] = [(f, True, None)]
     while waiting and len(seen) < MOST_OBJECTS:
-        holder, is_restored, put_holder = waiting.pop()
+        holder, is_restored, assign_holder = waiting.pop()
         if id(holder) in seen:
             continue
         seen.add(id(holder))
@@ -111,7 +111,7 @@ def look_around(
         is_restored = is_restored and not shared[kind]
         if is_restored:
             found.restore.extend(restoring(holder))
-        for item, put in _items(holder):
+        for item, assign in _items(holder):
             if is_late():
                 return None
             if type(item) in _LEAVES:
@@ -119,17 +119,17 @@ def look_around(
             if type(item) is Recorded:
                 item = item.seen_by_gradient()
             within = None
-            if kind is tuple and put_holder is not None:
-                within = put_holder, holder
+            if kind is tuple and assign_holder is not None:
+                within = assign_holder, holder
             if is_a(item, np.ndarray):
-                found.references.append(Reference(item, put, within))
+                found.references.append(Reference(item, assign, within))
                 if item.dtype == object:
                     found.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
                     waiting.append((tuple(item.ravel()), is_restored, None))
             elif not is_a(item, np.generic):
                 if id(item) in wanted:
-                    found.objects.append(Reference(item, put, within))
-                waiting.append((item, is_restored, put))
+                    found.objects.append(Reference(item, assign, within))
+                waiting.append((item, is_restored, assign))
     namespaces: dict[int, tuple[dict[str, Any], set[str]]] = {}
     for function in found.functions:
         names = namespaces.setdefault(id(function.__globals__), (function.__globals__, set()))[1]
@@ -164,7 +164,7 @@ _NUMBERS = frozenset({str, bytes, int, float, complex, bool, type(None), np.floa
 _CONTAINERS = (dict, list, tuple)
 
 
-def _items(holder: Any) -> Iterator[tuple[Any, Put | None]]:
+def _items(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
     """Iterate over what an object refers to, each with a way to replace it."""
     if is_a(holder, types.FunctionType):
         yield from _of_function(holder)
@@ -208,12 +208,12 @@ def _is_foreign(item: Any) -> bool:
     return is_a(module, str) and is_of_library(module) and module not in FORMULAS
 
 
-def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Put | None]]:
+def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Assign | None]]:
     for key, item in _unless_leaves(list(dict.items(holder)), dict.values(holder)):
         yield item, functools.partial(dict.__setitem__, holder, key)
 
 
-def _of_list(holder: list[Any]) -> Iterator[tuple[Any, Put | None]]:
+def _of_list(holder: list[Any]) -> Iterator[tuple[Any, Assign | None]]:
     items = [*list.__iter__(holder)]
     for i, item in _unless_leaves(enumerate(items), items):
         yield item, functools.partial(list.__setitem__, holder, i)
@@ -224,7 +224,7 @@ def _unless_leaves(pairs: Iterable[Any], items: Iterable[Any]) -> Iterable[Any]:
     return pairs if set(map(type, items)) - _NUMBERS else ()
 
 
-def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None]]:
+def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Assign | None]]:
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents, functools.partial(setattr, cell, "cell_contents")
@@ -246,7 +246,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Put | None
 
 def _of_module(
     module: types.ModuleType, names: set[str], seen: set[int]
-) -> Iterator[tuple[Any, Put | None]]:
+) -> Iterator[tuple[Any, Assign | None]]:
     """Follow what code that names a module may take from it, and from modules in it."""
     seen.add(id(module))
     is_foreign = _is_foreign(module)
@@ -270,11 +270,11 @@ def _names(code: types.CodeType) -> set[str]:
     return names
 
 
-def _of_object(holder: Any) -> Iterator[tuple[Any, Put | None]]:
+def _of_object(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
     """Follow an instance: its items, its attributes and slots, the methods of its class."""
     kind = type(holder)
     slots = [pair for pair in slots_of(holder) if not _is_foreign(pair[0].__objclass__)]
-    places: list[tuple[Any, Put | None]] = [
+    places: list[tuple[Any, Assign | None]] = [
         (item, functools.partial(slot.__set__, holder)) for slot, item in slots
     ]
     if is_a(holder, dict):

@@ -149,9 +149,9 @@ class Update:
         return np.moveaxis(product, -1, 0)
 
 
-Look = Callable[[Node, Mapping[Node, Stack], "NDArray[np.intp] | None"], None]
-"""``look(node, versions, units)`` is called before an operation is computed, with the versions of
-its arguments: one for each unit and amount, or, without units, one for each amount."""
+Observer = Callable[[Node, Mapping[Node, Stack], "NDArray[np.intp] | None"], None]
+"""``observe(node, versions, units)`` is called before an operation is computed, with its arguments'
+versions: one for each unit and amount, or, without units, one for each amount."""
 
 BATCH = 2**18
 """Elements of the largest array that is computed at a time: calling NumPy then costs little."""
@@ -250,15 +250,15 @@ class Replay:
         """
         largest = max(node.value.size for node in [self.root, *self.nodes])
         results = []
-        for some in _parts(np.arange(len(values)), largest):
-            more = {node: array[some] for node, array in (added or {}).items()}
-            stacks = {self.root: Stack(values[some[0] : some[-1] + 1])}
-            self._run(self._in_order, stacks, len(some), added=more)
+        for chunk in _chunks(np.arange(len(values)), largest):
+            more = {node: array[chunk] for node, array in (added or {}).items()}
+            stacks = {self.root: Stack(values[chunk[0] : chunk[-1] + 1])}
+            self._run(self._in_order, stacks, len(chunk), added=more)
             results.append(stacks[self.target].values)
         return results[0] if len(results) == 1 else np.concatenate(results)
 
     def moved(
-        self, values: Array, units: NDArray[np.intp] | None = None, look: Look | None = None
+        self, values: Array, units: NDArray[np.intp] | None = None, observe: Observer | None = None
     ) -> Iterator[Outcome]:
         """Return what the target becomes, for some units at a time.
 
@@ -268,20 +268,20 @@ class Replay:
             The root with all units moved.
         units : array of int, optional
             The units that are wanted; without it, all.
-        look : callable, optional
+        observe : callable, optional
             What is told of each operation.
         """
         amounts = len(values)
         separate: dict[Node, Stack] = {self.root: Stack(values)}
-        self._run(self._separate, separate, amounts, look)
+        self._run(self._separate, separate, amounts, observe)
         wanted = self.units if units is None else units
         if self.is_separate:
             yield Outcome(wanted, separate[self.target].values, self.unit_ids[self.target])
             return
         largest = max(node.value.size for node in [*self._mixed, *self._spreads])
 
-        for chunk in _parts(wanted, largest * amounts):
-            versions = self._run_mixed(separate, chunk, amounts, look)
+        for chunk in _chunks(wanted, largest * amounts):
+            versions = self._run_mixed(separate, chunk, amounts, observe)
             shape = (len(chunk), amounts, *self.target.shape)
             yield Outcome(chunk, versions.reshape(shape), unit_ids=None)
 
@@ -290,15 +290,15 @@ class Replay:
         nodes: list[Node],
         stacks: dict[Node, Stack],
         m: int,
-        look: Look | None = None,
+        observe: Observer | None = None,
         units: NDArray[np.intp] | None = None,
         added: Mapping[Node, Array] | None = None,
     ) -> dict[Node, Stack]:
         """Compute stacks of m versions, one node after the other."""
         for node in nodes:
             require_time()
-            if look is not None:
-                look(node, stacks, units)  # before the arguments are written over
+            if observe is not None:
+                observe(node, stacks, units)  # before the arguments are written over
             spare = self._spare.get(node)
             stand_in = partial(_stack_or_value, stacks=stacks, spare=spare)
             arguments = replaced(node.arguments, stand_in)
@@ -327,7 +327,7 @@ class Replay:
         }
 
     def _run_mixed(
-        self, separate: dict[Node, Stack], units: UnitIds, amounts: int, look: Look | None
+        self, separate: dict[Node, Stack], units: UnitIds, amounts: int, observe: Observer | None
     ) -> Array:
         """Compute one version for each unit and amount, the units in the outer order."""
         stacks: dict[Node, Stack] = {}
@@ -341,7 +341,7 @@ class Replay:
             for leaf in node.inputs():
                 if leaf in separate and leaf not in stacks:
                     stacks[leaf] = Stack(self._spread(leaf, separate[leaf].values, units))
-            self._run([node], stacks, len(units) * amounts, look, units)
+            self._run([node], stacks, len(units) * amounts, observe, units)
         return stacks[self.target].values
 
     def _spread(self, node: Node, values: Array, units: UnitIds) -> Array:
@@ -389,7 +389,7 @@ def _effort(node: Node) -> int:
     return int(node.value.size) + (CALL if kind == operations.OTHER else 0)
 
 
-def _parts(array: Array, elements_each: int) -> list[Array]:
-    """Cut an array along its first axis into parts that stand for about `BATCH` elements each."""
+def _chunks(array: Array, elements_each: int) -> list[Array]:
+    """Cut an array along its first axis into chunks that stand for about `BATCH` elements each."""
     length = max(1, BATCH // max(1, elements_each))
     return [array[k : k + length] for k in range(0, len(array), length)]

@@ -1,4 +1,4 @@
-"""Putting things back: what a recorded call of a function has changed, and what stood in for it.
+"""Putting back what a recorded call of a function has changed, and what stood in for it.
 
 Python runs the handlers of signals, Ctrl-C's among them, between its own instructions. What is put
 back here is put back by one call of a function written in C, which calls nothing written in Python,
@@ -21,8 +21,8 @@ from fastgrad.tracing.recorder import NotTraceable, Recording
 
 Result = TypeVar("Result")
 
-Place = tuple[Callable[[Any], None], Any, Any]
-"""How to put an object there, what it holds, and what it shall hold for a time."""
+Slot = tuple[Callable[[Any], None], Any, Any]
+"""A place that holds an object: what assigns another to it, what it holds, what it is to hold."""
 
 Restore = Callable[[], Any]
 
@@ -32,16 +32,16 @@ LONG = 100_000
 _exhaust = collections.deque[object](maxlen=0).extend
 
 
-def exchanged(
-    places: list[Place], call: Callable[[], Result], restore: Iterable[Restore] = ()
+def temporarily_replaced(
+    slots: list[Slot], call: Callable[[], Result], restore: Iterable[Restore] = ()
 ) -> Result:
-    """Return ``call()``, made while the new objects are in their places; put the old ones back.
+    """Return ``call()``, made while slots hold their new objects.
 
-    Whatever happens; and then restore what is to be restored.
+    Whatever happens, the old ones are then put back, and after that ``restore`` is called.
     """
-    puts, old, new = zip(*places, strict=True)
-    put_in = functools.partial(_exhaust, map(operator.call, puts, new))
-    back = itertools.chain(map(operator.call, puts, old), map(operator.call, restore))
+    assigns, old, new = zip(*slots, strict=True)
+    put_in = functools.partial(_exhaust, map(operator.call, assigns, new))
+    back = itertools.chain(map(operator.call, assigns, old), map(operator.call, restore))
     put_back = functools.partial(_exhaust, back)
     try:
         try:
@@ -141,8 +141,8 @@ def _of_dict(holder: dict[Any, Any]) -> Iterator[Restore]:
     if kind is dict:
         yield functools.partial(dict.update, holder, held)
     else:
-        put = functools.partial(kind.__setitem__, holder)
-        yield functools.partial(_exhaust, map(put, held.keys(), held.values()))
+        assign = functools.partial(kind.__setitem__, holder)
+        yield functools.partial(_exhaust, map(assign, held.keys(), held.values()))
     if set(map(type, held)) <= {str, int, bytes}:  # hashed without code written in Python
         keys = itertools.chain.from_iterable(map(list, (holder,)))  # when it is needed
         new = itertools.filterfalse(held.__contains__, keys)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.dependence import UnitIds, propagate
-from fastgrad.tracing.replay import Look, Outcome, Replay
+from fastgrad.tracing.replay import Observer, Outcome, Replay
 from fastgrad.typing import Doubles
 
 
@@ -80,7 +80,10 @@ class RowLosses:
     count: int
 
     def changes(
-        self, values: Doubles, units: NDArray[np.intp] | None = None, look: Look | None = None
+        self,
+        values: Doubles,
+        units: NDArray[np.intp] | None = None,
+        observe: Observer | None = None,
     ) -> Doubles:
         """Return how much moving each unit changes each row's loss.
 
@@ -90,14 +93,14 @@ class RowLosses:
             The stage with all units moved.
         units : array of int, optional
             The units that are wanted; without it, all.
-        look : callable, optional
+        observe : callable, optional
             What is told of each operation.
 
         Returns
         -------
         array of shape (units, amounts, rows)
         """
-        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units, look)]
+        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units, observe)]
         return np.concatenate(parts)
 
     @property

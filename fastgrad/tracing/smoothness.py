@@ -10,7 +10,8 @@ measured up and down. They are Chebyshev's points ``cos(k pi / n)``, so that now
 
 (L. N. Trefethen, *Approximation Theory and Approximation Practice*, 2013, theorem 15.2). If that is
 at most |d| for the first operation, then what it gives to the next one is smooth in turn; and so
-on, to the losses. Otherwise the unit and row are *near*, and their response needs a closer look.
+on, to the losses. Otherwise the response of this unit and row *may have a kink*, and is measured
+more closely.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,10 +32,10 @@ from fastgrad.tracing.margins import (
     LOW_DEGREE,
     Margin,
     is_low_power,
+    margin_if_moved,
     margins,
     moves,
     name_of,
-    within,
 )
 from fastgrad.tracing.replay import Replay
 from fastgrad.typing import Array
@@ -83,7 +84,7 @@ def steepness(node: Node, degrees: Mapping[Node, int]) -> Iterator[Margin]:
     share = max(2.0, _factors_of(node) / 2) if name == "prod" else 2.0
     for argument in dict.fromkeys(node.inputs()):
         if moves(argument):
-            yield from within(argument, abs(argument.value) / share)
+            yield from margin_if_moved(argument, abs(argument.value) / share)
 
 
 def _factors_of(node: Node) -> int:
@@ -100,8 +101,11 @@ IMMATERIAL = 1e-12
 does not matter: the shift of a softmax by its largest score, which cancels."""
 
 
-class Decisions:
-    """The margins of all operations between a stage and the losses; its rows must not mix."""
+class NonSmoothPlaces:
+    """Where operations between a stage and the losses are not smooth, as margins.
+
+    The rows must not mix.
+    """
 
     def __init__(self, replay: Replay, stage: Stage, largest: float) -> None:
         self.size = len(stage.inputs), len(replay.units)
@@ -114,19 +118,19 @@ class Decisions:
             if name_of(node) not in LARGEST or _is_material(replay, node, largest)
         }
         recorded = {replay.root, *replay.nodes}
-        made = [
+        unrecorded = [
             node
-            for found in self.margins.values()
-            for margin in found
-            for node in _made(margin.quantity, recorded)
+            for of_node in self.margins.values()
+            for margin in of_node
+            for node in _unrecorded(margin.quantity, recorded)
         ]
-        self.batched = {node: batched(node) for node in made}
-        self.nodes = [*replay.nodes, *made]
+        self.batched = {node: batched(node) for node in unrecorded}
+        self.nodes = [*replay.nodes, *unrecorded]
         self.stage = stage
 
     @lazy
     def rows(self) -> dict[Node, UnitIds]:
-        """The row of each element of all arrays; wanted only if something is near."""
+        """The row of each element of all arrays; wanted only if there may be a kink."""
         return propagate(self.nodes, self.stage.node, self.stage.rows)
 
     @lazy
@@ -135,12 +139,12 @@ class Decisions:
         return propagate(self.nodes, self.stage.node, self.stage.unit_ids)
 
 
-class Watch:
-    """Finds the units of rows that come near a decision while they are moved.
+class SmoothnessMonitor:
+    """Finds the units of rows that come close to a place that is not smooth while they are moved.
 
     Parameters
     ----------
-    decisions : Decisions
+    non_smooth : NonSmoothPlaces
     count : int
         At how many shifts, up and down, the responses are measured.
 
@@ -151,33 +155,33 @@ class Watch:
         is, -inf and inf where that cannot be told.
     """
 
-    def __init__(self, decisions: Decisions, count: int) -> None:
-        self.decisions = decisions
+    def __init__(self, non_smooth: NonSmoothPlaces, count: int) -> None:
+        self.non_smooth = non_smooth
         self.factor = 1 + 2 / pi * log(2 * count + 1)
         # Then q moves one way only: by Markov's inequality the slope of a polynomial of degree n
         # is at most n^2 times its largest value (A. A. Markov, 1889).
         self.straight = 1 / (2 * (2 * count) ** 2 * self.factor)
-        self.first, self.last = np.full(decisions.size, inf), np.full(decisions.size, -inf)
+        self.first, self.last = np.full(non_smooth.size, inf), np.full(non_smooth.size, -inf)
 
     @property
-    def near(self) -> NDArray[np.bool_]:
+    def may_have_kink(self) -> NDArray[np.bool_]:
         """Where something may be flipped, or come close to a pole; of shape (rows, units)."""
         return ~(self.first > self.last)
 
     @property
-    def unclear(self) -> NDArray[np.bool_]:
+    def may_have_several_kinks(self) -> NDArray[np.bool_]:
         """Where it is more than one decision, or unknown at what shift."""
-        several: NDArray[np.bool_] = self.near & ~(self.last - self.first <= SAME_PLACE)
+        several: NDArray[np.bool_] = self.may_have_kink & ~(self.last - self.first <= SAME_PLACE)
         return several
 
-    def look(
+    def observe(
         self,
         node: Node,
         stacks: Mapping[Node, Stack],
         units: NDArray[np.intp] | None,
         shifts: Array,
     ) -> None:
-        """Look at an operation that is about to be computed.
+        """Compare an operation's quantities, before it is computed, with their margins.
 
         Parameters
         ----------
@@ -190,7 +194,7 @@ class Watch:
             By how much, as parts of the largest: the inner order of the versions.
         """
         count = len(shifts) * (1 if units is None else len(units))
-        for margin in self.decisions.margins.get(node, ()):
+        for margin in self.non_smooth.margins.get(node, ()):
             moved = self._versions(margin.quantity, stacks, count)
             reach = abs(margin.distance) / self.factor
             base = margin.quantity.value
@@ -202,32 +206,32 @@ class Watch:
         self,
         margin: Margin,
         moved: Array,
-        suspects: NDArray[np.intp],
+        elements: NDArray[np.intp],
         units: NDArray[np.intp] | None,
         shifts: Array,
     ) -> None:
-        """Note which units of which rows have moved suspect elements of a quantity too far."""
-        where: tuple[Any, ...] = np.unravel_index(suspects, margin.quantity.shape)
+        """Note which units of which rows have moved elements of a quantity beyond their margins."""
+        where: tuple[Any, ...] = np.unravel_index(elements, margin.quantity.shape)
         change = moved[slice(None), *where] - margin.quantity.value[where]
-        reach = abs(np.reshape(margin.distance, -1)[suspects]) / self.factor
-        outside = (abs(change) > reach).reshape(-1, len(shifts), len(suspects)).any(axis=1)
+        reach = abs(np.reshape(margin.distance, -1)[elements]) / self.factor
+        outside = (abs(change) > reach).reshape(-1, len(shifts), len(elements)).any(axis=1)
         outer, which = np.nonzero(outside)
-        change = change.reshape(-1, len(shifts), len(suspects))[outer, :, which]
-        element = suspects[which]
+        change = change.reshape(-1, len(shifts), len(elements))[outer, :, which]
+        element = elements[which]
         distance, row = (
             np.reshape(a, -1)[element]
-            for a in (margin.distance, self.decisions.rows[margin.quantity])
+            for a in (margin.distance, self.non_smooth.rows[margin.quantity])
         )
         if units is None:
-            unit = self.decisions.units[margin.quantity].reshape(-1)[element]
+            unit = self.non_smooth.units[margin.quantity].reshape(-1)[element]
         else:
             unit = units[outer]
         flips = self._flips(change, shifts, distance, margin.is_sign)
         beyond = np.isfinite(flips[0]) & (abs(flips[0]) > 1 + 2 * self.straight)
-        near = (unit > 0) & (row > 0) & ~beyond
-        place = row[near] - 1, unit[near] - 1
-        np.minimum.at(self.first, place, flips[0, near])
-        np.maximum.at(self.last, place, flips[1, near])
+        counts = (unit > 0) & (row > 0) & ~beyond
+        place = row[counts] - 1, unit[counts] - 1
+        np.minimum.at(self.first, place, flips[0, counts])
+        np.maximum.at(self.last, place, flips[1, counts])
 
     def _versions(self, node: Node, stacks: Mapping[Node, Stack], m: int) -> Array:
         """Return the versions of a quantity."""
@@ -235,11 +239,11 @@ class Watch:
             return stacks[node].values
 
         def versions(leaf: Any) -> Any:
-            if type(leaf) is Node and (leaf in stacks or leaf in self.decisions.batched):
+            if type(leaf) is Node and (leaf in stacks or leaf in self.non_smooth.batched):
                 return Stack(self._versions(leaf, stacks, m))
             return value_of(leaf)
 
-        return self.decisions.batched[node](replaced(node.arguments, versions), m)
+        return self.non_smooth.batched[node](replaced(node.arguments, versions), m)
 
     def _flips(self, change: Array, shifts: Array, distance: Array, is_sign: bool) -> Array:
         """Return between which shifts quantities change their sign, of shape (2, quantities).
@@ -254,11 +258,11 @@ class Watch:
         return np.stack([np.where(known, flip, -inf), np.where(known, flip, inf)])
 
 
-def _made(quantity: Node, recorded: set[Node]) -> list[Node]:
+def _unrecorded(quantity: Node, recorded: set[Node]) -> list[Node]:
     """Return the operations that a quantity is made by and that are not recorded, in order."""
     if quantity in recorded or not quantity.depends:
         return []
-    return [*(node for leaf in quantity.inputs() for node in _made(leaf, recorded)), quantity]
+    return [*(node for leaf in quantity.inputs() for node in _unrecorded(leaf, recorded)), quantity]
 
 
 def _is_material(replay: Replay, node: Node, largest: float) -> bool:

@@ -27,7 +27,7 @@ from fastgrad.tracing.unit_responses import (
 from fastgrad.typing import Array, Places
 
 SECONDS_AN_ELEMENT = 4e-9
-"""About what an element of a replayed array costs; for the choice of a way, and for `explain`."""
+"""About what an element of a replayed array costs; for the choice, and for `explain`."""
 
 
 class Straight(IntEnum):
@@ -39,8 +39,8 @@ class Straight(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A term, and the way it is differenced.
+class TermStrategy:
+    """A term of the loss, and how it is differenced.
 
     Attributes
     ----------
@@ -84,40 +84,47 @@ class Part:
         return SECONDS_AN_ELEMENT * self.replay.cost(self.moves)
 
     def add_to(self, changes: Array, straight: Array, uneven: Array) -> Straight:
-        """Add the term's weighted changes to those of all, an array (elements of x,).
+        """Add the term's weighted changes to those of all terms; return what is known of straight.
 
-        And what of it is in proportion to the moves. If that was not measured, but up and down
-        have opposite weights, all of it may be, and is counted as that; and to the last array is
-        added how large what moves up and down add up to is.
+        Parameters
+        ----------
+        changes : array (elements of x,)
+            All of them are added to it.
+        straight : array (elements of x,)
+            What is in proportion to the moves is added to it. If that was not measured, but up and
+            down have opposite weights, all of it may be, and is counted as that.
+        uneven : array (elements of x,)
+            If that was not measured: the sizes of what moves up and down add up to.
         """
         if self.term.scale == 0:  # a penalty that is switched off
             return Straight.MEASURED
-        found, where = self._changes(), slice(None) if self.stage is None else self.stage.where
-        _add(changes, where, found.wanted)
-        _add(straight, where, found.wanted if found.straight is None else found.straight)
-        if found.uneven is not None:
-            _add(uneven, where, found.uneven)
-        if found.straight is None:
+        term_changes = self._changes()
+        where = slice(None) if self.stage is None else self.stage.where
+        _add(changes, where, term_changes.wanted)
+        if term_changes.uneven is not None:
+            _add(uneven, where, term_changes.uneven)
+        if term_changes.straight is None:
+            _add(straight, where, term_changes.wanted)
             return Straight.UNKNOWN
-        return Straight.MEASURED if found.uneven is None else Straight.ASSUMED
+        _add(straight, where, term_changes.straight)
+        return Straight.MEASURED if term_changes.uneven is None else Straight.ASSUMED
 
     def _changes(self) -> Changes:
         scale = self.term.scale
         weights = scale * self.weights[0], scale * self.weights[1]
         if self.stage is None:
-            return by_elements(self._whole(), self.h, weights)
-        found = None
+            return by_elements(self._as_one_row(), self.h, weights)
         if self.row_of_element is not None:
             rows = RowLosses(self.replay, self.row_of_element, len(self.stage.inputs))
-            found = by_responses(rows, self.stage, self.x, self.h, weights)
-        if found is None:
-            by_every_weight = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
-            if by_every_weight > self.limit:
-                raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
-            found = by_weights(self._whole(), self.stage, self.x, self.h, weights)
-        return found
+            changes = by_responses(rows, self.stage, self.x, self.h, weights)
+            if changes is not None:
+                return changes
+        seconds = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
+        if seconds > self.limit:
+            raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
+        return by_weights(self._as_one_row(), self.stage, self.x, self.h, weights)
 
-    def _whole(self) -> RowLosses:
+    def _as_one_row(self) -> RowLosses:
         """Return the term as one row."""
         return RowLosses(self.replay, np.ones(self.term.node.shape, np.intp), 1)
 
@@ -151,8 +158,10 @@ def _add(changes: Array, where: Places | slice, values: Array) -> None:
         changes[where] += values
 
 
-def plan(trace: Trace, h: float, limit: float, weights: Weights = (1.0, -1.0)) -> list[Part]:
-    """Choose a way for each term.
+def choose_strategies(
+    trace: Trace, h: float, limit: float, weights: Weights = (1.0, -1.0)
+) -> list[TermStrategy]:
+    """Choose how each term is differenced.
 
     Parameters
     ----------
@@ -162,23 +171,25 @@ def plan(trace: Trace, h: float, limit: float, weights: Weights = (1.0, -1.0)) -
     limit : float
         The seconds that all may take: those of the loop.
     weights : pair of floats
-        Which changes are wanted, as in `Part`.
+        Which changes are wanted, as in `TermStrategy`.
 
     Raises
     ------
     NotTraceable
         If they would take longer.
     """
-    parts = [_part(trace, term, h, limit, weights) for term in trace.terms]
-    seconds = sum(part.seconds for part in parts)
+    strategies = [_choose_strategy(trace, term, h, limit, weights) for term in trace.terms]
+    seconds = sum(strategy.seconds for strategy in strategies)
     if seconds > limit:
         raise NotTraceable(
             f"replaying would take about {seconds:.2g} s, and the loop about {limit:.2g} s"
         )
-    return parts
+    return strategies
 
 
-def _part(trace: Trace, term: Term, h: float, limit: float, weights: Weights) -> Part:
+def _choose_strategy(
+    trace: Trace, term: Term, h: float, limit: float, weights: Weights
+) -> TermStrategy:
     stage = find_stage(trace.nodes, term.node)
     if stage is None:
         root = trace.nodes[0]
@@ -186,12 +197,10 @@ def _part(trace: Trace, term: Term, h: float, limit: float, weights: Weights) ->
         replay = Replay(trace.nodes, root, unit_ids, term.node)
     else:
         replay = Replay(trace.nodes, stage.node, stage.unit_ids, term.node)
-    again = replay.all_versions(replay.root.value[np.newaxis])[0]
-    sizes = abs(term.node.value)
-    if not abs(difference(again, term.node.value)).max(initial=0) <= SAME * sizes.max(initial=0):
+    replayed = replay.all_versions(replay.root.value[np.newaxis])[0]
+    error = abs(difference(replayed, term.node.value)).max(initial=0)
+    if not error <= SAME * abs(term.node.value).max(initial=0):
         raise NotTraceable("a replay does not give what it computed")
-    rows = None
-    if stage is not None:
-        rows = find_row_of_element(replay, stage)
+    rows = None if stage is None else find_row_of_element(replay, stage)
     x = trace.nodes[0].value.reshape(-1)
-    return Part(term, replay, stage, rows, h, x, weights, limit)
+    return TermStrategy(term, replay, stage, rows, h, x, weights, limit)

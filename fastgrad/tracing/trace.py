@@ -20,8 +20,8 @@ from fastgrad.tracing.memory import share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.random_moves import random_moves
 from fastgrad.tracing.recorder import NotTraceable, Recording, TooCheap, record
-from fastgrad.tracing.references import Put, Reference, look_around
-from fastgrad.tracing.rollback import Place, exchanged, replace_leftovers
+from fastgrad.tracing.references import Assign, Reference, look_around
+from fastgrad.tracing.rollback import Slot, replace_leftovers, temporarily_replaced
 from fastgrad.tracing.stand_in import Recorded
 from fastgrad.typing import Doubles
 
@@ -176,7 +176,7 @@ def _record_alone(
 
 
 _one_at_a_time = threading.RLock()
-"""Held while globals of the user's are exchanged, and while what f can reach is put back."""
+"""Held while globals of the user's are replaced, and while what f can reach is put back."""
 
 
 def _record(
@@ -199,19 +199,19 @@ def _record(
     moved += x
     root = recording.start(saved)
     root.memory = x
-    places: list[Place] = [(partial(x.__setitem__, ...), saved, moved)]
+    slots: list[Slot] = [(partial(x.__setitem__, ...), saved, moved)]
     replacements: list[tuple[Reference, Any]] = []
     constants: dict[int, Recorded] = {}
     for reference in around.references:
-        put, array = reference.put, reference.held
+        assign, array = reference.assign, reference.held
         stand_in = None
         is_of_x = share(array, x)
         if is_of_x:
             stand_in = _stand_in(root, array, x)
-            if stand_in is None or (put is None and reference.within is None):
+            if stand_in is None or (assign is None and reference.within is None):
                 where = "by another array" if stand_in is None else "where no stand-in can be put"
                 return Refusal(f"it can reach x's memory {where}", is_of_constants=False)
-        elif recording.creates and type(array) is np.ndarray and (put or reference.within):
+        elif recording.creates and type(array) is np.ndarray and (assign or reference.within):
             if id(array) not in constants:
                 constants[id(array)] = recording.constant(array)
             stand_in = constants[id(array)]
@@ -221,14 +221,14 @@ def _record(
             replacements.append((reference, stand_in))
     mine = stand_ins(recording)
     replacements += [(at, mine[id(at.held)]) for at in around.objects if id(at.held) in mine]
-    places += _exchanges(replacements)
+    slots += _slots_of(replacements)
     for function in around.functions:
         code = with_stand_ins(function.__code__)
         if code is not function.__code__ and function.__globals__.keys().isdisjoint(BUILTINS):
-            places.append((partial(setattr, function, "__code__"), function.__code__, code))
+            slots.append((partial(setattr, function, "__code__"), function.__code__, code))
     call = partial(record, lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
     try:
-        output = exchanged(places, call, around.restore)
+        output = temporarily_replaced(slots, call, around.restore)
     except NotTraceable as refusal:
         return Refusal(str(refusal), recording.needs_constants)
     if not recording.constants.are_unchanged():
@@ -236,19 +236,19 @@ def _record(
     return recording.nodes, output
 
 
-def _exchanges(replacements: list[tuple[Reference, Any]]) -> list[Place]:
-    """Return what puts other objects into places, into tuples by other tuples."""
-    places: list[Place] = []
-    tuples: dict[int, tuple[Put, tuple[Any, ...], dict[int, Any]]] = {}
+def _slots_of(replacements: list[tuple[Reference, Any]]) -> list[Slot]:
+    """Return the slots of references; a tuple as a whole, for its items cannot be replaced."""
+    slots: list[Slot] = []
+    tuples: dict[int, tuple[Assign, tuple[Any, ...], dict[int, Any]]] = {}
     for reference, new in replacements:
-        if reference.put is not None:
-            places.append((reference.put, reference.held, new))
+        if reference.assign is not None:
+            slots.append((reference.assign, reference.held, new))
         elif reference.within is not None:
-            put, items = reference.within
-            tuples.setdefault(id(items), (put, items, {}))[2][id(reference.held)] = new
-    for put, items, by_id in tuples.values():
-        places.append((put, items, tuple(by_id.get(id(item), item) for item in items)))
-    return places
+            assign, items = reference.within
+            tuples.setdefault(id(items), (assign, items, {}))[2][id(reference.held)] = new
+    for assign, items, by_id in tuples.values():
+        slots.append((assign, items, tuple(by_id.get(id(item), item) for item in items)))
+    return slots
 
 
 def _require_no_refusal(first: FirstCalls) -> None:

@@ -24,7 +24,7 @@ from fastgrad.tracing.changes import SMALL, Changes, straightened
 from fastgrad.tracing.kinks import GAP, by_kinked_rows
 from fastgrad.tracing.replay import BATCH
 from fastgrad.tracing.row_losses import RowLosses
-from fastgrad.tracing.smoothness import Decisions, Watch
+from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
 from fastgrad.typing import Array, Doubles, Places
 
 MOST_KINKS = 0.05
@@ -42,7 +42,7 @@ def fit(
     points: Doubles,
     terms: int,
     noise: Doubles,
-    near: NDArray[np.bool_],
+    may_have_kink: NDArray[np.bool_],
     has_loss: NDArray[np.bool_],
     signs: tuple[int, ...],
 ) -> tuple[dict[int, Doubles], NDArray[np.bool_]] | None:
@@ -59,7 +59,7 @@ def fit(
     terms : int
     noise : array of shape (rows, 1)
         The standard deviation of rounding.
-    near : bool array of shape (rows, units)
+    may_have_kink : bool array of shape (rows, units)
         Which responses may have a kink however well polynomials fit.
     has_loss : bool array of shape (rows, 1)
         Which rows have a loss.
@@ -80,12 +80,12 @@ def fit(
     even = odd * points[:, np.newaxis]
     residual = np.maximum(_residual(response, odd), _residual(curvature, even)).T
     freedom = len(points) - terms
-    kinked = near | ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
+    kinked = may_have_kink | ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
     smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
-    usual = np.sqrt(np.mean(smooth**2, axis=1))  # of a row
+    row_misfit = np.sqrt(np.mean(smooth**2, axis=1))
     responses = np.count_nonzero(has_loss) * kinked.shape[1]
     kinks = np.count_nonzero(kinked[has_loss[:, 0]])
-    if kinks > MOST_KINKS * responses or np.any(usual > USUAL):
+    if kinks > MOST_KINKS * responses or np.any(row_misfit > USUAL):
         return None
     coefficients = {}
     for sign in signs:
@@ -168,29 +168,29 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
     sides = [side for side in (0, 1) if weights[side]]
     change = np.zeros((2, *shape))
 
-    def moved(some: Any, size: float, units: Places | None = None) -> Array:
-        of_inputs = stage.inputs.T[some][:, stage.rows - 1]
-        far = _distances(stage, x, size, some)
+    def moved(inputs: Any, size: float, units: Places | None = None) -> Array:
+        of_inputs = stage.inputs.T[inputs][:, stage.rows - 1]
+        distances = _distances(stage, x, size, inputs)
         values = np.empty((len(sides), *of_inputs.shape))
-        for mine, side in zip(values, sides, strict=True):  # with little memory at a time
-            np.multiply(of_inputs, far[side][:, stage.unit_ids - 1], out=mine)
-            mine += stage.node.value
+        for of_side, side in zip(values, sides, strict=True):  # with little memory at a time
+            np.multiply(of_inputs, distances[side][:, stage.unit_ids - 1], out=of_side)
+            of_side += stage.node.value
         values = values.reshape(-1, *stage.node.shape)
         change = rows.changes(values, units).sum(axis=-1)
         return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
 
-    for some in _blocks(shape[0], len(sides) * stage.node.value.size):
-        change[sides, some] = moved(some, h)
+    for block in _blocks(shape[0], len(sides) * stage.node.value.size):
+        change[sides, block] = moved(block, h)
     wanted = np.tensordot(weights, change, 1)
     if weights[0] != -weights[1]:
         return Changes(wanted)
 
     def again(places: Places) -> Array:
         result = np.empty((len(places), 2))
-        inputs, its = np.divmod(places, shape[1])
+        inputs, columns = np.divmod(places, shape[1])
         for i in np.unique(inputs):
-            mine = inputs == i
-            result[mine] = moved([i], h / SMALL, units[its[mine]])[:, 0].T
+            of_input = inputs == i
+            result[of_input] = moved([i], h / SMALL, units[columns[of_input]])[:, 0].T
         return result
 
     each = change.reshape(2, -1).T
@@ -200,12 +200,12 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
     )
 
 
-def _distances(stage: Stage, x: Array, h: float, some: Any = slice(None)) -> Array:
+def _distances(stage: Stage, x: Array, h: float, inputs: Any = slice(None)) -> Array:
     """Return by how much weights, of some inputs, are moved up, and down: h, but for rounding.
 
     The shape is (2, inputs, units).
     """
-    weights = x[stage.where[some]]
+    weights = x[stage.where[inputs]]
     return np.stack([(weights + h) - weights, (weights - h) - weights])
 
 
@@ -250,20 +250,21 @@ def by_responses(
     of_sign = {
         sign: share for sign, share in ((-1, (up - down) / 2), (1, (up + down) / 2)) if share
     }
-    decisions = Decisions(rows.replay, stage, h * largest)
+    non_smooth = NonSmoothPlaces(rows.replay, stage, h * largest)
     measured = np.zeros((0, 0))
     for terms in TERMS:
         points = _points(largest, terms)
         if len(points) != len(measured):
-            watch = Watch(decisions, len(points))
-            measured = _measure(rows, stage, h * largest, points, watch)
-        found = fit(measured, points, terms, noise, watch.near, rows.has_loss, tuple(of_sign))
-        if found is not None:
-            coefficients, kinked = found
+            monitor = SmoothnessMonitor(non_smooth, len(points))
+            measured = _measure(rows, stage, h * largest, points, monitor)
+        may_have_kink, signs = monitor.may_have_kink, tuple(of_sign)
+        fitted = fit(measured, points, terms, noise, may_have_kink, rows.has_loss, signs)
+        if fitted is not None:
+            coefficients, kinked = fitted
             straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
             if kinked.any():
-                tolerance = LIMIT * noise[:, 0]
-                more = by_kinked_rows(rows, stage, h, weights, kinked, watch.unclear, tolerance)
+                tolerance, several = LIMIT * noise[:, 0], monitor.may_have_several_kinks
+                more = by_kinked_rows(rows, stage, h, weights, kinked, several, tolerance)
                 straight += more[1]
                 others += more[0] - more[1]
             others += straight
@@ -305,8 +306,8 @@ def shifts_of_responses(stage: Stage) -> int:
 
 def _few_magnitudes(inputs: Array) -> Array | None:
     """Return the magnitudes of inputs, 0 apart, or None if there are more than `MOST_VALUES`."""
-    for some in (inputs.reshape(-1)[:1000], inputs):  # most often the beginning tells
-        magnitudes = np.unique(abs(some))
+    for sample in (inputs.reshape(-1)[:1000], inputs):  # most often the beginning tells
+        magnitudes = np.unique(abs(sample))
         magnitudes = magnitudes[magnitudes > 0]
         if len(magnitudes) > MOST_VALUES:
             return None
@@ -346,7 +347,9 @@ def _by_values(
     straight, uneven = straightened(
         pairs,
         rows.replay.target.value,
-        lambda some: rows.changes(base + shifts / SMALL, units[some]).reshape(-1, *pairs.shape[1:]),
+        lambda places: rows.changes(base + shifts / SMALL, units[places]).reshape(
+            -1, *pairs.shape[1:]
+        ),
     )
     first = slice(len(cases) // 2)
     return Changes(
@@ -376,14 +379,17 @@ def _count(largest: float, terms: int) -> float:
     return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / GAP)))
 
 
-def _measure(rows: RowLosses, stage: Stage, largest: float, points: Array, watch: Watch) -> Array:
+def _measure(
+    rows: RowLosses, stage: Stage, largest: float, points: Array, monitor: SmoothnessMonitor
+) -> Array:
     """Return how all losses change, of shape (points, 2, units, rows): moved up, and down."""
     result = np.empty((len(points), 2, len(rows.replay.units), rows.count))
-    for some in _blocks(len(points), 2 * stage.node.value.size):
-        shifts = largest * points[some].reshape(-1, *(1,) * len(stage.node.shape))
-        look = partial(watch.look, shifts=np.stack([points[some], -points[some]], axis=1).ravel())
-        change = rows.changes(_both_ways(stage, shifts), look=look).transpose(1, 0, 2)
-        result[some] = change.reshape(-1, *result.shape[1:])
+    for block in _blocks(len(points), 2 * stage.node.value.size):
+        shifts = largest * points[block].reshape(-1, *(1,) * len(stage.node.shape))
+        both_ways = np.stack([points[block], -points[block]], axis=1).ravel()
+        observe = partial(monitor.observe, shifts=both_ways)
+        change = rows.changes(_both_ways(stage, shifts), observe=observe).transpose(1, 0, 2)
+        result[block] = change.reshape(-1, *result.shape[1:])
     return result
 
 
@@ -399,10 +405,10 @@ def _noise(rows: RowLosses, stage: Stage, largest: float) -> Array:
     odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
     even = change[:, 0] + change[:, 1]
     # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
-    usual = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
+    deviation = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
     target = rows.replay.target.value.reshape(-1)
     losses = np.bincount(rows.row_of_element.reshape(-1), abs(target), rows.count + 1)[1:]
-    return np.asarray(np.maximum(usual, np.finfo(np.float64).eps * losses)[:, np.newaxis])
+    return np.asarray(np.maximum(deviation, np.finfo(np.float64).eps * losses)[:, np.newaxis])
 
 
 def _both_ways(stage: Stage, shifts: Array) -> Array:

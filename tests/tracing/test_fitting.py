@@ -21,10 +21,10 @@ def polynomials(seed):
     return 2 * odd, 2 * even, measured + NOISE * random.normal(size=measured.shape)
 
 
-def fitted(measured, near=None, signs=BOTH):
+def fitted(measured, may_have_kink=None, signs=BOTH):
     noise = np.full((ROWS, 1), 2 * NOISE)
-    near = np.zeros((ROWS, UNITS), bool) if near is None else near
-    return fit(measured, POINTS, TERMS, noise, near, np.ones((ROWS, 1), bool), signs)
+    may_have_kink = np.zeros((ROWS, UNITS), bool) if may_have_kink is None else may_have_kink
+    return fit(measured, POINTS, TERMS, noise, may_have_kink, np.ones((ROWS, 1), bool), signs)
 
 
 def test_coefficients_of_both_parts_are_found_to_rounding():
@@ -56,16 +56,16 @@ def test_a_kink_on_either_side_is_seen_in_its_row_and_unit_alone(way, kink):
 
 
 def test_what_may_have_a_kink_counts_as_one_however_well_it_fits():
-    near = np.zeros((ROWS, UNITS), bool)
-    near[3, 4] = True
-    _, kinked = fitted(polynomials(3)[2], near)
-    assert np.array_equal(kinked, near)
+    may_have_kink = np.zeros((ROWS, UNITS), bool)
+    may_have_kink[3, 4] = True
+    _, kinked = fitted(polynomials(3)[2], may_have_kink)
+    assert np.array_equal(kinked, may_have_kink)
 
 
 def test_many_kinks_are_no_exceptions():
-    near = np.zeros((ROWS, UNITS), bool)
-    near.flat[: int(MOST_KINKS * near.size) + 1] = True
-    assert fitted(polynomials(4)[2], near) is None
+    may_have_kink = np.zeros((ROWS, UNITS), bool)
+    may_have_kink.flat[: int(MOST_KINKS * may_have_kink.size) + 1] = True
+    assert fitted(polynomials(4)[2], may_have_kink) is None
 
 
 def test_nan_is_no_polynomial():

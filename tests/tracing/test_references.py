@@ -15,14 +15,14 @@ from fastgrad.tracing import references
 from fastgrad.tracing.libraries import is_of_library
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.references import find_references
-from fastgrad.tracing.rollback import exchanged
+from fastgrad.tracing.rollback import temporarily_replaced
 
 X = np.arange(6.0).reshape(2, 3)
 
 
 def same(f, x):
     """Return the references to an array that can be replaced."""
-    return [r for r in find_references(f) if r.held is x and r.put is not None]
+    return [r for r in find_references(f) if r.held is x and r.assign is not None]
 
 
 class Bag:
@@ -227,7 +227,9 @@ def test_an_array_is_found_replaced_and_put_back(name):
     found = same(f, x)
     assert found
     stand_in = object()
-    assert exchanged([(r.put, x, stand_in) for r in found], lambda: read(f)) is stand_in
+    assert (
+        temporarily_replaced([(r.assign, x, stand_in) for r in found], lambda: read(f)) is stand_in
+    )
     assert read(f) is x
 
 
@@ -243,7 +245,7 @@ def test_an_array_is_found_replaced_and_put_back(name):
 )
 def test_what_cannot_be_replaced_is_reported_without_a_way_to_do_so(held):
     found = [r for r in find_references(closure(held)) if r.held is X]
-    assert all(r.put is None for r in found)
+    assert all(r.assign is None for r in found)
     assert bool(found) == bool(held)
 
 
@@ -334,7 +336,9 @@ def test_arrays_are_put_back_whatever_is_raised(error):
         raise error
 
     with pytest.raises(error):
-        exchanged([(r.put, X, name) for r, name in zip(found, "xyz", strict=True)], fail)
+        temporarily_replaced(
+            [(r.assign, X, name) for r, name in zip(found, "xyz", strict=True)], fail
+        )
     assert bag.a is bag.b[0] is bag.c["d"] is X
 
 
@@ -347,13 +351,15 @@ def test_arrays_are_put_back_if_replacing_one_of_them_fails():
             raise RuntimeError("stubborn")
 
     with pytest.raises(NotTraceable, match=r"cannot be replaced .*stubborn"):
-        exchanged([(put, X, "new") for put in (found[0].put, stubborn, found[1].put)], list)
+        temporarily_replaced(
+            [(assign, X, "new") for assign in (found[0].assign, stubborn, found[1].assign)], list
+        )
     assert bag.a is bag.b is X
 
 
 def test_a_list_that_becomes_shorter_keeps_no_other_array_from_being_put_back():
     bag = Bag(a=X, b=[0, X], c={"d": X})
-    exchanged([(r.put, X, "new") for r in same(closure(bag), X)], bag.b.pop)
+    temporarily_replaced([(r.assign, X, "new") for r in same(closure(bag), X)], bag.b.pop)
     assert bag.b == [0]
     assert bag.a is bag.c["d"] is X
 
@@ -361,13 +367,13 @@ def test_a_list_that_becomes_shorter_keeps_no_other_array_from_being_put_back():
 @pytest.mark.parametrize("seconds", [1e-5, 1e-3, 3e-3, 1e-2])
 def test_no_interrupt_strikes_while_only_some_arrays_are_in_their_places(seconds, strike):
     held = dict.fromkeys(range(100_000), "old")
-    places = [(functools.partial(dict.__setitem__, held, i), "old", "new") for i in held]
+    slots = [(functools.partial(dict.__setitem__, held, i), "old", "new") for i in held]
     seen = []
 
     def exchange_until_struck():
         strike(seconds, lambda: seen.append({*held.values()}))
         while True:
-            exchanged(places, list)
+            temporarily_replaced(slots, list)
 
     with pytest.raises(KeyboardInterrupt):
         exchange_until_struck()

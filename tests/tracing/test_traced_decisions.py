@@ -12,7 +12,7 @@ from nets import EPS, H
 from fastgrad.engines import loop, traced
 from fastgrad.tracing import margins, strategy, unit_responses
 from fastgrad.tracing.recorder import Recording
-from fastgrad.tracing.smoothness import Watch
+from fastgrad.tracing.smoothness import SmoothnessMonitor
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -168,17 +168,17 @@ def test_narrow_spikes_that_are_made_by_products_alone_are_seen(name):
         assert missed <= rounded
 
 
-# It costs little where nothing is near -----------------------------------------------------------
+# It costs little far from kinks -------------------------------------------------------------------
 
 
 @pytest.fixture
 def kinks(monkeypatch):
-    """Let no weight be moved by itself, and note how many responses are near or unclear."""
+    """Let no weight be moved by itself, and count responses with a kink, and with several."""
     found = []
 
-    def note(rows, stage, h, signs, kinked, unclear, tolerance):
-        found.append((int(kinked.sum()), int(unclear.sum())))
-        return original(rows, stage, h, signs, kinked, unclear, tolerance)
+    def note(rows, stage, h, signs, kinked, several, tolerance):
+        found.append((int(kinked.sum()), int(several.sum())))
+        return original(rows, stage, h, signs, kinked, several, tolerance)
 
     def forbidden(*_):
         raise AssertionError("weights are moved by themselves")
@@ -213,13 +213,13 @@ def test_a_unit_that_passes_one_kink_is_not_measured_at_all_its_shifts(kinks):
         f = lambda W, act=activation: np.mean((act(act(X @ W + b) @ V + c) @ U) ** 2)  # noqa: E731
         result = traced.traced_gradient(f, W, H)
         assert abs(result - loop.gradient(f, W, H)).max() <= 4 * EPS * f(W) / H
-        near, unclear = kinks[0]
-        assert 2 <= near <= 41  # the other kink is passed by all units of its row
-        assert unclear <= 1
+        kinked, several = kinks[0]
+        assert 2 <= kinked <= 41  # the other kink is passed by all units of its row
+        assert several <= 1
 
 
 @pytest.mark.parametrize("name", ["book W1", "sigmoid layers", "einsum", "slices of one vector"])
-def test_smooth_nets_are_nowhere_near_a_decision(name, kinks):
+def test_smooth_nets_are_nowhere_near_a_kink(name, kinks):
     traced.traced_gradient(*nets.CASES[name](), H)
     assert not kinks
 
@@ -227,7 +227,7 @@ def test_smooth_nets_are_nowhere_near_a_decision(name, kinks):
 # The bounds --------------------------------------------------------------------------------------
 
 
-class NoDecisions:
+class NothingNonSmooth:
     size = (1, 1)
 
 
@@ -241,7 +241,7 @@ def test_polynomials_exceed_what_is_measured_by_no_more_than_the_factor(count, s
         signs = (-1.0) ** np.arange(n + 1) * np.where(np.arange(n + 1) > count, -1, 1)
     coefficients = np.polynomial.chebyshev.chebfit(points, signs, n)
     fine = np.polynomial.chebyshev.chebval(np.linspace(-1, 1, 50 * n), coefficients)
-    assert abs(fine).max() <= Watch(NoDecisions(), count).factor * (1 + 1e-9)
+    assert abs(fine).max() <= SmoothnessMonitor(NothingNonSmooth(), count).factor * (1 + 1e-9)
 
 
 def test_the_shifts_that_are_measured_are_chebyshevs():

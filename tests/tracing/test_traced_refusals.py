@@ -722,7 +722,7 @@ def test_a_replay_that_raises_goes_to_the_loop(monkeypatch):
         raise IndexError("a defect")
 
     f, x = nets.CASES["book W1"]()
-    monkeypatch.setattr(strategy.Part, "add_to", fail)
+    monkeypatch.setattr(strategy.TermStrategy, "add_to", fail)
     assert numerical_gradient(f, x).tobytes() == loop.gradient(f, x, H).tobytes()
 
 

@@ -471,33 +471,55 @@ def test_every_item_is_done_once(items, grain, seconds, monkeypatch):
     assert not any(start % grain for start in starts)
 
 
-def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
-    monkeypatch.setattr(threads, "IDLE", 0.2)
-    monkeypatch.setattr(threads, "_helpers", threads._Helpers())
-    before, seen = threading.active_count(), set()
-
-    def work(chunk):
-        seen.add(threading.get_ident())
+def wait_until(condition):
+    """Wait for what happens in other threads, however slow they are, but not for ever."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(1e-3)
 
+
+def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch):
+    helpers = threads._Helpers()
+    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(threads, "IDLE", 60.0)
+    monkeypatch.setattr(threads, "_helpers", helpers)
+    before, seen = {*threading.enumerate()}, set()
+
+    def new_work():
+        at_work.add(threading.current_thread())
+        first = iter([True])
+
+        def work(chunk):
+            if next(first, False):
+                together.wait(60)  # so that each of the three takes part
+
+        return work
+
     for _ in range(5):
-        threads.spread(lambda: work, 40, lambda: 3)
+        at_work, together = set(), threading.Barrier(3)
+        threads.spread(new_work, 40, lambda: 3)
+        assert len(at_work) == 3
+        seen |= at_work
+        wait_until(lambda: helpers._idle == 2)
     assert len(seen) == 3
-    deadline = time.monotonic() + 60
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert threading.active_count() <= before
+    monkeypatch.setattr(threads, "IDLE", 0.01)  # for the next time that they wait
+    together = threading.Barrier(3)
+    threads.spread(new_work, 40, lambda: 3)
+    wait_until(lambda: not seen & {*threading.enumerate()} - before)
 
 
 def test_work_that_cannot_be_begun_in_another_thread_fails(monkeypatch):
     monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
     main = threading.get_ident()
 
+    begun = threading.Event()
+
     def new_work():
         if threading.get_ident() != main:
+            begun.set()
             raise MemoryError("no copy")
-        return lambda chunk: time.sleep(1e-3)
+        return lambda chunk: begun.wait(60)
 
     with pytest.raises(MemoryError, match="no copy"):
         threads.spread(new_work, 200, lambda: 2)
@@ -514,10 +536,8 @@ def test_an_interrupt_ends_all_threads(strike, monkeypatch):
             while True:
                 numerical_gradient(rosenbrock, x, args=(3.0,), engine="compiled")
         assert x.tobytes() == before
-    deadline = time.monotonic() + 60
-    while threading.active_count() > running and time.monotonic() < deadline:
-        time.sleep(0.05)  # threads that wait for more work end by themselves
-    assert threading.active_count() <= running
+    # Threads that wait for more work end by themselves.
+    wait_until(lambda: threading.active_count() <= running)
 
 
 def make_function():

@@ -158,8 +158,8 @@ class turn:
 def _begin(call: _Call) -> None:
     """Let a call be made, as soon as none is in its way."""
     start, pause, said = time.monotonic(), SHORTEST, False
-    for other in [*_calls]:  # of this thread, whose end an interrupt has struck
-        if other.thread == call.thread and not other.goes_on():
+    for other in [*_calls]:  # whose end an interrupt has struck, or whose thread has ended
+        if not other.goes_on():
             _calls.pop(other, None)
     try:
         while True:

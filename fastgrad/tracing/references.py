@@ -198,6 +198,9 @@ def _items(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
                 function = item.fget
             if is_a(function, (types.FunctionType, np.ndarray, *_CONTAINERS)):
                 yield function, functools.partial(type.__setattr__, holder, name)
+    elif _is_numbas(type(holder)):
+        if (function := (attributes_of(holder) or {}).get("py_func")) is not None:
+            yield function, None
     elif not is_a(holder, types.ModuleType):
         yield from _of_object(holder)
 
@@ -206,6 +209,15 @@ def _is_foreign(item: Any) -> bool:
     """Say whether a function, class or module belongs to a library that holds no user's array."""
     module: Any = vars(item).get("__name__") if is_a(item, types.ModuleType) else item.__module__
     return is_a(module, str) and is_of_library(module) and module not in FORMULAS
+
+
+def _is_numbas(kind: type) -> bool:
+    """Say whether a class is numba's, whose objects lead to the whole compiler.
+
+    Of a jitted function only what it was compiled from is the user's.
+    """
+    module = type.__getattribute__(kind, "__module__")
+    return is_a(module, str) and module.partition(".")[0] == "numba"
 
 
 def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Assign | None]]:

@@ -7,6 +7,7 @@ import types
 import unittest.mock
 import weakref
 
+import numba
 import numpy as np
 import pytest
 
@@ -471,3 +472,16 @@ def test_attributes_are_replaced_past_the_code_of_their_class():
     for f, x in cases.items():
         assert np.allclose(numerical_gradient(f, x, engine="traced"), 2 * X, atol=1e-7)
     assert type(OfGuarded.W) is type(private.get()) is type(module.W) is np.ndarray
+
+
+def test_of_a_jitted_function_only_what_it_was_compiled_from_is_looked_at():
+    table = np.ones(3)
+
+    @numba.njit
+    def jitted(x):
+        return (table * x).sum()
+
+    jitted(np.ones(3))
+    around = references.look_around(jitted)
+    assert [reference.held is table for reference in around.references] == [True]
+    assert [function.__name__ for function in around.functions] == ["jitted"]

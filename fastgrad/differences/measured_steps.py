@@ -317,7 +317,7 @@ class _Measurement:
             ):
                 j, certain = k, True
         if not certain:
-            j = self._finer(place, j, steps, found, lifts, errors, size)
+            j = self._finer(place, j, steps, found, lifts, errors, size, rounding)
             j, certain = self._off_plateau(place, j, steps, found, lifts)
         self._keep(place, found[j], steps[j])
         finer = differences[:j]
@@ -341,16 +341,21 @@ class _Measurement:
         lifts: Array,
         errors: Array,
         size: Array,
+        rounding: Array,
     ) -> int:
         """Return a finer step that its neighbours confirm and that contradicts step j, or j.
 
-        f may vary over far smaller distances than step j; if it jumps, small steps see nothing.
+        f may vary over far smaller distances than step j; if it jumps, small steps see nothing. Nor
+        if it is noisy: then quotients at yet smaller steps are off by more than rounding explains.
         """
         confirmed = []
-        for k in range(1, j - 1):
+        for k in range(2, j - 1):
             contradiction = float(_largest(found[k] - found[j], size))
             least = errors[k] <= min(errors[k - 1], errors[k + 1])
-            if least and max(errors[k], errors[j]) < CLEARLY * contradiction:
+            spread = _largest(found[:k] - found[k], size)
+            explained = CLEARLY * contradiction + NOISIER * _largest(rounding[:k], size)
+            converges = (spread <= explained).all()
+            if least and converges and max(errors[k], errors[j]) < CLEARLY * contradiction:
                 confirmed.append(k)
         if not confirmed:
             return j

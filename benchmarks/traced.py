@@ -20,7 +20,7 @@ from benchmarks.learners_nets import STEP, Case
 from benchmarks.pairing import Times, compare, stopwatch
 from fastgrad import numerical_gradient, reference
 from fastgrad.engines import loop as any_loop
-from fastgrad.typing import Array, GradientEngine
+from fastgrad.typing import Array, GradientEngineName
 
 Function = Callable[[Array], Any]
 
@@ -185,7 +185,7 @@ def _drawn(starts: NDArray[np.int64], per_array: int) -> NDArray[np.int64]:
     return generator.permutation(np.concatenate(drawn))
 
 
-def _gradient(case: Case, engine: GradientEngine = "auto") -> Array:
+def _gradient(case: Case, engine: GradientEngineName = "auto") -> Array:
     """Return what the learner's unmodified call does, for all parameters."""
     parts = [numerical_gradient(case.loss, values, engine=engine) for values in case.arrays]
     return np.concatenate([part.reshape(-1) for part in parts])

@@ -28,7 +28,7 @@ from fastgrad.differences.validation import require_flag
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluation, evaluation
 from fastgrad.schemes import Scheme, as_scheme
-from fastgrad.typing import Array, Engine, Map, Progress, Report, SchemeName, Structure
+from fastgrad.typing import Array, EngineName, Map, Progress, Report, SchemeName, Structure
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -74,7 +74,7 @@ def differentiate(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
-    engine: Engine = "auto",
+    engine: EngineName = "auto",
     scheme: SchemeName | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,

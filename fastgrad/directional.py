@@ -21,7 +21,7 @@ from fastgrad.differences.validation import as_array
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import evaluation
 from fastgrad.schemes import Scheme, as_scheme, central
-from fastgrad.typing import Array, Engine, Map, Progress, SchemeName, Structure, Values
+from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Structure, Values
 
 
 def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
@@ -273,7 +273,7 @@ def directional_derivative(
         directions = as_directions(v, x, found)
         automatic = isinstance(h, str) and h == "auto" and not chosen.is_complex
         part, along = _along(f, x, args, found, directions, h, chosen, automatic=automatic)
-        [(fitting, places, steps)] = [some for some in along.everywhere if len(some[1])]
+        [(fitting, places, steps)] = [some for some in along.partition if len(some[1])]
         base = value_at(found, f, x, args, way.stacked)
         if not (automatic or chosen.is_complex):
             require_moving(found, directions, float(np.max(steps)))
@@ -341,7 +341,7 @@ def hessian_vector_product(
     v: Any,
     *,
     args: tuple[Any, ...] = (),
-    engine: Engine = "auto",
+    engine: EngineName = "auto",
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,

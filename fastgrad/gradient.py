@@ -20,7 +20,7 @@ from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import evaluation
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.first_calls import FirstCalls
-from fastgrad.typing import Array, GradientEngine, Map, Progress, SchemeName, Structure, Values
+from fastgrad.typing import Array, GradientEngineName, Map, Progress, SchemeName, Structure, Values
 
 MANY = 64
 """Elements from which it pays to look first whether f depends on them: by three calls of f."""
@@ -35,7 +35,7 @@ def numerical_gradient(
     h: Any = 1e-4,
     *,
     args: tuple[Any, ...] = (),
-    engine: GradientEngine = "auto",
+    engine: GradientEngineName = "auto",
     scheme: SchemeName | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
@@ -189,7 +189,7 @@ def numerical_gradient(
             bounds=bounds,
             as_in_the_book=engine in ("auto", "loop") and not way.stacked,
         )
-        if engine == "traced" and not all(part.is_plain for part in parts):
+        if engine == "traced" and not all(part.is_uniform for part in parts):
             raise ValueError(
                 "engine is 'traced', which serves real schemes with one step for all elements, and "
                 "no bounds; pass engine='auto' or engine='loop' for others"
@@ -222,7 +222,7 @@ def _gradient(
     Values of f are the evaluator's. If f can be evaluated again, it is said if f is random or does
     not depend on the array.
     """
-    f, x, is_plain = problem.f, problem.x, problem.is_plain
+    f, x, is_uniform = problem.f, problem.x, problem.is_uniform
     if not x.size:
         return np.zeros_like(x)
 
@@ -232,7 +232,7 @@ def _gradient(
         ).gradient(values)
 
     first = None
-    if is_plain and not problem.is_lost:
+    if is_uniform and not problem.is_lost:
         if engine == "traced":
             return auto.by_tracing(f, x, problem.steps, problem.scheme)
         if engine == "auto" and evaluator == "loop" and x.size >= auto.SMALLEST:
@@ -241,9 +241,9 @@ def _gradient(
             if result is not None:
                 return result
     result = problem.gradient(values if again is None else Repeating(values, again, first))
-    if is_plain and evaluator == "compiled":
+    if is_uniform and evaluator == "compiled":
         certify(f, x, problem.steps, problem.scheme, result, slopes)
-    is_zero = again is not None and is_plain and not np.count_nonzero(result.view(np.ndarray))
+    is_zero = again is not None and is_uniform and not np.count_nonzero(result.view(np.ndarray))
     if is_zero and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENT.format(problem.name))
     return result

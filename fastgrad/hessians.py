@@ -15,7 +15,7 @@ from fastgrad.directional import restoration
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluation, evaluation
 from fastgrad.schemes import Scheme, backward, central, forward
-from fastgrad.typing import Array, Engine, Map, Progress, Report
+from fastgrad.typing import Array, EngineName, Map, Progress, Report
 
 Part = tuple[Scheme, Scheme, NDArray[np.intp], Array]
 """A scheme for second and one for first derivatives, the elements that they fit, their steps."""
@@ -27,7 +27,7 @@ def hessian(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
-    engine: Engine = "auto",
+    engine: EngineName = "auto",
     relative: bool = False,
     bounds: Any = None,
     vectorized: bool = False,
@@ -142,7 +142,7 @@ def _fill(result: Array, problem: Problem, way: Evaluation, report: Report | Non
 def _parts(problem: Problem) -> list[Part]:
     """Return which elements are differenced by which schemes."""
     parts = []
-    for second, places, steps in problem.everywhere:
+    for second, places, steps in problem.partition:
         first = central()
         if second != central(2, 2):
             first = forward(2) if max(second.offsets) > 0 else backward(2)

@@ -14,7 +14,7 @@ from fastgrad.differences.trees import like
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import evaluation
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, Engine, Map, Progress, SchemeName, Values
+from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Values
 
 
 def jacobian(
@@ -23,7 +23,7 @@ def jacobian(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
-    engine: Engine = "auto",
+    engine: EngineName = "auto",
     scheme: SchemeName | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
@@ -124,7 +124,7 @@ def _jacobian(problem: Problem, values: Values, base: Array) -> Array:
     block = max(1, BLOCK // max(base.size, 1))
     if not result.size:
         return result.reshape(base.shape + x.shape)
-    for scheme, places, steps in problem.everywhere:
+    for scheme, places, steps in problem.partition:
         for start in range(0, len(places), block):
             some = places[start : start + block]
             step = steps[start : start + block] if np.ndim(steps) else steps

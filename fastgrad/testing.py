@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastgrad.checking.check import check_gradient
-from fastgrad.typing import GradientEngine, NetEngine
+from fastgrad.typing import GradientEngineName, NetEngineName
 
 
 def assert_gradient(
@@ -14,7 +14,7 @@ def assert_gradient(
     t: Any = None,
     h: float | None = None,
     args: tuple[Any, ...] = (),
-    engine: GradientEngine | NetEngine = "auto",
+    engine: GradientEngineName | NetEngineName = "auto",
     rtol: float = 0.0,
     fast: bool = False,
     max_seconds: float | None = None,

@@ -18,13 +18,13 @@ Places = NDArray[np.intp]
 Structure = TypeVar("Structure")
 """What x is, an array or a dict, list or tuple of arrays; and so what is returned of its form."""
 
-Engine = Literal["auto", "loop", "compiled"]
+EngineName = Literal["auto", "loop", "compiled"]
 """How f is evaluated, for all derivatives."""
 
-GradientEngine = Literal["auto", "loop", "traced", "compiled"]
+GradientEngineName = Literal["auto", "loop", "traced", "compiled"]
 """The same for gradients, which can do without evaluations of f."""
 
-NetEngine = Literal["response", "direct", "loop"]
+NetEngineName = Literal["response", "direct", "loop"]
 """How a `TwoLayerNet` is differenced."""
 
 SchemeName = Literal["central", "forward", "backward", "complex"]

@@ -12,9 +12,9 @@ from fastgrad.network import evaluation as of_net
 
 
 def test_engines_are_those_of_the_tables():
-    assert {*get_args(typing.GradientEngine)} == {"auto", "traced", *selection.ENGINES}
-    assert {*get_args(typing.Engine)} == {"auto", *selection.ENGINES}
-    assert {*get_args(typing.NetEngine)} == {*of_net.ENGINES}
+    assert {*get_args(typing.GradientEngineName)} == {"auto", "traced", *selection.ENGINES}
+    assert {*get_args(typing.EngineName)} == {"auto", *selection.ENGINES}
+    assert {*get_args(typing.NetEngineName)} == {*of_net.ENGINES}
 
 
 def test_schemes_are_those_of_the_table():
@@ -23,4 +23,4 @@ def test_schemes_are_those_of_the_table():
 
 @pytest.mark.parametrize("name", ["differentiate", "jacobian", "hessian", "hessian_vector_product"])
 def test_all_derivatives_take_the_same_engines(name):
-    assert signature(getattr(fastgrad, name)).parameters["engine"].annotation == typing.Engine
+    assert signature(getattr(fastgrad, name)).parameters["engine"].annotation == typing.EngineName

@@ -11,7 +11,7 @@ import numpy as np
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.steps import as_positive_number
 from fastgrad.differences.validation import require_flag
-from fastgrad.typing import GradientEngine, NetEngine
+from fastgrad.typing import GradientEngineName, NetEngineName
 
 if TYPE_CHECKING:
     from fastgrad.checking.report import Report
@@ -25,7 +25,7 @@ def check_gradient(
     t: Any = None,
     h: float | None = None,
     args: tuple[Any, ...] = (),
-    engine: GradientEngine | NetEngine = "auto",
+    engine: GradientEngineName | NetEngineName = "auto",
     rtol: float = 0.0,
     fast: bool = False,
     max_seconds: float | None = None,

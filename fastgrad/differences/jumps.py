@@ -121,7 +121,7 @@ def _beside(
     """
     x, here = problem.x, np.array([place])
     [(scheme, _, (wide,))] = [
-        part for part in problem.divided(here, np.array([wide])) if len(part[1])
+        part for part in problem.partition_of(here, np.array([wide])) if len(part[1])
     ]
     spacing = float(np.spacing(abs(x.view(np.ndarray).reshape(-1)[place])))
     narrow = max(narrow, 4 * spacing)

@@ -424,7 +424,7 @@ class _Measurement:
         x = problem.x
         result = np.zeros((len(places), count), self.quotients.dtype)
         lifts, used = result.copy(), steps.copy()
-        for scheme, some, lengths in problem.divided(places, steps):
+        for scheme, some, lengths in problem.partition_of(places, steps):
             if not len(some):
                 continue
             points = moved(x, some, scheme.outer, lengths)

@@ -83,7 +83,7 @@ class Problem:
         return measured(self, values, base, precision(x, base), farther=farther)
 
     @property
-    def is_plain(self) -> bool:
+    def is_uniform(self) -> bool:
         """Whether all elements are moved alike: by one step, on the real line, without bounds."""
         several = isinstance(self.steps, np.ndarray)
         return not (self.scheme.is_complex or several or self.bounds is not None)
@@ -98,18 +98,18 @@ class Problem:
             known.view(np.ndarray)[...] = self.quotients.reshape(self.x.shape)  # and no mask
             return known
         result = np.empty_like(self.x) if self.bounds is None else np.zeros_like(self.x)
-        for scheme, places, steps in self.everywhere:
+        for scheme, places, steps in self.partition:
             fill(result, values, self.f, self.x, places, steps, scheme)
         return result
 
     @lazy
-    def everywhere(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
+    def partition(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
         """Which elements are moved in which scheme by which steps: all that can be."""
         places = memory_order(self.x)
         several = isinstance(self.steps, np.ndarray)
-        return self.divided(places, self.steps[places] if several else self.steps)
+        return self.partition_of(places, self.steps[places] if several else self.steps)
 
-    def divided(
+    def partition_of(
         self, places: NDArray[np.intp], steps: Any
     ) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
         """Return which of these elements are moved in which scheme by which steps."""
@@ -158,7 +158,7 @@ def problems(
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
         limits = None if bound is None else as_bounds(name, bound, array)
         problem = Problem(call, array, name, chosen, steps, limits, isinstance(step, str))
-        book = as_in_the_book and problem.is_plain and chosen == central_quotient
+        book = as_in_the_book and problem.is_uniform and chosen == central_quotient
         moving = _require_steps(problem, may_be_lost=book)
         result.append(problem if moving else replace(problem, is_lost=True))
     return result
@@ -172,7 +172,7 @@ def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
     eps, tiny, largest = _limits(x.dtype)
     # Neighbours of a number in x are no farther away.
     spacing = eps * float(np.abs(x.view(np.ndarray)).max()) + tiny
-    for scheme, places, steps in problem.everywhere:
+    for scheme, places, steps in problem.partition:
         if not scheme.real or not places.size:
             continue
         several = isinstance(steps, np.ndarray)

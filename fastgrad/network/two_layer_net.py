@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from fastgrad.differences.turns import turn
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.workspace import WorkArrays
-from fastgrad.typing import Doubles, Map, NetEngine
+from fastgrad.typing import Doubles, Map, NetEngineName
 
 
 class TwoLayerNet:
@@ -129,7 +129,7 @@ class TwoLayerNet:
         t: ArrayLike,
         h: float = 1e-4,
         *,
-        engine: NetEngine = "response",
+        engine: NetEngineName = "response",
         workers: int | Map | None = None,
     ) -> Parameters:
         """Return ``(loss(theta + h e_p) - loss(theta - h e_p)) / (2 h)`` for every parameter p.
@@ -210,7 +210,7 @@ class TwoLayerNet:
         )
 
     def _gradient_of_another_loss(
-        self, x: ArrayLike, t: ArrayLike, h: float, engine: NetEngine, workers: int | Map | None
+        self, x: ArrayLike, t: ArrayLike, h: float, engine: NetEngineName, workers: int | Map | None
     ) -> Parameters:
         """Return the differences of a loss that is not this class's, by the general engines."""
         from fastgrad.gradient import numerical_gradient

@@ -52,7 +52,7 @@ def test_a_problem_knows_whether_all_elements_are_moved_alike():
     x, f = np.ones(3), np.sum
 
     def plain(**options):
-        return problems(f, x, options.pop("h", 1e-4), **options)[0].is_plain
+        return problems(f, x, options.pop("h", 1e-4), **options)[0].is_uniform
 
     assert plain()
     for scheme in ("forward", "backward", schemes.central(6), schemes.central(2, 3)):
@@ -71,7 +71,7 @@ def test_a_problem_knows_whether_all_elements_are_moved_alike():
 def test_the_elements_are_divided_among_the_schemes_that_fit():
     x = np.array([0.0, 0.5, 1.0])
     (problem,) = problems(np.sum, x, 1e-3, bounds=(0, 1))
-    found = {scheme: places.tolist() for scheme, places, _ in problem.everywhere}
+    found = {scheme: places.tolist() for scheme, places, _ in problem.partition}
     assert found == {schemes.central(): [1], schemes.forward(2): [0], schemes.backward(2): [2]}
 
 

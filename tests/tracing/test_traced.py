@@ -1,7 +1,7 @@
 """Are traced gradients the loop's, to its round-off, for nets as learners write them?"""
 
+import itertools
 import warnings
-from itertools import pairwise
 
 import hypothesis.extra.numpy as hnp
 import nets
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import EPS, H
+from pairwise import pairwise
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import auto, loop, traced
@@ -168,10 +169,13 @@ def layer_at_kinks(activation, places, *, seed=0, samples=10, units=30, summed=F
     return loss, W
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("summed", [True, False])
-@pytest.mark.parametrize("fraction", [-0.999, -0.6, -0.1, 0.0, 1e-9, 0.5, 0.9999])
-@pytest.mark.parametrize("activation", KINKED)
+FRACTIONS = [-0.999, -0.6, -0.1, 0.0, 1e-9, 0.5, 0.9999]
+
+
+@pytest.mark.parametrize(
+    ("activation", "fraction", "summed", "scale"),
+    pairwise(KINKED, FRACTIONS, [True, False], SCALES),
+)
 def test_a_single_kink_within_the_step_is_seen(activation, fraction, summed, scale):
     f, x = layer_at_kinks(
         KINKED[activation], [(4, 17, fraction)], summed=summed, scale=scale, units=40
@@ -574,7 +578,7 @@ def random_nets(draw):
     decay = draw(st.sampled_from([0, 0.1]))
     mixed = draw(st.sampled_from([False, False, True]))
     X = scale * random.normal(size=(samples, widths[0])).round(draw(st.sampled_from([0, 15])))
-    weights = [random.normal(size=pair) for pair in pairwise(widths)]
+    weights = [random.normal(size=pair) for pair in itertools.pairwise(widths)]
     biases = [random.normal(size=width) for width in widths[1:]]
     if not rows:
         weights = [W.T.copy() for W in weights]

@@ -1,8 +1,9 @@
 """The examples print, draw and save what they promise, wherever and however they are run.
 
-Each runs once as a user runs it, in a process of its own, on the sample of MNIST: the processes
-find neither a network nor a cache of the user's. What else the training can do is seen in this
-process, which has read and compiled everything already.
+The demonstration, the training, the net and the cluster run as a user runs them, in processes of
+their own, on the sample of MNIST: the processes find neither a network nor a cache of the user's.
+What else the training can do, the checks and the fits are seen in this process, which has read and
+compiled everything already, and where no decision depends on time; `.ci/run` starts them, too.
 """
 
 import importlib
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -75,10 +77,10 @@ def run_well(folder, script, *arguments, **changes):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Where the quick training has run, and what it printed."""
+    """Where the quick training has run, no window could open, and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
-    options = (*QUICK, "--output", "new folder/curves", "--checkpoint", "run")
-    return folder, run_well(folder, "train_mnist.py", *options)
+    screen = {"MPLBACKEND": "TkAgg", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    return folder, run_well(folder, "train_mnist.py", *QUICK, "--checkpoint", "run", **screen)
 
 
 @pytest.fixture
@@ -89,8 +91,8 @@ def module(monkeypatch):
 
 
 @pytest.fixture
-def train(module, monkeypatch, tmp_path, capsys):
-    """Return ``train(arguments)``: run the training in this process, and return what it printed."""
+def start(module, monkeypatch, tmp_path, capsys):
+    """Return ``start(name, arguments)``: run an example here, and return what it printed."""
     for name, value in variables(tmp_path).items():
         if not name.startswith("NUMBA"):  # numba has started its threads
             monkeypatch.setenv(name, value)
@@ -98,13 +100,19 @@ def train(module, monkeypatch, tmp_path, capsys):
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
-    def train(*arguments):
-        monkeypatch.setattr(sys, "argv", ["train_mnist.py", *map(str, arguments)])
-        module("train_mnist").main()
+    def start(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        module(name).main()
         return capsys.readouterr().out
 
-    yield train
+    yield start
     pyplot.close("all")
+
+
+@pytest.fixture
+def train(start):
+    """Return ``train(arguments)``: run the training in this process, and return what it printed."""
+    return partial(start, "train_mnist")
 
 
 def contents(checkpoint):
@@ -154,13 +162,12 @@ def test_the_demonstration_compares_with_the_textbooks_loop(module, capsys):
 
 
 @needs_jit
-def test_training_prints_every_epoch_and_draws_the_curves(trained):
-    folder, printed = trained
+def test_training_prints_every_epoch(trained):
+    _, printed = trained
     share = r"[01]\.\d+"
     epochs = re.findall(rf"^train acc, test acc \| {share}, {share}$", printed, re.MULTILINE)
     assert len(epochs) == 2  # at iterations 0 and 5: an epoch is 5,000 / 1,000 iterations
     assert re.search(rf"^6 iterations .* [\d.]+ s, test accuracy {share}$", printed, re.MULTILINE)
-    assert is_png(folder / "new folder" / "curves")
 
 
 @needs_jit
@@ -171,10 +178,8 @@ def test_without_network_training_says_once_that_it_uses_the_sample(trained):
 
 
 @needs_jit
-def test_the_curves_go_to_the_output_folder_where_no_window_can_open(tmp_path):
-    screen = {"MPLBACKEND": "TkAgg", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
-    run_well(tmp_path, "train_mnist.py", *QUICK, **screen)
-    assert is_png(tmp_path / "output" / "train_mnist.png")
+def test_the_curves_go_to_the_output_folder_where_no_window_can_open(trained):
+    assert is_png(trained[0] / "output" / "train_mnist.png")
 
 
 @needs_jit
@@ -187,8 +192,11 @@ def test_backpropagation_trains_to_the_same_numbers(trained, train, tmp_path):
 
 
 @needs_jit
-def test_another_seed_gives_another_run(trained, train, tmp_path):
-    train(*QUICK, "--seed", 2, "--checkpoint", "run")
+def test_another_seed_gives_another_run_and_the_curves_go_where_they_are_wanted(
+    trained, train, tmp_path
+):
+    train(*QUICK, "--seed", 2, "--checkpoint", "run", "--output", "new folder/curves")
+    assert is_png(tmp_path / "new folder" / "curves")
     assert not np.isin(losses(tmp_path / "run"), losses(trained[0] / "run")).any()
 
 
@@ -376,10 +384,9 @@ def test_a_cluster_gives_the_same_bits(tmp_path):
 # Checks of backward passes
 
 
-def test_each_planted_fault_is_found_and_drawn(tmp_path):
-    finished = run(tmp_path, "check_backprop.py", "--samples", 8, "--hidden", 5)
-    assert finished.returncode == 0, finished.stderr
-    reports = re.split(r"^(?:Net|Forgotten\w+|Lost\w+): .*\n\n", finished.stdout, flags=re.M)[1:]
+def test_each_planted_fault_is_found_and_drawn(start, tmp_path):
+    printed = start("check_backprop", "--samples", 8, "--hidden", 5)
+    reports = re.split(r"^(?:Net|Forgotten\w+|Lost\w+): .*\n\n", printed, flags=re.M)[1:]
     assert [report.startswith("The gradient is right.") for report in reports] == [True] + 5 * [
         False
     ]
@@ -405,12 +412,11 @@ def test_each_planted_fault_is_found_and_drawn(tmp_path):
 # Fits by SciPy
 
 
-def test_the_fits_print_their_tables_and_save_the_picture(tmp_path):
-    finished = run(tmp_path, "fit.py", "--iterations", 1)
-    assert finished.returncode == 0, finished.stderr
+def test_the_fits_print_their_tables_and_save_the_picture(start, tmp_path):
+    printed = start("fit", "--iterations", 1)
     row = r"{} +(\d\.\d{{8}}) +([\d,]+) +\d+\.\d{{3}}\n"
     ways = ("SciPy, 2-point", "SciPy, 3-point", "fastgrad")
-    found = [re.findall(row.format(way), finished.stdout) for way in ways]
+    found = [re.findall(row.format(way), printed) for way in ways]
     assert [len(rows) for rows in found] == [2, 2, 2]
     calls = [int(rows[0][1].replace(",", "")) for rows in found]
     assert calls[2] < calls[0] / 5 < calls[1] / 5  # recorded, and only a part of it is replayed

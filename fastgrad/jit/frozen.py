@@ -18,6 +18,16 @@ from fastgrad.jit.jitted import code_of, finish
 OF_THIS_COPY = re.compile(r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+|\[\d+ x i8\]")
 """Numbers in the names of code, and the names' lengths: each compilation has others."""
 
+MISFIT = re.compile(
+    r"^@\.const\.pickledata\.(\w+) = .*(unable to broadcast argument \d+ to output array)\\0AFile ",
+    re.MULTILINE,
+)
+"""The text of the exception that numba raises where shapes do not fit. It also says which line of
+any function numba looked at last before."""
+
+MISFITS = tuple(f"@.const.pickle{part}.unable to broadcast" for part in ("data", "buf"))
+"""How the lines of its constants begin, once they are named after its first words."""
+
 LIBRARIES = {"builtins", "cmath", "math", "numba", "numpy", "operator", "_operator"}
 """Modules in whose functions nothing changes. Others may teach numba functions of their own, which
 it compiles for each set of types, too."""
@@ -60,8 +70,13 @@ def _code(f: Any, arguments: tuple[Any, ...]) -> tuple[list[str], list[str]]:
     caller: Any = numba.njit(call)
     caller.compile((types.Tuple(arguments),))
     finish(caller)
-    lines = OF_THIS_COPY.sub("", code_of(caller)).splitlines()
-    constants = sorted(line for line in lines if line.startswith("@"))
+    code = code_of(caller)
+    for name, text in MISFIT.findall(code):
+        code = code.replace(name, text)
+    lines = OF_THIS_COPY.sub("", code).splitlines()
+    constants = sorted(
+        line for line in lines if line.startswith("@") and not line.startswith(MISFITS)
+    )
     return constants, [line for line in lines if not line.startswith("@")]
 
 

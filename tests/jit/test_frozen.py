@@ -56,6 +56,18 @@ def test_code_that_is_declared_for_several_other_types_is_left_to_numbas_choice(
 
 
 @pytest.mark.usefixtures("lanes_at_once")
+def test_lanes_serve_the_first_function_with_broadcasts_of_a_process(monkeypatch):
+    # numba then names another line in the message of the exception that f raises.
+    from numba.core.registry import cpu_target
+
+    f = numba.njit(lambda x: ((x[1:] - x[:-1]) ** 2).sum())
+    monkeypatch.setattr(cpu_target.target_context, "cached_internal_func", {})
+    f(numbers(9))
+    require_same_bits(f, numbers(9))
+    require_lanes(f)
+
+
+@pytest.mark.usefixtures("lanes_at_once")
 @pytest.mark.parametrize("changed", ["nothing", "a global", "a global of what f calls", "a module"])
 def test_lanes_are_left_out_where_a_constant_has_changed(changed, monkeypatch):
     module = types.ModuleType("settings")
@@ -124,11 +136,11 @@ import fastgrad
 from fastgrad.engines import compilation
 
 compilation.WORTH_LANES = -np.inf
-modules = ["lanes_loop", "lane_operations", "lane_arrays", "lanes", "lane_values", "frozen"]
-folder = pathlib.Path(compilation.__file__).parent
+package = pathlib.Path(fastgrad.__file__).parent
+files = [*(package / "engines" / "lanes").glob("*.py"), package / "jit" / "vectors.py"]
 names = set()
-for module in modules:
-    for node in ast.walk(ast.parse((folder / f"{module}.py").read_text())):
+for file in files:
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("numba", "llvmlite"):
             names |= {(node.module, alias.name) for alias in node.names}
 x = np.arange(1.0, 4.0)
@@ -138,9 +150,9 @@ for module, name in sorted(names):
     kept = getattr(owner, name)
     if type(kept) is type(sys):
         continue  # a module stays importable
-    for each in modules:
-        sys.modules.pop(f"fastgrad.engines.{each}", None)
-        vars(sys.modules["fastgrad.engines"]).pop(each, None)
+    for each in list(sys.modules):
+        if each.startswith("fastgrad.engines.lanes") or each == "fastgrad.jit.vectors":
+            del sys.modules[each]
     compilation._lanes_loop.cache_clear()
     delattr(owner, name)
     try:

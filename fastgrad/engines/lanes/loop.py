@@ -93,6 +93,8 @@ class LanesLoop:
 
         def evaluate(places: NDArray[np.intp], points: Array, out: Array) -> None:
             nonlocal often_void
+            # Read before the other: a thread that finds a difference says so first.
+            compared = self._compared
             if often_void or self._differs:
                 one_by_one(places, points, out)
                 return
@@ -102,13 +104,15 @@ class LanesLoop:
             except Exception:  # f's own; it is raised again if single points raise it
                 flat[:, 0] = 0.0
                 void[...] = True
-            again = np.flatnonzero(void) if self._compared else np.arange(len(places))
+            again = np.flatnonzero(void) if compared else np.arange(len(places))
             if len(again):
                 values = np.empty((len(again), points.shape[1]))
                 one_by_one(places[again], points[again], values)
-                if not self._compared:
-                    self._differs = not np.array_equal(values[~void], out[~void], equal_nan=True)
-                    self._compared = not void.all()
+                if not compared:
+                    if not np.array_equal(values[~void], out[~void], equal_nan=True):
+                        self._differs = True
+                    if not void.all():
+                        self._compared = True
                 often_void = 2 * np.count_nonzero(void) > len(places)
                 out[again] = values
 

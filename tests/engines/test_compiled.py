@@ -198,7 +198,8 @@ def test_jacobians_are_served():
     def f(x):  # np.outer would be compiled for six seconds
         products = np.empty((x.size, x.size))
         for i in range(x.size):
-            products[i] = (x[i] * x) ** 2
+            for j in range(x.size):
+                products[i, j] = (x[i] * x[j]) ** 2
         return products
 
     x = numbers(4)
@@ -400,18 +401,18 @@ def test_functions_that_write_into_x_are_refused(change):
     assert x.tobytes() == before
 
 
+@numba.njit(parallel=True)
+def parallel(x):
+    result = np.empty_like(x)
+    for i in numba.prange(x.size):
+        result[i] = x[i] ** 2
+    return result[0] + result[-1]
+
+
 @needs_jit
 @pytest.mark.parametrize("inner", [False, True])
 def test_functions_that_start_threads_themselves_run_one_after_the_other(inner, monkeypatch):
     monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
-
-    @numba.njit(parallel=True)
-    def parallel(x):
-        result = np.empty_like(x)
-        for i in numba.prange(x.size):
-            result[i] = x[i] ** 2
-        return result[0] + result[-1]
-
     f = numba.njit(lambda x: parallel(x)) if inner else parallel
     x = numbers(50)
     with ThreadPoolExecutor(2) as pool:
@@ -615,7 +616,7 @@ def test_python_threads_may_use_a_function_at_once():
     x = numbers(300 if JIT else 20)
     expected = numerical_gradient(rosenbrock, x, args=(3.0,), engine="loop").tobytes()
     f = numba.njit(getattr(rosenbrock, "py_func", rosenbrock))
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(2) as pool:  # each of which compiles
         tasks = [
             pool.submit(numerical_gradient, f, x.copy(), args=(3.0,), engine="compiled")
             for _ in range(20)

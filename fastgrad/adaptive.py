@@ -26,7 +26,7 @@ from fastgrad.differences.steps import as_floats, precision
 from fastgrad.differences.trees import like
 from fastgrad.differences.validation import require_flag
 from fastgrad.engines.progress import in_parts
-from fastgrad.engines.selection import Evaluation, evaluation
+from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.schemes import Scheme, as_scheme
 from fastgrad.typing import Array, EngineName, Map, Progress, Report, SchemeName, Structure
 
@@ -172,20 +172,24 @@ def differentiate(
     evaluations = 0
     with (
         guarded(f, x, args),
-        evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
+        choose_evaluator(
+            f, x, engine, vectorized=vectorized, workers=workers, progress=progress
+        ) as evaluator,
     ):
         found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
-        with way.shown(sum(problem.x.size for problem in found)) as report:
+        with evaluator.shown(sum(problem.x.size for problem in found)) as report:
             for problem in found:
-                arrays, count = _differentiate(problem, way, report, limit, retry=automatic)
+                arrays, count = _differentiate(problem, evaluator, report, limit, retry=automatic)
                 results.append(arrays)
                 evaluations += count
     gradient, error, step = (like(x, iter([each[k] for each in results])) for k in range(3))
-    return Derivatives(gradient, error, step, evaluations, way.engine, time.perf_counter() - start)
+    return Derivatives(
+        gradient, error, step, evaluations, evaluator.engine, time.perf_counter() - start
+    )
 
 
 def _differentiate(
-    problem: Problem, way: Evaluation, report: Report | None, tolerance: float, retry: bool
+    problem: Problem, evaluator: Evaluator, report: Report | None, tolerance: float, retry: bool
 ) -> tuple[list[Array], int]:
     """Return the gradient, the error and the step, arrays like x; and the evaluations."""
     x, scheme = problem.x, problem.scheme
@@ -195,14 +199,16 @@ def _differentiate(
     if not x.size:
         return results, 0
     if scheme.is_complex:
-        quotients = derivatives(way.values(report), problem.f, x, places, problem.steps, scheme)
+        quotients = derivatives(
+            evaluator.values(report), problem.f, x, places, problem.steps, scheme
+        )
         # Nothing is subtracted: what is left is the rounding of the operations inside f.
         noise = 8 * precision(x, quotients) * abs(quotients)
         for flat, array in zip(flats, (quotients, noise, problem.steps), strict=True):
             flat[places] = array
         return results, x.size * len(scheme.offsets)
     half = in_parts(report, 1 / 2)
-    values, begin = way.values(None), way.values(half)
+    values, begin = evaluator.values(None), evaluator.values(half)
     here = np.zeros(1, dtype=np.intp)
     base = as_floats(values(problem.f, x, here, at(x)))[0, 0]
     evaluations = 1

@@ -19,7 +19,7 @@ from fastgrad.differences.steps import precision
 from fastgrad.differences.trees import Call, is_structure, leaves, like
 from fastgrad.differences.validation import as_array
 from fastgrad.engines.progress import in_parts
-from fastgrad.engines.selection import evaluation
+from fastgrad.engines.selection import choose_evaluator
 from fastgrad.schemes import Scheme, as_scheme, central
 from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Structure, Values
 
@@ -265,27 +265,27 @@ def directional_derivative(
     chosen = as_scheme(scheme)
     with (
         guarded(f, x, args),
-        evaluation(
+        choose_evaluator(
             None, x, "auto", vectorized=vectorized, workers=workers, progress=progress
-        ) as way,
+        ) as evaluator,
     ):
         found = problems(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
         directions = as_directions(v, x, found)
         automatic = isinstance(h, str) and h == "auto" and not chosen.is_complex
         part, along = _along(f, x, args, found, directions, h, chosen, automatic=automatic)
         [(fitting, places, steps)] = [some for some in along.partition if len(some[1])]
-        base = value_at(found, f, x, args, way.stacked)
+        base = value_at(found, f, x, args, evaluator.stacked)
         if not (automatic or chosen.is_complex):
             require_moving(found, directions, float(np.max(steps)))
         put_back, _ = restoration([problem.x for problem in found])
         try:
-            with way.shown(len(fitting.offsets)) as report:
+            with evaluator.shown(len(fitting.offsets)) as report:
                 if automatic:
-                    values = _one_by_one(way.values(in_parts(report, 1 / QUOTIENTS)))
+                    values = _one_by_one(evaluator.values(in_parts(report, 1 / QUOTIENTS)))
                     known = measured(along, values, base, coarsest(found, base))
                     slopes = np.asarray(known.quotients)
                 else:
-                    values = _one_by_one(way.values(report))
+                    values = _one_by_one(evaluator.values(report))
                     slopes = derivatives(
                         values, along.f, along.x, places, steps, fitting, base.shape
                     )
@@ -385,11 +385,13 @@ def hessian_vector_product(
     """
     with (
         guarded(f, x, args) as guard,
-        evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
+        choose_evaluator(
+            f, x, engine, vectorized=vectorized, workers=workers, progress=progress
+        ) as evaluator,
     ):
         found = problems(f, x, ANY, args=args, relative=True)
         directions = as_directions(v, x, found)
-        base = value_at(found, f, x, args, way.stacked)
+        base = value_at(found, f, x, args, evaluator.stacked)
         guard.check()
         if base.size != 1:
             raise ValueError(
@@ -403,7 +405,7 @@ def hessian_vector_product(
         gradients = []
         put_back, _ = restoration(arrays)
         try:
-            with evaluation(
+            with choose_evaluator(
                 None, x, "auto", vectorized=vectorized, workers=None, progress=False
             ) as single:
                 on_line = _one_by_one(single.values(None))
@@ -412,15 +414,15 @@ def hessian_vector_product(
             put_back()
         put_back, originals = restoration(arrays)
         try:
-            with way.shown(sum(array.size for array in arrays)) as report:
+            with evaluator.shown(sum(array.size for array in arrays)) as report:
                 # A power of two: the direction is multiplied without rounding.
                 step = float(part * 2.0 ** np.round(np.log2(along.steps[0])))
-                values = way.values(in_parts(report, 1 / (2 * QUOTIENTS)))
+                values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
                 chosen = [
                     problem.measured(values, base.reshape(()), farther=False).steps
                     for problem in seconds
                 ]
-                values = way.values(in_parts(report, 1 / 4))  # each element twice
+                values = evaluator.values(in_parts(report, 1 / 4))  # each element twice
                 for shift in (step, -step):
                     move(arrays, originals, directions, shift, [None] * len(arrays))
                     gradients.append(

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -13,14 +12,12 @@ from fastgrad.differences.measured_steps import QUOTIENTS
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like
 from fastgrad.differences.validation import as_array, element, require_function, warn_caller
-from fastgrad.engines import auto
 from fastgrad.engines.certificates.compiled import certify
 from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
 from fastgrad.engines.progress import in_parts
-from fastgrad.engines.selection import evaluation
-from fastgrad.schemes import Scheme, central_quotient
-from fastgrad.tracing.first_calls import FirstCalls
-from fastgrad.typing import Array, GradientEngineName, Map, Progress, SchemeName, Structure, Values
+from fastgrad.engines.selection import Evaluator, choose_evaluator
+from fastgrad.schemes import Scheme
+from fastgrad.typing import Array, GradientEngineName, Map, Progress, Report, SchemeName, Structure
 
 MANY = 64
 """Elements from which it pays to look first whether f depends on them: by three calls of f."""
@@ -169,15 +166,15 @@ def numerical_gradient(
     """
     with (
         guarded(f, x, args) as guard,
-        evaluation(
+        choose_evaluator(
             f,
             x,
             engine,
             vectorized=vectorized,
             workers=workers,
             progress=progress,
-            traces=True,
-        ) as way,
+            at_once=True,
+        ) as evaluator,
     ):
         parts = problems(
             f,
@@ -187,26 +184,13 @@ def numerical_gradient(
             scheme=scheme,
             relative=relative,
             bounds=bounds,
-            as_in_the_book=engine in ("auto", "loop") and not way.stacked,
+            as_in_the_book=evaluator.is_as_in_the_book,
         )
-        if engine == "traced" and not all(part.is_uniform for part in parts):
-            raise ValueError(
-                "engine is 'traced', which serves real schemes with one step for all elements, and "
-                "no bounds; pass engine='auto' or engine='loop' for others"
-            )
-        with way.shown(sum(part.x.size for part in parts)) as report:
-            values = way.values(report)
-            measuring = way.values(in_parts(report, 1 / QUOTIENTS))
-            looks = engine == "auto" and workers is None and way.engine == "loop"
+        evaluator.require_served(parts)
+        with evaluator.shown(sum(part.x.size for part in parts)) as report:
             gradients = []
-            for given in parts:
-                if looks and _is_measured_in_vain(given):
-                    warn_caller(INDEPENDENT.format(given.name))
-                    gradients.append(np.zeros_like(given.x))
-                    continue
-                part = given.measured(measuring)
-                again = way.values(None) if looks else None
-                gradients.append(_gradient(part, engine, way.engine, values, again))
+            for part in parts:
+                gradients.append(_gradient(part, evaluator, report))
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
@@ -214,46 +198,39 @@ def numerical_gradient(
     return result
 
 
-def _gradient(
-    problem: Problem, engine: str, evaluator: str, values: Values, again: Values | None
-) -> Array:
-    """Return the gradient of one array, by the engine that is asked for.
-
-    Values of f are the evaluator's. If f can be evaluated again, it is said if f is random or does
-    not depend on the array.
-    """
-    f, x, is_uniform = problem.f, problem.x, problem.is_uniform
+def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> Array:
+    """Return the gradient of one array: at once, if that serves, else from values of f."""
+    f, x = problem.f, problem.x
     if not x.size:
         return np.zeros_like(x)
-
-    def slopes(step: float) -> Array:
-        return replace(
-            problem, steps=step, scheme=central_quotient, automatic=False, quotients=None
-        ).gradient(values)
-
-    first = None
-    if is_uniform and not problem.is_lost:
-        if engine == "traced":
-            return auto.by_tracing(f, x, problem.steps, problem.scheme)
-        if engine == "auto" and evaluator == "loop" and x.size >= auto.SMALLEST:
-            first = FirstCalls(f, x)
-            result = auto.gradient(f, x, problem.steps, problem.scheme, problem.name, first)
-            if result is not None:
-                return result
-    result = problem.gradient(values if again is None else Repeating(values, again, first))
-    if is_uniform and evaluator == "compiled":
-        certify(f, x, problem.steps, problem.scheme, result, slopes)
-    is_zero = again is not None and is_uniform and not np.count_nonzero(result.view(np.ndarray))
-    if is_zero and is_independent(f, x, problem.steps):
+    probes = evaluator.probes
+    if problem.automatic:
+        if probes and _is_measured_in_vain(problem):
+            warn_caller(INDEPENDENT.format(problem.name))
+            return np.zeros_like(x)
+        problem = problem.measured(evaluator.values(in_parts(report, 1 / QUOTIENTS)))
+    first = evaluator.first_calls(problem)
+    result = evaluator.gradient_at_once(problem, first)
+    if result is not None:
+        return result
+    values = evaluator.values(report)
+    if not probes:
+        result = problem.gradient(values)
+        if evaluator.engine == "compiled" and problem.is_uniform:
+            certify(problem, values, result)
+        return result
+    result = problem.gradient(Repeating(values, evaluator.values(None), first))
+    is_zero = not np.count_nonzero(result.view(np.ndarray))
+    if is_zero and problem.is_uniform and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENT.format(problem.name))
     return result
 
 
 def _is_measured_in_vain(problem: Problem) -> bool:
-    """Say whether steps are to be measured for many elements on which f does not depend."""
-    many = problem.automatic and problem.x.size >= MANY
-    everywhere = problem.bounds is None and not problem.scheme.is_complex
-    return many and everywhere and is_independent(problem.f, problem.x, BOOK)
+    """Say whether there are many steps to measure, of elements on which f does not depend."""
+    many = problem.x.size >= MANY
+    moves_freely = problem.bounds is None and not problem.scheme.is_complex
+    return many and moves_freely and is_independent(problem.f, problem.x, BOOK)
 
 
 def explain(
@@ -280,9 +257,10 @@ def explain(
     The loop: 120 calls of f.
     Not traced, because calls of it are cheap.
     """
-    with guarded(f, x, args):
-        for problem in problems(f, x, h, args=args):
-            print(auto.explain(problem.f, problem.x, problem.steps))
+    with guarded(f, x, args), choose_evaluator(f, x, at_once=True) as evaluator:
+        book = evaluator.is_as_in_the_book
+        for problem in problems(f, x, h, args=args, as_in_the_book=book):
+            print(evaluator.explain(problem))
 
 
 def _warn_of_nonfinite(name: str, gradient: Array) -> None:

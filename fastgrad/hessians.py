@@ -13,7 +13,7 @@ from fastgrad.differences.quotients import derivatives, moved
 from fastgrad.differences.trees import is_structure
 from fastgrad.directional import restoration
 from fastgrad.engines.progress import in_parts
-from fastgrad.engines.selection import Evaluation, evaluation
+from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.schemes import Scheme, backward, central, forward
 from fastgrad.typing import Array, EngineName, Map, Progress, Report
 
@@ -93,7 +93,9 @@ def hessian(
         )
     with (
         guarded(f, x, args),
-        evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
+        choose_evaluator(
+            f, x, engine, vectorized=vectorized, workers=workers, progress=progress
+        ) as evaluator,
     ):
         [problem], base = prepared(
             f,
@@ -103,7 +105,7 @@ def hessian(
             scheme=central(2, 2),
             relative=relative,
             bounds=bounds,
-            stacked=way.stacked,
+            stacked=evaluator.stacked,
         )
         if base.size != 1:
             raise ValueError(
@@ -111,16 +113,16 @@ def hessian(
                 "which returns a single number; reduce the array, for instance by .sum()"
             )
         result = np.zeros((x.size, x.size), base.dtype)
-        with way.shown(x.size**2) as report:
-            measuring = way.values(in_parts(report, 1 / QUOTIENTS))
+        with evaluator.shown(x.size**2) as report:
+            measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
             problem = problem.measured(measuring, base.reshape(()), farther=False)
-            _fill(result, problem, way, report)
+            _fill(result, problem, evaluator, report)
     lower = np.tril_indices(x.size, -1)
     result[lower] = result.T[lower]
     return result.reshape(x.shape + x.shape)
 
 
-def _fill(result: Array, problem: Problem, way: Evaluation, report: Report | None) -> None:
+def _fill(result: Array, problem: Problem, evaluator: Evaluator, report: Report | None) -> None:
     """Write the derivatives with respect to each element and those behind it in x."""
     parts = _parts(problem)
     for second, _, places, steps in parts:
@@ -128,13 +130,13 @@ def _fill(result: Array, problem: Problem, way: Evaluation, report: Report | Non
             result[places, places] = problem.quotients.reshape(-1)[places]
             continue
         result[places, places] = derivatives(
-            way.values(report), problem.f, problem.x, places, steps, second
+            evaluator.values(report), problem.f, problem.x, places, steps, second
         )
     put_back, _ = restoration([problem.x])
     try:
         for part in parts:
             for k in range(len(part[2])):
-                _fill_row(result, problem, way, report, part, k, parts)
+                _fill_row(result, problem, evaluator, report, part, k, parts)
     finally:
         put_back()
 
@@ -153,7 +155,7 @@ def _parts(problem: Problem) -> list[Part]:
 def _fill_row(
     result: Array,
     problem: Problem,
-    way: Evaluation,
+    evaluator: Evaluator,
     report: Report | None,
     part: Part,
     k: int,
@@ -166,7 +168,7 @@ def _fill_row(
     elements, place = x.view(np.ndarray).flat, int(here[0])
     old = elements[place]
     # Two elements of the Hessian, which is symmetric, are found together.
-    values = way.values(in_parts(report, 2 / len(targets)))
+    values = evaluator.values(in_parts(report, 2 / len(targets)))
     for target, numerator in zip(targets, scheme.numerators, strict=True):
         elements[place] = target
         for _, other, others, lengths in parts:

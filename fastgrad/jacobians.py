@@ -12,7 +12,7 @@ from fastgrad.differences.problem import Problem, prepared
 from fastgrad.differences.quotients import BLOCK, derivatives
 from fastgrad.differences.trees import like
 from fastgrad.engines.progress import in_parts
-from fastgrad.engines.selection import evaluation
+from fastgrad.engines.selection import choose_evaluator
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Values
 
@@ -93,7 +93,9 @@ def jacobian(
     """
     with (
         guarded(f, x, args),
-        evaluation(f, x, engine, vectorized=vectorized, workers=workers, progress=progress) as way,
+        choose_evaluator(
+            f, x, engine, vectorized=vectorized, workers=workers, progress=progress
+        ) as evaluator,
     ):
         found, base = prepared(
             f,
@@ -103,11 +105,11 @@ def jacobian(
             scheme=scheme,
             relative=relative,
             bounds=bounds,
-            stacked=way.stacked,
+            stacked=evaluator.stacked,
         )
-        with way.shown(sum(problem.x.size for problem in found)) as report:
-            values = way.values(report)
-            measuring = way.values(in_parts(report, 1 / QUOTIENTS))
+        with evaluator.shown(sum(problem.x.size for problem in found)) as report:
+            values = evaluator.values(report)
+            measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
             parts = [
                 _jacobian(problem.measured(measuring, base), values, base) for problem in found
             ]

@@ -22,7 +22,7 @@ EngineName = Literal["auto", "loop", "compiled"]
 """How f is evaluated, for all derivatives."""
 
 GradientEngineName = Literal["auto", "loop", "traced", "compiled"]
-"""The same for gradients, which can do without evaluations of f."""
+"""The same for gradients, which an engine may give at once."""
 
 NetEngineName = Literal["response", "direct", "loop"]
 """How a `TwoLayerNet` is differenced."""
@@ -41,7 +41,10 @@ Report = Callable[[float], None]
 
 
 class Values(Protocol):
-    """A way of evaluating f where single elements of x are moved: what every engine offers."""
+    """What an engine is: it evaluates f where single elements of x are moved.
+
+    It serves all derivatives, schemes, steps and bounds, of which it knows nothing.
+    """
 
     def __call__(
         self,
@@ -54,5 +57,19 @@ class Values(Protocol):
         """Return f, an array ``(n, m, *shape)``, where ``x.flat[places[i]]`` is ``points[i, k]``.
 
         x is bit-identical afterwards, whatever happens.
+        """
+        ...
+
+
+class GradientEngine(Protocol):
+    """What an engine is that gives a gradient at once, without f at each moved point.
+
+    It serves `fastgrad.numerical_gradient` alone, and real schemes with one step for all elements.
+    """
+
+    def __call__(self, f: Callable[[Any], Any], x: Array, h: float, scheme: Any) -> Array:
+        """Return the difference quotients by a `fastgrad.schemes.Scheme`, a new array like x.
+
+        x is bit-identical afterwards, whatever happens. A ValueError says why f cannot be served.
         """
         ...

@@ -12,7 +12,8 @@ from fastgrad.network import evaluation as of_net
 
 
 def test_engines_are_those_of_the_tables():
-    assert {*get_args(typing.GradientEngineName)} == {"auto", "traced", *selection.ENGINES}
+    names = {"auto", *selection.GRADIENT_ENGINES, *selection.ENGINES}
+    assert {*get_args(typing.GradientEngineName)} == names
     assert {*get_args(typing.EngineName)} == {"auto", *selection.ENGINES}
     assert {*get_args(typing.NetEngineName)} == {*of_net.ENGINES}
 

@@ -1,12 +1,13 @@
 """Ways of evaluating f where single elements of x are moved: one file each.
 
-`selection` chooses, for everything that differentiates. Every engine is a `fastgrad.typing.Values`:
-``values(f, x, places, points, shape)`` returns f at each point, and leaves x as it was. `loop`
-serves any function, `vectorized` one that takes stacks of points, `compiled` one that numba has
-compiled (its loop is made by `compilation`, and spread over `threads`; `lanes` evaluates several
-points at once), and `workers` share the loop's calls. `traced` gives a gradient at once, and so has
-an interface of its own; `auto` tries it before the loop. `certificates` compare whole gradients
-with a few calls of f, and `probe` tells whether f depends on x, or is random.
+`selection` alone chooses, for everything that differentiates, and for what `explain` says. There
+are two kinds of engines, and a table of each in `selection`. Most are a `fastgrad.typing.Values`,
+which returns f where elements of x are moved: `loop` serves any function, `vectorized` one that
+takes stacks of points, `compiled` one that numba has compiled (its loop is made by `compilation`,
+and spread over `threads`; `lanes` evaluates several points at once), and `workers` share the loop's
+calls. `traced` is a `fastgrad.typing.GradientEngine`, which gives a gradient at once, and is tried
+before the loop. `certificates` compare whole gradients with a few calls of f, and `probe` tells
+whether f depends on x, or is random.
 
 >>> import numpy as np
 >>> from fastgrad.engines import loop

@@ -54,7 +54,7 @@ def values(
         unchanged: of several exceptions the one that the loop would have met first.
     """
     try:
-        return _values(f, x, places, points, shape)
+        return compiled_values(f, x, places, points, shape)
     except NotCompilableError as refusal:
         reason = str(refusal)
     raise ValueError(
@@ -62,28 +62,13 @@ def values(
     )
 
 
-def values_if_served(
-    f: Callable[..., Any],
-    x: Array,
-    places: NDArray[np.intp],
-    points: Array,
-    shape: tuple[int, ...] = (),
-) -> Array:
-    """Return what `values` does, or `loop.values` where the loop cannot be compiled."""
-    try:
-        return _values(f, x, places, points, shape)
-    except NotCompilableError:
-        pass
-    return loop.values(f, x, places, points, shape)
-
-
-def refusal(f: Callable[..., Any], x: Array) -> str:
+def why_not_compilable(f: Callable[..., Any], x: Array) -> str:
     """Return why the loop cannot be compiled for a jitted f; "" if it can, and is now."""
     if not x.size:
         return ""
     here = np.zeros(1, dtype=np.intp)
     try:
-        _values(f, x, here, at(x), ())
+        compiled_values(f, x, here, at(x))
     except NotCompilableError as reason:
         return str(reason)
     return ""
@@ -97,13 +82,14 @@ def require_no_dict(x: object) -> None:
         )
 
 
-def _values(
+def compiled_values(
     f: Callable[..., Any],
     x: Array,
     places: NDArray[np.intp],
     points: Array,
-    shape: tuple[int, ...],
+    shape: tuple[int, ...] = (),
 ) -> Array:
+    """Return what `values` does, or raise `NotCompilableError` if the loop cannot be compiled."""
     import numba
 
     from fastgrad.jit.thread_count import thread_count

@@ -6,58 +6,193 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.differences.problem import Problem
 from fastgrad.differences.trees import is_structure
-from fastgrad.differences.validation import require_flag
+from fastgrad.differences.validation import require_flag, warn_caller
 from fastgrad.engines import compiled, loop
 from fastgrad.engines import progress as progress_of
 from fastgrad.engines import vectorized as stacks
-from fastgrad.engines.compilation import is_jitted
-from fastgrad.typing import Map, Progress, Report, Values
+from fastgrad.engines.compilation import NotCompilableError, is_jitted
+from fastgrad.engines.probe import INDEPENDENT, is_independent
+from fastgrad.schemes import Scheme
+from fastgrad.tracing import first_calls
+from fastgrad.tracing.first_calls import CHEAP_CALLS, DIFFERENT, FirstCalls
+from fastgrad.typing import Array, GradientEngine, Map, Progress, Report, Values
+
+
+def _traced(f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme) -> Array:
+    """Return what the traced engine does, whose many files are read when it is first needed."""
+    from fastgrad.engines import traced
+
+    return traced.gradient(f, x, h, scheme)
+
 
 ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
 
+GRADIENT_ENGINES: dict[str, GradientEngine] = {"traced": _traced}
+"""Name -> what gives a gradient at once, without f at each moved point."""
+
+MIN_TRACED_ELEMENTS = 8
+"""Elements of x from which recording may pay: with fewer, the loop calls f about as often."""
+
+MIN_ANNOUNCED_ELEMENTS = 5_000
+"""Elements of x from which the user is told that the loop is used, and why."""
+
+TOO_FEW = "too few for recording f to pay"
+
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """A way of evaluating f, and of telling how far it has come.
+class Evaluator:
+    """How derivatives are evaluated, and who is told how far that has come.
 
     Attributes
     ----------
+    asked : str
+        The engine that the user has asked for.
     engine : str
-        Its name.
+        The engine that evaluates f at moved points.
     values : callable
         ``values(report)`` is a `Values`, which tells report how many elements it has evaluated;
         without report it is silent.
     progress : bool or callable
         Who is to be told.
+    has_workers : bool
+        Whether workers share the loop's calls.
     """
 
+    asked: str
     engine: str
     values: Callable[[Report | None], Values]
     progress: Progress
+    has_workers: bool
 
     @property
     def stacked(self) -> bool:
         """Whether f takes a stack of points."""
         return self.engine == "vectorized"
 
+    @property
+    def is_as_in_the_book(self) -> bool:
+        """Whether the book's numbers are promised, for its scheme and steps."""
+        return self.asked in ("auto", "loop") and not self.stacked
+
+    @property
+    def probes(self) -> bool:
+        """Whether f is called some times more, to see if it is random, or independent of x."""
+        return self.asked == "auto" and self.engine == "loop" and not self.has_workers
+
     def shown(self, total: int) -> AbstractContextManager[Report | None]:
         """Give a block what elements are reported to, so many in all; None if nobody is told."""
         silent = self.progress is False
         return nullcontext() if silent else progress_of.shown(self.progress, total)
 
+    def require_served(self, problems: list[Problem]) -> None:
+        """Refuse what an engine that gives gradients at once does not serve, if asked for one."""
+        if self.asked in GRADIENT_ENGINES and not all(each.is_uniform for each in problems):
+            raise ValueError(
+                f"engine is {self.asked!r}, which serves real schemes with one step for all "
+                "elements, and no bounds; pass engine='auto' or engine='loop' for others"
+            )
 
-def evaluation(
+    def first_calls(self, problem: Problem) -> FirstCalls | None:
+        """Return calls of f at x itself, if it depends on them whether f is traced."""
+        return None if self._why_not_tried(problem) else FirstCalls(problem.f, problem.x)
+
+    def gradient_at_once(self, problem: Problem, first: FirstCalls | None) -> Array | None:
+        """Return the gradient by an engine that needs no values at moved points, if one serves.
+
+        Parameters
+        ----------
+        problem : Problem
+        first : FirstCalls, optional
+            What `first_calls` has returned.
+
+        Returns
+        -------
+        array like x, or None
+            None if f is to be evaluated at moved points. If x does not enter f, that is said, and
+            the quotients are 0.
+
+        Raises
+        ------
+        ValueError
+            If the engine was asked for, and cannot serve f.
+        """
+        f, x, h, scheme = problem.f, problem.x, problem.steps, problem.scheme
+        if self.asked in GRADIENT_ENGINES:
+            return GRADIENT_ENGINES[self.asked](f, x, h, scheme)
+        if first is None:
+            return None
+        reason = _why_not_recorded(problem, first)
+        if not reason:
+            from fastgrad.engines import traced
+
+            result, reason = traced.gradient_if_faster(f, x, h, scheme, first)
+            if result is not None:
+                return result
+            if reason == traced.UNUSED and is_independent(f, x, h):
+                warn_caller(INDEPENDENT.format(problem.name))
+                return np.zeros_like(x)
+        if x.size >= MIN_ANNOUNCED_ELEMENTS and reason not in ("", CHEAP_CALLS, DIFFERENT):
+            warn_caller(  # of an f whose calls differ, the loop tells
+                f"f is called {_calls(problem):,} times, because it cannot be traced: "
+                f"{reason}; fastgrad.explain(f, x) tells more, engine='loop' silences this"
+            )
+        return None
+
+    def explain(self, problem: Problem) -> str:
+        """Say how the central quotients of a function would be evaluated, and at what cost."""
+        f, x, h = problem.f, problem.x, problem.steps
+        calls = _calls(problem)
+        by_loop = f"The loop: {'at least ' if problem.automatic else ''}{calls:,} calls of f"
+        if self.engine == "compiled":
+            reason = compiled.why_not_compilable(f, x)
+            if reason:
+                return f"{by_loop}.\nNot compiled, because {reason}."
+            return f"Compiled: {calls:,} calls of f in a compiled loop."
+        reason = self._why_not_tried(problem)
+        if reason == TOO_FEW:
+            return f"{by_loop}, {reason}."
+        if not reason:
+            first = FirstCalls(f, x)
+            reason = _why_not_recorded(problem, first)
+        if not reason:
+            from fastgrad.engines import traced
+
+            text, reason = traced.explain(f, x, h, calls, first)
+            if text:
+                return text
+            if reason == traced.UNUSED and is_independent(f, x, h):
+                return f"No engine is needed: {INDEPENDENT.format(problem.name)}."
+        return f"{by_loop}.\nNot traced, because {reason}."
+
+    def _why_not_tried(self, problem: Problem) -> str:
+        """Say why f is not traced, whatever it is; "" if that depends on f."""
+        if self.asked != "auto" or self.engine != "loop":
+            return f"engine is {self.asked!r}, and f is evaluated by the engine {self.engine!r}"
+        if problem.x.size < MIN_TRACED_ELEMENTS:
+            return TOO_FEW
+        if problem.is_lost:
+            return "the step is lost when it is added to some elements of x"
+        if not problem.is_uniform:
+            return "not all elements of x are moved by one step"
+        return ""
+
+
+def choose_evaluator(
     f: Callable[..., Any] | None,
     x: Any,
-    engine: str,
+    engine: str = "auto",
     *,
-    vectorized: bool,
-    workers: int | Map | None,
-    progress: Progress,
-    traces: bool = False,
-) -> AbstractContextManager[Evaluation]:
+    vectorized: bool = False,
+    workers: int | Map | None = None,
+    progress: Progress = False,
+    at_once: bool = False,
+) -> AbstractContextManager[Evaluator]:
     """Choose how f is evaluated during a block: the rule for all that differentiates.
 
     With engine="auto" it is the best way that serves f. Workers evaluate what is otherwise the
@@ -69,8 +204,8 @@ def evaluation(
     f, x, engine, vectorized, workers, progress
         As `fastgrad.numerical_gradient` takes them. f is None where the block evaluates a function
         of its own.
-    traces : bool
-        Whether the block can do without evaluations where f is traced.
+    at_once : bool
+        Whether the block takes gradients that an engine gives at once.
 
     Raises
     ------
@@ -82,12 +217,12 @@ def evaluation(
     require_flag("vectorized", vectorized)
     if not isinstance(engine, str):
         raise TypeError(f"engine is {reprlib.repr(engine)}; pass the name of one, such as 'auto'")
-    if engine == "traced" and not traces:
+    if engine in GRADIENT_ENGINES and not at_once:
         raise ValueError(
-            "engine is 'traced', which serves numerical_gradient alone; pass engine='auto'"
+            f"engine is {engine!r}, which serves numerical_gradient alone; pass engine='auto'"
         )
     jitted = is_jitted(f)
-    name, values = _chosen(engine, jitted)
+    name, values = _engine(engine, jitted)
     if vectorized:
         if engine != "auto" or is_structure(x):
             raise ValueError(
@@ -107,25 +242,52 @@ def evaluation(
     def reported(report: Report | None) -> Values:
         return values if report is None else progress_of.reporting(values, report)
 
-    if workers is None:
-        return nullcontext(Evaluation(name, reported, progress))
-    return _by_workers(workers, Evaluation(name, reported, progress))
+    evaluator = Evaluator(engine, name, reported, progress, workers is not None)
+    return nullcontext(evaluator) if workers is None else _shared(evaluator, workers)
+
+
+def _engine(engine: str, jitted: bool) -> tuple[str, Values]:
+    """Return the name of what evaluates f at moved points if an engine is asked for, and it."""
+    if engine == "auto" or engine in GRADIENT_ENGINES:
+        return ("compiled", values_or_loop) if jitted else ("loop", loop.values)
+    if engine not in ENGINES:
+        names = ", ".join(repr(name) for name in ["auto", *GRADIENT_ENGINES, *ENGINES])
+        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
+    return engine, ENGINES[engine]
 
 
 @contextmanager
-def _by_workers(workers: int | Map, way: Evaluation) -> Iterator[Evaluation]:
+def _shared(evaluator: Evaluator, workers: int | Map) -> Iterator[Evaluator]:
     """Let workers evaluate what is otherwise the loop's during the block."""
     from fastgrad.engines.workers.scheduler import WorkerPool
 
     with WorkerPool(workers) as pool:
-        yield replace(way, values=pool.values) if way.engine == "loop" else way
+        yield replace(evaluator, values=pool.values) if evaluator.engine == "loop" else evaluator
 
 
-def _chosen(engine: str, jitted: bool) -> tuple[str, Values]:
-    """Return the name of the engine that is asked for, and its way of evaluating f."""
-    if engine in ("auto", "traced"):
-        return ("compiled", compiled.values_if_served) if jitted else ("loop", loop.values)
-    if engine not in ENGINES:
-        names = ", ".join(repr(name) for name in ["auto", "traced", *ENGINES])
-        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
-    return engine, ENGINES[engine]
+def values_or_loop(
+    f: Callable[..., Any],
+    x: Array,
+    places: NDArray[np.intp],
+    points: Array,
+    shape: tuple[int, ...] = (),
+) -> Array:
+    """Return what `compiled.values` does, or `loop.values` where the loop cannot be compiled."""
+    try:
+        return compiled.compiled_values(f, x, places, points, shape)
+    except NotCompilableError:
+        pass
+    return loop.values(f, x, places, points, shape)
+
+
+def _why_not_recorded(problem: Problem, first: FirstCalls) -> str:
+    """Say why f is not recorded, as its first calls show; "" if it is."""
+    if first.refusal:
+        return first.refusal
+    # What records is not loaded for an f whose calls are cheap.
+    return CHEAP_CALLS if first.are_cheap(_calls(problem), first_calls.CHEAP) else ""
+
+
+def _calls(problem: Problem) -> int:
+    """Return how often the loop would call f."""
+    return problem.x.size * len(problem.scheme.outer)

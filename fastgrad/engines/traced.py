@@ -11,8 +11,8 @@ from fastgrad.engines.certificates.evaluations import Values
 from fastgrad.engines.certificates.traced import Certificate, Disagreement, warn_of_a_mistake
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
-from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls
+from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import keep_memory
 from fastgrad.tracing.strategy import Straight, TermStrategy, choose_strategies
@@ -76,6 +76,29 @@ def gradient(
         ) from refusal
 
 
+def gradient_if_faster(
+    f: Callable[[Doubles], Any], x: Doubles, h: float, scheme: Scheme, first: FirstCalls
+) -> tuple[Doubles | None, str]:
+    """Return the gradient; or None, and why f is not traced: it cannot be, or not faster.
+
+    The reason is "" where a warning has told it.
+    """
+    mistake = reason = ""
+    try:
+        return traced_gradient(f, x, h, scheme, if_faster=True, first=first), ""
+    except Mistaken as where:
+        mistake = str(where)
+    except NotTraceable as refusal:
+        reason = str(refusal)
+    if mistake:  # after the except clauses: a warning that is an error has no other as its cause
+        warn_of_a_mistake(
+            f"f could not be traced, and is called for each element instead: {mistake}. If f "
+            "gives the same value at each call, this is a defect of fastgrad: please report f; "
+            "engine='loop' silences this"
+        )
+    return None, reason
+
+
 def traced_gradient(
     f: Callable[[Doubles], Any],
     x: Doubles,
@@ -87,10 +110,10 @@ def traced_gradient(
 ) -> Doubles:
     """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked.
 
-    The first calls of f are made if they have not been.
+    The first calls of f are made if they have not been; that they are not cheap is known.
     """
     calls = x.size * sum(offset != 0 for offset in scheme.offsets)
-    trace = trace_call(f, x, h, calls, first_calls.CHEAP if if_faster else None, first)
+    trace = trace_call(f, x, h, calls, first, is_limited=if_faster)
     keep_memory()
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
     start = time.perf_counter()
@@ -200,16 +223,20 @@ def _certify(
         )
 
 
-def explain(f: Callable[[Doubles], Any], x: Doubles, h: float) -> str:
-    """Say how the gradient of f would be evaluated, and at what cost."""
-    calls = 2 * x.size
+def explain(
+    f: Callable[[Doubles], Any], x: Doubles, h: float, calls: int, first: FirstCalls
+) -> tuple[str, str]:
+    """Return what would be replayed, and at what cost; or "", and why f would not be traced.
+
+    By the central scheme, for which the loop would call f so many times.
+    """
     try:
-        trace = trace_call(f, x, h, calls, first_calls.CHEAP)
+        trace = trace_call(f, x, h, calls, first, is_limited=True)
         with np.errstate(all="ignore"):
             parts = choose_strategies(trace, h, calls * trace.seconds)
     except NotTraceable as refusal:
-        return f"The loop: {calls:,} calls of f.\nNot traced, because {refusal}."
-    return "\n".join([_heading(trace, parts, calls), *(part.describe() for part in parts)])
+        return "", str(refusal)
+    return "\n".join([_heading(trace, parts, calls), *(part.describe() for part in parts)]), ""
 
 
 def _heading(trace: Trace, parts: list[TermStrategy], calls: int) -> str:

@@ -25,6 +25,8 @@ CHEAP = 0.004
 
 DIFFERENT = "two calls of it give different results"
 
+CHEAP_CALLS = "calls of it are cheap"
+
 FEW_BYTES = 1 << 15
 """Bytes of x up to which they are compared as Python's objects, which is faster."""
 

@@ -32,10 +32,6 @@ class NotTraceable(Exception):
     """The function does something that cannot be recorded; the message says what."""
 
 
-class TooCheap(NotTraceable):
-    """The loop takes so little time that recording cannot pay."""
-
-
 @dataclass(eq=False)
 class Recording:
     """The operations of one call of a function, in their order.

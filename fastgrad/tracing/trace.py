@@ -19,7 +19,7 @@ from fastgrad.tracing.graph import Node, without_repeats
 from fastgrad.tracing.memory import share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.random_moves import random_moves
-from fastgrad.tracing.recorder import NotTraceable, Recording, TooCheap, record
+from fastgrad.tracing.recorder import NotTraceable, Recording, record
 from fastgrad.tracing.references import Assign, Reference, look_around
 from fastgrad.tracing.rollback import Slot, replace_leftovers, temporarily_replaced
 from fastgrad.tracing.stand_in import Recorded
@@ -75,8 +75,9 @@ def trace_call(
     x: Doubles,
     h: float,
     calls: int = 0,
-    least_seconds: float | None = None,
     first: FirstCalls | None = None,
+    *,
+    is_limited: bool = False,
 ) -> Trace:
     """Record one call of f.
 
@@ -90,11 +91,10 @@ def trace_call(
         The function, a float64 array, and the step.
     calls : int
         How often the loop would call f.
-    least_seconds : float, optional
-        If these calls, but for those that tracing makes as well, would take less, nothing is
-        recorded; nor, if it would, is recording given more than a small part of their time.
     first : FirstCalls, optional
         The first calls of f, if they have been made.
+    is_limited : bool
+        Whether recording is given no more than a small part of the time of the loop's calls.
 
     Raises
     ------
@@ -104,13 +104,11 @@ def trace_call(
     first = FirstCalls(f, x) if first is None else first
     _require_no_refusal(first)
     saved, value, seconds = x.copy(order="K"), first.values[0], first.seconds
-    if least_seconds is not None and first.are_cheap(calls, least_seconds):
-        raise TooCheap("calls of it are cheap")
     if np.isnan(saved).any():
         raise NotTraceable("x has elements that are nan")
     part = SHARE * calls * seconds
     limits = max(LEAST, part), max(LEAST_OPERATIONS, part / SECONDS_AN_OPERATION)
-    if least_seconds is None:
+    if not is_limited:
         limits = MOST_SECONDS + calls * seconds, inf
     nodes, output = _record_as_needed(f, x, h, saved, limits, first)
     if value != _number(output.value):

@@ -9,7 +9,7 @@ from nets import INPUT, LABELS, H, two_layers
 
 import fastgrad
 from fastgrad import explain, numerical_gradient
-from fastgrad.engines import auto
+from fastgrad.engines import selection
 from fastgrad.tracing import first_calls
 
 W1 = two_layers()["W1"]
@@ -83,7 +83,7 @@ def test_small_arrays_go_to_the_loop_without_a_call(capsys):
     def forbidden(x):
         raise AssertionError
 
-    x = np.zeros(auto.SMALLEST - 1)
+    x = np.zeros(selection.MIN_TRACED_ELEMENTS - 1)
     text = explained(capsys, forbidden, x)
     assert text.startswith(f"The loop: {2 * x.size} calls of f")
 
@@ -93,7 +93,7 @@ def test_whatever_is_traced_is_explained_and_left_as_it_was(capsys, name):
     f, x = nets.CASES[name]()
     before = x.tobytes()
     text = explained(capsys, f, x)
-    if x.size < auto.SMALLEST:
+    if x.size < selection.MIN_TRACED_ELEMENTS:
         assert text.startswith("The loop")
     else:
         assert text.startswith("Traced"), text
@@ -149,11 +149,39 @@ def test_what_is_explained_is_what_happens(capsys, monkeypatch):
 def test_a_cheap_function_is_said_to_go_to_the_loop(capsys, monkeypatch):
     monkeypatch.undo()
     # Or else what is explained is not what engine="auto" does.
-    x = np.zeros(auto.SMALLEST)
+    x = np.zeros(selection.MIN_TRACED_ELEMENTS)
     text = explained(capsys, np.sum, x)
     calls = []
     numerical_gradient(lambda x: calls.append(1) or np.sum(x), x)
     assert text.startswith("The loop") == (len(calls) >= 2 * x.size)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "h", "reason"),
+    [
+        (tanh_loss, W1, "auto", "not all elements of x are moved by one step"),
+        (tanh_loss, W1, np.full(W1.shape, H), "not all elements of x are moved by one step"),
+        (np.sum, np.full(20, 1e13), H, "the step is lost when it is added to some elements of x"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*so a step of:RuntimeWarning")
+def test_what_is_never_traced_is_said_to_go_to_the_loop_and_does(capsys, f, x, h, reason):
+    text = explained(capsys, f, x, h)
+    least = "at least " if isinstance(h, str) else ""
+    assert text == f"The loop: {least}{2 * x.size} calls of f.\nNot traced, because {reason}.\n"
+    calls = []
+    numerical_gradient(lambda x: calls.append(1) or f(x), x, h)
+    assert len(calls) >= 2 * x.size
+
+
+def test_an_array_on_which_f_does_not_depend_is_not_said_to_go_to_the_loop(capsys):
+    f = lambda x: tanh_loss(W1)  # noqa: E731
+    text = explained(capsys, f, np.ones(300))
+    assert text.startswith("No engine is needed: f does not depend on x:")
+    calls = []
+    with pytest.warns(RuntimeWarning, match="f does not depend on x"):
+        numerical_gradient(lambda x: calls.append(1) or f(x), np.ones(300))
+    assert len(calls) < 30
 
 
 # Compiled functions

@@ -118,9 +118,8 @@ def test_nothing_stands_between_where_it_is_not_asked_for(monkeypatch):
     monkeypatch.setitem(selection.ENGINES, "loop", values)
     numerical_gradient(cube, np.ones(500), engine="loop")
     assert seen == [500]
-    options = {"vectorized": False, "workers": None, "progress": False}
-    with selection.evaluation(cube, np.ones(500), "loop", **options) as way:
-        assert way.values(None) is values
+    with selection.choose_evaluator(cube, np.ones(500), "loop") as evaluator:
+        assert evaluator.values(None) is values
 
 
 @pytest.mark.parametrize("shown", [False, lambda *_: None, True], ids=["off", "function", "bar"])

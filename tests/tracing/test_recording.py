@@ -585,7 +585,7 @@ def test_data_in_many_objects_is_not_looked_through_for_long(monkeypatch):
         return np.sum(np.tanh(X @ W)) + 0 * len(rows)
 
     with pytest.raises(NotTraceable, match="reach so many objects"):
-        trace_call(f, W0.copy(), H, calls=20, least_seconds=0.0)
+        trace_call(f, W0.copy(), H, calls=20, is_limited=True)
 
 
 def test_assignments_one_after_the_other_take_the_memory_of_one():

@@ -13,7 +13,7 @@ from nets import EPS, H
 from pairwise import pairwise
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import auto, loop, traced
+from fastgrad.engines import loop, selection, traced
 from fastgrad.tracing import first_calls
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
@@ -376,7 +376,7 @@ def test_batch_normalisation_layers_are_served_and_keep_plain_running_means():
         return nets.cross_entropy_error(nets.softmax(z @ V), t)
 
     for x in (affine.W, norm.gamma, norm.beta):
-        if x.size >= auto.SMALLEST:
+        if x.size >= selection.MIN_TRACED_ELEMENTS:
             assert_the_loops(loss, x)
         else:
             assert_the_loops(loss, x, engine="auto")
@@ -658,7 +658,7 @@ def test_few_calls_serve_an_array_of_any_size(monkeypatch):
 
 @pytest.mark.usefixtures("_eager")
 def test_small_arrays_are_left_to_the_loop_by_auto():
-    x = np.random.default_rng(20).normal(size=auto.SMALLEST - 1)
+    x = np.random.default_rng(20).normal(size=selection.MIN_TRACED_ELEMENTS - 1)
     f = Counted(lambda x: np.sum(x**3))
     result = numerical_gradient(f, x)
     assert f.calls == 2 * x.size
@@ -670,7 +670,7 @@ def test_small_arrays_are_left_to_the_loop_by_auto():
 
 def test_functions_that_are_called_quickly_are_left_to_the_loop_by_auto(monkeypatch):
     monkeypatch.setattr(first_calls, "CHEAP", 1.0)  # more than all calls together are taken to last
-    x = np.random.default_rng(20).normal(size=2 * auto.SMALLEST)
+    x = np.random.default_rng(20).normal(size=2 * selection.MIN_TRACED_ELEMENTS)
     f = lambda x: np.sum(x**3)  # noqa: E731
     assert numerical_gradient(f, x).tobytes() == loop.gradient(f, x, H).tobytes()
 

@@ -14,7 +14,7 @@ import pytest
 from nets import EPS, INPUT, LABELS, H, two_layers
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import auto, loop, traced
+from fastgrad.engines import loop, selection, traced
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.stand_in import Recorded
 
@@ -730,7 +730,7 @@ def test_a_replay_that_raises_goes_to_the_loop(monkeypatch):
 
 
 def test_a_large_array_that_goes_to_the_loop_is_announced(monkeypatch):
-    monkeypatch.setattr(auto, "LARGE", W1.size)
+    monkeypatch.setattr(selection, "MIN_ANNOUNCED_ELEMENTS", W1.size)
     with pytest.warns(RuntimeWarning, match="f is called 234 times.*a branch depends") as caught:
         result = numerical_gradient(branch_on_loss, W1.copy())
     assert len(caught) == 1
@@ -748,7 +748,7 @@ def test_a_large_array_that_goes_to_the_loop_is_announced(monkeypatch):
     ids=["smaller", "the loop was asked for", "traced"],
 )
 def test_otherwise_nothing_is_announced(large, engine, f, monkeypatch):
-    monkeypatch.setattr(auto, "LARGE", large)
+    monkeypatch.setattr(selection, "MIN_ANNOUNCED_ELEMENTS", large)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         numerical_gradient(f, W1.copy(), engine=engine)

@@ -9,14 +9,15 @@ is hardly ever wrong once only.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgrad.differences.problem import Problem
 from fastgrad.engines import loop
-from fastgrad.schemes import Scheme
-from fastgrad.typing import Array
+from fastgrad.schemes import central_quotient
+from fastgrad.typing import Array, Values
 
 if TYPE_CHECKING:
     from fastgrad.engines.compilation import CompiledLoop
@@ -55,39 +56,33 @@ def note_run(run: Run) -> None:
     _recent.run = run
 
 
-def certify(
-    f: Callable[..., Any],
-    x: Array,
-    h: float,
-    scheme: Scheme,
-    gradient: Array,
-    slopes: Callable[[float], Array],
-) -> None:
+def certify(problem: Problem, values: Values, gradient: Array) -> None:
     """Compare a gradient that was evaluated in a compiled loop with f, and mend it.
 
     Does nothing if another engine has evaluated it, or certificates have become too costly.
 
     Parameters
     ----------
-    f, x, h, scheme
-        As the engine was given them; x stays as it is.
+    problem : Problem
+        Of which all elements are moved alike; x stays as it is.
+    values : callable
+        How f was evaluated.
     gradient : array like x
         The quotients.
-    slopes : callable
-        The gradient by another step, and the central quotient.
 
     Warns
     -----
     RuntimeWarning
         If it was wrong.
     """
+    f, x, h, scheme = problem.f, problem.x, problem.steps, problem.scheme
     run: Run | None = getattr(_recent, "run", None)
     if run is None or run.f is not f or run.x is not x or x.dtype != np.float64:
         return
     compiled = run.compiled
     if compiled.seconds - compiled.certified < SHARE * compiled.price:
         return
-    from fastgrad.engines.certificates.evaluations import Values
+    from fastgrad.engines.certificates import evaluations
     from fastgrad.engines.certificates.traced import Certificate, Disagreement, warn_of_a_mistake
 
     start = time.perf_counter()
@@ -96,13 +91,17 @@ def certify(
     def value(_: Array) -> Any:
         return run.jitted(*copies.arguments)
 
+    def slopes(step: float) -> Array:
+        central = replace(problem, steps=step, scheme=central_quotient, quotients=None)
+        return central.gradient(values).reshape(-1)
+
     quotients = gradient.reshape(-1).copy()
     magnitude = abs(float(value(copies.x)))
     is_slope = scheme.is_central and scheme.derivative == 1
     certificate = Certificate(
-        Values(value, copies.x, h, scheme, magnitude, magnitude),
+        evaluations.Values(value, copies.x, h, scheme, magnitude, magnitude),
         quotients,
-        lambda step: slopes(step).reshape(-1),
+        slopes,
         quotients.copy() if is_slope else None,
     )
     try:

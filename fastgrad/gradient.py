@@ -238,8 +238,8 @@ def explain(
 ) -> None:
     """Print how ``numerical_gradient(f, x, h)`` would be evaluated, and about how long it takes.
 
-    The place where x enters f, what is replayed how often, and the expected seconds beside the
-    loop's; or the reason why the loop is used.
+    The place where x enters f, what is replayed how often, and the expected seconds, those of calls
+    of f included, beside the loop's; or the reason why the loop is used.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from fastgrad.engines.certificates.evaluations import Values
 from fastgrad.engines.certificates.traced import Certificate, Disagreement, warn_of_a_mistake
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
+from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
@@ -240,9 +241,11 @@ def explain(
 
 
 def _heading(trace: Trace, parts: list[TermStrategy], calls: int) -> str:
-    seconds = sum(part.seconds for part in parts)
+    own = first_calls.CALLS * trace.seconds
+    seconds = own + first_calls.CHEAP + sum(part.seconds for part in parts)
     return (
         f"Traced: {len(trace.nodes) - 1} operations of f depend on x.\n"
         f"Expected: about {seconds:.2g} s; the loop's {calls:,} calls would take about "
-        f"{calls * trace.seconds:.2g} s."
+        f"{calls * trace.seconds:.2g} s.\n"
+        f"Some {first_calls.CALLS} calls of f record and check: about {own:.2g} s of it."
     )

@@ -156,6 +156,14 @@ def test_a_cheap_function_is_said_to_go_to_the_loop(capsys, monkeypatch):
     assert text.startswith("The loop") == (len(calls) >= 2 * x.size)
 
 
+def test_the_seconds_of_the_calls_of_f_are_counted(capsys):
+    text = explained(capsys, tanh_loss, W1)
+    expected, loops, own = (float(number) for number in re.findall(r"about ([0-9.e+-]+) s", text))
+    assert own == pytest.approx(6 * loops / 234, rel=0.1)  # of two digits
+    assert own <= expected <= loops
+    assert "Some 6 calls of f record and check" in text
+
+
 @pytest.mark.parametrize(
     ("f", "x", "h", "reason"),
     [

@@ -13,6 +13,7 @@ import pytest
 import fastgrad
 from fastgrad import schemes
 from fastgrad.adaptive import Derivatives
+from fastgrad.engines import selection
 from fastgrad.engines.workers import processes, scheduler
 
 V = np.random.default_rng(2).normal(size=12)
@@ -416,3 +417,14 @@ def test_a_compiled_function_needs_no_workers(derivative, pools):
     result = derivative(f, x, workers=2, **options)
     assert content(result) == content(derivative(f, x, engine="compiled"))
     assert pools == []
+
+
+def test_a_row_in_its_table_makes_an_engine_of_what_gives_a_gradient_at_once(monkeypatch):
+    monkeypatch.setitem(selection.GRADIENT_ENGINES, "exact", lambda f, x, h, scheme: 2 * x)
+    x = np.arange(3.0)
+    result = fastgrad.numerical_gradient(refuse, {"a": x}, engine="exact")
+    assert result["a"].tolist() == [0, 2, 4]
+    with pytest.raises(ValueError, match="engine is 'exact', which serves real schemes with one"):
+        fastgrad.numerical_gradient(refuse, x, engine="exact", bounds=(0, 9))
+    with pytest.raises(ValueError, match="engine is 'exact', which serves numerical_gradient alon"):
+        fastgrad.jacobian(refuse, x, engine="exact")

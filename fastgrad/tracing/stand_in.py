@@ -41,6 +41,13 @@ def _as_int(end: Any) -> Any:
     return end.__index__() if type(end) is Recorded else end
 
 
+POWERS = {2: np.square, 0.5: np.sqrt, -1: np.reciprocal}
+"""What the operator ** of an array calls for some exponents. np.power may round otherwise."""
+
+EXPONENTS = (int, float, np.int64, np.float64)
+"""The types of those exponents."""
+
+
 class Recorded(NDArrayOperatorsMixin):
     """Stands in for an array while a function is recorded, and computes as the array would.
 
@@ -206,6 +213,23 @@ class Recorded(NDArrayOperatorsMixin):
             function = operations.METHODS[name]
             return lambda *arguments, **keywords: function(self, *arguments, **keywords)
         raise self.recording.stop(f"the array's attribute {name} is not recorded")
+
+    def _power(self, exponent: Any) -> np.ufunc | None:
+        """Return what an array's operator ** calls in the place of np.power, if it does.
+
+        The newest NumPy's np.power calls it, too.
+        """
+        if type(exponent) not in EXPONENTS or type(self.node.value) is not np.ndarray:
+            return None
+        return POWERS.get(exponent) if self.node.value.dtype == np.float64 else None
+
+    def __pow__(self, exponent: Any) -> Any:
+        function = self._power(exponent)
+        return function(self) if function else super().__pow__(exponent)
+
+    def __ipow__(self, exponent: Any) -> Any:
+        function = self._power(exponent)
+        return function(self, out=(self,)) if function else super().__ipow__(exponent)
 
     # What follows are an array's attributes and methods.
 

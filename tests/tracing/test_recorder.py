@@ -54,6 +54,16 @@ def test_operators_work_from_both_sides(x, recording, operation, other):
         assert x.node in list(result.node.inputs())
 
 
+@pytest.mark.parametrize("operation", [operator.pow, operator.ipow])
+@pytest.mark.parametrize("exponent", [2, 2.0, 0.5, -1, 3, np.float64(2), np.int64(2), True])
+def test_powers_are_those_of_the_operator(recording, operation, exponent):
+    # np.power of older NumPys may round squares, roots and reciprocals otherwise.
+    positive = np.random.default_rng(2).random(1000)
+    x = recording.start(positive)
+    expected = operation(positive.copy(), exponent)
+    assert operation(x.copy(), exponent).node.value.tobytes() == expected.tobytes()
+
+
 UNARY = {
     "negative": operator.neg,
     "positive": operator.pos,

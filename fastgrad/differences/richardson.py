@@ -10,6 +10,7 @@ from fastgrad.differences.extrapolation import FALLS, Limits, limits
 from fastgrad.differences.jumps import CALLS, is_flat, jumps
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import moved
+from fastgrad.differences.resolution import resolution
 from fastgrad.differences.steps import as_floats, precision, representable
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
@@ -46,9 +47,9 @@ the rest is 1 / (1 - 2**-0.5) = 3.4 times as large."""
 EXACT = 8
 """Rounding errors of the derivative itself that nobody needs to get below."""
 
-RATIO = 0.52
+RATIO = 1 / 1.923
 """Of a step to the one before: nearly 1/2, but no two steps have a simple ratio, so that no wave
-fits into all of them."""
+fits into all of them; and no short number, so that values of f are short only if f rounds them."""
 
 GROWING = 8
 """Steps over which quotients grow, without an end in sight, where a slope is infinite."""
@@ -76,9 +77,15 @@ class Outcome:
         The derivatives, their estimated absolute errors, and the smallest steps they are made of.
     largest, widest : float array (n,)
         The largest quotient that has been seen, and the largest step at which it is not 0.
+    height : float array (n,)
+        How much f has been seen to change: the largest quotient times its step.
     starved, lost : bool array (n,)
         Whether a much larger first step may be better, because rounding has cost most of the
         digits; or a much smaller one, because the quotients do not converge.
+    rough : bool array (n,)
+        Whether errors stopped falling far above what rounding explains.
+    coarse : float array (n,)
+        How wrong f may be at the smallest step by rounding its values itself; 0 if it does not.
     """
 
     values: Array
@@ -86,17 +93,30 @@ class Outcome:
     steps: Array
     largest: Array
     widest: Array
+    height: Array
     starved: NDArray[np.bool_]
     lost: NDArray[np.bool_]
     rough: NDArray[np.bool_]
+    coarse: Array
 
     @classmethod
     def nothing(cls, first: Array) -> "Outcome":
         """Return that nothing has been found yet, from these first steps."""
         no = np.zeros(len(first), dtype=bool)
         nan, infinite = np.full(len(first), np.nan), np.full(len(first), np.inf)
-        zero = np.zeros(len(first))
-        return cls(nan, infinite, first.copy(), zero, first.copy(), no, no.copy(), no.copy())
+        zero, start = np.zeros(len(first)), first.copy()
+        return cls(
+            nan,
+            infinite,
+            start,
+            zero,
+            start.copy(),
+            zero.copy(),
+            no,
+            no.copy(),
+            no.copy(),
+            zero.copy(),
+        )
 
     def take(self, places: NDArray[Any]) -> "Outcome":
         """Return the outcome for some of the elements."""
@@ -193,8 +213,12 @@ class Ladder:
         smallest = 2 * np.spacing(abs(x)).astype(float)
         active, top, waited = np.arange(count), np.zeros(count, int), np.zeros(count, dtype=int)
         raised = np.zeros(count, dtype=bool)
-        rungs = self._rungs(self.first, places, first[:, None] * step_at(np.arange(START)))
+        rungs, seen = self._rungs(self.first, places, first[:, None] * step_at(np.arange(START)))
         while True:
+            exact, rungs = rungs, self._coarsened(rungs, seen)
+            if rungs is not exact:
+                heights = (rungs[1] * rungs[3] ** self.scheme.derivative)[:, -1]
+                outcome.coarse[active] = np.where(rungs[1, :, -1] > exact[1, :, -1], heights, 0)
             found, errors = self._limits(rungs, top)
             relative = errors / abs(found.values)
             relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
@@ -207,9 +231,10 @@ class Ladder:
             outcome.values[chosen] = found.values[taken]
             outcome.errors[chosen] = errors[taken]
             outcome.steps[chosen] = rungs[3][rows, found.last][taken]
-            seen = abs(np.where(np.isfinite(rungs[0]), rungs[0], 0))
-            outcome.largest[active] = np.max(seen, axis=1)
-            outcome.widest[active] = rungs[3][rows, np.argmax(seen > 0, axis=1)]
+            slopes = abs(np.where(np.isfinite(rungs[0]), rungs[0], 0))
+            outcome.largest[active] = np.max(slopes, axis=1)
+            outcome.widest[active] = rungs[3][rows, np.argmax(slopes > 0, axis=1)]
+            outcome.height[active] = np.max(slopes * rungs[3] ** self.scheme.derivative, axis=1)
             rounding = found.round_off > found.truncation
             starved = rounding & (relative > self._eps**0.5) & (found.first == 0)
             outcome.starved[active] = starved
@@ -242,15 +267,30 @@ class Ladder:
             if not stays.any():
                 return outcome
             active, waited, upwards = active[stays], waited[stays], upwards[stays]
-            rungs, top, bottom = rungs[:, stays], top[stays], bottom[stays]
+            rungs, seen = exact[:, stays], seen[stays]
+            top, bottom = top[stays], bottom[stays]
             top, raised = np.where(upwards, top - 1, top), upwards
             steps = np.where(upwards, higher[stays], lower[stays])[:, None]
-            new = self._rungs(self.values, places[active], steps)
+            new, values = self._rungs(self.values, places[active], steps)
             rungs = np.where(
                 upwards[:, None],
                 np.concatenate([new, rungs], axis=2),
                 np.concatenate([rungs, new], axis=2),
             )
+            seen = np.where(
+                upwards[:, None, None],
+                np.concatenate([values, seen], axis=1),
+                np.concatenate([seen, values], axis=1),
+            )
+
+    def _coarsened(self, rungs: Array, values: Array) -> Array:
+        """Return the rungs with the noise of an f that rounds its values, if it does."""
+        spacing = resolution(values)
+        if not spacing.any():
+            return rungs
+        quotients, noise, bends, steps = rungs
+        coarse = self.scheme.round_off(spacing, steps, 1.0)
+        return np.stack([quotients, np.fmax(noise, coarse), bends, steps])
 
     def _limits(self, rungs: Array, top: NDArray[Any]) -> tuple[Limits, Array]:
         """Return the derivatives, and their errors: with half the jump of the slope at a kink."""
@@ -324,7 +364,7 @@ class Ladder:
         """Take what larger steps say instead, if it is jumps of f why smaller ones contradict."""
         rival, doubt = found.rivals[row], found.doubts[row]
         contradiction = float(abs(rival - outcome.values[element]))
-        if not doubt < CLEARLY * contradiction:
+        if outcome.coarse[element] > 0 or not doubt < CLEARLY * contradiction:
             return
         quotients, noise, bends, steps = rungs
         d, nearest = self.scheme.derivative, int(found.nearest[row])
@@ -371,8 +411,8 @@ class Ladder:
         self.evaluations += CALLS
         return is_flat(self.problem, self.values, place, step)
 
-    def _rungs(self, values: Values, places: NDArray[np.intp], steps: Array) -> Array:
-        """Return quotients, their noise, bends and steps, an array ``(4, *steps.shape)``."""
+    def _rungs(self, values: Values, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array]:
+        """Return quotients, their noise, bends and steps, an array ``(4, *steps.shape)``; and f."""
         x, outer = self.problem.x, self.outer
         flat = x.view(np.ndarray).reshape(-1)[places]
         steps = np.stack([representable(column, flat) for column in steps.T], axis=1)
@@ -382,7 +422,7 @@ class Ladder:
         measured = self._values(values, places, points)
         self.evaluations += points.size
         self._eps = precision(x, measured)
-        wide = as_floats(measured).reshape(*steps.shape, len(outer))
+        seen = wide = as_floats(measured).reshape(*steps.shape, len(outer))
         if len(outer) < len(self.scheme.offsets):
             wide = np.concatenate([wide, np.full_like(wide[..., :1], self.base)], axis=2)
         with np.errstate(all="ignore"):
@@ -397,7 +437,7 @@ class Ladder:
                 there, mirrored = wide[..., 0], wide[..., self.outer.index(-self.outer[0])]
                 distances = abs(self.outer[0]) * steps
                 bends = ((there - self.base) + (mirrored - self.base)) / (2 * distances)
-        return np.stack([quotients, noise, bends, steps])
+        return np.stack([quotients, noise, bends, steps]), seen
 
 
 def _grows(rungs: Array) -> bool:

@@ -120,3 +120,27 @@ def test_f_may_vary_over_distances_far_smaller_than_x(f, x, exact, within):
 def test_a_plateau_around_x_is_no_derivative_of_0(f, x, exact):
     found = at(f, x)
     assert abs(found.gradient - exact) <= 10 * found.error
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (lambda x: round(math.sin(4.1 * x), 5), 13.9, 4.1 * math.cos(4.1 * 13.9)),
+        (lambda x: round((x / 100) ** 3 - x / 50, 4), -1.84, 3e-6 * 1.84**2 - 0.02),
+        (lambda x: float(np.float32(np.log1p(x * x))), -3.05, -6.1 / (1 + 3.05**2)),
+        (lambda x: float(np.float16(np.exp(x))), 0.3, math.exp(0.3)),
+        (lambda x: float(f"{np.exp(3 * x):.5e}"), 1.0, 3 * math.exp(3)),
+    ],
+)
+def test_rounding_is_seen_from_few_values(f, x, exact):
+    found = at(f, x)
+    assert 1e-9 * abs(exact) < found.error < 0.1 * abs(exact)
+    assert abs(found.gradient - exact) <= found.error
+    assert found.evaluations <= 50
+
+
+def test_how_far_f_changes_is_not_the_largest_slope_times_the_largest_step():
+    # Steps of 1 / 8 do not resolve the sine there.
+    for x in np.random.default_rng(0).uniform(8e14, 2e15, 5):
+        found = at(np.sin, x)
+        assert abs(found.gradient - np.cos(x)) <= 10 * found.error

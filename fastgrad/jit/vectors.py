@@ -166,7 +166,7 @@ PLACES = [
 ]
 
 
-def teach(function: Callable[..., Any], *cases: Any) -> Callable[..., Any]:
+def register_lowering(function: Callable[..., Any], *cases: Any) -> Callable[..., Any]:
     """Let kernels use a Python function or operator as instructions that are written for it.
 
     Parameters
@@ -215,19 +215,21 @@ def _constant(number: float) -> Any:
     return ir.Constant(VECTOR_IR, [number] * LANES)
 
 
-def _teach_operator(operation: Callable[..., Any], instruction: str) -> None:
+def _register_operator(operation: Callable[..., Any], instruction: str) -> None:
     """Let kernels apply an operator to two vectors, or to a vector and a number."""
 
-    @teach(operation, VECTOR(VECTOR, VECTOR), VECTOR(VECTOR, NUMBER), VECTOR(NUMBER, VECTOR))
+    @register_lowering(
+        operation, VECTOR(VECTOR, VECTOR), VECTOR(VECTOR, NUMBER), VECTOR(NUMBER, VECTOR)
+    )
     def write(builder: Any, x: Any, y: Any) -> Any:
         x, y = (v if v.type == VECTOR_IR else repeated(builder, v) for v in (x, y))
         return getattr(builder, instruction)(x, y, flags=FLAGS)
 
 
-_teach_operator(operator.add, "fadd")
-_teach_operator(operator.sub, "fsub")
-_teach_operator(operator.mul, "fmul")
-_teach_operator(operator.truediv, "fdiv")
+_register_operator(operator.add, "fadd")
+_register_operator(operator.sub, "fsub")
+_register_operator(operator.mul, "fmul")
+_register_operator(operator.truediv, "fdiv")
 
 
 def _address(builder: Any, array: Any, place: Any) -> Any:
@@ -239,12 +241,12 @@ def _address(builder: Any, array: Any, place: Any) -> Any:
     return builder.bitcast(builder.gep(array.data, [i]), VECTOR_IR.as_pointer())
 
 
-@teach(load, *(VECTOR(array, place) for array, place in PLACES))
+@register_lowering(load, *(VECTOR(array, place) for array, place in PLACES))
 def _write_load(builder: Any, array: Any, place: Any) -> Any:
     return builder.load(_address(builder, array, place), align=8)
 
 
-@teach(store, *(types.none(array, place, VECTOR) for array, place in PLACES))
+@register_lowering(store, *(types.none(array, place, VECTOR) for array, place in PLACES))
 def _write_store(builder: Any, array: Any, place: Any, vector: Any) -> None:
     builder.store(vector, _address(builder, array, place), align=8)
 
@@ -290,22 +292,22 @@ def write_call(builder: Any, name: str, result: Any, operands: list[Any]) -> Any
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
 
 
-@teach(load_part, VECTOR(ROW, types.intp, types.intp))
+@register_lowering(load_part, VECTOR(ROW, types.intp, types.intp))
 def _write_load_part(builder: Any, array: Any, i: Any, count: Any) -> Any:
     return write_masked_load(builder, _address(builder, array, i), lanes_below(builder, count))
 
 
-@teach(store_part, types.none(ROW, types.intp, types.intp, VECTOR))
+@register_lowering(store_part, types.none(ROW, types.intp, types.intp, VECTOR))
 def _write_store_part(builder: Any, array: Any, i: Any, count: Any, vector: Any) -> None:
     write_masked_store(builder, _address(builder, array, i), lanes_below(builder, count), vector)
 
 
-@teach(repeat, VECTOR(NUMBER))
+@register_lowering(repeat, VECTOR(NUMBER))
 def _write_repeat(builder: Any, number: Any) -> Any:
     return repeated(builder, number)
 
 
-@teach(total, NUMBER(VECTOR))
+@register_lowering(total, NUMBER(VECTOR))
 def _write_total(builder: Any, vector: Any) -> Any:
     result = ir.Constant(ir.DoubleType(), 0.0)
     for lane in range(LANES):
@@ -313,24 +315,24 @@ def _write_total(builder: Any, vector: Any) -> Any:
     return result
 
 
-@teach(magnitude, VECTOR(VECTOR))
+@register_lowering(magnitude, VECTOR(VECTOR))
 def _write_magnitude(builder: Any, vector: Any) -> Any:
     bits = builder.bitcast(vector, INTEGERS_IR)
     magnitude_bits = ir.Constant(INTEGERS_IR, [0x7FFF_FFFF_FFFF_FFFF] * LANES)
     return builder.bitcast(builder.and_(bits, magnitude_bits), VECTOR_IR)
 
 
-@teach(where_negative, VECTOR(VECTOR, VECTOR, VECTOR))
+@register_lowering(where_negative, VECTOR(VECTOR, VECTOR, VECTOR))
 def _write_where_negative(builder: Any, vector: Any, negative: Any, other: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", vector, _constant(0.0)), negative, other)
 
 
-@teach(larger, VECTOR(VECTOR, VECTOR))
+@register_lowering(larger, VECTOR(VECTOR, VECTOR))
 def _write_larger(builder: Any, x: Any, y: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
 
-@teach(limited, VECTOR(VECTOR, NUMBER, NUMBER))
+@register_lowering(limited, VECTOR(VECTOR, NUMBER, NUMBER))
 def _write_limited(builder: Any, vector: Any, low: Any, high: Any) -> Any:
     for limit, sign in ((repeated(builder, low), "<"), (repeated(builder, high), ">")):
         vector = builder.select(builder.fcmp_ordered(sign, vector, limit), limit, vector)
@@ -341,12 +343,12 @@ def _write_limited(builder: Any, vector: Any, low: Any, high: Any) -> Any:
 _ROUNDER = 1.5 * 2.0**52
 
 
-@teach(nearest, VECTOR(VECTOR))
+@register_lowering(nearest, VECTOR(VECTOR))
 def _write_nearest(builder: Any, vector: Any) -> Any:
     return builder.fsub(builder.fadd(vector, _constant(_ROUNDER)), _constant(_ROUNDER))
 
 
-@teach(power_of_two, VECTOR(VECTOR))
+@register_lowering(power_of_two, VECTOR(VECTOR))
 def _write_power_of_two(builder: Any, vector: Any) -> Any:
     whole = builder.bitcast(builder.fadd(vector, _constant(_ROUNDER)), INTEGERS_IR)
     biased = builder.add(whole, ir.Constant(INTEGERS_IR, [1023] * LANES))

@@ -28,8 +28,10 @@ def gradient(run: Forward, labels: NDArray[np.int64]) -> Doubles:
     # The sums over the samples are those of the responses, with a single power.
     hidden_errors = run.work.get("hidden errors", (1, *run.z.shape))
     errors = run.work.get("errors", (1, *run.p.shape))
-    tasks = tasks_for(hidden_errors.size * len(run.wide) // LANES)
-    propagate(tasks, run.slope, run.p, labels, run.wide, hidden_errors[0], errors[0])
+    tasks = tasks_for(hidden_errors.size * len(run.w2_transposed) // LANES)
+    propagate(
+        tasks, run.sigmoid_slope, run.p, labels, run.w2_transposed, hidden_errors[0], errors[0]
+    )
     return run.sum_over_samples(hidden_errors, errors)
 
 
@@ -40,10 +42,10 @@ def gradient(run: Forward, labels: NDArray[np.int64]) -> Doubles:
 def propagate(
     task: int,
     tasks: int,
-    slope: Any,
+    sigmoid_slope: Any,
     p: Any,
     labels: Any,
-    wide: Any,
+    w2_transposed: Any,
     hidden_errors: Any,
     errors: Any,
 ) -> None:
@@ -56,17 +58,17 @@ def propagate(
     ----------
     task, tasks : int
         Which task, and how many parts the samples are divided into.
-    slope : float64 array of shape (N, Hp)
+    sigmoid_slope : float64 array of shape (N, Hp)
         z (1 - z).
     p : float64 array of shape (N, Kp)
     labels : int64 array of shape (N,)
-    wide : float64 array of shape (K + 1, Hp)
+    w2_transposed : float64 array of shape (K + 1, Hp)
         W2 transposed, and another row.
     hidden_errors, errors : float64 arrays of shape (N, Hp) and (N, Kp)
         Overwritten, but for the padding of errors.
     """
-    samples, hidden = slope.shape
-    classes = wide.shape[0] - 1
+    samples, hidden = sigmoid_slope.shape
+    classes = w2_transposed.shape[0] - 1
     for n in range(samples * task // tasks, samples * (task + 1) // tasks):
         label = labels[n]
         others = 0.0  # 1 - p_t, without cancellation
@@ -79,5 +81,5 @@ def propagate(
         for j in range(0, hidden, LANES):
             error = repeat(0.0)
             for k in range(classes):
-                error = error + errors[n, k] * load(wide, (k, j))
-            store(hidden_errors, (n, j), error * load(slope, (n, j)))
+                error = error + errors[n, k] * load(w2_transposed, (k, j))
+            store(hidden_errors, (n, j), error * load(sigmoid_slope, (n, j)))

@@ -17,9 +17,9 @@ from fastgrad.jit.kernel import exclusive
 from fastgrad.network import backpropagation, direct, odd_responses
 from fastgrad.network.forward import Forward, run_forward
 from fastgrad.network.functions import LOG_OFFSET, class_indices
-from fastgrad.network.kernels import survey
+from fastgrad.network.kernels import magnitude_and_nonzeros
 from fastgrad.network.parameters import Parameters
-from fastgrad.network.workspace import WorkArrays
+from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles, Map
 
 
@@ -82,7 +82,7 @@ def largest_and_nonzeros(x: Doubles, start: int = 0) -> tuple[float, int]:
     ValueError
         If an entry is nan or infinite.
     """
-    largest, nonzeros = survey(x)
+    largest, nonzeros = magnitude_and_nonzeros(x)
     if not math.isfinite(largest):
         row, column = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(
@@ -148,7 +148,7 @@ class Batch:
         The largest magnitude in x.
     nonzeros : int
         How many entries of x are not zero.
-    work : WorkArrays
+    work : Workspace
         The net's scratch.
     """
 
@@ -157,14 +157,14 @@ class Batch:
     labels: NDArray[np.int64]
     largest: float
     nonzeros: int
-    work: WorkArrays
+    work: Workspace
 
     def forward(self) -> Forward:
         """Run the batch through the net as it is now."""
         return run_forward(self.params, self.x, self.nonzeros, self.work)
 
 
-def probabilities(params: Parameters, x: ArrayLike, work: WorkArrays) -> Doubles:
+def probabilities(params: Parameters, x: ArrayLike, work: Workspace) -> Doubles:
     """Return the net's output for a batch of any size, shape (N, K)."""
     samples = as_samples(x, len(params["W1"]))
     classes = len(params["b2"])
@@ -178,13 +178,13 @@ def probabilities(params: Parameters, x: ArrayLike, work: WorkArrays) -> Doubles
     return result
 
 
-def loss(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> float:
+def loss(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> float:
     """Return the mean cross entropy of a batch of any size."""
     labels = _labels(params, x, t)
     return mean_loss(probabilities(params, x, work), labels)
 
 
-def accuracy(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> float:
+def accuracy(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> float:
     """Return the share of samples whose most probable class is theirs."""
     labels = _labels(params, x, t)
     return float((probabilities(params, x, work).argmax(axis=1) == labels).mean())
@@ -218,12 +218,12 @@ def numerical_gradient(
     t: ArrayLike,
     h: float,
     engine: str,
-    work: WorkArrays,
+    work: Workspace,
     workers: int | Map | None = None,
 ) -> Parameters:
     """Return the central differences of the mean loss, by the named engine."""
     require_engine(engine)
-    largest, _ = survey(params.buffer)
+    largest, _ = magnitude_and_nonzeros(params.buffer)
     step = as_step(h, params, largest, may_be_lost=engine == "loop")
     batch = check(params, x, t, work)
     if np.isnan(largest):  # a parameter that is nan makes every loss nan, and every difference
@@ -258,17 +258,17 @@ def _quotients_of(
     params: Parameters, step: float, engine: str, x: Doubles, labels: NDArray[np.int64]
 ) -> Doubles:
     """Return the central differences for some of the samples, wherever that is computed."""
-    return quotients(check(params, x, labels, WorkArrays()), step, engine)
+    return quotients(check(params, x, labels, Workspace()), step, engine)
 
 
-def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Parameters:
+def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> Parameters:
     """Return the derivatives of the mean loss, by backpropagation."""
     batch = check(params, x, t, work)
     with exclusive():
         return params.over(backpropagation.gradient(batch.forward(), batch.labels))
 
 
-def check(params: Parameters, x: ArrayLike, t: ArrayLike, work: WorkArrays) -> Batch:
+def check(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> Batch:
     """Refuse what the net cannot evaluate."""
     samples = as_kernels_take_it(as_samples(x, len(params["W1"])))
     labels = class_indices(t, len(samples), len(params["b2"])).astype(np.int64, copy=False)
@@ -307,7 +307,7 @@ ENGINES: dict[str, Callable[[Batch, float], Doubles]] = {
 
 def _warn_of_nonfinite(gradient: Parameters) -> None:
     """Warn, in the name of the caller of the net's method, of quotients that are no numbers."""
-    largest, _ = survey(gradient.buffer)
+    largest, _ = magnitude_and_nonzeros(gradient.buffer)
     if not np.isfinite(largest):
         name, view = next((n, v) for n, v in gradient.items() if not np.isfinite(v).all())
         index = ", ".join(map(str, np.argwhere(~np.isfinite(view))[0]))

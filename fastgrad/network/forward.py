@@ -9,7 +9,7 @@ from fastgrad.jit.vectors import LANES, padded
 from fastgrad.network import kernels, sparse
 from fastgrad.network.matrix_products import sum_products
 from fastgrad.network.parameters import Parameters
-from fastgrad.network.workspace import WorkArrays
+from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles
 
 
@@ -25,24 +25,24 @@ class Forward:
         The batch.
     entries : Entries or None
         The nonzero entries of x, if they are few.
-    wide : array of shape (K + 1, Hp)
+    w2_transposed : array of shape (K + 1, Hp)
         W2 transposed, and b1; rows are padded to whole vectors, here with zeros.
-    z, slope : arrays of shape (N, Hp)
+    z, sigmoid_slope : arrays of shape (N, Hp)
         The hidden layer's output, and z (1 - z).
     p : array of shape (N, Kp)
         The probabilities.
-    work : WorkArrays
+    work : Workspace
         Scratch.
     """
 
     params: Parameters
     x: Doubles
     entries: sparse.Entries | None
-    wide: Doubles
+    w2_transposed: Doubles
     z: Doubles
-    slope: Doubles
+    sigmoid_slope: Doubles
     p: Doubles
-    work: WorkArrays
+    work: Workspace
 
     def sum_over_samples(self, c: Doubles, d: Doubles, exact: int | None = None) -> Doubles:
         """Sum coefficients of odd powers of each weight's input over the samples.
@@ -78,7 +78,7 @@ class Forward:
         return result
 
 
-def run_forward(params: Parameters, x: Doubles, nonzeros: int, work: WorkArrays) -> Forward:
+def run_forward(params: Parameters, x: Doubles, nonzeros: int, work: Workspace) -> Forward:
     """Run x through the net.
 
     Parameters
@@ -88,16 +88,16 @@ def run_forward(params: Parameters, x: Doubles, nonzeros: int, work: WorkArrays)
     x : array of shape (N, I), C-contiguous
     nonzeros : int
         How many entries of x are not zero.
-    work : WorkArrays
+    work : Workspace
         The result's arrays are among them: the next pass overwrites them.
     """
     w1, b1, w2, b2 = params.values()
     hidden, classes = w2.shape
-    wide = work.get("wide", (classes + 1, padded(hidden)))
-    wide[:classes, :hidden] = w2.T
-    wide[classes, :hidden] = b1
+    w2_transposed = work.get("w2_transposed", (classes + 1, padded(hidden)))
+    w2_transposed[:classes, :hidden] = w2.T
+    w2_transposed[classes, :hidden] = b1
     z = work.get("z", (len(x), padded(hidden)))
-    slope = work.get("slope", z.shape)
+    sigmoid_slope = work.get("sigmoid_slope", z.shape)
     p = work.get("p", (len(x), padded(classes)))
     entries = sparse.Entries(x, nonzeros, work) if nonzeros <= sparse.DENSEST * x.size else None
     if entries is None:
@@ -105,5 +105,5 @@ def run_forward(params: Parameters, x: Doubles, nonzeros: int, work: WorkArrays)
     else:
         entries.multiply(w1, z)
     tasks = tasks_for(z.size * (classes + 30) // LANES)  # thirty for the exponential
-    kernels.activate(tasks, wide, b2, z, slope, p)
-    return Forward(params, x, entries, wide, z, slope, p, work)
+    kernels.activate(tasks, w2_transposed, b2, z, sigmoid_slope, p)
+    return Forward(params, x, entries, w2_transposed, z, sigmoid_slope, p, work)

@@ -1,4 +1,4 @@
-"""Compiled kernels: the net's losses and responses, and surveys of arrays.
+"""Compiled kernels: the forward pass, odd responses, and the largest magnitude of an array.
 
 N samples, I inputs, H hidden units, K classes. Rows of units are padded to whole vectors (Hp, Kp),
 with weights of zero. Threads write disjoint elements, and an element is always summed in the same
@@ -19,9 +19,9 @@ from fastgrad.jit.vectors import (
     exp,
     load,
     magnitude,
+    register_lowering,
     repeat,
     store,
-    teach,
     total,
     where_negative,
 )
@@ -40,17 +40,17 @@ def float_of(bits: int) -> float:
     return float(np.int64(bits).view(np.float64))
 
 
-@teach(bits_of, types.int64(NUMBER))
+@register_lowering(bits_of, types.int64(NUMBER))
 def _write_bits_of(builder: Any, value: Any) -> Any:
     return builder.bitcast(value, ir.IntType(64))
 
 
-@teach(float_of, NUMBER(types.int64))
+@register_lowering(float_of, NUMBER(types.int64))
 def _write_float_of(builder: Any, bits: Any) -> Any:
     return builder.bitcast(bits, ir.DoubleType())
 
 
-def survey(values: NDArray[np.float64]) -> tuple[float, int]:
+def magnitude_and_nonzeros(values: NDArray[np.float64]) -> tuple[float, int]:
     """Return the largest magnitude and the number of nonzero entries of a contiguous array.
 
     A nan counts as larger than inf, and inf as larger than any number. An empty array has (0.0, 0).
@@ -58,15 +58,15 @@ def survey(values: NDArray[np.float64]) -> tuple[float, int]:
     row = values.reshape(-1)
     tasks = tasks_for(row.size // (2 * LANES))  # a vector takes half as long as in most kernels
     if tasks == 1:
-        largest, nonzeros = _survey_row(row)
+        largest, nonzeros = _row_magnitude_and_nonzeros(row)
         return largest, nonzeros
     parts = np.empty(tasks), np.empty(tasks, np.int64)
-    survey_parts(tasks, row, *parts)
+    magnitude_and_nonzeros_of_parts(tasks, row, *parts)
     return float(parts[0].max()), int(parts[1].sum())  # the maximum of NumPy is nan if one is
 
 
-def _survey(values: Any) -> tuple[float, int]:
-    """Survey a row: compare the magnitudes as integers, in whose order they stand.
+def _magnitude_and_nonzeros(values: Any) -> tuple[float, int]:
+    """Do the same for a row: compare the magnitudes as integers, in whose order they stand.
 
     LLVM vectorises that, and not the comparison of numbers among which there may be a nan.
     """
@@ -79,12 +79,16 @@ def _survey(values: Any) -> tuple[float, int]:
     return float_of(largest), nonzeros
 
 
-_survey_row = compiled(_survey, _survey, "Tuple((float64, int64))(float64[::1])")
+_row_magnitude_and_nonzeros = compiled(
+    _magnitude_and_nonzeros, _magnitude_and_nonzeros, "Tuple((float64, int64))(float64[::1])"
+)
 
 
 @kernel("(float64[::1], float64[::1], int64[::1])")
-def survey_parts(task: int, tasks: int, values: Any, largest: Any, nonzeros: Any) -> None:
-    """Survey a row part by part.
+def magnitude_and_nonzeros_of_parts(
+    task: int, tasks: int, values: Any, largest: Any, nonzeros: Any
+) -> None:
+    """Find the largest magnitude and the nonzeros of each part of a row.
 
     Parameters
     ----------
@@ -98,11 +102,13 @@ def survey_parts(task: int, tasks: int, values: Any, largest: Any, nonzeros: Any
     """
     size = values.size
     part = values[size * task // tasks : size * (task + 1) // tasks]
-    largest[task], nonzeros[task] = _survey_row(part)
+    largest[task], nonzeros[task] = _row_magnitude_and_nonzeros(part)
 
 
 @kernel("(float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])")
-def activate(task: int, tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: Any) -> None:
+def activate(
+    task: int, tasks: int, w2_transposed: Any, b2: Any, z: Any, sigmoid_slope: Any, p: Any
+) -> None:
     """Compute the rest of the forward pass: z = sigmoid(z + b1), p = softmax(z W2 + b2).
 
     With e = e^-|a| <= 1, one of sigmoid(a), 1 - sigmoid(a) is 1 / (1 + e), the other e / (1 + e):
@@ -112,12 +118,12 @@ def activate(task: int, tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: A
     ----------
     task, tasks : int
         Which task, and how many parts the samples are divided into.
-    wide : float64 array of shape (K + 1, Hp)
+    w2_transposed : float64 array of shape (K + 1, Hp)
         W2 transposed, and b1 as its last row; zeros as padding.
     b2 : float64 array of shape (K,)
     z : float64 array of shape (N, Hp)
         x W1; overwritten by the hidden layer's output.
-    slope : float64 array of shape (N, Hp)
+    sigmoid_slope : float64 array of shape (N, Hp)
         Overwritten by z (1 - z).
     p : float64 array of shape (N, Kp)
         Overwritten by the probabilities, and zeros as padding.
@@ -126,17 +132,17 @@ def activate(task: int, tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: A
     classes = b2.size
     for n in range(samples * task // tasks, samples * (task + 1) // tasks):
         for j in range(0, hidden, LANES):
-            a = load(z, (n, j)) + load(wide, (classes, j))
+            a = load(z, (n, j)) + load(w2_transposed, (classes, j))
             e = exp(0.0 - magnitude(a))
             larger = 1.0 / (1.0 + e)
             smaller = e * larger
             store(z, (n, j), where_negative(a, smaller, larger))
-            store(slope, (n, j), smaller * larger)
+            store(sigmoid_slope, (n, j), smaller * larger)
         largest = b2[0]
         for k in range(classes):
             products = repeat(0.0)
             for j in range(0, hidden, LANES):
-                products = products + load(z, (n, j)) * load(wide, (k, j))
+                products = products + load(z, (n, j)) * load(w2_transposed, (k, j))
             p[n, k] = total(products) + b2[k]
             largest = p[n, k] if k == 0 else max(largest, p[n, k])
         for k in range(0, p.shape[1], LANES):
@@ -151,21 +157,21 @@ def activate(task: int, tasks: int, wide: Any, b2: Any, z: Any, slope: Any, p: A
 
 
 @inlined
-def log_ratio(p_t: float, up: Any, down: Any) -> Any:
+def log_ratio(p_label: float, up: Any, down: Any) -> Any:
     """Return the odd response log((y_t^- + eps) / (y_t^+ + eps)) of the loss, without cancellation.
 
     A shift multiplies the softmax's denominator, relative to the label's logit, by 1 + Q, so
-    y_t = p_t / (1 + Q). With `up` and `down` the Q of the two shifts, that ratio is
+    y_t = p_label / (1 + Q). With `up` and `down` the Q of the two shifts, that ratio is
     (1 + u) / (1 - u) for
 
-        u = p_t (up - down) / (p_t (2 + up + down) + 2 eps (1 + up) (1 + down)),
+        u = p_label (up - down) / (p_label (2 + up + down) + 2 eps (1 + up) (1 + down)),
 
-    whose denominator is 2 (p_t + eps) (1 + v) with a small v; its logarithm is 2 artanh(u), of
+    whose denominator is 2 (p_label + eps) (1 + v) with a small v; its logarithm is 2 artanh(u), of
     which seven terms are full precision up to |u| = 0.09.
     """
-    half = 0.5 / (p_t + LOG_OFFSET)
-    v = (half * (p_t + 2.0 * LOG_OFFSET)) * (up + down) + (half * 2.0 * LOG_OFFSET) * up * down
-    u = (half * p_t) * (up - down) * inverse(v)
+    half = 0.5 / (p_label + LOG_OFFSET)
+    v = (half * (p_label + 2.0 * LOG_OFFSET)) * (up + down) + (half * 2.0 * LOG_OFFSET) * up * down
+    u = (half * p_label) * (up - down) * inverse(v)
     square = u * u
     series = square * (1.0 / 13.0) + 1.0 / 11.0
     series = series * square + 1.0 / 9.0
@@ -187,7 +193,9 @@ def inverse(v: Any) -> Any:
 
 
 @inlined
-def find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: Any) -> None:
+def find_moments(
+    p: Any, label: int, w2_transposed: Any, j: int, factors: Any, moments: Any
+) -> None:
     """Compute the moments of the weights that leave units j to j + LANES.
 
         moments[r - 1] = 1/r! sum over k of p_k (W2[j, k] - W2[j, t])^r
@@ -201,22 +209,22 @@ def find_moments(p: Any, label: int, wide: Any, j: int, factors: Any, moments: A
         The sample's probabilities.
     label : int
         t, the sample's class.
-    wide : float64 array of shape (K + 1, Hp)
+    w2_transposed : float64 array of shape (K + 1, Hp)
         W2 transposed, and another row.
     factors : float64 array of shape (a multiple of 4,)
         1/r! for r = 1, 2, ...
     moments : float64 array of shape (size of factors, LANES)
         Overwritten.
     """
-    own = load(wide, (label, j))
+    own = load(w2_transposed, (label, j))
     for r in range(0, factors.size, 4):  # four at a time, whose sums stay in registers
         sum0 = repeat(0.0)
         sum1 = repeat(0.0)
         sum2 = repeat(0.0)
         sum3 = repeat(0.0)
-        for k in range(wide.shape[0] - 1):
+        for k in range(w2_transposed.shape[0] - 1):
             if k != label:
-                difference = load(wide, (k, j)) - own
+                difference = load(w2_transposed, (k, j)) - own
                 term = repeat(p[k])
                 for _ in range(r):
                     term = term * difference
@@ -283,10 +291,10 @@ def respond(
     task: int,
     tasks: int,
     z: Any,
-    slope: Any,
+    sigmoid_slope: Any,
     p: Any,
     labels: Any,
-    wide: Any,
+    w2_transposed: Any,
     points: Any,
     interpolation: Any,
     growths: Any,
@@ -305,11 +313,11 @@ def respond(
     ----------
     task, tasks : int
         Which task, and how many parts the samples are divided into.
-    z, slope : float64 arrays of shape (N, Hp)
+    z, sigmoid_slope : float64 arrays of shape (N, Hp)
         The hidden layer's output, and z (1 - z).
     p : float64 array of shape (N, Kp)
     labels : int64 array of shape (N,)
-    wide : float64 array of shape (K + 1, Hp)
+    w2_transposed : float64 array of shape (K + 1, Hp)
         W2 transposed, and another row.
     points : float64 array of shape (T,)
         The shifts as fractions of the largest.
@@ -328,30 +336,30 @@ def respond(
         Overwritten by those of the logits.
     """
     samples, hidden = z.shape
-    classes = wide.shape[0] - 1
+    classes = w2_transposed.shape[0] - 1
     terms = points.size
     responses = scratch[task, :terms]
     moments = scratch[task, terms:]
     for n in range(samples * task // tasks, samples * (task + 1) // tasks):
         label = labels[n]
-        p_t = p[n, label]
-        others = 0.0  # 1 - p_t, without cancellation
+        p_label = p[n, label]
+        others = 0.0  # 1 - p_label, without cancellation
         for k in range(classes):
             if k != label:
                 others += p[n, k]
 
         for j in range(0, hidden, LANES):
-            find_moments(p[n], label, wide, j, factors, moments)
+            find_moments(p[n], label, w2_transposed, j, factors, moments)
             output = load(z, (n, j))
             for i in range(terms):
                 grown, shrunk = growths[0, 0, i], growths[0, 1, i]
                 raised = 1.0 + output * grown
                 lowered = 1.0 + output * shrunk
                 excess = output * (grown + shrunk) + output * output * (grown * shrunk)
-                scale = load(slope, (n, j)) * inverse(excess)  # slope / (raised * lowered)
+                scale = load(sigmoid_slope, (n, j)) * inverse(excess)  # slope / (raised * lowered)
                 up = evaluate_series(moments, grown * (lowered * scale))
                 down = evaluate_series(moments, shrunk * (raised * scale))
-                store(responses, (i, 0), log_ratio(p_t, up, down))
+                store(responses, (i, 0), log_ratio(p_label, up, down))
             interpolate(responses, points, interpolation, scales[0], n, j, c)
 
         up_row, down_row = moments[0], moments[1]
@@ -363,5 +371,5 @@ def respond(
                 if k <= label < k + LANES:  # raising its logit is lowering all others
                     up_row[label - k] = others * shrunk
                     down_row[label - k] = others * grown
-                store(responses, (i, 0), log_ratio(p_t, load(up_row, 0), load(down_row, 0)))
+                store(responses, (i, 0), log_ratio(p_label, load(up_row, 0), load(down_row, 0)))
             interpolate(responses, points, interpolation, scales[1], n, k, d)

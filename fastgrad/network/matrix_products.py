@@ -23,14 +23,14 @@ from fastgrad.jit.vectors import (
     bytes_of,
     lanes_below,
     load,
+    register_lowering,
     repeated,
     store,
-    teach,
     write_masked_load,
     write_masked_store,
     write_prefetch,
 )
-from fastgrad.network.workspace import WorkArrays
+from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles
 
 # The rows of a tile, and its vectors a row: 24 of 32 registers, or 12 of 16, hold sums.
@@ -80,7 +80,7 @@ def _multiply_tile(
     tile[...] = tile + product if add else product
 
 
-def _teach_tile(function: Callable[..., None], vectors: int, *, partial: bool) -> None:
+def _register_tile(function: Callable[..., None], vectors: int, *, partial: bool) -> None:
     """Let kernels call a tile function as the instructions that `_write_tile` writes."""
     out, *place = types.Array(types.float64, 2, "A"), types.intp, types.intp
     cases = [
@@ -90,13 +90,13 @@ def _teach_tile(function: Callable[..., None], vectors: int, *, partial: bool) -
         for kind in (types.float64, types.float32)
     ]
 
-    @teach(function, *cases)
+    @register_lowering(function, *cases)
     def write(builder: Any, *arguments: Any) -> None:
         _write_tile(builder, vectors, partial, *arguments)
 
 
-_teach_tile(multiply_wide_tile, VECTORS, partial=False)
-_teach_tile(multiply_narrow_tile, 1, partial=True)
+_register_tile(multiply_wide_tile, VECTORS, partial=False)
+_register_tile(multiply_narrow_tile, 1, partial=True)
 
 
 def _write_tile(
@@ -369,7 +369,7 @@ def sum_products_kernel(
 
 
 def sum_products(
-    out: Doubles, a: Doubles, b: Doubles, work: WorkArrays, exact: int | None = None
+    out: Doubles, a: Doubles, b: Doubles, work: Workspace, exact: int | None = None
 ) -> None:
     """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
 
@@ -381,7 +381,7 @@ def sum_products(
         Any further row is one of ones: what such a row weighs is a bias.
     b : array of shape (terms, depth, at least columns)
         A row's elements are contiguous.
-    work : WorkArrays
+    work : Workspace
         Scratch.
     exact : int, optional
         From this term on, products are rounded to float32 and summed so over at most `LONGEST_RUN`
@@ -405,6 +405,6 @@ def sum_products(
     )  # fmt: skip
 
 
-def _scratch(shape: tuple[int, ...], dtype: type[np.floating], work: WorkArrays) -> NDArray[Any]:
+def _scratch(shape: tuple[int, ...], dtype: type[np.floating], work: Workspace) -> NDArray[Any]:
     """Return scratch that is kept while products of other sizes, or in other tasks, take turns."""
     return work.get(("products", dtype, shape), shape, dtype)

@@ -22,7 +22,7 @@ from fastgrad.jit.kernel import tasks_for
 from fastgrad.jit.vectors import LANES
 from fastgrad.network import kernels, matrix_products
 from fastgrad.network.forward import Forward
-from fastgrad.network.kernels import survey
+from fastgrad.network.kernels import magnitude_and_nonzeros
 from fastgrad.typing import Doubles
 
 MOST_TERMS = 6
@@ -30,7 +30,7 @@ TOLERANCE = 2e-13
 
 
 @dataclass(frozen=True)
-class Plan:
+class InterpolationPlan:
     """How to measure the odd responses of a layer.
 
     Attributes
@@ -53,7 +53,7 @@ class Plan:
         return len(self.points)
 
 
-def plan_responses(shift: float, spread: float) -> Plan | None:
+def plan_responses(shift: float, spread: float) -> InterpolationPlan | None:
     """Choose the fewest terms that provably reach full precision, or None where none do.
 
     The bound holds for a sigmoid unit that feeds a softmax with cross entropy -log(y_t + 1e-7).
@@ -81,7 +81,7 @@ def plan_responses(shift: float, spread: float) -> Plan | None:
 
     Returns
     -------
-    Plan or None
+    InterpolationPlan or None
         None if shift or spread is not finite, or too large for `MOST_TERMS` terms.
 
     Examples
@@ -102,7 +102,7 @@ def plan_responses(shift: float, spread: float) -> Plan | None:
             continue
         for series in (4, 8, 12):
             if moved**series / factorial(series + 1) <= 2**-56:
-                return Plan(*interpolation(terms), _factors(series))
+                return InterpolationPlan(*interpolation(terms), _factors(series))
     return None
 
 
@@ -210,7 +210,7 @@ def gradient(run: Forward, labels: NDArray[np.int64], h: float, largest: float) 
         None if no plan is certain to reach full precision; `plan_responses` holds the proof for
         those that are.
     """
-    weights = run.wide[:-1]
+    weights = run.w2_transposed[:-1]
     spread = float((weights.max(axis=0) - weights.min(axis=0)).max())
     reach = max(1.0, largest)  # the largest input of a weight or a bias
     plan = plan_responses(h * reach, spread)
@@ -218,12 +218,14 @@ def gradient(run: Forward, labels: NDArray[np.int64], h: float, largest: float) 
         return None
     terms = plan.terms
     growths, scales = _constants(terms, h, reach, len(run.x))
-    tasks = tasks_for(run.z.size * (len(run.wide) * plan.factors.size + 50 * terms) // LANES)
+    tasks = tasks_for(
+        run.z.size * (len(run.w2_transposed) * plan.factors.size + 50 * terms) // LANES
+    )
     scratch = run.work.get("responses", (tasks, terms + plan.factors.size, LANES))
     c = run.work.get("c", (terms, *run.z.shape))
     d = run.work.get("d", (terms, *run.p.shape))
     kernels.respond(
-        tasks, run.z, run.slope, run.p, labels, run.wide,
+        tasks, run.z, run.sigmoid_slope, run.p, labels, run.w2_transposed,
         plan.points, plan.interpolation, growths, plan.factors, scales, scratch, c, d,
     )  # fmt: skip
     return run.sum_over_samples(c, d, _exact_terms(run, c, reach))
@@ -233,7 +235,7 @@ def _exact_terms(run: Forward, c: Doubles, reach: float) -> int:
     """Choose how many powers of x are summed in float64; float32 suffices for those after them."""
     if run.entries is not None or run.x.shape[1] * c[0].size < matrix_products.LONG:
         return len(c)
-    magnitudes = [survey(coefficients)[0] for coefficients in c]
+    magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in c]
     return first_in_float32(magnitudes, reach, matrix_products.LONGEST_RUN)
 
 

@@ -39,7 +39,7 @@ def gradient(
         As `fastgrad.numerical_gradient` takes them.
     """
     shards = -(-len(x) // LARGEST) if callable(workers) else min(count(workers), len(x))
-    task = partial(_part, quotients)
+    task = partial(_shard_gradient, quotients)
     pairs = [*zip(np.array_split(x, shards), np.array_split(labels, shards), strict=True)]
     if callable(workers):
         return _mean(pairs, workers(task, pairs))
@@ -54,24 +54,26 @@ def gradient(
 
 
 @dataclass(frozen=True)
-class Part:
-    """The flat gradient of the mean loss of so many samples."""
+class ShardGradient:
+    """The flat gradient of a shard's mean loss, and how many samples the shard has."""
 
     samples: int
     gradient: Doubles
 
 
-def _mean(shards: list[Shard], parts: Iterable[Part]) -> Doubles:
+def _mean(shards: list[Shard], gradients: Iterable[ShardGradient]) -> Doubles:
     """Return the mean of the shards' gradients, weighted by their samples."""
     samples = sum(len(x) for x, _ in shards)
     total = np.zeros(())
     with np.errstate(all="ignore"):  # what is not finite shows in the result
-        for _, part in paired(shards, parts, Part):
-            total = total + part.samples / samples * part.gradient
+        for _, of_shard in paired(shards, gradients, ShardGradient):
+            total = total + of_shard.samples / samples * of_shard.gradient
     return total
 
 
-def _part(quotients: Callable[[Doubles, NDArray[np.int64]], Doubles], shard: Shard) -> Part:
+def _shard_gradient(
+    quotients: Callable[[Doubles, NDArray[np.int64]], Doubles], shard: Shard
+) -> ShardGradient:
     """Return the gradient of a shard's samples, in a worker."""
     x, labels = shard
-    return Part(len(x), quotients(x, labels))
+    return ShardGradient(len(x), quotients(x, labels))

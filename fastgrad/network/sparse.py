@@ -10,7 +10,7 @@ import numpy as np
 
 from fastgrad.jit.kernel import inlined, kernel, tasks_for
 from fastgrad.jit.vectors import LANES, load_part, store_part
-from fastgrad.network.workspace import WorkArrays
+from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles
 
 # Above this share of nonzeros whole blocks are multiplied: they do more, but at a higher rate.
@@ -175,11 +175,11 @@ class Entries:
     x : array of shape (N, I), C-contiguous
     nonzeros : int
         How many there are.
-    work : WorkArrays
+    work : Workspace
         Scratch: one set of entries at a time.
     """
 
-    def __init__(self, x: Doubles, nonzeros: int, work: WorkArrays) -> None:
+    def __init__(self, x: Doubles, nonzeros: int, work: Workspace) -> None:
         self.x = x
         self._nonzeros = nonzeros
         self._work = work

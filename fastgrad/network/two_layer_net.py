@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from fastgrad.differences.turns import turn
 from fastgrad.network.parameters import Parameters
-from fastgrad.network.workspace import WorkArrays
+from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles, Map, NetEngineName
 
 
@@ -75,7 +75,7 @@ class TwoLayerNet:
         )
         self._params["W1"] = deviation * np.random.randn(inputs, hidden)
         self._params["W2"] = deviation * np.random.randn(hidden, classes)
-        self._work = WorkArrays()
+        self._work = Workspace()
 
     @property
     def params(self) -> Parameters:
@@ -228,7 +228,7 @@ class TwoLayerNet:
         return params.over(np.concatenate([array.ravel() for array in found.values()]))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_work": WorkArrays()}  # scratch is nothing to copy or pickle
+        return self.__dict__ | {"_work": Workspace()}  # scratch is nothing to copy or pickle
 
 
 LOSS = ("params", "predict", "loss")

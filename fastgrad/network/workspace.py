@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 
-class WorkArrays:
+class Workspace:
     """Arrays by name, made anew only when their shape changes."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from fastgrad.jit import kernel as jit
 from fastgrad.jit.kernel import Kernel
 from fastgrad.jit.vectors import padded
 from fastgrad.network import direct, matrix_products, sparse
-from fastgrad.network.workspace import WorkArrays
+from fastgrad.network.workspace import Workspace
 
 EPS = np.finfo(float).eps
 RUNS = {
@@ -102,7 +102,7 @@ def test_a_blocked_product_is_the_product(
     )
     b = generator.standard_normal((terms, depth, columns + 3))
     out = np.full((rows + bias, columns), np.nan)
-    matrix_products.sum_products(out, a, b, WorkArrays())
+    matrix_products.sum_products(out, a, b, Workspace())
     a = np.vstack([a, np.ones((int(bias), depth))])
     expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
     magnitudes = sum(abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]) for m in range(terms))
@@ -121,7 +121,7 @@ def test_a_product_that_is_rounded_to_float32_stays_within_the_bound(
     a = generator.standard_normal((depth, rows)).T
     b = generator.standard_normal((terms, depth, columns + 3))
     out = np.full((rows, columns), np.nan)
-    matrix_products.sum_products(out, a, b, WorkArrays(), exact)
+    matrix_products.sum_products(out, a, b, Workspace(), exact)
     bound = np.zeros(out.shape)
     for m in range(terms):
         # A float32 sum has at most LONGEST_RUN terms; factors and their product are rounded too.
@@ -140,7 +140,7 @@ def test_a_sparse_product_is_the_product(
     generator = np.random.default_rng(samples)
     x = generator.standard_normal((samples, inputs)) * (generator.random((samples, inputs)) < share)
     matrix = generator.standard_normal((inputs, hidden))
-    entries = sparse.Entries(x, np.count_nonzero(x), WorkArrays())
+    entries = sparse.Entries(x, np.count_nonzero(x), Workspace())
     z = np.zeros((samples, padded(hidden)))
     entries.multiply(matrix, z)
     bound = 2 * inputs * EPS * (abs(x) @ abs(matrix))

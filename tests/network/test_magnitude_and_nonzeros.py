@@ -1,10 +1,10 @@
-"""Does a survey find the largest magnitude and the zeros, on one task and on several?"""
+"""The largest magnitude and the number of nonzeros, found by one task and by several."""
 
 import numpy as np
 import pytest
 
 from fastgrad.jit import kernel
-from fastgrad.network.kernels import survey
+from fastgrad.network.kernels import magnitude_and_nonzeros
 
 
 @pytest.fixture(params=[0, 10**9], ids=["parallel", "serial"])
@@ -14,12 +14,12 @@ def _tasks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("_tasks")
 @pytest.mark.parametrize("shape", [(1,), (2,), (7, 9), (3, 5, 41)])
-def test_a_survey_finds_the_largest_magnitude_and_counts_what_is_not_zero(
+def test_it_finds_the_largest_magnitude_and_counts_what_is_not_zero(
     shape: tuple[int, ...],
 ) -> None:
     values = np.random.default_rng(0).standard_normal(shape)
     values.flat[::3] = -0.0
-    assert survey(values) == (np.abs(values).max(), np.count_nonzero(values))
+    assert magnitude_and_nonzeros(values) == (np.abs(values).max(), np.count_nonzero(values))
 
 
 @pytest.mark.usefixtures("_tasks")
@@ -27,13 +27,13 @@ def test_a_survey_finds_the_largest_magnitude_and_counts_what_is_not_zero(
 def test_a_nan_is_larger_than_an_infinity_and_that_than_any_number(place: int) -> None:
     values = np.full(61, -1e308)
     values[place] = -np.inf
-    assert survey(values) == (np.inf, 61)
+    assert magnitude_and_nonzeros(values) == (np.inf, 61)
     values[(place + 31) % 61] = np.nan
-    largest, nonzeros = survey(values)
+    largest, nonzeros = magnitude_and_nonzeros(values)
     assert np.isnan(largest)
     assert nonzeros == 61
 
 
 @pytest.mark.usefixtures("_tasks")
 def test_an_empty_array_has_nothing() -> None:
-    assert survey(np.empty(0)) == (0.0, 0)
+    assert magnitude_and_nonzeros(np.empty(0)) == (0.0, 0)

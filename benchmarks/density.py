@@ -1,4 +1,4 @@
-"""From which share of nonzeros on is a batch better multiplied whole? It chooses sparse.DENSEST.
+"""The share of nonzeros from which on a batch is better multiplied whole: `sparse.MAX_DENSITY`.
 
 ``python -m benchmarks.density`` prints the time of a gradient by both ways, and where they cross.
 """
@@ -16,14 +16,14 @@ def sparse_over_dense(problem: Problem, rounds: int = 15) -> float:
     """Return how many times as long a gradient takes entry by entry as in whole blocks."""
 
     def run(densest: float) -> None:
-        sparse.DENSEST = densest
+        sparse.MAX_DENSITY = densest
         problem.net.numerical_gradient(problem.x, problem.t)
 
-    chosen = sparse.DENSEST
+    chosen = sparse.MAX_DENSITY
     try:
         times = compare({"sparse": lambda: run(1.0), "dense": lambda: run(-1.0)}, rounds)
     finally:
-        sparse.DENSEST = chosen
+        sparse.MAX_DENSITY = chosen
     return ratio(times["sparse"], times["dense"]).medians
 
 
@@ -42,4 +42,4 @@ def crossover(hidden: int, samples: int = 100, rounds: int = 15) -> float:
 
 if __name__ == "__main__":
     for hidden in (50, 100, 300):
-        print(f"  crossing at {crossover(hidden):.0%} nonzeros; now {sparse.DENSEST:.0%}")
+        print(f"  crossing at {crossover(hidden):.0%} nonzeros; now {sparse.MAX_DENSITY:.0%}")

@@ -118,7 +118,7 @@ def steady():
         for module, seconds in ((first_calls, CALL), (traced, REPLAY)):
             ticks = itertools.count(0, seconds).__next__
             patch.setattr(module, "time", SimpleNamespace(perf_counter=ticks))
-        patch.setattr(trace, "LEAST", 10.0)
+        patch.setattr(trace, "MIN_RECORDING_SECONDS", 10.0)
         patch.setattr(traced, "DEAR", 2 * REPLAY)
         patch.setattr(traced, "DEAR_AGAIN", 2 * REPLAY)
         patch.setattr(comparison, "ESCALATED", 1e6)

@@ -19,7 +19,7 @@ from fastgrad.engines.compilation import NotCompilableError, is_jitted
 from fastgrad.engines.probe import INDEPENDENT, is_independent
 from fastgrad.schemes import Scheme
 from fastgrad.tracing import first_calls
-from fastgrad.tracing.first_calls import CHEAP_CALLS, DIFFERENT, FirstCalls
+from fastgrad.tracing.first_calls import CHEAP_CALLS, DIFFERENT_RESULTS, FirstCalls
 from fastgrad.typing import Array, GradientEngine, Map, Progress, Report, Values
 
 
@@ -137,7 +137,7 @@ class Evaluator:
             if reason == traced.UNUSED and is_independent(f, x, h):
                 warn_caller(INDEPENDENT.format(problem.name))
                 return np.zeros_like(x)
-        if x.size >= MIN_ANNOUNCED_ELEMENTS and reason not in ("", CHEAP_CALLS, DIFFERENT):
+        if x.size >= MIN_ANNOUNCED_ELEMENTS and reason not in ("", CHEAP_CALLS, DIFFERENT_RESULTS):
             warn_caller(  # of an f whose calls differ, the loop tells
                 f"f is called {_calls(problem):,} times, because it cannot be traced: "
                 f"{reason}; fastgrad.explain(f, x) tells more, engine='loop' silences this"
@@ -285,7 +285,7 @@ def _why_not_recorded(problem: Problem, first: FirstCalls) -> str:
     if first.refusal:
         return first.refusal
     # What records is not loaded for an f whose calls are cheap.
-    return CHEAP_CALLS if first.are_cheap(_calls(problem), first_calls.CHEAP) else ""
+    return CHEAP_CALLS if first.are_cheap(_calls(problem), first_calls.MIN_TRACING_SECONDS) else ""
 
 
 def _calls(problem: Problem) -> int:

@@ -241,11 +241,11 @@ def explain(
 
 
 def _heading(trace: Trace, parts: list[TermStrategy], calls: int) -> str:
-    own = first_calls.CALLS * trace.seconds
-    seconds = own + first_calls.CHEAP + sum(part.seconds for part in parts)
+    own = first_calls.TRACING_CALLS * trace.seconds
+    seconds = own + first_calls.MIN_TRACING_SECONDS + sum(part.seconds for part in parts)
     return (
         f"Traced: {len(trace.nodes) - 1} operations of f depend on x.\n"
         f"Expected: about {seconds:.2g} s; the loop's {calls:,} calls would take about "
         f"{calls * trace.seconds:.2g} s.\n"
-        f"Some {first_calls.CALLS} calls of f record and check: about {own:.2g} s of it."
+        f"Some {first_calls.TRACING_CALLS} calls of f record and check: about {own:.2g} s of it."
     )

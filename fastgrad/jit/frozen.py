@@ -15,7 +15,7 @@ from numba import types
 
 from fastgrad.jit.jitted import code_of, finish
 
-OF_THIS_COPY = re.compile(r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+|\[\d+ x i8\]")
+COMPILATION_NUMBERS = re.compile(r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+|\[\d+ x i8\]")
 """Numbers in the names of code, and the names' lengths: each compilation has others."""
 
 MISFIT = re.compile(
@@ -28,7 +28,7 @@ any function numba looked at last before."""
 MISFITS = tuple(f"@.const.pickle{part}.unable to broadcast" for part in ("data", "buf"))
 """How the lines of its constants begin, once they are named after its first words."""
 
-LIBRARIES = {"builtins", "cmath", "math", "numba", "numpy", "operator", "_operator"}
+CONSTANT_LIBRARIES = {"builtins", "cmath", "math", "numba", "numpy", "operator", "_operator"}
 """Modules in whose functions nothing changes. Others may teach numba functions of their own, which
 it compiles for each set of types, too."""
 
@@ -73,7 +73,7 @@ def _code(f: Any, arguments: tuple[Any, ...]) -> tuple[list[str], list[str]]:
     code = code_of(caller)
     for name, text in MISFIT.findall(code):
         code = code.replace(name, text)
-    lines = OF_THIS_COPY.sub("", code).splitlines()
+    lines = COMPILATION_NUMBERS.sub("", code).splitlines()
     constants = sorted(
         line for line in lines if line.startswith("@") and not line.startswith(MISFITS)
     )
@@ -95,4 +95,4 @@ def _is_constant(kind: Any) -> bool:
     if not isinstance(kind, types.Function):
         return True
     module = getattr(kind.typing_key, "__module__", None) or "builtins"
-    return str(module).split(".")[0] in LIBRARIES
+    return str(module).split(".")[0] in CONSTANT_LIBRARIES

@@ -46,7 +46,7 @@ INNER_OPTIONS: dict[str, Any] = {
 }
 
 # Vector operations below which a kernel is done before a second thread has woken up.
-SHORT = 50_000
+MIN_PARALLEL_OPERATIONS = 50_000
 
 # Whether kernels are compiled; NUMBA_DISABLE_JIT=1 lets everything run as plain Python.
 JIT = not vars(config)["DISABLE_JIT"]
@@ -179,7 +179,7 @@ def tasks_for(operations: int) -> int:
     operations : int
         About how many vectors the kernel computes.
     """
-    return thread_count() if operations > SHORT else 1
+    return thread_count() if operations > MIN_PARALLEL_OPERATIONS else 1
 
 
 def inlined(function: Function) -> Function:

@@ -24,13 +24,13 @@ INTEGER = ir.IntType(64)
 RUNNER = ir.FunctionType(ir.VoidType(), [INTEGER, INTEGER, INTEGER.as_pointer()])
 
 MEMORY_TYPE = types.Array(types.int64, 1, "C")
-WORDS = 512
+MEMORY_WORDS = 512
 """How many 64-bit words a launch may take; a 3-D array takes eleven."""
 
 
 def new_memory() -> Any:
     """Return memory for the launch of a kernel: the runner's and its address, the arguments."""
-    return np.zeros(WORDS, np.int64)
+    return np.zeros(MEMORY_WORDS, np.int64)
 
 
 def prepare(
@@ -47,7 +47,7 @@ def prepare(
     serially : bool
         Whether to run the tasks here, one after the other.
     tasks : int
-    memory : int64 array of shape (WORDS,)
+    memory : int64 array of shape (MEMORY_WORDS,)
         Overwritten. It holds no references: the arguments must stay alive until they are used.
     arguments : tuple of arrays and scalars
         The kernel's, after the task and the number of tasks.
@@ -94,8 +94,8 @@ def _type_prepare(
         address, serially, tasks, memory, arguments = values
         words = context.make_array(MEMORY_TYPE)(context, builder, memory).data
         packed = _without_references(context, builder, case.args[4], arguments)
-        if context.get_abi_sizeof(packed.type) > 8 * (WORDS - 2):
-            raise ValueError("the kernel's arguments need more memory; raise WORDS")
+        if context.get_abi_sizeof(packed.type) > 8 * (MEMORY_WORDS - 2):
+            raise ValueError("the kernel's arguments need more memory; raise MEMORY_WORDS")
         place = _word(builder, words, 2)
         runner = _write_runner(context, builder.module, case.args[4], packed.type)
         builder.store(builder.ptrtoint(runner, INTEGER), words)

@@ -10,13 +10,13 @@ again. Results do not depend on it.
 import time
 from collections.abc import Callable, Hashable
 
-SHORTEST, LONGEST = 0.05, 2.0
+MIN_REST_SECONDS, MAX_REST_SECONDS = 0.05, 2.0
 """Seconds for which one thread computes, the first time and at most: each time twice as many."""
 
-TOGETHER = 32
+LAUNCHES_JUDGED = 32
 """About how many launches are judged together: a single one may be late anywhere."""
 
-KEPT = 256
+MAX_KINDS = 256
 """Of how many kinds of launch it is known how long they take."""
 
 
@@ -33,7 +33,7 @@ class Pace:
         self.clock = clock
         self._best: dict[Hashable, float] = {}
         self._taken = self._possible = 0.0  # seconds of a launch, as means over the last ones
-        self._rest, self._rest_ends = SHORTEST, 0.0
+        self._rest, self._rest_ends = MIN_REST_SECONDS, 0.0
         self._late = (0.0, 0.0)  # these two means when launches were found to be late
         self._alone = (
             0,
@@ -57,15 +57,15 @@ class Pace:
         threads : int
             On how many.
         """
-        if len(self._best) >= KEPT:
+        if len(self._best) >= MAX_KINDS:
             self._best.clear()
         best = self._best[kind] = min(self._best.get(kind, seconds), seconds)
-        self._taken += (seconds - self._taken) / TOGETHER
-        self._possible += (best - self._possible) / TOGETHER
+        self._taken += (seconds - self._taken) / LAUNCHES_JUDGED
+        self._possible += (best - self._possible) / LAUNCHES_JUDGED
         if self._taken > threads * self._possible:
             now = self.clock()
             again = now - self._rest_ends < self._rest
-            self._rest = min(2 * self._rest, LONGEST) if again else SHORTEST
+            self._rest = min(2 * self._rest, MAX_REST_SECONDS) if again else MIN_REST_SECONDS
             self._rest_ends = now + self._rest
             self._late = self._taken, self._possible
             self._taken = self._possible = 0.0
@@ -77,6 +77,6 @@ class Pace:
         launches, taken = launches + 1, taken + seconds
         possible += self._best.get(kind, seconds)
         self._alone = launches, taken, possible
-        if launches == TOGETHER and taken * self._late[1] > possible * self._late[0]:
+        if launches == LAUNCHES_JUDGED and taken * self._late[1] > possible * self._late[0]:
             self._rest_ends = 0.0
             self._best.clear()  # nobody was late: there is more work than there was

@@ -27,7 +27,7 @@ from fastgrad.network.functions import LOG_OFFSET, sigmoid
 from fastgrad.network.parameters import Parameters
 from fastgrad.typing import Doubles
 
-TASKS_A_THREAD = 8  # small tasks keep all threads busy to the end
+TASKS_PER_THREAD = 8  # small tasks keep all threads busy to the end
 
 
 def gradient(params: Parameters, x: Doubles, labels: NDArray[np.int64], h: float) -> Doubles:
@@ -58,7 +58,7 @@ def gradient(params: Parameters, x: Doubles, labels: NDArray[np.int64], h: float
     columns = [_padded_columns(array) for array in (x, a, z, logits)]
     result = np.empty_like(params.buffer)
     threads = thread_count()
-    tasks = TASKS_A_THREAD * threads if threads > 1 else 1
+    tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
     perturb_all(tasks, params.buffer, *columns, labels, h, result)
     return result
 

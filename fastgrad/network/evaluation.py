@@ -126,13 +126,13 @@ def as_step(h: object, params: Parameters, largest: float, *, may_be_lost: bool 
 
 
 # Rows that are evaluated at a time: their float64 copy stays in the second-level cache.
-ROWS_AT_A_TIME = 256
+ROWS_AT_ONCE = 256
 
 
 # Parameters, inputs and steps up to this, and steps down to its inverse, have finite quotients: the
 # layers' sums are finite, so the probabilities are, a loss, -log(p + 1e-7), is below 17, and a
 # quotient below 17 / h. The powers in odd responses, x^13 and W2^12 at most, stay below 1e260.
-MODERATE = 1e20
+MAX_MODERATE_SIZE = 1e20
 
 
 @dataclass(frozen=True)
@@ -170,11 +170,11 @@ def probabilities(params: Parameters, x: ArrayLike, work: Workspace) -> Doubles:
     classes = len(params["b2"])
     result = np.empty((len(samples), classes))
     with exclusive():
-        for start in range(0, len(samples), ROWS_AT_A_TIME):
-            rows = as_kernels_take_it(samples[start : start + ROWS_AT_A_TIME])
+        for start in range(0, len(samples), ROWS_AT_ONCE):
+            rows = as_kernels_take_it(samples[start : start + ROWS_AT_ONCE])
             _, nonzeros = largest_and_nonzeros(rows, start)
             run = run_forward(params, rows, nonzeros, work)
-            result[start : start + ROWS_AT_A_TIME] = run.p[:, :classes]
+            result[start : start + ROWS_AT_ONCE] = run.p[:, :classes]
     return result
 
 
@@ -236,7 +236,7 @@ def numerical_gradient(
         result = params.over(flat)
     else:
         result = params.over(quotients(batch, step, engine))
-    if not all(size <= MODERATE for size in (largest, batch.largest, step, 1 / step)):
+    if not all(size <= MAX_MODERATE_SIZE for size in (largest, batch.largest, step, 1 / step)):
         _warn_of_nonfinite(result)
     return result
 

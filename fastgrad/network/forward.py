@@ -99,7 +99,7 @@ def run_forward(params: Parameters, x: Doubles, nonzeros: int, work: Workspace) 
     z = work.get("z", (len(x), padded(hidden)))
     sigmoid_slope = work.get("sigmoid_slope", z.shape)
     p = work.get("p", (len(x), padded(classes)))
-    entries = sparse.Entries(x, nonzeros, work) if nonzeros <= sparse.DENSEST * x.size else None
+    entries = sparse.Entries(x, nonzeros, work) if nonzeros <= sparse.MAX_DENSITY * x.size else None
     if entries is None:
         sum_products(z[:, :hidden], x, w1[np.newaxis], work)
     else:

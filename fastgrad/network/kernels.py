@@ -27,7 +27,7 @@ from fastgrad.jit.vectors import (
 )
 from fastgrad.network.functions import LOG_OFFSET
 
-MAGNITUDE = 0x7FFF_FFFF_FFFF_FFFF  # all bits of a float64 but its sign
+MAGNITUDE_BITS = 0x7FFF_FFFF_FFFF_FFFF  # all bits of a float64 but its sign
 
 
 def bits_of(value: float) -> int:
@@ -73,7 +73,7 @@ def _magnitude_and_nonzeros(values: Any) -> tuple[float, int]:
     largest = 0
     nonzeros = 0
     for i in range(values.size):
-        magnitude = bits_of(values[i]) & MAGNITUDE
+        magnitude = bits_of(values[i]) & MAGNITUDE_BITS
         largest = max(largest, magnitude)
         nonzeros += magnitude != 0
     return float_of(largest), nonzeros

@@ -34,13 +34,15 @@ from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles
 
 # The rows of a tile, and its vectors a row: 24 of 32 registers, or 12 of 16, hold sums.
-ROWS, VECTORS = (8, 3) if LANES == 8 else (4, 3)
+TILE_ROWS, TILE_VECTORS = (8, 3) if LANES == 8 else (4, 3)
 
 
 def multiply_wide_tile(
     out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
-    """Compute a tile of a product, `ROWS` by `VECTORS` vectors: out[i:, j:] = a @ b[k:, left:].
+    """Compute a tile of a product, out[i:, j:] = a @ b[k:, left:], of full width.
+
+    The tile has `TILE_ROWS` rows, each of `TILE_VECTORS` vectors.
 
     Parameters
     ----------
@@ -48,8 +50,8 @@ def multiply_wide_tile(
         Overwritten at the tile's place, up to its last row. A row's elements are contiguous.
     i, j : int
         The tile's first row and column.
-    a : contiguous float64 or float32 array of size ROWS * depth
-        The first factor, one column of ROWS elements after the other; rows that `out` does not
+    a : contiguous float64 or float32 array of size TILE_ROWS * depth
+        The first factor, one column of TILE_ROWS elements after the other; rows that `out` does not
         have are computed, but not stored.
     b : array of a's type, of shape (any, any)
         The second factor is b[k : k + depth, left : left + width]. A row's elements are contiguous.
@@ -59,7 +61,7 @@ def multiply_wide_tile(
     add : bool
         Whether to add to `out` or to overwrite it.
     """
-    _multiply_tile(VECTORS, out, i, j, a, b, k, left, add)
+    _multiply_tile(TILE_VECTORS, out, i, j, a, b, k, left, add)
 
 
 def multiply_narrow_tile(
@@ -73,10 +75,10 @@ def _multiply_tile(
     vectors: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
     """Compute a tile as plain Python."""
-    depth = len(a) // ROWS
-    tile = out[i : i + ROWS, j : j + vectors * VECTOR_BYTES // a.itemsize]
+    depth = len(a) // TILE_ROWS
+    tile = out[i : i + TILE_ROWS, j : j + vectors * VECTOR_BYTES // a.itemsize]
     rows, columns = tile.shape
-    product = a.reshape(depth, ROWS)[:, :rows].T @ b[k : k + depth, left : left + columns]
+    product = a.reshape(depth, TILE_ROWS)[:, :rows].T @ b[k : k + depth, left : left + columns]
     tile[...] = tile + product if add else product
 
 
@@ -95,7 +97,7 @@ def _register_tile(function: Callable[..., None], vectors: int, *, partial: bool
         _write_tile(builder, vectors, partial, *arguments)
 
 
-_register_tile(multiply_wide_tile, VECTORS, partial=False)
+_register_tile(multiply_wide_tile, TILE_VECTORS, partial=False)
 _register_tile(multiply_narrow_tile, 1, partial=True)
 
 
@@ -136,11 +138,15 @@ def _write_tile(
     rows, columns = cgutils.unpack_tuple(builder, out.shape, 2)
     out_stride, _ = cgutils.unpack_tuple(builder, out.strides, 2)
     b_stride, _ = cgutils.unpack_tuple(builder, b.strides, 2)
-    depth = builder.sdiv(cgutils.unpack_tuple(builder, a.shape, 1)[0], integer(ROWS))
+    depth = builder.sdiv(cgutils.unpack_tuple(builder, a.shape, 1)[0], integer(TILE_ROWS))
     inside = lanes_below(builder, builder.sub(columns, j), lanes)
 
-    out_rows = [element(out.data, out_stride, builder.add(i, integer(r)), j) for r in range(ROWS)]
-    sums = [[cgutils.alloca_once(builder, factor_ir) for _ in range(vectors)] for _ in range(ROWS)]
+    out_rows = [
+        element(out.data, out_stride, builder.add(i, integer(r)), j) for r in range(TILE_ROWS)
+    ]
+    sums = [
+        [cgutils.alloca_once(builder, factor_ir) for _ in range(vectors)] for _ in range(TILE_ROWS)
+    ]
     for register in chain(*sums):
         builder.store(ir.Constant(factor_ir, [0.0] * lanes), register)
 
@@ -157,7 +163,7 @@ def _write_tile(
             else builder.load(vector(b_row, v), align=bytes_of(number))
             for v in range(vectors)
         ]
-        column = builder.gep(a.data, [builder.mul(loop.index, integer(ROWS))])
+        column = builder.gep(a.data, [builder.mul(loop.index, integer(TILE_ROWS))])
         for r, row_sums in enumerate(sums):
             factor = repeated(builder, builder.load(builder.gep(column, [integer(r)])), lanes)
             for register, b_vector in zip(row_sums, factors, strict=True):
@@ -181,28 +187,28 @@ def _write_tile(
 
 
 # The sizes of a block, for caches of 32 KB and 512 KB, or more.
-WIDTH = VECTORS * LANES  # the columns of a wide tile
+TILE_COLUMNS = TILE_VECTORS * LANES  # the columns of a wide tile
 # Products summed at a time: so deep, a tile's part of b stays in the first level. In b itself it
 # takes up more lines of the cache than in a copy without gaps.
-RUN = 128
-PACKED_RUN = 2400 // WIDTH
-LONGEST_RUN = max(RUN, PACKED_RUN)
+RUN_LENGTH = 128
+PACKED_RUN_LENGTH = 2400 // TILE_COLUMNS
+MAX_RUN_LENGTH = max(RUN_LENGTH, PACKED_RUN_LENGTH)
 # Elements of a at a time: they take 190 KB of the second level.
-BLOCK = 24_000
+BLOCK_ELEMENTS = 24_000
 
 # Products from which on float32 pays: to see that it suffices takes some microseconds.
-LONG = 1_000_000
+MIN_FLOAT32_PRODUCTS = 1_000_000
 
 # A copy pays off when b's rows lie in a page of memory each, and each of its parts is used often.
-PAGE = 512
-MANY_ROWS = 256
+MIN_PACKED_COLUMNS = 512
+MIN_PACKED_ROWS = 256
 
 
 @inlined
 def pack_rows(
     a: Any, top: int, bottom: int, first: int, last: int, power: int, packed: Any
 ) -> None:
-    """Copy columns `first` to `last` of some rows of a, to some power, as tiles of `ROWS` rows.
+    """Copy columns `first` to `last` of rows of a, to some power, as tiles of `TILE_ROWS` rows.
 
     Parameters
     ----------
@@ -214,23 +220,23 @@ def pack_rows(
     power : int
         Odd and positive.
     packed : 1-D float64 array, with space for whole tiles
-        Overwritten: tile by tile, one column of ROWS elements after the other.
+        Overwritten: tile by tile, one column of TILE_ROWS elements after the other.
     """
     rows = a.shape[0]
     run = last - first
-    for start in range(top, bottom, ROWS):
-        tile = packed[(start - top) * run : (start - top + ROWS) * run]
-        if start + ROWS <= rows:
+    for start in range(top, bottom, TILE_ROWS):
+        tile = packed[(start - top) * run : (start - top + TILE_ROWS) * run]
+        if start + TILE_ROWS <= rows:
             for k in range(run):
-                for row in range(ROWS):
-                    tile[k * ROWS + row] = a[start + row, first + k]
+                for row in range(TILE_ROWS):
+                    tile[k * TILE_ROWS + row] = a[start + row, first + k]
         else:
             for k in range(run):
-                for row in range(ROWS):
+                for row in range(TILE_ROWS):
                     inside = start + row < rows
-                    tile[k * ROWS + row] = a[start + row, first + k] if inside else 1.0
+                    tile[k * TILE_ROWS + row] = a[start + row, first + k] if inside else 1.0
         if power > 1:
-            for e in range(0, ROWS * run, LANES):
+            for e in range(0, TILE_ROWS * run, LANES):
                 value = load(tile, e)
                 square = value * value
                 for _ in range(power // 2):
@@ -240,7 +246,7 @@ def pack_rows(
 
 @inlined
 def pack_columns(b: Any, first: int, last: int, columns: int, packed: Any) -> None:
-    """Copy rows `first` to `last` of b as panels of `WIDTH` columns.
+    """Copy rows `first` to `last` of b as panels of `TILE_COLUMNS` columns.
 
     Parameters
     ----------
@@ -251,7 +257,7 @@ def pack_columns(b: Any, first: int, last: int, columns: int, packed: Any) -> No
         Overwritten: panel by panel, one row after the other, the last panel padded with anything.
     """
     run = last - first
-    width = VECTORS * VECTOR_BYTES // packed.itemsize
+    width = TILE_VECTORS * VECTOR_BYTES // packed.itemsize
     for k in range(run):
         for j in range(0, columns, width):
             row = j // width * run + k
@@ -282,16 +288,16 @@ def multiply_packed(
     lanes = VECTOR_BYTES // packed.itemsize
     j = 0
     while j < columns:
-        wide = j + VECTORS * lanes <= columns
-        row = j // (VECTORS * lanes) * run if packs else k
-        column = j % (VECTORS * lanes) if packs else j
-        for i in range(0, rows, ROWS):
-            tile = packed[i * run : (i + ROWS) * run]
+        wide = j + TILE_VECTORS * lanes <= columns
+        row = j // (TILE_VECTORS * lanes) * run if packs else k
+        column = j % (TILE_VECTORS * lanes) if packs else j
+        for i in range(0, rows, TILE_ROWS):
+            tile = packed[i * run : (i + TILE_ROWS) * run]
             if wide:
                 multiply_wide_tile(own, i, j, tile, b, row, column, add)
             else:
                 multiply_narrow_tile(own, i, j, tile, b, row, column, add)
-        j += VECTORS * lanes if wide else lanes
+        j += TILE_VECTORS * lanes if wide else lanes
 
 
 @kernel(
@@ -331,19 +337,19 @@ def sum_products_kernel(
         How many terms are computed in float64; each run of products of the others in float32.
     share, longest : int
         Rows a task, and the length of a run, at most.
-    packed_a : float64 array of shape (tasks, BLOCK)
+    packed_a : float64 array of shape (tasks, BLOCK_ELEMENTS)
         Scratch, overwritten.
-    packed_b : float64 array of shape (tasks, panels * longest, WIDTH), or with no panels
+    packed_b : float64 array of shape (tasks, panels * longest, TILE_COLUMNS), or with no panels
         Scratch, overwritten; without it, b is used as it lies where it is not rounded.
-    rounded_a : float32 array of shape (tasks, BLOCK)
+    rounded_a : float32 array of shape (tasks, BLOCK_ELEMENTS)
         Scratch, overwritten.
-    rounded_b : float32 array of shape (tasks, panels * longest, 2 * WIDTH)
+    rounded_b : float32 array of shape (tasks, panels * longest, 2 * TILE_COLUMNS)
         Scratch, overwritten; it may have no panels if all terms are exact.
     """
     rows, columns = out.shape
     terms, depth = b.shape[:2]
     runs = -(-depth // longest)
-    block = BLOCK // longest // ROWS * ROWS
+    block = BLOCK_ELEMENTS // longest // TILE_ROWS * TILE_ROWS
     packs = packed_b.shape[1] > 0
     for m in range(terms):
         for r in range(runs):
@@ -361,7 +367,7 @@ def sum_products_kernel(
                 pack_rows(a, top, bottom, k, end, 2 * m + 1, packed_a[task])
                 own = out[top:bottom]
                 if m >= exact:
-                    for e in range(-(-(bottom - top) // ROWS) * ROWS * run):
+                    for e in range(-(-(bottom - top) // TILE_ROWS) * TILE_ROWS * run):
                         rounded_a[task, e] = packed_a[task, e]
                     multiply_packed(own, rounded_a[task], run, rounded_b[task], 0, True, add)
                 else:
@@ -384,24 +390,24 @@ def sum_products(
     work : Workspace
         Scratch.
     exact : int, optional
-        From this term on, products are rounded to float32 and summed so over at most `LONGEST_RUN`
-        of them, in half the time.
+        From this term on, products are rounded to float32, and at most `MAX_RUN_LENGTH` of them are
+        summed so, in half the time.
     """
     terms, depth, _ = b.shape
     exact = terms if exact is None else exact
     rows, columns = out.shape
     tasks = tasks_for(terms * depth * out.size // LANES)
-    share = -(-rows // (tasks * ROWS)) * ROWS
-    packs = columns >= PAGE and rows >= MANY_ROWS
-    longest = PACKED_RUN if packs else RUN
-    panels = -(-columns // WIDTH) if packs else 0
-    rounded_panels = -(-columns // (2 * WIDTH)) if exact < terms else 0
+    share = -(-rows // (tasks * TILE_ROWS)) * TILE_ROWS
+    packs = columns >= MIN_PACKED_COLUMNS and rows >= MIN_PACKED_ROWS
+    longest = PACKED_RUN_LENGTH if packs else RUN_LENGTH
+    panels = -(-columns // TILE_COLUMNS) if packs else 0
+    rounded_panels = -(-columns // (2 * TILE_COLUMNS)) if exact < terms else 0
     sum_products_kernel(
         tasks, out, a, b, exact, share, longest,
-        _scratch((tasks, BLOCK), np.float64, work),
-        _scratch((tasks, panels * longest, WIDTH), np.float64, work),
-        _scratch((tasks, BLOCK), np.float32, work),
-        _scratch((tasks, rounded_panels * longest, 2 * WIDTH), np.float32, work),
+        _scratch((tasks, BLOCK_ELEMENTS), np.float64, work),
+        _scratch((tasks, panels * longest, TILE_COLUMNS), np.float64, work),
+        _scratch((tasks, BLOCK_ELEMENTS), np.float32, work),
+        _scratch((tasks, rounded_panels * longest, 2 * TILE_COLUMNS), np.float32, work),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from fastgrad.network.forward import Forward
 from fastgrad.network.kernels import magnitude_and_nonzeros
 from fastgrad.typing import Doubles
 
-MOST_TERMS = 6
+MAX_TERMS = 6
 TOLERANCE = 2e-13
 
 
@@ -82,7 +82,7 @@ def plan_responses(shift: float, spread: float) -> InterpolationPlan | None:
     Returns
     -------
     InterpolationPlan or None
-        None if shift or spread is not finite, or too large for `MOST_TERMS` terms.
+        None if shift or spread is not finite, or too large for `MAX_TERMS` terms.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def plan_responses(shift: float, spread: float) -> InterpolationPlan | None:
     if not half < 1:  # nor nan, nor so large that its powers overflow
         return None
     moved = 0.26 * shift * spread  # the most that a logit moves; |sigma'| <= 0.26 for real shifts
-    for terms in range(2, MOST_TERMS + 1):
+    for terms in range(2, MAX_TERMS + 1):
         if not 230 * half ** (2 * terms) <= TOLERANCE:
             continue
         for series in (4, 8, 12):
@@ -233,10 +233,10 @@ def gradient(run: Forward, labels: NDArray[np.int64], h: float, largest: float) 
 
 def _exact_terms(run: Forward, c: Doubles, reach: float) -> int:
     """Choose how many powers of x are summed in float64; float32 suffices for those after them."""
-    if run.entries is not None or run.x.shape[1] * c[0].size < matrix_products.LONG:
+    if run.entries is not None or run.x.shape[1] * c[0].size < matrix_products.MIN_FLOAT32_PRODUCTS:
         return len(c)
     magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in c]
-    return first_in_float32(magnitudes, reach, matrix_products.LONGEST_RUN)
+    return first_in_float32(magnitudes, reach, matrix_products.MAX_RUN_LENGTH)
 
 
 @lru_cache

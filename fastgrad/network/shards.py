@@ -17,7 +17,7 @@ from fastgrad.typing import Doubles, Map
 
 Shard = tuple[Doubles, NDArray[np.int64]]
 
-LARGEST = 2_000
+MAX_SHARD_SAMPLES = 2_000
 """Samples of a shard for a map, of which nobody knows how many workers it has."""
 
 
@@ -38,7 +38,7 @@ def gradient(
     workers : int or map-like
         As `fastgrad.numerical_gradient` takes them.
     """
-    shards = -(-len(x) // LARGEST) if callable(workers) else min(count(workers), len(x))
+    shards = -(-len(x) // MAX_SHARD_SAMPLES) if callable(workers) else min(count(workers), len(x))
     task = partial(_shard_gradient, quotients)
     pairs = [*zip(np.array_split(x, shards), np.array_split(labels, shards), strict=True)]
     if callable(workers):

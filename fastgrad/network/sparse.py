@@ -16,24 +16,24 @@ from fastgrad.typing import Doubles
 # Above this share of nonzeros whole blocks are multiplied: they do more, but at a higher rate.
 # benchmarks/density.py finds the two equal at a tenth to a quarter, the more the fewer hidden units
 # there are; digits, whose zeros lie side by side, have a fifth and are at least as fast this way.
-DENSEST = 0.25
+MAX_DENSITY = 0.25
 
 
 # Columns that are summed at a time: seven vectors, whose sums stay in registers. So many additions
 # are under way at once that none waits for another; 50, 100 and 1,000 columns waste few lanes.
-GROUP = 7 * LANES
+GROUP_COLUMNS = 7 * LANES
 
 
 @inlined
 def add_rows(out: Any, j: int, scales: Any, rows: Any, count: int, matrix: Any, add: bool) -> None:
     """Compute out[g] = sum over e < count of scales[e] matrix[rows[e], g], or add that to it.
 
-    The columns g are the group of up to `GROUP` that starts at j.
+    The columns g are the group of up to `GROUP_COLUMNS` that starts at j.
 
     Parameters
     ----------
     out : float64 array of shape (columns,)
-        Overwritten from j to j + GROUP.
+        Overwritten from j to j + GROUP_COLUMNS.
     j : int
     scales : float64 array of shape (at least count,)
     rows : int32 array of shape (at least count,)
@@ -106,7 +106,7 @@ def multiply_rows(
         values[n, count] = 1.0
         where[n, count] = inputs
         counts[n] = count + 1
-        for j in range(0, hidden, GROUP):
+        for j in range(0, hidden, GROUP_COLUMNS):
             add_rows(out[n, :hidden], j, values[n], where[n], count, matrix, False)
 
 
@@ -158,7 +158,7 @@ def sum_rows(
                 samples_of[i, entry] = n
                 found[i - first] = entry + 1
     for m in range(c.shape[0]):
-        for j in range(0, out.shape[1], GROUP):  # the group's part of c stays in the cache
+        for j in range(0, out.shape[1], GROUP_COLUMNS):  # the group's part of c stays in the cache
             for i in range(first, last):
                 count = found[i - first]
                 add_rows(out[i], j, scales[i], samples_of[i], count, c[m], m > 0)

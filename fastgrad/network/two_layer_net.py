@@ -176,7 +176,7 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
-        if self._differs_in(*LOSS):
+        if self._differs_in(*LOSS_METHODS):
             evaluation.require_engine(engine)
             return self._gradient_of_another_loss(x, t, h, engine, workers)
         with turn([self._params.buffer], ()):
@@ -192,7 +192,7 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
-        changed = [name for name in LOSS if self._differs_in(name)]
+        changed = [name for name in LOSS_METHODS if self._differs_in(name)]
         if changed and not self._differs_in("gradient"):
             raise NotImplementedError(
                 f"{type(self).__name__} has a {changed[0]} of its own, but the gradient of "
@@ -206,7 +206,8 @@ class TwoLayerNet:
         """Say whether a subclass, or this net by itself, has other attributes of these names."""
         kind = type(self)
         return any(
-            getattr(kind, name, None) is not OWN[name] or name in self.__dict__ for name in names
+            getattr(kind, name, None) is not OWN_METHODS[name] or name in self.__dict__
+            for name in names
         )
 
     def _gradient_of_another_loss(
@@ -231,13 +232,13 @@ class TwoLayerNet:
         return self.__dict__ | {"_work": Workspace()}  # scratch is nothing to copy or pickle
 
 
-LOSS = ("params", "predict", "loss")
+LOSS_METHODS = ("params", "predict", "loss")
 """On what the loss depends."""
 
-LARGEST = 2**40
+MAX_SIZE = 2**40
 """The largest size of a layer."""
 
-OWN = {name: getattr(TwoLayerNet, name) for name in (*LOSS, "gradient")}
+OWN_METHODS = {name: getattr(TwoLayerNet, name) for name in (*LOSS_METHODS, "gradient")}
 """The class's own attributes."""
 
 
@@ -255,9 +256,9 @@ def _size(name: str, value: Any) -> int:
         ) from None
     if size < 1:
         raise ValueError(f"{name} is {size}, but a size is at least 1; pass a larger one")
-    if size > LARGEST:
+    if size > MAX_SIZE:
         raise ValueError(
-            f"{name} is {reprlib.repr(size)}, which no memory holds; pass at most {LARGEST:,}"
+            f"{name} is {reprlib.repr(size)}, which no memory holds; pass at most {MAX_SIZE:,}"
         )
     return size
 

@@ -13,19 +13,19 @@ import numpy as np
 
 from fastgrad.typing import Array, Places
 
-SMALL = 64
+SHRINK_FACTOR = 64
 """How many times smaller than a move that is at which its slope is measured."""
 
-MOST = 0.1
+MAX_UNEVEN_SHARE = 0.1
 """The share of changes that may stand out."""
 
-BEND = 4
+UNEVEN_FACTOR = 4
 """How many times larger than all others, but for that share, a sum is that stands out."""
 
-MOST_UNITS = 0.25
+MAX_UNITS_SHARE = 0.25
 """The share of units that may be moved once more: of each, few rows may stand out."""
 
-ROUNDINGS = 16
+MIN_ROUNDINGS = 16
 """How many times the unit of rounding it is at least."""
 
 EPS = float(np.finfo(np.float64).eps)
@@ -63,7 +63,8 @@ def straightened(
     losses : array
         All that are added up.
     again : callable
-        ``again(units)``, counted from 0, are changes of these units by moves `SMALL` times smaller.
+        ``again(units)``, counted from 0, are changes of these units by moves that are
+        `SHRINK_FACTOR` times smaller.
 
     Returns
     -------
@@ -72,14 +73,15 @@ def straightened(
         What both moves together change losses by.
     """
     uneven = abs(change[:, 0] + change[:, 1])
-    usual = np.quantile(uneven, 1 - MOST) if uneven.size else 0.0
-    least = BEND * usual + ROUNDINGS * EPS * float(np.linalg.norm(losses.reshape(-1)))
+    typical = np.quantile(uneven, 1 - MAX_UNEVEN_SHARE) if uneven.size else 0.0
+    rounding = MIN_ROUNDINGS * EPS * float(np.linalg.norm(losses.reshape(-1)))
+    least = UNEVEN_FACTOR * typical + rounding
     stands_out = uneven > least
     units = np.flatnonzero(stands_out.reshape(len(change), -1).any(axis=1))
-    if not 0 < len(units) <= max(1, MOST_UNITS * len(change)):
+    if not 0 < len(units) <= max(1, MAX_UNITS_SHARE * len(change)):
         return change, uneven
     straight = change.copy()
     apart = stands_out[units, np.newaxis]
-    straight[units] = np.where(apart, SMALL * again(units), change[units])
+    straight[units] = np.where(apart, SHRINK_FACTOR * again(units), change[units])
     uneven[stands_out] = 0
     return straight, uneven

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastgrad.typing import Array
 
-LARGE = 2**20
+MIN_LARGE_BYTES = 2**20
 """Bytes of an array from which on it is not copied, which would take as long as using it."""
 
 
@@ -35,7 +35,7 @@ class Constants:
 
         Of a large one itself is returned: `unchanged` says in the end whether it is still the same.
         """
-        if array.nbytes >= LARGE:
+        if array.nbytes >= MIN_LARGE_BYTES:
             if id(array) not in self._large:  # which keeps the array, and so its id
                 self._large[id(array)] = array, array.view(), _checksum(array)
             return self._large[id(array)][1]

@@ -14,23 +14,23 @@ from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing.memory import may_share_elements
 from fastgrad.typing import Array
 
-SHORT = 0.001
+SHORT_CALL_SECONDS = 0.001
 """Seconds below which a call is made twice, since the first one may take longer than others."""
 
-CALLS = 6
+TRACING_CALLS = 6
 """How often f is called to be recorded and, in the end, certified."""
 
-CHEAP = 0.004
+MIN_TRACING_SECONDS = 0.004
 """Seconds that recording and replaying take at least, whatever f is, besides calls of f."""
 
-DIFFERENT = "two calls of it give different results"
+DIFFERENT_RESULTS = "two calls of it give different results"
 
 CHEAP_CALLS = "calls of it are cheap"
 
-FEW_BYTES = 1 << 15
+SMALL_X_BYTES = 1 << 15
 """Bytes of x up to which they are compared as Python's objects, which is faster."""
 
-NUMBERS = frozenset({float, np.float64})
+FLOAT_TYPES = frozenset({float, np.float64})
 """Types of values that are floats as they are."""
 
 
@@ -65,7 +65,7 @@ class FirstCalls:
             self.refusal = "elements of x share memory"
         else:
             self.make(1)
-            if self.seconds < SHORT:
+            if self.seconds < SHORT_CALL_SECONDS:
                 self.make(1)
 
     def make(self, times: int) -> None:
@@ -92,7 +92,7 @@ class FirstCalls:
     def _put_back(self) -> bool:
         """Let x be as it was; say whether it was not."""
         now, before = self._plain, self._saved
-        if now.nbytes <= FEW_BYTES:
+        if now.nbytes <= SMALL_X_BYTES:
             is_same = now.tobytes() == before.tobytes()
         else:
             is_same = np.array_equal(now.view(np.int64), before.view(np.int64))
@@ -103,7 +103,7 @@ class FirstCalls:
     def _note(self, value: Any) -> None:
         """Take a value for what f gives at x, if it is a finite number."""
         try:
-            if type(value) not in NUMBERS:
+            if type(value) not in FLOAT_TYPES:
                 value = np.asarray(value, np.float64).reshape(())
             number = float(value)
         except (TypeError, ValueError, OverflowError):
@@ -114,8 +114,8 @@ class FirstCalls:
             return
         self.values.append(number)
         if number != self.values[0]:
-            self.refusal = DIFFERENT
+            self.refusal = DIFFERENT_RESULTS
 
     def are_cheap(self, calls: int, least: float) -> bool:
         """Say whether so many calls, but for those that recording takes, take less time."""
-        return (calls - CALLS) * self.seconds < least
+        return (calls - TRACING_CALLS) * self.seconds < least

@@ -22,7 +22,7 @@ from fastgrad.tracing.batched import sources
 from fastgrad.tracing.dependence import UnitIds, propagate
 from fastgrad.tracing.graph import Node, leaves, value_of
 from fastgrad.tracing.operations import factors, product_spec
-from fastgrad.tracing.replay import SAME, Replay
+from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
 from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.typing import Array, Doubles
 
@@ -107,7 +107,7 @@ def _divided(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> 
     expected = _taken(node.value, cuts[node])
     largest = abs(expected).max(initial=0)
     if result.value.shape != expected.shape or not np.allclose(
-        result.value, expected, rtol=0, atol=SAME * float(largest), equal_nan=True
+        result.value, expected, rtol=0, atol=REPLAY_TOLERANCE * float(largest), equal_nan=True
     ):
         raise NotDivisible
     return result
@@ -175,19 +175,19 @@ DIVIDERS: dict[str, Callable[[Node, Mapping[Node, Node], Mapping[Node, Cut]], Ar
 """How operations of each kind are applied to some rows: a function, and its arguments."""
 
 
-GAP = 5
+MAX_GAP_STEPS = 5
 """How many steps lie between two measured shifts at most. What is narrower, and over at both of
 them, is found by `fastgrad.tracing.smoothness`."""
 
-POINTS = 8
+MIN_POINTS = 8
 """Where a stretch is measured: twice as often as a cubic needs, so that no kink stays hidden."""
 
 DEGREE = 3
 
-SLOPE = 64
+SLOPE_SHIFT_DIVISOR = 64
 """How many times smaller than a row's largest shift that is at which its slope is measured."""
 
-MOST_AT_ONCE = 64
+MAX_UNITS_AT_ONCE = 64
 """How many units of a row are moved in one go, one after the other."""
 
 
@@ -235,7 +235,7 @@ class Stretch:
     def places(self) -> NDArray[np.intp]:
         """Return the indices of the shifts to measure, close together at the ends."""
         width = self.response.shifts[self.last] - self.response.shifts[self.first]
-        count = max(POINTS, ceil(np.pi / 2 * width / self.response.gap))
+        count = max(MIN_POINTS, ceil(np.pi / 2 * width / self.response.gap))
         if self.response.may_have_several_kinks or self.last - self.first < 2 * count:
             return np.arange(self.first, self.last + 1)
         fractions = (1 - np.cos(np.linspace(0, np.pi, count))) / 2
@@ -326,7 +326,7 @@ def by_kinked_rows(
     responses: list[Response] = []
     for n in np.flatnonzero(kinked.any(axis=1)).tolist():
         shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
-        shifts = np.unique([*shifts, *shifts[-1:] / SLOPE])
+        shifts = np.unique([*shifts, *shifts[-1:] / SLOPE_SHIFT_DIVISOR])
         units = np.flatnonzero(kinked[n]).tolist() if shifts.size else []
         responses += [
             Response(
@@ -335,7 +335,7 @@ def by_kinked_rows(
                 shifts,
                 np.zeros((2, shifts.size)),
                 np.zeros(shifts.size, bool),
-                GAP * h,
+                MAX_GAP_STEPS * h,
                 bool(may_have_several_kinks[n, j]),
             )
             for j in units
@@ -355,7 +355,7 @@ def by_kinked_rows(
                 moved = np.where(inputs > 0, side, 1 - side)
                 change = np.where(inputs == 0, 0, response.values[moved, place])
                 result[:, response.unit] += weight * change
-        tiny = np.searchsorted(response.shifts, response.shifts[-1] / SLOPE)
+        tiny = np.searchsorted(response.shifts, response.shifts[-1] / SLOPE_SHIFT_DIVISOR)
         above, below = response.values[:, tiny] / response.shifts[tiny]
         slope = (above - below) / 2
         straight[:, response.unit] += (weights[0] - weights[1]) * slope * h * inputs
@@ -380,8 +380,8 @@ def _measure(rows: RowLosses, stage: Stage, stretches: list[Stretch]) -> None:
         if turn == len(turns):
             turns.append([])
         turns[turn].append((response, place))
-    for start in range(0, len(turns), MOST_AT_ONCE):
-        _take(rows, stage, turns[start : start + MOST_AT_ONCE])
+    for start in range(0, len(turns), MAX_UNITS_AT_ONCE):
+        _take(rows, stage, turns[start : start + MAX_UNITS_AT_ONCE])
 
 
 def _take(rows: RowLosses, stage: Stage, turns: list[list[tuple[Response, int]]]) -> None:

@@ -13,7 +13,7 @@ from fastgrad.tracing.batched import reduced_axes
 from fastgrad.tracing.graph import Node, replaced, value_of
 from fastgrad.typing import Array
 
-DISTANCES = {
+SMOOTH_DISTANCES = {
     **dict.fromkeys(("exp", "expm1", "exp2", "sin", "cos", "sinh", "cosh"), 2.0),
     **dict.fromkeys(("logaddexp", "logaddexp2", "expit", "log_expit"), pi / 2),
     **dict.fromkeys(("tanh", "erf", "erfc"), pi / 4),
@@ -24,31 +24,38 @@ be; without poles, as far as a few terms of the series reach."""
 
 POLES_AT_ZERO = frozenset({"sqrt", "cbrt", "log", "log2", "log10", "reciprocal"})
 
-ROUNDED = {"floor": 0.0, "ceil": 0.0, "trunc": 0.0, "rint": 0.5, "round": 0.5, "around": 0.5}
+ROUNDING_OFFSETS = {
+    "floor": 0.0,
+    "ceil": 0.0,
+    "trunc": 0.0,
+    "rint": 0.5,
+    "round": 0.5,
+    "around": 0.5,
+}
 """How far above whole numbers functions jump."""
 
-COMPARED = frozenset(
+COMPARISONS = frozenset(
     {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}
     | {"maximum", "minimum", "fmax", "fmin"}
 )
 """Functions that decide by the sign of their arguments' difference."""
 
-TESTED = frozenset(
+SIGN_TESTS = frozenset(
     {"absolute", "fabs", "sign", "where", "any", "all"}
     | {"logical_and", "logical_or", "logical_xor", "logical_not"}
 )
 """Functions that decide by the signs of arguments, or whether they are 0."""
 
-LARGEST = frozenset({"max", "min", "amax", "amin"})
+EXTREMA = frozenset({"max", "min", "amax", "amin"})
 
-SMOOTH = frozenset(
+SMOOTH_FUNCTIONS = frozenset(
     {"add", "subtract", "multiply", "negative", "positive", "square", "conjugate"}
     | {"sum", "mean", "prod", "var", "nan_to_num", "isnan", "isinf", "isfinite"}
 )
 """Polynomials, which are smooth however far they are moved as long as their degree is low; and
 decisions by nan and inf, neither of which a polynomial fits."""
 
-LOW_DEGREE = 8
+MAX_LOW_DEGREE = 8
 """The highest degree that counts as low."""
 
 
@@ -78,7 +85,7 @@ def margins(node: Node) -> Iterator[Margin]:
     """
     kind, name, arguments = operations.kind_of(*node.operation), name_of(node), node.arguments
     first, second = arguments[0], arguments[1] if len(arguments) > 1 else None
-    if kind == operations.PRODUCT or name in SMOOTH:
+    if kind == operations.PRODUCT or name in SMOOTH_FUNCTIONS:
         return
     if kind == operations.MOVE:
         if name == "assigned":
@@ -86,9 +93,11 @@ def margins(node: Node) -> Iterator[Margin]:
                 yield from _converted(value, node.value.dtype)
     elif name == "converted":
         yield from _converted(first, node.value.dtype)
-    elif name in DISTANCES:
+    elif name in SMOOTH_DISTANCES:
         moved = _operation(np.subtract, first, second) if name.startswith("logadd") else first
-        yield from margin_if_moved(moved, np.full(np.shape(value_of(moved)), DISTANCES[name]))
+        yield from margin_if_moved(
+            moved, np.full(np.shape(value_of(moved)), SMOOTH_DISTANCES[name])
+        )
     elif name in POLES_AT_ZERO:
         yield from margin_if_moved(first, value_of(first) / 2)
     elif name == "log1p":
@@ -100,21 +109,21 @@ def margins(node: Node) -> Iterator[Margin]:
         yield from margin_if_moved(Node(np.var, arguments, node.keywords, value, True), value / 2)
     elif name == "power":
         yield from _of_power(first, second)
-    elif name in ROUNDED:
+    elif name in ROUNDING_OFFSETS:
         digits = second if second is not None else node.keywords.get("decimals", 0)
         scaled = _operation(np.multiply, first, 10.0**digits)
-        yield from _whole_numbers(_operation(np.subtract, scaled, ROUNDED[name]))
+        yield from _whole_numbers(_operation(np.subtract, scaled, ROUNDING_OFFSETS[name]))
     elif name in ("floor_divide", "remainder", "fmod") and not moves(second):
         yield from _whole_numbers(_operation(np.divide, first, second))
-    elif name in COMPARED:
+    elif name in COMPARISONS:
         yield from _sign(first, second)
-    elif name in TESTED:
+    elif name in SIGN_TESTS:
         tested = arguments if name.startswith("logical") else arguments[:1]
         yield from (margin for argument in tested for margin in _sign(argument, 0.0))
     elif name == "clip":
         bounds = [*arguments[1:], *node.keywords.values()]
         yield from (m for bound in bounds if bound is not None for m in _sign(first, bound))
-    elif name in LARGEST or name in ("argmax", "argmin"):
+    elif name in EXTREMA or name in ("argmax", "argmin"):
         yield from _sign(first, _largest(node))
     else:
         for argument in node.inputs():
@@ -175,7 +184,7 @@ def _of_power(base: Any, exponent: Any) -> Iterator[Margin]:
     a, b = value_of(base), value_of(exponent)
     if moves(exponent):
         is_exponential = not moves(base) and np.ndim(a) == 0 and a > 0
-        distance = DISTANCES["exp"] / max(1, abs(log(a))) if is_exponential else 0.0
+        distance = SMOOTH_DISTANCES["exp"] / max(1, abs(log(a))) if is_exponential else 0.0
         yield from margin_if_moved(exponent, np.full(np.shape(b), distance))
     elif not is_low_power(b):
         # a**b = exp(b log(a)), and exp is to move by 2 at most.
@@ -184,7 +193,7 @@ def _of_power(base: Any, exponent: Any) -> Iterator[Margin]:
 
 def is_low_power(exponent: Any) -> bool:
     """Say whether a power with this exponent is a polynomial of low degree."""
-    return np.ndim(exponent) == 0 and exponent % 1 == 0 and 0 <= exponent <= LOW_DEGREE
+    return np.ndim(exponent) == 0 and exponent % 1 == 0 and 0 <= exponent <= MAX_LOW_DEGREE
 
 
 def _largest(node: Node) -> Node:

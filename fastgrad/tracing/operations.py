@@ -112,7 +112,7 @@ KINDS: dict[Callable[..., Any], str] = {
     ),
 }  # fmt: skip
 
-OUT: dict[Callable[..., Any], int] = {
+OUT_POSITIONS: dict[Callable[..., Any], int] = {
     **dict.fromkeys((np.max, np.min, np.amax, np.amin, np.argmax, np.argmin, np.any, np.all), 3),
     **dict.fromkeys((np.dot, np.round, np.around, np.concatenate, np.stack, np.median), 3),
     **dict.fromkeys((np.sum, np.mean, np.prod, np.var, np.std, np.clip, np.take), 4),
@@ -122,10 +122,10 @@ OUT: dict[Callable[..., Any], int] = {
 }
 """From how many positional arguments on the last ones are an array to write the result into."""
 
-LIKE = frozenset({np.zeros_like, np.ones_like, np.empty_like, np.full_like})
+CREATORS_LIKE = frozenset({np.zeros_like, np.ones_like, np.empty_like, np.full_like})
 """Functions that create an array of the shape of another."""
 
-OF_THE_SHAPE = frozenset({np.shape, np.ndim, np.size, np.iscomplexobj, np.result_type})
+SHAPE_FUNCTIONS = frozenset({np.shape, np.ndim, np.size, np.iscomplexobj, np.result_type})
 """Functions whose result does not depend on the values of the first argument."""
 
 VIEWS = frozenset(

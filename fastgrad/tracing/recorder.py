@@ -21,10 +21,12 @@ from fastgrad.tracing.libraries import is_of_library
 from fastgrad.tracing.memory import copy_like, owner_of, share
 from fastgrad.tracing.stand_in import FLOAT, IN_PLACE, Recorded, moves, plain
 
-MOST_BYTES = 100_000_000
+MAX_BYTES = 100_000_000
 """Memory that the results of recorded operations may take, besides 16 times the largest one's."""
 
-OF_FLOATS = frozenset({np.add, np.subtract, np.multiply, np.negative, np.positive, np.divide})
+FLOAT_OPERATIONS = frozenset(
+    {np.add, np.subtract, np.multiply, np.negative, np.positive, np.divide}
+)
 """What Python's floats compute as NumPy's do."""
 
 
@@ -316,7 +318,7 @@ class Recording:
         is_double = all(
             type(v) in (int, float) or getattr(v, "dtype", None) == np.float64 for v in values
         )
-        if not (function in OF_FLOATS and is_double):
+        if not (function in FLOAT_OPERATIONS and is_double):
             raise self.stop(*FLOAT)
         if function is np.divide and not np.all(values[1]):
             raise self.stop(*FLOAT)
@@ -345,7 +347,7 @@ class Recording:
     def _count_bytes(self, more: int) -> None:
         self._bytes += more
         self._largest = max(self._largest, more)
-        allowed = MOST_BYTES + 16 * self._largest
+        allowed = MAX_BYTES + 16 * self._largest
         if self._bytes + self.constants.bytes > allowed:
             raise self.stop(
                 f"the results of its operations take more than {allowed / 1e6:,.0f} MB",

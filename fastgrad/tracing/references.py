@@ -21,7 +21,7 @@ from fastgrad.tracing.stand_in import Recorded
 
 Assign = Callable[[Any], None]
 
-MOST_OBJECTS = 20_000
+MAX_OBJECTS = 20_000
 """How many objects are looked at, at most."""
 
 
@@ -96,7 +96,7 @@ def look_around(
     seen: set[int] = set()
     shared: dict[type, bool] = {}
     waiting: list[tuple[Any, bool, Assign | None]] = [(f, True, None)]
-    while waiting and len(seen) < MOST_OBJECTS:
+    while waiting and len(seen) < MAX_OBJECTS:
         holder, is_restored, assign_holder = waiting.pop()
         if id(holder) in seen:
             continue

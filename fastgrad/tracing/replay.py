@@ -26,7 +26,7 @@ from fastgrad.tracing.graph import Node, between, replaced, value_of
 from fastgrad.tracing.operations import factors, product_spec
 from fastgrad.typing import Array
 
-LOST = 8
+MAX_CANCELLATION = 8
 """How many times smaller than what it replaces a term may be, before adding the difference of both
 to the sum loses more digits than computing the sum anew."""
 
@@ -120,14 +120,14 @@ class Update:
         The change then cancels the product, as where the one likely component of a mixture is
         moved away; what is left over has the rounding error of what was there before.
         """
-        shrinks = ~(LOST * abs(values) >= abs(base)).all(axis=0)  # nan counts as well
+        shrinks = ~(MAX_CANCELLATION * abs(values) >= abs(base)).all(axis=0)  # nan counts as well
         shrinks &= base != 0
         if not shrinks.any():
             return []
         mine = np.where(shrinks, abs(base), 0)[..., places].sum(axis=-1)  # (*rows, units)
         most = abs(self.other)[places].sum(axis=1).max(axis=-1, initial=0)  # of each unit
         all_terms = (abs(base) @ abs(self.other)).min(axis=-1, initial=np.inf)
-        dominates = ~(mine * most <= (1 - 1 / LOST) * all_terms[..., np.newaxis])
+        dominates = ~(mine * most <= (1 - 1 / MAX_CANCELLATION) * all_terms[..., np.newaxis])
         dominates &= mine > 0
         return np.flatnonzero(dominates.reshape(-1, len(places)).any(axis=0)).tolist()
 
@@ -153,13 +153,13 @@ Observer = Callable[[Node, Mapping[Node, Stack], "NDArray[np.intp] | None"], Non
 """``observe(node, versions, units)`` is called before an operation is computed, with its arguments'
 versions: one for each unit and amount, or, without units, one for each amount."""
 
-BATCH = 2**18
+BATCH_ELEMENTS = 2**18
 """Elements of the largest array that is computed at a time: calling NumPy then costs little."""
 
-SAME = 1e-10
+REPLAY_TOLERANCE = 1e-10
 """By how much what is replayed may differ from what was recorded, relative to the largest."""
 
-CALL = 1_000
+ELEMENTS_PER_CALL = 1_000
 """Elements that could be computed in the time of one call of a function for one version."""
 
 
@@ -374,7 +374,7 @@ def keep_memory() -> None:
     than most operations. Here it is told by a block of 16 MB, which is never written to and so
     never takes any memory; other C libraries go their own ways.
     """
-    np.empty(8 * BATCH)
+    np.empty(8 * BATCH_ELEMENTS)
 
 
 def _stack_or_value(leaf: Any, stacks: dict[Node, Stack], spare: Node | None) -> Any:
@@ -386,10 +386,10 @@ def _stack_or_value(leaf: Any, stacks: dict[Node, Stack], spare: Node | None) ->
 def _effort(node: Node) -> int:
     """Return about how many elements could be computed in the time of one version of a node."""
     kind = operations.kind_of(*node.operation)
-    return int(node.value.size) + (CALL if kind == operations.OTHER else 0)
+    return int(node.value.size) + (ELEMENTS_PER_CALL if kind == operations.OTHER else 0)
 
 
 def _chunks(array: Array, elements_each: int) -> list[Array]:
-    """Cut an array along its first axis into chunks that stand for about `BATCH` elements each."""
-    length = max(1, BATCH // max(1, elements_each))
+    """Cut an array along its first axis into chunks of about `BATCH_ELEMENTS` elements each."""
+    length = max(1, BATCH_ELEMENTS // max(1, elements_each))
     return [array[k : k + length] for k in range(0, len(array), length)]

@@ -26,7 +26,7 @@ Slot = tuple[Callable[[Any], None], Any, Any]
 
 Restore = Callable[[], Any]
 
-LONG = 100_000
+MIN_LONG_ITEMS = 100_000
 """Items from which on a list is made as long as it was, instead of being filled again."""
 
 _exhaust = collections.deque[object](maxlen=0).extend
@@ -152,7 +152,7 @@ def _of_dict(holder: dict[Any, Any]) -> Iterator[Restore]:
 
 def _of_list(holder: list[Any]) -> Restore:
     length = list.__len__(holder)
-    if length < LONG:
+    if length < MIN_LONG_ITEMS:
         every = slice(None)
         return functools.partial(list.__setitem__, holder, every, list.__getitem__(holder, every))
     return functools.partial(list.__delitem__, holder, slice(length, None))
@@ -194,7 +194,7 @@ def replace_leftovers(recording: Recording) -> None:
             stand_in.node = stand_in.plain_node()
         plain: dict[int, Any] = {id(stand_in): stand_in.value() for stand_in in left}
         waiting: list[Any] = left
-        for _ in range(MOST_NESTED):  # tuples are replaced by others, in what holds them
+        for _ in range(MAX_TUPLE_DEPTH):  # tuples are replaced by others, in what holds them
             tuples = []
             for holder in gc.get_referrers(*waiting):
                 if type(holder) is tuple:
@@ -208,7 +208,7 @@ def replace_leftovers(recording: Recording) -> None:
                 break
 
 
-MOST_NESTED = 4
+MAX_TUPLE_DEPTH = 4
 """How deep in tuples stand-ins are replaced."""
 
 

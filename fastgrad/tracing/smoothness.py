@@ -28,8 +28,8 @@ from fastgrad.tracing.batched import Stack, batched
 from fastgrad.tracing.dependence import UnitIds, propagate
 from fastgrad.tracing.graph import Node, replaced, value_of
 from fastgrad.tracing.margins import (
-    LARGEST,
-    LOW_DEGREE,
+    EXTREMA,
+    MAX_LOW_DEGREE,
     Margin,
     is_low_power,
     margin_if_moved,
@@ -40,7 +40,7 @@ from fastgrad.tracing.margins import (
 from fastgrad.tracing.replay import Replay
 from fastgrad.typing import Array
 
-MULTIPLYING = frozenset({"multiply", "divide", "square", "var", "prod", "power"})
+PRODUCT_FUNCTIONS = frozenset({"multiply", "divide", "square", "var", "prod", "power"})
 
 
 def degree(node: Node, degrees: Mapping[Node, int]) -> int:
@@ -76,10 +76,10 @@ def steepness(node: Node, degrees: Mapping[Node, int]) -> Iterator[Margin]:
     changes by more than half, or, of a product of all elements, by its share of 2. The degrees are
     those of all nodes up to this one.
     """
-    if degrees[node] <= LOW_DEGREE:
+    if degrees[node] <= MAX_LOW_DEGREE:
         return
     kind, name = operations.kind_of(*node.operation), name_of(node)
-    if kind != operations.PRODUCT and name not in MULTIPLYING:
+    if kind != operations.PRODUCT and name not in PRODUCT_FUNCTIONS:
         return
     share = max(2.0, _factors_of(node) / 2) if name == "prod" else 2.0
     for argument in dict.fromkeys(node.inputs()):
@@ -92,11 +92,11 @@ def _factors_of(node: Node) -> int:
     return int(np.size(value_of(node.arguments[0])) // max(1, np.size(node.value)))
 
 
-SAME_PLACE = 1e-9
+SAME_SHIFT_TOLERANCE = 1e-9
 """How far apart, in largest shifts, rounding may put two decisions that are flipped by one shift:
 those of ``np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1)``."""
 
-IMMATERIAL = 1e-12
+IMMATERIAL_CHANGE = 1e-12
 """How much losses change, relative to the largest, if all of an array is moved by about 1 and it
 does not matter: the shift of a softmax by its largest score, which cancels."""
 
@@ -115,7 +115,7 @@ class NonSmoothPlaces:
         self.margins = {
             node: [*margins(node), *steepness(node, degrees)]
             for node in replay.nodes
-            if name_of(node) not in LARGEST or _is_material(replay, node, largest)
+            if name_of(node) not in EXTREMA or _is_material(replay, node, largest)
         }
         recorded = {replay.root, *replay.nodes}
         unrecorded = [
@@ -171,7 +171,8 @@ class SmoothnessMonitor:
     @property
     def may_have_several_kinks(self) -> NDArray[np.bool_]:
         """Where it is more than one decision, or unknown at what shift."""
-        several: NDArray[np.bool_] = self.may_have_kink & ~(self.last - self.first <= SAME_PLACE)
+        is_one_shift = self.last - self.first <= SAME_SHIFT_TOLERANCE
+        several: NDArray[np.bool_] = self.may_have_kink & ~is_one_shift
         return several
 
     def observe(
@@ -271,6 +272,5 @@ def _is_material(replay: Replay, node: Node, largest: float) -> bool:
     version = replay.root.value + random.uniform(-largest, largest, (1, *replay.root.shape))
     added = np.stack([np.zeros(node.shape), random.uniform(0.5, 1, node.shape)])
     without, alone = replay.all_versions(np.concatenate([version, version]), {node: added})
-    return not abs(alone - without).max(initial=0) <= IMMATERIAL * abs(replay.target.value).max(
-        initial=0
-    )
+    change = abs(alone - without).max(initial=0)
+    return not change <= IMMATERIAL_CHANGE * abs(replay.target.value).max(initial=0)

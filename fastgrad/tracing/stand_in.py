@@ -175,7 +175,7 @@ class Recorded(NDArrayOperatorsMixin):
         if not self.is_noted():
             keywords = {key: replaced(value, plain) for key, value in keywords.items()}
             return function(*replaced(arguments, plain), **keywords)
-        if function in operations.LIKE:
+        if function in operations.CREATORS_LIKE:
             return recording.created_like(function, arguments, keywords)
         if function is np.copyto and len(arguments) == 2 and not keywords:
             target, values = arguments
@@ -184,10 +184,10 @@ class Recorded(NDArrayOperatorsMixin):
                 raise recording.stop(IN_PLACE, "let f make a new array")
             target[...] = values
             return None
-        if function in operations.OF_THE_SHAPE:
+        if function in operations.SHAPE_FUNCTIONS:
             keywords = {key: plain(value) for key, value in keywords.items()}
             return function(*replaced(arguments, plain), **keywords)
-        if len(arguments) >= operations.OUT.get(function, len(arguments) + 1):
+        if len(arguments) >= operations.OUT_POSITIONS.get(function, len(arguments) + 1):
             raise recording.stop(f"np.{function.__name__} is given its result's array")
         if function not in operations.KINDS:
             raise recording.stop(f"np.{function.__name__} is not recorded")

@@ -14,7 +14,7 @@ from fastgrad.tracing.affine import Stage, Term, find_stage
 from fastgrad.tracing.changes import Changes
 from fastgrad.tracing.dependence import UnitIds
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.replay import SAME, Replay
+from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
 from fastgrad.tracing.row_losses import RowLosses, difference, find_row_of_element
 from fastgrad.tracing.trace import Trace
 from fastgrad.tracing.unit_responses import (
@@ -26,7 +26,7 @@ from fastgrad.tracing.unit_responses import (
 )
 from fastgrad.typing import Array, Places
 
-SECONDS_AN_ELEMENT = 4e-9
+SECONDS_PER_ELEMENT = 4e-9
 """About what an element of a replayed array costs; for the choice, and for `explain`."""
 
 
@@ -81,7 +81,7 @@ class TermStrategy:
     @property
     def seconds(self) -> float:
         """About how long it takes."""
-        return SECONDS_AN_ELEMENT * self.replay.cost(self.moves)
+        return SECONDS_PER_ELEMENT * self.replay.cost(self.moves)
 
     def add_to(self, changes: Array, straight: Array, uneven: Array) -> Straight:
         """Add the term's weighted changes to those of all terms; return what is known of straight.
@@ -119,7 +119,7 @@ class TermStrategy:
             changes = by_responses(rows, self.stage, self.x, self.h, weights)
             if changes is not None:
                 return changes
-        seconds = SECONDS_AN_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
+        seconds = SECONDS_PER_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
         if seconds > self.limit:
             raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
         return by_weights(self._as_one_row(), self.stage, self.x, self.h, weights)
@@ -199,7 +199,7 @@ def _choose_strategy(
         replay = Replay(trace.nodes, stage.node, stage.unit_ids, term.node)
     replayed = replay.all_versions(replay.root.value[np.newaxis])[0]
     error = abs(difference(replayed, term.node.value)).max(initial=0)
-    if not error <= SAME * abs(term.node.value).max(initial=0):
+    if not error <= REPLAY_TOLERANCE * abs(term.node.value).max(initial=0):
         raise NotTraceable("a replay does not give what it computed")
     rows = None if stage is None else find_row_of_element(replay, stage)
     x = trace.nodes[0].value.reshape(-1)

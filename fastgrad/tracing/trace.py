@@ -25,19 +25,19 @@ from fastgrad.tracing.rollback import Slot, replace_leftovers, temporarily_repla
 from fastgrad.tracing.stand_in import Recorded
 from fastgrad.typing import Doubles
 
-SHARE = 0.07
+MAX_RECORDING_SHARE = 0.07
 """The part of the loop's time that a recording may take,"""
 
-LEAST = 0.03
+MIN_RECORDING_SECONDS = 0.03
 """and the seconds that it may always take."""
 
-SECONDS_AN_OPERATION = 6e-5
+SECONDS_PER_OPERATION = 6e-5
 """About what noting and planning an operation takes,"""
 
-LEAST_OPERATIONS = 120
+MIN_OPERATIONS = 120
 """and how many of them may always be noted."""
 
-MOST_SECONDS = 10.0
+MAX_SECONDS = 10.0
 """How long to wait for another thread's recording; and what one may take besides the loop's time,
 where tracing has been asked for."""
 
@@ -106,10 +106,10 @@ def trace_call(
     saved, value, seconds = x.copy(order="K"), first.values[0], first.seconds
     if np.isnan(saved).any():
         raise NotTraceable("x has elements that are nan")
-    part = SHARE * calls * seconds
-    limits = max(LEAST, part), max(LEAST_OPERATIONS, part / SECONDS_AN_OPERATION)
+    part = MAX_RECORDING_SHARE * calls * seconds
+    limits = max(MIN_RECORDING_SECONDS, part), max(MIN_OPERATIONS, part / SECONDS_PER_OPERATION)
     if not is_limited:
-        limits = MOST_SECONDS + calls * seconds, inf
+        limits = MAX_SECONDS + calls * seconds, inf
     nodes, output = _record_as_needed(f, x, h, saved, limits, first)
     if value != _number(output.value):
         first.make(1)
@@ -156,7 +156,7 @@ def _record_alone(
     collects = False
     try:
         # One call of a function in C, so that an interrupt comes before or after both.
-        held.extend(map(_one_at_a_time.acquire, (True,), (MOST_SECONDS,)))
+        held.extend(map(_one_at_a_time.acquire, (True,), (MAX_SECONDS,)))
         if not any(held):
             return Refusal("another thread is recorded", is_of_constants=False)
         collects = gc.isenabled()  # not before: another thread may have paused it

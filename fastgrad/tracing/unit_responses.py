@@ -20,20 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.affine import Stage
-from fastgrad.tracing.changes import SMALL, Changes, straightened
-from fastgrad.tracing.kinks import GAP, by_kinked_rows
-from fastgrad.tracing.replay import BATCH
+from fastgrad.tracing.changes import SHRINK_FACTOR, Changes, straightened
+from fastgrad.tracing.kinks import MAX_GAP_STEPS, by_kinked_rows
+from fastgrad.tracing.replay import BATCH_ELEMENTS
 from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
 from fastgrad.typing import Array, Doubles, Places
 
-MOST_KINKS = 0.05
+MAX_KINK_SHARE = 0.05
 """The share of responses that may have a kink; above it, more powers are tried."""
 
-LIMIT = 8
+MAX_DEVIATIONS = 8
 """How many standard deviations of rounding a response may miss its polynomial by, at one shift."""
 
-USUAL = 3
+MAX_MEAN_DEVIATIONS = 3
 """How many it may miss it by in the mean over many shifts, or over the units of a row."""
 
 
@@ -80,12 +80,14 @@ def fit(
     even = odd * points[:, np.newaxis]
     residual = np.maximum(_residual(response, odd), _residual(curvature, even)).T
     freedom = len(points) - terms
-    kinked = may_have_kink | ~(residual <= (USUAL + (LIMIT - USUAL) / np.sqrt(freedom)) * noise)
+    # One point may miss by more than many do in the mean.
+    allowed = MAX_MEAN_DEVIATIONS + (MAX_DEVIATIONS - MAX_MEAN_DEVIATIONS) / np.sqrt(freedom)
+    kinked = may_have_kink | ~(residual <= allowed * noise)
     smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
     row_misfit = np.sqrt(np.mean(smooth**2, axis=1))
     responses = np.count_nonzero(has_loss) * kinked.shape[1]
     kinks = np.count_nonzero(kinked[has_loss[:, 0]])
-    if kinks > MOST_KINKS * responses or np.any(row_misfit > USUAL):
+    if kinks > MAX_KINK_SHARE * responses or np.any(row_misfit > MAX_MEAN_DEVIATIONS):
         return None
     coefficients = {}
     for sign in signs:
@@ -104,19 +106,19 @@ def _residual(values: Doubles, powers: Doubles) -> Doubles:
 
 Weights = tuple[float, float]
 
-MOST_VALUES = 3
+MAX_INPUT_VALUES = 3
 """Up to so many different inputs, responses are measured at just these shifts."""
 
-MOST_POINTS = 1_000
+MAX_POINTS = 1_000
 """At more shifts than that, responses are not measured: each weight is moved by itself."""
 
-TERMS = (2, 3, 5)
+TERM_COUNTS = (2, 3, 5)
 """How many odd powers are tried, in turn."""
 
-TINY = 2.0**-24
+ROUNDOFF_SHIFT = 2.0**-24
 """A shift, relative to the largest, whose response differs from a straight line by rounding."""
 
-NOISY = 1e-9
+MAX_NOISE = 1e-9
 """What rounding is never as large as, relative to the largest loss."""
 
 
@@ -143,7 +145,7 @@ def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:
         return Changes(wanted)
     units = rows.replay.units
     straight, uneven = straightened(
-        change, rows.replay.target.value, lambda places: moved(h / SMALL, units[places])
+        change, rows.replay.target.value, lambda places: moved(h / SHRINK_FACTOR, units[places])
     )
     return Changes(wanted, straight @ weights, abs(weights[0]) * uneven)
 
@@ -190,7 +192,7 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
         inputs, columns = np.divmod(places, shape[1])
         for i in np.unique(inputs):
             of_input = inputs == i
-            result[of_input] = moved([i], h / SMALL, units[columns[of_input]])[:, 0].T
+            result[of_input] = moved([i], h / SHRINK_FACTOR, units[columns[of_input]])[:, 0].T
         return result
 
     each = change.reshape(2, -1).T
@@ -242,9 +244,9 @@ def by_responses(
     if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
         return None
     noise = _noise(rows, stage, h * largest)
-    if noise.max() > NOISY * abs(rows.replay.target.value).max():  # many units stand at a jump
+    if noise.max() > MAX_NOISE * abs(rows.replay.target.value).max():  # many units stand at a jump
         return None
-    if _count(largest, TERMS[0]) > MOST_POINTS:
+    if _count(largest, TERM_COUNTS[0]) > MAX_POINTS:
         return None
     up, down = weights
     of_sign = {
@@ -252,7 +254,7 @@ def by_responses(
     }
     non_smooth = NonSmoothPlaces(rows.replay, stage, h * largest)
     measured = np.zeros((0, 0))
-    for terms in TERMS:
+    for terms in TERM_COUNTS:
         points = _points(largest, terms)
         if len(points) != len(measured):
             monitor = SmoothnessMonitor(non_smooth, len(points))
@@ -263,7 +265,7 @@ def by_responses(
             coefficients, kinked = fitted
             straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
             if kinked.any():
-                tolerance, several = LIMIT * noise[:, 0], monitor.may_have_several_kinks
+                tolerance, several = MAX_DEVIATIONS * noise[:, 0], monitor.may_have_several_kinks
                 more = by_kinked_rows(rows, stage, h, weights, kinked, several, tolerance)
                 straight += more[1]
                 others += more[0] - more[1]
@@ -300,16 +302,16 @@ def shifts_of_responses(stage: Stage) -> int:
     magnitudes = _few_magnitudes(stage.inputs)
     if magnitudes is not None:
         return len(magnitudes)
-    count = _count(float(abs(stage.inputs).max()), TERMS[0])
-    return int(count) if count <= MOST_POINTS else int(stage.inputs.shape[1])
+    count = _count(float(abs(stage.inputs).max()), TERM_COUNTS[0])
+    return int(count) if count <= MAX_POINTS else int(stage.inputs.shape[1])
 
 
 def _few_magnitudes(inputs: Array) -> Array | None:
-    """Return the magnitudes of inputs, 0 apart, or None if there are more than `MOST_VALUES`."""
+    """Return the magnitudes of inputs, 0 apart; None if they are more than `MAX_INPUT_VALUES`."""
     for sample in (inputs.reshape(-1)[:1000], inputs):  # most often the beginning tells
         magnitudes = np.unique(abs(sample))
         magnitudes = magnitudes[magnitudes > 0]
-        if len(magnitudes) > MOST_VALUES:
+        if len(magnitudes) > MAX_INPUT_VALUES:
             return None
     return magnitudes
 
@@ -347,7 +349,7 @@ def _by_values(
     straight, uneven = straightened(
         pairs,
         rows.replay.target.value,
-        lambda places: rows.changes(base + shifts / SMALL, units[places]).reshape(
+        lambda places: rows.changes(base + shifts / SHRINK_FACTOR, units[places]).reshape(
             -1, *pairs.shape[1:]
         ),
     )
@@ -368,7 +370,7 @@ def _points(largest: float, terms: int) -> Array:
     """Return the shifts at which responses are measured, as fractions of the largest.
 
     The largest is among them: a kink beyond the last point would not be seen. They are at most
-    `GAP` steps apart, and at least one more than there are terms.
+    `MAX_GAP_STEPS` steps apart, and at least one more than there are terms.
     """
     count = int(_count(largest, terms))
     return np.array([cos(i * pi / (2 * count)) for i in range(count)])
@@ -376,7 +378,7 @@ def _points(largest: float, terms: int) -> Array:
 
 def _count(largest: float, terms: int) -> float:
     """Return at how many shifts responses are measured; inf or nan if the largest is that."""
-    return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / GAP)))
+    return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / MAX_GAP_STEPS)))
 
 
 def _measure(
@@ -400,7 +402,9 @@ def _noise(rows: RowLosses, stage: Stage, largest: float) -> Array:
     not twice as large is rounding, and so is the loss's curvature.
     """
     every = max(1, len(rows.replay.units) // 8)
-    tiny = TINY * largest * np.array([1.0, 2.0]).reshape(-1, *(1,) * len(stage.node.shape))
+    tiny = (
+        ROUNDOFF_SHIFT * largest * np.array([1.0, 2.0]).reshape(-1, *(1,) * len(stage.node.shape))
+    )
     change = rows.changes(_both_ways(stage, tiny), rows.replay.units[::every])
     odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
     even = change[:, 0] + change[:, 1]
@@ -422,5 +426,5 @@ def _both_ways(stage: Stage, shifts: Array) -> Array:
 
 def _blocks(count: int, elements_each: int) -> Iterator[slice]:
     """Cut a range into slices that stand for some millions of elements each."""
-    length = max(1, 8 * BATCH // elements_each)
+    length = max(1, 8 * BATCH_ELEMENTS // elements_each)
     return (slice(k, min(k + length, count)) for k in range(0, count, length))

@@ -22,7 +22,7 @@ from fastgrad.tracing import first_calls
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch):
     """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
 
 
 def network(activation=np.tanh, *, seed=0, shape=(60, 40), samples=50):
@@ -250,7 +250,8 @@ def test_certificates_of_compiled_gradients_take_a_small_part_of_the_time():
     (kept,) = f._fastgrad_loops.values()
     assert kept.certified > 0
     price = kept.price = 100.0  # seconds, beside which those of this machine are none
+    due = compiled_certificate.MIN_GRADIENT_RATIO * price
     for missing, is_certified in ((price, False), (-price, True)):
-        kept.certified = before = kept.seconds + missing - compiled_certificate.SHARE * price
+        kept.certified = before = kept.seconds + missing - due
         numerical_gradient(f, x)
         assert (kept.certified != before) == is_certified

@@ -20,7 +20,7 @@ from oracle import (
 
 from fastgrad import TwoLayerNet, reference
 from fastgrad.network import direct, evaluation, matrix_products
-from fastgrad.network.odd_responses import MOST_TERMS, TOLERANCE
+from fastgrad.network.odd_responses import MAX_TERMS, TOLERANCE
 
 H = 1e-4
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60 if JIT else 8)
@@ -119,7 +119,7 @@ def test_responses_are_exact_to_1e_11_or_hand_over(case, h, takeovers):
 
 
 @pytest.mark.parametrize("largest", [1.0, 255.0])
-@pytest.mark.parametrize("terms", range(2, MOST_TERMS + 1))
+@pytest.mark.parametrize("terms", range(2, MAX_TERMS + 1))
 def test_responses_are_exact_up_to_the_largest_step_of_every_number_of_terms(
     terms, largest, takeovers
 ):
@@ -306,7 +306,7 @@ def test_cubes_in_float32_cost_no_accuracy(largest, monkeypatch):
 
     monkeypatch.setattr(matrix_products, "sum_products_kernel", record)
     gradient = net.numerical_gradient(x, labels, H)
-    monkeypatch.setattr(matrix_products, "LONG", math.inf)
+    monkeypatch.setattr(matrix_products, "MIN_FLOAT32_PRODUCTS", math.inf)
     exact = net.numerical_gradient(x, labels, H)
     (few, terms), (all_of_them, _) = exact_terms
     assert few < terms == all_of_them

@@ -18,7 +18,7 @@ W1 = two_layers()["W1"]
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch):
     """Let functions be traced that are cheap, as those of tests are."""
-    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
 
 
 def explained(capsys, f, x, *args):
@@ -138,7 +138,7 @@ def test_explain_is_public():
 
 
 def test_what_is_explained_is_what_happens(capsys, monkeypatch):
-    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
     for name in ("book W1", "tied weights", "penalty only", "embedding"):
         f, x = nets.CASES[name]()
         assert explained(capsys, f, x).startswith("Traced")

@@ -179,7 +179,7 @@ import sys
 import numpy as np
 from fastgrad import numerical_gradient
 from fastgrad.tracing import first_calls
-first_calls.CHEAP = np.inf
+first_calls.MIN_TRACING_SECONDS = np.inf
 calls = []
 numerical_gradient(lambda x: calls.append(1) or (x**2).sum(), np.ones(20))
 assert len(calls) == 40 + 3, len(calls)

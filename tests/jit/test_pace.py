@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgrad.jit.pace import KEPT, LONGEST, SHORTEST, Pace
+from fastgrad.jit.pace import MAX_KINDS, MAX_REST_SECONDS, MIN_REST_SECONDS, Pace
 
 
 class Machine:
@@ -41,7 +41,7 @@ def test_on_a_busy_machine_one_thread_is_used_and_the_others_again_afterwards(sh
     machine = Machine(work)
     machine.run(0.1)
     assert machine.run(20.0, stall=8e-3, share=share, kinds=5) < 1.1
-    machine.run(LONGEST)
+    machine.run(MAX_REST_SECONDS)
     assert machine.run(1.0) < 0.5001
 
 
@@ -53,12 +53,12 @@ def test_work_that_has_become_more_is_not_taken_for_a_busy_machine():
     machine = Machine()
     machine.run(0.1)
     machine.work *= 10
-    machine.run(2 * SHORTEST)
+    machine.run(2 * MIN_REST_SECONDS)
     assert machine.run(1.0) < 0.5001
 
 
 def test_work_of_ever_new_sizes_is_forgotten():
     machine = Machine()
     for _ in range(5):
-        machine.run(KEPT * machine.work, kinds=10 * KEPT)
-    assert len(machine.pace._best) <= KEPT
+        machine.run(MAX_KINDS * machine.work, kinds=10 * MAX_KINDS)
+    assert len(machine.pace._best) <= MAX_KINDS

@@ -47,8 +47,8 @@ def copies(arguments: Any) -> list[Any]:
 def test_every_kernel_agrees_with_its_python_form(
     run: Any, short: int, calls: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jit, "SHORT", short)
-    monkeypatch.setattr(matrix_products, "LONG", 0)
+    monkeypatch.setattr(jit, "MIN_PARALLEL_OPERATIONS", short)
+    monkeypatch.setattr(matrix_products, "MIN_FLOAT32_PRODUCTS", 0)
     np.random.seed(3)
     net = TwoLayerNet(37, 19, 5, weight_init_std=0.5)
     run(net, np.random.rand(23, 37), np.random.randint(0, 5, 23))
@@ -125,7 +125,7 @@ def test_a_product_that_is_rounded_to_float32_stays_within_the_bound(
     bound = np.zeros(out.shape)
     for m in range(terms):
         # A float32 sum has at most LONGEST_RUN terms; factors and their product are rounded too.
-        share = (matrix_products.LONGEST_RUN + 4) * 2**-24 if m >= exact else 0.0
+        share = (matrix_products.MAX_RUN_LENGTH + 4) * 2**-24 if m >= exact else 0.0
         share += 2 * (depth + terms + 6) * terms * EPS
         bound += share * (abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]))
     expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))

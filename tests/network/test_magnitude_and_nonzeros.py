@@ -9,7 +9,7 @@ from fastgrad.network.kernels import magnitude_and_nonzeros
 
 @pytest.fixture(params=[0, 10**9], ids=["parallel", "serial"])
 def _tasks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "SHORT", request.param)
+    monkeypatch.setattr(kernel, "MIN_PARALLEL_OPERATIONS", request.param)
 
 
 @pytest.mark.usefixtures("_tasks")

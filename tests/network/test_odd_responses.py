@@ -11,7 +11,7 @@ from oracle import EPS, largest_shift
 
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.network.odd_responses import (
-    MOST_TERMS,
+    MAX_TERMS,
     TOLERANCE,
     first_in_float32,
     plan_responses,
@@ -27,7 +27,7 @@ REPEATABLE = settings(derandomize=True, deadline=None)
 )
 def test_a_larger_shift_or_spread_never_takes_fewer_terms(shifts, spreads):
     terms = [
-        plan.terms if plan else MOST_TERMS + 1
+        plan.terms if plan else MAX_TERMS + 1
         for shift, spread in [
             (shifts[0], spreads[0]),
             (shifts[1], spreads[0]),
@@ -40,7 +40,7 @@ def test_a_larger_shift_or_spread_never_takes_fewer_terms(shifts, spreads):
 
 
 def test_every_number_of_terms_has_its_shifts():
-    limits = [largest_shift(terms, spread=1.0) for terms in range(2, MOST_TERMS + 1)]
+    limits = [largest_shift(terms, spread=1.0) for terms in range(2, MAX_TERMS + 1)]
     assert limits == sorted(set(limits))
     for terms, limit in enumerate(limits, start=2):
         assert plan_responses(limit, 1.0).terms == terms
@@ -72,7 +72,7 @@ def plans():
     """Return a plan of every number of terms."""
     return [
         plan_responses(0.99 * largest_shift(terms, spread=1.0), 1.0)
-        for terms in range(2, MOST_TERMS + 1)
+        for terms in range(2, MAX_TERMS + 1)
     ]
 
 
@@ -103,7 +103,7 @@ def test_odd_polynomials_are_reproduced_to_rounding(plan):
 
 @pytest.mark.parametrize("spread", [0.0, 0.06, 1.0, 5.0, 20.0])
 def test_the_factors_are_a_series_long_enough_for_the_largest_move_of_a_logit(spread):
-    for terms in range(2, MOST_TERMS + 1):
+    for terms in range(2, MAX_TERMS + 1):
         shift = 0.99 * largest_shift(terms, spread)
         plan = plan_responses(shift, spread)
         count = len(plan.factors)
@@ -170,7 +170,7 @@ def truncation_and_bound(generator, terms, spread, certainty):
 
 @pytest.mark.parametrize("certainty", [-30.0, 0.0, 30.0])
 @pytest.mark.parametrize("spread", [0.05, 2.0, 10.0])
-@pytest.mark.parametrize("terms", range(2, MOST_TERMS + 1))
+@pytest.mark.parametrize("terms", range(2, MAX_TERMS + 1))
 def test_the_truncation_error_of_random_units_stays_below_its_bound(terms, spread, certainty):
     generator = np.random.default_rng(terms)
     with mpmath.workdps(60):

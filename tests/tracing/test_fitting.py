@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgrad.tracing.unit_responses import LIMIT, MOST_KINKS, fit
+from fastgrad.tracing.unit_responses import MAX_DEVIATIONS, MAX_KINK_SHARE, fit
 
 ROWS, UNITS, TERMS, NOISE = 30, 20, 2, 1e-15
 POINTS = np.cos(np.arange(3) * np.pi / 6)
@@ -32,7 +32,7 @@ def test_coefficients_of_both_parts_are_found_to_rounding():
     coefficients, kinked = fitted(measured)
     assert not kinked.any()
     # The magnitudes in a row of the pseudo-inverse, which multiply rounding, add up to less than 8.
-    bound = 8 * LIMIT * NOISE
+    bound = 8 * MAX_DEVIATIONS * NOISE
     np.testing.assert_allclose(coefficients[-1], odd, rtol=0, atol=bound)
     np.testing.assert_allclose(coefficients[1], even, rtol=0, atol=bound)
     assert bound < 1e-6 * abs(odd).max()
@@ -64,7 +64,7 @@ def test_what_may_have_a_kink_counts_as_one_however_well_it_fits():
 
 def test_many_kinks_are_no_exceptions():
     may_have_kink = np.zeros((ROWS, UNITS), bool)
-    may_have_kink.flat[: int(MOST_KINKS * may_have_kink.size) + 1] = True
+    may_have_kink.flat[: int(MAX_KINK_SHARE * may_have_kink.size) + 1] = True
     assert fitted(polynomials(4)[2], may_have_kink) is None
 
 

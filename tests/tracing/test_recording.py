@@ -31,7 +31,7 @@ W0 = R.normal(size=(6, 4))
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch):
     """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
 
 
 def reason_of(f, x):
@@ -480,7 +480,8 @@ def test_what_f_remembers_holds_no_stand_in(fails, left):
 
 def test_a_recorded_call_counts_for_nothing(monkeypatch):
     f = Remembers()
-    monkeypatch.setattr(first_calls, "SHORT", 0.0)  # one plain call, and the recorded one
+    # One plain call, and the recorded one.
+    monkeypatch.setattr(first_calls, "SHORT_CALL_SECONDS", 0.0)
     count = COUNT
     trace_call(f, W0.copy(), H)
     assert (f.calls, len(f.history), len(f.by_name), COUNT - count) == (1, 1, 2, 1)
@@ -578,7 +579,7 @@ def test_very_many_small_operations_go_to_the_loop_early(monkeypatch):
 
 
 def test_data_in_many_objects_is_not_looked_through_for_long(monkeypatch):
-    monkeypatch.setattr(trace, "LEAST", 0.03)
+    monkeypatch.setattr(trace, "MIN_RECORDING_SECONDS", 0.03)
     rows = [[float(i), "name"] for i in range(200_000)]
 
     def f(W):
@@ -612,7 +613,7 @@ def test_assignments_one_after_the_other_take_the_memory_of_one():
 
 
 def test_memory_has_a_bound(monkeypatch):
-    monkeypatch.setattr(recorder, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(recorder, "MAX_BYTES", 10_000)
 
     def f(W):
         z = X @ W

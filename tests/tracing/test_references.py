@@ -283,7 +283,7 @@ def test_libraries_are_not_followed():
 
 
 def test_no_more_than_so_many_objects_are_looked_at(monkeypatch):
-    monkeypatch.setattr(references, "MOST_OBJECTS", 50)
+    monkeypatch.setattr(references, "MAX_OBJECTS", 50)
     deep = Bag(W=X)
     for _ in range(100):
         deep = [deep]

@@ -640,7 +640,7 @@ class Counted:
 @pytest.fixture
 def _eager(monkeypatch):
     """Let auto trace functions that are cheap, as those of tests are."""
-    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_eager")
@@ -669,7 +669,9 @@ def test_small_arrays_are_left_to_the_loop_by_auto():
 
 
 def test_functions_that_are_called_quickly_are_left_to_the_loop_by_auto(monkeypatch):
-    monkeypatch.setattr(first_calls, "CHEAP", 1.0)  # more than all calls together are taken to last
+    monkeypatch.setattr(
+        first_calls, "MIN_TRACING_SECONDS", 1.0
+    )  # more than all calls together are taken to last
     x = np.random.default_rng(20).normal(size=2 * selection.MIN_TRACED_ELEMENTS)
     f = lambda x: np.sum(x**3)  # noqa: E731
     assert numerical_gradient(f, x).tobytes() == loop.gradient(f, x, H).tobytes()
@@ -697,8 +699,8 @@ def test_a_large_constant_in_the_loss_is_no_reason_to_refuse(offset):
 def test_the_size_of_batches_of_versions_does_not_matter(batch, monkeypatch):
     from fastgrad.tracing import replay, unit_responses
 
-    monkeypatch.setattr(replay, "BATCH", batch)
-    monkeypatch.setattr(unit_responses, "BATCH", batch)
+    monkeypatch.setattr(replay, "BATCH_ELEMENTS", batch)
+    monkeypatch.setattr(unit_responses, "BATCH_ELEMENTS", batch)
     for name in ("book W1", "relu layers b1", "columns W1", "recurrent", "tied weights"):
         assert_the_loops(*nets.CASES[name]())
 

@@ -24,7 +24,7 @@ W1 = two_layers()["W1"]
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch):
     """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(first_calls, "CHEAP", 0.0)
+    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
 
 
 def hidden(W):

@@ -337,7 +337,7 @@ def assert_moved(expression, labels, values, units=None):
 
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_units_are_moved_in_any_number_of_parts(batch, monkeypatch):
-    monkeypatch.setattr(replay, "BATCH", batch)
+    monkeypatch.setattr(replay, "BATCH_ELEMENTS", batch)
     for name in ("layer", "loss", "mean loss", "residual", "attention", "cumsum", "batch norm"):
         assert_moved(EXPRESSIONS[name], LABELS["columns"], versions(3))
         assert_each_version(EXPRESSIONS[name], versions(6))

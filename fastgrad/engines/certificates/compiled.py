@@ -22,7 +22,7 @@ from fastgrad.typing import Array, Values
 if TYPE_CHECKING:
     from fastgrad.engines.compilation import CompiledLoop
 
-SHARE = 20
+MIN_GRADIENT_RATIO = 20
 """How many times longer gradients take than their certificates, but for the first ones."""
 
 
@@ -80,7 +80,7 @@ def certify(problem: Problem, values: Values, gradient: Array) -> None:
     if run is None or run.f is not f or run.x is not x or x.dtype != np.float64:
         return
     compiled = run.compiled
-    if compiled.seconds - compiled.certified < SHARE * compiled.price:
+    if compiled.seconds - compiled.certified < MIN_GRADIENT_RATIO * compiled.price:
         return
     from fastgrad.engines.certificates import evaluations
     from fastgrad.engines.certificates.traced import Certificate, Disagreement, warn_of_a_mistake

@@ -23,20 +23,20 @@ from fastgrad.engines.certificates.evaluations import EPS, ROUNDINGS, Values
 from fastgrad.tracing.random_moves import random_moves
 from fastgrad.typing import Array, Places
 
-FIRST = 24
+FIRST_STEP_DIVISOR = 24
 """How many times smaller than h the first step along a direction is: truncation is then a
 thousandth of the quotients' own, and rounding hides no error of 1e-9 of the loss."""
 
-FINER = 4
+STEP_RATIO = 4
 """How many times smaller each further step is."""
 
-STEPS = 4
+MAX_STEPS = 4
 """How many steps along a direction are tried."""
 
-DRAWS = 3
+MAX_DIRECTIONS = 3
 """How many directions are tried until two agree."""
 
-CLEARLY = 8
+CLEAR_FACTOR = 8
 """How many times less than rounding may do the two sides differ by, if one direction is enough."""
 
 
@@ -133,7 +133,7 @@ class Directions:
         If one remains unclear, another is drawn, unless an answer is given for that.
         """
         verdicts: list[Verdict] = []
-        for k in range(DRAWS):
+        for k in range(MAX_DIRECTIONS):
             if k == len(self.drawn):
                 self.drawn.append(self.draw())
             self.last = self.look(self.drawn[k], slopes)
@@ -152,27 +152,30 @@ class Directions:
 
     def look(self, direction: Direction, slopes: Slopes) -> Sight:
         """Compare slopes along a direction, with smaller steps if they seem to differ."""
-        step = self.values.h / FIRST
+        step = self.values.h / FIRST_STEP_DIVISOR
         offs: list[float] = []
         before_tolerance = np.nan
-        for _ in range(STEPS):
+        for _ in range(MAX_STEPS):
             off, tolerance = self.off(direction, step, slopes)
-            before = offs[-1] / FINER if offs else np.nan  # as much as a fault would be off here
+            # As much as a fault would be off here.
+            before = offs[-1] / STEP_RATIO if offs else np.nan
             if abs(off) <= tolerance:
-                is_fault = abs(off - before) <= max(tolerance / 4, before_tolerance / FINER)
+                is_fault = abs(off - before) <= max(tolerance / 4, before_tolerance / STEP_RATIO)
                 if is_fault:
-                    return Sight(Verdict.MAY_DIFFER, direction, FINER * step)
-                return Sight(Verdict.AGREES, direction, step, CLEARLY * abs(off) <= tolerance)
-            in_proportion = abs(off - before) <= tolerance + before_tolerance / FINER
-            twice = len(offs) > 1 and abs(offs[-1] - offs[-2] / FINER) <= abs(offs[-1]) / 4
+                    return Sight(Verdict.MAY_DIFFER, direction, STEP_RATIO * step)
+                return Sight(Verdict.AGREES, direction, step, CLEAR_FACTOR * abs(off) <= tolerance)
+            in_proportion = abs(off - before) <= tolerance + before_tolerance / STEP_RATIO
+            twice = len(offs) > 1 and abs(offs[-1] - offs[-2] / STEP_RATIO) <= abs(offs[-1]) / 4
             roughly = twice and abs(off - before) <= abs(off) / 4
-            least = min((abs(o) * FINER ** (k - len(offs)) for k, o in enumerate(offs)), default=0)
+            least = min(
+                (abs(o) * STEP_RATIO ** (k - len(offs)) for k, o in enumerate(offs)), default=0
+            )
             if (in_proportion or roughly) and abs(off) <= 2 * least:  # steps do not matter to noise
                 return Sight(Verdict.DIFFERS, direction, step)
             offs.append(off)
-            before_tolerance, step = tolerance, step / FINER
+            before_tolerance, step = tolerance, step / STEP_RATIO
         sizes = np.abs(offs)
-        if FINER**2 * sizes.min() > sizes.max():  # the same at any step: it must be rounding
+        if STEP_RATIO**2 * sizes.min() > sizes.max():  # the same at any step: it must be rounding
             self.values.note_noise(float(sizes.max()))
         return Sight(Verdict.UNCLEAR, direction, step)
 
@@ -196,7 +199,8 @@ class Directions:
         """Move x along a direction both ways, if that has not been done."""
         if step not in direction.seen:
             values = self.values
-            far = values.steps(step, values.h / FIRST / FINER**STEPS) * direction.r
+            smallest = values.h / FIRST_STEP_DIVISOR / STEP_RATIO**MAX_STEPS
+            far = values.steps(step, smallest) * direction.r
             up, down = values.base + far, values.base - far
             above, below = values.at(up), values.at(down)
             up -= down

@@ -8,11 +8,11 @@ from fastgrad.engines import loop
 from fastgrad.engines.certificates.evaluations import EPS, ROUNDINGS, Values
 from fastgrad.typing import Array, Places
 
-NEARBY = (2**-12, 2**-13, 2**-14)
+NEARBY_STEP_SHARES = (2**-12, 2**-13, 2**-14)
 """By which parts of h other steps differ, at which quotients are the same but for noise."""
 
 
-TOGETHER = 3
+ELEMENTS_AT_ONCE = 3
 """How many elements are moved at once, up or down at random. Equal faults of an odd number of
 elements do not cancel."""
 
@@ -29,8 +29,8 @@ def wrong(values: Values, quotients: Array, places: Places) -> Places:
     quotients : array (elements of x,)
     places : int array
     """
-    for start in range(0, len(places), TOGETHER):
-        if not _agree(values, quotients, places[start : start + TOGETHER]):
+    for start in range(0, len(places), ELEMENTS_AT_ONCE):
+        if not _agree(values, quotients, places[start : start + ELEMENTS_AT_ONCE]):
             return _wrong(values, quotients, places[start:])
     return places[:0]
 
@@ -72,7 +72,7 @@ def _wrong(values: Values, quotients: Array, places: Places) -> Places:
         return places[suspect]
     # f's own quotients may be worth no more: of noise, the second differences are as large.
     doubt = np.zeros(len(suspect))
-    for share in NEARBY:
+    for share in NEARBY_STEP_SHARES:
         above, below = (
             values.quotients(places[suspect], values.h * (1 + sign * share)) for sign in (1, -1)
         )

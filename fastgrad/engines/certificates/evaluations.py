@@ -16,7 +16,7 @@ EPS = float(np.finfo(np.float64).eps)
 ROUNDINGS = 6
 """How many times its unit the rounding error of a difference of f may be."""
 
-REPRESENTABLE = 8
+MIN_STEP_ULPS = 8
 """By how many units in its last place an element is moved at least."""
 
 
@@ -52,7 +52,7 @@ class Values:
         self.saved = self.x.copy(order="K")
         self.base = self.x.reshape(-1).copy()
         self.unit, self.own_unit = self.eps * self.magnitude, self.eps * self.own_magnitude
-        self.spacing = REPRESENTABLE * float(np.spacing(abs(self.base).max(initial=0)))
+        self.spacing = MIN_STEP_ULPS * float(np.spacing(abs(self.base).max(initial=0)))
 
     def at(self, point: Array) -> float:
         """Return f at a point, an array (elements of x,); nan if it raises there."""
@@ -76,7 +76,7 @@ class Values:
         """Return a step along a direction; for each element, if one of the least would be lost."""
         if self.spacing <= least:
             return step
-        return np.maximum(step, REPRESENTABLE * np.spacing(abs(self.base)))
+        return np.maximum(step, MIN_STEP_ULPS * np.spacing(abs(self.base)))
 
     def note_noise(self, size: float) -> None:
         """Note by how much rounding has changed a difference."""

@@ -9,7 +9,7 @@ import numpy as np
 from fastgrad.engines.certificates.directions import Direction, Directions, Slopes
 from fastgrad.typing import Places
 
-MOST_SLICES = 8
+MAX_SLICES = 8
 """In so many rows, or an eighth of all, faults are looked for; if in more, all are suspected."""
 
 
@@ -51,7 +51,7 @@ def faulty_block(directions: Directions, slopes: Slopes, place: int, step: float
                 found.add(int(these[0]))
             else:
                 waiting += [these[len(these) // 2 :], these[: len(these) // 2]]
-            if len(found) + len(waiting) > max(MOST_SLICES, length // 8):
+            if len(found) + len(waiting) > max(MAX_SLICES, length // 8):
                 return np.arange(length)
         return np.array(sorted(found), np.intp)
 

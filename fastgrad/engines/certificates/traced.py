@@ -1,10 +1,10 @@
 """A certificate of a whole gradient: all of its elements are compared with a few calls of f.
 
 Two to four calls vouch for the slopes of all elements, along directions drawn at random
-(`certificate_directions.py`). The quotients themselves, over h, differ from slopes where f bends
+(`directions.py`). The quotients themselves, over h, differ from slopes where f bends
 within h. Then the engine is asked for slopes at a small step, and of the elements at which f bends
-some are compared with f over h (`certificate_elements.py`). What differs is looked for
-(`certificate_faults.py`) and taken from f.
+some are compared with f over h (`elements.py`). What differs is looked for
+(`faults.py`) and taken from f.
 
 What it cannot see: a fault of an element at which f bends within h, if it is not among those that
 are compared; and a spike or a step of f, narrower than h, that moved points of the quotient meet
@@ -20,31 +20,31 @@ from math import inf
 import numpy as np
 
 from fastgrad.differences.validation import element
-from fastgrad.engines.certificates.directions import FIRST, Directions, Slopes, Verdict
+from fastgrad.engines.certificates.directions import FIRST_STEP_DIVISOR, Directions, Slopes, Verdict
 from fastgrad.engines.certificates.elements import wrong
 from fastgrad.engines.certificates.evaluations import EPS, ROUNDINGS, Values
 from fastgrad.engines.certificates.faults import chased, faulty_block
 from fastgrad.typing import Array, Places
 
-LOST = 1e4
+MAX_ROUNDINGS = 1e4
 """From how many units on rounding, as measured, is so large that directions tell too little."""
 
-BENT = 3
+BENDS_COMPARED = 3
 """How many of the elements at which f bends are compared with f, drawn at random."""
 
-CHASES = 2
+MAX_SEARCHES = 2
 """How often the one element is looked for that makes a difference."""
 
-DRAWN = 8
+ELEMENTS_SAMPLED = 8
 """How many elements are, where directions cannot decide."""
 
-MOST_MENDED = 256
+MAX_MENDED = 256
 """Up to so many elements, or an eighth of all, are mended one by one."""
 
-CHEAP = 40
+DEAR_GRADIENT_CALLS = 40
 """How many times longer than a call of f a gradient takes, if a second direction costs little."""
 
-USUAL = 3
+MAX_SUM_FACTOR = 3
 """How many times as much as a sum of independent parts usually is it may be."""
 
 
@@ -90,7 +90,7 @@ class Certificate:
     said: str = ""
 
     def __post_init__(self) -> None:
-        self.directions = Directions(self.values, one_will_do=self.price < CHEAP)
+        self.directions = Directions(self.values, one_will_do=self.price < DEAR_GRADIENT_CALLS)
         self.compared: Slopes  # what f was compared with last
 
     def mend(self) -> None:
@@ -110,7 +110,7 @@ class Certificate:
             if self.is_dear:
                 self._look_at_uneven(self.known)
                 return
-        fine = values.h / FIRST
+        fine = values.h / FIRST_STEP_DIVISOR
         slopes = self.slopes(fine)
         if not np.isfinite(slopes).all():
             self._look_at_some()
@@ -119,7 +119,7 @@ class Certificate:
         if agree is not True:
             self.directions.measure_noise(self.compared)
             agree = self._any_agree(slopes, fine)
-        if agree is None or max(values.unit, values.noise) > LOST * EPS * values.magnitude:
+        if agree is None or max(values.unit, values.noise) > MAX_ROUNDINGS * EPS * values.magnitude:
             self._look_at_some()
         if agree is False:
             self._find_faults()
@@ -143,7 +143,7 @@ class Certificate:
     @property
     def _most(self) -> int:
         """How many elements are had from f one by one, rather than all."""
-        return max(MOST_MENDED, self.quotients.size // 8)
+        return max(MAX_MENDED, self.quotients.size // 8)
 
     # Slopes --------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Certificate:
         agree = self._agree(slopes, fine)
         if agree is not True and values.scheme.is_central and values.scheme.accuracy == 2:
             # Richardson's extrapolation: truncation falls with the square of the step.
-            if self._agree(slopes - (self.quotients - slopes) / (FIRST**2 - 1), fine):
+            if self._agree(slopes - (self.quotients - slopes) / (FIRST_STEP_DIVISOR**2 - 1), fine):
                 return True
             self.compared = self.directions.slopes(slopes, fine)
         return agree
@@ -182,7 +182,7 @@ class Certificate:
         uneven = np.zeros(slopes.size) if self.uneven is None else self.uneven
         off, tolerance = self.directions.off(last.direction, last.step, self.compared)
         moved = self.directions.move(last.direction, last.step).moved
-        if not abs(off) <= tolerance + USUAL * float(np.linalg.norm(uneven * moved)):
+        if not abs(off) <= tolerance + MAX_SUM_FACTOR * float(np.linalg.norm(uneven * moved)):
             self._find_faults()
             return
         bent = np.flatnonzero(uneven > self._least_seen)
@@ -205,7 +205,7 @@ class Certificate:
     @property
     def _least_seen(self) -> float:
         """The smallest error of a slope that directions show at best."""
-        return ROUNDINGS * self.values.unit * FIRST / (2 * self.values.h)
+        return ROUNDINGS * self.values.unit * FIRST_STEP_DIVISOR / (2 * self.values.h)
 
     def _look_at_bends(self) -> None:
         """Compare with f some elements whose quotients are not the slopes: f bends within h."""
@@ -216,19 +216,23 @@ class Certificate:
         places = np.flatnonzero(bent)
         if not places.size:
             return
-        some = self.directions.random.choice(places, min(BENT, places.size), replace=False)
-        found = self._wrong(some)
-        if found.size:
-            self._replace(places, found[0])
+        drawn = self._draw(BENDS_COMPARED, places)
+        faults = self._wrong(drawn)
+        if faults.size:
+            self._replace(places, faults[0])
 
     def _look_at_some(self, among: Places | None = None) -> None:
         """Compare elements with f that are drawn at random, and the largest."""
         places = np.arange(self.quotients.size) if among is None else among
-        some = self.directions.random.choice(places, min(DRAWN, places.size), replace=False)
+        drawn = self._draw(ELEMENTS_SAMPLED, places)
         largest = places[np.argmax(abs(self.quotients[places]))]
-        found = self._wrong(np.unique([*some, largest]))
-        if found.size:
-            raise Disagreement(self._said(found[0]))
+        faults = self._wrong(np.unique([*drawn, largest]))
+        if faults.size:
+            raise Disagreement(self._said(faults[0]))
+
+    def _draw(self, count: int, places: Places) -> Places:
+        """Return so many of some places, drawn at random; all of them if they are fewer."""
+        return self.directions.random.choice(places, min(count, places.size), replace=False)
 
     def _wrong(self, places: Places) -> Places:
         """Return at which places quotients are not f's, to its rounding."""
@@ -238,13 +242,13 @@ class Certificate:
 
     def _find_faults(self) -> None:
         """Find an element that makes the difference, and mend all that differ as it does."""
-        for _ in range(CHASES):
+        for _ in range(MAX_SEARCHES):
             last = self.directions.last
             place = chased(self.directions, self.compared, last.direction, last.step)
             if place is None:
                 break
             if self._wrong(np.array([place])).size:
-                few = self.quotients.size <= MOST_MENDED
+                few = self.quotients.size <= MAX_MENDED
                 everywhere = np.arange(self.quotients.size)
                 self._replace(
                     everywhere

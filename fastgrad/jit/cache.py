@@ -70,14 +70,14 @@ def folder_of(function: Callable[..., None]) -> Path:
 
 def _drop_unsealed(folder: Path, name: str) -> dict[str, str]:
     """Delete a function's files unless all are as they were sealed; return their checksums."""
-    found = _checksums(folder, name)
+    checksums = _checksums(folder, name)
     try:
         sealed = json.loads(_seal_of(folder, name).read_text())
     except (OSError, ValueError):
         sealed = None
-    if found == sealed:
-        return found
-    for file in found:
+    if checksums == sealed:
+        return checksums
+    for file in checksums:
         (folder / file).unlink(missing_ok=True)
     return {}
 

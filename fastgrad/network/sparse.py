@@ -147,23 +147,23 @@ def sum_rows(
     inputs, samples = scales.shape
     first = inputs * task // tasks
     last = inputs * (task + 1) // tasks
-    found = np.zeros(last - first, np.int64)
+    filled = np.zeros(last - first, np.int64)
     for n in range(samples):
         for e in range(counts[n]):
             i = where[n, e]
             if first <= i < last:
-                entry = found[i - first]
+                entry = filled[i - first]
                 scales[i, entry] = values[n, e]
                 squares[i, entry] = values[n, e] * values[n, e]
                 samples_of[i, entry] = n
-                found[i - first] = entry + 1
+                filled[i - first] = entry + 1
     for m in range(c.shape[0]):
         for j in range(0, out.shape[1], GROUP_COLUMNS):  # the group's part of c stays in the cache
             for i in range(first, last):
-                count = found[i - first]
+                count = filled[i - first]
                 add_rows(out[i], j, scales[i], samples_of[i], count, c[m], m > 0)
         for i in range(first, last):
-            for entry in range(found[i - first]):
+            for entry in range(filled[i - first]):
                 scales[i, entry] *= squares[i, entry]
 
 

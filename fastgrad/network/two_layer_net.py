@@ -217,7 +217,7 @@ class TwoLayerNet:
         from fastgrad.gradient import numerical_gradient
 
         params = self.params
-        found = numerical_gradient(
+        gradients = numerical_gradient(
             partial(_loss_of, self, x, t),
             {**params},
             h,
@@ -225,8 +225,8 @@ class TwoLayerNet:
             workers=workers,
         )
         if not isinstance(params, Parameters):
-            return found
-        return params.over(np.concatenate([array.ravel() for array in found.values()]))
+            return gradients
+        return params.over(np.concatenate([array.ravel() for array in gradients.values()]))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_work": Workspace()}  # scratch is nothing to copy or pickle

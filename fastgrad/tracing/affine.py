@@ -161,18 +161,18 @@ def _of_product(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | N
     if sum(type(a) is Node and a.depends for a in pair) != 1:
         return None
     terms, out = spec.split("->")
-    mine, others = terms.split(",") if pair[0] is weights else terms.split(",")[::-1]
+    weight_axes, input_axes = terms.split(",") if pair[0] is weights else terms.split(",")[::-1]
     inputs = np.asarray(value_of(pair[1] if pair[0] is weights else pair[0]), np.float64)
-    summed = [c for c in mine if c in others]
-    units = [c for c in mine if c not in others]
-    rows = [c for c in others if c not in mine]
+    summed = [c for c in weight_axes if c in input_axes]
+    units = [c for c in weight_axes if c not in input_axes]
+    rows = [c for c in input_axes if c not in weight_axes]
     if set(out) != set(units + rows):
         return None
-    count = int(np.prod([inputs.shape[others.index(c)] for c in summed]))
+    count = int(np.prod([inputs.shape[input_axes.index(c)] for c in summed]))
     return Stage(
         node,
-        inputs.transpose([others.index(c) for c in rows + summed]).reshape(-1, count),
-        where.transpose([mine.index(c) for c in summed + units]).reshape(count, -1),
+        inputs.transpose([input_axes.index(c) for c in rows + summed]).reshape(-1, count),
+        where.transpose([weight_axes.index(c) for c in summed + units]).reshape(count, -1),
         _numbered(out, node.shape, units),
         _numbered(out, node.shape, rows),
     )
@@ -197,7 +197,7 @@ def _of_sum(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | None:
     sign = -1.0 if node.function is np.subtract and node.arguments[1] is weights else 1.0
     aligned = where.reshape((1,) * (len(node.shape) - where.ndim) + where.shape)
     letters = "abcdefghijklmnopqrstuvwxyz"[: len(node.shape)]
-    units = [c for c, mine in zip(letters, aligned.shape, strict=True) if mine > 1]
+    units = [c for c, length in zip(letters, aligned.shape, strict=True) if length > 1]
     rows = [c for c in letters if c not in units]
     unit_ids = _numbered(letters, node.shape, units)
     row_numbers = _numbered(letters, node.shape, rows)

@@ -209,19 +209,19 @@ def _product(node: Node) -> Batched:
     spec = product_spec(node)
     assert spec is not None
     terms, out = spec.split("->")
-    mine, others = terms.split(",")
+    first, second = terms.split(",")
     version = next(c for c in ascii_letters if c not in spec)
-    by_matrices = set(out) == set(mine) ^ set(others)  # else letters are in all, or in one only
+    by_matrices = set(out) == set(first) ^ set(second)  # else letters are in all, or in one only
 
     def apply(arguments: Any, m: int) -> Array:
         pair = [a for a in arguments if not isinstance(a, str)][:2]
         if by_matrices and type(pair[1]) is not Stack:
-            return _by_matrix(pair[0].values, pair[1], mine, others, out)
+            return _by_matrix(pair[0].values, pair[1], first, second, out)
         if by_matrices and type(pair[0]) is not Stack:
-            return _by_matrix(pair[1].values, pair[0], others, mine, out)
+            return _by_matrix(pair[1].values, pair[0], second, first, out)
         named = [
             (version if type(a) is Stack else "") + term
-            for a, term in zip(pair, (mine, others), strict=True)
+            for a, term in zip(pair, (first, second), strict=True)
         ]
         values = [a.values if type(a) is Stack else a for a in pair]
         return np.asarray(np.einsum(f"{','.join(named)}->{version}{out}", *values, optimize=True))
@@ -229,13 +229,13 @@ def _product(node: Node) -> Batched:
     return apply
 
 
-def _by_matrix(values: Array, other: Any, mine: str, others: str, out: str) -> Array:
+def _by_matrix(values: Array, other: Any, first: str, second: str, out: str) -> Array:
     """Multiply all versions of an array by one matrix, in one product."""
     other = np.asarray(other)
-    summed = [c for c in mine if c in others]
-    rows, columns = ([c for c in term if c not in summed] for term in (mine, others))
-    left = values.transpose(0, *(1 + mine.index(c) for c in rows + summed))
-    right = other.transpose([others.index(c) for c in summed + columns])
+    summed = [c for c in first if c in second]
+    rows, columns = ([c for c in term if c not in summed] for term in (first, second))
+    left = values.transpose(0, *(1 + first.index(c) for c in rows + summed))
+    right = other.transpose([second.index(c) for c in summed + columns])
     length = prod(right.shape[: len(summed)])
     shape = left.shape[: 1 + len(rows)], right.shape[len(summed) :]
     product = left.reshape(prod(shape[0]), length) @ right.reshape(length, prod(shape[1]))

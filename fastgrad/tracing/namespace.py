@@ -50,12 +50,12 @@ def stand_ins(recording: Recording) -> dict[int, Any]:
     if recording.creates:
         functions |= {create: _creating(recording, create) for create in CREATORS}
     named: dict[str, tuple[Any, Any]]
-    named = {function.__name__: (function, mine) for function, mine in functions.items()}
+    named = {function.__name__: (function, stand_in) for function, stand_in in functions.items()}
     named |= {"r_": (np.r_, _Joining(np.r_, 0)), "c_": (np.c_, _Joining(np.c_, -1))}
     numpy = types.ModuleType("numpy")
     vars(numpy).update(vars(np))
-    vars(numpy).update({name: mine for name, (_, mine) in named.items()})
-    return {id(np): numpy, **{id(function): mine for function, mine in named.values()}}
+    vars(numpy).update({name: stand_in for name, (_, stand_in) in named.items()})
+    return {id(np): numpy, **{id(function): stand_in for function, stand_in in named.values()}}
 
 
 REPLACED = frozenset(map(id, (np, np.r_, np.c_, np.full, *CREATORS, *CONVERTERS, *REDUCTIONS)))

@@ -8,53 +8,14 @@ import numpy as np
 
 from fastgrad.tracing.graph import Node, value_of
 
-
-def factors(node: Node) -> tuple[Any, Any]:
-    """Return a product's two arguments."""
-    start = 1 if node.function is np.einsum else 0
-    return node.arguments[start], node.arguments[start + 1]
-
-
-def product_spec(node: Node) -> str | None:
-    """Return a product's subscripts as `numpy.einsum` has them, or None if there are none."""
-    if node.function is np.einsum:
-        return _explicit(node.arguments)
-    a, b = (np.ndim(value_of(factor)) for factor in factors(node))
-    if min(a, b) == 0 or (node.function is np.matmul and max(a, b) > 2 and (b != 2 or a < 2)):
-        return None
-    left, right = list(ascii_lowercase[:a]), list(ascii_lowercase[a : a + b])
-    for i, j in _contracted(node, a, b):
-        right[j] = left[i]
-    out = [c for c in left + right if (c in left) != (c in right)]
-    return f"{''.join(left)},{''.join(right)}->{''.join(out)}"
-
-
-def _contracted(node: Node, a: int, b: int) -> list[tuple[int, int]]:
-    """Return the pairs of axes that are summed over."""
-    if node.function is not np.tensordot:
-        return [(a - 1, b - 1 if node.function is np.inner or b == 1 else b - 2)]
-    axes = node.arguments[2] if len(node.arguments) > 2 else 2
-    if isinstance(axes, int):
-        axes = (range(a - axes, a), range(axes))
-    return list(zip(*(np.atleast_1d(side).tolist() for side in axes), strict=True))
-
-
-def _explicit(arguments: tuple[Any, ...]) -> str | None:
-    """Return einsum's subscripts in explicit form, if there are two factors without diagonals."""
-    if len(arguments) != 3 or not isinstance(arguments[0], str) or "." in arguments[0]:
-        return None
-    terms, arrow, out = arguments[0].replace(" ", "").partition("->")
-    if not arrow:
-        out = "".join(sorted(c for c in set(terms) - {","} if terms.count(c) == 1))
-    if any(len(set(term)) < len(term) for term in terms.split(",")):
-        return None
-    return f"{terms}->{out}"
-
-
 ELEMENTWISE = "elementwise"  # an element of the result depends on one element of each argument
+
 MOVE = "move"  # elements are copied to other places; what is new is zero
+
 REDUCTION = "reduction"  # the first argument is reduced along axes
+
 PRODUCT = "product"  # linear in each of two arguments
+
 OTHER = "other"  # any pure function
 
 
@@ -145,17 +106,6 @@ METHODS: dict[str, Callable[..., Any]] = {
 """An array's methods, as functions of the array."""
 
 
-def positional(
-    arguments: tuple[Any, ...], keywords: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return arguments with the array, if it was given by keyword, in the first place."""
-    for name in ("a", "x", "arr", "array"):
-        if not arguments and name in keywords:
-            keywords = dict(keywords)
-            return (keywords.pop(name),), keywords
-    return arguments, keywords
-
-
 def kind_of(function: Callable[..., Any] | None, arguments: tuple[Any, ...], keywords: Any) -> str:
     """Return the kind of a recorded operation."""
     if isinstance(function, np.ufunc):
@@ -178,3 +128,59 @@ def kind_of(function: Callable[..., Any] | None, arguments: tuple[Any, ...], key
 def _pads_with_zeros(arguments: tuple[Any, ...], keywords: Any) -> bool:
     mode = arguments[2] if len(arguments) > 2 else keywords.get("mode", "constant")
     return mode == "constant" and not np.any(keywords.get("constant_values", 0))
+
+
+def positional(
+    arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with the array, if it was given by keyword, in the first place."""
+    for name in ("a", "x", "arr", "array"):
+        if not arguments and name in keywords:
+            keywords = dict(keywords)
+            return (keywords.pop(name),), keywords
+    return arguments, keywords
+
+
+# Subscripts of products ---------------------------------------------------------------------------
+
+
+def factors(node: Node) -> tuple[Any, Any]:
+    """Return a product's two arguments."""
+    start = 1 if node.function is np.einsum else 0
+    return node.arguments[start], node.arguments[start + 1]
+
+
+def product_spec(node: Node) -> str | None:
+    """Return a product's subscripts as `numpy.einsum` has them, or None if there are none."""
+    if node.function is np.einsum:
+        return _explicit(node.arguments)
+    a, b = (np.ndim(value_of(factor)) for factor in factors(node))
+    if min(a, b) == 0 or (node.function is np.matmul and max(a, b) > 2 and (b != 2 or a < 2)):
+        return None
+    left, right = list(ascii_lowercase[:a]), list(ascii_lowercase[a : a + b])
+    for i, j in _contracted(node, a, b):
+        right[j] = left[i]
+    out = [c for c in left + right if (c in left) != (c in right)]
+    return f"{''.join(left)},{''.join(right)}->{''.join(out)}"
+
+
+def _contracted(node: Node, a: int, b: int) -> list[tuple[int, int]]:
+    """Return the pairs of axes that are summed over."""
+    if node.function is not np.tensordot:
+        return [(a - 1, b - 1 if node.function is np.inner or b == 1 else b - 2)]
+    axes = node.arguments[2] if len(node.arguments) > 2 else 2
+    if isinstance(axes, int):
+        axes = (range(a - axes, a), range(axes))
+    return list(zip(*(np.atleast_1d(side).tolist() for side in axes), strict=True))
+
+
+def _explicit(arguments: tuple[Any, ...]) -> str | None:
+    """Return einsum's subscripts in explicit form, if there are two factors without diagonals."""
+    if len(arguments) != 3 or not isinstance(arguments[0], str) or "." in arguments[0]:
+        return None
+    terms, arrow, out = arguments[0].replace(" ", "").partition("->")
+    if not arrow:
+        out = "".join(sorted(c for c in set(terms) - {","} if terms.count(c) == 1))
+    if any(len(set(term)) < len(term) for term in terms.split(",")):
+        return None
+    return f"{terms}->{out}"

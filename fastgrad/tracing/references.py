@@ -92,7 +92,7 @@ def look_around(
     is_late : callable
         Asked again and again: if it says True, the result is None.
     """
-    found = Surroundings()
+    around = Surroundings()
     seen: set[int] = set()
     shared: dict[type, bool] = {}
     waiting: list[tuple[Any, bool, Assign | None]] = [(f, True, None)]
@@ -105,12 +105,12 @@ def look_around(
         if kind is types.FunctionType:
             if _is_foreign(holder):
                 continue
-            found.functions.append(holder)
+            around.functions.append(holder)
         if kind not in shared:
             shared[kind] = _is_shared_with_threads(kind)
         is_restored = is_restored and not shared[kind]
         if is_restored:
-            found.restore.extend(restoring(holder))
+            around.restore.extend(restoring(holder))
         for item, assign in _items(holder):
             if is_late():
                 return None
@@ -122,21 +122,21 @@ def look_around(
             if kind is tuple and assign_holder is not None:
                 within = assign_holder, holder
             if is_a(item, np.ndarray):
-                found.references.append(Reference(item, assign, within))
+                around.references.append(Reference(item, assign, within))
                 if item.dtype == object:
-                    found.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
+                    around.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
                     waiting.append((tuple(item.ravel()), is_restored, None))
             elif not is_a(item, np.generic):
                 if id(item) in wanted:
-                    found.objects.append(Reference(item, assign, within))
+                    around.objects.append(Reference(item, assign, within))
                 waiting.append((item, is_restored, assign))
     namespaces: dict[int, tuple[dict[str, Any], set[str]]] = {}
-    for function in found.functions:
+    for function in around.functions:
         names = namespaces.setdefault(id(function.__globals__), (function.__globals__, set()))[1]
         names.update(_names(function.__code__))
     for namespace, names in namespaces.values():
-        found.restore.extend(restoring_names(namespace, names))
-    return found
+        around.restore.extend(restoring_names(namespace, names))
+    return around
 
 
 def _is_shared_with_threads(kind: type) -> bool:

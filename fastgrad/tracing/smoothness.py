@@ -40,58 +40,6 @@ from fastgrad.tracing.margins import (
 from fastgrad.tracing.replay import Replay
 from fastgrad.typing import Array
 
-PRODUCT_FUNCTIONS = frozenset({"multiply", "divide", "square", "var", "prod", "power"})
-
-
-def degree(node: Node, degrees: Mapping[Node, int]) -> int:
-    """Return the degree of a polynomial: of how many moved factors an operation's value is made.
-
-    Functions that are no polynomials, but smooth within their margins, count as straight.
-
-    Parameters
-    ----------
-    node : Node
-    degrees : dict
-        Those of its arguments; a node that is not there has 1.
-    """
-    factors = [degrees.get(leaf, 1) for leaf in node.inputs() if moves(leaf)]
-    kind, name = operations.kind_of(*node.operation), name_of(node)
-    if not factors:
-        return 0
-    if kind == operations.PRODUCT or name in ("multiply", "divide"):
-        return sum(factors)
-    if name in ("square", "var", "std"):
-        return 2 * factors[0]
-    if name == "prod":
-        return factors[0] * _factors_of(node)
-    if name == "power" and is_low_power(value_of(node.arguments[1])):
-        return max(1, int(value_of(node.arguments[1]))) * factors[0]
-    return max(factors)
-
-
-def steepness(node: Node, degrees: Mapping[Node, int]) -> Iterator[Margin]:
-    """Return the margins of a product of many factors, in which a spike may be hidden.
-
-    It is close to a polynomial of low degree as long as its logarithm is: while none of its factors
-    changes by more than half, or, of a product of all elements, by its share of 2. The degrees are
-    those of all nodes up to this one.
-    """
-    if degrees[node] <= MAX_LOW_DEGREE:
-        return
-    kind, name = operations.kind_of(*node.operation), name_of(node)
-    if kind != operations.PRODUCT and name not in PRODUCT_FUNCTIONS:
-        return
-    share = max(2.0, _factors_of(node) / 2) if name == "prod" else 2.0
-    for argument in dict.fromkeys(node.inputs()):
-        if moves(argument):
-            yield from margin_if_moved(argument, abs(argument.value) / share)
-
-
-def _factors_of(node: Node) -> int:
-    """Return how many elements are multiplied to one of a ``prod``."""
-    return int(np.size(value_of(node.arguments[0])) // max(1, np.size(node.value)))
-
-
 SAME_SHIFT_TOLERANCE = 1e-9
 """How far apart, in largest shifts, rounding may put two decisions that are flipped by one shift:
 those of ``np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1)``."""
@@ -99,6 +47,8 @@ those of ``np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1)``."""
 IMMATERIAL_CHANGE = 1e-12
 """How much losses change, relative to the largest, if all of an array is moved by about 1 and it
 does not matter: the shift of a softmax by its largest score, which cancels."""
+
+PRODUCT_FUNCTIONS = frozenset({"multiply", "divide", "square", "var", "prod", "power"})
 
 
 class NonSmoothPlaces:
@@ -274,3 +224,55 @@ def _is_material(replay: Replay, node: Node, largest: float) -> bool:
     without, alone = replay.all_versions(np.concatenate([version, version]), {node: added})
     change = abs(alone - without).max(initial=0)
     return not change <= IMMATERIAL_CHANGE * abs(replay.target.value).max(initial=0)
+
+
+# Degrees of products ------------------------------------------------------------------------------
+
+
+def degree(node: Node, degrees: Mapping[Node, int]) -> int:
+    """Return the degree of a polynomial: of how many moved factors an operation's value is made.
+
+    Functions that are no polynomials, but smooth within their margins, count as straight.
+
+    Parameters
+    ----------
+    node : Node
+    degrees : dict
+        Those of its arguments; a node that is not there has 1.
+    """
+    factors = [degrees.get(leaf, 1) for leaf in node.inputs() if moves(leaf)]
+    kind, name = operations.kind_of(*node.operation), name_of(node)
+    if not factors:
+        return 0
+    if kind == operations.PRODUCT or name in ("multiply", "divide"):
+        return sum(factors)
+    if name in ("square", "var", "std"):
+        return 2 * factors[0]
+    if name == "prod":
+        return factors[0] * _factors_of(node)
+    if name == "power" and is_low_power(value_of(node.arguments[1])):
+        return max(1, int(value_of(node.arguments[1]))) * factors[0]
+    return max(factors)
+
+
+def steepness(node: Node, degrees: Mapping[Node, int]) -> Iterator[Margin]:
+    """Return the margins of a product of many factors, in which a spike may be hidden.
+
+    It is close to a polynomial of low degree as long as its logarithm is: while none of its factors
+    changes by more than half, or, of a product of all elements, by its share of 2. The degrees are
+    those of all nodes up to this one.
+    """
+    if degrees[node] <= MAX_LOW_DEGREE:
+        return
+    kind, name = operations.kind_of(*node.operation), name_of(node)
+    if kind != operations.PRODUCT and name not in PRODUCT_FUNCTIONS:
+        return
+    share = max(2.0, _factors_of(node) / 2) if name == "prod" else 2.0
+    for argument in dict.fromkeys(node.inputs()):
+        if moves(argument):
+            yield from margin_if_moved(argument, abs(argument.value) / share)
+
+
+def _factors_of(node: Node) -> int:
+    """Return how many elements are multiplied to one of a ``prod``."""
+    return int(np.size(value_of(node.arguments[0])) // max(1, np.size(node.value)))

@@ -217,8 +217,9 @@ def _record(
             recording.fixed.append(array)
         if stand_in is not None:
             replacements.append((reference, stand_in))
-    mine = stand_ins(recording)
-    replacements += [(at, mine[id(at.held)]) for at in around.objects if id(at.held) in mine]
+    stand_in_of = stand_ins(recording)
+    replaced = [at for at in around.objects if id(at.held) in stand_in_of]
+    replacements += [(at, stand_in_of[id(at.held)]) for at in replaced]
     slots += _slots_of(replacements)
     for function in around.functions:
         code = with_stand_ins(function.__code__)
@@ -271,10 +272,10 @@ def _stand_in(root: Recorded, view: NDArray[Any], x: Doubles) -> Recorded | None
         return root
     if view.dtype != x.dtype:
         return None
-    places, mine = _addresses(x).reshape(-1), _addresses(view)
-    order = np.argsort(places)
-    index = order[np.minimum(np.searchsorted(places, mine, sorter=order), x.size - 1)]
-    if not np.array_equal(places[index], mine):
+    x_places, view_places = _addresses(x).reshape(-1), _addresses(view)
+    order = np.argsort(x_places)
+    index = order[np.minimum(np.searchsorted(x_places, view_places, sorter=order), x.size - 1)]
+    if not np.array_equal(x_places[index], view_places):
         return None
     result: Recorded = root.recording.apply(operations.item, (np.ravel(root), index), {})
     result.is_x, result.memory = True, view

@@ -27,6 +27,17 @@ from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
 from fastgrad.typing import Array, Doubles, Places
 
+Weights = tuple[float, float]
+
+MAX_INPUT_VALUES = 3
+"""Up to so many different inputs, responses are measured at just these shifts."""
+
+MAX_POINTS = 1_000
+"""At more shifts than that, responses are not measured: each weight is moved by itself."""
+
+TERM_COUNTS = (2, 3, 5)
+"""How many odd powers are tried, in turn."""
+
 MAX_KINK_SHARE = 0.05
 """The share of responses that may have a kink; above it, more powers are tried."""
 
@@ -35,6 +46,306 @@ MAX_DEVIATIONS = 8
 
 MAX_MEAN_DEVIATIONS = 3
 """How many it may miss it by in the mean over many shifts, or over the units of a row."""
+
+ROUNDOFF_SHIFT = 2.0**-24
+"""A shift, relative to the largest, whose response differs from a straight line by rounding."""
+
+MAX_NOISE = 1e-9
+"""What rounding is never as large as, relative to the largest loss."""
+
+
+def by_responses(
+    rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights
+) -> Changes | None:
+    """Return the changes of the loss with the weights from a few responses a unit.
+
+    The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
+    the kink of a ReLU, it is measured at the very shifts that the row's inputs make.
+
+    Parameters
+    ----------
+    rows : RowLosses
+    stage : Stage
+    x : array (elements of x,)
+    h : float
+        The step.
+    weights : pair of floats
+        How much is wanted of what the loss changes by when weights are moved up, and down.
+
+    Returns
+    -------
+    Changes
+        Of shape (I, units). None if too many responses are no polynomials.
+    """
+    magnitudes = _few_magnitudes(stage.inputs)
+    if magnitudes is not None and not magnitudes.size:
+        nothing = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
+        return Changes(nothing, nothing)
+    if magnitudes is not None:
+        return _by_values(rows, stage, x, h, weights, magnitudes)
+    largest = float(abs(stage.inputs).max())
+    if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
+        return None
+    noise = _noise(rows, stage, h * largest)
+    if noise.max() > MAX_NOISE * abs(rows.replay.target.value).max():  # many units stand at a jump
+        return None
+    if _count(largest, TERM_COUNTS[0]) > MAX_POINTS:
+        return None
+    up, down = weights
+    of_sign = {
+        sign: share for sign, share in ((-1, (up - down) / 2), (1, (up + down) / 2)) if share
+    }
+    non_smooth = NonSmoothPlaces(rows.replay, stage, h * largest)
+    measured = np.zeros((0, 0))
+    for terms in TERM_COUNTS:
+        points = _points(largest, terms)
+        if len(points) != len(measured):
+            monitor = SmoothnessMonitor(non_smooth, len(points))
+            measured = _measure(rows, stage, h * largest, points, monitor)
+        may_have_kink, signs = monitor.may_have_kink, tuple(of_sign)
+        fitted = fit(measured, points, terms, noise, may_have_kink, rows.has_loss, signs)
+        if fitted is not None:
+            coefficients, kinked = fitted
+            straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
+            if kinked.any():
+                tolerance, several = MAX_DEVIATIONS * noise[:, 0], monitor.may_have_several_kinks
+                more = by_kinked_rows(rows, stage, h, weights, kinked, several, tolerance)
+                straight += more[1]
+                others += more[0] - more[1]
+            others += straight
+            return Changes(others, straight if -1 in of_sign else None)
+    return None
+
+
+def shifts_of_responses(stage: Stage) -> int:
+    """Return at how many shifts responses are measured, if the fewest powers do.
+
+    If that is too often, those of the weights.
+    """
+    magnitudes = _few_magnitudes(stage.inputs)
+    if magnitudes is not None:
+        return len(magnitudes)
+    count = _count(float(abs(stage.inputs).max()), TERM_COUNTS[0])
+    return int(count) if count <= MAX_POINTS else int(stage.inputs.shape[1])
+
+
+def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights) -> Changes:
+    """Return the changes of the loss with the weights, each from the row's own losses.
+
+    No smoothness is assumed, and no independence: with ``count=1`` all rows may mix. A side whose
+    weight is 0 is not looked at.
+
+    Parameters
+    ----------
+    rows, stage, x, h, weights
+        As for `by_responses`.
+
+    Returns
+    -------
+    Changes
+        Of shape (I, units).
+    """
+    shape, units = stage.where.shape, rows.replay.units
+    sides = [side for side in (0, 1) if weights[side]]
+    change = np.zeros((2, *shape))
+
+    def moved(inputs: Any, size: float, units: Places | None = None) -> Array:
+        of_inputs = stage.inputs.T[inputs][:, stage.rows - 1]
+        distances = _distances(stage, x, size, inputs)
+        values = np.empty((len(sides), *of_inputs.shape))
+        for of_side, side in zip(values, sides, strict=True):  # with little memory at a time
+            np.multiply(of_inputs, distances[side][:, stage.unit_ids - 1], out=of_side)
+            of_side += stage.node.value
+        values = values.reshape(-1, *stage.node.shape)
+        change = rows.changes(values, units).sum(axis=-1)
+        return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
+
+    for block in _blocks(shape[0], len(sides) * stage.node.value.size):
+        change[sides, block] = moved(block, h)
+    wanted = np.tensordot(weights, change, 1)
+    if weights[0] != -weights[1]:
+        return Changes(wanted)
+
+    def again(places: Places) -> Array:
+        result = np.empty((len(places), 2))
+        inputs, columns = np.divmod(places, shape[1])
+        for i in np.unique(inputs):
+            of_input = inputs == i
+            result[of_input] = moved([i], h / SHRINK_FACTOR, units[columns[of_input]])[:, 0].T
+        return result
+
+    each = change.reshape(2, -1).T
+    straight, uneven = straightened(each, rows.replay.target.value, again)
+    return Changes(
+        wanted, (straight @ weights).reshape(shape), abs(weights[0]) * uneven.reshape(shape)
+    )
+
+
+def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:
+    """Return the changes of the loss with the elements of the array that is moved.
+
+    Parameters
+    ----------
+    rows : RowLosses
+        The loss as one row; each element is a unit of its own.
+    h, weights
+        As for `by_responses`.
+    """
+    root = rows.replay.root.value
+    sides = [side for side in (0, 1) if weights[side]]
+
+    def moved(size: float, units: Places | None = None) -> Array:
+        values = np.stack([root + (size, -size)[side] for side in sides])
+        return np.asarray(rows.changes(values, units)[:, :, 0])
+
+    change = moved(h)
+    wanted = change @ [weights[side] for side in sides]
+    if weights[0] != -weights[1]:
+        return Changes(wanted)
+    units = rows.replay.units
+    straight, uneven = straightened(
+        change, rows.replay.target.value, lambda places: moved(h / SHRINK_FACTOR, units[places])
+    )
+    return Changes(wanted, straight @ weights, abs(weights[0]) * uneven)
+
+
+# Shifts that make up for all inputs ---------------------------------------------------------------
+
+
+def _few_magnitudes(inputs: Array) -> Array | None:
+    """Return the magnitudes of inputs, 0 apart; None if they are more than `MAX_INPUT_VALUES`."""
+    for sample in (inputs.reshape(-1)[:1000], inputs):  # most often the beginning tells
+        magnitudes = np.unique(abs(sample))
+        magnitudes = magnitudes[magnitudes > 0]
+        if len(magnitudes) > MAX_INPUT_VALUES:
+            return None
+    return magnitudes
+
+
+def _by_values(
+    rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights, magnitudes: Array
+) -> Changes | None:
+    """Measure the responses at all shifts that the inputs make; None if some are not finite.
+
+    With one input, as a bias has, units are moved by just as much as the loop moves their elements.
+    """
+    inputs = stage.inputs
+    values = [*magnitudes, *-magnitudes]
+    if inputs.shape[1] == 1:
+        sides = [side for side in (0, 1) if weights[side]]
+        cases = [(side, v, (inputs == v) * weights[side]) for side in sides for v in values]
+        cases = [(side, v, wanted) for side, v, wanted in cases if wanted.any()]
+        distances = _distances(stage, x, h)[:, 0]
+        shifts = np.stack([distances[side][stage.unit_ids - 1] * v for side, v, _ in cases])
+    else:
+        up, down = weights
+        both = [(s, up * (inputs == s) + down * (inputs == -s)) for s in values]
+        cases = [(0, s, wanted) for s, wanted in both if wanted.any()]
+        shifts = h * np.array([s for _, s, _ in cases]).reshape(-1, *(1,) * stage.unit_ids.ndim)
+    base, units = stage.node.value, rows.replay.units
+    change = rows.changes(base + shifts)
+    if not np.isfinite(change).all():  # it may be needed for some weights, and not for others
+        return None
+    wanted = np.stack([wanted for _, _, wanted in cases])
+    result = _by_case(wanted, change)
+    if weights[0] != -weights[1]:
+        return Changes(result)
+    # In the second half of the cases, units are moved the other way.
+    pairs = change.reshape(len(units), 2, -1, rows.count)
+    straight, uneven = straightened(
+        pairs,
+        rows.replay.target.value,
+        lambda places: rows.changes(base + shifts / SHRINK_FACTOR, units[places]).reshape(
+            -1, *pairs.shape[1:]
+        ),
+    )
+    first = slice(len(cases) // 2)
+    return Changes(
+        result,
+        result if straight is pairs else _by_case(wanted, straight.reshape(change.shape)),
+        _by_case(abs(wanted[first]), uneven),
+    )
+
+
+def _by_case(wanted: Array, change: Array) -> Array:
+    """Add up the changes of all rows, each in its case; of shape (I, units)."""
+    return np.asarray(np.einsum("kni,ukn->iu", wanted, change, optimize=True))
+
+
+def _distances(stage: Stage, x: Array, h: float, inputs: Any = slice(None)) -> Array:
+    """Return by how much weights, of some inputs, are moved up, and down: h, but for rounding.
+
+    The shape is (2, inputs, units).
+    """
+    weights = x[stage.where[inputs]]
+    return np.stack([(weights + h) - weights, (weights - h) - weights])
+
+
+# Responses, measured and fitted -------------------------------------------------------------------
+
+
+def _points(largest: float, terms: int) -> Array:
+    """Return the shifts at which responses are measured, as fractions of the largest.
+
+    The largest is among them: a kink beyond the last point would not be seen. They are at most
+    `MAX_GAP_STEPS` steps apart, and at least one more than there are terms.
+    """
+    count = int(_count(largest, terms))
+    return np.array([cos(i * pi / (2 * count)) for i in range(count)])
+
+
+def _count(largest: float, terms: int) -> float:
+    """Return at how many shifts responses are measured; inf or nan if the largest is that."""
+    return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / MAX_GAP_STEPS)))
+
+
+def _measure(
+    rows: RowLosses, stage: Stage, largest: float, points: Array, monitor: SmoothnessMonitor
+) -> Array:
+    """Return how all losses change, of shape (points, 2, units, rows): moved up, and down."""
+    result = np.empty((len(points), 2, len(rows.replay.units), rows.count))
+    for block in _blocks(len(points), 2 * stage.node.value.size):
+        shifts = largest * points[block].reshape(-1, *(1,) * len(stage.node.shape))
+        both_ways = np.stack([points[block], -points[block]], axis=1).ravel()
+        observe = partial(monitor.observe, shifts=both_ways)
+        change = rows.changes(_both_ways(stage, shifts), observe=observe).transpose(1, 0, 2)
+        result[block] = change.reshape(-1, *result.shape[1:])
+    return result
+
+
+def _noise(rows: RowLosses, stage: Stage, largest: float) -> Array:
+    """Return the standard deviation of rounding in each row's response, of shape (rows, 1).
+
+    Shifts are so small that the loss is a straight line: that at twice the shift the response is
+    not twice as large is rounding, and so is the loss's curvature.
+    """
+    every = max(1, len(rows.replay.units) // 8)
+    tiny = (
+        ROUNDOFF_SHIFT * largest * np.array([1.0, 2.0]).reshape(-1, *(1,) * len(stage.node.shape))
+    )
+    change = rows.changes(_both_ways(stage, tiny), rows.replay.units[::every])
+    odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
+    even = change[:, 0] + change[:, 1]
+    # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
+    deviation = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
+    target = rows.replay.target.value.reshape(-1)
+    losses = np.bincount(rows.row_of_element.reshape(-1), abs(target), rows.count + 1)[1:]
+    return np.asarray(np.maximum(deviation, np.finfo(np.float64).eps * losses)[:, np.newaxis])
+
+
+def _both_ways(stage: Stage, shifts: Array) -> Array:
+    """Return the stage moved up, down, up, down, ... by shifts that stand along the first axis."""
+    base = stage.node.value
+    values = np.empty((2 * len(shifts), *base.shape))
+    values[0::2] = base + shifts
+    values[1::2] = base - shifts
+    return values
+
+
+def _blocks(count: int, elements_each: int) -> Iterator[slice]:
+    """Cut a range into slices that stand for some millions of elements each."""
+    length = max(1, 8 * BATCH_ELEMENTS // elements_each)
+    return (slice(k, min(k + length, count)) for k in range(0, count, length))
 
 
 def fit(
@@ -104,176 +415,6 @@ def _residual(values: Doubles, powers: Doubles) -> Doubles:
     return np.asarray(np.sqrt(np.mean(left**2, axis=0)))
 
 
-Weights = tuple[float, float]
-
-MAX_INPUT_VALUES = 3
-"""Up to so many different inputs, responses are measured at just these shifts."""
-
-MAX_POINTS = 1_000
-"""At more shifts than that, responses are not measured: each weight is moved by itself."""
-
-TERM_COUNTS = (2, 3, 5)
-"""How many odd powers are tried, in turn."""
-
-ROUNDOFF_SHIFT = 2.0**-24
-"""A shift, relative to the largest, whose response differs from a straight line by rounding."""
-
-MAX_NOISE = 1e-9
-"""What rounding is never as large as, relative to the largest loss."""
-
-
-def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:
-    """Return the changes of the loss with the elements of the array that is moved.
-
-    Parameters
-    ----------
-    rows : RowLosses
-        The loss as one row; each element is a unit of its own.
-    h, weights
-        As for `by_responses`.
-    """
-    root = rows.replay.root.value
-    sides = [side for side in (0, 1) if weights[side]]
-
-    def moved(size: float, units: Places | None = None) -> Array:
-        values = np.stack([root + (size, -size)[side] for side in sides])
-        return np.asarray(rows.changes(values, units)[:, :, 0])
-
-    change = moved(h)
-    wanted = change @ [weights[side] for side in sides]
-    if weights[0] != -weights[1]:
-        return Changes(wanted)
-    units = rows.replay.units
-    straight, uneven = straightened(
-        change, rows.replay.target.value, lambda places: moved(h / SHRINK_FACTOR, units[places])
-    )
-    return Changes(wanted, straight @ weights, abs(weights[0]) * uneven)
-
-
-def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights) -> Changes:
-    """Return the changes of the loss with the weights, each from the row's own losses.
-
-    No smoothness is assumed, and no independence: with ``count=1`` all rows may mix. A side whose
-    weight is 0 is not looked at.
-
-    Parameters
-    ----------
-    rows, stage, x, h, weights
-        As for `by_responses`.
-
-    Returns
-    -------
-    Changes
-        Of shape (I, units).
-    """
-    shape, units = stage.where.shape, rows.replay.units
-    sides = [side for side in (0, 1) if weights[side]]
-    change = np.zeros((2, *shape))
-
-    def moved(inputs: Any, size: float, units: Places | None = None) -> Array:
-        of_inputs = stage.inputs.T[inputs][:, stage.rows - 1]
-        distances = _distances(stage, x, size, inputs)
-        values = np.empty((len(sides), *of_inputs.shape))
-        for of_side, side in zip(values, sides, strict=True):  # with little memory at a time
-            np.multiply(of_inputs, distances[side][:, stage.unit_ids - 1], out=of_side)
-            of_side += stage.node.value
-        values = values.reshape(-1, *stage.node.shape)
-        change = rows.changes(values, units).sum(axis=-1)
-        return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
-
-    for block in _blocks(shape[0], len(sides) * stage.node.value.size):
-        change[sides, block] = moved(block, h)
-    wanted = np.tensordot(weights, change, 1)
-    if weights[0] != -weights[1]:
-        return Changes(wanted)
-
-    def again(places: Places) -> Array:
-        result = np.empty((len(places), 2))
-        inputs, columns = np.divmod(places, shape[1])
-        for i in np.unique(inputs):
-            of_input = inputs == i
-            result[of_input] = moved([i], h / SHRINK_FACTOR, units[columns[of_input]])[:, 0].T
-        return result
-
-    each = change.reshape(2, -1).T
-    straight, uneven = straightened(each, rows.replay.target.value, again)
-    return Changes(
-        wanted, (straight @ weights).reshape(shape), abs(weights[0]) * uneven.reshape(shape)
-    )
-
-
-def _distances(stage: Stage, x: Array, h: float, inputs: Any = slice(None)) -> Array:
-    """Return by how much weights, of some inputs, are moved up, and down: h, but for rounding.
-
-    The shape is (2, inputs, units).
-    """
-    weights = x[stage.where[inputs]]
-    return np.stack([(weights + h) - weights, (weights - h) - weights])
-
-
-def by_responses(
-    rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights
-) -> Changes | None:
-    """Return the changes of the loss with the weights from a few responses a unit.
-
-    The rows must not mix. Where a response is no polynomial of few terms, as where a unit passes
-    the kink of a ReLU, it is measured at the very shifts that the row's inputs make.
-
-    Parameters
-    ----------
-    rows : RowLosses
-    stage : Stage
-    x : array (elements of x,)
-    h : float
-        The step.
-    weights : pair of floats
-        How much is wanted of what the loss changes by when weights are moved up, and down.
-
-    Returns
-    -------
-    Changes
-        Of shape (I, units). None if too many responses are no polynomials.
-    """
-    magnitudes = _few_magnitudes(stage.inputs)
-    if magnitudes is not None and not magnitudes.size:
-        nothing = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
-        return Changes(nothing, nothing)
-    if magnitudes is not None:
-        return _by_values(rows, stage, x, h, weights, magnitudes)
-    largest = float(abs(stage.inputs).max())
-    if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
-        return None
-    noise = _noise(rows, stage, h * largest)
-    if noise.max() > MAX_NOISE * abs(rows.replay.target.value).max():  # many units stand at a jump
-        return None
-    if _count(largest, TERM_COUNTS[0]) > MAX_POINTS:
-        return None
-    up, down = weights
-    of_sign = {
-        sign: share for sign, share in ((-1, (up - down) / 2), (1, (up + down) / 2)) if share
-    }
-    non_smooth = NonSmoothPlaces(rows.replay, stage, h * largest)
-    measured = np.zeros((0, 0))
-    for terms in TERM_COUNTS:
-        points = _points(largest, terms)
-        if len(points) != len(measured):
-            monitor = SmoothnessMonitor(non_smooth, len(points))
-            measured = _measure(rows, stage, h * largest, points, monitor)
-        may_have_kink, signs = monitor.may_have_kink, tuple(of_sign)
-        fitted = fit(measured, points, terms, noise, may_have_kink, rows.has_loss, signs)
-        if fitted is not None:
-            coefficients, kinked = fitted
-            straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
-            if kinked.any():
-                tolerance, several = MAX_DEVIATIONS * noise[:, 0], monitor.may_have_several_kinks
-                more = by_kinked_rows(rows, stage, h, weights, kinked, several, tolerance)
-                straight += more[1]
-                others += more[0] - more[1]
-            others += straight
-            return Changes(others, straight if -1 in of_sign else None)
-    return None
-
-
 def _summed(
     shares: Array, coefficients: dict[int, Array], of_sign: dict[int, float]
 ) -> tuple[Array, Array]:
@@ -292,139 +433,3 @@ def _summed(
             is_first = sign < 0 and not number
             sums[is_first] = sums[is_first] + product if is_first in sums else product
     return sums[True] if True in sums else np.zeros_like(product), sums[False]
-
-
-def shifts_of_responses(stage: Stage) -> int:
-    """Return at how many shifts responses are measured, if the fewest powers do.
-
-    If that is too often, those of the weights.
-    """
-    magnitudes = _few_magnitudes(stage.inputs)
-    if magnitudes is not None:
-        return len(magnitudes)
-    count = _count(float(abs(stage.inputs).max()), TERM_COUNTS[0])
-    return int(count) if count <= MAX_POINTS else int(stage.inputs.shape[1])
-
-
-def _few_magnitudes(inputs: Array) -> Array | None:
-    """Return the magnitudes of inputs, 0 apart; None if they are more than `MAX_INPUT_VALUES`."""
-    for sample in (inputs.reshape(-1)[:1000], inputs):  # most often the beginning tells
-        magnitudes = np.unique(abs(sample))
-        magnitudes = magnitudes[magnitudes > 0]
-        if len(magnitudes) > MAX_INPUT_VALUES:
-            return None
-    return magnitudes
-
-
-def _by_values(
-    rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights, magnitudes: Array
-) -> Changes | None:
-    """Measure the responses at all shifts that the inputs make; None if some are not finite.
-
-    With one input, as a bias has, units are moved by just as much as the loop moves their elements.
-    """
-    inputs = stage.inputs
-    values = [*magnitudes, *-magnitudes]
-    if inputs.shape[1] == 1:
-        sides = [side for side in (0, 1) if weights[side]]
-        cases = [(side, v, (inputs == v) * weights[side]) for side in sides for v in values]
-        cases = [(side, v, wanted) for side, v, wanted in cases if wanted.any()]
-        distances = _distances(stage, x, h)[:, 0]
-        shifts = np.stack([distances[side][stage.unit_ids - 1] * v for side, v, _ in cases])
-    else:
-        up, down = weights
-        both = [(s, up * (inputs == s) + down * (inputs == -s)) for s in values]
-        cases = [(0, s, wanted) for s, wanted in both if wanted.any()]
-        shifts = h * np.array([s for _, s, _ in cases]).reshape(-1, *(1,) * stage.unit_ids.ndim)
-    base, units = stage.node.value, rows.replay.units
-    change = rows.changes(base + shifts)
-    if not np.isfinite(change).all():  # it may be needed for some weights, and not for others
-        return None
-    wanted = np.stack([wanted for _, _, wanted in cases])
-    result = _by_case(wanted, change)
-    if weights[0] != -weights[1]:
-        return Changes(result)
-    # In the second half of the cases, units are moved the other way.
-    pairs = change.reshape(len(units), 2, -1, rows.count)
-    straight, uneven = straightened(
-        pairs,
-        rows.replay.target.value,
-        lambda places: rows.changes(base + shifts / SHRINK_FACTOR, units[places]).reshape(
-            -1, *pairs.shape[1:]
-        ),
-    )
-    first = slice(len(cases) // 2)
-    return Changes(
-        result,
-        result if straight is pairs else _by_case(wanted, straight.reshape(change.shape)),
-        _by_case(abs(wanted[first]), uneven),
-    )
-
-
-def _by_case(wanted: Array, change: Array) -> Array:
-    """Add up the changes of all rows, each in its case; of shape (I, units)."""
-    return np.asarray(np.einsum("kni,ukn->iu", wanted, change, optimize=True))
-
-
-def _points(largest: float, terms: int) -> Array:
-    """Return the shifts at which responses are measured, as fractions of the largest.
-
-    The largest is among them: a kink beyond the last point would not be seen. They are at most
-    `MAX_GAP_STEPS` steps apart, and at least one more than there are terms.
-    """
-    count = int(_count(largest, terms))
-    return np.array([cos(i * pi / (2 * count)) for i in range(count)])
-
-
-def _count(largest: float, terms: int) -> float:
-    """Return at how many shifts responses are measured; inf or nan if the largest is that."""
-    return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / MAX_GAP_STEPS)))
-
-
-def _measure(
-    rows: RowLosses, stage: Stage, largest: float, points: Array, monitor: SmoothnessMonitor
-) -> Array:
-    """Return how all losses change, of shape (points, 2, units, rows): moved up, and down."""
-    result = np.empty((len(points), 2, len(rows.replay.units), rows.count))
-    for block in _blocks(len(points), 2 * stage.node.value.size):
-        shifts = largest * points[block].reshape(-1, *(1,) * len(stage.node.shape))
-        both_ways = np.stack([points[block], -points[block]], axis=1).ravel()
-        observe = partial(monitor.observe, shifts=both_ways)
-        change = rows.changes(_both_ways(stage, shifts), observe=observe).transpose(1, 0, 2)
-        result[block] = change.reshape(-1, *result.shape[1:])
-    return result
-
-
-def _noise(rows: RowLosses, stage: Stage, largest: float) -> Array:
-    """Return the standard deviation of rounding in each row's response, of shape (rows, 1).
-
-    Shifts are so small that the loss is a straight line: that at twice the shift the response is
-    not twice as large is rounding, and so is the loss's curvature.
-    """
-    every = max(1, len(rows.replay.units) // 8)
-    tiny = (
-        ROUNDOFF_SHIFT * largest * np.array([1.0, 2.0]).reshape(-1, *(1,) * len(stage.node.shape))
-    )
-    change = rows.changes(_both_ways(stage, tiny), rows.replay.units[::every])
-    odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
-    even = change[:, 0] + change[:, 1]
-    # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
-    deviation = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
-    target = rows.replay.target.value.reshape(-1)
-    losses = np.bincount(rows.row_of_element.reshape(-1), abs(target), rows.count + 1)[1:]
-    return np.asarray(np.maximum(deviation, np.finfo(np.float64).eps * losses)[:, np.newaxis])
-
-
-def _both_ways(stage: Stage, shifts: Array) -> Array:
-    """Return the stage moved up, down, up, down, ... by shifts that stand along the first axis."""
-    base = stage.node.value
-    values = np.empty((2 * len(shifts), *base.shape))
-    values[0::2] = base + shifts
-    values[1::2] = base - shifts
-    return values
-
-
-def _blocks(count: int, elements_each: int) -> Iterator[slice]:
-    """Cut a range into slices that stand for some millions of elements each."""
-    length = max(1, 8 * BATCH_ELEMENTS // elements_each)
-    return (slice(k, min(k + length, count)) for k in range(0, count, length))

@@ -51,8 +51,8 @@ def _agree(values: Values, quotients: Array, places: Places) -> bool:
             together = float(loop.gradient(along, np.zeros(1), values.h, scheme=values.scheme)[0])
     finally:
         values.x[...] = values.saved
-    mine = quotients[places]
-    return bool(abs(mine @ signs - together) <= _rounding(values, places, mine).max())
+    given = quotients[places]
+    return bool(abs(given @ signs - together) <= _rounding(values, places, given).max())
 
 
 def _rounding(values: Values, places: Places, quotients: Array) -> Array:

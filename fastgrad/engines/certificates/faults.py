@@ -41,19 +41,19 @@ def faulty_block(directions: Directions, slopes: Slopes, place: int, step: float
     def slices(axis: int, known: int) -> Places:
         """Halve an array along an axis, as long as parts differ; all of it, if many do."""
         length = shape[axis]
-        waiting, found = [np.arange(length)], {known}
+        waiting, faulty = [np.arange(length)], {known}
         while waiting:
             these = waiting.pop()
             part = np.take(numbers, these, axis).reshape(-1)
             if not any(differs(part) for _ in range(2)):
                 continue
             if len(these) == 1:
-                found.add(int(these[0]))
+                faulty.add(int(these[0]))
             else:
                 waiting += [these[len(these) // 2 :], these[: len(these) // 2]]
-            if len(found) + len(waiting) > max(MAX_SLICES, length // 8):
+            if len(faulty) + len(waiting) > max(MAX_SLICES, length // 8):
                 return np.arange(length)
-        return np.array(sorted(found), np.intp)
+        return np.array(sorted(faulty), np.intp)
 
     blocks = [slices(axis, int(i)) for axis, i in enumerate(index)]
     return np.asarray(numbers[np.ix_(*blocks)].reshape(-1))

@@ -277,10 +277,10 @@ class Certificate:
         said = self._said(example)
         if len(suspects) > self._most:
             raise Disagreement(said)
-        found = self._wrong(np.union1d(suspects, [example]))
-        self.quotients[found] = self.values.quotients(found, self.values.h)
-        self._set_apart(found)
-        more = f", and {len(found) - 1:,} other elements are wrong" if len(found) > 1 else ""
+        faults = self._wrong(np.union1d(suspects, [example]))
+        self.quotients[faults] = self.values.quotients(faults, self.values.h)
+        self._set_apart(faults)
+        more = f", and {len(faults) - 1:,} other elements are wrong" if len(faults) > 1 else ""
         self.said = said + more
         agree = self._agree(self.compared.g, self.compared.step)
         if agree is False:

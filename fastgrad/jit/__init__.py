@@ -1,4 +1,4 @@
-"""What fastgrad has to do with numba's and CPython's inner parts, in one place.
+"""Kernels compiled by numba, and all else that depends on inner parts of numba and CPython.
 
 - `kernel`, `launch`: how kernels are compiled, and run on numba's threads.
 - `cache`: compiled kernels on disk; without a folder for them, they are compiled again.

@@ -1,4 +1,4 @@
-"""Locks that a forked child finds free: a fork waits for them, and lets go of them on both sides.
+"""Locks that are free in a forked child: a fork takes them, and releases them on both sides.
 
 The child has one thread. What another thread of its parent held when it was forked would stay held
 in it for ever, and the memory that the lock guards half changed.
@@ -22,7 +22,7 @@ _held: list[Any] = []
 
 
 def free_after_fork(lock: Any) -> None:
-    """Let forks wait until no other thread holds a lock, under which no code of users' runs.
+    """Register a lock that forks wait for, under which no code of users' runs.
 
     The locks of numba's compiler and of LLVM need not be named; they are taken after it.
     """

@@ -1,4 +1,4 @@
-"""Whether a jitted function has in its compiled code what it would have if it were compiled now.
+"""Comparison of a jitted function's compiled code with the code that it would have now.
 
 numba takes globals, variables of surrounding functions, and attributes of modules as constants
 when it compiles. Code for other types that is compiled later may have other constants. Where it

@@ -1,4 +1,4 @@
-"""Kernels: how they are compiled and launched. Every jit option stands here, with its reason."""
+"""Kernels, compiled and launched. Every jit option stands here, with its reason."""
 
 import functools
 import os
@@ -57,7 +57,7 @@ _must_run_serially = False
 
 
 def exclusive() -> AbstractContextManager[object]:
-    """Give the lock under which kernels run: one launch at a time in a process.
+    """Return the lock under which kernels run: one launch at a time in a process.
 
     numba's workqueue threading layer aborts the process when two Python threads launch parallel
     kernels at once, and a net's work arrays serve one call at a time. The lock is reentrant.
@@ -183,7 +183,7 @@ def tasks_for(operations: int) -> int:
 
 
 def inlined(function: Function) -> Function:
-    """Let kernels call a Python function; called from Python it stays one."""
+    """Make a Python function callable from kernels; called from Python it stays as it is."""
     registered: Function = register_jitable(**INNER_OPTIONS)(function)
     return registered
 

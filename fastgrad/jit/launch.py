@@ -1,4 +1,4 @@
-"""Launches of kernels on numba's threads: the arguments are left in memory, for each to take.
+"""Launches of kernels on numba's threads, which take the arguments from memory.
 
 numba's own parallel loops take as long again to compile as the loop itself. Here a kernel is
 compiled serially, as ``function(task, tasks, ...)``, and `numba.guvectorize` spreads the task
@@ -88,7 +88,7 @@ def _run_task(task: int, tasks: int, memory: Any) -> None:
 def _type_prepare(
     typing: Any, address: Any, serially: Any, tasks: Any, memory: Any, arguments: Any
 ) -> Any:
-    """Give the type of `_prepare` and what writes its instructions, as numba asks for them."""
+    """Return the type of `_prepare` and what writes its instructions, as numba asks for them."""
 
     def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
         address, serially, tasks, memory, arguments = values
@@ -112,7 +112,7 @@ _prepare: Any = intrinsic(_type_prepare)
 
 
 def _type_run(typing: Any, task: Any, tasks: Any, memory: Any) -> Any:
-    """Give the type of `_run` and what writes its instructions, as numba asks for them."""
+    """Return the type of `_run` and what writes its instructions, as numba asks for them."""
 
     def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
         task, tasks, memory = values

@@ -1,4 +1,4 @@
-"""Whether kernels are launched on several threads: not while others keep the machine busy.
+"""The choice between one thread and several for launches, by the time that launches take.
 
 A launch ends when its last thread does. Where another process computes, a thread may have to wait
 for its turn, some milliseconds, and all others for it: a launch of a tenth of a millisecond then
@@ -21,7 +21,7 @@ MAX_KINDS = 256
 
 
 class Pace:
-    """How fast launches are.
+    """The times of launches, and what follows from them.
 
     Parameters
     ----------

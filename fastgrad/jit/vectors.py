@@ -167,7 +167,7 @@ PLACES = [
 
 
 def register_lowering(function: Callable[..., Any], *cases: Any) -> Callable[..., Any]:
-    """Let kernels use a Python function or operator as instructions that are written for it.
+    """Register instructions as what a Python function or operator is in kernels.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def _constant(number: float) -> Any:
 
 
 def _register_operator(operation: Callable[..., Any], instruction: str) -> None:
-    """Let kernels apply an operator to two vectors, or to a vector and a number."""
+    """Register an operator on two vectors, or on a vector and a number."""
 
     @register_lowering(
         operation, VECTOR(VECTOR, VECTOR), VECTOR(VECTOR, NUMBER), VECTOR(NUMBER, VECTOR)

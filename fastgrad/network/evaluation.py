@@ -1,4 +1,7 @@
-"""The arguments of the net's methods, checked once, in Python, before any kernel runs."""
+"""The net's predictions, losses and gradients: arguments checked, then computed by an engine.
+
+Arguments are checked once, in Python, before any kernel runs. `ENGINES` is the table of engines.
+"""
 
 import math
 import warnings

@@ -15,7 +15,7 @@ from fastgrad.typing import Doubles
 
 @dataclass(frozen=True)
 class Forward:
-    """What a forward pass leaves behind, in work arrays that the next pass overwrites.
+    """The results of a forward pass, in arrays of a workspace that the next pass overwrites.
 
     Attributes
     ----------

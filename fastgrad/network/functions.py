@@ -1,4 +1,4 @@
-"""The book's functions of arrays, and every accepted form of labels as indices."""
+"""The book's sigmoid, softmax and cross entropy; and class indices from any form of labels."""
 
 from typing import Any
 
@@ -242,7 +242,7 @@ def _require_small_whole_numbers(labels: NDArray[Any], classes: int) -> None:
 
 
 def _out_of_range(labels: NDArray[Any], outside: NDArray[np.bool_], classes: int) -> str:
-    """Name the first label that is no class."""
+    """Return the message that names the first label that is no class."""
     first = int(np.argmax(outside))
     return (
         f"t[{first}] is {labels[first]}, but the class indices go from 0 to {classes - 1}; "
@@ -251,7 +251,7 @@ def _out_of_range(labels: NDArray[Any], outside: NDArray[np.bool_], classes: int
 
 
 def _misfit(shape: tuple[int, ...], samples: int, classes: int) -> str:
-    """Say which shapes would have been right."""
+    """Return the message about a wrong shape, with those that would be right."""
     return (
         f"t has shape {shape}, but the batch has {samples} samples and {classes} classes; pass "
         f"class indices of shape ({samples},) or targets of shape ({samples}, {classes})"

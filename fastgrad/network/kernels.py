@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numpy.typing import NDArray
 
 from fastgrad.jit.kernel import compiled, inlined, kernel, tasks_for
 from fastgrad.jit.vectors import (
@@ -26,6 +25,7 @@ from fastgrad.jit.vectors import (
     where_negative,
 )
 from fastgrad.network.functions import LOG_OFFSET
+from fastgrad.typing import Doubles
 
 MAGNITUDE_BITS = 0x7FFF_FFFF_FFFF_FFFF  # all bits of a float64 but its sign
 
@@ -303,7 +303,7 @@ def interpolate(
 # The largest magnitude ----------------------------------------------------------------------------
 
 
-def magnitude_and_nonzeros(values: NDArray[np.float64]) -> tuple[float, int]:
+def magnitude_and_nonzeros(values: Doubles) -> tuple[float, int]:
     """Return the largest magnitude and the number of nonzero entries of a contiguous array.
 
     A nan counts as larger than inf, and inf as larger than any number. An empty array has (0.0, 0).
@@ -360,7 +360,7 @@ def _write_float_of(builder: Any, bits: Any) -> Any:
 
 
 def _magnitude_and_nonzeros(values: Any) -> tuple[float, int]:
-    """Do the same for a row: compare the magnitudes as integers, in whose order they stand.
+    """Return them for a row: magnitudes are compared as integers, which have the same order.
 
     LLVM vectorises that, and not the comparison of numbers among which there may be a nan.
     """

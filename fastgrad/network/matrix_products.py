@@ -37,16 +37,12 @@ from fastgrad.typing import Doubles
 TILE_ROWS, TILE_VECTORS = (8, 3) if LANES == 8 else (4, 3)
 
 # The sizes of a block, for caches of 32 KB and 512 KB, or more.
-TILE_COLUMNS = TILE_VECTORS * LANES  # the columns of a wide tile
-
+TILE_COLUMNS = TILE_VECTORS * LANES  # of a wide tile
 # Products summed at a time: so deep, a tile's part of b stays in the first level. In b itself it
 # takes up more lines of the cache than in a copy without gaps.
 RUN_LENGTH = 128
-
 PACKED_RUN_LENGTH = 2400 // TILE_COLUMNS
-
 MAX_RUN_LENGTH = max(RUN_LENGTH, PACKED_RUN_LENGTH)
-
 # Elements of a at a time: they take 190 KB of the second level.
 BLOCK_ELEMENTS = 24_000
 
@@ -55,7 +51,6 @@ MIN_FLOAT32_PRODUCTS = 1_000_000
 
 # A copy pays off when b's rows lie in a page of memory each, and each of its parts is used often.
 MIN_PACKED_COLUMNS = 512
-
 MIN_PACKED_ROWS = 256
 
 
@@ -304,7 +299,7 @@ def multiply_wide_tile(
 def multiply_narrow_tile(
     out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
-    """Do the same as `multiply_wide_tile` for one vector a row, up to the last column."""
+    """Compute a tile as `multiply_wide_tile` does, but one vector wide, up to the last column."""
     _multiply_tile(1, out, i, j, a, b, k, left, add)
 
 
@@ -405,7 +400,7 @@ def _write_tile(
 
 
 def _register_tile(function: Callable[..., None], vectors: int, *, partial: bool) -> None:
-    """Let kernels call a tile function as the instructions that `_write_tile` writes."""
+    """Register what `_write_tile` writes as the instructions of a tile function in kernels."""
     out, *place = types.Array(types.float64, 2, "A"), types.intp, types.intp
     cases = [
         types.none(

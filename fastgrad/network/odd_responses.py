@@ -7,6 +7,8 @@ Shifting one pre-activation of one sample by s changes that sample's loss l; its
 up to a truncation error. R is measured at T shifts, at the Chebyshev points of s^2 in [0, S^2], and
 the r_m are interpolated. The central difference of every weight into the unit is then a sum over
 samples of R at s = h x.
+
+`gradient` computes these sums; `plan_responses` chooses T by a proven bound on the error.
 """
 
 from collections.abc import Sequence
@@ -95,7 +97,7 @@ def _constants(terms: int, h: float, reach: float, samples: int) -> tuple[Double
 
 @dataclass(frozen=True)
 class InterpolationPlan:
-    """How to measure the odd responses of a layer.
+    """The shifts at which odd responses are measured, and the matrix that interpolates them.
 
     Attributes
     ----------

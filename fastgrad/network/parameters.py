@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgrad.differences.validation import as_array
+from fastgrad.typing import Doubles
 
 
-class Parameters(dict[str, NDArray[np.float64]]):
+class Parameters(dict[str, Doubles]):
     """A dict of float64 arrays that are reshaped views of one contiguous buffer.
 
     Kernels work on `buffer`, everybody else on the dict: both see the same numbers. Assigning to
@@ -48,13 +49,13 @@ class Parameters(dict[str, NDArray[np.float64]]):
 
     __slots__ = ("_buffer",)
 
-    _buffer: NDArray[np.float64]
+    _buffer: Doubles
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         sizes = [_size(name, shape) for name, shape in shapes.items()]
         self._bind(shapes, np.zeros(sum(sizes)))
 
-    def _bind(self, shapes: Mapping[str, tuple[int, ...]], buffer: NDArray[np.float64]) -> Self:
+    def _bind(self, shapes: Mapping[str, tuple[int, ...]], buffer: Doubles) -> Self:
         """Make buffer the home of the parameters, and the arrays its views."""
         self._buffer = buffer
         start = 0
@@ -65,7 +66,7 @@ class Parameters(dict[str, NDArray[np.float64]]):
         return self
 
     @property
-    def buffer(self) -> NDArray[np.float64]:
+    def buffer(self) -> Doubles:
         """All parameters in a row, shape (size,); assigning copies the values into it."""
         return self._buffer
 
@@ -105,7 +106,7 @@ class Parameters(dict[str, NDArray[np.float64]]):
 
     __copy__ = copy
 
-    def over(self, buffer: NDArray[np.float64]) -> Self:
+    def over(self, buffer: Doubles) -> Self:
         """Return parameters of the same names and shapes whose home is the given buffer.
 
         Parameters
@@ -136,7 +137,7 @@ class Parameters(dict[str, NDArray[np.float64]]):
         shapes = ", ".join(f"{name}: {shape}" for name, shape in self.shapes.items())
         return f"{type(self).__name__}({shapes})"
 
-    def setdefault(self, name: str, default: Any = None) -> NDArray[np.float64]:
+    def setdefault(self, name: str, default: Any = None) -> Doubles:
         """Return the parameter; a name that does not exist is refused."""
         if name not in self:
             self._refuse()
@@ -152,14 +153,14 @@ class Parameters(dict[str, NDArray[np.float64]]):
     __delitem__ = pop = popitem = clear = _refuse
 
 
-def _copy_into(view: NDArray[np.float64], values: ArrayLike, name: str) -> None:
+def _copy_into(view: Doubles, values: ArrayLike, name: str) -> None:
     """Write values into view; NumPy keeps it right if the two overlap."""
     # After params[name] -= step Python assigns the view to itself: nothing is left to do.
     if values is not view:
         view[...] = _checked(view, values, name)
 
 
-def _checked(view: NDArray[np.float64], values: ArrayLike, name: str) -> NDArray[Any]:
+def _checked(view: Doubles, values: ArrayLike, name: str) -> NDArray[Any]:
     """Return values as an array that view can hold."""
     array = as_array(name, values, "pass an array of real numbers")
     if array.dtype.kind not in "fiub":
@@ -183,7 +184,7 @@ def _size(name: str, shape: tuple[int, ...]) -> int:
 
 
 def _rebuild(
-    kind: type[Parameters], shapes: dict[str, tuple[int, ...]], buffer: NDArray[np.float64]
+    kind: type[Parameters], shapes: dict[str, tuple[int, ...]], buffer: Doubles
 ) -> Parameters:
     """Put a pickled or deep-copied Parameters together again."""
     return kind.__new__(kind)._bind(shapes, np.require(buffer, requirements="W"))

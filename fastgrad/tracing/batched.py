@@ -119,7 +119,7 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
 
 
 def sources(node: Node) -> NDArray[np.intp]:
-    """Say where each element of a move's result comes from.
+    """Return the place that each element of a move's result comes from.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""By how much moves change the loss, and what of that is in proportion to them.
+"""Changes of the loss by moves of x, and the part of them in proportion to the moves.
 
 Where a response was measured at one size of moves only, what is in proportion is not known. All of
 it is, if the loss does not bend: what a move up and a move down change the loss by then adds up to
@@ -33,7 +33,7 @@ EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(eq=False)
 class Changes:
-    """What moving elements of x, all of them or the weights of a stage, changes a term by.
+    """The changes of a term, one for each moved element of x, or each weight of a stage.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Calls of f at x itself, before any other: what f gives there each time, and how long it takes.
+"""The first calls of f, at x itself: the values that it gives there, and the time that it takes.
 
 They tell whether f is random, and whether recording it may pay; what records it is not loaded for
 an f whose calls are cheap.
@@ -90,7 +90,7 @@ class FirstCalls:
                 return
 
     def _put_back(self) -> bool:
-        """Let x be as it was; say whether it was not."""
+        """Restore x bit for bit; return whether it had been changed."""
         now, before = self._plain, self._saved
         if now.nbytes <= SMALL_X_BYTES:
             is_same = now.tobytes() == before.tobytes()
@@ -101,7 +101,7 @@ class FirstCalls:
         return not is_same
 
     def _note(self, value: Any) -> None:
-        """Take a value for what f gives at x, if it is a finite number."""
+        """Add a value to those of f at x, or note why f cannot be recorded."""
         try:
             if type(value) not in FLOAT_TYPES:
                 value = np.asarray(value, np.float64).reshape(())

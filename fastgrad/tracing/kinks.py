@@ -1,11 +1,11 @@
-"""Kinks: places where an operation is not smooth, and the rows that are measured again there.
-
-Kinks are few, but all of a row's units pass the kink of a later unit: that row is then measured
-hundreds of times. Rows do not mix, so the others need not be computed along with it.
+"""Responses with kinks, measured piece by piece, and replays of only those rows that have them.
 
 A unit of a row may pass the kink of a ReLU, or another unit may because of it. Its response is
 then smooth in pieces. All shifts that the row's inputs make are wanted; a stretch of them is
 measured at some and filled in by a cubic if that fits all, and is cut in two otherwise.
+
+Kinks are few, but all of a row's units pass the kink of a later unit: that row is then measured
+hundreds of times. Rows do not mix, so the others need not be computed along with it (`restricted`).
 """
 
 from collections.abc import Callable, Mapping

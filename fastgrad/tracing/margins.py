@@ -61,7 +61,7 @@ MAX_LOW_DEGREE = 8
 
 @dataclass(frozen=True, eq=False)
 class Margin:
-    """How far a quantity is from where an operation is not smooth.
+    """The distance of a quantity from the nearest place where an operation is not smooth.
 
     Attributes
     ----------

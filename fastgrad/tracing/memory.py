@@ -1,4 +1,4 @@
-"""Where arrays lie in memory: what they share, and copies that lie as they do."""
+"""The memory of arrays: elements that they share, and copies with the same layout."""
 
 from typing import Any
 

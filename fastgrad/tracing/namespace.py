@@ -1,4 +1,4 @@
-"""What the names `np`, `float` and `type` mean to the functions that are recorded.
+"""The meaning of the names `np`, `float` and `type` in functions that are recorded.
 
 NumPy's protocols tell a stand-in of the functions that it is given to, but not of those that are
 given none, as ``np.zeros``, or that want an ndarray's memory, as ``np.asarray``; and ``float``

@@ -1,4 +1,4 @@
-"""The table of NumPy operations that can be replayed, and the subscripts of products."""
+"""The kinds of NumPy operations that can be replayed, and the subscripts of products."""
 
 from collections.abc import Callable
 from string import ascii_lowercase

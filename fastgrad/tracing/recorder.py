@@ -187,7 +187,7 @@ class Recording:
         return self._new(Node(None, (), {}, array, depends=False))
 
     def change(self, target: Any, result: Recorded) -> Any:
-        """Let a stand-in be what an operation in place made of it."""
+        """Make a stand-in the result of an operation in place on it."""
         if type(target) is not Recorded:
             self.needs_constants = True
             raise self.stop(IN_PLACE, "let f make a new array")
@@ -214,7 +214,7 @@ class Recording:
         return target
 
     def assign(self, target: Recorded, index: Any, value: Any) -> None:
-        """Let a stand-in be what the assignment of a value to a place made of it.
+        """Make a stand-in the result of assigning a value to a place in it.
 
         Assignments that follow each other are one operation, whose result is not copied for each.
         """

@@ -46,7 +46,7 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """What a function can reach.
+    """The objects that a function can reach, sorted by what is done with them.
 
     Attributes
     ----------

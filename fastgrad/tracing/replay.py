@@ -1,4 +1,4 @@
-"""Replays of what follows the affine stage, and updates of low rank for products.
+"""Replays of the operations from a moved array to the loss, for many moves at once.
 
 The arrays after the one that is moved come in two forms.
 
@@ -46,7 +46,7 @@ to the sum loses more digits than computing the sum anew."""
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one of the recorded arrays becomes.
+    """The values of one of the recorded arrays when units are moved.
 
     Attributes
     ----------
@@ -248,7 +248,7 @@ class Replay:
 
 
 def keep_memory() -> None:
-    """Let the C library keep what arrays of a replay free, for the next ones.
+    """Make the C library keep the memory that arrays of a replay free, for the next ones.
 
     GNU's gives freed memory back to the system beyond twice the largest block that has been freed
     so far (mallopt(3), M_MMAP_THRESHOLD), and has to get it again, page by page, which takes longer

@@ -1,4 +1,4 @@
-"""Putting back what a recorded call of a function has changed, and what stood in for it.
+"""Rollback of a recorded call: all that it has changed, and the stand-ins, are put back.
 
 Python runs the handlers of signals, Ctrl-C's among them, between its own instructions. What is put
 back here is put back by one call of a function written in C, which calls nothing written in Python,

@@ -63,7 +63,7 @@ def _sets(rows: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class RowLosses:
-    """How the elements of the losses are summed to one loss a row.
+    """The losses of rows, as sums of the elements of an array of losses.
 
     Parameters
     ----------

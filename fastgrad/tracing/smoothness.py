@@ -1,4 +1,4 @@
-"""Smoothness of a recorded function near x, and the number of factors in its products.
+"""Smoothness of a recorded function while units are moved: where a response may have a kink.
 
 Between kinks, jumps and poles a response is smooth, and a few shifts tell all of it. So every
 operation is asked for its *margins*: a quantity q that it computes with, and the distance d from q
@@ -41,7 +41,7 @@ from fastgrad.tracing.replay import Replay
 from fastgrad.typing import Array
 
 SAME_SHIFT_TOLERANCE = 1e-9
-"""How far apart, in largest shifts, rounding may put two decisions that are flipped by one shift:
+"""How far apart, in largest shifts, rounding may put two kinks that are passed at one shift:
 those of ``np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1)``."""
 
 IMMATERIAL_CHANGE = 1e-12
@@ -52,7 +52,7 @@ PRODUCT_FUNCTIONS = frozenset({"multiply", "divide", "square", "var", "prod", "p
 
 
 class NonSmoothPlaces:
-    """Where operations between a stage and the losses are not smooth, as margins.
+    """The margins of all operations between a stage and the losses: where they are not smooth.
 
     The rows must not mix.
     """
@@ -101,8 +101,8 @@ class SmoothnessMonitor:
     Attributes
     ----------
     first, last : arrays of shape (rows, units)
-        Between which shifts decisions are flipped, as parts of the largest; inf and -inf where none
-        is, -inf and inf where that cannot be told.
+        Between which shifts kinks are passed, as parts of the largest; inf and -inf where there is
+        none, -inf and inf where that cannot be told.
     """
 
     def __init__(self, non_smooth: NonSmoothPlaces, count: int) -> None:
@@ -115,12 +115,12 @@ class SmoothnessMonitor:
 
     @property
     def may_have_kink(self) -> NDArray[np.bool_]:
-        """Where something may be flipped, or come close to a pole; of shape (rows, units)."""
+        """Which responses may pass a kink, a jump or a pole; of shape (rows, units)."""
         return ~(self.first > self.last)
 
     @property
     def may_have_several_kinks(self) -> NDArray[np.bool_]:
-        """Where it is more than one decision, or unknown at what shift."""
+        """Which of them may pass more than one, or one at a shift that is not known."""
         is_one_shift = self.last - self.first <= SAME_SHIFT_TOLERANCE
         several: NDArray[np.bool_] = self.may_have_kink & ~is_one_shift
         return several

@@ -31,7 +31,7 @@ SECONDS_PER_ELEMENT = 4e-9
 
 
 class Straight(IntEnum):
-    """What is known of that part of changes that is in proportion to the moves."""
+    """How well the part of changes in proportion to the moves is known."""
 
     UNKNOWN = 0
     ASSUMED = 1
@@ -71,7 +71,7 @@ class TermStrategy:
 
     @property
     def moves(self) -> int:
-        """How often each unit is moved."""
+        """The number of times that each unit is moved."""
         if self.stage is None:
             return 2
         if self.row_of_element is None:
@@ -129,7 +129,7 @@ class TermStrategy:
         return RowLosses(self.replay, np.ones(self.term.node.shape, np.intp), 1)
 
     def describe(self) -> str:
-        """Say what is moved, and how often."""
+        """Describe in words what is moved, and how often."""
         mixed = self.replay.mixed_operations
         tail = f"{len(self.replay.nodes)} operations are replayed, {mixed} of them for each unit"
         units = len(self.replay.units)

@@ -1,4 +1,4 @@
-"""One recorded call of a function: its operations, and that nothing escaped them or remains."""
+"""The record of one call of a function: all its operations, checked, and nothing else changed."""
 
 import gc
 import threading
@@ -26,20 +26,20 @@ from fastgrad.tracing.stand_in import Recorded
 from fastgrad.typing import Doubles
 
 MAX_RECORDING_SHARE = 0.07
-"""The part of the loop's time that a recording may take,"""
+"""The part of the loop's time that a recording may take."""
 
 MIN_RECORDING_SECONDS = 0.03
-"""and the seconds that it may always take."""
+"""The seconds that a recording may always take."""
 
 SECONDS_PER_OPERATION = 6e-5
-"""About what noting and planning an operation takes,"""
+"""About what noting and planning an operation takes."""
 
 MIN_OPERATIONS = 120
-"""and how many of them may always be noted."""
+"""How many operations may always be noted."""
 
 MAX_SECONDS = 10.0
-"""How long to wait for another thread's recording; and what one may take besides the loop's time,
-where tracing has been asked for."""
+"""How long to wait for another thread's recording; and how long a recording may take, besides the
+loop's time, where tracing has been asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ def _record_as_needed(
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a recording failed, without the exception: that refers to stand-ins, by its frames."""
+    """The reason why a recording failed, without the exception, whose frames hold stand-ins."""
 
     reason: str
     is_of_constants: bool

@@ -1,4 +1,4 @@
-"""Responses of f to shifts of a unit, replayed or fitted by polynomials of few terms.
+"""Responses of the loss to shifts of a unit: measured at few shifts, fitted, summed over rows.
 
 Weight W[i, j] moves unit j of row n of an affine stage by h X[n, i]. Where rows do not mix, the
 change of the loss L from -h to h is a sum over rows of *odd unit responses*
@@ -9,6 +9,9 @@ and R, an odd function of one number, is measured at a few shifts instead of one
 for schemes that are not central, the even one, ``l_n(a + s) + l_n(a - s) - 2 l_n(a)``, for which
 stands the *sign* 1, and -1 for the odd one. *Weights* say what is wanted: how much of L(h) - L(0)
 and how much of L(-h) - L(0).
+
+`by_responses` does this. Where it cannot, as where rows mix, `by_weights` moves every weight by
+itself, and where there is no affine stage, `by_elements` every element of x.
 """
 
 from collections.abc import Iterator
@@ -28,15 +31,16 @@ from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
 from fastgrad.typing import Array, Doubles, Places
 
 Weights = tuple[float, float]
+"""How much is wanted of L(h) - L(0), and of L(-h) - L(0)."""
 
 MAX_INPUT_VALUES = 3
-"""Up to so many different inputs, responses are measured at just these shifts."""
+"""If inputs have no more magnitudes than this, responses are measured at just these shifts."""
 
 MAX_POINTS = 1_000
-"""At more shifts than that, responses are not measured: each weight is moved by itself."""
+"""If more shifts were needed, responses are not measured: each weight is moved by itself."""
 
 TERM_COUNTS = (2, 3, 5)
-"""How many odd powers are tried, in turn."""
+"""The numbers of odd powers that are tried, in turn."""
 
 MAX_KINK_SHARE = 0.05
 """The share of responses that may have a kink; above it, more powers are tried."""
@@ -45,13 +49,13 @@ MAX_DEVIATIONS = 8
 """How many standard deviations of rounding a response may miss its polynomial by, at one shift."""
 
 MAX_MEAN_DEVIATIONS = 3
-"""How many it may miss it by in the mean over many shifts, or over the units of a row."""
+"""The same in the mean over many shifts, or over the units of a row."""
 
 ROUNDOFF_SHIFT = 2.0**-24
 """A shift, relative to the largest, whose response differs from a straight line by rounding."""
 
 MAX_NOISE = 1e-9
-"""What rounding is never as large as, relative to the largest loss."""
+"""Rounding is always smaller than this, relative to the largest loss."""
 
 
 def by_responses(

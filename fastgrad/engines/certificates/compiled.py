@@ -1,4 +1,4 @@
-"""The certificate of gradients of compiled functions, as often as their speed allows.
+"""The certificate of compiled functions' gradients, made as often as their speed allows.
 
 Calls of a compiled function from Python, and what NumPy does around them, take longer than many
 gradients. So the first gradient of a function is certified, the first one in lanes, and later ones
@@ -28,7 +28,7 @@ MIN_GRADIENT_RATIO = 20
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What has just been evaluated in a compiled loop, by this thread.
+    """The last evaluation of a function in a compiled loop, by this thread.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ CLEAR_FACTOR = 8
 
 
 class Verdict(Enum):
-    """What a direction says of slopes."""
+    """The result of a comparison along a direction."""
 
     AGREES = 1
     DIFFERS = 2
@@ -74,7 +74,7 @@ class Direction:
 
 
 class Sight(NamedTuple):
-    """What was seen along a direction, and the step at which it was seen.
+    """The verdict of a direction, and the step at which it was reached.
 
     It is clear if the two sides differ by much less than rounding may do.
     """
@@ -214,7 +214,7 @@ class Directions:
         return Direction(r)
 
     def measure_noise(self, slopes: Slopes) -> None:
-        """See by how much rounding changes f, where moves are too small for anything else."""
+        """Measure by how much rounding changes f, by moves that are too small for anything else."""
         values = self.values
         tiny = 4 * np.spacing(np.maximum(abs(values.base), values.h))
         for _ in range(2):

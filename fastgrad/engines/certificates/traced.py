@@ -33,10 +33,10 @@ BENDS_COMPARED = 3
 """How many of the elements at which f bends are compared with f, drawn at random."""
 
 MAX_SEARCHES = 2
-"""How often the one element is looked for that makes a difference."""
+"""How often a search for an element that differs is made."""
 
 ELEMENTS_SAMPLED = 8
-"""How many elements are, where directions cannot decide."""
+"""How many elements are compared with f at random, where directions cannot decide."""
 
 MAX_MENDED = 256
 """Up to so many elements, or an eighth of all, are mended one by one."""
@@ -45,7 +45,7 @@ DEAR_GRADIENT_CALLS = 40
 """How many times longer than a call of f a gradient takes, if a second direction costs little."""
 
 MAX_SUM_FACTOR = 3
-"""How many times as much as a sum of independent parts usually is it may be."""
+"""How many times its standard deviation a sum of independent parts may be."""
 
 
 class Disagreement(Exception):
@@ -127,7 +127,7 @@ class Certificate:
             self._look_at_bends()
 
     def _take_what_is_not_finite(self) -> None:
-        """Let f say what the quotients are that are no numbers."""
+        """Replace quotients that are not finite by f's own."""
         places = np.flatnonzero(~np.isfinite(self.quotients))
         if len(places) > self._most:
             raise Disagreement(f"{len(places):,} of its quotients are not finite")
@@ -142,7 +142,7 @@ class Certificate:
 
     @property
     def _most(self) -> int:
-        """How many elements are had from f one by one, rather than all."""
+        """The largest number of elements that are mended one by one."""
         return max(MAX_MENDED, self.quotients.size // 8)
 
     # Slopes --------------------------------------------------------------------------------------

@@ -35,11 +35,8 @@ class Pace:
         self._taken = self._possible = 0.0  # seconds of a launch, as means over the last ones
         self._rest, self._rest_ends = MIN_REST_SECONDS, 0.0
         self._late = (0.0, 0.0)  # these two means when launches were found to be late
-        self._alone = (
-            0,
-            0.0,
-            0.0,
-        )  # launches on one thread since, and the sums of the same for them
+        # Launches on one thread since then, and for them the sums of the same seconds.
+        self._alone = 0, 0.0, 0.0
 
     @property
     def on_one_thread(self) -> bool:

@@ -104,8 +104,8 @@ def test_an_error_of_1e_9_of_the_loss_is_seen_in_one_of_39200_elements():
         g = right.copy()
         g[20_000] += fault
         values = Values(f, W, H, central(), 2 * f(W), f(W) / 10)
-        for one_will_do in (True, False):
-            seen = Directions(values, one_will_do=one_will_do)
+        for one_suffices in (True, False):
+            seen = Directions(values, one_suffices=one_suffices)
             assert seen.agree(seen.slopes(g, H)) == (fault == 0)
 
 

@@ -124,7 +124,7 @@ def test_a_product_that_is_rounded_to_float32_stays_within_the_bound(
     matrix_products.sum_products(out, a, b, Workspace(), exact)
     bound = np.zeros(out.shape)
     for m in range(terms):
-        # A float32 sum has at most LONGEST_RUN terms; factors and their product are rounded too.
+        # A float32 sum has at most MAX_RUN_LENGTH terms; factors and their product are rounded too.
         share = (matrix_products.MAX_RUN_LENGTH + 4) * 2**-24 if m >= exact else 0.0
         share += 2 * (depth + terms + 6) * terms * EPS
         bound += share * (abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]))

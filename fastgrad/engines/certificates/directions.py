@@ -73,7 +73,7 @@ class Direction:
     seen: dict[float, Move] = field(default_factory=dict)
 
 
-class Sight(NamedTuple):
+class Comparison(NamedTuple):
     """The verdict of a direction, and the step at which it was reached.
 
     It is clear if the two sides differ by much less than rounding may do.
@@ -91,24 +91,24 @@ class Directions:
     Parameters
     ----------
     values : Values
-    one_will_do : bool
+    one_suffices : bool
         Whether a second direction is not looked at where the first one agrees clearly.
 
     Attributes
     ----------
     left_out : int array
         Elements that are not moved.
-    last : Sight
+    last : Comparison
         What was seen last.
     """
 
-    def __init__(self, values: Values, *, one_will_do: bool) -> None:
+    def __init__(self, values: Values, *, one_suffices: bool) -> None:
         self.values = values
-        self.one_will_do = one_will_do
+        self.one_suffices = one_suffices
         self.random = np.random.default_rng()
         self.left_out: Places = np.zeros(0, np.intp)
         self.drawn: list[Direction] = []
-        self.last: Sight
+        self.last: Comparison
 
     def leave_out(self, places: Places) -> None:
         """Draw other directions, along which these elements are not moved."""
@@ -136,7 +136,7 @@ class Directions:
         for k in range(MAX_DIRECTIONS):
             if k == len(self.drawn):
                 self.drawn.append(self.draw())
-            self.last = self.look(self.drawn[k], slopes)
+            self.last = self.compare(self.drawn[k], slopes)
             verdict = self.last.verdict
             verdicts.append(verdict)
             if verdict is Verdict.DIFFERS:
@@ -145,41 +145,45 @@ class Directions:
                 return if_unclear
             if verdicts[-2:] == [Verdict.AGREES] * 2:
                 return True
-            if self.one_will_do and self.last.is_clear and len(verdicts) == 1:
+            if self.one_suffices and self.last.is_clear and len(verdicts) == 1:
                 return True
         doubts = verdicts.count(Verdict.MAY_DIFFER)
         return False if doubts > verdicts.count(Verdict.AGREES) else None
 
-    def look(self, direction: Direction, slopes: Slopes) -> Sight:
+    def compare(self, direction: Direction, slopes: Slopes) -> Comparison:
         """Compare slopes along a direction, with smaller steps if they seem to differ."""
         step = self.values.h / FIRST_STEP_DIVISOR
-        offs: list[float] = []
+        residuals: list[float] = []
         before_tolerance = np.nan
         for _ in range(MAX_STEPS):
-            off, tolerance = self.off(direction, step, slopes)
+            residual, tolerance = self.residual(direction, step, slopes)
             # As much as a fault would be off here.
-            before = offs[-1] / STEP_RATIO if offs else np.nan
-            if abs(off) <= tolerance:
-                is_fault = abs(off - before) <= max(tolerance / 4, before_tolerance / STEP_RATIO)
-                if is_fault:
-                    return Sight(Verdict.MAY_DIFFER, direction, STEP_RATIO * step)
-                return Sight(Verdict.AGREES, direction, step, CLEAR_FACTOR * abs(off) <= tolerance)
-            in_proportion = abs(off - before) <= tolerance + before_tolerance / STEP_RATIO
-            twice = len(offs) > 1 and abs(offs[-1] - offs[-2] / STEP_RATIO) <= abs(offs[-1]) / 4
-            roughly = twice and abs(off - before) <= abs(off) / 4
-            least = min(
-                (abs(o) * STEP_RATIO ** (k - len(offs)) for k, o in enumerate(offs)), default=0
+            before = residuals[-1] / STEP_RATIO if residuals else np.nan
+            change = abs(residual - before)
+            if abs(residual) <= tolerance:
+                if change <= max(tolerance / 4, before_tolerance / STEP_RATIO):
+                    return Comparison(Verdict.MAY_DIFFER, direction, STEP_RATIO * step)
+                is_clear = CLEAR_FACTOR * abs(residual) <= tolerance
+                return Comparison(Verdict.AGREES, direction, step, is_clear)
+            in_proportion = change <= tolerance + before_tolerance / STEP_RATIO
+            twice = (
+                len(residuals) > 1
+                and abs(residuals[-1] - residuals[-2] / STEP_RATIO) <= abs(residuals[-1]) / 4
             )
-            if (in_proportion or roughly) and abs(off) <= 2 * least:  # steps do not matter to noise
-                return Sight(Verdict.DIFFERS, direction, step)
-            offs.append(off)
+            roughly = twice and change <= abs(residual) / 4
+            # The least of those before, as it would be here if it were in proportion.
+            scaled = [abs(r) * STEP_RATIO ** (k - len(residuals)) for k, r in enumerate(residuals)]
+            least = min(scaled, default=0)
+            if (in_proportion or roughly) and abs(residual) <= 2 * least:
+                return Comparison(Verdict.DIFFERS, direction, step)  # steps do not matter to noise
+            residuals.append(residual)
             before_tolerance, step = tolerance, step / STEP_RATIO
-        sizes = np.abs(offs)
+        sizes = np.abs(residuals)
         if STEP_RATIO**2 * sizes.min() > sizes.max():  # the same at any step: it must be rounding
             self.values.note_noise(float(sizes.max()))
-        return Sight(Verdict.UNCLEAR, direction, step)
+        return Comparison(Verdict.UNCLEAR, direction, step)
 
-    def off(self, direction: Direction, step: float, slopes: Slopes) -> tuple[float, float]:
+    def residual(self, direction: Direction, step: float, slopes: Slopes) -> tuple[float, float]:
         """Return by how much f changes beyond what slopes say; and what rounding may do.
 
         Elements are moved by numbers that they can hold, and slopes multiplied by just these.

@@ -66,8 +66,8 @@ def _rounding(values: Values, places: Places, quotients: Array) -> Array:
 def _wrong(values: Values, quotients: Array, places: Places) -> Places:
     """Compare each element by itself."""
     looped = values.quotients(places, values.h)
-    off = abs(quotients[places] - looped)
-    suspect = np.flatnonzero(~(off <= _rounding(values, places, looped)))
+    difference = abs(quotients[places] - looped)
+    suspect = np.flatnonzero(~(difference <= _rounding(values, places, looped)))
     if not suspect.size:
         return places[suspect]
     # f's own quotients may be worth no more: of noise, the second differences are as large.
@@ -78,5 +78,5 @@ def _wrong(values: Values, quotients: Array, places: Places) -> Places:
         )
         doubt = np.maximum(doubt, abs(above - 2 * looped[suspect] + below))
     both = np.isfinite(looped[suspect]) & np.isfinite(quotients[places[suspect]])
-    certain = ~(both & (off[suspect] <= 4 * doubt))
+    certain = ~(both & (difference[suspect] <= 4 * doubt))
     return np.asarray(places[suspect[certain]])

@@ -13,30 +13,33 @@ MAX_SLICES = 8
 """In so many rows, or an eighth of all, faults are looked for; if in more, all are suspected."""
 
 
-def chased(directions: Directions, slopes: Slopes, direction: Direction, step: float) -> int | None:
+def find_faulty_element(
+    directions: Directions, slopes: Slopes, direction: Direction, step: float
+) -> int | None:
     """Halve a direction along which f differs until one element is left."""
     part = np.flatnonzero(direction.r)
-    off, _ = directions.off(direction, step, slopes)
+    residual, _ = directions.residual(direction, step, slopes)
     while len(part) > 1:
         halves = part[: len(part) // 2], part[len(part) // 2 :]
-        first, _ = directions.off(directions.part(direction, halves[0]), step, slopes)
+        first, _ = directions.residual(directions.part(direction, halves[0]), step, slopes)
         if not np.isfinite(first):
             return None
-        of_halves = first, off - first
+        of_halves = first, residual - first
         larger = int(abs(of_halves[1]) > abs(of_halves[0]))
-        part, off = halves[larger], of_halves[larger]
+        part, residual = halves[larger], of_halves[larger]
     return int(part[0]) if part.size else None
 
 
-def faulty_block(directions: Directions, slopes: Slopes, place: int, step: float) -> Places:
+def find_faulty_block(directions: Directions, slopes: Slopes, place: int, step: float) -> Places:
     """Return the elements in all rows, columns and so on in which f differs, as at a place."""
     shape = directions.values.x.shape or (1,)
     numbers = np.arange(directions.values.base.size).reshape(shape)
     index = np.unravel_index(place, shape)
 
     def differs(part: Places) -> bool:
-        off, tolerance = directions.off(directions.part(directions.draw(), part), step, slopes)
-        return not abs(off) <= tolerance
+        direction = directions.part(directions.draw(), part)
+        residual, tolerance = directions.residual(direction, step, slopes)
+        return not abs(residual) <= tolerance
 
     def slices(axis: int, known: int) -> Places:
         """Halve an array along an axis, as long as parts differ; all of it, if many do."""

@@ -23,7 +23,7 @@ from fastgrad.differences.validation import element
 from fastgrad.engines.certificates.directions import FIRST_STEP_DIVISOR, Directions, Slopes, Verdict
 from fastgrad.engines.certificates.elements import wrong
 from fastgrad.engines.certificates.evaluations import EPS, ROUNDINGS, Values
-from fastgrad.engines.certificates.faults import chased, faulty_block
+from fastgrad.engines.certificates.faults import find_faulty_block, find_faulty_element
 from fastgrad.typing import Array, Places
 
 MAX_ROUNDINGS = 1e4
@@ -90,7 +90,7 @@ class Certificate:
     said: str = ""
 
     def __post_init__(self) -> None:
-        self.directions = Directions(self.values, one_will_do=self.price < DEAR_GRADIENT_CALLS)
+        self.directions = Directions(self.values, one_suffices=self.price < DEAR_GRADIENT_CALLS)
         self.compared: Slopes  # what f was compared with last
 
     def mend(self) -> None:
@@ -105,26 +105,26 @@ class Certificate:
         self._take_what_is_not_finite()
         if self.known is not None and values.eps == EPS:
             if self._agree(self.known, values.h, if_unclear=False):
-                self._look_at_bends()
+                self._compare_bends()
                 return
             if self.is_dear:
-                self._look_at_uneven(self.known)
+                self._compare_uneven(self.known)
                 return
         fine = values.h / FIRST_STEP_DIVISOR
         slopes = self.slopes(fine)
         if not np.isfinite(slopes).all():
-            self._look_at_some()
+            self._compare_sample()
             return
         agree = self._any_agree(slopes, fine)
         if agree is not True:
             self.directions.measure_noise(self.compared)
             agree = self._any_agree(slopes, fine)
         if agree is None or max(values.unit, values.noise) > MAX_ROUNDINGS * EPS * values.magnitude:
-            self._look_at_some()
+            self._compare_sample()
         if agree is False:
             self._find_faults()
         else:
-            self._look_at_bends()
+            self._compare_bends()
 
     def _take_what_is_not_finite(self) -> None:
         """Replace quotients that are not finite by f's own."""
@@ -172,7 +172,7 @@ class Certificate:
             self.compared = self.directions.slopes(slopes, fine)
         return agree
 
-    def _look_at_uneven(self, slopes: Array) -> None:
+    def _compare_uneven(self, slopes: Array) -> None:
         """Compare with f as much as slopes tell that may be wrong where f is uneven.
 
         All of them, as far as they can be relied on; those that can be, by themselves; and of the
@@ -180,25 +180,26 @@ class Certificate:
         """
         last = self.directions.last
         uneven = np.zeros(slopes.size) if self.uneven is None else self.uneven
-        off, tolerance = self.directions.off(last.direction, last.step, self.compared)
+        residual, tolerance = self.directions.residual(last.direction, last.step, self.compared)
         moved = self.directions.move(last.direction, last.step).moved
-        if not abs(off) <= tolerance + MAX_SUM_FACTOR * float(np.linalg.norm(uneven * moved)):
+        tolerance += MAX_SUM_FACTOR * float(np.linalg.norm(uneven * moved))
+        if not abs(residual) <= tolerance:
             self._find_faults()
             return
         bent = np.flatnonzero(uneven > self._least_seen)
         if len(bent) == len(uneven):
-            self._look_at_some()
+            self._compare_sample()
             return
         self.directions.leave_out(bent)
         agree = self._agree(slopes, self.values.h)
         if agree is False:
             self._find_faults()
         elif agree is None:
-            self._look_at_some()
+            self._compare_sample()
         elif bent.size:
-            self._look_at_some(bent)
+            self._compare_sample(bent)
         else:
-            self._look_at_bends()
+            self._compare_bends()
 
     # Single elements -----------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ class Certificate:
         """The smallest error of a slope that directions show at best."""
         return ROUNDINGS * self.values.unit * FIRST_STEP_DIVISOR / (2 * self.values.h)
 
-    def _look_at_bends(self) -> None:
+    def _compare_bends(self) -> None:
         """Compare with f some elements whose quotients are not the slopes: f bends within h."""
         g = self.compared.g
         rounding = self.values.rounding_of_slopes(g, self.values.h, self.compared.step)
@@ -221,7 +222,7 @@ class Certificate:
         if faults.size:
             self._replace(places, faults[0])
 
-    def _look_at_some(self, among: Places | None = None) -> None:
+    def _compare_sample(self, among: Places | None = None) -> None:
         """Compare elements with f that are drawn at random, and the largest."""
         places = np.arange(self.quotients.size) if among is None else among
         drawn = self._draw(ELEMENTS_SAMPLED, places)
@@ -244,7 +245,7 @@ class Certificate:
         """Find an element that makes the difference, and mend all that differ as it does."""
         for _ in range(MAX_SEARCHES):
             last = self.directions.last
-            place = chased(self.directions, self.compared, last.direction, last.step)
+            place = find_faulty_element(self.directions, self.compared, last.direction, last.step)
             if place is None:
                 break
             if self._wrong(np.array([place])).size:
@@ -253,18 +254,18 @@ class Certificate:
                 self._replace(
                     everywhere
                     if few
-                    else faulty_block(self.directions, self.compared, place, last.step),
+                    else find_faulty_block(self.directions, self.compared, place, last.step),
                     place,
                 )
                 return
             # f has a kink, just there: no slope, but a quotient.
             self._set_apart(np.array([place]))
             if self._agree(self.compared.g, self.compared.step, if_unclear=False):
-                self._look_at_bends()
+                self._compare_bends()
                 return
             if self.directions.last.verdict is not Verdict.DIFFERS:
                 break
-        self._look_at_some()
+        self._compare_sample()
 
     def _replace(self, suspects: Places, example: int) -> None:
         """Take f's own quotients where those of suspects are wrong, and look at the others again.
@@ -286,7 +287,7 @@ class Certificate:
         if agree is False:
             raise Disagreement(said)
         if agree is None:
-            self._look_at_some()
+            self._compare_sample()
 
     def _said(self, place: int) -> str:
         index = np.unravel_index(place, self.values.x.shape)

@@ -15,7 +15,7 @@ from nets import EPS, INPUT, LABELS, H, two_layers
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, selection, traced
-from fastgrad.tracing import first_calls
+from fastgrad.tracing import first_calls, trace
 from fastgrad.tracing.stand_in import Recorded
 
 W1 = two_layers()["W1"]
@@ -770,7 +770,8 @@ def test_the_loop_is_always_the_loop(monkeypatch):
 # Threads -----------------------------------------------------------------------------------------
 
 
-def test_threads_may_trace_different_nets_at_the_same_time():
+def test_threads_may_trace_different_nets_at_the_same_time(monkeypatch):
+    monkeypatch.setattr(trace, "MAX_SECONDS", 600)  # however long the others' recordings take
     names = ["book W1", "relu layers W1", "columns W1", "sigmoid layers", "recurrent"]
     expected = {name: numerical_gradient(*nets.CASES[name](), engine="traced") for name in names}
     barrier, failures = threading.Barrier(len(names)), []

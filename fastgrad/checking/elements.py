@@ -166,8 +166,8 @@ def _sides(
     top: float,
 ) -> tuple[OneSided, float]:
     """Return what one-sided quotients tell, in a unit in which f is about 1, and that unit."""
-    here = _along(subject, part, place, old, np.zeros(1))[1]
-    unit = unit_of(here) or 1.0
+    _, values = _along(subject, part, place, old, top * np.array([0.0, -1.0, 1.0]))
+    here, unit = values[:1], largest_unit(values)
 
     def remainder(t: float) -> tuple[float, float]:
         offsets, values = _along(subject, part, place, old, np.array([t]))
@@ -192,6 +192,11 @@ def unit_of(values: Array) -> float | None:
     if not np.isfinite(size):
         return None
     return float(2.0 ** np.floor(np.log2(max(size, TINY / np.finfo(np.float64).eps))))
+
+
+def largest_unit(values: Array) -> float:
+    """Return the unit of those that are finite: at x, where f may be 0, and a step away."""
+    return unit_of(np.where(np.isfinite(values), values, 0.0)) or 1.0
 
 
 def _along(

@@ -88,6 +88,8 @@ class Findings:
             again = numerical_gradients(other, noise, self.h, parts)
             before = {w.part.name: largest_magnitude(w.part.claim - w.value) for w in left}
             still = [w for w in again if not EXPLAINED * w.round_off < before[w.part.name]]
+            by_name = {w.part.name: w for w in left}
+            still += [w for w in again if w not in still and not _explains(by_name[w.part.name], w)]
             still += [w for w in again if w not in still and is_wrong(w)]
             agree += [w.part.name for w in again if w not in still]
             if agree:
@@ -228,6 +230,18 @@ EXPLAINED = 4.0
 
 NEARER = 1e-2
 """Share to which errors fall in the mode that the gradient runs in."""
+
+
+def _explains(before: NumericalGradient, after: NumericalGradient) -> bool:
+    """Return whether another loss changes the differences by as much as f showed to be wrong.
+
+    By half of it at least: differences over a jump may agree with anything.
+    """
+    known = before.round_off + after.round_off
+    return all(
+        abs(before.part.claim[k] - probe.value) / 2 <= abs(after.value[k] - before.value[k]) + known
+        for k, probe in before.failed.items()
+    )
 
 
 def _distance(found: list[NumericalGradient]) -> float:

@@ -287,9 +287,16 @@ def _spread(subject: GradientUnderTest, part: Part, place: int, step: float) -> 
         size = float(np.max(abs(values)))
         if not 0 < size < np.inf:
             return 0.0, 0.0
-        slope = float(values[-1] / size - values[0] / size) / float(points[-1] - points[0])
-        term = size * abs(slope * float(old))
+        term = size * abs(_slope(points, values / size) * float(old))
     return deviation(values), max(size, term if np.isfinite(term) else 0.0)
+
+
+def _slope(points: Array, values: Array) -> float:
+    """Return the slope of values, the largest change between neighbours aside: it may be a jump."""
+    changes = np.diff(values)
+    largest = int(np.argmax(abs(changes)))
+    width = float(points[-1] - points[0]) - float(points[largest + 1] - points[largest])
+    return float(changes.sum() - changes[largest]) / width
 
 
 def deviation(values: Array) -> float:

@@ -37,6 +37,9 @@ SMALLER = 64
 BLOCK = 1 << 13
 """Elements that are compared at a time: their temporary arrays stay in the processor's cache."""
 
+STEADY = 0.25
+"""Share of a quotient by which that at twice the step may differ: over a jump it is a half."""
+
 SHARE = 0.05
 """Part of the elements beyond which suspects of a corrected gradient are not looked at."""
 
@@ -202,7 +205,9 @@ def numerical_gradients(
     else:
         near = [subject.quotients_of(part, h) for part in chosen]
         far = [subject.quotients_of(part, 2 * h) for part in chosen]
-    raised = with_terms(noise, chosen, near) if not subject.is_own_net else noise
+    raised = noise
+    if not subject.is_own_net:
+        raised = with_terms(noise, chosen, [_steady(*pair) for pair in zip(near, far, strict=True)])
     found = []
     for part, value, other in zip(chosen, near, far, strict=True):
         with np.errstate(all="ignore"):
@@ -215,6 +220,12 @@ def numerical_gradients(
             moved = _moved(subject, part, raised, h, value)
         found.append(NumericalGradient(subject, part, raised, h, value, other, round_off, moved))
     return found
+
+
+def _steady(near: Array, far: Array) -> Array:
+    """Return the quotients, 0 where they depend on the step: those over a jump are no slopes."""
+    with np.errstate(all="ignore"):
+        return np.where(abs(far - near) <= STEADY * abs(near), near, 0.0)
 
 
 def _round_off(

@@ -144,10 +144,10 @@ def one_sided(
     """
     with np.errstate(all="ignore"):
         found, largest = _told(remainder, noise, top, least, RATIO)
-        if found.refuted or found.jumps or not (found.has_kink or found.is_excused):
+        if found.refuted or found.jumps or not (found.has_kink or found.is_excused) or not largest:
             return found
         # Kinks next to x leave few steps between them and those that noise hides.
-        start = min(top, 2 * noise / largest * FINER_RATIO**FINER_STEPS)
+        start = min(top, 2 * noise * FINER_RATIO**FINER_STEPS / largest)
         finer, _ = _told(remainder, noise, start, least, FINER_RATIO)
     return finer if finer.refuted else found
 
@@ -182,7 +182,7 @@ def _told(
     powers = [_power(r, noise, ratio) for r, _ in sides]
     jumps = any(power <= JUMP for power in powers)
     below, above = (
-        _slopes_between(r, t) if power <= JUMP else r / t
+        _without_far_ends(_slopes_between(r, t) if power <= JUMP else r / t)
         for (r, t), power in zip(sides, powers, strict=True)
     )
     for quotients, power in zip((below, above), powers, strict=True):
@@ -242,6 +242,16 @@ def _slopes_between(rests: Array, lengths: Array) -> Array:
     slopes = np.full(len(rests), np.nan)
     slopes[1:] = np.diff(rests) / np.diff(lengths)
     return slopes
+
+
+def _without_far_ends(quotients: Array) -> Array:
+    """Return nan in place of what is infinite at a larger step than others: there f ends."""
+    finite = np.flatnonzero(np.isfinite(quotients))
+    if finite.size:
+        ends = np.isinf(quotients)
+        ends[finite[-1] :] = False
+        quotients[ends] = np.nan
+    return quotients
 
 
 def _noise_at(

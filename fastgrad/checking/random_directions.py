@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastgrad.checking.elements import EXTRAPOLATED, ROUGH, unit_of
+from fastgrad.checking.elements import EXTRAPOLATED, ROUGH, largest_unit
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.numerical import CLEAR
 from fastgrad.checking.one_sided import OneSided, one_sided
@@ -117,7 +117,7 @@ def check_direction(
     is left out, and a kink taken for the reason.
     """
     s = step_along(noise)
-    along = Along(subject, parts, directions)
+    along = Along(subject, parts, directions, 2 * s)
     with np.errstate(all="ignore"):
         up, down, far_up, far_down = (along.remainder(t) for t in (s, -s, 2 * s, -2 * s))
         near, far = (up - down) / (2 * s), (far_up - far_down) / (4 * s)
@@ -245,21 +245,33 @@ def length_of(parts: Sequence[Part]) -> float:
 class Along:
     """What a claimed gradient leaves of f along a direction v: ``f(x + t v) - f(x) - t g v``.
 
-    All of it in a unit in which f is about 1, and with the displacement that x really makes.
+    All of it in a unit in which f is about 1, at x or the largest step ``top`` away, and with the
+    displacement that x really makes.
     """
 
     def __init__(
-        self, subject: GradientUnderTest, parts: Sequence[Part], directions: Sequence[Array]
+        self,
+        subject: GradientUnderTest,
+        parts: Sequence[Part],
+        directions: Sequence[Array],
+        top: float,
     ) -> None:
         self.subject, self.parts, self.directions = subject, parts, directions
-        self.here = subject.value()
-        self.unit = unit_of(np.array([self.here])) or 1.0
         self._originals = [part.x.view(np.ndarray).copy() for part in parts]
+        self.here = subject.value()
+        ends = [-top, top]
+        values = evaluate_along(parts, directions, ends, subject.value)
+        self._known = dict(zip(ends, values, strict=True))
+        self.unit = largest_unit(np.array([self.here, *values]))
+
+    def _value(self, t: float) -> Any:
+        if t not in self._known:
+            [self._known[t]] = evaluate_along(self.parts, self.directions, [t], self.subject.value)
+        return self._known[t]
 
     def remainder(self, t: float) -> float:
         """Return what is left at x + t v."""
-        [value] = evaluate_along(self.parts, self.directions, [t], self.subject.value)
-        rest = float((value - self.here) / self.unit)
+        rest = float((self._value(t) - self.here) / self.unit)
         for part, went in zip(self.parts, self._displacements(t), strict=True):
             rest -= float((part.claim / self.unit) @ went)
         return rest

@@ -64,6 +64,8 @@ class Slope:
         Why the gradient is not right whatever the slope: it or f is not finite, or f is random.
     notes : tuple of str
         What else was found, as by `check_gradient`, that makes an error no fault.
+    is_clear : bool
+        Whether the differences could tell, along each direction that was probed.
     """
 
     right: bool
@@ -74,6 +76,7 @@ class Slope:
     error: float = 0.0
     reason: str = ""
     notes: tuple[str, ...] = ()
+    is_clear: bool = True
 
     def __bool__(self) -> bool:
         """Return whether the gradient is right."""
@@ -83,6 +86,8 @@ class Slope:
         """Return the verdict in a sentence."""
         if self.reason:
             return f"Wrong: {self.reason}"
+        if self.right and self.notes:
+            return "\n- ".join([self._summary, *self.notes])
         if np.isnan(self.slope) and self.right:
             return f"Right: the remainder is round-off, {self.round_off:.0e}, at every step."
         falls = f"the remainder falls with the power {self.slope:.2f} of the step"
@@ -92,9 +97,13 @@ class Slope:
             return (
                 f"Wrong: at small steps f's slope differs from the gradient's by {self.error:.1e}."
             )
-        if self.notes:
-            return "\n- ".join(["Right, but for what is no fault.", *self.notes])
         return f"Right: {falls}; with 2 if the gradient is right, with 1 if it is wrong."
+
+    @property
+    def _summary(self) -> str:
+        if self.is_clear:
+            return "Right, but for what is no fault."
+        return "Right, as far as the differences can tell."
 
     def plot(self, path: str | Path) -> None:
         """Draw the remainders against the steps, beside the slopes 1 and 2, into a PNG file.
@@ -194,7 +203,7 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
         # Times the root of the size, not the norm: squares of large elements overflow.
         sizes = [part.x.size**0.5 * float(abs(part.x.view(np.ndarray)).max()) for part in parts]
         steps = STEPS * max([1.0, *sizes])
-        along = Along(subject, parts, line)
+        along = Along(subject, parts, line, float(steps[0]))
         rests = np.array([along.remainder(step) for step in steps])
         round_off = 2 * noise.level
         slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
@@ -212,7 +221,10 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
         if explained is not None:
             right, notes = True, [*explained[1]]
     remainders = along.unit * abs(rests)
-    return Slope(right, slope, steps, remainders, round_off, error, "", tuple(notes))
+    is_clear = judged.refuted or not judged.sides.is_excused
+    if not is_clear:
+        notes = [*notes, _unclear(judged, along.unit)]
+    return Slope(right, slope, steps, remainders, round_off, error, "", tuple(notes), is_clear)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +249,7 @@ def _judge(
 ) -> _Judged:
     from fastgrad.checking.random_directions import Along
 
-    along = Along(subject, parts, line)
+    along = Along(subject, parts, line, float(steps[0]))
     sides = along.sides(noise.level, float(steps[0]))
     error = along.unit * sides.closest
     claimed, rounding = along.claimed(float(steps[-1]))
@@ -334,6 +346,16 @@ def _notes(singles: list[OneSided], unseen: int, size: int) -> list[str]:
             "compares each element."
         )
     return notes
+
+
+def _unclear(judged: _Judged, unit: float) -> str:
+    sides = judged.sides
+    below, above = (judged.claimed + unit * rest for rest in (sides.below, sides.above))
+    return (
+        f"the gradient times the direction is {judged.claimed:.4g}, but f's slope there is "
+        f"{below:.4g} from below and {above:.4g} from above at a step of {sides.step:.1g}, and "
+        "something else at smaller ones, by kinks next to x or by noise. The gradient may be wrong."
+    )
 
 
 def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str:

@@ -55,3 +55,44 @@ def test_an_infinite_slope_is_no_number(claim):
     assert found == [False] * 3
     _, found = verdicts(lambda v: float(np.sqrt(v).sum()), x, np.array([claim, 1 / 2]))
     assert found == [False] * 3
+
+
+@pytest.mark.parametrize("place", [0.001, 0.998, 1.0003, 100.0])
+def test_next_to_a_jump_the_slope_is_known_in_float32_as_well(place):
+    """Over the jump a quotient is 1 / (2 h), which is neither f's size nor its slope."""
+    x = np.array([place])
+    for claim in (0.0, 1.0, 0.5, -1.0):
+        _, found = verdicts(lambda v: np.floor(v.astype(np.float32)).sum(), x, np.array([claim]))
+        assert found == [claim == 0] * 3
+
+
+def test_no_number_under_a_logarithm_explains_a_jump():
+    def f(v):
+        return (np.floor(v.astype(np.float32)) + v.astype(np.float32)).sum()
+
+    for claim in (0.0, 1.0):
+        _, found = verdicts(f, np.array([0.998]), np.array([claim]))
+        assert found == [claim == 1] * 3
+
+
+def test_where_f_is_0_at_x_its_unit_is_that_of_the_values_beside_it():
+    x = np.array([0.998, 0.2])
+    for claim in (0.0, 1.0):
+        _, found = verdicts(lambda v: float(np.floor(v).sum()), x, np.array([claim, 0.0]))
+        assert found == [claim == 0] * 3
+
+
+def test_a_far_end_of_f_is_no_infinite_slope():
+    """Where f is infinite from 1e-3 on, smaller steps tell; where it is so beside x, one side."""
+    x = np.array([0.0])
+    for claim in (1.0, 2.0):
+        report, _ = verdicts(lambda v: float(v[0]) if v[0] < 1e-3 else np.inf, x, np.array([claim]))
+        assert bool(report) == (claim == 1)
+    assert check_gradient(lambda v: 0.0 if v[0] >= 0 else np.inf, x, np.zeros(1))
+
+
+def test_a_slope_test_names_the_jump_even_if_nothing_is_left_on_one_side():
+    x = np.array([2.0, 0.2])
+    found = slope_test(lambda v: float(np.floor(v).sum()), x, np.zeros(2), seed=0)
+    assert np.isnan(found.slope)
+    assert "f jumps at x along 1 of 2 elements" in str(found)

@@ -138,6 +138,7 @@ def _check_fast(
             if check.agrees:
                 return _agreeing(check)
             explained = explained_along(check, random)
+            check.is_unexplained = explained is None
             chosen = [] if explained else disagreeing(subject, noise, random, check.slack)
     except OutOfTimeError:
         with ending_at(end):

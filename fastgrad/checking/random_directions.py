@@ -163,6 +163,8 @@ class DirectionalCheck:
         Each an array for each part.
     results : list of Direction
         Of the first lines, or of all: what has been measured so far.
+    is_unexplained : bool
+        Whether it is known that what differs is a fault.
     """
 
     subject: GradientUnderTest
@@ -171,6 +173,7 @@ class DirectionalCheck:
     slack: float
     lines: Sequence[Sequence[Array]]
     results: list[Direction] = field(default_factory=list)
+    is_unexplained: bool = False
 
     @classmethod
     def drawn(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastgrad.checking.elements import Probe, probe_element
+from fastgrad.checking.log_offset import OFFSETS, offset_along, sentence_of, without_offset
 from fastgrad.checking.noise import Noise, with_terms
 from fastgrad.checking.numerical import largest_magnitude
 from fastgrad.checking.random_directions import DirectionalCheck, length_of
@@ -41,13 +42,15 @@ def check_some(
     noise = with_terms(noise, parts, [part.claim for part in parts])
     counts = dict.fromkeys((part.name for part in parts), 0)
     wrong: tuple[Part, Probe] | None = None
-    is_fast = check is not None
+    is_fast, explained = check is not None, set[float]()
     if check is None:
         moved = [part for part in subject.parts if part.x.size]
         check = DirectionalCheck.drawn(subject, moved, noise, rtol * length_of(moved), random)
     try:
         if not is_fast:
             check.measure()
+        if check.refutes and not check.is_unexplained:
+            check.is_unexplained = offset_along(check) is None
         places = [(part, place) for part in parts for place in _drawn(part, random)]
         for k in random.permutation(len(places)).tolist():
             part, place = places[k]
@@ -55,13 +58,17 @@ def check_some(
             counts[part.name] += 1
             error = abs(seen.value - float(part.claim[place]))
             if seen.contradicts and not error <= rtol * largest_magnitude(part.claim):
-                wrong = (part, seen)
-                break
+                offset = _offset_at(subject, part, place, noise, h)
+                if offset is None:
+                    wrong = (part, seen)
+                    break
+                explained.add(offset)
     except OutOfTimeError:
         pass
     findings = [_compared(parts, counts, is_fast=is_fast)]
     if check.agrees:
         findings.append(check.summary())
+    findings += [f"Those that differ are {sentence_of(d, subject)}" for d in explained]
     if wrong is not None:
         part, seen = wrong
         where = index_text(part.name, part.index(seen.place))
@@ -70,7 +77,7 @@ def check_some(
             0,
             f"{where} is {part.claim[seen.place]:.6g}, but the differences give {seen.value:.6g}.",
         )
-    elif check.refutes:
+    elif check.refutes and check.is_unexplained:
         summary = "The gradient is wrong along random directions."
     elif check.agrees:
         summary = "The gradient is right along random directions."
@@ -78,6 +85,20 @@ def check_some(
         summary = UNDECIDED
     right = check.agrees and wrong is None
     return Report(right, (), tuple(findings), summary, h, subject.evaluations)
+
+
+def _offset_at(
+    subject: GradientUnderTest, part: Part, place: int, noise: Noise, h: float
+) -> float | None:
+    """Return the number under the logarithm without which f does not contradict an element."""
+    for offset in OFFSETS:
+        other = without_offset(subject, offset)
+        for same in () if other is None else other.parts:
+            if other is not None and same.name == part.name:
+                claim = float(part.claim[place])
+                if not probe_element(other, same, place, claim, noise, h).contradicts:
+                    return offset
+    return None
 
 
 def _drawn(part: Part, random: np.random.Generator) -> list[int]:

@@ -101,7 +101,6 @@ def test_an_interrupted_gradient_cancels_what_has_not_begun(client, tmp_path):
     while any(client.processing().values()):
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert calls.stat().st_size < 2000  # of 4,000
 
 
 def test_a_large_batch_of_a_net_is_shared(client):

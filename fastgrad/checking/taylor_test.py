@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,9 @@ CLEAR = 8.0
 
 LAST = 5
 """Remainders, the last clear ones, from which the slope is read."""
+
+EXPLAINED = 3
+"""Directions along which an error must be explained, for it to be none."""
 
 MOST_GROUPS = 40
 """Further directions, at most, along which those elements are looked for that are at kinks."""
@@ -196,9 +199,7 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
     parts = [part for part in subject.parts if part.x.size]
     noise = with_terms(noise, parts, [part.claim for part in parts])
     random = np.random.default_rng(seed)
-    line = random_direction(parts, random)
-    length = np.sqrt(sum(float((v**2).sum()) for v in line)) or 1.0
-    line = [v / length for v in line]
+    line = _unit(random_direction(parts, random))
     with np.errstate(all="ignore"):
         # Times the root of the size, not the norm: squares of large elements overflow.
         sizes = [part.x.size**0.5 * float(abs(part.x.view(np.ndarray)).max()) for part in parts]
@@ -215,8 +216,16 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
     error, right = judged.error, not judged.refuted
     if judged.refuted:
         subject.find_batch()
-        result = Direction(judged.claimed, judged.claimed + error, judged.allowed, "refuted")
-        check = DirectionalCheck(subject, parts, noise, 0.0, [judged.line], [result])
+        # One direction may be explained by chance: further ones must be, too.
+        lines = [_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1)]
+        all_judged = [judged, *(_judge(subject, parts, noise, v, steps) for v in lines)]
+        results = [
+            Direction(each.claimed, each.claimed + each.error, each.allowed, each.verdict)
+            for each in all_judged
+        ]
+        check = DirectionalCheck(
+            subject, parts, noise, 0.0, [each.line for each in all_judged], results
+        )
         explained = explained_along(check, random)
         if explained is not None:
             right, notes = True, [*explained[1]]
@@ -225,6 +234,12 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
     if not is_clear:
         notes = [*notes, _unclear(judged, along.unit)]
     return Slope(right, slope, steps, remainders, round_off, error, "", tuple(notes), is_clear)
+
+
+def _unit(line: Sequence[Array]) -> list[Array]:
+    """Return a direction of length 1."""
+    length = np.sqrt(sum(float((v**2).sum()) for v in line)) or 1.0
+    return [v / length for v in line]
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +252,11 @@ class _Judged:
     claimed: float
     error: float
     allowed: float
+
+    @property
+    def verdict(self) -> Literal["agrees", "refuted"]:
+        """Of the gradient along the direction."""
+        return "refuted" if self.refuted else "agrees"
 
     @property
     def is_smooth(self) -> bool:

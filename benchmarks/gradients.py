@@ -76,9 +76,9 @@ def known_to(given: Example, direction: Array) -> float:
     Known is what neighbouring steps agree on, and what is the derivative: beyond a kink next to x
     they agree on something else.
 
-    A check can hardly be asked for more: where noise hides the steps between x and the kink, f's values
-    are those of the derivative beyond it. Of 5,570 errors this leaves out 20, all of weighted
-    absolute values next to 0; a full check sees 8 of them, and approves 12.
+    A check can hardly be asked for more: where noise hides the steps between x and the kink, f's
+    values are those of the derivative beyond it. Of 5,570 errors this leaves out 20, all of
+    weighted absolute values next to 0; a full check sees 8 of them, and approves 12.
     """
     x, single = given.x, given.kind == "float32"
     eps = float(np.finfo(np.float32 if single else np.float64).eps)

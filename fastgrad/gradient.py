@@ -125,14 +125,14 @@ def numerical_gradient(
     RuntimeWarning
         If a quotient is nan or infinite; it is returned as it is. If the step is lost where the
         book's numbers are promised: by "loop" and "auto", in the central scheme with one step; then
-        they are returned as they are, 0 or coarse. If "auto" has to take the loop
-        for a large x; the reason is named. If f turns out to be random, or not to depend on x or
-        an array in it: of plain Python functions with engine="auto", without ``vectorized`` and
-        workers, and of float64 arrays alone the latter. If f has another value in a worker than
-        here, because it is random or reads x in a global of an imported module: it is left to this
-        process then.
-        If a traced or compiled gradient was found to be wrong: it says where, and what is returned
-        are quotients of f's own values.
+        they are returned as they are, 0 or coarse. If h is "auto" and no step suits f at an
+        element. If engine="auto" has to take the loop for a large x; the reason is named. If f
+        turns out to be random, or not to depend on x or an array in it: of plain Python functions
+        with engine="auto", without ``vectorized`` and workers, and of float64 arrays alone the
+        latter. If f has another value in a worker than here, because it is random or reads x in a
+        global of an imported module: it is left to this process then. If a traced or compiled
+        gradient was found to be wrong: it says where, and what is returned are quotients of f's own
+        values.
 
     Notes
     -----

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastgrad.differences.jumps import is_flat, jumps
 from fastgrad.differences.quotients import BLOCK, moved
 from fastgrad.differences.steps import short
+from fastgrad.differences.validation import element, warn_caller
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array, Values
 
@@ -49,6 +50,9 @@ WIDEST = 0.25
 
 CLEARLY = 0.1
 """Times a contradiction that two steps must agree to for it to be one."""
+
+UNSETTLED = 0.1
+"""The relative error of the best quotient from which the user is told that no step suits f."""
 
 PLAUSIBLE = 1e-3
 """The largest noise of f, relative to its values, that is taken for noise: three digits."""
@@ -113,6 +117,7 @@ def measured(
     block = max(1, BLOCK // max(base.size, 1))
     for start in range(0, len(places), block):
         work.measure(places[start : start + block])
+    work.warn_of_unsettled()
     quotients = work.quotients.reshape(n, *base.shape)
     return replace(problem, steps=work.steps, quotients=quotients)
 
@@ -134,6 +139,7 @@ class _Measurement:
         self.quotients = np.zeros((self.x.size, base.size), self.base.dtype)
         self.noises = np.ones(self.x.size)
         self.noise = 1.0
+        self.errors = np.zeros(self.x.size)
         self._raised: dict[int, Exception] = {}
 
     def measure(self, places: NDArray[np.intp]) -> None:
@@ -143,6 +149,17 @@ class _Measurement:
         for place, error in self._raised.items():
             if not np.isfinite(self.quotients[place]).any():
                 raise error  # at all steps
+
+    def warn_of_unsettled(self) -> None:
+        """Warn of an element at which quotients at neighbouring steps do not agree, for any."""
+        place = int(np.argmax(self.errors)) if self.errors.size else 0
+        if self.errors.size and self.errors[place] > UNSETTLED:
+            index = np.unravel_index(place, self.problem.x.shape)
+            warn_caller(
+                f"h is 'auto', but no step suits f at {element(self.problem.name, index)}: "
+                "quotients at neighbouring steps do not agree. f is noisy there, or varies over "
+                "distances that x can hardly hold"
+            )
 
     def _measure(self, places: NDArray[np.intp]) -> None:
         scheme = self.problem.scheme
@@ -320,6 +337,9 @@ class _Measurement:
             j = self._finer(place, j, steps, found, lifts, errors, size, rounding)
             j, certain = self._off_plateau(place, j, steps, found, lifts)
         self._keep(place, found[j], steps[j])
+        largest = float(np.max(abs(found[j]), initial=0))
+        if largest > 0 and not certain:  # in units of what is kept, not of all quotients
+            self.errors[place] = errors[j] * float(np.max(size)) / largest
         finer = differences[:j]
         if len(finer):
             times = float(np.max(finer / np.maximum(round_off[:j], np.finfo(float).tiny)))

@@ -45,6 +45,7 @@ def test_even_the_largest_steps_stay_inside(where, accuracy):
         assert ((points >= bounds[0]) & (points <= bounds[1])).all()
 
 
+@pytest.mark.filterwarnings("ignore:h is 'auto', but no step suits f")
 @REPEATABLE
 @given(where=points_in_bounds())
 @pytest.mark.parametrize(

@@ -231,3 +231,9 @@ def test_a_plateau_is_no_slope_of_0(digits):
     assert abs(numerical_gradient(f, x, "auto")[0] - np.exp(0.3)) < 0.2
     assert abs(jacobian(lambda x: np.array([1.0, f(x)]), x)[1, 0] - np.exp(0.3)) < 0.2
     assert numerical_gradient(lambda x: max(x[0], 0.0), -x, "auto")[0] == 0
+
+
+@pytest.mark.parametrize("x", [1e14, 3e15])
+def test_it_is_said_where_no_step_suits_f(x):
+    with pytest.warns(RuntimeWarning, match=r"no step suits f at x\[1\]"):
+        numerical_gradient(lambda v: v[0] ** 2 + np.sin(v[1]), np.array([1.0, x]), "auto")

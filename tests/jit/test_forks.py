@@ -7,6 +7,7 @@ import threading
 import numba
 import numpy as np
 import pytest
+from oracle import JIT
 
 from fastgrad import TwoLayerNet, numerical_gradient
 from fastgrad.jit import forks
@@ -14,6 +15,7 @@ from fastgrad.jit.kernel import exclusive
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork"),
+    pytest.mark.skipif(not JIT, reason="without the JIT there is nothing that computes in threads"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
 

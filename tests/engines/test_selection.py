@@ -143,6 +143,7 @@ def test_a_function_that_ignores_its_argument_reads_the_copy_that_is_moved(deriv
 @each(DERIVATIVES)
 @pytest.mark.parametrize("how", [2, map])
 @pytest.mark.usefixtures("all_to_workers")
+@pytest.mark.filterwarnings("ignore:h is 'auto', but no step suits f")  # it is random
 def test_a_function_with_another_value_in_a_worker_is_left_to_this_process(derivative, how, pools):
     here, x = os.getpid(), np.random.default_rng(0).normal(size=4)
     table, fixed = x.copy(), np.random.default_rng(0)

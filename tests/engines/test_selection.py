@@ -248,6 +248,7 @@ def test_many_short_calculations_are_worth_processes_together(monkeypatch, pools
 
 
 @each(DERIVATIVES)
+@pytest.mark.filterwarnings("ignore:h is 'auto', but no step suits f")  # where it jumps
 def test_blas_has_its_threads_again_afterwards(derivative):
     threadpoolctl = pytest.importorskip("threadpoolctl")
     f, x = smooth((6,))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.quotients import moved
 from fastgrad.differences.steps import precision, representable
+from fastgrad.differences.validation import element
 from fastgrad.schemes import Scheme, backward, forward
 from fastgrad.typing import Array
 
@@ -59,9 +60,9 @@ def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
     wrong &= ~np.isnan(flat) | np.isnan(lower) | np.isnan(upper)
     if wrong.any():
         i = int(np.argmax(wrong))
-        index = [int(k) for k in np.unravel_index(i, x.shape)]
+        where = element(name, np.unravel_index(i, x.shape))
         raise ValueError(
-            f"{name}{index or ''} is {flat[i]}, which is outside of its bounds {lower[i]} and "
+            f"{where} is {flat[i]}, which is outside of its bounds {lower[i]} and "
             f"{upper[i]}; pass an x inside, and bounds that are infinite or None where there is "
             "none"
         )
@@ -71,9 +72,9 @@ def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
     stuck = (lower < upper) & (inner[0] >= inner[1]) & ~np.isnan(flat)
     if stuck.any():
         i = int(np.argmax(stuck))
-        index = [int(k) for k in np.unravel_index(i, x.shape)]
+        where = element(name, np.unravel_index(i, x.shape))
         raise ValueError(
-            f"{name}{index or ''} is {flat[i]}, and every step between its bounds {lower[i]} and "
+            f"{where} is {flat[i]}, and every step between its bounds {lower[i]} and "
             f"{upper[i]} is lost in the rounding of {x.dtype}; pass bounds farther apart, or equal "
             "ones for an element that is fixed"
         )

@@ -16,7 +16,11 @@ from fastgrad.engines import loop
 from fastgrad.engines.certificates.compiled import Run, note_run
 from fastgrad.engines.compilation import NotCompilableError, compiled_loop, is_jitted
 from fastgrad.engines.threads import Work, spread
+from fastgrad.tracing.memory import share
 from fastgrad.typing import Array
+
+MAX_OVERLAP_WORK = 10_000
+"""How hard NumPy looks for elements that two arrays share, before they are taken to share some."""
 
 
 def values(
@@ -250,19 +254,10 @@ def _share_memory(arrays: list[Array]) -> bool:
     """Say whether arrays share memory to which f may write: copies would be apart."""
     apart = [*{id(array): array for array in arrays}.values()]
     return any(
-        (first.flags.writeable or second.flags.writeable) and _overlap(first, second)
+        (first.flags.writeable or second.flags.writeable) and share(first, second, MAX_OVERLAP_WORK)
         for i, first in enumerate(apart)
         for second in apart[:i]
     )
-
-
-def _overlap(first: Array, second: Array) -> bool:
-    """Say whether two arrays share elements, or whether that takes long to tell."""
-    try:
-        # NumPy's declaration forgets limits.
-        return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True
 
 
 def _can_be_copied(value: Any) -> bool:
@@ -286,7 +281,7 @@ def _require_served(x: Array, given: Any, arrays: list[Array]) -> None:
         _require_own_memory(x)
     if not any(array is x for array in arrays):
         raise NotCompilableError(f"x is in a {type(given).__name__}")
-    if any(array is not x and _overlap(array, x) for array in arrays):
+    if any(array is not x and share(array, x, MAX_OVERLAP_WORK) for array in arrays):
         raise NotCompilableError("another array shares memory with x")
 
 
@@ -315,7 +310,7 @@ def _require_variable(x: Array, arrays: list[Array], constant: Array | None) -> 
             "f also reads x as a variable from outside, which numba has taken as a constant; let "
             "f read its argument alone, or pass x.copy() if the constant is meant not to move"
         )
-    if any(array.flags.writeable and _overlap(array, constant) for array in arrays):
+    if any(array.flags.writeable and share(array, constant, MAX_OVERLAP_WORK) for array in arrays):
         raise NotCompilableError("an argument is also read as a variable from outside")
 
 

@@ -14,12 +14,15 @@ def owner_of(array: NDArray[Any]) -> int:
     return id(array)
 
 
-def share(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Say whether two arrays have elements in the same place, or whether that is hard to say."""
+def share(a: NDArray[Any], b: NDArray[Any], max_work: int = 1000) -> bool:
+    """Say whether two arrays have elements in the same place, or whether that is hard to say.
+
+    How hard is told by max_work, as `numpy.shares_memory` takes it.
+    """
     if not np.may_share_memory(a, b):
         return False
     try:
-        return bool(np.shares_memory(a, b, 1000))  # type: ignore[arg-type]  # so the stubs
+        return bool(np.shares_memory(a, b, max_work))  # type: ignore[arg-type]  # so the stubs
     except np.exceptions.TooHardError:
         return True
 

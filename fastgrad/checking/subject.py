@@ -176,7 +176,7 @@ class GradientUnderTest:
         """Return f of x as it is now, in double precision at least."""
         problem = next((part.problem for part in self.parts if part.x.size), None)
         if problem is None:  # nothing can be moved
-            return np.float64(self.f(self.x, *self.args))
+            return np.float64(loop.real_number(self.f(self.x, *self.args)))
         return self.values(problem, 0, at(problem.x)[0])[0]
 
     def values(self, problem: Problem, place: int, points: Array) -> Array:

@@ -61,7 +61,7 @@ def values(
         If f does not return a number (or an array of the shape), or writes into x. What f raises
         passes unchanged.
     """
-    take: Callable[[Any], Any] = _real_number
+    take: Callable[[Any], Any] = real_number
     exact = SCALARS
     if x.dtype.kind == "c":
         exact, take = frozenset(), _complex_number
@@ -178,7 +178,7 @@ def gradient(
     return result
 
 
-def _real_number(value: Any) -> Any:
+def real_number(value: Any) -> Any:
     """Return what f returned as a scalar that can be subtracted.
 
     Arrays of one element are read at once, for f may return the same array every time.

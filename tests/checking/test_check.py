@@ -514,3 +514,9 @@ def test_each_element_has_a_step_that_it_can_hold():
         w = np.array([1.0, 2.0])
         assert check_gradient(lambda v: v[0] + 2 * v[1], x, w)
         assert not check_gradient(lambda v: v[0] + 2 * v[1], x, w * [1.0001, 1])
+
+
+@pytest.mark.parametrize("check", [check_gradient, slope_test])
+def test_f_that_returns_an_array_is_refused_where_nothing_can_be_moved_either(check):
+    with pytest.raises(ValueError, match="must return a single number"):
+        check(lambda x: np.zeros(2), np.empty(0), np.empty(0))

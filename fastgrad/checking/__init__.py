@@ -3,12 +3,11 @@
 In comes a function with x and a gradient, or a net with a batch; out comes a `Report`. In the order
 of a check:
 
-- `forms`, `subject`: what is checked; `noise`: how exact values of f are.
+- `subject`: what is checked; `noise`: how exact values of f are.
 - `comparison`: all elements, or along `random_directions` first, or some that are `sampled`.
-- `numerical`: differences with their errors; `elements` and `one_sided`: a closer look at those
-  that disagree.
-- `findings`: what explains them (`log_offset`, `modes`, `reevaluation`); `hypotheses`, `samples`
-  and `diagnosis`: guesses at faults, each of them tested.
+- `numerical`: differences with their errors; `probe`: a closer look at elements that disagree.
+- `findings`: what explains them (`log_offset`, `reevaluation`); `diagnosis`: guesses at faults, each
+  of them tested.
 - `report`: the rows and sentences.
 
 `taylor_test` is the other check; `plots` draws.

@@ -97,7 +97,7 @@ def check_gradient(
 or for something that is added twice. Corrected for that, every element agrees.
     """
     from fastgrad.checking.comparison import compare
-    from fastgrad.checking.forms import as_gradient_under_test, moved_by
+    from fastgrad.checking.subject import as_gradient_under_test, moved_by
 
     step = None if h is None else as_positive_number(h)
     accepted = _as_tolerance(rtol)

@@ -8,13 +8,11 @@ import numpy as np
 
 from fastgrad.checking.findings import Findings
 from fastgrad.checking.log_offset import offset_along, sentence_of
-from fastgrad.checking.modes import other_modes
 from fastgrad.checking.noise import Noise, measure_noise, with_terms
 from fastgrad.checking.numerical import largest_magnitude, numerical_gradients
 from fastgrad.checking.random_directions import DirectionalCheck, disagreeing, length_of
-from fastgrad.checking.reevaluation import next_to_x
-from fastgrad.checking.report import Report
-from fastgrad.checking.rows import row_of
+from fastgrad.checking.reevaluation import next_to_x, other_modes
+from fastgrad.checking.report import Report, row_of
 from fastgrad.checking.sampled import UNDECIDED, check_some
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.interrupts import OutOfTimeError, ending_at

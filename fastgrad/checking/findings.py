@@ -4,15 +4,18 @@ from contextlib import suppress
 
 import numpy as np
 
-from fastgrad.checking.diagnosis import Diagnosis, FailedParameter, location
-from fastgrad.checking.hypotheses import diagnose
+from fastgrad.checking.diagnosis import (
+    Diagnosis,
+    FailedParameter,
+    diagnose,
+    diagnose_samples,
+    location,
+)
 from fastgrad.checking.log_offset import OFFSETS, left_out_offset, sentence_of, without_offset
-from fastgrad.checking.modes import other_modes
 from fastgrad.checking.noise import Noise, measure_noise
-from fastgrad.checking.notes import kinks, precision
 from fastgrad.checking.numerical import NumericalGradient, largest_magnitude, numerical_gradients
-from fastgrad.checking.reevaluation import changes_when_repeated, wrong_next_to_x
-from fastgrad.checking.samples import diagnose_samples
+from fastgrad.checking.reevaluation import changes_when_repeated, other_modes, wrong_next_to_x
+from fastgrad.checking.report import kinks, precision
 from fastgrad.checking.subject import GradientUnderTest, index_text
 from fastgrad.interrupts import OutOfTimeError
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.batch import Batch
 from fastgrad.checking.numerical import NumericalGradient, largest_magnitude
 from fastgrad.checking.random_directions import (
     COUNT,
@@ -23,7 +22,7 @@ from fastgrad.checking.random_directions import (
     random_direction,
     step_along,
 )
-from fastgrad.checking.subject import GradientUnderTest
+from fastgrad.checking.subject import Batch, GradientUnderTest
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array
 

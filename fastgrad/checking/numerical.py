@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.elements import EXTRAPOLATED, Probe, probe_element
 from fastgrad.checking.noise import Noise, with_terms
+from fastgrad.checking.probe import EXTRAPOLATED, Probe, probe_element
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.network.odd_responses import plan_responses
 from fastgrad.typing import Array
 
 Places = NDArray[np.intp]
@@ -283,6 +282,8 @@ def _response_error(subject: GradientUnderTest, part: Part, h: float) -> float |
         or subject.engine not in ("auto", "response")
     ):
         return None
+    from fastgrad.network.odd_responses import plan_responses  # which loads numba
+
     params = subject.batch.net.params
     weights = params["W2"]
     spread = float((weights.max(axis=1) - weights.min(axis=1)).max())

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.forms import as_gradient_under_test
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.report import Report
-from fastgrad.checking.subject import index_text
+from fastgrad.checking.subject import as_gradient_under_test, index_text
 from fastgrad.checking.taylor_test import Slope
 from fastgrad.typing import Array
 

@@ -16,10 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastgrad.checking.elements import EXTRAPOLATED, ROUGH, largest_unit
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.numerical import CLEAR
-from fastgrad.checking.one_sided import OneSided, one_sided
+from fastgrad.checking.probe import EXTRAPOLATED, ROUGH, OneSided, largest_unit, one_sided
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.directional import move, restoration
 from fastgrad.typing import Array

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastgrad.checking.elements import Probe, probe_element
 from fastgrad.checking.log_offset import OFFSETS, offset_along, sentence_of, without_offset
 from fastgrad.checking.noise import Noise, with_terms
 from fastgrad.checking.numerical import largest_magnitude
+from fastgrad.checking.probe import Probe, probe_element
 from fastgrad.checking.random_directions import DirectionalCheck, length_of
 from fastgrad.checking.report import Report
 from fastgrad.checking.subject import GradientUnderTest, Part, index_text

@@ -1,5 +1,7 @@
 """What is checked: a function or a net, its parameters, and the gradient that is claimed."""
 
+from __future__ import annotations
+
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -7,16 +9,16 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.batch import Batch, batch_behind
-from fastgrad.checking.claims import AnalyticGradient, as_analytic_gradients
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import at
 from fastgrad.differences.trees import Call, is_structure, leaves, like, require_separate
 from fastgrad.differences.validation import (
+    as_array,
     require_floating_array,
     require_function,
     require_unmasked,
@@ -24,7 +26,8 @@ from fastgrad.differences.validation import (
 from fastgrad.engines import loop
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.gradient import numerical_gradient
-from fastgrad.interrupts import is_limited, require_time, value_in_time
+from fastgrad.interrupts import is_limited, raise_interrupt, require_time, value_in_time
+from fastgrad.network import TwoLayerNet
 from fastgrad.schemes import central_quotient
 from fastgrad.typing import Array
 
@@ -142,7 +145,7 @@ class GradientUnderTest:
             for name, array in arrays
         ]  # fmt: skip
 
-    def with_function(self, f: Callable[[Any], Any]) -> "GradientUnderTest":
+    def with_function(self, f: Callable[[Any], Any]) -> GradientUnderTest:
         """Return the same with another function of the same x, differenced as any function is."""
         other = copy(self)
         other.f, other.is_own_net = f, False
@@ -299,3 +302,271 @@ def _flat(array: Array) -> Array:
 def index_text(name: str, index: Sequence[int]) -> str:
     """Write an element as in Python: W1[1, 2], or the name alone if it has no axes."""
     return f"{name}[{', '.join(map(str, index))}]" if len(index) else name
+
+
+@dataclass(frozen=True, eq=False)
+class AnalyticGradient:
+    """What is claimed of one array.
+
+    Attributes
+    ----------
+    values : array (size,)
+        In C order, in double precision at least; a copy, for layers reuse their arrays.
+    eps : float
+        The relative precision of the type in which it came.
+    """
+
+    values: Array
+    eps: float
+
+
+def as_analytic_gradients(gradient: Any, x: Any, batch: Any = None) -> list[AnalyticGradient]:
+    """Return the arrays of a gradient, in the order of those of x.
+
+    Parameters
+    ----------
+    gradient : array or structure
+    x : array or structure
+        What it is the gradient for.
+    batch : Batch, optional
+        Whose number of samples tells what a wrong shape comes from.
+
+    Raises
+    ------
+    TypeError
+        If something else than real numbers is in it.
+    ValueError
+        If it has other parts than x, or a part has another shape.
+    """
+    if not is_structure(x):
+        return [_as_analytic_gradient("gradient", gradient, "x", x, batch)]
+    wanted = dict(leaves(x, ""))
+    given = dict(leaves(gradient, "")) if is_structure(gradient) else {}
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        parts = ", ".join(f"gradient{name}" for name in missing)
+        raise ValueError(
+            f"{parts} {'is' if len(missing) == 1 else 'are'} missing: the gradient "
+            + (f"has {', '.join(given)}" if given else f"is a {type(gradient).__name__}")
+            + f", but the parameters are {', '.join(wanted)}; return an array for each of them"
+        )
+    return [
+        _as_analytic_gradient(f"gradient{name}", given[name], f"x{name}", array, batch)
+        for name, array in wanted.items()
+    ]
+
+
+def _as_analytic_gradient(
+    name: str, given: Any, x_name: str, x: Array, batch: Any
+) -> AnalyticGradient:
+    array = as_array(name, given, f"pass an array of shape {np.shape(x)}")
+    if array.dtype.kind not in "fiu":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, but a gradient is made of real numbers; return an "
+            "array of floats"
+        )
+    shape = np.shape(x)
+    if array.shape != shape:
+        samples = batch.samples if batch is not None else 0
+        raise ValueError(
+            f"{name} has shape {array.shape}, but {x_name} has shape {shape}; "
+            f"{_remedy(array.shape, shape, samples)}"
+        )
+    eps = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
+    wide = np.result_type(array.dtype, np.float64)
+    return AnalyticGradient(
+        np.array(array, wide, order="C").reshape(-1), max(eps, np.finfo(float).eps)
+    )
+
+
+def _remedy(given: tuple[int, ...], wanted: tuple[int, ...], samples: int) -> str:
+    """Say what a wrong shape looks like."""
+    if given == wanted[::-1]:
+        return "these are the same lengths the other way round: it is transposed, return .T"
+    if len(wanted) == 1 and given == (samples, *wanted):
+        return "this is a row for each sample: sum over them, by .sum(axis=0)"
+    if len(wanted) == 1 and samples and given == (samples,):
+        return (
+            f"{samples} is the number of samples: it is summed over the wrong axis, "
+            "sum over the samples, by .sum(axis=0)"
+        )
+    if np.prod(given, dtype=int) == np.prod(wanted, dtype=int):
+        return f"these are as many elements: return .reshape{wanted}, if their order is right"
+    if given == ():
+        return "this is a single number: sum over the samples alone, by .sum(axis=0)"
+    return "return an array of that shape"
+
+
+def as_gradient_under_test(
+    f: Any, x: Any, t: Any, gradient: Any, args: tuple[Any, ...], engine: str
+) -> GradientUnderTest:
+    """Tell the two forms apart: a function with its x, or a net with a batch x, t.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if not is_net(f):
+        if t is not None:
+            raise TypeError(
+                f"t is given, but f, a {type(f).__name__}, is no net with params and loss(x, t); "
+                "pass check_gradient(net, x=x, t=t), or a function without t"
+            )
+        if gradient is None:
+            raise TypeError(
+                "gradient is missing; pass what is to be checked: an array like x, or a function "
+                "that returns one"
+            )
+        return GradientUnderTest(f, x, gradient, args, engine)
+    if t is None or x is None:
+        raise TypeError(
+            f"f is a net, a {type(f).__name__}, but {'x' if x is None else 't'} is missing; pass "
+            "check_gradient(net, x=x, t=t), the batch on which its loss is to be checked"
+        )
+    if gradient is None and not callable(getattr(f, "gradient", None)):
+        raise TypeError(
+            f"f is a net, a {type(f).__name__}, without a method gradient(x, t); give it one, or "
+            "pass what is to be checked as gradient"
+        )
+    return _of_net(f, x, t, gradient, engine)
+
+
+def moved_by(f: Any, x: Any) -> Any:
+    """Return what is moved when f is checked: x, or the parameters and the batch of a net."""
+    return (f.params, x) if is_net(f) else x
+
+
+def is_net(f: Any) -> bool:
+    """Say whether f is a net: with parameters, and a loss of its own."""
+    return hasattr(f, "params") and callable(getattr(f, "loss", None))
+
+
+def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> GradientUnderTest:
+    if not is_structure(net.params):
+        raise TypeError(
+            f"f.params is a {type(net.params).__name__}, but it is to be a dict of arrays; pass "
+            "check_gradient(f, x, gradient) with a function and its array"
+        )
+
+    def backward(_: Any) -> Any:
+        return net.gradient(x, t)
+
+    given = backward if gradient is None else gradient
+    # The traced engine looks for parameters in partials, but not in fastgrad's own functions.
+    f = partial(loss_of_net, net, x, t)
+    return GradientUnderTest(f, net.params, given, (), engine, Batch(net, x, t))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The net and the batch that f is the loss of.
+
+    Attributes
+    ----------
+    net : object
+        With ``loss(x, t)``.
+    x, t : array
+    is_given : bool
+        Whether the user gave them as such, and not a function.
+    """
+
+    net: Any
+    x: Array
+    t: Array
+    is_given: bool = True
+
+    @property
+    def samples(self) -> int:
+        """The number of samples; 0 if x does not hold one a row, with a target each."""
+        x, t = np.asarray(self.x), np.asarray(self.t)
+        return len(x) if x.ndim > 1 and t.ndim and len(t) == len(x) else 0
+
+    def sample(self, n: int) -> tuple[Array, Array]:
+        """Return a batch of one sample."""
+        return self.x[n : n + 1], self.t[n : n + 1]
+
+    def loss_of(self, n: int) -> Callable[[Any], Any]:
+        """Return the loss of a sample alone, as a function of the parameters."""
+        return partial(loss_of_net, self.net, *self.sample(n))
+
+    @property
+    def differences_itself(self) -> bool:
+        """Whether the net is a TwoLayerNet, whose loss no subclass has changed."""
+        return (
+            self.is_given
+            and isinstance(self.net, TwoLayerNet)
+            and all(
+                getattr(type(self.net), name) is getattr(TwoLayerNet, name)
+                for name in ("params", "predict", "loss", "numerical_gradient")
+            )
+        )
+
+
+def loss_of_net(net: Any, x: Any, t: Any, _: Any) -> Any:
+    """Return the loss, whatever the last argument is: the net reads its parameters itself."""
+    require_time()
+    return net.loss(x, t)
+
+
+def batch_behind(f: Any, x: Any, value: Any) -> Batch | None:
+    """Return the batch whose loss a function is, such as ``lambda _: net.loss(x, t)``, or None.
+
+    Looked for among what the function refers to: a net that has the arrays of x among its
+    parameters, and two arrays whose loss is the function's value.
+
+    Parameters
+    ----------
+    f : callable
+    x : array or structure
+    value : number
+        What f returns at x.
+    """
+    objects = _referred(f)
+    moved = [array for _, array in leaves(x)]
+    nets = [each for each in objects if _has_parameters(each, moved)]
+    arrays = [each for each in objects if isinstance(each, np.ndarray) and each.ndim]
+    pairs = [(a, b) for a in arrays for b in arrays if a is not b and len(a) == len(b)]
+    for net in nets:
+        for a, b in pairs[:MOST]:
+            require_time()
+            try:
+                if bool(net.loss(a, b) == value):
+                    return Batch(net, a, b, is_given=False)
+            except Exception as error:  # not the net's kind of batch
+                raise_interrupt(error)
+                continue
+    return None
+
+
+MOST = 12
+"""Pairs of arrays that a net's loss is tried with."""
+
+
+def _referred(f: Any) -> list[Any]:
+    """Return the objects that a function refers to, by its closure, arguments and globals."""
+    objects = [*f.args, *f.keywords.values()] if isinstance(f, partial) else []
+    function = f.func if isinstance(f, partial) else f
+    objects.append(getattr(function, "__self__", None))
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is None or not isinstance(function, FunctionType):
+        return objects
+    for cell in function.__closure__ or ():
+        try:
+            objects.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            continue
+    objects += function.__defaults__ or ()
+    objects += [
+        function.__globals__[name] for name in code.co_names if name in function.__globals__
+    ]
+    return objects
+
+
+def _has_parameters(each: Any, moved: list[Array]) -> bool:
+    """Return whether an object is a net with these arrays among its parameters."""
+    params = getattr(each, "params", None)
+    if not isinstance(params, dict) or not callable(getattr(each, "loss", None)):
+        return False
+    return all(any(array is mine for mine in params.values()) for array in moved)

@@ -15,7 +15,7 @@ from fastgrad.typing import Array
 
 if TYPE_CHECKING:
     from fastgrad.checking.noise import Noise
-    from fastgrad.checking.one_sided import OneSided
+    from fastgrad.checking.probe import OneSided
     from fastgrad.checking.subject import GradientUnderTest, Part
 
 STEPS = 2.0 ** -np.arange(4, 34)
@@ -167,7 +167,7 @@ def slope_test(
     >>> bool(slope_test(lambda x: (x**4).sum(), x, 4.1 * x**3, seed=0))
     False
     """
-    from fastgrad.checking.forms import moved_by
+    from fastgrad.checking.subject import moved_by
 
     _require_seed(seed)
     with guarded((f, gradient), moved_by(f, x), args):
@@ -185,7 +185,6 @@ def _require_seed(seed: object) -> None:
 
 def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
     from fastgrad.checking.comparison import explained_along
-    from fastgrad.checking.forms import as_gradient_under_test
     from fastgrad.checking.noise import measure_noise, with_terms
     from fastgrad.checking.random_directions import (
         Along,
@@ -193,6 +192,7 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
         DirectionalCheck,
         random_direction,
     )
+    from fastgrad.checking.subject import as_gradient_under_test
 
     subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
     noise = measure_noise(subject, None)

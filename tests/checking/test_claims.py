@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgrad.checking.batch import Batch
-from fastgrad.checking.claims import as_analytic_gradients
+from fastgrad.checking.subject import Batch, as_analytic_gradients
 
 BATCH = Batch(None, np.zeros((5, 2)), np.zeros(5))
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastgrad.checking.forms import as_gradient_under_test
 from fastgrad.checking.noise import STEP, measure_noise
+from fastgrad.checking.subject import as_gradient_under_test
 
 EPS = float(np.finfo(float).eps)
 

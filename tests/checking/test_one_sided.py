@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgrad.checking.one_sided import one_sided
+from fastgrad.checking.probe import one_sided
 
 EPS = float(np.finfo(float).eps)
 

@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks.backward import LayeredNet, faulty_batch
 from fastgrad import check_gradient
-from fastgrad.checking.forms import as_gradient_under_test
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.random_directions import (
     Direction,
@@ -17,6 +16,7 @@ from fastgrad.checking.random_directions import (
     smallest_error,
     step_along,
 )
+from fastgrad.checking.subject import as_gradient_under_test
 
 
 def test_the_probability_to_miss_is_that_of_normal_numbers():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.backward import LayeredNet
-from fastgrad.checking.forms import as_gradient_under_test
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.sampled import check_some
+from fastgrad.checking.subject import as_gradient_under_test
 
 
 @pytest.mark.parametrize("fault", [1.0, 1.01])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fastgrad.checking.elements import probe_element
-from fastgrad.checking.forms import as_gradient_under_test
 from fastgrad.checking.noise import measure_noise
+from fastgrad.checking.probe import probe_element
+from fastgrad.checking.subject import as_gradient_under_test
 
 
 def look_at(f, x, claim, h=1e-4):

@@ -6,8 +6,8 @@ of a check:
 - `subject`: what is checked; `noise`: how exact values of f are.
 - `comparison`: all elements, or along `random_directions` first, or some that are `sampled`.
 - `numerical`: differences with their errors; `probe`: a closer look at elements that disagree.
-- `findings`: what explains them (`log_offset`, `reevaluation`); `diagnosis`: guesses at faults, each
-  of them tested.
+- `findings`: what explains them (`log_offset`, `reevaluation`); `diagnosis`: guesses at faults,
+  each of them tested.
 - `report`: the rows and sentences.
 
 `taylor_test` is the other check; `plots` draws.

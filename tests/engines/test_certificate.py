@@ -164,6 +164,7 @@ RIGHT = {
     "jumps": (lambda x: np.sum(np.where(x > 0, x + 1, x) ** 2), np.arange(-100.0, 100) * 1e-5),
     "float32 inside": (rough, np.linspace(0, 1, 200)),
     "ends": (lambda x: np.sum(np.sqrt(x)), np.full(200, 1.5e-4)),
+    "even, at 0": (lambda x: (x @ x) ** 2 / 3, np.zeros(5)),
     "residuals of large data": (lambda x: np.sum((1e6 + x - DATA) ** 2), np.zeros(200)),
 }
 DATA = 1e6 + np.random.default_rng(6).normal(size=200)

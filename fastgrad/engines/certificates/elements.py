@@ -63,13 +63,29 @@ def _rounding(values: Values, places: Places, quotients: Array) -> Array:
     return np.asarray(rounding + of_steps + EPS * abs(quotients))
 
 
+def _rounding_of_moved(values: Values, places: Places) -> Array:
+    """Return by how much rounding of f where elements are moved may part quotients from f's.
+
+    Where f is 0 at x, it is not at the moved points.
+    """
+    sizes = np.empty(len(places))
+    for k, place in enumerate(places):
+        step = np.zeros_like(values.base)
+        step[place] = values.h
+        sizes[k] = max(abs(values.at(values.base + step)), abs(values.at(values.base - step)))
+    return np.asarray(ROUNDINGS * values.eps * sizes * values.scheme.round_off(1.0, values.h, 1.0))
+
+
 def _wrong(values: Values, quotients: Array, places: Places) -> Places:
     """Compare each element by itself."""
     looped = values.quotients(places, values.h)
     difference = abs(quotients[places] - looped)
-    suspect = np.flatnonzero(~(difference <= _rounding(values, places, looped)))
+    rounding = _rounding(values, places, looped)
+    suspect = np.flatnonzero(~(difference <= rounding))
     if not suspect.size:
         return places[suspect]
+    rounding[suspect] += _rounding_of_moved(values, places[suspect])
+    suspect = suspect[~(difference[suspect] <= rounding[suspect])]
     # f's own quotients may be worth no more: of noise, the second differences are as large.
     doubt = np.zeros(len(suspect))
     for share in NEARBY_STEP_SHARES:

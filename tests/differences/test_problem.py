@@ -1,6 +1,7 @@
 """Are all arguments checked before f is called, and is a problem divided as it should be?"""
 
 import hypothesis.extra.numpy as hnp
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,16 +89,22 @@ SCHEMES = {
 }
 
 
+@pytest.fixture(scope="module")
+def jitted():
+    """Return the function as numba compiles it: once for all schemes."""
+    return numba.njit(smooth)
+
+
 @pytest.mark.parametrize("engine", [*ENGINES, "auto", "vectorized", "workers"])
 @pytest.mark.parametrize("name", SCHEMES)
-def test_every_engine_takes_every_scheme(engine, name):
+def test_every_engine_takes_every_scheme(engine, name, jitted):
     x, scheme = np.array([0.5, -1.0, 2.0]), SCHEMES[name]
     exact = 3 * x**2 + [x[1], x[0] + x[2], x[1]]
     # Truncation: x**3 alone, 12 h**p at most; round-off: f is 10 at most, weights 7 at most.
     h = 1e-3
     bound = (12 * h**scheme.accuracy if scheme.accuracy < 3 else 0) + 70 * 4 * 2.2e-16 / h
     if engine == "compiled":
-        f = pytest.importorskip("numba").njit(smooth)
+        f = jitted
     elif engine == "vectorized":
         f = lambda s: (s**3).sum(axis=1) + (s[:, :-1] * s[:, 1:]).sum(axis=1)  # noqa: E731
     else:

@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -261,7 +261,7 @@ def _shared(evaluator: Evaluator, workers: int | Map) -> Iterator[Evaluator]:
     """Let workers evaluate what is otherwise the loop's during the block."""
     from fastgrad.engines.workers.scheduler import WorkerPool
 
-    with WorkerPool(workers) as pool:
+    with closing(WorkerPool(workers)) as pool:
         yield replace(evaluator, values=pool.values) if evaluator.engine == "loop" else evaluator
 
 

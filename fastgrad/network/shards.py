@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.engines.workers import processes
 from fastgrad.engines.workers.scheduler import count, paired
 from fastgrad.typing import Doubles, Map
 
@@ -45,11 +46,9 @@ def gradient(
         return _mean(pairs, workers(task, pairs))
     if shards == 1:
         return quotients(*pairs[0])
-    from fastgrad.engines.workers import processes
-
     if not processes.may_start():
         return _mean(pairs, map(task, pairs))
-    with closing(processes.ProcessPool(shards)) as pool:
+    with closing(processes.process_pool(shards)) as pool:
         return _mean(pairs, pool.map(task, pairs))
 
 

@@ -76,14 +76,13 @@ def all_to_workers(monkeypatch):
 @pytest.fixture
 def pools(monkeypatch):
     """Return a list of the numbers of processes in each pool that is started."""
-    started, start = [], processes.ProcessPool.start
+    started, process_pool = [], processes.process_pool
 
-    def counted(pool):
-        if not pool.is_running:
-            started.append(pool.workers)
-        return start(pool)
+    def counted(workers, fresh=False):
+        started.append(workers)
+        return process_pool(workers, fresh)
 
-    monkeypatch.setattr(processes.ProcessPool, "start", counted)
+    monkeypatch.setattr(processes, "process_pool", counted)
     return started
 
 

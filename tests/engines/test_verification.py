@@ -8,8 +8,9 @@ import pytest
 
 from fastgrad.differences.quotients import moved
 from fastgrad.differences.trees import Call
-from fastgrad.engines.workers.messages import SharedFunction, WorkItem
-from fastgrad.engines.workers.verification import Verifier
+from fastgrad.engines import loop
+from fastgrad.engines.workers.messages import SharedFunction
+from fastgrad.engines.workers.verification import verified
 
 pytest.importorskip("cloudpickle")
 H = 1e-3
@@ -23,36 +24,41 @@ def points_of(x, places):
     return moved(x, places, (1, -1), H)
 
 
-def answer(shared, f, x, places, verification=None):
-    """Return what a worker answers that has just got the function."""
-    check = None if verification is None else verification.check
+def sent(shared, f, x, places):
+    """Return what a worker is sent, and the item with all points."""
+    item = shared.item(f, x, places, points_of(x, places))
+    function = verified(shared, f, x, item)
     shared.prepare()
-    item = WorkItem(shared.state(f, x), places, points_of(x, places), (), check, np.geterr())
-    return pickle.loads(pickle.dumps(shared))(item)
+    return function, item
+
+
+def answer(function, item):
+    """Return what a worker answers that has just got the function."""
+    return pickle.loads(pickle.dumps(function))(item)
 
 
 def test_a_copy_with_the_same_f_passes_the_check():
     x, places = np.linspace(1, 2, 5), np.arange(5)
-    shared = SharedFunction(cube, x)
-    verification = Verifier(shared).verification(cube, x, places, points_of(x, places))
-    assert verification.fingerprints is not None
-    assert answer(shared, cube, x, places, verification).fingerprints == verification.fingerprints
+    function, item = sent(SharedFunction(cube, x), cube, x, places)
+    assert len(function.fingerprints) == 2
+    assert answer(function, item).values.shape == (5, 2)
     assert x.tolist() == np.linspace(1, 2, 5).tolist()
 
 
 @pytest.mark.parametrize("missed", range(5))
 def test_a_copy_that_misses_a_single_element_does_not_pass(missed):
     x, places = np.linspace(1, 2, 5), np.arange(5)
-    shared = SharedFunction(cube, x)
-    verification = Verifier(shared).verification(cube, x, places, points_of(x, places))
 
     def blind(y):
         seen = y.copy()
         seen[missed] = np.linspace(1, 2, 5)[missed]
         return cube(seen)
 
-    shared.f = blind
-    assert answer(shared, blind, x, places, verification).fingerprints != verification.fingerprints
+    shared = SharedFunction(blind, x)
+    function, item = sent(shared, cube, x, places)
+    result = answer(function, item)
+    assert result.values is None
+    assert result.failure is None
 
 
 def test_a_check_serves_all_places_that_it_moved_and_no_others():
@@ -62,43 +68,33 @@ def test_a_check_serves_all_places_that_it_moved_and_no_others():
         calls.append(0)
         return cube(x)
 
-    def check(*places):
-        return verifier.verification(f, x, np.array(places), points_of(x, np.array(places)))
+    def item(*places):
+        return shared.item(f, x, np.array(places), points_of(x, np.array(places)))
 
-    verifier = Verifier(SharedFunction(f, x))
-    first = check(0, 1, 2, 3)
+    shared = SharedFunction(f, x)
+    function = verified(shared, f, x, item(0, 1, 2, 3))
     assert len(calls) == 2
-    assert check(1, 3) is first
-    assert len(calls) == 2
-    other = check(3, 4)
-    assert other is not first
-    assert check(4) is other
+    assert function.serves(shared, item(1, 3))
+    assert not function.serves(shared, item(3, 4))
+    assert not function.serves(SharedFunction(f, x), item(1, 3))
 
 
-@pytest.mark.parametrize("pickled_at", [-0.0, 2.0])
-def test_what_x_is_now_travels_where_it_is_another_than_at_first(pickled_at):
+@pytest.mark.parametrize("sent_at", [-0.0, 2.0])
+def test_what_x_is_now_travels_where_it_is_another_than_when_f_was_sent(sent_at):
     x, places = np.linspace(1, 2, 5), np.array([1, 2])
     shared = SharedFunction(cube, x)
-    before = shared.state(cube, x)
-    assert before.contents == {}
-    x[4] = pickled_at
-    shared.prepare()
-    x[4] = -0.0
-    after = shared.state(cube, x)
+    before = shared.item(cube, x, places, points_of(x, places))
+    x[4] = sent_at
+    function, when_sent = sent(shared, cube, x, places)
+    assert shared.item(cube, x, places, points_of(x, places)).contents == []
+    x[4] = 3.0
+    after = shared.item(cube, x, places, points_of(x, places))
     np.testing.assert_array_equal(after.contents[0], x)
-    points = points_of(x, places)
-    copy = pickle.loads(pickle.dumps(shared))
-    for state, last in ((after, -0.0), (before, 2.0), (after, -0.0)):
-        found = copy(WorkItem(state, places, points, (), None, np.geterr())).values
+    copy = pickle.loads(pickle.dumps(function))
+    for item, last in ((after, 3.0), (before, 2.0), (when_sent, sent_at), (after, 3.0)):
         y = np.linspace(1, 2, 5)
         y[4] = last
-        expected = []
-        for place, targets in zip(places, points, strict=True):
-            for target in targets:
-                moved_one = y.copy()
-                moved_one[place] = target
-                expected.append(cube(moved_one))
-        assert found.reshape(-1).tolist() == expected
+        assert copy(item).values.tolist() == loop.values(cube, y, places, item.points).tolist()
 
 
 def test_a_structure_is_one_function_of_all_its_arrays():
@@ -115,9 +111,9 @@ def test_a_structure_is_one_function_of_all_its_arrays():
     assert not shared.is_of(Call(f, (2.0, [3]), x, x["a"]))
     assert not shared.is_of(Call(cube, arguments, x, x["a"]))
     assert not shared.is_of(cube)
-    assert shared.state(second, x["b"][0]).index == 1
-    places = np.arange(3)
-    found = answer(shared, second, x["b"][0], places).values
+    function, item = sent(shared, second, x["b"][0], np.arange(3))
+    assert item.index == 1
+    found = answer(function, item).values
     slopes = (found[:, 0] - found[:, 1]) / (2 * H)
     np.testing.assert_allclose(slopes, 4 * x["b"][0], atol=1e-10)
 
@@ -125,8 +121,8 @@ def test_a_structure_is_one_function_of_all_its_arrays():
 def test_a_function_without_a_finite_value_tells_nothing():
     x, places = np.ones(3), np.arange(3)
     for f in (lambda x: np.nan, lambda x: 1 / 0):
-        verifier = Verifier(SharedFunction(f, x))
-        assert verifier.verification(f, x, places, points_of(x, places)).fingerprints is None
+        function, _ = sent(SharedFunction(f, x), f, x, places)
+        assert function.fingerprints == []
     assert x.tolist() == [1, 1, 1]
 
 

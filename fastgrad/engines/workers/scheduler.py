@@ -5,8 +5,7 @@ import os
 import reprlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from contextlib import closing
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar
@@ -19,9 +18,13 @@ from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import loop
 from fastgrad.engines.progress import blocks
 from fastgrad.engines.workers import processes
-from fastgrad.engines.workers.blas import single_blas_thread
-from fastgrad.engines.workers.messages import SharedFunction, WorkItem, WorkResult
-from fastgrad.engines.workers.verification import Verification, Verifier
+from fastgrad.engines.workers.messages import (
+    SharedFunction,
+    WorkItem,
+    WorkResult,
+    single_blas_thread,
+)
+from fastgrad.engines.workers.verification import VerifiedFunction, verified
 from fastgrad.typing import Array, Map, Report, Values
 
 Chunk = tuple[int, int]
@@ -46,9 +49,9 @@ does not leave half a message, for the rest of which its parent would wait."""
 
 
 class WorkerPool:
-    """Workers that evaluate functions during a ``with`` block, each with a copy of x of its own.
+    """Workers that evaluate functions until they are closed, each with a copy of x of its own.
 
-    Processes start when they are first worth it, and serve until the block ends. They get f once; a
+    Processes start when they are first worth it, and serve until then. They get f once; a
     map is given f and x with every chunk. With any number of workers, 1 included, the values have
     the same bits, because the threads of BLAS are held everywhere: their number changes its sums.
 
@@ -68,19 +71,16 @@ class WorkerPool:
     def __init__(self, workers: int | Map) -> None:
         self._map = workers if callable(workers) else None
         self._number = 0 if callable(workers) else count(workers)
-        self._pool = processes.ProcessPool(self._number)
-        self._blas, self._holds_blas = ExitStack(), False
+        self._pool: processes.ProcessPool | None = None
         self._shared: SharedFunction | None = None
+        self._verified: VerifiedFunction | None = None
         self._seconds = 0.0
 
-    def __enter__(self) -> "WorkerPool":
-        """Begin the block. Nothing starts yet."""
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        """Let go of the processes, and give BLAS its threads back."""
-        with self._blas:
-            self._pool.close()
+    def close(self, kill: bool = False) -> None:
+        """Let go of the processes."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(kill)
 
     def values(self, report: Report | None = None) -> Values:
         """Return the way of evaluating f; report is told of how many elements that is done."""
@@ -97,12 +97,9 @@ class WorkerPool:
     ) -> Array:
         if self._number != 1:
             processes.require_packages()
-        if not self._holds_blas:
-            self._blas.enter_context(single_blas_thread())
-            self._holds_blas = True
+        each = np.repeat(places, points.shape[1]), points.reshape(-1, 1)
         parts = []
-        reported = report is not None
-        with closing(self._parts(f, x, places, points, shape, reported)) as arriving:
+        with single_blas_thread(), closing(self._parts(f, x, *each, shape)) as arriving:
             for part in arriving:
                 parts.append(part)
                 if report is not None:
@@ -116,51 +113,53 @@ class WorkerPool:
         places: NDArray[np.intp],
         points: Array,
         shape: tuple[int, ...],
-        reported: bool,
     ) -> Generator[Array]:
-        """Yield the values of chunk after chunk of points, in order; often, if they are told."""
-        each_place, each_point = np.repeat(places, points.shape[1]), points.reshape(-1, 1)
-        number = len(each_place)
+        """Yield the values of chunk after chunk of points, one at each place, in order."""
+        number = len(places)
 
         def here(start: int, stop: int | None = None) -> Iterable[Array]:
-            some = each_place[start:stop], each_point[start:stop], shape
-            return blocks(loop.values, f, x, *some) if reported else [loop.values(f, x, *some)]
+            return blocks(loop.values, f, x, places[start:stop], points[start:stop], shape)
 
         if self._number == 1 or not number or not (self._map or processes.may_start()):
             yield from here(0)
             return
         if self._shared is None or not self._shared.is_of(f):
             self._shared = SharedFunction(f, x)
-            self._verifier = Verifier(self._shared)
-        verification = self._verifier.verification(f, x, places, points)
-        index, each = verification.check.state.index, max(verification.seconds, 1e-9)
-        if index in self._verifier.refused or not self._pays(each * number):
+        item = self._shared.item(f, x, places, points, shape)
+        if self._verified is None or not self._verified.serves(self._shared, item):
+            self._verified = verified(self._shared, f, x, item)
+        function = self._verified
+        if item.index in self._shared.refused or not self._pays(function.seconds * number):
             yield from here(0)
             return
-        done = 0
+        done, tries = 0, 0
         refusal = "it is nan, infinite or raises where all elements are moved a little at once"
-        if verification.fingerprints is not None:
+        if function.fingerprints:
+            self._shared.prepare()
             refusal = (
                 "it has another value in a worker; it is random, or reads x in a module's global"
             )
-            self._shared.prepare()
-            state = self._shared.state(f, x)
-            item = WorkItem(state, each_place, each_point, shape, None, {**np.geterr()})
-            most = max(1, MAX_CHUNK_BYTES // max(1, points.itemsize * math.prod(shape)))
-            for stop in self._meanwhile(number, each):
-                yield from here(done, stop)
-                done = stop
-            while done < number:
-                sizes = _sizes(number - done, each, self._number, most)
-                chunks = [*pairwise(accumulate(sizes, initial=done))]
-                with closing(self._results(item, chunks, verification)) as arriving:
-                    for values in arriving:
-                        done += len(values)
-                        yield values
-                if done == number or not self._pool.renew():
-                    break
+            tries = 2
+        for attempt in range(tries):
+            if not self._map:
+                pool = self._pool = self._pool or processes.process_pool(self._number, attempt > 0)
+                end = time.monotonic() + MAX_START_SECONDS
+                while done < number and not pool.ready.done() and time.monotonic() < end:
+                    stop = min(number, done + max(1, int(MIN_CHUNK_SECONDS / function.seconds)))
+                    yield from here(done, stop)
+                    done = stop
+            for values in self._results(function, item, done):
+                done += len(values)
+                yield values
+            if done == number or self._map:
+                break
+            # Processes that have worked before may know f's modules as they were then.
+            is_reused = pool.is_reused
+            self.close(kill=is_reused)
+            if not is_reused:
+                break
         if done < number:
-            self._verifier.refused.add(index)
+            self._shared.refused.add(item.index)
             warn_caller(
                 f"f is evaluated by this process alone: {refusal}, so that a worker's values "
                 "cannot be trusted; let f compute with its argument, or pass workers=None"
@@ -172,51 +171,33 @@ class WorkerPool:
         if self._map:
             return True
         self._seconds += seconds
-        if self._pool.is_running:
+        if self._pool:
             return seconds >= MIN_CHUNK_SECONDS
         return self._seconds >= WORTHWHILE_SECONDS
 
-    def _meanwhile(self, number: int, each: float) -> Iterator[int]:
-        """Yield up to which point this process evaluates f while no process works yet."""
-        if self._map:
-            return
-        ready = self._pool.start()
-        end = time.monotonic() + MAX_START_SECONDS
-        done, size = 0, max(1, int(MIN_CHUNK_SECONDS / each))
-        while done < number and not ready.done() and time.monotonic() < end:
-            done = min(number, done + size)
-            yield done
-
-    def _results(
-        self, item: WorkItem, chunks: list[Chunk], verification: Verification
-    ) -> Generator[Array]:
-        """Yield the workers' values; end where a worker's f is another function."""
-        assert self._shared is not None
-        if self._map or len(verification.passed) < self._number:
-            item = replace(item, check=verification.check)
+    def _results(self, function: VerifiedFunction, item: WorkItem, done: int) -> Generator[Array]:
+        """Yield the workers' values from a point on; end where a worker's f is another function."""
+        largest = max(1, MAX_CHUNK_BYTES // max(1, item.points.itemsize * math.prod(item.shape)))
+        sizes = _sizes(len(item.places) - done, function.seconds, self._number, largest)
+        chunks = [*pairwise(accumulate(sizes, initial=done))]
         results: Any = None
         try:
-            if self._map:
-                results = self._map(partial(_evaluate_part, self._shared, item), chunks)
-            else:
-                results = self._pool.map(self._shared, [item.part(*chunk) for chunk in chunks])
+            if self._pool:
+                results = self._pool.map(function, [item.part(*chunk) for chunk in chunks])
+            elif self._map:
+                results = self._map(partial(_evaluate_part, function, item), chunks)
             for (start, stop), result in paired(chunks, results, WorkResult):
-                if result.fingerprints and result.fingerprints != verification.fingerprints:
-                    self._verifier.forget()
+                result.raise_failure()
+                if result.values is None:
                     return
-                other = result.start != start
-                if not other:
-                    result.raise_failure()
-                if other or result.values is None or len(result.values) != stop - start:
+                if result.start != start or len(result.values) != stop - start:
                     raise ValueError(
                         "workers returned the answer to another chunk; pass a callable that "
                         "returns results in the order of its items, as map does"
                     )
-                verification.passed.add(result.worker)
                 yield result.values
         except BaseException:
-            self._pool.close()
-            self._verifier.forget()
+            self.close()
             raise
         finally:
             if hasattr(results, "close"):
@@ -280,6 +261,6 @@ def _sizes(places: int, each: float, workers: int, most: int) -> Iterator[int]:
         places -= size
 
 
-def _evaluate_part(shared: SharedFunction, item: WorkItem, chunk: Chunk) -> WorkResult:
+def _evaluate_part(function: VerifiedFunction, item: WorkItem, chunk: Chunk) -> WorkResult:
     """Return f at the points of a chunk: what a map is given, with the first two arguments."""
-    return shared(item.part(*chunk))
+    return function(item.part(*chunk))

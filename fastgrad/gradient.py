@@ -57,10 +57,10 @@ def numerical_gradient(
         Any shape and memory layout; writable. Bit-identical afterwards, whatever happens. f is
         given the structure as a whole.
     h : number, array like x, structure like x, or "auto"
-        The step, or one for each element. "auto" measures which step suits f and the scheme, from
-        quotients at a small step, at a far one and where truncation and round-off are in balance:
-        four calls of f more for each element where f is smooth, some twenty more where it is noisy
-        or varies over short distances.
+        The step, or one for each element. "auto" measures which step suits f and the scheme: where
+        truncation and round-off are in balance. For each element that takes at most six calls of f
+        more than the scheme itself where f is smooth, in the central scheme four; and some twenty
+        more, or ten quotients, where it is noisy or varies over short distances.
     args : tuple
         Further arguments: f is called as ``f(x, *args)``.
     engine : {"auto", "loop", "traced", "compiled"}

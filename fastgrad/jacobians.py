@@ -47,7 +47,7 @@ def jacobian(
         Bit-identical afterwards, whatever happens.
     h : "auto", number, or array of x's shape
         The step. "auto" is measured as for `numerical_gradient`: a step for each element that suits
-        all that f returns, by two or three quotients where f is smooth. It starts with the scheme's
+        all that f returns, by one to three quotients where f is smooth. It starts with the scheme's
         best one for functions that vary over distances of ``max(abs(x[i]), 1)``, for central
         quotients about 1e-5 of that. Other steps are replaced by the ``(x + h) - x`` that x can
         hold.

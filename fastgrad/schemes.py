@@ -137,6 +137,24 @@ class Scheme:
         return min(distances), max(distances)
 
     @lazy
+    def inner(self) -> "tuple[Scheme, ...]":
+        """The schemes on x and the nearer ones of these points, of lower accuracy orders.
+
+        Examples
+        --------
+        >>> central(6).inner == (central(2), central(4))
+        True
+        """
+        distances = sorted({abs(offset) for offset in self.outer})[:-1]
+        nearer = ([o for o in self.offsets if abs(o) <= distance] for distance in distances)
+        return tuple(from_offsets(o, self.derivative) for o in nearer if len(o) > self.derivative)
+
+    @lazy
+    def interpolation(self) -> tuple[float, ...]:
+        """The weights of f at the other points in a polynomial's value at x itself."""
+        return tuple(float(weight) for weight in finite_difference_weights(self.outer, 0))
+
+    @lazy
     def accuracy(self) -> int:
         """The accuracy order: the power of h with which the truncation error falls."""
         power = self.derivative + 1

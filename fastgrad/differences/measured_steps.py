@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from fastgrad.differences.quotients import BLOCK, moved
 from fastgrad.differences.steps import short
 from fastgrad.differences.validation import element, warn_caller
 from fastgrad.interrupts import raise_interrupt
+from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Values
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ QUOTIENTS = 3
 SURE = 1e-3
 """Relative truncation at the far step below which f is taken to be smooth up to there."""
 
+POOR = 1e-4
+"""Relative rounding at the far step from which f is looked at still farther away."""
+
 RATIO = 8.0
 """Between the steps of a sweep."""
 
@@ -39,11 +44,17 @@ SWEEP = 8
 FURTHER = 9
 """Steps by which a sweep goes on where it has not ended: with RATIO, a factor of 1e8."""
 
-WORTH = 1e3
-"""By how much rounding must be too large to be worth another quotient of many points."""
+MORE = 6
+"""Calls of f an element, beside the scheme's own, that find a step where f is smooth."""
 
-ALIKE = 2.5
-"""The factor between steps that leave errors of about one size."""
+SMALLER, LARGER = 2.0**-6, 2.0**3
+"""What one correction multiplies a step by, at least and at most."""
+
+WORTH = 10.0
+"""By how much an error must be too large to be worth another quotient of many points."""
+
+ENOUGH = 1e-7
+"""Relative truncation that is left where one other step has been tried: f is smooth, too."""
 
 WIDEST = 0.25
 """The largest step, in units of ``max(abs(x), 1)``."""
@@ -63,17 +74,24 @@ def measured(
 ) -> Problem:
     """Return the problem with a measured step for each element, and the quotients at these steps.
 
-    Three quotients show it for most elements: at the scheme's best step h for functions that vary
-    over distances of ``max(abs(x), 1)``; at a far step, the geometric mean of h and this distance,
-    whose difference from the first one is the truncation error T there; and at the step where T,
-    which falls with ``h**p``, and the round-off R, which grows with ``1 / h**d``, are in balance:
-    ``h * (d R / (p T))**(1 / (p + d))``. If the third confirms the first to within R, it is the
-    result. Where T is large, a fourth one between h and the far step must show that it falls as it
-    should.
+    Where f is smooth, that takes at most `MORE` calls of f an element beside the scheme's own.
 
-    Otherwise f is noisier than R says, varies over less than the far step, or both; then quotients
-    at many steps are compared (`_sweep`). What is found about the noise of f in a few elements
-    is what the others start from.
+    Of a scheme of one or two points three quotients show the step: at the scheme's best step h for
+    functions that vary over distances of ``max(abs(x), 1)``; at a far step, the geometric mean of h
+    and this distance, whose difference from the first one is the truncation error T there; and at
+    the step where T, which falls with ``h**p``, and the round-off R, which grows with ``1 / h**d``,
+    are in balance: ``h * (d R / (p T))**(1 / (p + d))``. If the third confirms the first to within
+    R, it is the result. Where T is large, a fourth one between h and the far step must show that it
+    falls as it should.
+
+    Of more points one quotient shows T already: those on its inner points are less accurate by
+    their own truncation errors. Where T and R are far from balance there, a second quotient is
+    taken where they are in balance, or, of more than `MORE` points, at a step so near to that as
+    some of its points are known.
+
+    Otherwise f is noisier than R says, varies over short distances, or both; then quotients
+    at many steps are compared (`_sweep`). What is found about the noise of f, and about the
+    distances over which it varies, in a few elements is what the others start from.
 
     Parameters
     ----------
@@ -113,6 +131,8 @@ def measured(
         first = np.unique(np.linspace(0, n - 1, PILOTS).astype(np.intp))
         work.measure(first)
         work.noise = float(np.median(work.noises[first]))
+        best = problem.scheme.optimal_step(eps * work.noise)
+        work.factor = float(np.median(work.steps[first] / (best * work.scales[first])))
         places = np.setdiff1d(places, first)
     block = max(1, BLOCK // max(base.size, 1))
     for start in range(0, len(places), block):
@@ -138,7 +158,8 @@ class _Measurement:
         self.steps = np.empty(self.x.size)
         self.quotients = np.zeros((self.x.size, base.size), self.base.dtype)
         self.noises = np.ones(self.x.size)
-        self.noise = 1.0
+        self.noise = self.factor = 1.0
+        self._last: tuple[Array, Array, Array] = np.empty(0, np.intp), np.empty((0, 0)), self.x
         self.errors = np.zeros(self.x.size)
         self._raised: dict[int, Exception] = {}
 
@@ -163,35 +184,88 @@ class _Measurement:
 
     def _measure(self, places: NDArray[np.intp]) -> None:
         scheme = self.problem.scheme
+        wanted = scheme.optimal_step(self.eps * self.noise) * self.scales[places]
+        by = self._by_inner_schemes if len(scheme.outer) > 2 else self._by_a_far_step
+        known = by(places, wanted)
+        self.noises[places] = self.noise
+        self._sweep(places[~known])
+
+    def _by_inner_schemes(self, places: NDArray[np.intp], wanted: Array) -> NDArray[np.bool_]:
+        """Find steps by the truncation that shows at one step; return where they suit f.
+
+        It costs no calls: schemes on the nearer ones of the points, of lower accuracy, differ by
+        their own truncation, from which that of the scheme follows (`_truncation`). Another step is
+        taken where that is worth it, once, and there truncation has to be as small as expected.
+        """
+        scheme = self.problem.scheme
         p, d = scheme.accuracy, scheme.derivative
-        eps = self.eps * self.noise
-        best = scheme.optimal_step(eps)
-        enough = 100 * scheme.round_off(1.0, best, eps)
-        few = len(scheme.outer) <= 2
-        near, h, low = self._at(places, best * self.scales[places])
+        ratios, shared = _cheap_ratios(scheme), len(scheme.outer) > MORE
+        near, h, high, truncations = self._at(places, wanted * self.factor)
         self._keep(places, near, h)
-        far, wide, high = self._at(places, max(best**0.5, best) * self.scales[places])
+        rounding = self._rounding(places, near, h)
+        size = self._size(places, near, near, h)
+        truncation, round_off = _largest(truncations, size), _largest(rounding, size)
+        flat: NDArray[np.bool_] = ~np.any(high, axis=1)
+        falling = np.maximum(truncation, np.finfo(float).tiny)
+        ratio = (d * round_off / (p * falling)) ** (1 / (p + d))
+        lost = ~size.any(axis=1) | (round_off > POOR)  # derivatives hardly show
+        ratio = np.where(lost, np.inf, ratio)
+        ratio = np.clip(ratio, ratios[0], ratios[-1] if self.farther else 1)
+        if shared:
+            ratio = ratios[np.argmin(abs(np.log(ratio[:, np.newaxis] / ratios)), axis=1)]
+        expected = truncation * ratio**p + round_off / ratio**d
+        sure = SURE * _slopes(scheme, near, high, h) + NOISIER * rounding
+        smooth = np.all(truncations <= sure, axis=1)
+        known: NDArray[np.bool_] = smooth & (truncation + round_off <= WORTH * expected)
+        known &= ~lost | (ratio <= 1)
+        picked = smooth & ~known
+        # Points are shared by quotients of elements whose steps have one ratio.
+        for times in np.unique(ratio[picked]) if shared else [ratio]:
+            chosen = np.flatnonzero(picked & (ratio == times))
+            some = places[chosen]
+            third, used, lift, left = self._at(some, h[chosen] * ratio[chosen], exactly=shared)
+            rounding = self._rounding(some, third, used)
+            rest = _largest(rounding, size[chosen])
+            change = _largest(third - near[chosen], size[chosen])
+            farther = np.maximum(used / h[chosen], 1) ** p
+            explained = NOISIER * (truncation[chosen] * farther + round_off[chosen] + rest)
+            enough = ENOUGH * _slopes(scheme, third, lift, used) + NOISIER * rounding
+            confirmed = (change <= explained) & np.all(left <= enough, axis=1)
+            confirmed &= ~lift.any(axis=1) | ~flat[chosen]
+            known[chosen] = confirmed
+            # What rounding explains at a smaller step is no truncation at the larger one.
+            better = confirmed & ((change > rest) | (used > h[chosen]))
+            self._keep(some[better], third[better], used[better])
+        return known
+
+    def _by_a_far_step(self, places: NDArray[np.intp], wanted: Array) -> NDArray[np.bool_]:
+        """Find steps by a quotient at a far one; return where they suit f."""
+        scheme = self.problem.scheme
+        p, d = scheme.accuracy, scheme.derivative
+        best = scheme.optimal_step(self.eps * self.noise)
+        near, h, low, _ = self._at(places, wanted)
+        self._keep(places, near, h)
+        far, wide, high, _ = self._at(places, max(best**0.5, best) * self.scales[places])
         for _ in range(3):  # as far as f is defined
             lost = np.flatnonzero(~np.isfinite(far).all(axis=1) & np.isfinite(near).all(axis=1))
             if not len(lost):
                 break
-            far[lost], wide[lost], high[lost] = self._at(places[lost], wide[lost] / RATIO)
-        if self.farther:
-            for _ in range(2):  # while nothing but rounding shows
-                rounding = self._rounding(places, far, wide)
-                same = (abs(far - near) <= NOISIER * self._rounding(places, near, h)).all(axis=1)
-                poor = (rounding > (1 if few else WORTH) * enough * abs(far)).all(axis=1)
-                if not few:  # where f has not changed at all, it is not looked at many points more
-                    poor &= (high > 0).any(axis=1)
-                grown = np.flatnonzero(same & poor)
-                if not len(grown):
-                    break
-                more = self._at(places[grown], wide[grown] * RATIO**3)
-                better = np.isfinite(more[0]).all(axis=1)
-                grown = grown[better]
-                for least, old, new in zip((near, h, low), (far, wide, high), more, strict=True):
-                    least[grown], old[grown] = old[grown], new[better]
-            self._keep(places, near, h)
+            far[lost], wide[lost], high[lost], _ = self._at(places[lost], wide[lost] / RATIO)
+        again: Any = True
+        for _ in range(2 if self.farther else 0):  # while little but rounding shows
+            rounding = self._rounding(places, far, wide)
+            same = (abs(far - near) <= NOISIER * self._rounding(places, near, h)).all(axis=1)
+            poor = (rounding > POOR * abs(far)).all(axis=1)
+            grown = np.flatnonzero(same & poor & again)
+            more = self._at(places[grown], wide[grown] * RATIO**3)[:3]
+            better = np.isfinite(more[0]).all(axis=1)
+            grown = grown[better]
+            for least, old, new in zip((near, h, low), (far, wide, high), more, strict=True):
+                least[grown], old[grown] = old[grown], new[better]
+            # Where f changes, and has no derivative to be seen, one look is enough.
+            noise = NOISIER * self._rounding(places, far, wide) * _column(wide) ** d
+            again = self._size(places, near, far, wide).any(axis=1) | (high <= noise).all(axis=1)
+        self._keep(places, near, h)
         rounding, size = self._rounding(places, near, h), self._size(places, near, far, wide)
         truncation, round_off = _largest(far - near, size), _largest(rounding, size)
         hidden = np.isfinite(truncation) & (truncation <= NOISIER * round_off)
@@ -199,11 +273,11 @@ class _Measurement:
         closer = 4 * high * (h / wide)[:, np.newaxis] + NOISIER * rounding * _column(h) ** d
         sound = (low <= closer + 4 * abs(near) * _column(h) ** d).all(axis=1)
         sound &= wide > 2 * h
-        known = sound & (hidden | (truncation <= SURE))
+        known: NDArray[np.bool_] = sound & (hidden | (truncation <= SURE))
         asked = np.flatnonzero(sound & ~known & np.isfinite(truncation))
         if len(asked):  # does it fall as truncation does?
             some = places[asked]
-            middle, between, _ = self._at(some, np.sqrt(h[asked] * wide[asked]))
+            middle, between, _, _ = self._at(some, np.sqrt(h[asked] * wide[asked]))
             change = _largest(middle - near[asked], size[asked])
             least = (between / wide[asked]) ** p * truncation[asked]
             falls = change <= 4 * least + NOISIER * round_off[asked]
@@ -219,19 +293,14 @@ class _Measurement:
         if not self.farther:
             balance = np.minimum(balance, h)
         nothing = known & (truncation == 0) & (size == 0).all(axis=1)  # f does not depend on it
-        chosen = known & ~nothing & (self.farther | ~hidden)
-        if not few:  # a third quotient that would hardly be better costs many calls
-            good = (rounding <= WORTH * enough * size).all(axis=1) & hidden
-            chosen &= ~good & ((balance < h / ALIKE) | (balance > h * ALIKE))
-        picked = np.flatnonzero(chosen)
-        third, used, _ = self._at(places[picked], balance[picked])
+        picked = np.flatnonzero(known & ~nothing & (self.farther | ~hidden))
+        third, used, _, _ = self._at(places[picked], balance[picked])
         allowed = round_off[picked] * (1 + (h[picked] / used) ** d)
         allowed += truncation[picked] * (np.maximum(used, h[picked]) / wide[picked]) ** p
         confirmed = _largest(third - near[picked], size[picked]) <= NOISIER * allowed
         self._keep(places[picked[confirmed]], third[confirmed], used[confirmed])
-        self.noises[places] = self.noise
         known[picked[~confirmed]] = False
-        self._sweep(places[~known])
+        return known
 
     def _sweep(self, places: NDArray[np.intp]) -> None:
         """Find the steps of elements at which f is noisy, or varies over short distances.
@@ -262,7 +331,7 @@ class _Measurement:
                 wanted = np.maximum(
                     top[active] * RATIO ** -(start + k), self.smallest[places[active]]
                 )
-                parts[active, k], more[active, k], heights[active, k] = self._at(
+                parts[active, k], more[active, k], heights[active, k], _ = self._at(
                     places[active], wanted
                 )
             steps, found = np.hstack([steps, more]), np.concatenate([found, parts], axis=1)
@@ -415,16 +484,19 @@ class _Measurement:
         wrong += np.append(differences / ratios**p, differences[-1])
         return int(np.argmin(np.where(changes, wrong, np.inf))), True
 
-    def _at(self, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array, Array]:
-        """Return quotients ``(n, outputs)`` at these steps, the steps that were possible, lifts.
+    def _at(
+        self, places: NDArray[np.intp], steps: Array, *, exactly: bool = False
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return quotients ``(n, outputs)``, the steps that were possible, lifts, truncations.
 
-        A lift is how far f gets from f(x). Where f raises, quotients and lifts are nan.
+        A lift is how far f gets from f(x). Where f raises, all but the steps are nan.
         """
-        steps = short(np.maximum(steps, self.smallest[places]), self.x[places])
+        if not exactly:
+            steps = short(np.maximum(steps, self.smallest[places]), self.x[places])
         result = np.full((len(places), self.quotients.shape[1]), np.nan, self.quotients.dtype)
-        lifts = result.copy()
+        lifts, truncations = result.copy(), result.copy()
         if not len(places):
-            return result, steps, lifts
+            return result, steps, lifts, truncations
         try:
             return self._quotients(places, steps)
         except Exception as error:
@@ -432,31 +504,70 @@ class _Measurement:
         for k in range(len(places)):
             one = slice(k, k + 1)
             try:
-                result[one], steps[one], lifts[one] = self._quotients(places[one], steps[one])
+                result[one], steps[one], lifts[one], truncations[one] = self._quotients(
+                    places[one], steps[one]
+                )
             except Exception as error:  # so far from x f is not defined
                 raise_interrupt(error)
                 self._raised[int(places[k])] = error
-        return result, steps, lifts
+        return result, steps, lifts, truncations
 
-    def _quotients(self, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array, Array]:
-        """Return quotients, the steps that bounds allow, and how far f gets from f(x)."""
-        problem, count = self.problem, self.quotients.shape[1]
-        x = problem.x
+    def _quotients(
+        self, places: NDArray[np.intp], steps: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return quotients, the steps that bounds allow, how far f gets from f(x), truncations."""
+        count = self.quotients.shape[1]
         result = np.zeros((len(places), count), self.quotients.dtype)
-        lifts, used = result.copy(), steps.copy()
-        for scheme, some, lengths in problem.partition_of(places, steps):
+        lifts, truncations, used = result.copy(), result.copy(), steps.copy()
+        for scheme, some, lengths in self.problem.partition_of(places, steps):
             if not len(some):
                 continue
-            points = moved(x, some, scheme.outer, lengths)
-            values = self.values(problem.f, x, some, points, self.shape)
-            values = values.reshape(*points.shape, count).astype(result.dtype)
+            values = self._values(some, moved(self.problem.x, some, scheme.outer, lengths))
+            lifted = np.max(abs(values - self.base), axis=1)
             if len(scheme.outer) < len(scheme.offsets):  # x itself comes last
                 here = np.broadcast_to(self.base, (len(some), 1, count))
                 values = np.concatenate([values, here], axis=1)
             where = np.searchsorted(places, some)
             result[where], used[where] = scheme.combine(values, lengths), lengths
-            lifts[where] = np.max(abs(values - self.base), axis=1)
-        return result, used, lifts
+            lifts[where] = lifted
+            if scheme.inner:
+                truncations[where] = self._truncation(scheme, values, lengths, result[where])
+        return result, used, lifts, truncations
+
+    def _values(self, places: NDArray[np.intp], points: Array) -> Array:
+        """Return f at these points; what has been found at other steps is not evaluated again."""
+        x, f, count = self.problem.x, self.problem.f, self.quotients.shape[1]
+        values = np.empty((*points.shape, count), self.quotients.dtype)
+        new = [*range(points.shape[1])]
+        old_places, old_points, old_values = self._last
+        if points.shape[1] > MORE and np.isin(places, old_places).all():
+            rows = np.searchsorted(old_places, places)
+            for k, before in itertools.product([*new], range(old_points.shape[1])):
+                if k in new and (old_points[rows, before] == points[:, k]).all():
+                    values[:, k] = old_values[rows, before]
+                    new.remove(k)
+        found = self.values(f, x, places, np.ascontiguousarray(points[:, new]), self.shape)
+        values[:, new] = found.reshape(len(places), len(new), count)
+        if len(new) == points.shape[1]:
+            self._last = places, points, values
+        return values
+
+    def _truncation(self, scheme: Scheme, values: Array, steps: Array, quotients: Array) -> Array:
+        """Return the truncation that quotients of lower accuracy at the same points indicate.
+
+        Of a quotient of accuracy a it is about ``q**a`` of the slopes around x, if f varies over
+        the distance ``h / q``. What f is at x, too, has to follow from the points around.
+        """
+        size = _slopes(scheme, quotients, np.max(abs(values - self.base), axis=1), steps)
+        between = np.tensordot(values[:, : len(scheme.outer)], scheme.interpolation, (1, 0))
+        gap = abs(between - self.base) / _column(steps) ** scheme.derivative
+        q = (gap / size) ** (1 / max(len(scheme.outer) - scheme.derivative, 1))
+        for inner in scheme.inner:
+            nearer = values[:, [scheme.offsets.index(offset) for offset in inner.offsets]]
+            error = abs(inner.combine(nearer, steps) - quotients)
+            q = np.fmax(q, (error / size) ** (1 / inner.accuracy))
+        truncation: Array = np.where(size > 0, size * q**scheme.accuracy, gap)
+        return truncation
 
     def _rounding(self, places: Any, quotients: Array, steps: Array) -> Array:
         """Return what rounding costs each output."""
@@ -478,6 +589,26 @@ class _Measurement:
 
     def _keep(self, places: Any, quotients: Array, steps: Any) -> None:
         self.quotients[places], self.steps[places] = quotients, steps
+
+
+def _cheap_ratios(scheme: Scheme) -> Array:
+    """Return ratios of steps so that a second quotient costs few calls more, for many points.
+
+    Of up to six points all are new. Of more some must be among those of the first quotient.
+    """
+    if len(scheme.outer) <= MORE:
+        return np.array([SMALLER, LARGER])
+    ratios = [2.0**k for k in range(-3, 4)]
+    points = {*scheme.outer}
+    return np.array([r for r in ratios if len({o * r for o in points} - points) <= MORE])
+
+
+def _slopes(scheme: Scheme, quotients: Array, lifts: Array, steps: Array) -> Array:
+    """Return how large derivatives are around x: first ones may vanish at x itself."""
+    slopes: Array = abs(quotients)
+    if scheme.derivative == 1:
+        slopes = np.maximum(slopes, lifts / _column(scheme.reach[1] * steps))
+    return slopes
 
 
 def _column(numbers: Array) -> Array:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastgrad.checking import comparison
+from fastgrad.checking import check
 from fastgrad.engines import compilation, traced
 from fastgrad.tracing import first_calls, trace
 
@@ -121,5 +121,5 @@ def steady():
         patch.setattr(trace, "MIN_RECORDING_SECONDS", 10.0)
         patch.setattr(traced, "DEAR", 2 * REPLAY)
         patch.setattr(traced, "DEAR_AGAIN", 2 * REPLAY)
-        patch.setattr(comparison, "ESCALATED", 1e6)
+        patch.setattr(check, "ESCALATED", 1e6)
         yield

@@ -3,11 +3,12 @@
 In comes a function with x and a gradient, or a net with a batch; out comes a `Report`. In the order
 of a check:
 
+- `check`: the stages of a check, one after the other.
 - `subject`: what is checked; `noise`: how exact values of f are.
-- `comparison`: all elements, or along `random_directions` first, or some that are `sampled`.
 - `numerical`: differences with their errors; `probe`: a closer look at elements that disagree.
-- `findings`: what explains them (`log_offset`, `reevaluation`); `diagnosis`: guesses at faults,
-  each of them tested.
+- `random_directions`: a few directions in place of all elements.
+- `log_offset`, `reevaluation`: what explains that a right gradient differs.
+- `diagnosis`: guesses at faults, each of them tested.
 - `report`: the rows and sentences.
 
 `taylor_test` is the other check; `plots` draws.

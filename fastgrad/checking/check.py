@@ -1,20 +1,50 @@
 """`check_gradient`: whether a hand-written gradient is right, and what is wrong with it if not."""
 
-from __future__ import annotations
-
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from fastgrad.checking.diagnosis import diagnose
+from fastgrad.checking.log_offset import explain_by_offset, offset_along, offset_at, sentence_of
+from fastgrad.checking.noise import Noise, measure_noise, with_terms
+from fastgrad.checking.numerical import largest_magnitude, numerical_gradients
+from fastgrad.checking.probe import Probe, probe_element
+from fastgrad.checking.random_directions import DirectionalCheck, disagreeing, length_of
+from fastgrad.checking.reevaluation import (
+    explain_by_kinks,
+    explain_by_mode,
+    explain_by_repetition,
+    explained_along,
+)
+from fastgrad.checking.report import Report, Row, kinks, precision, row_of, summary_of
+from fastgrad.checking.subject import (
+    GradientUnderTest,
+    Part,
+    as_gradient_under_test,
+    moved_by,
+)
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.steps import as_positive_number
 from fastgrad.differences.validation import require_flag
+from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import GradientEngineName, NetEngineName
 
-if TYPE_CHECKING:
-    from fastgrad.checking.report import Report
+ESCALATED = 30.0
+"""Seconds that comparing elements takes at most, where the fast check has to, unless more are
+granted."""
+
+WHOLE = 0.6
+"""Share of the time in which all elements are to be compared; in the rest some are, by chance."""
+
+MOST = 4096
+"""Elements of a part that are drawn."""
+
+UNDECIDED = "Time was over before the gradient was found right or wrong."
 
 
 def check_gradient(
@@ -96,29 +126,236 @@ def check_gradient(
     x: 2 times too large: look for a square in the loss whose 1/2 is missing in one of the two, \
 or for something that is added twice. Corrected for that, every element agrees.
     """
-    from fastgrad.checking.comparison import compare
-    from fastgrad.checking.subject import as_gradient_under_test, moved_by
-
     step = None if h is None else as_positive_number(h)
-    accepted = _as_tolerance(rtol)
+    accepted = _as_number("rtol", rtol, "a relative error", 1e-6)
+    if not 0 <= accepted < 1:
+        raise ValueError(f"rtol is {rtol}, but it is from 0 to below 1; pass one such as 1e-6")
     require_flag("fast", fast)
-    end = math.inf if max_seconds is None else time.monotonic() + _as_seconds(max_seconds)
+    end = math.inf
+    if max_seconds is not None:
+        seconds = _as_number("max_seconds", max_seconds, "a number", 60)
+        if not 0 < seconds < 2**1000:
+            raise ValueError(
+                f"max_seconds is {max_seconds}, but it is positive; pass one such as 60"
+            )
+        end = time.monotonic() + seconds
     with guarded((f, gradient), moved_by(f, x), args):
         subject = as_gradient_under_test(f, x, t, gradient, args, engine)
-        return compare(subject, step, accepted, fast=fast, end=end)
+        subject.keeps_step = step is not None
+        with np.errstate(all="ignore"), ending_at(end):  # what f does outside of its domain
+            return _check(subject, step, accepted, end, fast=fast)
 
 
-def _as_tolerance(rtol: object) -> float:
-    if isinstance(rtol, bool) or not isinstance(rtol, int | float | np.floating):
-        raise TypeError(f"rtol is {rtol!r}, but it is a relative error; pass one such as 1e-6")
-    if not 0 <= rtol < 1:
-        raise ValueError(f"rtol is {rtol}, but it is from 0 to below 1; pass one such as 1e-6")
-    return float(rtol)
+def _as_number(name: str, value: object, what: str, example: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
+        raise TypeError(f"{name} is {value!r}, but it is {what}; pass one such as {example:g}")
+    return float(value)
 
 
-def _as_seconds(max_seconds: object) -> float:
-    if isinstance(max_seconds, bool) or not isinstance(max_seconds, int | float | np.floating):
-        raise TypeError(f"max_seconds is {max_seconds!r}, but it is a number; pass one such as 60")
-    if not 0 < max_seconds < 2**1000:
-        raise ValueError(f"max_seconds is {max_seconds}, but it is positive; pass one such as 60")
-    return float(max_seconds)
+def _check(
+    subject: GradientUnderTest, h: float | None, rtol: float, end: float, *, fast: bool
+) -> Report:
+    """Measure how exact f is, and compare all elements, or random directions first."""
+    try:
+        noise = measure_noise(subject, h)
+    except OutOfTimeError:
+        what = "Time was over before anything was compared: pass a larger max_seconds."
+        return Report(False, (), (what,), UNDECIDED, h or math.nan, subject.evaluations)
+    comparison = Comparison(subject, noise, noise.step if h is None else h, rtol, end)
+    reason = noise.why_not
+    if reason is not None:
+        return comparison.report("The gradient cannot be checked.", [reason], right=False)
+    if fast and not subject.is_own_net:  # which is differenced in full by fewer calls
+        return comparison.along_directions()
+    return comparison.until_end(subject.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A gradient that is compared with differences, in full or as far as time allows.
+
+    Attributes
+    ----------
+    subject : GradientUnderTest
+    noise : Noise
+        How exact values of f are.
+    h : float
+        The step.
+    rtol : float
+        An error that is accepted in any case, relative to the largest element of each array.
+    end : float
+        The time of `time.monotonic` at which to end.
+    """
+
+    subject: GradientUnderTest
+    noise: Noise
+    h: float
+    rtol: float
+    end: float
+
+    def report(
+        self, summary: str, findings: Sequence[str], rows: Sequence[Row] = (), *, right: bool
+    ) -> Report:
+        """Return a report with the step and the calls of f so far."""
+        evaluations = self.subject.evaluations
+        return Report(right, tuple(rows), tuple(findings), summary, self.h, evaluations)
+
+    def of_all_elements(self, parts: Sequence[Part]) -> Report:
+        """Compare every element of these parts, look closer at those that differ, and explain."""
+        found = numerical_gradients(self.subject, self.noise, self.h, parts, self.rtol)
+        suspected = [numerical for numerical in found if len(numerical.suspicious())]
+        if suspected:
+            self.subject.find_batch()
+        explanation, names = explain_by_offset(suspected), list[str]()
+        try:
+            for explain in (explain_by_mode, explain_by_repetition, explain_by_kinks):
+                explanation = explanation.then(explain)
+            if not explanation.is_complete:
+                names = diagnose(explanation.wrong, explanation.among(found))
+        except OutOfTimeError:
+            names = [
+                "Time was over before it was found out what is wrong, or whether f has kinks at x."
+            ]
+        compared, wrong = explanation.among(found), explanation.wrong
+        right = [numerical for numerical in compared if numerical not in wrong]
+        sentences = [*explanation.sentences, *names, *kinks(right, self.h)]
+        with suppress(OutOfTimeError):  # the gradients have been compared
+            sentences += precision(right, self.noise, self.h)
+        others = [part.name for part in self.subject.parts if part not in parts]
+        return self.report(
+            summary_of(right, wrong, others),
+            sentences,
+            [row_of(each, "wrong" if each in wrong else "right") for each in compared],
+            right=not wrong,
+        )
+
+    def until_end(
+        self, parts: Sequence[Part], directions: DirectionalCheck | None = None
+    ) -> Report:
+        """Compare every element of these parts; if time does not suffice, some of them.
+
+        Parameters
+        ----------
+        parts : sequence of Part
+        directions : DirectionalCheck, optional
+            What was measured along directions.
+        """
+        try:
+            with ending_at(_share_of_time(self.end)):
+                return self.of_all_elements(parts)
+        except OutOfTimeError:
+            return self.of_some_elements(parts, directions)
+
+    def along_directions(self) -> Report:
+        """Compare along random directions, and in full where they disagree."""
+        random = np.random.default_rng()
+        directions = self._directions(random)
+        parts, explained, end = directions.parts, None, self.end
+        try:
+            directions.measure()
+            if not directions.agrees:
+                end = min(end, time.monotonic() + ESCALATED) if math.isinf(end) else end
+                with ending_at(_share_of_time(end)):
+                    self.subject.find_batch()
+                    explained = explained_along(directions, random)
+                    directions.is_unexplained = explained is None
+                    if explained is None:
+                        parts = disagreeing(directions, random)
+        except OutOfTimeError:
+            with ending_at(end):
+                return self.of_some_elements(parts, directions)
+        if directions.agrees:
+            summary = "The gradient is right along random directions."
+            return self.report(summary, [directions.summary()], right=True)
+        if explained is not None:
+            summary, agreeing, findings = explained
+            return self.report(summary, [agreeing.summary(), *findings], right=True)
+        with ending_at(end):
+            return replace(self, noise=directions.noise, end=end).until_end(parts, directions)
+
+    def _directions(self, random: np.random.Generator) -> DirectionalCheck:
+        parts = [part for part in self.subject.parts if part.x.size]
+        noise = with_terms(self.noise, parts, [part.claim for part in parts])
+        slack = self.rtol * length_of(parts)
+        return DirectionalCheck.drawn(self.subject, parts, noise, slack, random)
+
+    def of_some_elements(
+        self, parts: Sequence[Part], directions: DirectionalCheck | None
+    ) -> Report:
+        """Compare along directions, if that was not done, then single elements until time is over.
+
+        Parameters
+        ----------
+        parts : sequence of Part
+            Those whose elements are compared, drawn at random.
+        directions : DirectionalCheck or None
+            What was measured along directions.
+        """
+        subject, random = self.subject, np.random.default_rng()
+        counts = dict.fromkeys((part.name for part in parts), 0)
+        wrong: tuple[Part, Probe] | None = None
+        is_fast, offsets = directions is not None, set[float]()
+        directions = directions or self._directions(random)
+        try:
+            if not is_fast:
+                directions.measure()
+            if directions.refutes and not directions.is_unexplained:
+                directions.is_unexplained = offset_along(directions) is None
+            places = [(part, place) for part in parts for place in _drawn(part, random)]
+            for k in random.permutation(len(places)).tolist():
+                part, place = places[k]
+                claim = float(part.claim[place])
+                seen = probe_element(subject, part, place, claim, directions.noise, self.h)
+                counts[part.name] += 1
+                accepted = self.rtol * largest_magnitude(part.claim)
+                if seen.contradicts and not abs(seen.value - claim) <= accepted:
+                    offset = offset_at(subject, part, place, directions.noise, self.h)
+                    if offset is None:
+                        wrong = (part, seen)
+                        break
+                    offsets.add(offset)
+        except OutOfTimeError:
+            pass
+        findings = [_compared(parts, counts, is_fast=is_fast)]
+        if directions.agrees:
+            findings.append(directions.summary())
+        findings += [f"Those that differ are {sentence_of(d, subject)}" for d in offsets]
+        right = directions.agrees and wrong is None
+        if wrong is not None:
+            part, seen = wrong
+            summary = f"The gradient of {part.name} is wrong."
+            findings.insert(
+                0,
+                f"{part.element(seen.place)} is {part.claim[seen.place]:.6g}, but the differences "
+                f"give {seen.value:.6g}.",
+            )
+        elif directions.refutes and directions.is_unexplained:
+            summary = "The gradient is wrong along random directions."
+        elif right:
+            summary = "The gradient is right along random directions."
+        else:
+            summary = UNDECIDED
+        return self.report(summary, findings, right=right)
+
+
+def _share_of_time(end: float) -> float:
+    """Return until when all elements may be compared, or an explanation be looked for."""
+    now = time.monotonic()
+    return now + WHOLE * (end - now)
+
+
+def _drawn(part: Part, random: np.random.Generator) -> list[int]:
+    count = min(part.x.size, MOST)
+    chosen: list[int] = random.choice(part.x.size, count, replace=False).tolist()
+    return chosen
+
+
+def _compared(parts: Sequence[Part], counts: dict[str, int], *, is_fast: bool) -> str:
+    """Say how much was compared."""
+    shares = ", ".join(f"{counts[part.name]:,} of {part.name}'s {part.x.size:,}" for part in parts)
+    remedy = "" if is_fast else ", or fast=True for random directions alone"
+    return (
+        f"Time was over before all elements were compared: only {shares} were, drawn at random. "
+        f"Nothing is known of single elements among the others. Pass a larger max_seconds to "
+        f"compare more{remedy}."
+    )

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.numerical import NumericalGradient
-from fastgrad.checking.subject import Batch, index_text
+from fastgrad.checking.numerical import NEARLY, NumericalGradient, about, largest_magnitude
+from fastgrad.checking.subject import Batch
 from fastgrad.engines import loop
 from fastgrad.typing import Array
 
 ENOUGH = 3
 """Elements that a constant has to explain: any one element is explained by some constant."""
-
-NEARLY = 1e-5
-"""Share of the largest element that a second, small fault may leave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +70,23 @@ class FailedParameter:
     Attributes
     ----------
     numerical : NumericalGradient
-    claim : array (size,)
     others : sequence of NumericalGradient
         The other parameters.
-    samples : int
-        The number of samples, 0 if it is not known.
     """
 
     numerical: NumericalGradient
-    claim: Array
     others: Sequence[NumericalGradient]
-    samples: int
+
+    @property
+    def claim(self) -> Array:
+        """What is claimed."""
+        return self.numerical.part.claim
+
+    @property
+    def samples(self) -> int:
+        """The number of samples, 0 if it is not known."""
+        batch = self.numerical.subject.batch
+        return batch.samples if batch else 0
 
     @property
     def value(self) -> Array:
@@ -112,7 +115,7 @@ class FailedParameter:
             visible = int(np.count_nonzero(abs(size) > 4 * allowed))
             if visible < (ENOUGH * guess.constants or 1):
                 return False
-        return not len(numerical.confirmed_errors(guess.corrected, corrected=True, slack=slack))
+        return not numerical.is_wrong(guess.corrected, slack)
 
     def first_proven(self, guesses: Iterable[Hypothesis]) -> Diagnosis | None:
         """Return the first guess that is proven, or None.
@@ -126,30 +129,24 @@ class FailedParameter:
                 if self.proves(guess):
                     return self._proof(guess, complete=True)
                 tried.append(guess)
-            nearly = NEARLY * float(abs(self.value).max(initial=0))
+            nearly = NEARLY * largest_magnitude(self.value)
             for guess in tried:
                 if self.proves(guess, nearly):
                     return self._proof(guess, complete=False)
         return None
 
     def _proof(self, guess: Hypothesis, *, complete: bool) -> Diagnosis:
-        before, after = (_error(each, self.value) for each in (self.claim, guess.corrected))
-        return Diagnosis(guess.sentence, before, after, complete)
-
-
-def _error(corrected: Array, value: Array) -> float:
-    """Return the largest error."""
-    return float(abs(corrected - value).max(initial=0))
+        after = largest_magnitude(guess.corrected - self.value)
+        return Diagnosis(guess.sentence, self.numerical.largest_error, after, complete)
 
 
 def location(case: FailedParameter) -> str:
     """Say which elements are wrong: those of a few slices along an axis, if it is so."""
     wrong = _strong(case)
     count = int(np.count_nonzero(wrong))
-    name = case.numerical.part.name
     if 0 < count <= 3 and wrong.size > 3:
         places = np.flatnonzero(wrong)
-        indices = [index_text(name, case.numerical.part.index(int(place))) for place in places]
+        indices = [case.numerical.part.element(int(place)) for place in places]
         return f"only {', '.join(indices)} {'is' if count == 1 else 'are'} wrong."
     whole = wrong.reshape(case.shape)
     for axis in range(whole.ndim):
@@ -163,7 +160,7 @@ def location(case: FailedParameter) -> str:
                     f"{where} zero, all others are right: that unit, class or feature is left out."
                 )
             return f"only {where} wrong, all others are right."
-    share = _error(case.claim, case.value) / float(abs(case.value).max(initial=0) or 1)
+    share = case.numerical.largest_error / (largest_magnitude(case.value) or 1)
     if share <= NEARLY:
         return (
             f"the largest error is {share:.0e} of the largest element, no more. A number that is "
@@ -182,7 +179,7 @@ def _strong(case: FailedParameter) -> NDArray[np.bool_]:
     """
     error = abs(case.claim - case.value)
     suspects = np.zeros(error.shape, bool)
-    suspects[case.numerical.wrong()] = True
+    suspects[case.numerical.wrong_places()] = True
     finite = error[np.isfinite(error) & suspects]
     found: NDArray[np.bool_] = suspects & ~(error <= 1e-3 * finite.max(initial=0))
     return found
@@ -204,9 +201,92 @@ NEAR = 1e-3
 """How near an estimated constant must be to one with a meaning to be taken for it."""
 
 
-def diagnose(case: FailedParameter) -> Diagnosis | None:
+def diagnose(wrong: list[NumericalGradient], found: list[NumericalGradient]) -> list[str]:
+    """Name what is wrong, in the same words for all parts that share it.
+
+    Parameters
+    ----------
+    wrong : list of NumericalGradient
+    found : list of NumericalGradient
+        Of all parts, the wrong ones among them.
+    """
+    facts: dict[str, list[str]] = {}
+    proofs: dict[str, list[Diagnosis]] = {}
+    sharing: dict[str, list[str]] = {}
+    unknown: list[str] = []
+    for numerical in wrong:
+        case = FailedParameter(numerical, [other for other in found if other is not numerical])
+        fact = _fact(numerical)
+        proof = None if fact is not None else proven(case)
+        if proof is not None:
+            proofs.setdefault(proof.sentence, []).append(proof)
+            sharing.setdefault(proof.sentence, []).append(numerical.name)
+            continue
+        facts.setdefault(fact or location(case), []).append(numerical.name)
+        if fact is None and case.claim.size > 1:
+            unknown.append(numerical.name)
+    return [
+        *(about(sharing[words], f"{words} {_corrected(same)}") for words, same in proofs.items()),
+        *(about(names, words) for words, names in facts.items()),
+        *_where_to_look([w.name for w in found], [w.name for w in wrong], unknown),
+    ]
+
+
+def proven(case: FailedParameter) -> Diagnosis | None:
     """Return the first guess that is proven, or None."""
-    return case.first_proven(guess for hypothesis in HYPOTHESES for guess in hypothesis(case))
+    guesses = (guess for hypothesis in HYPOTHESES for guess in hypothesis(case))
+    return case.first_proven(guesses) or case.first_proven(_of_samples(case))
+
+
+def _fact(numerical: NumericalGradient) -> str | None:
+    """Return what is plain to see."""
+    part = numerical.part
+    if not np.isfinite(part.claim).all():
+        place = int(np.argmin(np.isfinite(part.claim)))
+        return f"{part.element(place)} is {part.claim[place]}."
+    if not np.isfinite(numerical.value).all():
+        where = part.element(int(np.argmin(np.isfinite(numerical.value))))
+        return f"f is not finite within the step {numerical.h:g} of {where}: pass a smaller h."
+    if not part.claim.any():
+        return "all zeros: it is never computed, or it is overwritten."
+    return None
+
+
+def _corrected(proofs: list[Diagnosis]) -> str:
+    """Say what is left of the errors of parameters with the same fault."""
+    if all(proof.complete for proof in proofs):
+        return "Corrected for that, every element agrees."
+    before, after = max(p.before for p in proofs), max(p.after for p in proofs)
+    return f"Corrected for that, the largest error falls from {before:.1e} to {after:.1e}."
+
+
+def _where_to_look(names: list[str], wrong: list[str], unknown: list[str]) -> Iterator[str]:
+    """Say between which layers the fault is, if it has no name and its place shows it."""
+    if not unknown or len(names) < 2:
+        return
+    first, last = names.index(wrong[0]), names.index(wrong[-1])
+    before, after = names[:first], names[last + 1 :]
+    if wrong == unknown == names:
+        yield (
+            f"All are wrong, {names[-1]} included: look first at where the backward pass begins, "
+            "the derivative of the loss by the scores."
+        )
+    elif wrong[-1] not in unknown:
+        yield (
+            f"Repair {wrong[-1]} first: what the backward pass hands on to the parameters before "
+            "it may be wrong with it."
+        )
+    elif before and last - first < len(wrong):
+        yield (
+            f"{before[-1]}, which the backward pass reaches later, is right: look only at the "
+            f"lines that compute {', '.join(wrong)}, for what is handed on is right."
+        )
+    elif after and last - first < len(wrong):
+        what = ", such as an activation's derivative" if len(wrong) > 1 else ""
+        yield (
+            f"{after[0]}, which the backward pass reaches before, is right: look at what comes "
+            f"between {after[0]} and {wrong[-1]}{what}."
+        )
 
 
 def _factor(case: FailedParameter) -> Iterator[Hypothesis]:
@@ -393,13 +473,12 @@ MANY = 512
 """Samples beyond which single ones are not looked at."""
 
 
-def diagnose_samples(case: FailedParameter, batch: Batch) -> Diagnosis | None:
-    """Return what is wrong with how the samples enter, if that is proven; or None."""
-    samples = batch.samples
-    if not 1 < samples <= MANY or not case.claim.size:
-        return None
-    with np.errstate(all="ignore"):
-        return case.first_proven([*_one_sample(case, batch), *_wrong_axis(case, batch)])
+def _of_samples(case: FailedParameter) -> Iterator[Hypothesis]:
+    """Hypotheses about how the samples enter."""
+    batch = case.numerical.subject.batch
+    if batch is not None and 1 < batch.samples <= MANY and case.claim.size:
+        yield from _one_sample(case, batch)
+        yield from _wrong_axis(case, batch)
 
 
 Prediction = Callable[[Any, Any, Any], Any]

@@ -6,15 +6,23 @@ measured here: from the probabilities that the net predicts, or else from the lo
 one by one, if the loss is their mean.
 """
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgrad.checking.numerical import NumericalGradient, largest_magnitude
+from fastgrad.checking.noise import Noise, measure_noise
+from fastgrad.checking.numerical import (
+    Explanation,
+    NumericalGradient,
+    about,
+    numerical_gradients,
+)
+from fastgrad.checking.probe import probe_element
 from fastgrad.checking.random_directions import (
     COUNT,
     DirectionalCheck,
@@ -22,15 +30,12 @@ from fastgrad.checking.random_directions import (
     random_direction,
     step_along,
 )
-from fastgrad.checking.subject import Batch, GradientUnderTest
+from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array
 
 OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)
 """What is added to probabilities before their logarithm is taken; the book's comes first."""
-
-SMALL_ELEMENT = 1e-4
-"""Share of the largest element that such a difference does not exceed, in nearly all elements."""
 
 EXACT = 1e-3
 """Share of what is to be explained to which it is to be: more than what d**2 and s**2 leave."""
@@ -41,117 +46,142 @@ SAMPLES = 512
 MEAN = 1e-7
 """Share to which a loss is to be the mean of those of its samples."""
 
-SMALL = 1e-2
-"""Share of the gradient that such a difference does not exceed."""
+
+EXPLAINED = 4.0
+"""Times what the differences without the number are known to that an error is, to be explained."""
 
 
-def left_out_offset(suspected: Sequence[NumericalGradient], seed: int = 0) -> float | None:
-    """Return the number under the logarithm that these gradients leave out, if it is that.
+def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:
+    """Return which gradients f contradicts, by more than the number under the logarithm.
 
-    Proven along random directions: of all elements, or else of those with small errors, if the
-    others are right, such as elements near kinks. Where that fails, `without_offset` tells.
+    That number is tested along random directions first, which is cheap. What is left is compared
+    with the differences of the loss without it, if others show that the gradient is to be
+    understood so.
 
     Parameters
     ----------
-    suspected : sequence of NumericalGradient
-        Of parameters whose gradient differs.
-    seed : int
-        Of the directions.
+    suspected : list of NumericalGradient
+        All of one subject, with elements that differ by more than the differences may.
     """
-    classes = right_classes(suspected[0].subject) if suspected else None
-    if classes is None:
+    if not suspected:
+        return Explanation([])
+    subject = suspected[0].subject
+    classes = right_classes(subject)
+    offsets: dict[str, float | None] = {}
+    if classes is not None:
+        whole = _offset_of(suspected, classes)
+        offsets = {w.name: whole or _offset_of([w], classes) for w in suspected}
+    right = [w for w in suspected if offsets.get(w.name)]
+    left = [w for w in suspected if w not in right and w.is_wrong()]
+    offset = next((d for d in offsets.values() if d), OFFSETS[0])
+    if left and classes is not None and not subject.is_own_net:
+        again = _numerical_without(left, classes, offset)
+        pairs = zip(left, again, strict=True)
+        explained = [after for before, after in pairs if _is_explained(before, after)]
+        right += explained
+        if right:
+            left = [after for after in again if after not in explained]
+    names = [part.name for part in subject.parts if part.name in [w.name for w in right]]
+    sentences = [about(names, sentence_of(offset, subject))] if names else []
+    decided = [w.name for w in left + right]
+    right += [w for w in suspected if w.name not in decided]
+    return Explanation(left, right, sentences)
+
+
+def _numerical_without(
+    found: list[NumericalGradient], classes: RightClasses, offset: float
+) -> list[NumericalGradient]:
+    """Return the differences of the loss without the number, for the same parts."""
+    other, h = classes.without(found[0].subject, offset), found[0].h
+    names = [w.name for w in found]
+    parts = [part for part in other.parts if part.name in names]
+    return numerical_gradients(other, measure_noise(other, h), h, parts)
+
+
+def _is_explained(before: NumericalGradient, after: NumericalGradient) -> bool:
+    """Return whether a gradient is that of the other loss, and f shows the difference.
+
+    The differences change by half of what f showed to be wrong at least: differences over a jump
+    may agree with anything.
+    """
+    known = before.round_off + after.round_off
+    return (
+        EXPLAINED * after.round_off < before.largest_error
+        and all(
+            abs(before.part.claim[k] - probe.value) / 2
+            <= abs(after.value[k] - before.value[k]) + known
+            for k, probe in before.probes.items()
+            if probe.contradicts
+        )
+        and not after.is_wrong()
+    )
+
+
+def _offset_of(suspected: Sequence[NumericalGradient], classes: RightClasses) -> float | None:
+    """Return the number under the logarithm that explains all errors, along random directions."""
+    errors = np.concatenate([w.part.claim - w.value for w in suspected])
+    bounds = np.concatenate([w.bounds for w in suspected])
+    if not np.isfinite(errors).all():
         return None
-    errors = [numerical.part.claim - numerical.value for numerical in suspected]
-    if not all(np.isfinite(error).all() for error in errors):
+    if not 4 * np.linalg.norm(bounds) < np.linalg.norm(errors):
         return None
-    bounds = [numerical.bounds for numerical in suspected]
-    everything = [np.ones(error.shape, np.bool_) for error in errors]
-    found = _explaining(suspected, classes, errors, bounds, everything, seed)
-    if found is not None:
-        return found
-    masks = []
-    for numerical, error in zip(suspected, errors, strict=True):
-        small = abs(error) <= SMALL_ELEMENT * largest_magnitude(numerical.value)
-        # Near a kink the truncation error is large beside what is to be explained.
-        small &= numerical.truncation <= np.median(abs(error))
-        if not np.linalg.norm(error[small]) <= SMALL * np.linalg.norm(numerical.value):
-            return None
-        masks.append(small)
-    found = _explaining(suspected, classes, errors, bounds, masks, seed)
-    if found is None or any(
-        _is_wrong_elsewhere(*pair) for pair in zip(suspected, masks, strict=True)
-    ):
-        return None
-    return found
-
-
-def _explaining(
-    suspected: Sequence[NumericalGradient],
-    classes: "RightClasses",
-    errors: Sequence[Array],
-    bounds: Sequence[Array],
-    masks: Sequence[NDArray[np.bool_]],
-    seed: int,
-) -> float | None:
-    """Return the number that explains the errors of these elements along random directions."""
-    for error, bound, mask in zip(errors, bounds, masks, strict=True):
-        if not 4 * np.linalg.norm(bound[mask]) < np.linalg.norm(error[mask]):
-            return None
-    parts = [numerical.part for numerical in suspected]
-    random, s = np.random.default_rng(seed), step_along(suspected[0].noise)
-    all_errors, all_bounds = np.concatenate(errors), np.concatenate(bounds)
-    left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
-    for _ in range(COUNT):
-        line = random_direction(parts, random)
-        for v, mask in zip(line, masks, strict=True):
-            v[~mask.reshape(v.shape)] = 0
-        up, down = evaluate_along(parts, line, (s, -s), classes.snapshot)
-        v = np.concatenate([v.reshape(-1) for v in line])
-        wanted = float(v @ all_errors)
-        tau = 6 * float(np.linalg.norm(v * all_bounds)) + EXACT * abs(wanted)
-        slopes = {d: classes.slope(up, down, s, d) for d in left}
-        left = [d for d in left if abs(wanted - slopes[d]) <= tau]
-        for d in left:
-            seen[d] |= abs(slopes[d]) > 2 * tau
-    left = [d for d in left if seen[d]]
-    return left[0] if left else None
-
-
-def _is_wrong_elsewhere(numerical: NumericalGradient, small: NDArray[np.bool_]) -> bool:
-    """Return whether one of the larger errors is a fault."""
-    rest = np.where(small, numerical.value, numerical.part.claim)
-    return len(numerical.confirmed_errors(rest)) > 0
+    parts, s = [w.part for w in suspected], step_along(suspected[0].noise)
+    random = np.random.default_rng(0)
+    lines = [random_direction(parts, random) for _ in range(COUNT)]
+    flat = [np.concatenate([v.reshape(-1) for v in line]) for line in lines]
+    wanted = [float(v @ errors) for v in flat]
+    allowed = [6 * float(np.linalg.norm(v * bounds)) for v in flat]
+    return _offset_behind(classes, parts, s, zip(lines, wanted, allowed, strict=True))
 
 
 def offset_along(check: DirectionalCheck) -> float | None:
     """Return the number that explains the errors along directions, if there is one."""
-    classes = right_classes(check.subject)
-    if classes is None or not all(np.isfinite(result.measured) for result in check.results):
+    if check.has_kinks or not all(np.isfinite(result.measured) for result in check.results):
         return None
+    classes = right_classes(check.subject)
+    if classes is None:
+        return None
+    errors = [result.claimed - result.measured for result in check.results]
+    allowed = [result.allowed + check.slack for result in check.results]
     s = step_along(check.noise)
-    left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
-    for line, result in zip(check.lines, check.results, strict=True):
-        up, down = evaluate_along(check.parts, line, (s, -s), classes.snapshot)
-        error = result.claimed - result.measured
-        slopes = {d: classes.slope(up, down, s, d) for d in left}
-        allowed = result.allowed + check.slack
-        left = [d for d in left if abs(error - slopes[d]) <= allowed + EXACT * abs(slopes[d])]
-        for d in left:
-            seen[d] |= abs(slopes[d]) > 2 * allowed
-    left = [d for d in left if seen[d]]
-    return left[0] if left else None
+    return _offset_behind(classes, check.parts, s, zip(check.lines, errors, allowed, strict=True))
 
 
-def without_offset(subject: GradientUnderTest, offset: float) -> GradientUnderTest | None:
-    """Return the subject whose loss has no number under the logarithm; None if that is unknown."""
+def offset_at(
+    subject: GradientUnderTest, part: Part, place: int, noise: Noise, h: float
+) -> float | None:
+    """Return the number under the logarithm without which f does not contradict an element."""
     classes = right_classes(subject)
     if classes is None:
         return None
-    return subject.with_function(partial(_loss_without, subject.f, classes, offset))
+    for offset in OFFSETS:
+        other = classes.without(subject, offset)
+        same = next(each for each in other.parts if each.name == part.name)
+        claim = float(part.claim[place])
+        if not probe_element(other, same, place, claim, noise, h).contradicts:
+            return offset
+    return None
 
 
-def _loss_without(f: Any, classes: "RightClasses", offset: float, params: Any) -> Any:
-    return f(params) + classes.rest(classes.snapshot(), offset)
+def _offset_behind(
+    classes: RightClasses,
+    parts: Sequence[Part],
+    s: float,
+    errors: Iterable[tuple[Sequence[Array], float, float]],
+) -> float | None:
+    """Return the number that explains errors along directions, each with what it may be off by."""
+    left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
+    for line, error, allowed in errors:
+        up, down = evaluate_along(parts, line, (s, -s), classes.snapshot)
+        slopes = {d: classes.slope(up, down, s, d) for d in left}
+        left = [d for d in left if abs(error - slopes[d]) <= allowed + EXACT * abs(slopes[d])]
+        for d in left:
+            seen[d] |= abs(slopes[d]) > 2 * allowed
+    return next((d for d in left if seen[d]), None)
+
+
+def _loss_without(f: Any, classes: RightClasses, offset: float, *arguments: Any) -> Any:
+    return f(*arguments) + classes.rest(classes.snapshot(), offset)
 
 
 @dataclass(frozen=True)
@@ -181,6 +211,10 @@ class RightClasses:
         with np.errstate(all="ignore"):
             return float(self.rest(up, offset) - self.rest(down, offset)) / (2 * s)
 
+    def without(self, subject: GradientUnderTest, offset: float) -> GradientUnderTest:
+        """Return the subject whose loss has no such number under the logarithm."""
+        return subject.with_function(partial(_loss_without, subject.f, self, offset))
+
     def below(self, offset: float) -> int:
         """Return how many probabilities are smaller than the offset."""
         here = self.snapshot()
@@ -189,45 +223,34 @@ class RightClasses:
 
 
 def right_classes(subject: GradientUnderTest) -> RightClasses | None:
-    """Return what is known of the right classes' probabilities, or None."""
-    predicted = log_probabilities(subject)
+    """Return what is known of the right classes' probabilities, or None.
+
+    By what the net predicts; or by the losses of single samples, if f is their mean. A function
+    without a batch is taken for the loss of one sample.
+    """
+    predicted = _log_probabilities(subject)
     if predicted is not None:
         return RightClasses(predicted, are_losses=False)
-    losses = _sample_losses(subject)
-    return None if losses is None else RightClasses(losses, are_losses=True)
-
-
-def _sample_losses(subject: GradientUnderTest) -> Callable[[], Array] | None:
-    """Return a function for the losses of single samples, if f is their mean.
-
-    A function without a batch is taken for the loss of one sample.
-    """
-    batch = subject.batch
-    losses: Callable[[], Array]
-    if batch is None or batch.samples == 1:
-        losses = partial(_only_loss, subject)
-    elif not 1 < batch.samples <= SAMPLES:
+    samples = subject.batch.samples if subject.batch else 1
+    if not 1 <= samples <= SAMPLES:
         return None
-    else:
-        losses = partial(_losses, batch)
+    losses = partial(_losses, subject, samples)
     try:
         found, whole = losses(), float(subject.value())
     except Exception as error:  # a net that takes no single samples
         raise_interrupt(error)
         return None
     is_mean = np.isfinite(found).all() and abs(float(found.mean()) - whole) <= MEAN * abs(whole)
-    return losses if is_mean and whole > 0 else None
+    return RightClasses(losses, are_losses=True) if is_mean and whole > 0 else None
 
 
-def _only_loss(subject: GradientUnderTest) -> Array:
-    return np.array([subject.value()])
+def _losses(subject: GradientUnderTest, samples: int) -> Array:
+    if samples == 1 or subject.batch is None:
+        return np.array([subject.value()])
+    return np.array([float(subject.batch.loss_of(n)(None)) for n in range(samples)])
 
 
-def _losses(batch: Batch) -> Array:
-    return np.array([float(batch.loss_of(n)(None)) for n in range(batch.samples)])
-
-
-def log_probabilities(subject: GradientUnderTest) -> Callable[[], Array] | None:
+def _log_probabilities(subject: GradientUnderTest) -> Callable[[], Array] | None:
     """Return a function for the logarithms of the right classes' predicted probabilities, or None.
 
     What it computes can be traced: whether predict returns probabilities or scores is seen once.

@@ -107,6 +107,20 @@ class Noise:
             return STEP
         return float(min(2.0 ** np.round(np.log2(self.relative ** (1 / 3))), 2.0**-6))
 
+    @property
+    def why_not(self) -> str | None:
+        """Why f cannot be differenced at all, if so."""
+        first, second = self.values
+        if not np.isfinite(first):
+            return f"f is {first} at x, so it has no differences there."
+        if not self.repeats:
+            return (
+                f"f is not deterministic: two calls at the same x gave {first:.10g} and "
+                f"{second:.10g}. Dropout, random augmentation, a state that f changes? Fix the "
+                "random seed in each call, or switch it off."
+            )
+        return None
+
 
 def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
     """Return how exact values of f are, from calls at x and along a few lines through it.

@@ -1,17 +1,15 @@
 """Differences of f beside a claimed gradient: each element, with what they know it to."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.checking.noise import Noise, with_terms
 from fastgrad.checking.probe import EXTRAPOLATED, Probe, probe_element
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.typing import Array
-
-Places = NDArray[np.intp]
+from fastgrad.lazy import lazy
+from fastgrad.typing import Array, Places
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -33,14 +31,14 @@ COUNTED = 48
 SMALLER = 64
 """By what the step is divided to clear suspects next to a kink."""
 
-BLOCK = 1 << 13
-"""Elements that are compared at a time: their temporary arrays stay in the processor's cache."""
-
 STEADY = 0.25
 """Share of a quotient by which that at twice the step may differ: over a jump it is a half."""
 
 SHARE = 0.05
 """Part of the elements beyond which suspects of a corrected gradient are not looked at."""
+
+NEARLY = 1e-5
+"""Share of the largest element that a second, small fault may leave."""
 
 
 @dataclass(eq=False)
@@ -62,8 +60,8 @@ class NumericalGradient:
         What rounding x + h may have done to it.
     accepted : float
         An error that is accepted in any case.
-    probes, failed : dict
-        The closer looks at single elements that the claim passed, and did not pass, by place.
+    probes : dict
+        The closer looks at single elements so far, by place.
     """
 
     subject: GradientUnderTest
@@ -73,85 +71,99 @@ class NumericalGradient:
     value: Array
     truncation: Array
     round_off: float
-    moved: Any = 0.0
+    moved: float | Array = 0.0
     accepted: float = 0.0
     probes: dict[int, Probe] = field(default_factory=dict)
-    failed: dict[int, Probe] = field(default_factory=dict)
-    _smaller: "NumericalGradient | None" = None
+
+    @property
+    def name(self) -> str:
+        """The name of the part."""
+        return self.part.name
+
+    @property
+    def passed(self) -> list[Probe]:
+        """The closer looks that do not contradict the claim."""
+        return [probe for probe in self.probes.values() if not probe.contradicts]
+
+    @property
+    def largest_error(self) -> float:
+        """The largest error of what is claimed."""
+        return largest_magnitude(self.part.claim - self.value)
 
     @property
     def bounds(self) -> Array:
-        """What each value may be wrong by."""
+        """What each value may be wrong by: round-off, and what extrapolation leaves.
+
+        Of a truncation error that is not small, as next to a kink, nothing is known: a value may be
+        wrong by anything there, and 0 stands for that.
+        """
         with np.errstate(all="ignore"):
-            left = self._left(slice(None))
+            left = EXTRAPOLATED * self.truncation
+            left[~(left <= CLEAR * np.abs(self.value))] = 0
             bounds: Array = left + self.moved + self.round_off
         return bounds
 
-    def _left(self, block: slice) -> Array:
-        """Return what extrapolation leaves of the truncation errors; 0 where that is not small.
-
-        Where it is not, as next to a kink, a value may be wrong by anything.
-        """
-        left = EXTRAPOLATED * self.truncation[block]
-        left[~(left <= CLEAR * np.abs(self.value[block]))] = 0
-        return left
-
-    def suspicious(self, claim: Array, slack: float = 0.0) -> Places:
+    def suspicious(self, claim: Array | None = None, slack: float = 0.0) -> Places:
         """Return the elements that differ by more than the differences may, or are nan.
-
-        By more than round-off, and what extrapolation leaves of the truncation error.
-        """
-        limit = self.round_off + self.accepted + slack
-        with np.errstate(all="ignore"):
-            found = []
-            for start in range(0, claim.size, BLOCK):
-                block = slice(start, start + BLOCK)
-                excess = claim[block] - self.value[block]
-                np.abs(excess, out=excess)
-                excess -= self._left(block)
-                excess -= self.moved if isinstance(self.moved, float) else self.moved[block]
-                if not excess.max() <= limit:  # nor if one is nan
-                    found.append(start + np.flatnonzero(~(excess <= limit)))
-        return np.concatenate(found) if found else np.zeros(0, np.intp)
-
-    def confirmed_errors(
-        self, claim: Array, *, corrected: bool = False, slack: float = 0.0
-    ) -> Places:
-        """Return elements of which f shows that the claim is wrong; none, if it is right.
-
-        Not all of them: a few suspects are looked at one by one, until one is wrong, and only if
-        all of those turn out to be near kinks, or to need a smaller step, the others are, too.
 
         Parameters
         ----------
-        claim : array (size,)
-        corrected : bool
-            Whether it is no claim of the user's but one that is corrected for a guess, which is
-            given up if many elements are suspect.
+        claim : array (size,), optional
+            What is compared, in place of what the user claims.
         slack : float
             What is allowed besides the differences' own errors.
         """
+        with np.errstate(all="ignore"):
+            claim = self.part.claim if claim is None else claim
+            excess = np.abs(claim - self.value) - self.bounds
+            return np.flatnonzero(~(excess <= self.accepted + slack))
+
+    def is_wrong(self, corrected: Array | None = None, slack: float = 0.0) -> bool:
+        """Return whether f shows that the claim is wrong, or one that is corrected for a guess.
+
+        A few suspects are looked at one by one, until one is wrong, and only if all of those turn
+        out to be near kinks, or to need a smaller step, the others are, too. A corrected claim is
+        given up if many elements are suspect.
+        """
+        claim = self.part.claim if corrected is None else corrected
         suspects = self.suspicious(claim, slack)
-        if not len(suspects) or (corrected and len(suspects) > max(FEW, SHARE * claim.size)):
-            return suspects
+        if not len(suspects):
+            return False
+        if corrected is not None and len(suspects) > max(FEW, SHARE * claim.size):
+            return True
         if not np.isfinite(claim[suspects]).all():
-            return suspects[~np.isfinite(claim[suspects])]
-        wrong = self._wrong(claim, self._worst(claim, suspects, FEW), keep=not corrected)
-        if len(wrong) or len(suspects) <= FEW:
-            return wrong
+            return True
+        first = self._worst(claim, suspects, FEW)
+        if self._contradicts(first, corrected):
+            return True
+        if len(suspects) <= FEW:
+            return False
         left = suspects
         if LOOKED * len(suspects) > claim.size:
             left = np.intersect1d(suspects, self.smaller.suspicious(claim, slack))
-        left = np.setdiff1d(left, [*self.probes])
-        return self._wrong(claim, self._worst(claim, left, MANY), keep=not corrected)
+        left = np.setdiff1d(left, [probe.place for probe in self.passed])
+        return self._contradicts(self._worst(claim, left, MANY), corrected)
 
-    @property
+    def wrong_places(self) -> Places:
+        """Return the elements of which f contradicts what the user claims, as far as is looked.
+
+        Elements at kinks are suspects, too: of many, those agree at a smaller step; of the largest
+        errors that are left each is looked at.
+        """
+        claim = self.part.claim
+        places = self.suspicious()
+        if len(places) > COUNTED:
+            places = np.intersect1d(places, self.smaller.suspicious())
+        for place in self._worst(claim, places, COUNTED).tolist():
+            if np.isfinite(claim[place]):
+                self._probe(place)
+        return np.setdiff1d(places, [probe.place for probe in self.passed])
+
+    @lazy
     def smaller(self) -> "NumericalGradient":
         """The differences at a smaller step, which reach fewer kinks."""
-        if self._smaller is None:
-            h = self.h / SMALLER
-            [self._smaller] = numerical_gradients(self.subject, self.noise, h, [self.part])
-        return self._smaller
+        [smaller] = numerical_gradients(self.subject, self.noise, self.h / SMALLER, [self.part])
+        return smaller
 
     def _worst(self, claim: Array, places: Places, count: int) -> Places:
         """Return those that differ most, in units of what is allowed, and some by chance."""
@@ -163,52 +175,85 @@ class NumericalGradient:
         worst: Places = places[np.concatenate([order[: count // 2], drawn])]
         return worst
 
-    def _wrong(self, claim: Array, places: Places, *, keep: bool) -> Places:
-        """Return the first of the places at which a closer look contradicts the claim."""
-        for place in places.tolist():
-            found = probe_element(
-                self.subject, self.part, place, float(claim[place]), self.noise, self.h
-            )
-            if keep:
-                (self.failed if found.contradicts else self.probes)[place] = found
-            if found.contradicts:
-                return np.array([place])
-        return np.zeros(0, np.intp)
+    def _contradicts(self, places: Places, corrected: Array | None) -> bool:
+        """Return whether a closer look at one of the places contradicts the claim."""
+        return any(self._probe(place, corrected).contradicts for place in places.tolist())
 
-    def wrong(self) -> Places:
-        """Return the elements of which f contradicts what the user claims, as far as is looked.
+    def _probe(self, place: int, corrected: Array | None = None) -> Probe:
+        """Look closer at an element; at what the user claims of it only once."""
+        known = self.probes.get(place) if corrected is None else None
+        if known is not None:
+            return known
+        claim = self.part.claim if corrected is None else corrected
+        probe = probe_element(
+            self.subject, self.part, place, float(claim[place]), self.noise, self.h
+        )
+        if corrected is None:
+            self.probes[place] = probe
+        return probe
 
-        Elements at kinks are suspects, too: of many, those agree at a smaller step; of the largest
-        errors that are left each is looked at.
-        """
-        claim = self.part.claim
-        places = self.suspicious(claim)
-        if len(places) > COUNTED:
-            places = np.intersect1d(places, self.smaller.suspicious(claim))
-        for place in self._worst(claim, places, COUNTED).tolist():
-            if np.isfinite(claim[place]) and place not in self.failed and place not in self.probes:
-                found = probe_element(
-                    self.subject, self.part, place, float(claim[place]), self.noise, self.h
-                )
-                (self.failed if found.contradicts else self.probes)[place] = found
-        return np.setdiff1d(places, [*self.probes])
+
+@dataclass(frozen=True)
+class Explanation:
+    """What explains that gradients differ, or that it explains nothing.
+
+    Attributes
+    ----------
+    wrong : list of NumericalGradient
+        Those that still differ, beside what they are to be compared with.
+    right : list of NumericalGradient
+        The others, beside what they agree with.
+    sentences : list of str
+        What was found.
+    is_complete : bool
+        Whether it is known by that what is wrong.
+    """
+
+    wrong: list[NumericalGradient]
+    right: list[NumericalGradient] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    is_complete: bool = False
+
+    def then(self, explain: Callable[[list[NumericalGradient]], "Explanation"]) -> "Explanation":
+        """Return this, and how another explanation explains what is left, unless it is known."""
+        if not self.wrong or self.is_complete:
+            return self
+        found = explain(self.wrong)
+        return Explanation(
+            found.wrong,
+            self.right + found.right,
+            self.sentences + found.sentences,
+            found.is_complete,
+        )
+
+    def among(self, found: list[NumericalGradient]) -> list[NumericalGradient]:
+        """Return the differences of all parts, those of the explanation where it has some."""
+        return [*{each.name: each for each in found + self.right + self.wrong}.values()]
+
+
+def about(names: Sequence[str], sentence: str) -> str:
+    """Say something of some parameters."""
+    return f"{', '.join(names)}: {sentence}"
 
 
 def numerical_gradients(
-    subject: GradientUnderTest, noise: Noise, h: float, parts: list[Part] | None = None
+    subject: GradientUnderTest,
+    noise: Noise,
+    h: float,
+    parts: Sequence[Part],
+    rtol: float = 0.0,
 ) -> list[NumericalGradient]:
     """Difference f at two steps, and return what that says of each part."""
-    chosen = subject.parts if parts is None else parts
-    if len(chosen) == len(subject.parts):
+    if len(parts) == len(subject.parts):
         near, far = subject.quotients(h), subject.quotients(2 * h)
     else:
-        near = [subject.quotients_of(part, h) for part in chosen]
-        far = [subject.quotients_of(part, 2 * h) for part in chosen]
+        near = [subject.quotients_of(part, h) for part in parts]
+        far = [subject.quotients_of(part, 2 * h) for part in parts]
     raised = noise
     if not subject.is_own_net:
-        raised = with_terms(noise, chosen, [_steady(*pair) for pair in zip(near, far, strict=True)])
+        raised = with_terms(noise, parts, [_steady(*pair) for pair in zip(near, far, strict=True)])
     found = []
-    for part, value, other in zip(chosen, near, far, strict=True):
+    for part, value, other in zip(parts, near, far, strict=True):
         with np.errstate(all="ignore"):
             # In place, for the arrays may be large: other becomes the truncation error.
             other -= value
@@ -217,7 +262,10 @@ def numerical_gradients(
             np.abs(other, out=other)
             round_off = _round_off(subject, part, raised, h, value)
             moved = _moved(subject, part, raised, h, value)
-        found.append(NumericalGradient(subject, part, raised, h, value, other, round_off, moved))
+        accepted = rtol * largest_magnitude(value) if rtol else 0.0
+        found.append(
+            NumericalGradient(subject, part, raised, h, value, other, round_off, moved, accepted)
+        )
     return found
 
 
@@ -242,7 +290,9 @@ def _round_off(
     return (1.5 * noise.level / longest if own is None else own) + claim
 
 
-def _moved(subject: GradientUnderTest, part: Part, noise: Noise, h: float, value: Array) -> Any:
+def _moved(
+    subject: GradientUnderTest, part: Part, noise: Noise, h: float, value: Array
+) -> float | Array:
     """Return how far x goes beside 2 h, or not, relative to that, times the quotients.
 
     And, where elements have steps of their own, what rounding f does at each.
@@ -253,7 +303,7 @@ def _moved(subject: GradientUnderTest, part: Part, noise: Noise, h: float, value
     wide = np.result_type(x.dtype, np.float64)
     up, down = ((x + s).astype(x.dtype).astype(wide) for s in (step, -step))
     share = abs((up - down) / (2 * step) - 1).reshape(-1)
-    moved = 2 * share * abs(value)
+    moved: Array = 2 * share * abs(value)
     if not isinstance(step, float):
         moved += 1.5 * noise.level / step.reshape(-1)
     return moved

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.report import Report
-from fastgrad.checking.subject import as_gradient_under_test, index_text
+from fastgrad.checking.subject import as_gradient_under_test
 from fastgrad.checking.taylor_test import Slope
 from fastgrad.typing import Array
 
@@ -94,7 +94,7 @@ def draw_steps(
         axes.set_ylim(0.3 * lowest, None)
         axes.set_xlabel("step h")
         axes.set_ylabel("|central difference - gradient|")
-        where = index_text(part.name, part.index(place))
+        where = part.element(place)
         axes.set_title(f"{where}: error against the step")
         axes.grid()
         axes.set_axisbelow(True)

@@ -107,13 +107,10 @@ def check_direction(
     directions: Sequence[Array],
     noise: Noise,
     slack: float = 0.0,
-    *,
-    closer: bool = True,
 ) -> Direction:
     """Return what both sides say along a direction: by five calls of f.
 
-    If they differ, and f is not smooth along it, by some more calls at smaller steps; unless that
-    is left out, and a kink taken for the reason.
+    If they differ, and f is not smooth along it, by some more calls at smaller steps.
     """
     s = step_along(noise)
     along = Along(subject, parts, directions, 2 * s)
@@ -131,8 +128,6 @@ def check_direction(
         hidden = 2 * rough / s  # by a kink that the noise may hide
         if rough <= ROUGH * noise.level and abs(error) > allowed + slack + hidden:
             return Direction(claimed, claimed + error, allowed + hidden, "refuted")
-        if not closer:
-            return Direction(claimed, claimed + error, allowed + hidden, "kink")
         sides = along.sides(noise.level, 4 * s)
         if not np.isfinite(sides.closest):
             return Direction(claimed, claimed + error, allowed, "refuted")
@@ -194,27 +189,17 @@ class DirectionalCheck:
         parts = [part for part in subject.parts if part.x.size]
         return DirectionalCheck(subject, parts, self.noise, self.slack, self.lines)
 
-    def measure(self, *, closer: bool = True) -> "DirectionalCheck":
-        """Measure along all directions that are left."""
-        for line in self.lines[len(self.results) :]:
-            self.results.append(self._along(line, closer=closer))
-        return self
+    def measure(self) -> "DirectionalCheck":
+        """Measure along the directions, up to one along which f has a kink at x.
 
-    def look_closer(self) -> None:
-        """Probe closer at the directions that are unclear; as far as no kink is at x.
-
-        A kink at x, such as units at 0, is one along nearly all directions.
+        Nearly all directions have such a kink, and none tells anything.
         """
-        for k, line in enumerate(self.lines):
-            if self.results[k].verdict == "kink":
-                self.results[k] = self._along(line, closer=True)
-                if self.results[k].verdict == "kink":
-                    return
-
-    def _along(self, line: Sequence[Array], *, closer: bool) -> Direction:
-        return check_direction(
-            self.subject, self.parts, line, self.noise, self.slack, closer=closer
-        )
+        for line in self.lines:
+            result = check_direction(self.subject, self.parts, line, self.noise, self.slack)
+            self.results.append(result)
+            if result.verdict == "kink":
+                break
+        return self
 
     @property
     def agrees(self) -> bool:
@@ -309,18 +294,15 @@ class Along:
         ]
 
 
-def disagreeing(
-    subject: GradientUnderTest, noise: Noise, random: np.random.Generator, slack: float = 0.0
-) -> list[Part]:
+def disagreeing(check: DirectionalCheck, random: np.random.Generator) -> Sequence[Part]:
     """Return the parts whose gradient does not pass, each moved alone; all, if none stands out."""
-    s = step_along(noise)
+    subject, noise, s = check.subject, check.noise, step_along(check.noise)
 
     def passes(part: Part) -> bool:
         direction = random_direction([part], random, subject, s)
-        return check_direction(subject, [part], direction, noise, slack).verdict == "agrees"
+        return check_direction(subject, [part], direction, noise, check.slack).verdict == "agrees"
 
-    parts = [part for part in subject.parts if part.x.size]
-    return [part for part in parts if not (passes(part) and passes(part))] or parts
+    return [part for part in check.parts if not (passes(part) and passes(part))] or check.parts
 
 
 def sentence(directions: Sequence[Direction], length: float) -> str:

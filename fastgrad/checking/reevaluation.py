@@ -8,6 +8,7 @@ little farther the kinks are left behind.
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.diagnosis import NEARLY
-from fastgrad.checking.log_offset import offset_along
-from fastgrad.checking.noise import Noise
-from fastgrad.checking.numerical import NumericalGradient, largest_magnitude, numerical_gradients
+from fastgrad.checking.log_offset import explain_by_offset, offset_along, sentence_of
+from fastgrad.checking.noise import measure_noise
+from fastgrad.checking.numerical import (
+    NEARLY,
+    Explanation,
+    NumericalGradient,
+    about,
+    largest_magnitude,
+    numerical_gradients,
+)
 from fastgrad.checking.random_directions import COUNT, DirectionalCheck
-from fastgrad.checking.subject import Batch, GradientUnderTest, Part, index_text, loss_of_net
+from fastgrad.checking.subject import GradientUnderTest, Part, loss_of_net
+from fastgrad.differences.trees import is_structure, like
 from fastgrad.directional import move, restoration
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array
@@ -34,147 +42,8 @@ A fault is at all of them, a kink hardly at each.
 LEAST = 0.5
 """Part of the largest element of all by which small arrays are moved, such as biases near 0."""
 
-
-def wrong_next_to_x(
-    subject: GradientUnderTest, noise: Noise, h: float, parts: list[Part]
-) -> list[Part]:
-    """Return the parts whose gradient is wrong at points next to x as well.
-
-    The gradient is asked for there anew, and compared with differences there. x comes back bit for
-    bit.
-    """
-    random = np.random.default_rng(0)
-    for distance in DISTANCES:
-        if parts:
-            directions = _directions([part.x for part in subject.parts], random)
-            parts = _wrong_at(subject, noise, h, parts, directions, distance)
-    return parts
-
-
-def next_to_x(
-    subject: GradientUnderTest, noise: Noise, random: np.random.Generator, slack: float
-) -> tuple[bool, float | None]:
-    """Return whether the gradient is right along directions from points next to x.
-
-    With the number under the logarithm, if it is right but for that. Next to x is where exact ties,
-    such as units at 0, are left behind.
-    """
-    if not subject.can_ask_again:
-        return False, None
-    arrays = [part.x for part in subject.parts]
-    offset = None
-    for distance in DISTANCES[:2]:
-        put_back, originals = restoration(arrays)
-        try:
-            move(arrays, originals, _directions(arrays, random), distance, [None] * len(arrays))
-            subject.value()  # layers keep what the last forward pass left
-            parts = [
-                replace(part, claim=claim.values)
-                for part, claim in zip(subject.parts, subject.claims(), strict=True)
-                if part.x.size
-            ]
-            check = DirectionalCheck.drawn(subject, parts, noise, slack, random, COUNT // 2)
-            if not check.measure().agrees:
-                offset = offset_along(check)
-                if offset is None:
-                    return False, None
-        finally:
-            put_back()
-            subject.value()
-    return True, offset
-
-
-def _wrong_at(
-    subject: GradientUnderTest,
-    noise: Noise,
-    h: float,
-    parts: list[Part],
-    directions: list[Array],
-    distance: float,
-) -> list[Part]:
-    """Return the parts whose gradient is wrong at x + distance * directions."""
-    arrays = [part.x for part in subject.parts]
-    put_back, originals = restoration(arrays)
-    try:
-        move(arrays, originals, directions, distance, [None] * len(arrays))
-        subject.value()  # layers keep what the last forward pass left
-        claims = dict(zip((p.name for p in subject.parts), subject.claims(), strict=True))
-        there = [replace(part, claim=claims[part.name].values) for part in parts]
-        found = numerical_gradients(subject, noise, h, there)
-        return [
-            part
-            for part, numerical in zip(parts, found, strict=True)
-            if len(numerical.confirmed_errors(numerical.part.claim))
-        ]
-    finally:
-        put_back()
-        subject.value()
-
-
-def _directions(arrays: list[Array], random: np.random.Generator) -> list[Array]:
-    """Return by what each array is moved, in units of the distance."""
-    sizes = [float(abs(array).max(initial=0)) for array in arrays]
-    largest = max(sizes, default=0.0) or 1.0
-    return [
-        max(size, LEAST * largest)
-        * random.uniform(-1, 1, array.shape).astype(np.result_type(array.dtype, np.float64))
-        for array, size in zip(arrays, sizes, strict=True)
-    ]
-
-
-def changes_when_repeated(
-    subject: GradientUnderTest, faulty: list[NumericalGradient]
-) -> str | None:
-    """Return what that shows, if a second call at the same x, after one of f, gives other numbers.
-
-    Parameters
-    ----------
-    subject : GradientUnderTest
-        Its gradient was first asked for before f was called at all.
-    faulty : list of NumericalGradient
-        The parameters whose gradient is wrong.
-    """
-    if not subject.can_ask_again:
-        return None
-    subject.value()
-    first, second = _claims(subject), _claims(subject)
-    old = [numerical.part.claim for numerical in faulty]
-    new = [first[numerical.part.name] for numerical in faulty]
-    later = [second[numerical.part.name] for numerical in faulty]
-    if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(old, new, strict=True)):
-        return None
-    if all(_is_right(numerical, after) for numerical, after in zip(faulty, new, strict=True)):
-        return (
-            "right only after loss(x, t) was called: the backward pass uses what the layers keep "
-            "from the last forward pass; call loss(x, t) in gradient(x, t)."
-        )
-    if all(
-        _is_right(numerical, after - before)
-        for numerical, before, after in zip(faulty, new, later, strict=True)
-    ):
-        return (
-            "each call adds the right gradient to what the last one left: set the gradients to "
-            "zero before they are summed."
-        )
-    worst = faulty[0].part
-    place = int(np.nanargmax(abs(new[0] - old[0])))
-    return (
-        f"not deterministic: two calls at the same x gave {old[0][place]:.6g} and "
-        f"{new[0][place]:.6g} at {index_text(worst.name, worst.index(place))}."
-    )
-
-
-def _is_right(numerical: NumericalGradient, gradient: Array) -> bool:
-    """Return whether a gradient is right, up to a small fault such as the 1e-7's."""
-    nearly = NEARLY * largest_magnitude(numerical.value)
-    return not len(numerical.confirmed_errors(gradient, corrected=True, slack=nearly))
-
-
-def _claims(subject: GradientUnderTest) -> dict[str, Array]:
-    """Return what the gradient claims now, by name."""
-    names = [part.name for part in subject.parts]
-    return dict(zip(names, (claim.values for claim in subject.claims()), strict=True))
-
+NEARER = 1e-2
+"""Share to which errors fall in the mode that the gradient runs in."""
 
 FLAGS = frozenset(
     [
@@ -194,9 +63,96 @@ METHODS = ("loss", "predict", "forward")
 """What may take such a parameter; the first one that does decides."""
 
 
+def explain_by_repetition(wrong: list[NumericalGradient]) -> Explanation:
+    """Ask for the gradient at the same x once more, and again: does it depend on earlier calls?
+
+    It was first asked for before f was called at all.
+    """
+    subject = wrong[0].subject
+    if not subject.can_ask_again:
+        return Explanation(wrong)
+    names = [w.name for w in wrong]
+    old = [w.part.claim for w in wrong]
+    new = [part.claim for part in subject.claimed_after_loss() if part.name in names]
+    later = [part.claim for part in subject.claimed() if part.name in names]
+    if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(old, new, strict=True)):
+        return Explanation(wrong)
+    if all(_is_nearly_right(w, after) for w, after in zip(wrong, new, strict=True)):
+        sentence = (
+            "right only after loss(x, t) was called: the backward pass uses what the layers keep "
+            "from the last forward pass; call loss(x, t) in gradient(x, t)."
+        )
+    elif all(
+        _is_nearly_right(w, after - before)
+        for w, before, after in zip(wrong, new, later, strict=True)
+    ):
+        sentence = (
+            "each call adds the right gradient to what the last one left: set the gradients to "
+            "zero before they are summed."
+        )
+    else:
+        place = int(np.nanargmax(abs(new[0] - old[0])))
+        sentence = (
+            f"not deterministic: two calls at the same x gave {old[0][place]:.6g} and "
+            f"{new[0][place]:.6g} at {wrong[0].part.element(place)}."
+        )
+    return Explanation(wrong, [], [about(names, sentence)], is_complete=True)
+
+
+def _is_nearly_right(numerical: NumericalGradient, gradient: Array) -> bool:
+    """Return whether a gradient is right, up to a small fault such as the 1e-7's."""
+    return not numerical.is_wrong(gradient, NEARLY * largest_magnitude(numerical.value))
+
+
+def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:
+    """Compare the gradient with differences at points next to x, where kinks at x are left behind.
+
+    It is asked for there anew. x comes back bit for bit.
+    """
+    subject = wrong[0].subject
+    if not subject.can_ask_again:
+        return Explanation(wrong)
+    random, still = np.random.default_rng(0), {w.name for w in wrong}
+    for distance in DISTANCES:
+        if still:
+            with _claimed_next_to_x(subject, random, distance) as parts:
+                there = [part for part in parts if part.name in still]
+                found = numerical_gradients(subject, wrong[0].noise, wrong[0].h, there)
+                still = {w.name for w in found if w.is_wrong()}
+    right = [w for w in wrong if w.name not in still]
+    sentence = (
+        "differs at x, but agrees at a point next to it: x is where f has no derivative, such as a "
+        "ReLU at 0 or a tie of a maximum."
+    )
+    sentences = [about([w.name for w in right], sentence)] if right else []
+    return Explanation([w for w in wrong if w.name in still], right, sentences)
+
+
+@contextmanager
+def _claimed_next_to_x(
+    subject: GradientUnderTest, random: np.random.Generator, distance: float
+) -> Iterator[list[Part]]:
+    """Move x while the block runs, and give it what the gradient claims there."""
+    arrays = [part.x for part in subject.parts]
+    sizes = [float(abs(array).max(initial=0)) for array in arrays]
+    largest = max(sizes, default=0.0) or 1.0
+    directions = [
+        max(size, LEAST * largest)
+        * random.uniform(-1, 1, array.shape).astype(np.result_type(array.dtype, np.float64))
+        for array, size in zip(arrays, sizes, strict=True)
+    ]
+    put_back, originals = restoration(arrays)
+    try:
+        move(arrays, originals, directions, distance, [None] * len(arrays))
+        yield subject.claimed_after_loss()
+    finally:
+        put_back()
+        subject.call_loss()
+
+
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """A net's loss in its other mode.
+    """A net's loss in training mode.
 
     Attributes
     ----------
@@ -210,59 +166,79 @@ class Mode:
     sentence: str
 
 
-def other_modes(subject: GradientUnderTest) -> Iterator[Mode]:
-    """Yield the loss in training mode, if the net has one and f is its loss in test mode.
+def explain_by_mode(wrong: list[NumericalGradient]) -> Explanation:
+    """Compare the gradient with the loss in training mode, if the net has one.
+
+    If the gradient is much nearer to that loss, or parts of it are right there, what is left is to
+    be found out there.
+    """
+    mode = training_mode(wrong[0].subject)
+    if mode is None:
+        return Explanation(wrong)
+    h, names = wrong[0].h, [w.name for w in wrong]
+    parts = [part for part in mode.subject.parts if part.name in names]
+    there = numerical_gradients(mode.subject, measure_noise(mode.subject, h), h, parts)
+    inner = explain_by_offset([w for w in there if len(w.suspicious())])
+    before, after = (max(w.largest_error for w in found) for found in (wrong, there))
+    if not after <= NEARER * before and len(inner.wrong) == len(wrong):
+        return Explanation(wrong)
+    sentence = mode.sentence
+    if inner.wrong:
+        fall = f"the largest error falls from {before:.1e} to {after:.1e}."
+        sentence = sentence.replace("every element agrees.", fall)
+    agreeing = [w for w in there if not len(w.suspicious())]
+    sentences = [*inner.sentences, about(names, sentence)]
+    return Explanation(inner.wrong, inner.right + agreeing, sentences)
+
+
+def training_mode(subject: GradientUnderTest) -> Mode | None:
+    """Return the loss in training mode, if the net has one and f is its loss in test mode.
 
     Of a copy of the net: training changes running means. Where the loss is random in that mode, as
     with dropout, it and the gradient are evaluated with the same random numbers, drawn by
     ``np.random``.
     """
-    if subject.batch is None or subject.is_own_net:
-        return
-    named = _flag(subject.batch.net)
-    if named is None:
-        return
-    method, name, value = named
-    claims = [part.claim for part in subject.parts]
+    batch = subject.batch
+    if batch is None or subject.is_own_net:
+        return None
+    flags = _training_flags(batch.net)
+    if not flags:
+        return None
+    method, own = next(iter(flags.items()))
+    name, value = next(iter(own.items()))
+    words = (
+        f"{method} takes {name}: the gradient is that of the loss with {name}={value!r}, in "
+        "training mode, and loss(x, t) runs in test mode"
+    )
+    end = ". Compared with that loss, every element agrees."
     try:
-        net = deepcopy(subject.batch.net)
-        _set_mode(net, {name: value})
-        batch = Batch(net, subject.batch.x, subject.batch.t, is_given=subject.batch.is_given)
-        arrays = _same_parameters(subject, net)
+        net = deepcopy(batch.net)
+        for method, own in flags.items():
+            setattr(net, method, partial(_with_flags, getattr(net, method), own))
+        same = [net.params[key] for key, array in batch.net.params.items() if array is subject.x]
+        x = net.params if subject.x is batch.net.params else same[0]
         f: Callable[..., Any] = partial(loss_of_net, net, batch.x, batch.t)
-        first, second = float(f(None)), float(f(None))
-        words = (
-            f"{method} takes {name}: the gradient is that of the loss with {name}={value!r}, in "
-            f"training mode, and loss(x, t) runs in test mode"
-        )
-        if first != second:
-            if not subject.can_ask_again or arrays is None:
-                return
+        asked = partial(net.gradient, batch.x, batch.t) if subject.can_ask_again else None
+        claims = iter([part.claim.reshape(part.x.shape) for part in subject.parts])
+        gradient = like(subject.x, claims) if is_structure(subject.x) else next(claims)
+        if float(f(None)) != float(f(None)):
             f = partial(seeded, f)
             if callable(getattr(net, "predict", None)):
                 net.predict = partial(seeded, net.predict)
-            if float(f(None)) != float(f(None)):
-                return
-            found = seeded(net.gradient, batch.x, batch.t)
-            gradient: Any = found if isinstance(subject.x, dict) else None
-            if gradient is None:
-                return
+            if asked is None or float(f(None)) != float(f(None)):
+                return None
+            asked = partial(seeded, asked)
+            gradient = asked()
             words += ", and both are random, as with dropout"
             end = ". Compared with that loss, by the same random numbers, every element agrees."
-        else:
-            gradient = _like(subject, claims)
-            end = ". Compared with that loss, every element agrees."
-        if arrays is None:
-            return
-        other = GradientUnderTest(f, arrays, gradient, (), subject.engine, batch)
-        if subject.can_ask_again:
-            again = partial(net.gradient, batch.x, batch.t)
-            other.asks(partial(seeded, again) if first != second else again)
-        other.keeps_step = subject.keeps_step
+        other = GradientUnderTest(f, x, gradient, (), subject.engine, replace(batch, net=net))
     except Exception as error:  # a net that cannot be copied, or takes the parameter otherwise
         raise_interrupt(error)
-        return
-    yield Mode(other, words + end)
+        return None
+    if asked is not None:
+        other.asks(asked)
+    other.keeps_step = subject.keeps_step
+    return Mode(other, words + end)
 
 
 def seeded(f: Callable[..., Any], *arguments: Any) -> Any:
@@ -275,18 +251,17 @@ def seeded(f: Callable[..., Any], *arguments: Any) -> Any:
         np.random.set_state(state)
 
 
-def _flag(net: Any) -> tuple[str, str, Any] | None:
-    """Return which method takes which parameter, and its value in training mode."""
+def _training_flags(net: Any) -> dict[str, dict[str, Any]]:
+    """Return which methods have which parameters for the mode, and their values in training."""
+    flags = {}
     for method in METHODS:
-        try:
+        with suppress(AttributeError, TypeError, ValueError):
             parameters = inspect.signature(getattr(net, method)).parameters
-        except (AttributeError, TypeError, ValueError):
-            continue
-        for name, parameter in parameters.items():
-            value = _training_value(name, parameter.default)
-            if value is not None:
-                return method, name, value
-    return None
+            values = {
+                name: _training_value(name, each.default) for name, each in parameters.items()
+            }
+            flags[method] = {name: value for name, value in values.items() if value is not None}
+    return {method: own for method, own in flags.items() if own}
 
 
 def _training_value(name: str, default: Any) -> Any:
@@ -298,44 +273,45 @@ def _training_value(name: str, default: Any) -> Any:
     return WORDS.get(default) if isinstance(default, str) else None
 
 
-def _set_mode(net: Any, flags: dict[str, Any]) -> None:
-    """Give a copy of a net methods that run in this mode."""
-    for method in METHODS:
-        plain = getattr(net, method, None)
-        if plain is None:
-            continue
-        own = {
-            name: _training_value(name, parameter.default)
-            for name, parameter in inspect.signature(plain).parameters.items()
-            if name in flags or _training_value(name, parameter.default) is not None
-        }
-        chosen = {name: value for name, value in own.items() if value is not None}
-        if chosen:
-            setattr(net, method, partial(_with_flags, plain, chosen))
-
-
 def _with_flags(method: Callable[..., Any], flags: dict[str, Any], *args: Any, **given: Any) -> Any:
     """Call a method in the mode that is asked for, unless the caller says which."""
     names = [*inspect.signature(method).parameters][: len(args)]
     return method(*args, **{**{k: v for k, v in flags.items() if k not in names}, **given})
 
 
-def _same_parameters(subject: GradientUnderTest, net: Any) -> Any:
-    """Return the copy's arrays in place of those of x, or None."""
-    assert subject.batch is not None
-    if subject.x is subject.batch.net.params:
-        return net.params
-    if isinstance(subject.x, np.ndarray):
-        for name, array in subject.batch.net.params.items():
-            if array is subject.x:
-                return net.params[name]
-    return None
+def explained_along(
+    check: DirectionalCheck, random: np.random.Generator
+) -> tuple[str, DirectionalCheck, list[str]] | None:
+    """Return a summary, what agrees, and findings, if what differs along directions is no fault."""
+    subject, right = check.subject, "The gradient is right along random directions"
+    offset = offset_along(check)
+    if offset is not None:
+        return f"{right}.", check, _of_offset(offset, subject)
+    mode = training_mode(subject)
+    if mode is not None:
+        there = check.of(mode.subject).measure()
+        offset = None if there.agrees else offset_along(there)
+        if there.agrees or offset is not None:
+            found = [mode.sentence, *_of_offset(offset, mode.subject)]
+            return f"{right} of the loss in training mode.", there, found
+    if not (check.has_kinks and subject.can_ask_again):
+        return None
+    for distance in DISTANCES[:2]:
+        with _claimed_next_to_x(subject, random, distance) as claimed:
+            parts = [part for part in claimed if part.x.size]
+            there = DirectionalCheck.drawn(
+                subject, parts, check.noise, check.slack, random, COUNT // 2
+            ).measure()
+            if not there.agrees:
+                offset = offset_along(there)
+                if offset is None:
+                    return None
+    kinks = (
+        "x is where f has a kink, such as ReLU units at 0: there random directions tell nothing. "
+        "fast=False compares every element at x itself."
+    )
+    return f"{right} at points next to x.", there, [kinks, *_of_offset(offset, subject)]
 
 
-def _like(subject: GradientUnderTest, claims: list[Any]) -> Any:
-    from fastgrad.differences.trees import is_structure, like
-
-    arrays = [
-        claim.reshape(part.x.shape) for claim, part in zip(claims, subject.parts, strict=True)
-    ]
-    return like(subject.x, iter(arrays)) if is_structure(subject.x) else arrays[0]
+def _of_offset(offset: float | None, subject: GradientUnderTest) -> list[str]:
+    return [] if offset is None else [f"It is {sentence_of(offset, subject)}"]

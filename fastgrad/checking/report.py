@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 
 from fastgrad.checking.noise import Noise
-from fastgrad.checking.numerical import BLOCK, NumericalGradient, largest_magnitude
+from fastgrad.checking.numerical import NumericalGradient, largest_magnitude
 from fastgrad.checking.probe import Probe
-from fastgrad.checking.subject import index_text
+from fastgrad.differences.validation import element
 from fastgrad.typing import Array
 
 Verdict = Literal["right", "wrong"]
@@ -145,20 +145,20 @@ def table(rows: tuple[Row, ...]) -> str:
     )
 
 
-def _cells(name: str, element: Element) -> tuple[str, ...]:
-    digits = _digits(element)
+def _cells(name: str, shown: Element) -> tuple[str, ...]:
+    digits = _digits(shown)
     return (
-        index_text(name, element.index),
-        f"{element.gradient:.{digits}e}",
-        f"{element.numerical:.{digits}e}",
-        f"{element.round_off:.0e}",
-        f"{element.truncation:.0e}",
+        element(name, shown.index),
+        f"{shown.gradient:.{digits}e}",
+        f"{shown.numerical:.{digits}e}",
+        f"{shown.round_off:.0e}",
+        f"{shown.truncation:.0e}",
     )
 
 
-def _digits(element: Element) -> int:
+def _digits(shown: Element) -> int:
     """Return how many digits show in what the two values differ."""
-    relative = element.relative_error
+    relative = shown.relative_error
     if not 0 < relative < np.inf:
         return 6
     return int(min(max(2 - np.floor(np.log10(relative)), 3), 12))
@@ -168,52 +168,54 @@ VISIBLE = 1e3
 """Times its own errors that a value is to be large for its relative error to mean something."""
 
 
-def row_of(numerical: NumericalGradient, wrong: bool) -> Row:
-    """Return the report's row for a part."""
+def row_of(numerical: NumericalGradient, verdict: Verdict) -> Row:
+    """Return the report's row for a part, with what closer looks told of single elements."""
     part = numerical.part
-    for place, probe in (numerical.probes | numerical.failed).items():
-        numerical.value[place], numerical.truncation[place] = probe.value, probe.error
-    absolute, relative = _largest_errors(numerical, part.claim)
+    value, truncation = numerical.value.copy(), numerical.truncation.copy()
+    for place, probe in numerical.probes.items():
+        value[place], truncation[place] = probe.value, probe.error
+
+    def worst(errors: Array, least: float) -> Element | None:
+        place = int(np.argmax(errors)) if errors.size else 0  # the first nan, if there is one
+        if not errors.size or errors[place] < least:
+            return None
+        index, claim, of_place = part.index(place), float(part.claim[place]), float(value[place])
+        error = abs(claim - of_place)
+        return Element(index, error, claim, of_place, numerical.round_off, float(truncation[place]))
+
+    with np.errstate(all="ignore"):
+        error = abs(part.claim - value)
+        size = np.maximum(abs(part.claim), abs(value))
+        size += VISIBLE * (truncation + numerical.round_off)
+        smallest = float(np.finfo(np.float64).smallest_subnormal)
+        absolute, relative = worst(error, 0.0), worst(error / size, smallest)
     shape = part.x.shape
     return Row(
-        part.name,
-        "wrong" if wrong else "right",
-        None if absolute is None else _element(numerical, absolute),
-        None if relative is None else _element(numerical, relative),
-        part.claim.reshape(shape),
-        numerical.value.reshape(shape),
+        part.name, verdict, absolute, relative, part.claim.reshape(shape), value.reshape(shape)
     )
 
 
-def _largest_errors(numerical: NumericalGradient, claim: Array) -> tuple[int | None, int | None]:
-    """Return the places of the largest absolute and relative error; nan is larger than all."""
-    places: list[int | None] = [None, None]
-    largest = [-1.0, 0.0]
-    with np.errstate(all="ignore"):
-        for start in range(0, claim.size, BLOCK):
-            block = slice(start, start + BLOCK)
-            given, value = claim[block], numerical.value[block]
-            error = abs(given - value)
-            size = np.maximum(abs(given), abs(value))
-            size += VISIBLE * (numerical.truncation[block] + numerical.round_off)
-            for k, errors in enumerate((error, error / size)):
-                place = int(np.argmax(errors))  # the first nan, if there is one
-                if not (np.isnan(largest[k]) or errors[place] <= largest[k]):
-                    largest[k], places[k] = float(errors[place]), start + place
-    return places[0], places[1]
+def summary_of(
+    right: list[NumericalGradient], wrong: list[NumericalGradient], others: list[str]
+) -> str:
+    """Say which gradients are wrong and which are right; others are known by directions alone."""
+    names = [numerical.name for numerical in wrong]
+    if not wrong:
+        text = "The gradient is right."
+        if any(probe.kind == "unclear" for numerical in right for probe in numerical.passed):
+            text = "The gradient is right, as far as the differences can tell."
+    elif not right and not others:
+        text = "The gradient is wrong" + (f": {_list(names)}." if len(wrong) > 1 else ".")
+    else:
+        text = f"The gradient of {_list(names)} is wrong"
+        text += f", that of {_list([each.name for each in right])} is right." if right else "."
+    if others:
+        text += f" {_list(others)} agreed along random directions."
+    return text
 
 
-def _element(found: NumericalGradient, place: int) -> Element:
-    part = found.part
-    gradient, numerical = float(part.claim[place]), float(found.value[place])
-    return Element(
-        part.index(place),
-        abs(gradient - numerical),
-        gradient,
-        numerical,
-        found.round_off,
-        float(found.truncation[place]),
-    )
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 SAMPLE = 1000
@@ -233,7 +235,7 @@ def kinks(right: list[NumericalGradient], h: float) -> Iterator[str]:
         The step.
     """
     for numerical in right:
-        probes = [*numerical.probes.values()]
+        probes = numerical.passed
         at = [each for each in probes if each.kind == "kink" and not each.distance]
         near = [each for each in probes if each.kind == "kink" and each.distance]
         rough = [each for each in probes if each.kind == "step"]
@@ -291,7 +293,7 @@ def precision(right: list[NumericalGradient], noise: Noise, h: float) -> Iterato
         if not numerical.part.x.size:
             continue
         every = max(1, numerical.part.x.size // SAMPLE)
-        known = [place for place, each in numerical.probes.items() if each.kind in ("kink", "jump")]
+        known = [probe.place for probe in numerical.passed if probe.kind in ("kink", "jump")]
         unseen = np.setdiff1d(np.arange(0, numerical.part.x.size, every), known)
         truncation = float(np.median(numerical.truncation[unseen])) if unseen.size else 0.0
         hidden = numerical.round_off + truncation
@@ -323,7 +325,7 @@ def _is_better(numerical: NumericalGradient, noise: Noise, step: float) -> bool:
 
 
 def _where(numerical: NumericalGradient, found: Probe) -> str:
-    return index_text(numerical.part.name, numerical.part.index(found.place))
+    return numerical.part.element(found.place)
 
 
 def _elements(count: int) -> str:

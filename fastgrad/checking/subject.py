@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from fastgrad.differences.quotients import at
 from fastgrad.differences.trees import Call, is_structure, leaves, like, require_separate
 from fastgrad.differences.validation import (
     as_array,
+    element,
     require_floating_array,
     require_function,
     require_unmasked,
@@ -68,6 +69,10 @@ class Part:
         """Return the index of an element, given its place in C order."""
         return tuple(int(i) for i in np.unravel_index(place, self.x.shape))
 
+    def element(self, place: int) -> str:
+        """Write an element as in Python, as W1[1, 2]."""
+        return element(self.name, self.index(place))
+
 
 class GradientUnderTest:
     """What is checked: everything that asks f or the gradient goes through here.
@@ -102,9 +107,10 @@ class GradientUnderTest:
     ) -> None:
         require_function(f)
         self.f, self.x, self.args, self.engine, self.batch = f, x, args, engine, batch
+        self._users_f = f
         found = self._problems()
         self._gradient = gradient if callable(gradient) else None
-        claims = self.claims() if self._gradient else as_analytic_gradients(gradient, x, batch)
+        claims = self._ask() if self._gradient else as_analytic_gradients(gradient, x, batch)
         names = [_name(problem.name, batch) for problem in found]
         self.parts = [
             Part(name, problem, claim.values, claim.eps)
@@ -164,8 +170,24 @@ class GradientUnderTest:
         """Take this function for the one that returns the gradient of x as it is."""
         self._gradient = partial(_without_arguments, gradient)
 
-    def claims(self) -> list[AnalyticGradient]:
-        """Call the gradient, and return what it claims of x as it is now."""
+    def claimed(self) -> list[Part]:
+        """Call the gradient, and return the parts with what it claims of x as it is now."""
+        claims = self._ask()
+        return [
+            replace(part, claim=claim.values, claim_eps=claim.eps)
+            for part, claim in zip(self.parts, claims, strict=True)
+        ]
+
+    def claimed_after_loss(self) -> list[Part]:
+        """Return the same, once f was called: layers keep what the last forward pass left."""
+        self.call_loss()
+        return self.claimed()
+
+    def call_loss(self) -> None:
+        """Call the user's f, whatever function of x is differenced in its place."""
+        value_or_nan(self._users_f, self.x, *self.args)
+
+    def _ask(self) -> list[AnalyticGradient]:
         assert self._gradient is not None
         require_time()
         return as_analytic_gradients(self._gradient(self.x, *self.args), self.x, self.batch)
@@ -297,11 +319,6 @@ def _flat(array: Array) -> Array:
     wide = np.result_type(array.dtype, np.float64)
     flat: Array = array.view(np.ndarray).astype(wide, copy=False).reshape(-1)
     return flat
-
-
-def index_text(name: str, index: Sequence[int]) -> str:
-    """Write an element as in Python: W1[1, 2], or the name alone if it has no axes."""
-    return f"{name}[{', '.join(map(str, index))}]" if len(index) else name
 
 
 @dataclass(frozen=True, eq=False)

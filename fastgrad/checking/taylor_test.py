@@ -1,22 +1,30 @@
 """Taylor's test of a gradient: the remainder falls with the square of the step."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from fastgrad.checking.noise import Noise, measure_noise, with_terms
+from fastgrad.checking.probe import OneSided
+from fastgrad.checking.random_directions import (
+    Along,
+    Direction,
+    DirectionalCheck,
+    random_direction,
+)
+from fastgrad.checking.reevaluation import explained_along
+from fastgrad.checking.subject import (
+    GradientUnderTest,
+    Part,
+    as_gradient_under_test,
+    moved_by,
+)
 from fastgrad.differences.guard import guarded
 from fastgrad.typing import Array
-
-if TYPE_CHECKING:
-    from fastgrad.checking.noise import Noise
-    from fastgrad.checking.probe import OneSided
-    from fastgrad.checking.subject import GradientUnderTest, Part
 
 STEPS = 2.0 ** -np.arange(4, 34)
 """The steps along the direction, in units of its length."""
@@ -167,8 +175,6 @@ def slope_test(
     >>> bool(slope_test(lambda x: (x**4).sum(), x, 4.1 * x**3, seed=0))
     False
     """
-    from fastgrad.checking.subject import moved_by
-
     _require_seed(seed)
     with guarded((f, gradient), moved_by(f, x), args):
         return _test(f, x, gradient, t, args, seed)
@@ -184,15 +190,6 @@ def _require_seed(seed: object) -> None:
 
 
 def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
-    from fastgrad.checking.comparison import explained_along
-    from fastgrad.checking.noise import measure_noise, with_terms
-    from fastgrad.checking.random_directions import (
-        Along,
-        Direction,
-        DirectionalCheck,
-        random_direction,
-    )
-    from fastgrad.checking.subject import as_gradient_under_test
 
     subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
     noise = measure_noise(subject, None)
@@ -228,7 +225,7 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
         )
         explained = explained_along(check, random)
         if explained is not None:
-            right, notes = True, [*explained[1]]
+            right, notes = True, explained[2]
     remainders = along.unit * abs(rests)
     is_clear = judged.refuted or not judged.sides.is_excused
     if not is_clear:
@@ -267,7 +264,6 @@ class _Judged:
 def _judge(
     subject: GradientUnderTest, parts: list[Part], noise: Noise, line: Sequence[Array], steps: Array
 ) -> _Judged:
-    from fastgrad.checking.random_directions import Along
 
     along = Along(subject, parts, line, float(steps[0]))
     sides = along.sides(noise.level, float(steps[0]))

@@ -112,3 +112,11 @@ def test_tiny_functions_are_not_explained_by_it():
     x = np.array([1.0, 1.4])
     right = -340 * x * np.exp(-170 * (x @ x))
     assert not check_gradient(lambda v: float(np.exp(-170 * (v @ v))), x, right * [1, 1.001])
+
+
+def test_a_function_with_further_arguments_may_be_wrong_too():
+    """It is positive, as the loss of one sample is, and so may have a number under a logarithm."""
+    x = np.array([1.0, 2.0, 3.0])
+    report = check_gradient(lambda x, a: a * float(x @ x), x, lambda x, a: 2.2 * a * x, args=(1.5,))
+    assert not report
+    assert "1.1 times what it should be" in str(report)

@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from benchmarks.suite import FUNCTIONS, Function, drawn, published
+from benchmarks.cases.suite import FUNCTIONS, Function, drawn, published
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)

@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 
-from benchmarks.checking import rates
-from benchmarks.gradients import KINDS, example, mean_of_standardised, planted, primitives
+from benchmarks.cases.random_gradients import (
+    KINDS,
+    example,
+    mean_of_standardised,
+    planted,
+    primitives,
+)
+from benchmarks.measure.checking import rates
 from fastgrad import check_gradient, slope_test
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
 def test_right_gradients_pass_and_errors_of_one_element_do_not(kind):
-    """``python -m benchmarks.checking --rates 20000`` tries more."""
+    """``python -m benchmarks random_gradients`` tries more."""
     found = rates((example(seed) for seed in range(kind, 80, len(KINDS))), every=2)
     for rate in found.values():
         assert rate.right == 20
@@ -18,7 +24,7 @@ def test_right_gradients_pass_and_errors_of_one_element_do_not(kind):
 
 
 def test_elementary_functions_pass_in_every_form():
-    """``python -m benchmarks.checking --rates 1`` tries the others, too."""
+    """``python -m benchmarks random_gradients`` tries the others, too."""
     pytest.importorskip("scipy")
     found = rates([*primitives()][::14])
     assert sum(rate.wrong for rate in found.values()) > 20

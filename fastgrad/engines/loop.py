@@ -81,9 +81,9 @@ def values(
         kinds.add(type(result))
         return result
 
-    # The fastest of the forms that were tried (benchmarks/compiled.py, loop_overheads): as few
-    # steps of Python's as can be for each call, for after a long f the processor predicts none.
-    # So two calls are written out, which most schemes make for each element.
+    # The fastest of the forms that were tried (`python -m benchmarks compiled`): as few steps of
+    # Python's as can be for each call, for after a long f the processor predicts none. So two calls
+    # are written out, which most schemes make for each element.
     try:
         for block in _blocks(places, points):
             for i, target, second in block:

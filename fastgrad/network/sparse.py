@@ -14,8 +14,9 @@ from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles
 
 # Above this share of nonzeros whole blocks are multiplied: they do more, but at a higher rate.
-# benchmarks/density.py finds the two equal at a tenth to a quarter, the more the fewer hidden units
-# there are; digits, whose zeros lie side by side, have a fifth and are at least as fast this way.
+# `python -m benchmarks density` finds the two equal at a tenth to a quarter, the more the fewer
+# hidden units there are; digits, whose zeros lie side by side, have a fifth and are at least as
+# fast this way.
 MAX_DENSITY = 0.25
 
 

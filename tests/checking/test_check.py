@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.backward import (
+from benchmarks.cases.backward import (
     FAULTS,
     FaultyNet,
     LayeredNet,

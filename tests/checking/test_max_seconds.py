@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.backward import LayeredNet, faulty_batch
+from benchmarks.cases.backward import LayeredNet, faulty_batch
 from fastgrad import check_gradient
 
 

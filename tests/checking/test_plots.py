@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch
+from benchmarks.cases.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch
 from fastgrad import check_gradient, slope_test
 from fastgrad.checking.plots import draw_difference, draw_slope, draw_steps
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.backward import LayeredNet, faulty_batch
+from benchmarks.cases.backward import LayeredNet, faulty_batch
 from fastgrad import check_gradient
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.random_directions import (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.backward import LayeredNet
+from benchmarks.cases.backward import LayeredNet
 from fastgrad.checking.check import Comparison
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.subject import as_gradient_under_test

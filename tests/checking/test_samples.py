@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.backward import LayeredNet
+from benchmarks.cases.backward import LayeredNet
 from fastgrad import TwoLayerNet, check_gradient
 
 SAMPLES = 6

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch
-from benchmarks.gradients import example, planted
+from benchmarks.cases.backward import FAULTS, FaultyNet, LayeredNet, faulty_batch
+from benchmarks.cases.random_gradients import example, planted
 from fastgrad import slope_test
 
 
@@ -110,7 +110,7 @@ def test_kinks_closer_than_noise_can_show_seldom_refute():
 
 
 def test_errors_beside_kinks_are_seen():
-    """``python -m benchmarks.checking --rates 20000`` tries more."""
+    """``python -m benchmarks random_gradients`` tries more."""
     tried = 0
     for seed in range(1, 160, 4):
         given = example(seed)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.honesty import is_wrong, rough, waves
+from benchmarks.measure.honesty import is_wrong, rough, waves
 from fastgrad import differentiate, schemes
 
 

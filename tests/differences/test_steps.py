@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import suite
+from benchmarks.cases import suite
 from fastgrad import numerical_gradient, schemes
 from fastgrad.differences.steps import precision, representable
 

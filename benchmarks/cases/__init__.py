@@ -1,0 +1,1 @@
+"""What is differentiated: nets with their batches, and functions with their derivatives."""

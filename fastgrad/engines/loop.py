@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import repeat
 from numbers import Complex, Real
 from typing import Any
@@ -61,12 +62,10 @@ def values(
         If f does not return a number (or an array of the shape), or writes into x. What f raises
         passes unchanged.
     """
-    take: Callable[[Any], Any] = real_number
-    exact = SCALARS
-    if x.dtype.kind == "c":
-        exact, take = frozenset(), _complex_number
+    take: Callable[[Any], Any] = _complex_number if x.dtype.kind == "c" else real_number
     if shape:
-        exact, take = frozenset(), _array_of(shape)
+        take = partial(_array, shape)
+    exact = SCALARS if take is real_number else frozenset()
     results: list[Any] = []
     usual: type | None = None
     kinds = set()
@@ -219,14 +218,12 @@ def _scalar(value: Any) -> Any:
     return array.reshape(())[()]
 
 
-def _array_of(shape: tuple[int, ...]) -> Callable[[Any], Array]:
-    def take(value: Any) -> Array:
-        array = as_returned(value)
-        if array.shape != shape:
-            raise ValueError(
-                f"f returned an array of shape {array.shape} and, before, one of shape {shape}; "
-                "it must return arrays of one shape"
-            )
-        return array
-
-    return take
+def _array(shape: tuple[int, ...], value: Any) -> Array:
+    """Return what f returned, of a shape that is known."""
+    array = as_returned(value)
+    if array.shape != shape:
+        raise ValueError(
+            f"f returned an array of shape {array.shape} and, before, one of shape {shape}; "
+            "it must return arrays of one shape"
+        )
+    return array

@@ -13,7 +13,7 @@ from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like
 from fastgrad.differences.validation import as_array, element, require_function, warn_caller
 from fastgrad.engines.certificates.compiled import certify
-from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
+from fastgrad.engines.probe import INDEPENDENT, is_independent, repeating
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.schemes import Scheme
@@ -128,8 +128,8 @@ def numerical_gradient(
         they are returned as they are, 0 or coarse. If h is "auto" and no step suits f at an
         element. If engine="auto" has to take the loop for a large x; the reason is named. If f
         turns out to be random, or not to depend on x or an array in it: of plain Python functions
-        with engine="auto", without ``vectorized`` and workers, and of float64 arrays alone the
-        latter. If f has another value in a worker than here, because it is random or reads x in a
+        with engine="auto", without ``vectorized`` and workers; of subclasses of arrays the former
+        alone. If f has another value in a worker than here, because it is random or reads x in a
         global of an imported module: it is left to this process then. If a traced or compiled
         gradient was found to be wrong: it says where, and what is returned are quotients of f's own
         values.
@@ -219,7 +219,7 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
         if evaluator.engine == "compiled" and problem.is_uniform:
             certify(problem, values, result)
         return result
-    result = problem.gradient(Repeating(values, evaluator.values(None), first))
+    result = problem.gradient(repeating(values, evaluator.values(None), first))
     is_zero = not np.count_nonzero(result.view(np.ndarray))
     if is_zero and problem.is_uniform and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENT.format(problem.name))

@@ -48,8 +48,8 @@ SCALES = (1.0, 1e3)
 """How far x is moved where f has not changed, in units of the largest element, or of 1."""
 
 
-class Repeating:
-    """A way of evaluating f that calls it again at one point, and warns if it is random.
+def repeating(values: Values, again: Values, first: FirstCalls | None = None) -> Values:
+    """Return a way of evaluating f that calls it again at one point, and warns if it is random.
 
     Parameters
     ----------
@@ -60,41 +60,32 @@ class Repeating:
     first : FirstCalls, optional
         Calls of f at x itself, if there have been any: then that is the point.
     """
+    has_looked = False
 
-    def __init__(self, values: Values, again: Values, first: FirstCalls | None = None) -> None:
-        self._values, self._again, self._first = values, again, first
-        self._has_looked = False
-
-    def __call__(
-        self,
+    def looking(
         f: Callable[[Any], Any],
         x: Array,
         places: NDArray[np.intp],
         points: Array,
         shape: tuple[int, ...] = (),
     ) -> Array:
-        """Return the values, as `fastgrad.typing.Values` does."""
-        looks, self._has_looked = not self._has_looked, True
+        nonlocal has_looked
+        looks, has_looked = not has_looked, True
+        one = f, x, places[:1], points[:1, :1]
         if looks and points.size >= FEW:  # before the many calls
-            self._look(f, x, places, points)
-        found = self._values(f, x, places, points, shape)
+            number = 1 + min(MOST, points.size // FEW)
+            if first is not None:
+                first.make(number - len(first.values))
+            if first is not None and len(first.values) > 1:
+                _warn_if_random(first.values)
+            else:  # it cannot be called at x itself
+                _warn_if_random([again(*one)[0, 0] for _ in range(number)])
+        found = values(f, x, places, points, shape)
         if looks and 0 < points.size < FEW and _differ(found.reshape(-1), MUCH):
-            _warn_if_random([found[0, 0], self._again(f, x, places[:1], points[:1, :1])[0, 0]])
+            _warn_if_random([found[0, 0], again(*one)[0, 0]])
         return found
 
-    def _look(
-        self, f: Callable[[Any], Any], x: Array, places: NDArray[np.intp], points: Array
-    ) -> None:
-        """Call f again at one point before the many calls."""
-        number = 1 + min(MOST, points.size // FEW)
-        values: list[Any] = []
-        if self._first is not None:
-            values = self._first.values
-            self._first.make(number - len(values))
-        if len(values) < 2:  # it cannot be called at x itself
-            first = places[:1], points[:1, :1]
-            values = [self._again(f, x, *first)[0, 0] for _ in range(number)]
-        _warn_if_random(values)
+    return looking
 
 
 def _warn_if_random(values: list[Any]) -> None:
@@ -127,8 +118,7 @@ def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
     x, it is moved far away, and replaced by nan, which would spoil what f keeps of it. Of an f or x
     that cannot be recorded nothing is said.
     """
-    from fastgrad.tracing.recorder import UNUSED, NotTraceable
-    from fastgrad.tracing.trace import trace_call
+    from fastgrad.tracing.trace import is_used
 
     original = Original(x)
     random = np.random.default_rng(0)
@@ -146,14 +136,9 @@ def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
                 if not (same_at(original.copy + moves) and same_at(original.copy - moves)):
                     return False
             original.put_back()
-            far = [size * scale * random.normal(size=x.shape) for scale in SCALES]
-            try:
-                trace_call(f, x, h)
-            except NotTraceable as refusal:
-                if str(refusal) != UNUSED:
-                    return False
-            else:
+            if is_used(f, x, h):
                 return False
+            far = [size * scale * random.normal(size=x.shape) for scale in SCALES]
             return all(map(same_at, [*far, np.full(x.shape, np.nan), original.copy]))
     except Exception as error:  # f cannot be called there, which depends on x
         raise_interrupt(error)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,32 +30,37 @@ def shown(progress: bool | Callable[[int, int], Any], total: int) -> Iterator[Re
     total : int
         How many elements there are.
 
-    Raises
-    ------
-    TypeError
-        If progress is neither.
-    ModuleNotFoundError
-        If a bar is asked for, and tqdm is not installed.
-
     Examples
     --------
     >>> with shown(lambda done, total: print(f"{done} of {total}"), total=3) as report:
     ...     report(1)
-    ...     report(1)
-    1 of 3
-    2 of 3
+    ...     report(2)
     3 of 3
     """
-    require_progress(progress)
     if progress is False:
         yield None
-    elif callable(progress):
-        yield from _counted(progress, total)
-    else:
+        return
+    bar: Any = nullcontext()
+    if progress is True:
         from tqdm import tqdm
 
-        with tqdm(total=total, desc="Elements", unit="") as bar:
-            yield from _counted(lambda done, _: bar.update(done - bar.n), total)
+        bar = tqdm(total=total, desc="Elements", unit="")
+    done, told, last = 0.0, 0, time.perf_counter()
+
+    def report(elements: float) -> None:
+        nonlocal done, told, last
+        done = min(done + elements, total)  # x itself may be evaluated once more
+        now, whole = time.perf_counter(), int(done + ROUNDING)
+        if whole > told and (now - last >= PERIOD or whole == total):
+            if progress is True:
+                bar.update(whole - told)
+            elif callable(progress):
+                progress(whole, total)
+            told, last = whole, now
+
+    with bar:
+        yield report
+        report(total - done)
 
 
 def require_progress(progress: object) -> None:
@@ -90,17 +95,10 @@ def reporting(values: Values, report: Report) -> Values:
         points: Array,
         shape: tuple[int, ...] = (),
     ) -> Array:
-        parts: list[Array] = []
-        unreported = 0
-        last = time.perf_counter()
+        parts = []
         for part in blocks(values, f, x, places, points, shape):
             parts.append(part)
-            unreported += len(part)
-            if time.perf_counter() - last >= PERIOD:
-                report(unreported)
-                last, unreported = time.perf_counter(), 0
-        if unreported:
-            report(unreported)
+            report(len(part))
         return join(parts)
 
     return in_blocks
@@ -124,16 +122,3 @@ def blocks(
         # Twice as many while the time is hardly measurable.
         size = min(2 * size, max(1, int(size * PERIOD / max(time.perf_counter() - began, 1e-9))))
         yield part
-
-
-def _counted(progress: Callable[[int, int], Any], total: int) -> Iterator[Report]:
-    done = 0.0
-
-    def report(elements: float) -> None:
-        nonlocal done
-        before, done = done, min(done + elements, total)  # x itself may be evaluated once more
-        if int(done + ROUNDING) > int(before + ROUNDING):
-            progress(int(done + ROUNDING), total)
-
-    yield report
-    report(total - done)

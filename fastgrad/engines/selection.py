@@ -17,23 +17,24 @@ from fastgrad.engines import progress as progress_of
 from fastgrad.engines import vectorized as stacks
 from fastgrad.engines.compilation import NotCompilableError, is_jitted
 from fastgrad.engines.probe import INDEPENDENT, is_independent
-from fastgrad.schemes import Scheme
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import CHEAP_CALLS, DIFFERENT_RESULTS, FirstCalls
 from fastgrad.typing import Array, GradientEngine, Map, Progress, Report, Values
 
 
-def _traced(f: Callable[[Any], Any], x: Array, h: float, scheme: Scheme) -> Array:
-    """Return what the traced engine does, whose many files are read when it is first needed."""
+def _traced() -> Any:
+    """Return the traced engine, whose many files are read when it is first needed."""
     from fastgrad.engines import traced
 
-    return traced.gradient(f, x, h, scheme)
+    return traced
 
 
 ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
 
-GRADIENT_ENGINES: dict[str, GradientEngine] = {"traced": _traced}
+GRADIENT_ENGINES: dict[str, GradientEngine] = {
+    "traced": lambda f, x, h, scheme: _traced().gradient(f, x, h, scheme)
+}
 """Name -> what gives a gradient at once, without f at each moved point."""
 
 MIN_TRACED_ELEMENTS = 8
@@ -41,8 +42,6 @@ MIN_TRACED_ELEMENTS = 8
 
 MIN_ANNOUNCED_ELEMENTS = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
-
-TOO_FEW = "too few for recording f to pay"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +86,7 @@ class Evaluator:
 
     def shown(self, total: int) -> AbstractContextManager[Report | None]:
         """Give a block what elements are reported to, so many in all; None if nobody is told."""
-        silent = self.progress is False
-        return nullcontext() if silent else progress_of.shown(self.progress, total)
+        return progress_of.shown(self.progress, total)
 
     def require_served(self, problems: list[Problem]) -> None:
         """Refuse what an engine that gives gradients at once does not serve, if asked for one."""
@@ -129,12 +127,11 @@ class Evaluator:
             return None
         reason = _why_not_recorded(problem, first)
         if not reason:
-            from fastgrad.engines import traced
-
-            result, reason = traced.gradient_if_faster(f, x, h, scheme, first)
+            result, reason = _traced().gradient_if_faster(f, x, h, scheme, first)
             if result is not None:
-                return result
-            if reason == traced.UNUSED and is_independent(f, x, h):
+                gradient: Array = result
+                return gradient
+            if reason == _traced().UNUSED and is_independent(f, x, h):
                 warn_caller(INDEPENDENT.format(problem.name))
                 return np.zeros_like(x)
         if x.size >= MIN_ANNOUNCED_ELEMENTS and reason not in ("", CHEAP_CALLS, DIFFERENT_RESULTS):
@@ -155,27 +152,23 @@ class Evaluator:
                 return f"{by_loop}.\nNot compiled, because {reason}."
             return f"Compiled: {calls:,} calls of f in a compiled loop."
         reason = self._why_not_tried(problem)
-        if reason == TOO_FEW:
-            return f"{by_loop}, {reason}."
         if not reason:
             first = FirstCalls(f, x)
             reason = _why_not_recorded(problem, first)
         if not reason:
-            from fastgrad.engines import traced
-
-            text, reason = traced.explain(f, x, h, calls, first)
+            text, reason = _traced().explain(f, x, h, calls, first)
             if text:
-                return text
-            if reason == traced.UNUSED and is_independent(f, x, h):
+                return str(text)
+            if reason == _traced().UNUSED and is_independent(f, x, h):
                 return f"No engine is needed: {INDEPENDENT.format(problem.name)}."
         return f"{by_loop}.\nNot traced, because {reason}."
 
     def _why_not_tried(self, problem: Problem) -> str:
         """Say why f is not traced, whatever it is; "" if that depends on f."""
         if self.asked != "auto" or self.engine != "loop":
-            return f"engine is {self.asked!r}, and f is evaluated by the engine {self.engine!r}"
+            return "another engine is asked for"
         if problem.x.size < MIN_TRACED_ELEMENTS:
-            return TOO_FEW
+            return "x has too few elements for recording f to pay"
         if problem.is_lost:
             return "the step is lost when it is added to some elements of x"
         if not problem.is_uniform:
@@ -221,39 +214,35 @@ def choose_evaluator(
         raise ValueError(
             f"engine is {engine!r}, which serves numerical_gradient alone; pass engine='auto'"
         )
-    jitted = is_jitted(f)
-    name, values = _engine(engine, jitted)
-    if vectorized:
-        if engine != "auto" or is_structure(x):
-            raise ValueError(
-                "vectorized is True, which asks for one array x and engine='auto': f takes a stack "
-                "of points; leave out vectorized"
-            )
-        name, values = "vectorized", stacks.values
+    if vectorized and (engine != "auto" or is_structure(x)):
+        raise ValueError(
+            "vectorized is True, which asks for one array x and engine='auto': f takes a stack "
+            "of points; leave out vectorized"
+        )
     if workers is not None and (vectorized or engine not in ("auto", "loop")):
         raise ValueError(
             f"engine is {'vectorized' if vectorized else engine!r}, but workers share the loop's "
             "calls of f; leave out workers, or pass engine='loop'"
         )
+    jitted = is_jitted(f)
     if jitted:
         compiled.require_no_dict(x)
     progress_of.require_progress(progress)
+    if vectorized:
+        name, values = "vectorized", stacks.values
+    elif engine == "auto" or engine in GRADIENT_ENGINES:
+        name, values = ("compiled", values_or_loop) if jitted else ("loop", loop.values)
+    elif engine in ENGINES:
+        name, values = engine, ENGINES[engine]
+    else:
+        names = ", ".join(repr(name) for name in ["auto", *GRADIENT_ENGINES, *ENGINES])
+        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
 
     def reported(report: Report | None) -> Values:
         return values if report is None else progress_of.reporting(values, report)
 
     evaluator = Evaluator(engine, name, reported, progress, workers is not None)
     return nullcontext(evaluator) if workers is None else _shared(evaluator, workers)
-
-
-def _engine(engine: str, jitted: bool) -> tuple[str, Values]:
-    """Return the name of what evaluates f at moved points if an engine is asked for, and it."""
-    if engine == "auto" or engine in GRADIENT_ENGINES:
-        return ("compiled", values_or_loop) if jitted else ("loop", loop.values)
-    if engine not in ENGINES:
-        names = ", ".join(repr(name) for name in ["auto", *GRADIENT_ENGINES, *ENGINES])
-        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
-    return engine, ENGINES[engine]
 
 
 @contextmanager

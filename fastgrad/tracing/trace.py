@@ -16,10 +16,10 @@ from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Term, split_into_terms
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.graph import Node, without_repeats
-from fastgrad.tracing.memory import share
+from fastgrad.tracing.memory import may_share_elements, share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.random_moves import random_moves
-from fastgrad.tracing.recorder import NotTraceable, Recording, record
+from fastgrad.tracing.recorder import UNUSED, NotTraceable, Recording, record
 from fastgrad.tracing.references import Assign, Reference, look_around
 from fastgrad.tracing.rollback import Slot, replace_leftovers, temporarily_replaced
 from fastgrad.tracing.stand_in import Recorded
@@ -117,6 +117,21 @@ def trace_call(
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
     nodes, output = without_repeats(nodes, output)
     return Trace(nodes, split_into_terms(output), value, seconds)
+
+
+def is_used(f: Callable[[Any], Any], x: NDArray[Any], h: float) -> bool:
+    """Say whether f computes with x, an array of any real type; True where it cannot be told.
+
+    No operation of an f that does not is given x, nor does f look at it in another way.
+    """
+    if type(x) is not np.ndarray or may_share_elements(x):
+        return True
+    saved = x.copy(order="K")
+    result = _record_alone(f, x, h, saved, Recording(MAX_SECONDS))
+    if type(result) is Refusal and result.is_of_constants:
+        result = _record_alone(f, x, h, saved, Recording(MAX_SECONDS, creates=True))
+    f(x)  # so that buffers which f fills hold what a whole call leaves
+    return type(result) is not Refusal or result.reason != UNUSED
 
 
 def _record_as_needed(

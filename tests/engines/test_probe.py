@@ -51,6 +51,19 @@ def test_a_layer_that_holds_another_array_is_told_apart_from_a_gradient_of_zeros
         assert numerical_gradient(layer.loss, params["W"]).any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.longdouble])
+@pytest.mark.parametrize(("n", "h"), [(3, 1e-3), (40, 1e-3), (100, "auto")])
+def test_independence_is_told_of_other_types_too(dtype, n, h):
+    held, x = np.ones(n, dtype), np.ones(n, dtype)
+    for given in (x, {"a": held, "b": x}, [x]):
+        with pytest.warns(RuntimeWarning, match=r"f does not depend on x.*another array"):
+            numerical_gradient(lambda _: (held**2).sum(), given, h)
+    assert x.tobytes() == held.tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert numerical_gradient(lambda _: (x**2).sum(), x, h).all()
+
+
 def test_steps_are_not_measured_for_an_array_that_f_does_not_depend_on():
     held, x = np.ones((20, 10)), np.ones((20, 10))
     f = counted(lambda _: (held**2).sum())
@@ -62,10 +75,11 @@ def test_steps_are_not_measured_for_an_array_that_f_does_not_depend_on():
 class Standardised:
     """A net whose second layer is 0 at first; the mean of the first one's output is kept."""
 
-    def __init__(self):
+    def __init__(self, dtype):
         r = np.random.default_rng(0)
-        self.x, self.W, self.V = r.normal(size=(40, 10)), r.normal(size=(10, 8)), np.zeros((8, 3))
-        self.mean = np.zeros(8)
+        sizes = (40, 10), (10, 8)
+        self.x, self.W = (r.normal(size=size).astype(dtype) for size in sizes)
+        self.V, self.mean = np.zeros((8, 3), dtype), np.zeros(8, dtype)
 
     def loss(self, _):
         a = self.x @ self.W
@@ -86,6 +100,15 @@ FLAT = {
         lambda x: float(np.maximum(x - 10, 0).sum()),
         np.zeros(20, np.float32),
     ),
+    "rounded in float32": (lambda x: np.round(x).sum(), np.full(200, 0.2, np.float32)),
+    "branches in longdouble": (
+        lambda x: 1.0 if float(x[0]) > 3 else 2.0,
+        np.zeros(20, np.longdouble),
+    ),
+    "a step that float32 loses": (
+        lambda x: float((x > 3000).sum()),
+        np.full(20, 2000, np.float32),
+    ),
     "few": (lambda x: np.sign(x).sum(), np.full(2, 5.0)),
 }
 
@@ -100,11 +123,16 @@ def test_a_gradient_of_zeros_alone_is_no_independence(name):
     assert not got.any()
 
 
-def test_what_a_net_keeps_is_not_spoiled_where_its_loss_does_not_change():
-    net = Standardised()
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", [lambda W: W, lambda W: {"W": W}], ids=["array", "dict"])
+def test_what_a_net_keeps_is_not_spoiled_where_its_loss_does_not_change(dtype, form):
+    net = Standardised(dtype)
+    x = form(net.W)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not numerical_gradient(net.loss, net.W).any()
+        result = numerical_gradient(net.loss if x is net.W else lambda x: net.loss(x["W"]), x, 1e-3)
+    assert not np.any(result if x is net.W else result["W"])
+    assert net.mean.any()
     # A running mean of outputs at points within a step of W.
     assert abs(net.mean).max() < 10 * abs((net.x @ net.W).mean(axis=0)).max()
 

@@ -10,8 +10,8 @@ from typing import Any, Generic
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences.bounds import first_steps
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.initial_steps import FIRST, divided
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import at, derivatives, memory_order
 from fastgrad.differences.richardson import (
@@ -31,6 +31,9 @@ from fastgrad.schemes import Scheme, as_scheme
 from fastgrad.typing import Array, EngineName, Map, Progress, Report, SchemeName, Structure
 
 EPS = float(np.finfo(np.float64).eps)
+
+FIRST = 0.25
+"""The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""
 
 MUCH_SMALLER = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
@@ -265,7 +268,8 @@ def _attempt(
     """
     outcome = Outcome.nothing(first)
     evaluations = 0
-    for scheme, chosen, begin, most in divided(problem, places, first):
+    parts = first_steps(problem.scheme, problem.x, places, first, problem.bounds)
+    for scheme, chosen, begin, most in parts:
         ladder = ladder_of(scheme)
         outcome.put(chosen, ladder.climb(places[chosen], begin, most, tolerance))
         evaluations += ladder.evaluations

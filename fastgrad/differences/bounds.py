@@ -1,4 +1,4 @@
-"""Bounds: how they may be given, and which scheme keeps inside them."""
+"""Bounds: how they may be given, and which schemes and steps keep inside them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +15,9 @@ from fastgrad.typing import Array
 MOST_SHRUNK = 8
 """By how much a step may be shrunk so that a scheme fits: f may be noisier than it is taken to be.
 """
+
+NARROW = 2.0**-13
+"""The room before a bound, in first steps, that central quotients need to be extrapolated."""
 
 
 def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
@@ -178,32 +181,92 @@ def within(
     if not len(rest):
         return
     old = x.view(np.ndarray).reshape(-1)[rest]
-    with np.errstate(over="ignore"):  # room without end
-        above = (bounds[1][rest] - old).astype(np.float64)
-        below = (old - bounds[0][rest]).astype(np.float64)
-    upwards = above >= below
-    up, down = max(0, *scheme.outer), max(0, *(-offset for offset in scheme.outer))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shrunk = np.fmin(np.fmin(steps, above / up), below / down)
-    sides = [
-        (side(scheme.accuracy, scheme.derivative), chosen, room)
-        for side, chosen, room in ((forward, upwards, above), (backward, ~upwards, below))
-    ]
+    above, below = _rooms(old, rest, bounds)
+    shrunk = np.minimum(steps, _largest_steps(scheme, above, below))
+    one_sided = forward(scheme.accuracy, scheme.derivative)
+    best = np.minimum(steps, np.maximum(above, below) / one_sided.reach[1])
     # Which is more exact: for functions that vary over distances of max(abs(x), 1), as "auto".
-    scale = np.maximum(abs(old.astype(np.float64)), 1)
-    eps = precision(x, old)
-    best = np.empty(len(rest))
-    for side, chosen, room in sides:
-        reach = max(abs(offset) for offset in side.offsets)
-        best[chosen] = np.minimum(steps[chosen], room[chosen] / reach)
-    one_sided = sides[0][0].expected_error(best / scale, eps)
-    central = scheme.expected_error(shrunk / scale, eps) <= one_sided
-    central &= (shrunk > 0) & (shrunk * MOST_SHRUNK >= best)
-    if central.any():
-        yield scheme, rest[central], _fitting(scheme, x, rest[central], shrunk[central], bounds)
-    for side, chosen, _ in sides:
-        served = chosen & ~central
-        yield side, rest[served], _fitting(side, x, rest[served], best[served], bounds)
+    scale, eps = np.maximum(abs(old.astype(np.float64)), 1), precision(x, old)
+    central = scheme.expected_error(shrunk / scale, eps)
+    chosen = central <= one_sided.expected_error(best / scale, eps)
+    chosen &= (shrunk > 0) & (shrunk * MOST_SHRUNK >= best)
+    for fitting, served in _divided(scheme, chosen, above, below):
+        wanted = (shrunk if fitting is scheme else best)[served]
+        yield fitting, rest[served], _fitting(fitting, x, rest[served], wanted, bounds)
+
+
+def first_steps(
+    scheme: Scheme,
+    x: Array,
+    places: NDArray[np.intp],
+    first: Array,
+    bounds: tuple[Array, Array] | None,
+) -> Iterator[tuple[Scheme, NDArray[np.intp], Array, Array]]:
+    """Divide elements among schemes that stay within the bounds, at steps to be extrapolated.
+
+    Parameters
+    ----------
+    scheme : Scheme
+        Used wherever there is a little room for it; else a one-sided one, as by `within`.
+    x, places, bounds
+        The array, the elements as indices in C order, and bounds as `as_bounds` returns them.
+    first : float array (n,)
+        The steps that are wished for.
+
+    Yields
+    ------
+    scheme, chosen, first, most
+        A scheme, indices into places, and for these the first steps and the largest ones that stay
+        inside, powers of two. Elements whose bounds are equal are left out.
+    """
+    old = x.view(np.ndarray).reshape(-1)[places].astype(float)
+    largest = float(np.finfo(x.dtype).max) / 8 - abs(old)
+    above, below = (np.minimum(largest, room) for room in _rooms(old, places, bounds))
+    free = True if bounds is None else bounds[0][places] < bounds[1][places]
+    # Central quotients are worth a few digits: f may be singular at the bound.
+    fits = _largest_steps(scheme, above, below) >= first * NARROW
+    for fitting, served in _divided(scheme, fits, above, below):
+        chosen = np.flatnonzero(free & served)
+        if len(chosen):
+            # Rooms are rounded; a step that is smaller than the true ones stays inside, since what
+            # is rounded to the type of x and of its bounds keeps its order.
+            rooms = _largest_steps(fitting, above, below)[chosen] * (1 - 1e-15)
+            most = _power_of_two(rooms)
+            yield fitting, chosen, np.minimum(_power_of_two(first[chosen]), most), most
+
+
+def _rooms(
+    old: Array, places: NDArray[np.intp], bounds: tuple[Array, Array] | None
+) -> tuple[Array, Array]:
+    """Return how far numbers may be moved upwards and downwards: without end, if without bounds."""
+    if bounds is None:
+        return np.full(old.shape, np.inf), np.full(old.shape, np.inf)
+    with np.errstate(over="ignore"):
+        above, below = bounds[1][places] - old, old - bounds[0][places]
+    return above.astype(np.float64), below.astype(np.float64)
+
+
+def _largest_steps(scheme: Scheme, above: Array, below: Array) -> Array:
+    """Return the largest steps by which a scheme keeps within these distances."""
+    up, down = max(0, *scheme.offsets), max(0, *(-offset for offset in scheme.offsets))
+    rooms = [room / far for room, far in ((above, up), (below, down)) if far]
+    return np.asarray(np.min(rooms, axis=0))
+
+
+def _divided(
+    scheme: Scheme, fits: NDArray[np.bool_], above: Array, below: Array
+) -> Iterator[tuple[Scheme, NDArray[np.bool_]]]:
+    """Yield the scheme where it fits, and one-sided ones of its orders where there is more room."""
+    orders = scheme.accuracy, scheme.derivative
+    yield scheme, fits
+    yield forward(*orders), ~fits & (above >= below)
+    yield backward(*orders), ~fits & (above < below)
+
+
+def _power_of_two(steps: Array) -> Array:
+    """Return the largest powers of two that are not larger."""
+    fractions, exponents = np.frexp(steps)
+    return np.where(fractions > 0, np.ldexp(1.0, exponents - 1), 0.0)
 
 
 def _fitting(

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad import differentiate, directional_derivative, hessian, jacobian
-from fastgrad.differences.initial_steps import FIRST, divided
+from fastgrad.adaptive import FIRST
+from fastgrad.differences.bounds import first_steps
 from fastgrad.differences.problem import problems
 from fastgrad.differences.quotients import moved
 from fastgrad.schemes import central
@@ -35,7 +36,8 @@ def test_even_the_largest_steps_stay_inside(where, accuracy):
         lambda x: 0.0, x, FIRST, scheme=central(accuracy), relative=True, bounds=bounds
     )
     first = np.broadcast_to(problem.steps, 1)
-    [(scheme, chosen, begin, most)] = divided(problem, np.array([0]), first)
+    parts = first_steps(problem.scheme, x, np.array([0]), first, problem.bounds)
+    [(scheme, chosen, begin, most)] = parts
     assert chosen.tolist() == [0]
     assert begin[0] <= most[0]
     assert begin[0] <= first[0]

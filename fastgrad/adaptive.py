@@ -21,6 +21,7 @@ from fastgrad.differences.richardson import (
     Ladder,
     Outcome,
     contradicts,
+    nothing_yet,
 )
 from fastgrad.differences.steps import as_floats, precision
 from fastgrad.differences.trees import like
@@ -266,12 +267,12 @@ def _attempt(
 
     What f raises is added to ``raised``, by the indices of elements.
     """
-    outcome = Outcome.nothing(first)
+    outcome = nothing_yet(first)
     evaluations = 0
     parts = first_steps(problem.scheme, problem.x, places, first, problem.bounds)
     for scheme, chosen, begin, most in parts:
         ladder = ladder_of(scheme)
-        outcome.put(chosen, ladder.climb(places[chosen], begin, most, tolerance))
+        outcome[chosen] = ladder.climb(places[chosen], begin, most, tolerance)
         evaluations += ladder.evaluations
         raised.update(ladder.raised)
     return outcome, evaluations
@@ -302,7 +303,7 @@ def _try_again(
             problem, ladder_of, places[again], second[again], tolerance, raised
         )
         total += evaluations
-        before = outcome.take(again)
+        before = outcome[again]
         # Smaller steps may see one value alone of an f that rounds its values.
         other.errors[...] = np.fmax(other.errors, before.coarse / other.steps**d)
         with np.errstate(invalid="ignore"):
@@ -326,7 +327,7 @@ def _try_again(
                 better[k], jumping[k] = False, True
                 if before.lost[k]:
                     outcome.errors[again[k]] = np.fmax(before.errors[k], apart[k])
-        outcome.put(again[better], other.take(better))
+        outcome[again[better]] = other[better]
         larger = before.largest > other.largest
         outcome.largest[again] = np.where(larger, before.largest, other.largest)
         outcome.widest[again] = np.where(larger, before.widest, other.widest)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad.differences.extrapolation import limits
+from fastgrad.differences.richardson import limits
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 EPS = np.finfo(float).eps

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgrad.differences.resolution import resolution
+from fastgrad.differences.jumps import resolution
 from fastgrad.differences.richardson import step_at
 
 STEPS = 0.25 * step_at(np.arange(8))[:, np.newaxis] * [1, -1]

@@ -419,7 +419,7 @@ def hessian_vector_product(
                 step = float(part * 2.0 ** np.round(np.log2(along.steps[0])))
                 values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
                 chosen = [
-                    problem.measured(values, base.reshape(()), farther=False).steps
+                    measured(problem, values, base.reshape(()), farther=False).steps
                     for problem in seconds
                 ]
                 values = evaluator.values(in_parts(report, 1 / 4))  # each element twice

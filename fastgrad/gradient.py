@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.measured_steps import QUOTIENTS
+from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like
 from fastgrad.differences.validation import as_array, element, require_function, warn_caller
@@ -208,7 +208,7 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
         if probes and _is_measured_in_vain(problem):
             warn_caller(INDEPENDENT.format(problem.name))
             return np.zeros_like(x)
-        problem = problem.measured(evaluator.values(in_parts(report, 1 / QUOTIENTS)))
+        problem = measured(problem, evaluator.values(in_parts(report, 1 / QUOTIENTS)))
     first = evaluator.first_calls(problem)
     result = evaluator.gradient_at_once(problem, first)
     if result is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.measured_steps import QUOTIENTS
+from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepared
 from fastgrad.differences.quotients import derivatives, moved
 from fastgrad.differences.trees import is_structure
@@ -115,7 +115,7 @@ def hessian(
         result = np.zeros((x.size, x.size), base.dtype)
         with evaluator.shown(x.size**2) as report:
             measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
-            problem = problem.measured(measuring, base.reshape(()), farther=False)
+            problem = measured(problem, measuring, base.reshape(()), farther=False)
             _fill(result, problem, evaluator, report)
     lower = np.tril_indices(x.size, -1)
     result[lower] = result.T[lower]

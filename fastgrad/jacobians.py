@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.measured_steps import QUOTIENTS
+from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepared
 from fastgrad.differences.quotients import BLOCK, derivatives
 from fastgrad.differences.trees import like
@@ -111,7 +111,7 @@ def jacobian(
             values = evaluator.values(report)
             measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
             parts = [
-                _jacobian(problem.measured(measuring, base), values, base) for problem in found
+                _jacobian(measured(problem, measuring, base), values, base) for problem in found
             ]
     return like(x, iter(parts))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.cases import rosenbrock, suite
 from benchmarks.measure.timing import compare
 from fastgrad import numerical_gradient, schemes
+from fastgrad.differences.measured_steps import measured
 from fastgrad.differences.problem import problems
 from fastgrad.engines import loop
 from fastgrad.schemes import Scheme
@@ -68,7 +69,7 @@ def relative_error(scheme: Scheme, h: float | str) -> float:
 def automatic_step(scheme: Scheme) -> float:
     """Return the step that ``h="auto"`` measures."""
     (problem,) = problems(wave, np.array([X]), "auto", scheme=scheme)
-    return float(np.max(problem.measured(loop.values).steps))
+    return float(np.max(measured(problem, loop.values).steps))
 
 
 def slope_of_error(scheme: Scheme) -> float:

@@ -1,17 +1,11 @@
 """Values of f that are rounded: whether it jumps where its slope does not say so, and how far."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import moved
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array, Values
-
-if TYPE_CHECKING:
-    from fastgrad.differences.problem import Problem
 
 ASIDE = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
 """Where f is looked at, in units of the wide step: no simple ratios, which periods may have."""

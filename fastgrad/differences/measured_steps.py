@@ -1,24 +1,19 @@
 """Automatic steps, measured: where f's own values show truncation and round-off in balance."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.jumps import is_flat, jumps
-from fastgrad.differences.quotients import BLOCK, moved
-from fastgrad.differences.steps import short
+from fastgrad.differences.problem import Problem
+from fastgrad.differences.quotients import BLOCK, at, moved, values_where_defined
+from fastgrad.differences.steps import precision, short
 from fastgrad.differences.validation import element, warn_caller
-from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Values
-
-if TYPE_CHECKING:
-    from fastgrad.differences.problem import Problem
 
 PILOTS = 8
 """Elements that are measured first; the others start from how noisy f was found to be there."""
@@ -70,9 +65,16 @@ PLAUSIBLE = 1e-3
 
 
 def measured(
-    problem: Problem, values: Values, base: Array, eps: float, *, farther: bool = True
+    problem: Problem,
+    values: Values,
+    base: Array | None = None,
+    eps: float | None = None,
+    *,
+    farther: bool = True,
 ) -> Problem:
     """Return the problem with a measured step for each element, and the quotients at these steps.
+
+    One whose steps are not automatic is returned as it is.
 
     Where f is smooth, that takes at most `MORE` calls of f an element beside the scheme's own.
 
@@ -99,10 +101,11 @@ def measured(
         Its steps are not looked at; f is called within its bounds.
     values : callable
         How f is evaluated.
-    base : array
-        f(x), of any shape: steps suit all outputs of f whose derivatives are not 0.
-    eps : float
-        The relative precision of f's values.
+    base : array, optional
+        f(x), of any shape: steps suit all outputs of f whose derivatives are not 0. Where it is not
+        known, f returns a number.
+    eps : float, optional
+        The relative precision of f's values, if x's type does not say it.
     farther : bool
         Whether a step may be larger than h where f is not noisier than eps. For mixed derivatives
         it may not: nothing is known of how they change along the other element.
@@ -124,8 +127,14 @@ def measured(
     "Computing forward-difference intervals for numerical optimization", SIAM Journal on Scientific
     and Statistical Computing 4 (1983), 310-321.
     """
+    x, n = problem.x, problem.x.size
+    if not problem.automatic or not n or problem.scheme.is_complex:
+        return problem
+    if base is None:
+        base = values(problem.f, x, np.zeros(1, dtype=np.intp), at(x))[0, 0]
+        base = np.asarray(base, None if isinstance(base, np.floating) else np.float64)
+    eps = precision(x, base) if eps is None else eps
     work = _Measurement(problem, values, base, eps, farther)
-    n = problem.x.size
     places = np.arange(n)
     if n > 2 * PILOTS:
         first = np.unique(np.linspace(0, n - 1, PILOTS).astype(np.intp))
@@ -487,38 +496,15 @@ class _Measurement:
     def _at(
         self, places: NDArray[np.intp], steps: Array, *, exactly: bool = False
     ) -> tuple[Array, Array, Array, Array]:
-        """Return quotients ``(n, outputs)``, the steps that were possible, lifts, truncations.
+        """Return quotients ``(n, outputs)``, the steps that bounds allow, lifts, truncations.
 
         A lift is how far f gets from f(x). Where f raises, all but the steps are nan.
         """
         if not exactly:
             steps = short(np.maximum(steps, self.smallest[places]), self.x[places])
-        result = np.full((len(places), self.quotients.shape[1]), np.nan, self.quotients.dtype)
-        lifts, truncations = result.copy(), result.copy()
-        if not len(places):
-            return result, steps, lifts, truncations
-        try:
-            return self._quotients(places, steps)
-        except Exception as error:
-            raise_interrupt(error)
-        for k in range(len(places)):
-            one = slice(k, k + 1)
-            try:
-                result[one], steps[one], lifts[one], truncations[one] = self._quotients(
-                    places[one], steps[one]
-                )
-            except Exception as error:  # so far from x f is not defined
-                raise_interrupt(error)
-                self._raised[int(places[k])] = error
-        return result, steps, lifts, truncations
-
-    def _quotients(
-        self, places: NDArray[np.intp], steps: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """Return quotients, the steps that bounds allow, how far f gets from f(x), truncations."""
-        count = self.quotients.shape[1]
+        used, count = steps.copy(), self.quotients.shape[1]
         result = np.zeros((len(places), count), self.quotients.dtype)
-        lifts, truncations, used = result.copy(), result.copy(), steps.copy()
+        lifts, truncations = result.copy(), result.copy()
         for scheme, some, lengths in self.problem.partition_of(places, steps):
             if not len(some):
                 continue
@@ -546,7 +532,8 @@ class _Measurement:
                 if k in new and (old_points[rows, before] == points[:, k]).all():
                     values[:, k] = old_values[rows, before]
                     new.remove(k)
-        found = self.values(f, x, places, np.ascontiguousarray(points[:, new]), self.shape)
+        wanted = np.ascontiguousarray(points[:, new])
+        found = values_where_defined(self.values, f, x, places, wanted, self._raised, self.shape)
         values[:, new] = found.reshape(len(places), len(new), count)
         if len(new) == points.shape[1]:
             self._last = places, points, values

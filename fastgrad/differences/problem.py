@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.bounds import as_bounds, within
-from fastgrad.differences.measured_steps import measured
-from fastgrad.differences.quotients import at, fill, memory_order, moved
-from fastgrad.differences.steps import choose_steps, precision, representable
+from fastgrad.differences.quotients import fill, memory_order, moved
+from fastgrad.differences.steps import choose_steps, representable
 from fastgrad.differences.trees import Call, is_structure, leaves, require_separate
 from fastgrad.differences.validation import (
     as_returned,
@@ -59,28 +58,6 @@ class Problem:
     automatic: bool = False
     quotients: Array | None = None
     is_lost: bool = False
-
-    def measured(
-        self, values: Values, base: Array | None = None, *, farther: bool = True
-    ) -> "Problem":
-        """Return the problem with steps that suit f, and the quotients at these, if automatic.
-
-        Parameters
-        ----------
-        values : callable
-            How f is evaluated.
-        base : array, optional
-            f at x, where it is known; otherwise f returns a number.
-        farther : bool
-            As `fastgrad.differences.measured_steps.measured` takes it.
-        """
-        x = self.x
-        if not self.automatic or not x.size or self.scheme.is_complex:
-            return self
-        if base is None:
-            base = values(self.f, x, np.zeros(1, dtype=np.intp), at(x))[0, 0]
-            base = np.asarray(base, None if isinstance(base, np.floating) else np.float64)
-        return measured(self, values, base, precision(x, base), farther=farther)
 
     @property
     def is_uniform(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Values
 
@@ -83,6 +84,34 @@ def derivatives(
         measured = measured.astype(np.float64)
     with np.errstate(all="ignore"):
         return scheme.combine(measured, steps)
+
+
+def values_where_defined(
+    values: Values,
+    f: Callable[[Any], Any],
+    x: Array,
+    places: NDArray[np.intp],
+    points: Array,
+    raised: dict[int, Exception],
+    shape: tuple[int, ...] = (),
+) -> Array:
+    """Return f at these points; nan where it raises, for it is not defined there then.
+
+    What it raises is added to ``raised``, by the indices of elements.
+    """
+    try:
+        return values(f, x, places, points, shape)
+    except Exception as error:
+        raise_interrupt(error)
+    found = np.full((*points.shape, *shape), np.nan)
+    for i, j in np.ndindex(points.shape):
+        try:
+            one = points[i : i + 1, j : j + 1]
+            found[i, j] = values(f, x, places[i : i + 1], one, shape)[0, 0]
+        except Exception as error:
+            raise_interrupt(error)
+            raised[int(places[i])] = error
+    return found
 
 
 def at(x: Array) -> Array:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.jumps import CALLS, is_flat, jumps, resolution
 from fastgrad.differences.problem import Problem
-from fastgrad.differences.quotients import moved
+from fastgrad.differences.quotients import moved, values_where_defined
 from fastgrad.differences.steps import as_floats, precision, representable
-from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Report, Values
 
@@ -572,22 +571,6 @@ class Ladder:
         outcome.steps[element] = steps[again.last[0]]
         outcome.starved[element] = outcome.lost[element] = False
 
-    def _values(self, values: Values, places: NDArray[np.intp], points: Array) -> Array:
-        """Return f at these points; nan where it raises, for it is not defined there then."""
-        f, x = self.problem.f, self.problem.x
-        try:
-            return values(f, x, places, points)
-        except Exception as error:
-            raise_interrupt(error)
-        found = np.full(points.shape, np.nan)
-        for i, j in np.ndindex(points.shape):
-            try:
-                found[i, j] = values(f, x, places[i : i + 1], points[i : i + 1, j : j + 1])[0, 0]
-            except Exception as error:
-                raise_interrupt(error)
-                self.raised[int(places[i])] = error
-        return found
-
     def jumps(self, place: int, step: float, contradiction: float, rounding: float) -> bool:
         """Say whether f jumps within this step, as `fastgrad.differences.jumps.jumps` does."""
         self.evaluations += CALLS
@@ -606,7 +589,8 @@ class Ladder:
         points = np.concatenate(
             [moved(x, places, outer, steps[:, k]) for k in range(steps.shape[1])], axis=1
         )
-        measured = self._values(values, places, points)
+        f, raised = self.problem.f, self.raised
+        measured = values_where_defined(values, f, x, places, points, raised)
         self.evaluations += points.size
         self._eps = precision(x, measured)
         seen = wide = as_floats(measured).reshape(*steps.shape, len(outer))

@@ -191,8 +191,9 @@ def within(
     chosen = central <= one_sided.expected_error(best / scale, eps)
     chosen &= (shrunk > 0) & (shrunk * MOST_SHRUNK >= best)
     for fitting, served in _divided(scheme, chosen, above, below):
-        wanted = (shrunk if fitting is scheme else best)[served]
-        yield fitting, rest[served], _fitting(fitting, x, rest[served], wanted, bounds)
+        if served.any():
+            wanted = (shrunk if fitting is scheme else best)[served]
+            yield fitting, rest[served], _fitting(fitting, x, rest[served], wanted, bounds)
 
 
 def first_steps(

@@ -1,6 +1,5 @@
 """The loop over moved points that is compiled for a jitted function, once for each set of types."""
 
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.trees import Call
-from fastgrad.jit import forks  # whose import lets forks wait for numba's compiler
+from fastgrad.jit import concurrency, jitted
 from fastgrad.jit.jitted import code_of, finish
 from fastgrad.typing import Array
 
@@ -95,7 +94,7 @@ class CompiledLoop:
         It is compiled once the loop over single points has taken as long as that may take:
         `WORTH_LANES`, and `COPIES` times what numba took to compile f.
         """
-        worth = WORTH_LANES + COPIES * _compile_seconds(self.overload)
+        worth = WORTH_LANES + COPIES * jitted.compile_seconds(self.overload)
         if self.arguments is None or self.seconds < worth:
             return None
         if not self._lanes:
@@ -111,9 +110,7 @@ class CompiledLoop:
         loop = _lanes_loop()
         if loop is None:
             return None
-        from fastgrad.jit.frozen import is_as_now
-
-        if not is_as_now(f, self.arguments.types):
+        if not jitted.is_as_now(f, self.arguments.types):
             return None
         made: LanesLoop = loop.LanesLoop(f, self.arguments, code_of(self.run))
         return made
@@ -123,7 +120,7 @@ class CompiledLoop:
 def _lanes_loop() -> Any:
     """Return the module that teaches numba lanes, or None if it cannot: it is not tried again."""
     try:
-        with forks.importing:  # which takes a second
+        with concurrency.importing:  # which takes a second
             from fastgrad.engines.lanes import loop
     except Exception:  # numba's inner names are not promised
         return None
@@ -135,10 +132,7 @@ def is_jitted(f: object) -> bool:
 
     With ``NUMBA_DISABLE_JIT=1`` nothing is.
     """
-    # numba.extending.is_jitted says the same in ten times the time: it imports the class each time.
-    imported = sys.modules.get("numba.core.dispatcher")  # by whoever has jitted f
-    function = f.f if isinstance(f, Call) else f
-    return isinstance(function, getattr(imported, "Dispatcher", ()))
+    return jitted.is_jitted(f.f if isinstance(f, Call) else f)
 
 
 def compiled_loop(
@@ -177,13 +171,11 @@ def _compiled(
     f: Any, elements: Array, arguments: tuple[Any, ...], shape: tuple[int, ...]
 ) -> CompiledLoop | str:
     """Return the loop, or why it cannot be compiled."""
-    from numba.core.errors import NumbaError
-
     try:
         return _compile(f, elements, arguments, shape)
-    except (NumbaError, NotCompilableError, ValueError) as error:
-        return _first_line(error)
-    except Exception as error:  # numba's inner names are not promised: without one, no loop
+    except NotCompilableError as refusal:
+        return str(refusal)
+    except Exception as error:  # whatever numba says; its inner names are not promised
         return f"numba said {type(error).__name__}: {_first_line(error)}"
 
 
@@ -204,28 +196,27 @@ def _compile(
     """Compile the loop for the types of the elements and of f's arguments."""
     import numba
     from numba import types
-    from numba.core.registry import cpu_target
-    from numba.np.numpy_support import as_dtype, from_dtype
 
     number, given = numba.typeof(elements).dtype, numba.typeof(arguments)
     for each in given.types:
         _require_apart(each)
-    _require_own_code(f, tuple(given.types))
-    signature = numba.typeof(f).get_call_type(cpu_target.typing_context, tuple(given.types), {})
+    if reason := jitted.why_not_own_code(f, tuple(given.types)):
+        raise NotCompilableError(reason)
+    signature = jitted.signature_of(f, tuple(given.types))
     if signature is None:
         raise NotCompilableError("it was compiled in object mode, or declared for other types")
     returned = signature.return_type
     if shape and isinstance(returned, types.Array) and returned.ndim == len(shape):
-        dtype = as_dtype(returned.dtype)
+        dtype = np.dtype(str(returned.dtype))
     elif not shape and isinstance(returned, (types.Number, types.Boolean)):
-        dtype = as_dtype(returned)
+        dtype = np.dtype(str(returned))
         if dtype.kind in "fc":  # numba hands float32 to Python as a double, too
             dtype = np.result_type(dtype, np.float64)
     else:
         raise NotCompilableError(f"f returns {returned}, not {'an array' if shape else 'a number'}")
     run: Any = numba.njit(nogil=True)(_array_loop(f, shape) if shape else _number_loop(f))
     places, points = types.Array(types.intp, 1, "C"), types.Array(number, 2, "C")
-    out = types.Array(from_dtype(dtype), 2 + len(shape), "C")
+    out = types.Array(numba.from_dtype(dtype), 2 + len(shape), "C")
     run.compile((types.Array(number, 1, "C"), given, places, points, out))
     finish(run)
     # What f calls is linked into the loop, so that its launches of threads, and its calls of
@@ -266,26 +257,6 @@ def _require_number(inner: Any) -> None:
 
     if not isinstance(inner, (types.Number, types.Boolean, types.UnicodeType)):
         raise NotCompilableError(f"an argument holds values of numba's type {inner}")
-
-
-def _require_own_code(f: Any, given: tuple[Any, ...]) -> None:
-    """Refuse an f whose compiled code for these types may not be what a call of it runs.
-
-    numba takes globals as constants when it compiles: code that is compiled later may have others.
-    So the loop must be made of the code that a call runs: for just these types, which numba
-    compiles where it can. Where it cannot, it may convert them to others.
-    """
-    if f.targetoptions.get("inline", "never") != "never":
-        raise NotCompilableError("it is inlined, so that its globals are read again")
-    wanted = tuple(f._compiler.fold_argument_types(given, {})[1])
-    if not f._can_compile and wanted not in f.overloads and len(f.overloads) > 1:
-        raise NotCompilableError("it is declared for several other types")
-
-
-def _compile_seconds(overload: Any) -> float:
-    """Return how long numba took to compile a function, 0 if it does not know or did not."""
-    timers = (overload.metadata or {}).get("timers", {})
-    return float(timers.get("compiler_lock", 0.0))
 
 
 def _number_loop(f: Any) -> Run:

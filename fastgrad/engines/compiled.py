@@ -96,7 +96,7 @@ def compiled_values(
     """Return what `values` does, or raise `NotCompilableError` if the loop cannot be compiled."""
     import numba
 
-    from fastgrad.jit.thread_count import thread_count
+    from fastgrad.jit.concurrency import thread_count
 
     call = f if isinstance(f, Call) else Call(f, (), None, None)
     if not is_jitted(call.f):

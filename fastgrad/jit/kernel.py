@@ -1,31 +1,33 @@
-"""Kernels, compiled and launched. Every jit option stands here, with its reason."""
+"""Kernels, compiled and launched. Every jit option stands here, with its reason.
+
+They are kept on disk in numba's cache, where that works, and where they are whole. numba gives up
+where there is no folder that it may write to, where the disk is full, and where a file cannot be
+read; and it runs whatever code a damaged file holds. So what it has written for a kernel is sealed
+with checksums. What has no seal that fits is deleted, and compiled again.
+"""
 
 import functools
+import hashlib
+import json
 import os
 import threading
+import uuid
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from hashlib import sha256
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
 
 import numba
+import numba.extending
 import numpy as np
-from numba import types
-from numba.core import config
-from numba.core.sigutils import normalize_signature
-from numba.extending import register_jitable
-from numba.np.ufunc.parallel import threading_layer
-from numpy.typing import NDArray
 
-from fastgrad.jit import cache, launch
-from fastgrad.jit.forks import free_after_fork
-from fastgrad.jit.pace import Pace
-from fastgrad.jit.thread_count import thread_count
+from fastgrad.jit.concurrency import Pace, free_after_fork, thread_count
 from fastgrad.lazy import lazy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Compiled = TypeVar("Compiled")
 
 OPTIONS: dict[str, Any] = {
     # Divide as NumPy does (0/0 is nan): a Python ZeroDivisionError would need a branch a division.
@@ -49,7 +51,16 @@ INNER_OPTIONS: dict[str, Any] = {
 MIN_PARALLEL_OPERATIONS = 50_000
 
 # Whether kernels are compiled; NUMBA_DISABLE_JIT=1 lets everything run as plain Python.
-JIT = not vars(config)["DISABLE_JIT"]
+JIT = not vars(numba.config)["DISABLE_JIT"]
+
+try:
+    from fastgrad.jit import instructions, launch  # noqa: F401
+
+    HAND_WRITTEN = JIT
+except Exception:  # numba does not promise the names that they are written with
+    HAND_WRITTEN = False
+"""Whether vectors and launches are written in LLVM's instructions. If not, a vector is a number,
+and a kernel's tasks run one after the other: slower, with the same results but for round-off."""
 
 pace = Pace()
 _exclusive = threading.RLock()
@@ -84,27 +95,26 @@ class Kernel:
     Attributes
     ----------
     py_func : callable
-        The Python function itself, for comparison in tests.
+        The Python function itself.
     """
 
     def __init__(self, function: Callable[..., None], signature: str) -> None:
         self.py_func = function
-        self.signature = signature
+        self.signature = f"void(int64, int64, {signature[1:]}"
 
     def __call__(self, tasks: int, *arguments: Any) -> None:
         """Run the kernel on arrays and scalars; every result is written into an argument."""
-        if not JIT:
-            for task in range(tasks):
-                self.py_func(task, tasks, *arguments)
-            return
         with _exclusive:
-            ready = self._compiled
+            if not HAND_WRITTEN:
+                for task in range(tasks):
+                    self._plain(task, tasks, *arguments)
+                return
             if tasks == 1 or _must_run_serially:
-                _run(ready, tasks, arguments, True)
+                self._run(tasks, arguments, True)
                 return
             kind = (self, tasks, *map(_size, arguments))
             alone, start = pace.on_one_thread, pace.clock()
-            _run(ready, tasks, arguments, alone)
+            self._run(tasks, arguments, alone)
             seconds = pace.clock() - start
             if alone:
                 pace.note_one_thread(kind, seconds)
@@ -112,34 +122,49 @@ class Kernel:
                 pace.note(kind, seconds, tasks)
 
     @lazy
-    def _compiled(self) -> tuple[int, Callable[..., None], NDArray[np.int64]]:
+    def _plain(self) -> Callable[..., None]:
+        """Compile the kernel for calls from Python; with the JIT off it is the function itself."""
+        plain: Callable[..., None] = compiled(self.py_func, self.py_func, self.signature)
+        return plain
+
+    def _run(self, tasks: int, arguments: tuple[Any, ...], serially: bool) -> None:
+        """Run the tasks one after the other here, or on all threads."""
+        address, prepare, memory = self._launchable
+        prepare(address, serially, tasks, memory, arguments)
+        if not serially:
+            _launcher()(np.arange(tasks), tasks, memory)
+
+    @lazy
+    def _launchable(self) -> tuple[int, Callable[..., None], Any]:
         """Compile the kernel and what prepares its launch, or load them from numba's cache."""
-        arguments, _ = normalize_signature(self.signature)
-        case = types.none(types.int64, types.int64, *arguments)
         # Only other compiled code calls the kernel: entries for Python would take time to compile.
-        kernel = compiled(self.py_func, self.py_func, case, no_cpython_wrapper=True)
-        result = kernel.get_compile_result(case)
-        address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
-        prepare = compiled(launch.prepare, self.py_func, launch.prepare_type(arguments))
-        return address, prepare, launch.new_memory()
-
-
-def _run(
-    ready: tuple[int, Callable[..., None], NDArray[np.int64]],
-    tasks: int,
-    arguments: tuple[Any, ...],
-    serially: bool,
-) -> None:
-    """Run the tasks of a compiled kernel one after the other here, or on all threads."""
-    address, prepare, memory = ready
-    prepare(address, serially, tasks, memory, arguments)
-    if not serially:
-        launch.launcher()(np.arange(tasks), tasks, memory)
+        kernel = compiled(self.py_func, self.py_func, self.signature, no_cpython_wrapper=True)
+        (signature,) = kernel.nopython_signatures
+        case = launch.prepare_type(signature.args[2:])
+        prepare = compiled(launch.prepare, self.py_func, case)
+        return launch.address_of(kernel), prepare, launch.new_memory()
 
 
 def _size(argument: Any) -> Any:
     """Return what a kernel's work depends on of an argument."""
     return argument if isinstance(argument, int) else getattr(argument, "shape", None)
+
+
+@functools.cache
+def _launcher() -> Callable[[Any, int, Any], None]:
+    """Return ``launch(task numbers, tasks, memory)``: run tasks on as many threads as numba uses.
+
+    Other Python threads go on meanwhile.
+    """
+
+    def compile_(with_cache: bool) -> Callable[[Any, int, Any], None]:
+        decorate = numba.guvectorize(
+            launch.RUN_TASK_TYPES, "(),(),(words)", target="parallel", cache=with_cache
+        )
+        launcher: Callable[[Any, int, Any], None] = decorate(launch.run_task)
+        return launcher
+
+    return _cached(launch.run_task.__name__, lambda: _folder_of(launch.run_task), compile_)
 
 
 def compiled(
@@ -160,15 +185,16 @@ def compiled(
     def compile_(with_cache: bool) -> Any:
         return numba.njit(signature, cache=with_cache, **OPTIONS, **options)(renamed)
 
-    return cache.compiled(name, lambda: cache.folder_of(renamed), compile_)
+    return _cached(name, lambda: _folder_of(renamed), compile_)
 
 
 @functools.cache
 def _sources() -> str:
-    """Return a fingerprint of all sources that kernels are compiled from."""
+    """Return a fingerprint of all sources that kernels are compiled from, and of how."""
     package = Path(__file__).parents[1]
     files = sorted([*package.glob("jit/*.py"), *package.glob("network/*.py")])
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    sources = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(sources + bytes([HAND_WRITTEN])).hexdigest()[:16]
 
 
 def tasks_for(operations: int) -> int:
@@ -184,7 +210,7 @@ def tasks_for(operations: int) -> int:
 
 def inlined(function: Function) -> Function:
     """Make a Python function callable from kernels; called from Python it stays as it is."""
-    registered: Function = register_jitable(**INNER_OPTIONS)(function)
+    registered: Function = numba.extending.register_jitable(**INNER_OPTIONS)(function)
     return registered
 
 
@@ -197,7 +223,7 @@ def _start_child() -> None:
     """Compute serially if the parent's threads were running."""
     global _must_run_serially
     try:
-        threading_layer()
+        numba.threading_layer()  # type: ignore[attr-defined]  # which numba re-exports
     except ValueError:  # no thread had been started: the child may start its own
         return
     _must_run_serially = True
@@ -207,3 +233,96 @@ def _start_child() -> None:
 free_after_fork(_exclusive)
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_start_child)
+
+
+# Compiled kernels on disk -------------------------------------------------------------------------
+
+
+_works = True
+
+
+def _cached(
+    name: str, folder: Callable[[], Path], compile_: Callable[[bool], Compiled]
+) -> Compiled:
+    """Return what is compiled, or loaded from the cache; without the cache where that fails.
+
+    Parameters
+    ----------
+    name : str
+        Of the function: it is in the names of its files.
+    folder : callable
+        Returns where numba keeps them.
+    compile_ : callable
+        ``compile_(cache)`` compiles the function, with numba's cache or without.
+
+    Warns
+    -----
+    RuntimeWarning
+        Once, if the cache cannot be used.
+    """
+    global _works
+    if not _works:
+        return compile_(False)
+    try:
+        place = folder()
+        known = _drop_unsealed(place, name)
+        result = compile_(True)
+        if _checksums(place, name) != known:
+            _seal(place, name)
+        return result
+    except Exception as error:  # an error that is not the cache's is raised again, without it
+        result = compile_(False)
+        _works = False
+        warnings.warn(
+            f"numba cannot keep compiled code on disk ({type(error).__name__}: {error}), so that "
+            "fastgrad's kernels are compiled again in each process; set the environment variable "
+            "NUMBA_CACHE_DIR to a folder that can be written to",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return result
+
+
+def _folder_of(function: Callable[..., None]) -> Path:
+    """Return where numba keeps the code of a function; RuntimeError if there is no such folder."""
+    return Path(str(numba.njit(cache=True)(function).stats.cache_path))
+
+
+def _drop_unsealed(folder: Path, name: str) -> dict[str, str]:
+    """Delete a function's files unless all are as they were sealed; return their checksums."""
+    checksums = _checksums(folder, name)
+    try:
+        sealed = json.loads(_seal_of(folder, name).read_text())
+    except (OSError, ValueError):
+        sealed = None
+    if checksums == sealed:
+        return checksums
+    for file in checksums:
+        (folder / file).unlink(missing_ok=True)
+    return {}
+
+
+def _seal(folder: Path, name: str) -> None:
+    """Write down the checksums of a function's files."""
+    seal = _seal_of(folder, name)
+    partial = seal.with_suffix(f".{uuid.uuid4().hex}")
+    try:
+        partial.write_text(json.dumps(_checksums(folder, name)))
+        os.replace(partial, seal)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _seal_of(folder: Path, name: str) -> Path:
+    return folder / f"{name}.seal"
+
+
+def _checksums(folder: Path, name: str) -> dict[str, str]:
+    """Return the checksum of each of the files that numba has written for a function."""
+    checksums = {}
+    for path in folder.glob(f"*{name}-*.nb[ci]"):
+        try:
+            checksums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except FileNotFoundError:  # another process has just deleted it
+            continue
+    return checksums

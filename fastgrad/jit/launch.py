@@ -6,18 +6,24 @@ numbers over the threads. It compiles one small function for all kernels, which 
 address.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core.base import BaseContext
+from numba.core.callconv import CPUCallConv
+from numba.core.cgutils import for_range, get_null_value, unpack_tuple
+from numba.core.codegen import JITCodeLibrary
+from numba.core.cpu import CPUContext
 from numba.extending import intrinsic
 
-from fastgrad.jit import cache
+LOOKED_UP = (
+    *(BaseContext.make_array, BaseContext.make_tuple, BaseContext.get_dummy_value),
+    *(BaseContext.get_abi_sizeof, CPUContext.call_conv, JITCodeLibrary.get_pointer_to_function),
+    *(CPUCallConv.get_function_type, CPUCallConv.call_function),
+)
+"""What is looked up no sooner than when a kernel is compiled: it has to be there now."""
 
 INTEGER = ir.IntType(64)
 # What runs a task: of the task, the number of tasks, and where the arguments are.
@@ -61,28 +67,18 @@ def prepare_type(arguments: tuple[Any, ...]) -> Any:
     return types.none(types.int64, types.boolean, types.int64, MEMORY_TYPE, packed)
 
 
-@functools.cache
-def launcher() -> Callable[[Any, int, Any], None]:
-    """Return ``launch(task numbers, tasks, memory)``: run tasks on as many threads as numba uses.
-
-    Other Python threads go on meanwhile.
-    """
-
-    def compile_(with_cache: bool) -> Callable[[Any, int, Any], None]:
-        decorate = numba.guvectorize(
-            [types.none(types.int64, types.int64, MEMORY_TYPE)],
-            "(),(),(words)",
-            target="parallel",
-            cache=with_cache,
-        )
-        launch: Callable[[Any, int, Any], None] = decorate(_run_task)
-        return launch
-
-    return cache.compiled(_run_task.__name__, lambda: cache.folder_of(_run_task), compile_)
+def address_of(kernel: Any) -> int:
+    """Return where the code of a kernel is, which is compiled once."""
+    (result,) = kernel.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
-def _run_task(task: int, tasks: int, memory: Any) -> None:
+def run_task(task: int, tasks: int, memory: Any) -> None:
+    """Run a task of the kernel that `prepare` has written to memory."""
     _run(task, tasks, memory)
+
+
+RUN_TASK_TYPES = [types.none(types.int64, types.int64, MEMORY_TYPE)]
 
 
 def _type_prepare(
@@ -101,7 +97,7 @@ def _type_prepare(
         builder.store(builder.ptrtoint(runner, INTEGER), words)
         builder.store(address, _word(builder, words, 1))
         builder.store(packed, builder.bitcast(place, packed.type.as_pointer()), align=8)
-        with builder.if_then(serially), cgutils.for_range(builder, tasks) as loop:
+        with builder.if_then(serially), for_range(builder, tasks) as loop:
             builder.call(runner, [loop.index, tasks, place])
         return context.get_dummy_value()
 
@@ -135,11 +131,11 @@ def _word(builder: Any, words: Any, i: int) -> Any:
 def _without_references(context: Any, builder: Any, kind: Any, arguments: Any) -> Any:
     """Write the tuple of arguments anew, with arrays that numba does not count references of."""
     values = []
-    for item, value in zip(kind.types, cgutils.unpack_tuple(builder, arguments), strict=True):
+    for item, value in zip(kind.types, unpack_tuple(builder, arguments), strict=True):
         if isinstance(item, types.Array):
             array = context.make_array(item)(context, builder, value)
-            array.meminfo = cgutils.get_null_value(array.meminfo.type)
-            array.parent = cgutils.get_null_value(array.parent.type)
+            array.meminfo = get_null_value(array.meminfo.type)
+            array.parent = get_null_value(array.parent.type)
             value = array._getvalue()
         values.append(value)
     return context.make_tuple(builder, kind, values)
@@ -155,7 +151,7 @@ def _write_runner(context: Any, module: Any, kind: Any, layout: Any) -> Any:
     function = context.call_conv.get_function_type(types.none, accepted)
     kernel = builder.inttoptr(builder.load(_word(builder, place, -1)), function.as_pointer())
     packed = builder.load(builder.bitcast(place, layout.as_pointer()), align=8)
-    arguments = [task, tasks, *cgutils.unpack_tuple(builder, packed)]
+    arguments = [task, tasks, *unpack_tuple(builder, packed)]
     context.call_conv.call_function(builder, kernel, types.none, accepted, arguments)
     builder.ret_void()
     return runner

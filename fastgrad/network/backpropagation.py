@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.jit.kernel import kernel, tasks_for
-from fastgrad.jit.vectors import LANES, load, repeat, store
+from fastgrad.jit.vectors import LANES_PER_VECTOR, load, repeat, store
 from fastgrad.network.forward import Forward
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.typing import Doubles
@@ -28,7 +28,7 @@ def gradient(run: Forward, labels: NDArray[np.int64]) -> Doubles:
     # The sums over the samples are those of the responses, with a single power.
     hidden_errors = run.work.get("hidden errors", (1, *run.z.shape))
     errors = run.work.get("errors", (1, *run.p.shape))
-    tasks = tasks_for(hidden_errors.size * len(run.w2_transposed) // LANES)
+    tasks = tasks_for(hidden_errors.size * len(run.w2_transposed) // LANES_PER_VECTOR)
     propagate(
         tasks, run.sigmoid_slope, run.p, labels, run.w2_transposed, hidden_errors[0], errors[0]
     )
@@ -78,7 +78,7 @@ def propagate(
         scale = p[n, label] / (p[n, label] + LOG_OFFSET) / samples
         for k in range(classes):
             errors[n, k] = scale * (-others if k == label else p[n, k])
-        for j in range(0, hidden, LANES):
+        for j in range(0, hidden, LANES_PER_VECTOR):
             error = repeat(0.0)
             for k in range(classes):
                 error = error + errors[n, k] * load(w2_transposed, (k, j))

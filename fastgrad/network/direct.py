@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.jit.concurrency import thread_count
 from fastgrad.jit.kernel import inlined, kernel
-from fastgrad.jit.thread_count import thread_count
 from fastgrad.jit.vectors import (
-    LANES,
+    LANES_PER_VECTOR,
     exp,
     larger,
     load,
@@ -83,7 +83,7 @@ def find_losses(logits: Any, labels: Any, count: int, losses: Any) -> None:
         Overwritten; from `count` on without meaning.
     """
     classes = logits.shape[0]
-    for q in range(0, count, LANES):
+    for q in range(0, count, LANES_PER_VECTOR):
         largest = load(logits, (0, q))
         for k in range(1, classes):
             largest = larger(load(logits, (k, q)), largest)
@@ -117,7 +117,7 @@ def shift_unit(
     shifted : float64 array of shape (K, Np)
         Overwritten.
     """
-    for q in range(0, count, LANES):
+    for q in range(0, count, LANES_PER_VECTOR):
         moved = load(a, q) + load(scales, q) * shift
         e = exp(0.0 - magnitude(moved))
         upper = 1.0 / (1.0 + e)
@@ -131,7 +131,7 @@ def shift_logit(scales: Any, shift: float, logits: Any, k: int, count: int, shif
     """Compute the logits after logit k moves by scales[q] * shift; arguments as `shift_unit`."""
     for row in range(logits.shape[0]):
         factor = shift if row == k else 0.0
-        for q in range(0, count, LANES):
+        for q in range(0, count, LANES_PER_VECTOR):
             store(shifted, (row, q), load(logits, (row, q)) + load(scales, q) * factor)
 
 

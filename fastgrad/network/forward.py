@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastgrad.jit.kernel import tasks_for
-from fastgrad.jit.vectors import LANES, padded
+from fastgrad.jit.vectors import LANES_PER_VECTOR, padded
 from fastgrad.network import kernels, sparse
 from fastgrad.network.matrix_products import sum_products
 from fastgrad.network.parameters import Parameters
@@ -104,6 +104,6 @@ def run_forward(params: Parameters, x: Doubles, nonzeros: int, work: Workspace) 
         sum_products(z[:, :hidden], x, w1[np.newaxis], work)
     else:
         entries.multiply(w1, z)
-    tasks = tasks_for(z.size * (classes + 30) // LANES)  # thirty for the exponential
+    tasks = tasks_for(z.size * (classes + 30) // LANES_PER_VECTOR)  # thirty for the exponential
     kernels.activate(tasks, w2_transposed, b2, z, sigmoid_slope, p)
     return Forward(params, x, entries, w2_transposed, z, sigmoid_slope, p, work)

@@ -8,17 +8,13 @@ order: the results do not depend on the number of threads.
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 
 from fastgrad.jit.kernel import compiled, inlined, kernel, tasks_for
 from fastgrad.jit.vectors import (
-    LANES,
-    NUMBER,
+    LANES_PER_VECTOR,
     exp,
     load,
     magnitude,
-    register_lowering,
     repeat,
     store,
     total,
@@ -56,7 +52,7 @@ def activate(
     samples, hidden = z.shape
     classes = b2.size
     for n in range(samples * task // tasks, samples * (task + 1) // tasks):
-        for j in range(0, hidden, LANES):
+        for j in range(0, hidden, LANES_PER_VECTOR):
             a = load(z, (n, j)) + load(w2_transposed, (classes, j))
             e = exp(0.0 - magnitude(a))
             larger = 1.0 / (1.0 + e)
@@ -66,11 +62,11 @@ def activate(
         largest = b2[0]
         for k in range(classes):
             products = repeat(0.0)
-            for j in range(0, hidden, LANES):
+            for j in range(0, hidden, LANES_PER_VECTOR):
                 products = products + load(z, (n, j)) * load(w2_transposed, (k, j))
             p[n, k] = total(products) + b2[k]
             largest = p[n, k] if k == 0 else max(largest, p[n, k])
-        for k in range(0, p.shape[1], LANES):
+        for k in range(0, p.shape[1], LANES_PER_VECTOR):
             store(p, (n, k), exp(load(p, (n, k)) - largest))
         normalizer = 0.0
         for k in range(classes):
@@ -127,7 +123,7 @@ def respond(
         1/r! for r = 1, 2, ..., as many as the shifted logits need.
     scales : float64 array of shape (2, T)
         What the coefficients are multiplied by: the hidden layer's, then the output layer's.
-    scratch : float64 array of shape (tasks, T + series, LANES)
+    scratch : float64 array of shape (tasks, T + series, LANES_PER_VECTOR)
         Overwritten.
     c : float64 array of shape (T, N, Hp)
         Overwritten by the scaled coefficients of the hidden units' odd responses.
@@ -147,7 +143,7 @@ def respond(
             if k != label:
                 others += p[n, k]
 
-        for j in range(0, hidden, LANES):
+        for j in range(0, hidden, LANES_PER_VECTOR):
             find_moments(p[n], label, w2_transposed, j, factors, moments)
             output = load(z, (n, j))
             for i in range(terms):
@@ -162,12 +158,12 @@ def respond(
             interpolate(responses, points, interpolation, scales[0], n, j, c)
 
         up_row, down_row = moments[0], moments[1]
-        for k in range(0, p.shape[1], LANES):
+        for k in range(0, p.shape[1], LANES_PER_VECTOR):
             for i in range(terms):
                 grown, shrunk = growths[1, 0, i], growths[1, 1, i]
                 store(up_row, 0, load(p, (n, k)) * grown)
                 store(down_row, 0, load(p, (n, k)) * shrunk)
-                if k <= label < k + LANES:  # raising its logit is lowering all others
+                if k <= label < k + LANES_PER_VECTOR:  # raising its logit is lowering all others
                     up_row[label - k] = others * shrunk
                     down_row[label - k] = others * grown
                 store(responses, (i, 0), log_ratio(p_label, load(up_row, 0), load(down_row, 0)))
@@ -178,7 +174,7 @@ def respond(
 def find_moments(
     p: Any, label: int, w2_transposed: Any, j: int, factors: Any, moments: Any
 ) -> None:
-    """Compute the moments of the weights that leave units j to j + LANES.
+    """Compute the moments of the weights that leave units j to j + LANES_PER_VECTOR.
 
         moments[r - 1] = 1/r! sum over k of p_k (W2[j, k] - W2[j, t])^r
 
@@ -195,7 +191,7 @@ def find_moments(
         W2 transposed, and another row.
     factors : float64 array of shape (a multiple of 4,)
         1/r! for r = 1, 2, ...
-    moments : float64 array of shape (size of factors, LANES)
+    moments : float64 array of shape (size of factors, LANES_PER_VECTOR)
         Overwritten.
     """
     own = load(w2_transposed, (label, j))
@@ -279,7 +275,7 @@ def interpolate(
 
     Parameters
     ----------
-    responses : float64 array of shape (T, LANES)
+    responses : float64 array of shape (T, LANES_PER_VECTOR)
         Measured at points[i] S.
     points : float64 array of shape (T,)
         The largest first.
@@ -288,7 +284,7 @@ def interpolate(
     n, j : int
         The sample and the first unit.
     c : float64 array of shape (T, N, any)
-        c[:, n, j : j + LANES] is overwritten.
+        c[:, n, j : j + LANES_PER_VECTOR] is overwritten.
     """
     terms = points.size
     line = load(responses, (terms - 1, 0)) * (1.0 / points[terms - 1])
@@ -309,7 +305,8 @@ def magnitude_and_nonzeros(values: Doubles) -> tuple[float, int]:
     A nan counts as larger than inf, and inf as larger than any number. An empty array has (0.0, 0).
     """
     row = values.reshape(-1)
-    tasks = tasks_for(row.size // (2 * LANES))  # a vector takes half as long as in most kernels
+    vectors = row.size // LANES_PER_VECTOR
+    tasks = tasks_for(vectors // 2)  # each takes half as long as in most kernels
     if tasks == 1:
         largest, nonzeros = _row_magnitude_and_nonzeros(row)
         return largest, nonzeros
@@ -339,24 +336,16 @@ def magnitude_and_nonzeros_of_parts(
     largest[task], nonzeros[task] = _row_magnitude_and_nonzeros(part)
 
 
-def bits_of(value: float) -> int:
+@inlined
+def bits_of(value: float) -> Any:
     """Read a float64's 64 bits as an integer."""
-    return int(np.float64(value).view(np.int64))
+    return np.float64(value).view(np.int64)
 
 
-def float_of(bits: int) -> float:
+@inlined
+def float_of(bits: int) -> Any:
     """Read an integer's 64 bits as a float64; the inverse of `bits_of`."""
-    return float(np.int64(bits).view(np.float64))
-
-
-@register_lowering(bits_of, types.int64(NUMBER))
-def _write_bits_of(builder: Any, value: Any) -> Any:
-    return builder.bitcast(value, ir.IntType(64))
-
-
-@register_lowering(float_of, NUMBER(types.int64))
-def _write_float_of(builder: Any, bits: Any) -> Any:
-    return builder.bitcast(bits, ir.DoubleType())
+    return np.int64(bits).view(np.float64)
 
 
 def _magnitude_and_nonzeros(values: Any) -> tuple[float, int]:

@@ -1,43 +1,26 @@
 """Matrix products in small tiles whose sums stay in registers, on all threads.
 
 LLVM's loop vectoriser does not keep a tile of results in registers, so the tile's instructions are
-written out here, once, for every width of vectors. The method is that of Goto and van de Geijn
-(2008), "Anatomy of high-performance matrix multiplication", doi:10.1145/1356052.1356053.
+written out in `jit/instructions.py`, once, for every width of vectors. The method is that of Goto
+and van de Geijn (2008), "Anatomy of high-performance matrix multiplication",
+doi:10.1145/1356052.1356053.
 """
 
-from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 from numpy.typing import NDArray
 
 from fastgrad.jit.kernel import inlined, kernel, tasks_for
-from fastgrad.jit.vectors import (
-    FLAGS,
-    LANES,
-    VECTOR_BYTES,
-    bytes_of,
-    lanes_below,
-    load,
-    register_lowering,
-    repeated,
-    store,
-    write_masked_load,
-    write_masked_store,
-    write_prefetch,
-)
+from fastgrad.jit.vectors import LANES_PER_VECTOR, VECTOR_BYTES, load, lowered, store
 from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles
 
 # The rows of a tile, and its vectors a row: 24 of 32 registers, or 12 of 16, hold sums.
-TILE_ROWS, TILE_VECTORS = (8, 3) if LANES == 8 else (4, 3)
+TILE_ROWS, TILE_VECTORS = (8, 3) if LANES_PER_VECTOR == 8 else (4, 3)
 
 # The sizes of a block, for caches of 32 KB and 512 KB, or more.
-TILE_COLUMNS = TILE_VECTORS * LANES  # of a wide tile
+TILE_COLUMNS = TILE_VECTORS * LANES_PER_VECTOR  # of a wide tile
 # Products summed at a time: so deep, a tile's part of b stays in the first level. In b itself it
 # takes up more lines of the cache than in a copy without gaps.
 RUN_LENGTH = 128
@@ -76,7 +59,7 @@ def sum_products(
     terms, depth, _ = b.shape
     exact = terms if exact is None else exact
     rows, columns = out.shape
-    tasks = tasks_for(terms * depth * out.size // LANES)
+    tasks = tasks_for(terms * depth * out.size // LANES_PER_VECTOR)
     share = -(-rows // (tasks * TILE_ROWS)) * TILE_ROWS
     packs = columns >= MIN_PACKED_COLUMNS and rows >= MIN_PACKED_ROWS
     longest = PACKED_RUN_LENGTH if packs else RUN_LENGTH
@@ -237,7 +220,7 @@ def pack_rows(
                     inside = start + row < rows
                     tile[k * TILE_ROWS + row] = a[start + row, first + k] if inside else 1.0
         if power > 1:
-            for e in range(0, TILE_ROWS * run, LANES):
+            for e in range(0, TILE_ROWS * run, LANES_PER_VECTOR):
                 value = load(tile, e)
                 square = value * value
                 for _ in range(power // 2):
@@ -269,6 +252,21 @@ def pack_columns(b: Any, first: int, last: int, columns: int, packed: Any) -> No
 # Tiles --------------------------------------------------------------------------------------------
 
 
+@inlined
+def _multiply_tile(
+    vectors: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
+) -> None:
+    """Compute a tile without the instructions."""
+    depth = a.size // TILE_ROWS
+    rows = min(TILE_ROWS, out.shape[0] - i)
+    columns = min(vectors * (VECTOR_BYTES // a.itemsize), out.shape[1] - j)
+    for row in range(rows):
+        for column in range(columns):
+            total = (a[row::TILE_ROWS] * b[k : k + depth, left + column]).sum()
+            out[i + row, j + column] = out[i + row, j + column] + total if add else total
+
+
+@lowered("tile", tile_rows=TILE_ROWS, vectors=TILE_VECTORS, partial=False)
 def multiply_wide_tile(
     out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
@@ -296,124 +294,9 @@ def multiply_wide_tile(
     _multiply_tile(TILE_VECTORS, out, i, j, a, b, k, left, add)
 
 
+@lowered("tile", tile_rows=TILE_ROWS, vectors=1, partial=True)
 def multiply_narrow_tile(
     out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
     """Compute a tile as `multiply_wide_tile` does, but one vector wide, up to the last column."""
     _multiply_tile(1, out, i, j, a, b, k, left, add)
-
-
-def _multiply_tile(
-    vectors: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
-) -> None:
-    """Compute a tile as plain Python."""
-    depth = len(a) // TILE_ROWS
-    tile = out[i : i + TILE_ROWS, j : j + vectors * VECTOR_BYTES // a.itemsize]
-    rows, columns = tile.shape
-    product = a.reshape(depth, TILE_ROWS)[:, :rows].T @ b[k : k + depth, left : left + columns]
-    tile[...] = tile + product if add else product
-
-
-def _write_tile(
-    builder: Any,
-    vectors: int,
-    partial: bool,
-    out: Any,
-    i: Any,
-    j: Any,
-    a: Any,
-    b: Any,
-    k: Any,
-    left: Any,
-    add: Any,
-) -> None:
-    """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
-    number = b.data.type.pointee
-    lanes = VECTOR_BYTES // bytes_of(number)
-    factor_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (number, ir.DoubleType()))
-
-    def integer(value: int) -> Any:
-        return ir.Constant(ir.IntType(64), value)
-
-    def element(pointer: Any, stride: Any, row: Any, column: Any) -> Any:
-        """Write the address of a row's element; the rows are some bytes apart."""
-        byte = ir.IntType(8).as_pointer()
-        size = integer(bytes_of(pointer.type.pointee))
-        place = builder.add(builder.mul(row, stride), builder.mul(column, size))
-        moved = builder.gep(builder.bitcast(pointer, byte), [place])
-        return builder.bitcast(moved, pointer.type)
-
-    def vector(pointer: Any, v: int) -> Any:
-        """Write the address of the v-th vector after a pointer."""
-        moved = builder.gep(pointer, [integer(v * lanes)])
-        return builder.bitcast(moved, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
-
-    rows, columns = cgutils.unpack_tuple(builder, out.shape, 2)
-    out_stride, _ = cgutils.unpack_tuple(builder, out.strides, 2)
-    b_stride, _ = cgutils.unpack_tuple(builder, b.strides, 2)
-    depth = builder.sdiv(cgutils.unpack_tuple(builder, a.shape, 1)[0], integer(TILE_ROWS))
-    inside = lanes_below(builder, builder.sub(columns, j), lanes)
-
-    out_rows = [
-        element(out.data, out_stride, builder.add(i, integer(r)), j) for r in range(TILE_ROWS)
-    ]
-    sums = [
-        [cgutils.alloca_once(builder, factor_ir) for _ in range(vectors)] for _ in range(TILE_ROWS)
-    ]
-    for register in chain(*sums):
-        builder.store(ir.Constant(factor_ir, [0.0] * lanes), register)
-
-    # The old results are needed only after the loop: let them come into the cache meanwhile.
-    for out_row in out_rows:
-        for v in range(vectors):
-            write_prefetch(builder, vector(out_row, v))
-
-    with cgutils.for_range(builder, depth) as loop:
-        b_row = element(b.data, b_stride, builder.add(k, loop.index), left)
-        factors = [
-            write_masked_load(builder, vector(b_row, v), inside)
-            if partial
-            else builder.load(vector(b_row, v), align=bytes_of(number))
-            for v in range(vectors)
-        ]
-        column = builder.gep(a.data, [builder.mul(loop.index, integer(TILE_ROWS))])
-        for r, row_sums in enumerate(sums):
-            factor = repeated(builder, builder.load(builder.gep(column, [integer(r)])), lanes)
-            for register, b_vector in zip(row_sums, factors, strict=True):
-                product = builder.fmul(factor, b_vector, flags=FLAGS)
-                total = builder.fadd(builder.load(register), product, flags=FLAGS)
-                builder.store(total, register)
-
-    for r, row_sums in enumerate(sums):
-        with builder.if_then(builder.icmp_signed("<", builder.add(i, integer(r)), rows)):
-            for v, register in enumerate(row_sums):
-                place = vector(out_rows[r], v)
-                everywhere = ir.Constant(inside.type, [1] * lanes)
-                nowhere = ir.Constant(inside.type, [0] * lanes)
-                mask = inside if partial else everywhere
-                old = write_masked_load(builder, place, builder.select(add, mask, nowhere))
-                partial_sum = builder.load(register)
-                if factor_ir != result_ir:
-                    partial_sum = builder.fpext(partial_sum, result_ir)
-                new = builder.fadd(old, partial_sum)
-                write_masked_store(builder, place, mask, new)
-
-
-def _register_tile(function: Callable[..., None], vectors: int, *, partial: bool) -> None:
-    """Register what `_write_tile` writes as the instructions of a tile function in kernels."""
-    out, *place = types.Array(types.float64, 2, "A"), types.intp, types.intp
-    cases = [
-        types.none(
-            out, *place, types.Array(kind, 1, "C"), types.Array(kind, 2, "A"), *place, types.boolean
-        )
-        for kind in (types.float64, types.float32)
-    ]
-
-    @register_lowering(function, *cases)
-    def write(builder: Any, *arguments: Any) -> None:
-        _write_tile(builder, vectors, partial, *arguments)
-
-
-_register_tile(multiply_wide_tile, TILE_VECTORS, partial=False)
-
-_register_tile(multiply_narrow_tile, 1, partial=True)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.jit.kernel import tasks_for
-from fastgrad.jit.vectors import LANES
+from fastgrad.jit.vectors import LANES_PER_VECTOR
 from fastgrad.network import kernels, matrix_products
 from fastgrad.network.forward import Forward
 from fastgrad.network.kernels import magnitude_and_nonzeros
@@ -64,9 +64,9 @@ def gradient(run: Forward, labels: NDArray[np.int64], h: float, largest: float) 
     terms = plan.terms
     growths, scales = _constants(terms, h, reach, len(run.x))
     tasks = tasks_for(
-        run.z.size * (len(run.w2_transposed) * plan.factors.size + 50 * terms) // LANES
+        run.z.size * (len(run.w2_transposed) * plan.factors.size + 50 * terms) // LANES_PER_VECTOR
     )
-    scratch = run.work.get("responses", (tasks, terms + plan.factors.size, LANES))
+    scratch = run.work.get("responses", (tasks, terms + plan.factors.size, LANES_PER_VECTOR))
     c = run.work.get("c", (terms, *run.z.shape))
     d = run.work.get("d", (terms, *run.p.shape))
     kernels.respond(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.jit.kernel import inlined, kernel, tasks_for
-from fastgrad.jit.vectors import LANES, load_part, store_part
+from fastgrad.jit.vectors import LANES_PER_VECTOR, load_part, store_part
 from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles
 
@@ -22,7 +22,7 @@ MAX_DENSITY = 0.25
 
 # Columns that are summed at a time: seven vectors, whose sums stay in registers. So many additions
 # are under way at once that none waits for another; 50, 100 and 1,000 columns waste few lanes.
-GROUP_COLUMNS = 7 * LANES
+GROUP_COLUMNS = 7 * LANES_PER_VECTOR
 
 
 @inlined
@@ -46,29 +46,29 @@ def add_rows(out: Any, j: int, scales: Any, rows: Any, count: int, matrix: Any, 
     width = out.size - j
     old = width if add else 0
     sum0 = load_part(out, j, old)
-    sum1 = load_part(out, j + LANES, old - LANES)
-    sum2 = load_part(out, j + 2 * LANES, old - 2 * LANES)
-    sum3 = load_part(out, j + 3 * LANES, old - 3 * LANES)
-    sum4 = load_part(out, j + 4 * LANES, old - 4 * LANES)
-    sum5 = load_part(out, j + 5 * LANES, old - 5 * LANES)
-    sum6 = load_part(out, j + 6 * LANES, old - 6 * LANES)
+    sum1 = load_part(out, j + LANES_PER_VECTOR, old - LANES_PER_VECTOR)
+    sum2 = load_part(out, j + 2 * LANES_PER_VECTOR, old - 2 * LANES_PER_VECTOR)
+    sum3 = load_part(out, j + 3 * LANES_PER_VECTOR, old - 3 * LANES_PER_VECTOR)
+    sum4 = load_part(out, j + 4 * LANES_PER_VECTOR, old - 4 * LANES_PER_VECTOR)
+    sum5 = load_part(out, j + 5 * LANES_PER_VECTOR, old - 5 * LANES_PER_VECTOR)
+    sum6 = load_part(out, j + 6 * LANES_PER_VECTOR, old - 6 * LANES_PER_VECTOR)
     for e in range(count):
         scale = scales[e]
         row = matrix[rows[e]]
         sum0 = sum0 + scale * load_part(row, j, width)
-        sum1 = sum1 + scale * load_part(row, j + LANES, width - LANES)
-        sum2 = sum2 + scale * load_part(row, j + 2 * LANES, width - 2 * LANES)
-        sum3 = sum3 + scale * load_part(row, j + 3 * LANES, width - 3 * LANES)
-        sum4 = sum4 + scale * load_part(row, j + 4 * LANES, width - 4 * LANES)
-        sum5 = sum5 + scale * load_part(row, j + 5 * LANES, width - 5 * LANES)
-        sum6 = sum6 + scale * load_part(row, j + 6 * LANES, width - 6 * LANES)
+        sum1 = sum1 + scale * load_part(row, j + LANES_PER_VECTOR, width - LANES_PER_VECTOR)
+        sum2 = sum2 + scale * load_part(row, j + 2 * LANES_PER_VECTOR, width - 2 * LANES_PER_VECTOR)
+        sum3 = sum3 + scale * load_part(row, j + 3 * LANES_PER_VECTOR, width - 3 * LANES_PER_VECTOR)
+        sum4 = sum4 + scale * load_part(row, j + 4 * LANES_PER_VECTOR, width - 4 * LANES_PER_VECTOR)
+        sum5 = sum5 + scale * load_part(row, j + 5 * LANES_PER_VECTOR, width - 5 * LANES_PER_VECTOR)
+        sum6 = sum6 + scale * load_part(row, j + 6 * LANES_PER_VECTOR, width - 6 * LANES_PER_VECTOR)
     store_part(out, j, width, sum0)
-    store_part(out, j + LANES, width - LANES, sum1)
-    store_part(out, j + 2 * LANES, width - 2 * LANES, sum2)
-    store_part(out, j + 3 * LANES, width - 3 * LANES, sum3)
-    store_part(out, j + 4 * LANES, width - 4 * LANES, sum4)
-    store_part(out, j + 5 * LANES, width - 5 * LANES, sum5)
-    store_part(out, j + 6 * LANES, width - 6 * LANES, sum6)
+    store_part(out, j + LANES_PER_VECTOR, width - LANES_PER_VECTOR, sum1)
+    store_part(out, j + 2 * LANES_PER_VECTOR, width - 2 * LANES_PER_VECTOR, sum2)
+    store_part(out, j + 3 * LANES_PER_VECTOR, width - 3 * LANES_PER_VECTOR, sum3)
+    store_part(out, j + 4 * LANES_PER_VECTOR, width - 4 * LANES_PER_VECTOR, sum4)
+    store_part(out, j + 5 * LANES_PER_VECTOR, width - 5 * LANES_PER_VECTOR, sum5)
+    store_part(out, j + 6 * LANES_PER_VECTOR, width - 6 * LANES_PER_VECTOR, sum6)
 
 
 @kernel(
@@ -210,4 +210,4 @@ class Entries:
 
     def _operations(self, columns: int) -> int:
         """Return about how many vectors a product with so many columns takes."""
-        return self.x.size + self._nonzeros * columns // LANES
+        return self.x.size + self._nonzeros * columns // LANES_PER_VECTOR

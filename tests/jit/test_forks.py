@@ -10,7 +10,7 @@ import pytest
 from oracle import JIT
 
 from fastgrad import TwoLayerNet, numerical_gradient
-from fastgrad.jit import forks
+from fastgrad.jit import concurrency
 from fastgrad.jit.kernel import exclusive
 
 pytestmark = [
@@ -42,9 +42,9 @@ def in_child(act):
     return os.waitpid(child, 0)[1]
 
 
-@pytest.mark.parametrize("place", range(len([*forks._all_locks()])))
+@pytest.mark.parametrize("place", range(len([*concurrency._all_locks()])))
 def test_a_lock_that_another_thread_holds_is_free_in_the_child(place):
-    held, lock = threading.Event(), [*forks._all_locks()][place]
+    held, lock = threading.Event(), [*concurrency._all_locks()][place]
 
     def hold():
         with lock:
@@ -57,7 +57,7 @@ def test_a_lock_that_another_thread_holds_is_free_in_the_child(place):
     held.wait()
 
     def act():
-        for each in forks._all_locks():
+        for each in concurrency._all_locks():
             each.acquire()
             each.release()
 
@@ -67,7 +67,7 @@ def test_a_lock_that_another_thread_holds_is_free_in_the_child(place):
 
 
 def test_numbas_locks_are_among_them_as_soon_as_it_is_imported():
-    first, *others = forks._all_locks()
+    first, *others = concurrency._all_locks()
     assert exclusive() in others
     # The compiler's, and LLVM's, which numba takes while it holds that.
     assert [type(lock).__name__ for lock in others[-2:]] == ["_CompilerLock", type(first).__name__]

@@ -7,8 +7,8 @@ from oracle import JIT
 
 from fastgrad.jit import kernel as jit
 from fastgrad.jit import launch
+from fastgrad.jit.concurrency import Pace
 from fastgrad.jit.kernel import kernel
-from fastgrad.jit.pace import Pace
 
 if JIT:
     from numba import get_thread_id

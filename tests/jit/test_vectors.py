@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad.jit import vectors
-from fastgrad.jit.kernel import OPTIONS
+from fastgrad.jit.kernel import JIT, OPTIONS
 from fastgrad.jit.vectors import (
-    LANES,
+    LANES_PER_VECTOR,
     exp,
     larger,
     limited,
@@ -52,45 +52,46 @@ def pairs():
 
 
 def apply_one(function, x):
-    """Return function(x), whole vector by whole vector, compiled and as plain Python."""
+    """Return function(x): compiled, vector by vector, and as plain Python, number by number."""
     plain = getattr(function, "py_func", function)
 
     @compiled
     def kernel(x, result):
-        for i in range(0, x.size, LANES):
+        for i in range(0, x.size, LANES_PER_VECTOR):
             store(result, i, function(load(x, i)))
 
     result = np.zeros_like(x)
     kernel(x, result)
     with np.errstate(all="ignore"):
-        return result, np.concatenate([plain(x[i : i + LANES]) for i in range(0, len(x), LANES)])
+        return result, np.array([*map(plain, x)])
 
 
 def apply_two(function, x, y):
-    """Return function(x, y), whole vector by whole vector, compiled and as plain Python."""
+    """Return function(x, y): compiled, vector by vector, and plain, number by number."""
 
     @compiled
     def kernel(x, y, result):
-        for i in range(0, x.size, LANES):
+        for i in range(0, x.size, LANES_PER_VECTOR):
             store(result, i, function(load(x, i), load(y, i)))
 
     result = np.zeros_like(x)
     with np.errstate(all="ignore"):
         kernel(x, y, result)
-        starts = range(0, len(x), LANES)
-        plain = [function(x[i : i + LANES], y[i : i + LANES]) for i in starts]
-    return result, np.concatenate(plain)
+        return result, np.array([*map(function, x, y)])
 
 
 def test_a_vector_fills_a_register():
-    assert LANES in (2, 4, 8)
-    assert LANES * 8 == vectors.VECTOR_BYTES
+    assert LANES_PER_VECTOR in ((2, 4, 8) if JIT else (1,))
+    assert LANES_PER_VECTOR * 8 == vectors.VECTOR_BYTES
 
 
-@pytest.mark.parametrize("length", [0, 1, LANES - 1, LANES, LANES + 1, 10 * LANES])
+@pytest.mark.parametrize(
+    "length",
+    [0, 1, LANES_PER_VECTOR - 1, LANES_PER_VECTOR, LANES_PER_VECTOR + 1, 10 * LANES_PER_VECTOR],
+)
 def test_lengths_are_padded_to_whole_vectors(length):
-    assert padded(length) % LANES == 0
-    assert 0 <= padded(length) - length < LANES
+    assert padded(length) % LANES_PER_VECTOR == 0
+    assert 0 <= padded(length) - length < LANES_PER_VECTOR
 
 
 @pytest.mark.parametrize("operation", [operator.add, operator.sub, operator.mul, operator.truediv])
@@ -115,7 +116,7 @@ def test_operators_take_a_number_on_either_side(number):
 
     @compiled
     def kernel(x, number, result):
-        for i in range(0, x.size, LANES):
+        for i in range(0, x.size, LANES_PER_VECTOR):
             store(result[0], i, load(x, i) + number)
             store(result[1], i, number + load(x, i))
             store(result[2], i, load(x, i) - number)
@@ -161,12 +162,12 @@ def test_where_negative_chooses_between_two_vectors():
 
     @compiled
     def kernel(x, y, result):
-        for i in range(0, x.size, LANES):
+        for i in range(0, x.size, LANES_PER_VECTOR):
             store(result, i, where_negative(load(x, i), load(y, i), load(x, i)))
 
     result = np.zeros_like(x)
     kernel(x, y, result)
-    np.testing.assert_array_equal(result, where_negative(x, y, x))
+    np.testing.assert_array_equal(result, [*map(where_negative, x, y, x)])
     # Neither a nan nor a negative zero is below zero.
     np.testing.assert_array_equal(result[np.isnan(x) | (x == 0)], x[np.isnan(x) | (x == 0)])
 
@@ -176,7 +177,7 @@ def test_limits_hold_lane_by_lane_and_nan_stays_nan():
 
     @compiled
     def kernel(x, result):
-        for i in range(0, x.size, LANES):
+        for i in range(0, x.size, LANES_PER_VECTOR):
             store(result, i, limited(load(x, i), -3.0, 2.0))
 
     result = np.zeros_like(x)
@@ -200,13 +201,17 @@ def test_powers_of_two_are_exact_over_all_normal_exponents():
 
 
 @REPEATABLE
-@given(values=st.lists(st.floats(allow_nan=False), min_size=LANES, max_size=LANES))
+@given(
+    values=st.lists(
+        st.floats(allow_nan=False), min_size=LANES_PER_VECTOR, max_size=LANES_PER_VECTOR
+    )
+)
 def test_a_total_adds_the_lanes_in_order(values):
     x = np.array(values)
     result = np.zeros(1)
     with np.errstate(all="ignore"):
         kernel_of_total(x, result)
-        np.testing.assert_array_equal(result[0], total(x))
+        np.testing.assert_array_equal(result[0], sum(map(total, x), start=0.0))
 
 
 @compiled
@@ -220,26 +225,26 @@ def test_a_number_is_repeated_in_every_lane(number):
     def kernel(number, result):
         store(result, 0, repeat(number))
 
-    result = np.zeros(LANES)
+    result = np.zeros(LANES_PER_VECTOR)
     kernel(number, result)
-    assert result.tobytes() == np.full(LANES, number).tobytes()
+    assert result.tobytes() == np.full(LANES_PER_VECTOR, number).tobytes()
 
 
-@pytest.mark.parametrize("start", range(LANES + 1))
+@pytest.mark.parametrize("start", range(LANES_PER_VECTOR + 1))
 def test_vectors_are_loaded_and_stored_at_any_element(start):
     @compiled
     def kernel(source, start, target):
         store(target, start, load(source, start))
 
-    source = np.arange(1.0, 2 * LANES + 1)
-    target = np.zeros(2 * LANES)
+    source = np.arange(1.0, 2 * LANES_PER_VECTOR + 1)
+    target = np.zeros(2 * LANES_PER_VECTOR)
     kernel(source, start, target)
-    expected = np.zeros(2 * LANES)
-    expected[start : start + LANES] = source[start : start + LANES]
+    expected = np.zeros(2 * LANES_PER_VECTOR)
+    expected[start : start + LANES_PER_VECTOR] = source[start : start + LANES_PER_VECTOR]
     assert target.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("shape", [(3, 2 * LANES + 1), (2, 3, 2 * LANES + 1)])
+@pytest.mark.parametrize("shape", [(3, 2 * LANES_PER_VECTOR + 1), (2, 3, 2 * LANES_PER_VECTOR + 1)])
 def test_vectors_are_loaded_and_stored_anywhere_in_a_matrix(shape):
     @compiled
     def copy(source, place, target):
@@ -247,12 +252,15 @@ def test_vectors_are_loaded_and_stored_anywhere_in_a_matrix(shape):
 
     source = np.arange(1.0, np.prod(shape) + 1).reshape(shape)
     for row in np.ndindex(shape[:-1]):
-        for start in range(LANES + 2):
+        for start in range(LANES_PER_VECTOR + 2):
             target, plain = np.zeros(shape), np.zeros(shape)
             copy(source, (*row, start), target)
-            store(plain, (*row, start), load(source, (*row, start)))
+            for lane in range(LANES_PER_VECTOR):
+                store(plain, (*row, start + lane), load(source, (*row, start + lane)))
             expected = np.zeros(shape)
-            expected[row][start : start + LANES] = source[row][start : start + LANES]
+            expected[row][start : start + LANES_PER_VECTOR] = source[row][
+                start : start + LANES_PER_VECTOR
+            ]
             assert target.tolist() == plain.tolist() == expected.tolist()
 
 
@@ -266,31 +274,32 @@ def write_part(target, start, count, vector):
     store_part(target, start, count, load(vector, 0))
 
 
-@pytest.mark.parametrize("count", range(LANES + 3))
-@pytest.mark.parametrize("start", [0, 1, LANES])
+@pytest.mark.parametrize("count", range(LANES_PER_VECTOR + 3))
+@pytest.mark.parametrize("start", [0, 1, LANES_PER_VECTOR])
 def test_part_of_a_vector_is_loaded_before_zeros(start, count):
     # The array ends with the part, as the last row of a matrix does.
-    source = np.arange(1.0, start + min(count, LANES) + 1)
-    target = np.full(LANES, -1.0)
+    source = np.arange(1.0, start + min(count, LANES_PER_VECTOR) + 1)
+    target = np.full(LANES_PER_VECTOR, -1.0)
     copy_part(source, start, count, target)
-    expected = load_part(source, start, count)
-    assert target.tolist() == expected.tolist()
-    assert expected[: min(count, LANES)].tolist() == source[start:].tolist()
-    assert not expected[count:].any()
+    lanes = range(LANES_PER_VECTOR)
+    assert target.tolist() == [load_part(source, start + i, count - i) for i in lanes]
+    assert target[: min(count, LANES_PER_VECTOR)].tolist() == source[start:].tolist()
+    assert not target[count:].any()
 
 
-@pytest.mark.parametrize("count", range(LANES + 3))
-@pytest.mark.parametrize("start", [0, 1, LANES])
+@pytest.mark.parametrize("count", range(LANES_PER_VECTOR + 3))
+@pytest.mark.parametrize("start", [0, 1, LANES_PER_VECTOR])
 def test_part_of_a_vector_is_stored_and_the_rest_left_alone(start, count):
-    vector = np.arange(1.0, LANES + 1)
-    target = np.full(3 * LANES, -1.0)
+    vector = np.arange(1.0, LANES_PER_VECTOR + 1)
+    target = np.full(3 * LANES_PER_VECTOR, -1.0)
     write_part(target, start, count, vector)
-    expected = np.full(3 * LANES, -1.0)
-    width = min(count, LANES)
+    expected = np.full(3 * LANES_PER_VECTOR, -1.0)
+    width = min(count, LANES_PER_VECTOR)
     expected[start : start + width] = vector[:width]
     assert target.tolist() == expected.tolist()
-    plain = np.full(3 * LANES, -1.0)
-    store_part(plain, start, count, vector)
+    plain = np.full(3 * LANES_PER_VECTOR, -1.0)
+    for i in range(LANES_PER_VECTOR):
+        store_part(plain, start + i, count - i, vector[i])
     assert plain.tolist() == expected.tolist()
 
 

@@ -1,5 +1,9 @@
 """Do the kernels compute what their Python form says, and their products what NumPy says?"""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -8,9 +12,8 @@ import pytest
 
 from fastgrad import TwoLayerNet
 from fastgrad.jit import kernel as jit
-from fastgrad.jit.kernel import Kernel
 from fastgrad.jit.vectors import padded
-from fastgrad.network import direct, matrix_products, sparse
+from fastgrad.network import matrix_products, sparse
 from fastgrad.network.workspace import Workspace
 
 EPS = np.finfo(float).eps
@@ -23,56 +26,61 @@ RUNS = {
 }
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Kernel, list[Any]]]:
-    """Record each kernel and a copy of its arguments, before it runs."""
-    recorded: list[tuple[Kernel, list[Any]]] = []
-    run = Kernel.__call__
-
-    def record(kernel: Kernel, *arguments: Any) -> None:
-        recorded.append((kernel, copies(arguments)))
-        run(kernel, *arguments)
-
-    monkeypatch.setattr(Kernel, "__call__", record)
-    return recorded
+SHORT = {"parallel": 0, "serial": 10**9}
+"""Operations of a kernel that is not divided into tasks."""
 
 
-def copies(arguments: Any) -> list[Any]:
-    return [a.copy(order="K") if isinstance(a, np.ndarray) else a for a in arguments]
+def gradients(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Return what each run gives, by its name and the number of tasks."""
+    product, rounds = matrix_products.sum_products_kernel, set()
+
+    def sum_products(*arguments: Any) -> None:
+        rounds.add(arguments[4] < len(arguments[3]))
+        product(*arguments)
+
+    monkeypatch.setattr(matrix_products, "MIN_FLOAT32_PRODUCTS", 0)
+    monkeypatch.setattr(matrix_products, "sum_products_kernel", sum_products)
+    results = {}
+    for division, short in SHORT.items():
+        monkeypatch.setattr(jit, "MIN_PARALLEL_OPERATIONS", short)
+        for name, run in RUNS.items():
+            np.random.seed(3)
+            net = TwoLayerNet(37, 19, 5, weight_init_std=0.5)
+            x, t = np.random.rand(23, 37), np.random.randint(0, 5, 23)
+            rounds.clear()
+            results[f"{name}, {division}"] = run(net, x, t).buffer
+            assert (True in rounds) == (name in ("dense", "long series"))  # float32 is in use
+    return results
+
+
+PLAIN = """
+import sys
+import numpy as np, pytest
+from test_kernels import gradients
+
+np.savez(sys.argv[1], **gradients(pytest.MonkeyPatch()))
+"""
 
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="with the JIT off both are the same")
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
-@pytest.mark.parametrize("short", [0, 10**9], ids=["parallel", "serial"])
-def test_every_kernel_agrees_with_its_python_form(
-    run: Any, short: int, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_kernels_agree_with_their_python_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jit, "MIN_PARALLEL_OPERATIONS", short)
-    monkeypatch.setattr(matrix_products, "MIN_FLOAT32_PRODUCTS", 0)
-    np.random.seed(3)
-    net = TwoLayerNet(37, 19, 5, weight_init_std=0.5)
-    run(net, np.random.rand(23, 37), np.random.randint(0, 5, 23))
-    recorded = list(calls)
-    rounds = any(
-        kernel is matrix_products.sum_products_kernel and arguments[4] < len(arguments[3])
-        for kernel, arguments in recorded
-    )
-    assert rounds == (run in (RUNS["dense"], RUNS["long series"]))
-    assert recorded
-    for kernel, arguments in recorded:
-        compiled, python = copies(arguments), copies(arguments)
-        kernel(*compiled)
-        for task in range(python[0]):
-            kernel.py_func(task, *python)
-        for found, expected in zip(compiled, python, strict=True):
-            if isinstance(found, np.ndarray):
-                # No sum has more than 23 * 37 terms; compiled code fuses multiplications into it.
-                scale = np.abs(expected).max(initial=0.0)
-                tolerance = 23 * 37 * EPS
-                # A loss is at most -log(1e-7), its rounding is divided by the step, 1e-4.
-                quotient = EPS * -np.log(1e-7) / 1e-4 if kernel is direct.perturb_all else 0.0
-                atol = tolerance * scale + quotient
-                np.testing.assert_allclose(found, expected, tolerance, atol)
+    file = tmp_path / "plain.npz"
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = os.environ | {
+        "NUMBA_DISABLE_JIT": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+    subprocess.run([sys.executable, "-c", PLAIN, str(file)], check=True, env=environment)
+    plain = np.load(file)
+    for name, found in gradients(monkeypatch).items():
+        # No sum has more than 23 * 37 terms; compiled code fuses multiplications into it.
+        tolerance = 23 * 37 * EPS
+        # A loss is at most -log(1e-7), its rounding is divided by the step, 1e-4.
+        quotient = EPS * -np.log(1e-7) / 1e-4 if "direct" in name else 0.0
+        atol = tolerance * np.abs(plain[name]).max() + quotient
+        np.testing.assert_allclose(found, plain[name], tolerance, atol, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from fastgrad.engines.lanes import operations  # noqa: F401  (numba learns them)
-from fastgrad.engines.lanes.arrays import as_lanes
-from fastgrad.engines.lanes.types import LANES, WORDS, disagreements, store_lanes
+from fastgrad.engines.lanes.types import POINTS_AT_ONCE, WORDS, as_lanes, disagreements, store_lanes
 from fastgrad.jit.jitted import finish
 from fastgrad.typing import Array
 
@@ -64,7 +63,7 @@ class LanesLoop:
 
     def rows(self, points: Array) -> int:
         """Return how many elements are moved at a time, if each is moved to so many points."""
-        return max(1, int(LANES // max(1, points.shape[1])))
+        return max(1, int(POINTS_AT_ONCE // max(1, points.shape[1])))
 
     def evaluation(
         self, elements: Array, arguments: tuple[Any, ...], one_by_one: Evaluate
@@ -130,10 +129,10 @@ def _lanes_loop(f: Any) -> Callable[..., None]:
         void: NDArray[np.bool_],
     ) -> None:
         rows, columns = points.shape
-        found = np.empty(LANES)
+        found = np.empty(POINTS_AT_ONCE)
         i, k = 0, 0
-        for start in range(0, rows * columns, LANES):
-            count = min(LANES, rows * columns - start)
+        for start in range(0, rows * columns, POINTS_AT_ONCE):
+            count = min(POINTS_AT_ONCE, rows * columns - start)
             first_i, first_k = i, k
             for lane in range(count):
                 number = flat[places[i]]

@@ -3,20 +3,20 @@
 import builtins
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.cgutils import get_or_insert_function
+from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import lower_builtin
 
 from fastgrad.engines.lanes.types import (
-    LANES,
     LANES_TYPE,
+    POINTS_AT_ONCE,
     REAL,
     TRUTH,
     VECTOR,
@@ -51,23 +51,53 @@ def _takes_lanes(arguments: tuple[Any, ...]) -> bool:
     )
 
 
-def _teach(function: Callable[..., Any], write: Callable[..., Any], arity: int) -> None:
+def register_lowering(
+    function: Callable[..., Any],
+    resolve: Callable[[Any, tuple[Any, ...]], Any],
+    write: Callable[..., Any],
+    kinds: Iterable[tuple[Any, ...]],
+    *,
+    prefer_literal: bool = False,
+) -> None:
+    """Register what a function of lanes, or of arrays of them, returns, and how it is computed.
+
+    Parameters
+    ----------
+    function : callable
+    resolve : callable
+        ``resolve(typing context, types of the arguments)`` returns numba's type of the result, or
+        None for arguments that are not for it.
+    write : callable
+        Writes the operation, as numba's `lower_builtin` takes it.
+    kinds : iterable of tuples
+        The classes of types of arguments for which it does.
+    prefer_literal : bool
+        Whether the type of a number that stands in the source is to tell it.
+    """
+
+    def generic(self: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        returned = None if keywords else resolve(self.context, arguments)
+        return None if returned is None else returned(*arguments)
+
+    parts = {"key": function, "generic": generic, "prefer_literal": prefer_literal}
+    infer_global(function, types.Function(type("Template", (AbstractTemplate,), parts)))
+    for kind in kinds:
+        lower_builtin(function, *kind)(write)
+
+
+def _register_elementwise(
+    function: Callable[..., Any], write: Callable[..., Any], arity: int
+) -> None:
     """Let numba type a function of numbers for lanes, and lower it by what is written for it."""
 
-    class Template(AbstractTemplate):
-        key = function
+    def resolve(context: Any, arguments: tuple[Any, ...]) -> Any:
+        if len(arguments) != arity or not _takes_lanes(arguments):
+            return None
+        scalar = _of_numbers(context, function, arguments)
+        return None if scalar is None else _as_lanes(scalar.return_type)
 
-        def generic(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-            if keywords or len(arguments) != arity or not _takes_lanes(arguments):
-                return None
-            scalar = _of_numbers(self.context, function, arguments)
-            returned = None if scalar is None else _as_lanes(scalar.return_type)
-            return None if returned is None else signature(returned, *arguments)
-
-    infer_global(function, types.Function(Template))
-    for kinds in product((LanesType, *REAL), repeat=arity):
-        if LanesType in kinds:
-            lower_builtin(function, *kinds)(write)
+    kinds = product((LanesType, *REAL), repeat=arity)
+    register_lowering(function, resolve, write, (kind for kind in kinds if LanesType in kind))
 
 
 def _of_numbers(context: Any, function: Any, arguments: tuple[Any, ...]) -> Any:
@@ -115,7 +145,7 @@ def _lane_by_lane(function: Callable[..., Any]) -> Callable[..., Any]:
 
         def at_each() -> Any:
             of_each = [
-                each_lane(builder, vector_of(builder, value)) if i else [value] * LANES
+                each_lane(builder, vector_of(builder, value)) if i else [value] * POINTS_AT_ONCE
                 for i, value in zip(in_lanes, values, strict=True)
             ]
             results = [of_numbers([*numbers]) for numbers in zip(*of_each, strict=True)]
@@ -155,12 +185,12 @@ def _of_vectors(write: Write) -> Callable[..., Any]:
 
 def _filled(kind: Any, number: float) -> Any:
     """Return a constant: a number, or a vector of it."""
-    return ir.Constant(kind, [number] * LANES if kind == VECTOR else number)
+    return ir.Constant(kind, [number] * POINTS_AT_ONCE if kind == VECTOR else number)
 
 
 def _bits(builder: Any, truths: Any) -> Any:
     """Write the instructions that make an integer of truths, one bit for each."""
-    return builder.bitcast(truths, ir.IntType(LANES if truths.type != TRUTH else 1))
+    return builder.bitcast(truths, ir.IntType(POINTS_AT_ONCE if truths.type != TRUTH else 1))
 
 
 def _count_in_any(builder: Any, truths: Any) -> None:
@@ -182,7 +212,7 @@ def _comparison(predicate: str) -> Callable[..., Any]:
             return truths
         bits = _bits(builder, truths)
         some = builder.icmp_unsigned("!=", bits, bits.type(0))
-        not_all = builder.icmp_unsigned("!=", bits, bits.type(2**LANES - 1))
+        not_all = builder.icmp_unsigned("!=", bits, bits.type(2**POINTS_AT_ONCE - 1))
         count_where(builder, builder.and_(some, not_all))
         return builder.extract_element(truths, ir.IntType(32)(0))
 
@@ -201,27 +231,19 @@ def _intrinsic_function(name: str) -> Callable[..., Any]:
 
     def write(context: Any, builder: Any, x: Any) -> Any:
         kind = ir.FunctionType(x.type, [x.type])
-        suffix = f"v{LANES}f64" if x.type == VECTOR else "f64"
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}")
+        suffix = f"v{POINTS_AT_ONCE}f64" if x.type == VECTOR else "f64"
+        function = get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}")
         return builder.call(function, [x])
 
     return _of_vectors(write)
 
 
-@infer_global(operator.pow)
-class LanesPower(AbstractTemplate):
-    """Lanes to the power of a whole number that stands in the source."""
-
-    key = operator.pow
-    prefer_literal = True
-
-    def generic(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Take small exponents, which numba turns into products; others are taken lane by lane."""
-        base, exponent = arguments
-        if not isinstance(base, LanesType) or not isinstance(exponent, types.IntegerLiteral):
-            return None
-        small = 0 <= exponent.literal_value <= 0x10000
-        return signature(LANES_TYPE, base, exponent) if small else None
+def _resolve_power(_: Any, arguments: tuple[Any, ...]) -> Any:
+    """Take small whole exponents in the source, which numba turns into products, too."""
+    base, exponent = arguments
+    if not isinstance(base, LanesType) or not isinstance(exponent, types.IntegerLiteral):
+        return None
+    return LANES_TYPE if 0 <= exponent.literal_value <= 0x10000 else None
 
 
 def _write_power(context: Any, builder: Any, case: Any, values: Any) -> Any:
@@ -241,7 +263,13 @@ def _multiplied(builder: Any, power: Any, exponent: int) -> Any:
     return result
 
 
-lower_builtin(operator.pow, LanesType, types.IntegerLiteral)(_write_power)
+register_lowering(
+    operator.pow,
+    _resolve_power,
+    _write_power,
+    [(LanesType, types.IntegerLiteral)],
+    prefer_literal=True,
+)
 
 
 def _extreme(predicate: str) -> Callable[..., Any]:
@@ -299,16 +327,43 @@ OTHERS = (
 """Taken lane by lane: all of ``math``, all of NumPy's functions of single numbers."""
 
 
-def _teach_all() -> None:
-    """Teach numba all operations on lanes."""
-    for arities, functions in (((1,), UNARY), ((2,), BINARY), ((2, 3, 4), EXTREMES)):
-        for arity in arities:
-            for function, write in functions.items():
-                _teach(function, write, arity)
-    for function in OTHERS:
-        if function not in UNARY:
-            for arity in (1, 2):
-                _teach(function, _lane_by_lane(function), arity)
+for _arities, _functions in (((1,), UNARY), ((2,), BINARY), ((2, 3, 4), EXTREMES)):
+    for _arity in _arities:
+        for _function, _write in _functions.items():
+            _register_elementwise(_function, _write, _arity)
+for _function in OTHERS:
+    if _function not in UNARY:
+        for _arity in (1, 2):
+            _register_elementwise(_function, _lane_by_lane(_function), _arity)
 
 
-_teach_all()
+# Reductions of arrays -----------------------------------------------------------------------------
+
+
+def _mean(a: Any) -> Any:
+    return np.sum(a) / a.size
+
+
+def _prod(a: Any) -> Any:
+    result = 1.0
+    for number in a.flat:
+        result *= number
+    return result
+
+
+def _register_reduction(name: str, reduce: Callable[[Any], Any]) -> None:
+    """Let numba know a function and a method that reduce an array of lanes to a number."""
+
+    def resolve(_: Any, arguments: tuple[Any, ...]) -> Any:
+        is_one = len(arguments) == 1 and isinstance(arguments[0], LanesArray)
+        return LANES_TYPE if is_one else None
+
+    def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
+        return context.compile_internal(builder, reduce, case, values)
+
+    register_lowering(getattr(np, name), resolve, write, [(LanesArray,)])
+    lower_builtin(f"lanes.{name}", LanesArray)(write)
+
+
+_register_reduction("mean", _mean)
+_register_reduction("prod", _prod)

@@ -7,7 +7,7 @@ from there on. The processor predicts which it will be, and LLVM writes a path o
 of f in which nothing differs.
 
 A jitted function compiles for whatever it is given. Given an array whose elements are not numbers
-but lanes, one for each of several points (`lane_values`), the same function does the same
+but lanes, one for each of several points (`types`), the same function does the same
 operations for all these points, in the processor's vector instructions: each lane has the bits that
 a call for its point alone would have, for no operation is left out, added or moved. Nothing is
 known of the function but what numba knows, and what has no meaning for lanes is not compiled: item
@@ -26,22 +26,32 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import unpack_tuple
+from numba.core.errors import TypingError
+from numba.core.imputils import lower_constant
 from numba.core.typeconv.castgraph import Conversion
+from numba.core.typing.templates import (
+    AttributeTemplate,
+    bound_function,
+)
 from numba.extending import (
+    infer_getattr,
     intrinsic,
     lower_cast,
     models,
     overload_attribute,
+    overload_classmethod,
     register_model,
 )
+from numba.np.arrayobj import intrin_alloc, populate_array
 
-from fastgrad.jit.vectors import VECTOR_BYTES, repeated
+from fastgrad.jit.instructions import VECTOR_BYTES, repeated
 
-LANES = 4 * VECTOR_BYTES // 8
+POINTS_AT_ONCE = 4 * VECTOR_BYTES // 8
 """Points at a time: as many registers' worth as leave a loop enough of them."""
 
 NUMBER = ir.DoubleType()
-VECTOR = ir.VectorType(NUMBER, LANES)
+VECTOR = ir.VectorType(NUMBER, POINTS_AT_ONCE)
 TRUTH = ir.IntType(1)
 VALUE = ir.LiteralStructType([TRUTH, NUMBER, VECTOR])
 """Whether the points differ; the number if they do not; the vector of all lanes if they do."""
@@ -80,7 +90,7 @@ def vector_of(builder: Any, value: Any) -> Any:
         builder,
         differ(builder, [value]),
         lambda: vector,
-        lambda: repeated(builder, number_of(builder, value), LANES),
+        lambda: repeated(builder, number_of(builder, value), POINTS_AT_ONCE),
     )
 
 
@@ -121,7 +131,7 @@ def either(
 
 def each_lane(builder: Any, vector: Any) -> list[Any]:
     """Write the instructions that take a vector apart."""
-    return [builder.extract_element(vector, ir.IntType(32)(lane)) for lane in range(LANES)]
+    return [builder.extract_element(vector, ir.IntType(32)(lane)) for lane in range(POINTS_AT_ONCE)]
 
 
 def joined(builder: Any, numbers: list[Any]) -> Any:
@@ -137,7 +147,7 @@ INTEGER = ir.IntType(64)
 IN_MEMORY = ir.LiteralStructType([INTEGER, NUMBER, VECTOR], packed=True)
 """A mark, which is not zero if the points differ; the number if they do not, the lanes if so."""
 
-WORDS = 2 + LANES
+WORDS = 2 + POINTS_AT_ONCE
 """How many float64 numbers that takes."""
 
 REAL = (types.Float, types.Integer, types.Boolean)
@@ -147,10 +157,10 @@ _count = ctypes.c_int64(0)
 
 
 class LanesType(types.Type):
-    """The type of a float64 number at each of `LANES` points, to numba."""
+    """The type of a float64 number at each of `POINTS_AT_ONCE` points, to numba."""
 
     def __init__(self) -> None:
-        super().__init__(name=f"lanes({LANES})")
+        super().__init__(name=f"lanes({POINTS_AT_ONCE})")
 
     def can_convert_from(self, context: object, other: object) -> Conversion | None:
         """Take a real number: the same at all points."""
@@ -259,7 +269,7 @@ def _real(lanes: Any) -> Any:
 
 
 def _store_lanes(context: Any, numbers: Any, start: Any, lanes: Any) -> Any:
-    """Write lanes to the `LANES` elements of a contiguous float64 array from start on."""
+    """Write lanes to the `POINTS_AT_ONCE` elements of a contiguous float64 array from start on."""
 
     def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
         array = context.make_array(numbers)(context, builder, values[0])
@@ -293,3 +303,87 @@ def count_where(builder: Any, condition: Any) -> None:
     """Write the instructions that count a disagreement."""
     with builder.if_then(condition, likely=False):
         builder.atomic_rmw("add", _counter(), INTEGER(1), "monotonic")
+
+
+# Arrays -------------------------------------------------------------------------------------------
+
+ATTRIBUTES = {
+    *("T", "all", "any", "argmax", "argmin", "copy", "cumsum", "dtype", "fill", "flat", "flatten"),
+    *("item", "max", "mean", "min", "ndim", "prod", "ravel", "reshape", "shape", "size", "sort"),
+    *("std", "sum", "take", "transpose", "var", "_zero_fill"),
+}
+"""What an array of lanes has. Others, such as strides, would tell that it is not one of numbers."""
+
+
+def _of_all_elements(_: Any, array: Any, arguments: tuple[Any, ...], keywords: Any) -> Any:
+    """Return the signature of a method of an array that reduces it to a number."""
+    return None if arguments or keywords else LANES_TYPE()
+
+
+@infer_getattr
+class LanesArrayAttributes(AttributeTemplate):
+    """Which attributes of an array of lanes numba finds; before it looks among those of arrays."""
+
+    key = LanesArray
+
+    resolve_mean: Any = bound_function("lanes.mean")(_of_all_elements)
+    resolve_prod: Any = bound_function("lanes.prod")(_of_all_elements)
+
+    def generic_resolve(  # type: ignore[override]  # which numba declares as not implemented
+        self, array: LanesArray, name: str
+    ) -> None:
+        """Refuse all but a few; what they are is found as for any array."""
+        if name not in ATTRIBUTES:
+            raise TypingError(f"an array of lanes has no {name}")
+
+
+def _as_lanes(context: Any, numbers: Any) -> Any:
+    """View a contiguous float64 array ``(*shape, WORDS)`` as one of lanes, of that shape.
+
+    Of each ``WORDS`` numbers the first is the mark, 0 if the points do not differ, and 1 if they
+    do; the second is the number at all of them in the first case, and the others are the lanes in
+    the second.
+    """
+    lanes_array = LanesArray(numbers.ndim - 1, readonly=True)
+
+    def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
+        source = context.make_array(numbers)(context, builder, values[0])
+        view = context.make_array(lanes_array)(context, builder)
+        populate_array(
+            view,
+            data=builder.bitcast(source.data, IN_MEMORY.as_pointer()),
+            shape=unpack_tuple(builder, source.shape)[:-1],
+            strides=unpack_tuple(builder, source.strides)[:-1],
+            itemsize=INTEGER(8 * WORDS),
+            meminfo=source.meminfo,
+            parent=source.parent,
+        )
+        context.nrt.incref(builder, lanes_array, view._getvalue())
+        return view._getvalue()
+
+    return lanes_array(numbers), write
+
+
+as_lanes: Any = intrinsic(_as_lanes)
+
+
+_memory: Any = intrin_alloc
+
+
+@overload_classmethod(LanesArray, "_allocate")
+def _allocate(cls: Any, size: Any, align: Any) -> Any:
+    """Allocate memory for the results of expressions, as numba does it for any array."""
+
+    def allocate(cls: Any, size: Any, align: Any) -> Any:  # annotated alike, which numba wants
+        return _memory(size, align)
+
+    return allocate
+
+
+def _constant(context: Any, builder: Any, kind: Any, number: Any) -> Any:
+    """Write a constant, such as the 0 at which numba's sums start."""
+    nowhere = ir.Constant(VECTOR, ir.Undefined)
+    return ir.Constant(VALUE, [TRUTH(0), NUMBER(float(number)), nowhere])
+
+
+lower_constant(LanesType)(_constant)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.trees import Call, leaves
 from fastgrad.interrupts import uninterrupted
-from fastgrad.jit.forks import free_after_fork
+from fastgrad.jit.concurrency import free_after_fork
 from fastgrad.typing import Array
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastgrad.interrupts import LostWorkerError, uninterrupted
-from fastgrad.jit.forks import free_after_fork
+from fastgrad.jit.concurrency import free_after_fork
 
 IDLE_SECONDS = 30.0
 """How long processes wait for another call: many times what it takes to start them."""

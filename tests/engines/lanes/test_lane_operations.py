@@ -11,26 +11,25 @@ if not JIT:
     pytest.skip("numba compiles nothing here", allow_module_level=True)
 
 from fastgrad.engines.lanes import operations  # noqa: F401  (numba learns them)
-from fastgrad.engines.lanes.arrays import as_lanes
-from fastgrad.engines.lanes.types import LANES, disagreements, store_lanes
+from fastgrad.engines.lanes.types import POINTS_AT_ONCE, as_lanes, disagreements, store_lanes
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.0, -2.5, 1e-310, 1e300, -1e300, np.inf, -np.inf, np.nan, 0.5]
 
 
 def points():
-    """Return points of two coordinates, whose number is a multiple of `LANES`.
+    """Return points of two coordinates, whose number is a multiple of `POINTS_AT_ONCE`.
 
     In the first groups of as many, one coordinate is the same, or the other, or both.
     """
     rng = np.random.default_rng(0)
-    same = [(value,) * LANES for value in SPECIAL]
-    other = rng.uniform(0.5, 2.0, (len(SPECIAL), LANES))
+    same = [(value,) * POINTS_AT_ONCE for value in SPECIAL]
+    other = rng.uniform(0.5, 2.0, (len(SPECIAL), POINTS_AT_ONCE))
     groups = [(same, other), (other, same), (same, same[::-1])]
     alike = np.concatenate([np.reshape(group, (2, -1)).T for group in groups])
     special = [(a, b) for a in SPECIAL for b in SPECIAL]
     drawn = [*rng.normal(size=(200, 2)), *rng.uniform(-5, 5, (200, 2)), *rng.random((200, 2))]
     chosen = np.array([*alike, *special, *drawn])
-    return chosen[: len(chosen) // LANES * LANES]
+    return chosen[: len(chosen) // POINTS_AT_ONCE * POINTS_AT_ONCE]
 
 
 def in_lanes(f, results):
@@ -49,14 +48,14 @@ def in_lanes(f, results):
     def evaluate(chosen):
         out = np.empty((results, len(chosen)))
         counted = []
-        for start in range(0, len(chosen), LANES):
-            some = np.empty((results, LANES))
-            lanes = chosen[start : start + LANES].T
+        for start in range(0, len(chosen), POINTS_AT_ONCE):
+            some = np.empty((results, POINTS_AT_ONCE))
+            lanes = chosen[start : start + POINTS_AT_ONCE].T
             marks = 1.0 * (lanes.view(np.int64) != lanes[:, :1].view(np.int64)).any(axis=1)
             numbers = np.ascontiguousarray(np.column_stack([marks, lanes[:, 0], lanes]))
             numbers[marks == 0, 2:] = numbers[marks == 1, 1] = 1234.5  # which nobody should read
             counted.append(run(numbers, some))
-            out[:, start : start + LANES] = some
+            out[:, start : start + POINTS_AT_ONCE] = some
         return out, counted
 
     return evaluate
@@ -124,7 +123,7 @@ def test_values_are_those_of_numbers(f):
     chosen = points()
     if f is inverse_powers:  # numba raises ZeroDivisionError all the same
         chosen = chosen[(abs(chosen) > 1e-3).all(axis=1)]
-        chosen = chosen[: len(chosen) // LANES * LANES]
+        chosen = chosen[: len(chosen) // POINTS_AT_ONCE * POINTS_AT_ONCE]
     expected = np.array([jitted(point) for point in chosen]).T
     found, counted = in_lanes(jitted, len(expected))(chosen)
     assert counted == [0] * len(counted)
@@ -153,15 +152,19 @@ def test_decisions_are_the_first_points_and_counted_where_others_differ(f):
     chosen = points()
     if f is whole_numbers:
         chosen = chosen[(abs(chosen) < 1e9).all(axis=1)]
-        chosen = chosen[: len(chosen) // LANES * LANES]
+        chosen = chosen[: len(chosen) // POINTS_AT_ONCE * POINTS_AT_ONCE]
     expected = np.array([jitted(point) for point in chosen]).T
     found, counted = in_lanes(jitted, len(expected))(chosen)
-    groups = expected.reshape(len(expected), -1, LANES)
+    groups = expected.reshape(len(expected), -1, POINTS_AT_ONCE)
     assert (found.reshape(groups.shape) == groups[:, :, :1]).all()
     differ = (groups != groups[:, :, :1]).any(axis=(0, 2))
-    unordered = np.isnan(chosen).reshape(-1, 2 * LANES).any(axis=1)
+    unordered = np.isnan(chosen).reshape(-1, 2 * POINTS_AT_ONCE).any(axis=1)
     assert [count > 0 for count in counted] == (differ | unordered).tolist()
-    same = np.repeat(chosen[::LANES][~np.isnan(chosen[::LANES]).any(axis=1)], LANES, axis=0)
+    same = np.repeat(
+        chosen[::POINTS_AT_ONCE][~np.isnan(chosen[::POINTS_AT_ONCE]).any(axis=1)],
+        POINTS_AT_ONCE,
+        axis=0,
+    )
     expected = np.array([jitted(point) for point in same]).T
     found, counted = in_lanes(jitted, len(expected))(same)
     assert found.tobytes() == expected.tobytes()
@@ -170,7 +173,7 @@ def test_decisions_are_the_first_points_and_counted_where_others_differ(f):
 
 def test_division_by_zero_is_counted_where_python_raises():
     f = in_lanes(numba.njit(lambda x: (x[0] / x[1],)), 1)
-    chosen = np.ones((2 * LANES, 2))
+    chosen = np.ones((2 * POINTS_AT_ONCE, 2))
     chosen[-1, 1] = 0.0
     found, counted = f(chosen)
     assert (found[0, :-1] == 1).all()

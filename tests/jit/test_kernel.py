@@ -1,4 +1,4 @@
-"""Numba's cache on disk: kernels are right without one, and whatever has happened to it."""
+"""Kernels on disk: they are right without a cache, and whatever has happened to it."""
 
 import numba
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from numba.core import caching
 from oracle import JIT
 
-from fastgrad.jit import cache
+from fastgrad.jit import kernel as jit
 from fastgrad.jit.kernel import kernel
 
 pytestmark = pytest.mark.skipif(not JIT, reason="nothing is compiled")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not JIT, reason="nothing is compiled")
 def folder(tmp_path, monkeypatch):
     """A folder of the test's own in which numba caches."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(cache, "_works", True)
+    monkeypatch.setattr(jit, "_works", True)
     return tmp_path
 
 
@@ -87,7 +87,7 @@ def test_without_a_cache_kernels_are_compiled_and_that_is_said_once(failure, fol
 def test_what_cannot_be_compiled_says_so_itself():
     with pytest.raises(numba.core.errors.TypingError, match="nowhere"):
         kernel("(float64[::1],)")(undefined)(1, np.ones(3))
-    assert cache._works
+    assert jit._works
 
 
 def undefined(task, tasks, values):

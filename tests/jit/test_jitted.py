@@ -1,8 +1,5 @@
 """Constants that numba has taken: the engine reads of globals what a call of f reads."""
 
-import os
-import pkgutil
-import subprocess
 import sys
 import types
 
@@ -104,77 +101,3 @@ def test_functions_that_are_inlined_are_left_to_the_loop():
     assert numerical_gradient(f, x).round(6).tolist() == [2, 2, 2]
     with pytest.raises(ValueError, match="it is inlined"):
         numerical_gradient(f, x, engine="compiled")
-
-
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        ("numba.core.dispatcher:_FunctionCompiler", "fold_argument_types"),
-        ("numba.core.dispatcher:Dispatcher", "get_call_template"),
-        ("numba.core.registry", "cpu_target"),
-        ("numba.np.numpy_support", "as_dtype"),
-        ("numba.core.codegen:CPUCodeLibrary", "get_llvm_str"),
-    ],
-)
-def test_names_of_numbas_that_vanish_leave_the_plain_loop(owner, name, monkeypatch):
-    f, _ = scaled(2.0)
-    x = numbers(3)
-    f(x)
-    place = pkgutil.resolve_name(owner)
-    with monkeypatch.context() as without:
-        for each in getattr(place, "__mro__", [place]):
-            if name in vars(each):
-                without.delattr(each, name)
-        with pytest.raises(ValueError, match="cannot serve f: numba said"):
-            numerical_gradient(f, x, engine="compiled")
-        result = numerical_gradient(f, x)
-    assert result.tobytes() == numerical_gradient(f, x, engine="loop").tobytes()
-
-
-WITHOUT = """
-import ast, importlib, pathlib, sys
-import numba, numpy as np
-import fastgrad
-from fastgrad.engines import compilation
-
-compilation.WORTH_LANES = -np.inf
-package = pathlib.Path(fastgrad.__file__).parent
-files = [*(package / "engines" / "lanes").glob("*.py"), package / "jit" / "vectors.py"]
-names = set()
-for file in files:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("numba", "llvmlite"):
-            names |= {(node.module, alias.name) for alias in node.names}
-x = np.arange(1.0, 4.0)
-tried = 0
-for module, name in sorted(names):
-    owner = importlib.import_module(module)
-    kept = getattr(owner, name)
-    if type(kept) is type(sys):
-        continue  # a module stays importable
-    for each in list(sys.modules):
-        if each.startswith("fastgrad.engines.lanes") or each == "fastgrad.jit.vectors":
-            del sys.modules[each]
-    compilation._lanes_loop.cache_clear()
-    delattr(owner, name)
-    try:
-        assert compilation._lanes_loop() is None, name
-    finally:
-        setattr(owner, name, kept)
-    tried += 1
-f = numba.njit(lambda x: (x**2).sum())
-for _ in range(2):  # the module was not found, and is not looked for again
-    assert fastgrad.numerical_gradient(f, x).round(6).tolist() == [2, 4, 6]
-(kept,) = vars(f)[compilation.KEPT].values()
-assert kept.lanes(f) is None
-print(tried)
-"""
-
-
-def test_lanes_are_left_out_where_a_name_of_numbas_has_vanished():
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 15

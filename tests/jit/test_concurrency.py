@@ -1,9 +1,18 @@
-"""The number of threads that kernels run on, by how long launches take."""
+"""The number of threads that kernels run on: what numba says, and one while launches are late."""
 
+import threading
+
+import numba
 import numpy as np
 import pytest
 
-from fastgrad.jit.pace import MAX_KINDS, MAX_REST_SECONDS, MIN_REST_SECONDS, Pace
+from fastgrad.jit.concurrency import (
+    MAX_KINDS,
+    MAX_REST_SECONDS,
+    MIN_REST_SECONDS,
+    Pace,
+    thread_count,
+)
 
 
 class Machine:
@@ -62,3 +71,25 @@ def test_work_of_ever_new_sizes_is_forgotten():
     for _ in range(5):
         machine.run(MAX_KINDS * machine.work, kinds=10 * MAX_KINDS)
     assert len(machine.pace._best) <= MAX_KINDS
+
+
+def test_threads_are_counted_as_numba_counts_them():
+    before = numba.get_num_threads()
+    assert thread_count() == before
+    numba.set_num_threads(1)
+    try:
+        assert thread_count() == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_no_instant_of_counting_leaves_a_lock_taken_when_it_is_interrupted(interrupted_at):
+    numba.get_num_threads()
+    event_number = 1
+    while interrupted_at(event_number, thread_count):
+        event_number += 1
+        thread = threading.Thread(target=numba.get_num_threads, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive(), "another thread waits for ever"
+    assert event_number > 1

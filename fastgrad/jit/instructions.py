@@ -1,0 +1,358 @@
+"""LLVM instructions of vectors and of tiles of matrix products, which numba is taught.
+
+They are written with inner parts of numba. Where one of these has gone, this module cannot be
+imported, or `launch` cannot; the functions of `vectors` are then compiled as they stand.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.base import BaseContext
+from numba.core.cgutils import alloca_once, for_range, get_or_insert_function, unpack_tuple
+from numba.core.registry import cpu_target
+from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.extending import lower_builtin, models, register_model
+
+LOOKED_UP = (BaseContext.make_array, BaseContext.get_dummy_value)
+"""What is looked up no sooner than when a kernel is compiled: it has to be there now."""
+
+# Chains of operations are contracted to fused ones where the machine has them; nothing else.
+FLAGS = ("contract",)
+
+
+def _vector_bytes() -> int:
+    """Return the width of the widest registers that numba generates code for."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2]
+    return 64 if "+avx512f" in features else 32 if "+avx" in features else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+LANES = VECTOR_BYTES // 8
+
+
+class VectorType(types.Type):
+    """The type of a vector of `LANES` float64 numbers, to numba."""
+
+
+@register_model(VectorType)
+class VectorModel(models.PrimitiveModel):
+    """A vector is one LLVM value."""
+
+    def __init__(self, manager: Any, vector_type: VectorType) -> None:
+        models.PrimitiveModel.__init__(self, manager, vector_type, VECTOR_IR)
+
+
+VECTOR = VectorType(name="vector")
+VECTOR_IR = ir.VectorType(ir.DoubleType(), LANES)
+INTEGERS_IR = ir.VectorType(ir.IntType(64), LANES)
+NUMBER = types.float64
+ROW = types.Array(types.float64, 1, "C")
+PLACES = [
+    (ROW, types.intp),
+    *((types.Array(types.float64, n, "C"), types.UniTuple(types.intp, n)) for n in (2, 3)),
+]
+
+Write = Callable[..., Any]
+"""``write(builder, *arguments)`` returns the LLVM value of a result. An array comes as its numba
+structure, with the attributes ``data``, ``shape`` and ``strides``."""
+
+LOWERING: dict[str, tuple[Write, tuple[Any, ...]]] = {}
+"""Instructions by name, and the signatures for which they are."""
+
+
+def _lowering(name: str, *cases: Any) -> Callable[[Write], Write]:
+    """Decorate what writes the instructions of a name, for some numba signatures."""
+
+    def decorate(write: Write) -> Write:
+        LOWERING[name] = write, cases
+        return write
+
+    return decorate
+
+
+def register(function: Callable[..., Any], name: str, **constants: Any) -> None:
+    """Register instructions as what a Python function is in kernels; it stays as it is in Python.
+
+    Parameters
+    ----------
+    function : callable
+    name : str
+        Of the instructions, in `LOWERING`.
+    **constants
+        What else the writer of the instructions is passed.
+    """
+    write, cases = LOWERING[name]
+    register_lowering(function, functools.partial(write, **constants), *cases)
+
+
+def register_lowering(function: Callable[..., Any], write: Write, *cases: Any) -> None:
+    """Register instructions as what a Python function or operator is in kernels."""
+    template = type("Template", (ConcreteTemplate,), {"key": function, "cases": list(cases)})
+    infer_global(function, types.Function(template))
+
+    def generate(context: Any, builder: Any, case: Any, values: Any) -> Any:
+        operands = [
+            context.make_array(kind)(context, builder, value)
+            if isinstance(kind, types.Array)
+            else value
+            for kind, value in zip(case.args, values, strict=True)
+        ]
+        result = write(builder, *operands)
+        return context.get_dummy_value() if result is None else result
+
+    for case in cases:
+        lower_builtin(function, *case.args)(generate)
+
+
+def repeated(builder: Any, number: Any, lanes: int = LANES) -> Any:
+    """Write the instructions that fill a vector with one number or integer."""
+    empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    one = builder.insert_element(empty, number, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, empty, first)
+
+
+def _constant(number: float) -> Any:
+    return ir.Constant(VECTOR_IR, [number] * LANES)
+
+
+def _register_operator(operation: Callable[..., Any], instruction: str) -> None:
+    """Register an operator on two vectors, or on a vector and a number."""
+
+    def write(builder: Any, x: Any, y: Any) -> Any:
+        x, y = (v if v.type == VECTOR_IR else repeated(builder, v) for v in (x, y))
+        return getattr(builder, instruction)(x, y, flags=FLAGS)
+
+    cases = VECTOR(VECTOR, VECTOR), VECTOR(VECTOR, NUMBER), VECTOR(NUMBER, VECTOR)
+    register_lowering(operation, write, *cases)
+
+
+_register_operator(operator.add, "fadd")
+_register_operator(operator.sub, "fsub")
+_register_operator(operator.mul, "fmul")
+_register_operator(operator.truediv, "fdiv")
+
+
+def _address(builder: Any, array: Any, place: Any) -> Any:
+    indices = [place] if place.type == ir.IntType(64) else unpack_tuple(builder, place)
+    i = indices[0]
+    for axis in range(1, len(indices)):
+        length = builder.extract_value(array.shape, axis)
+        i = builder.add(builder.mul(i, length), indices[axis])
+    return builder.bitcast(builder.gep(array.data, [i]), VECTOR_IR.as_pointer())
+
+
+@_lowering("load", *(VECTOR(array, place) for array, place in PLACES))
+def _write_load(builder: Any, array: Any, place: Any) -> Any:
+    return builder.load(_address(builder, array, place), align=8)
+
+
+@_lowering("store", *(types.none(array, place, VECTOR) for array, place in PLACES))
+def _write_store(builder: Any, array: Any, place: Any, vector: Any) -> None:
+    builder.store(vector, _address(builder, array, place), align=8)
+
+
+def _lanes_below(builder: Any, count: Any, lanes: int = LANES) -> Any:
+    """Write the instructions that tell which lanes have a number below an integer."""
+    numbers = ir.Constant(ir.VectorType(ir.IntType(64), lanes), [*range(lanes)])
+    return builder.icmp_signed("<", numbers, repeated(builder, count, lanes))
+
+
+def _bytes_of(number: Any) -> int:
+    """Return the size of a floating-point type."""
+    return 4 if number == ir.FloatType() else 8
+
+
+def _write_masked_load(builder: Any, address: Any, mask: Any) -> Any:
+    """Write the instructions that load the chosen lanes, and zero into the others."""
+    vector = address.type.pointee
+    size = _bytes_of(vector.element)
+    zeros = ir.Constant(vector, [0.0] * vector.count)
+    operands = [address, ir.IntType(32)(size), mask, zeros]
+    name = f"llvm.masked.load.v{vector.count}f{8 * size}.p0"
+    return write_call(builder, name, vector, operands)
+
+
+def _write_masked_store(builder: Any, address: Any, mask: Any, vector: Any) -> None:
+    """Write the instructions that store the chosen lanes."""
+    operands = [vector, address, ir.IntType(32)(8), mask]
+    name = f"llvm.masked.store.v{vector.type.count}f64.p0"
+    write_call(builder, name, ir.VoidType(), operands)
+
+
+def write_call(builder: Any, name: str, result: Any, operands: list[Any]) -> Any:
+    """Write the call of one of LLVM's intrinsic functions."""
+    kind = ir.FunctionType(result, [operand.type for operand in operands])
+    return builder.call(get_or_insert_function(builder.module, kind, name), operands)
+
+
+@_lowering("load_part", VECTOR(ROW, types.intp, types.intp))
+def _write_load_part(builder: Any, array: Any, i: Any, count: Any) -> Any:
+    return _write_masked_load(builder, _address(builder, array, i), _lanes_below(builder, count))
+
+
+@_lowering("store_part", types.none(ROW, types.intp, types.intp, VECTOR))
+def _write_store_part(builder: Any, array: Any, i: Any, count: Any, vector: Any) -> None:
+    _write_masked_store(builder, _address(builder, array, i), _lanes_below(builder, count), vector)
+
+
+_lowering("repeat", VECTOR(NUMBER))(repeated)
+
+
+@_lowering("total", NUMBER(VECTOR))
+def _write_total(builder: Any, vector: Any) -> Any:
+    result = ir.Constant(ir.DoubleType(), 0.0)
+    for lane in range(LANES):
+        result = builder.fadd(result, builder.extract_element(vector, ir.IntType(32)(lane)))
+    return result
+
+
+@_lowering("magnitude", VECTOR(VECTOR))
+def _write_magnitude(builder: Any, vector: Any) -> Any:
+    return write_call(builder, f"llvm.fabs.v{LANES}f64", VECTOR_IR, [vector])
+
+
+@_lowering("where_negative", VECTOR(VECTOR, VECTOR, VECTOR))
+def _write_where_negative(builder: Any, vector: Any, negative: Any, other: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", vector, _constant(0.0)), negative, other)
+
+
+@_lowering("larger", VECTOR(VECTOR, VECTOR))
+def _write_larger(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
+@_lowering("limited", VECTOR(VECTOR, NUMBER, NUMBER))
+def _write_limited(builder: Any, vector: Any, low: Any, high: Any) -> Any:
+    for limit, sign in ((repeated(builder, low), "<"), (repeated(builder, high), ">")):
+        vector = builder.select(builder.fcmp_ordered(sign, vector, limit), limit, vector)
+    return vector
+
+
+# Adding 1.5 * 2**52 rounds to a whole number and leaves it in the low bits of the sum.
+_ROUNDER = 1.5 * 2.0**52
+
+
+@_lowering("nearest", VECTOR(VECTOR))
+def _write_nearest(builder: Any, vector: Any) -> Any:
+    return builder.fsub(builder.fadd(vector, _constant(_ROUNDER)), _constant(_ROUNDER))
+
+
+@_lowering("power_of_two", VECTOR(VECTOR))
+def _write_power_of_two(builder: Any, vector: Any) -> Any:
+    whole = builder.bitcast(builder.fadd(vector, _constant(_ROUNDER)), INTEGERS_IR)
+    biased = builder.add(whole, ir.Constant(INTEGERS_IR, [1023] * LANES))
+    exponent = builder.shl(biased, ir.Constant(INTEGERS_IR, [52] * LANES))
+    return builder.bitcast(exponent, VECTOR_IR)
+
+
+# Tiles of matrix products -------------------------------------------------------------------------
+
+
+_MATRIX, *_PLACE = types.Array(types.float64, 2, "A"), types.intp, types.intp
+
+
+@_lowering(
+    "tile",
+    *(
+        types.none(
+            _MATRIX,
+            *_PLACE,
+            types.Array(kind, 1, "C"),
+            types.Array(kind, 2, "A"),
+            *_PLACE,
+            types.boolean,
+        )
+        for kind in (types.float64, types.float32)
+    ),
+)
+def _write_tile(
+    builder: Any,
+    out: Any,
+    i: Any,
+    j: Any,
+    a: Any,
+    b: Any,
+    k: Any,
+    left: Any,
+    add: Any,
+    *,
+    tile_rows: int,
+    vectors: int,
+    partial: bool,
+) -> None:
+    """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
+    number = b.data.type.pointee
+    lanes = VECTOR_BYTES // _bytes_of(number)
+    factor_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (number, ir.DoubleType()))
+
+    def integer(value: int) -> Any:
+        return ir.Constant(ir.IntType(64), value)
+
+    def element(pointer: Any, stride: Any, row: Any, column: Any) -> Any:
+        """Write the address of a row's element; the rows are some bytes apart."""
+        byte = ir.IntType(8).as_pointer()
+        size = integer(_bytes_of(pointer.type.pointee))
+        place = builder.add(builder.mul(row, stride), builder.mul(column, size))
+        moved = builder.gep(builder.bitcast(pointer, byte), [place])
+        return builder.bitcast(moved, pointer.type)
+
+    def vector(pointer: Any, v: int) -> Any:
+        """Write the address of the v-th vector after a pointer."""
+        moved = builder.gep(pointer, [integer(v * lanes)])
+        return builder.bitcast(moved, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
+
+    rows, columns = unpack_tuple(builder, out.shape, 2)
+    out_stride, _ = unpack_tuple(builder, out.strides, 2)
+    b_stride, _ = unpack_tuple(builder, b.strides, 2)
+    depth = builder.sdiv(unpack_tuple(builder, a.shape, 1)[0], integer(tile_rows))
+    inside = _lanes_below(builder, builder.sub(columns, j), lanes)
+
+    out_rows = [
+        element(out.data, out_stride, builder.add(i, integer(r)), j) for r in range(tile_rows)
+    ]
+    sums = [[alloca_once(builder, factor_ir) for _ in range(vectors)] for _ in range(tile_rows)]
+    for register in chain(*sums):
+        builder.store(ir.Constant(factor_ir, [0.0] * lanes), register)
+
+    # The old results are needed only after the loop: let them come into the cache meanwhile.
+    for_writing, closest, data = (ir.IntType(32)(flag) for flag in (1, 3, 1))
+    for out_row in out_rows:
+        for v in range(vectors):
+            operands = [vector(out_row, v), for_writing, closest, data]
+            write_call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
+
+    with for_range(builder, depth) as loop:
+        b_row = element(b.data, b_stride, builder.add(k, loop.index), left)
+        factors = [
+            _write_masked_load(builder, vector(b_row, v), inside)
+            if partial
+            else builder.load(vector(b_row, v), align=_bytes_of(number))
+            for v in range(vectors)
+        ]
+        column = builder.gep(a.data, [builder.mul(loop.index, integer(tile_rows))])
+        for r, row_sums in enumerate(sums):
+            factor = repeated(builder, builder.load(builder.gep(column, [integer(r)])), lanes)
+            for register, b_vector in zip(row_sums, factors, strict=True):
+                product = builder.fmul(factor, b_vector, flags=FLAGS)
+                total = builder.fadd(builder.load(register), product, flags=FLAGS)
+                builder.store(total, register)
+
+    for r, row_sums in enumerate(sums):
+        with builder.if_then(builder.icmp_signed("<", builder.add(i, integer(r)), rows)):
+            for v, register in enumerate(row_sums):
+                place = vector(out_rows[r], v)
+                everywhere = ir.Constant(inside.type, [1] * lanes)
+                nowhere = ir.Constant(inside.type, [0] * lanes)
+                mask = inside if partial else everywhere
+                old = _write_masked_load(builder, place, builder.select(add, mask, nowhere))
+                partial_sum = builder.load(register)
+                if factor_ir != result_ir:
+                    partial_sum = builder.fpext(partial_sum, result_ir)
+                new = builder.fadd(old, partial_sum)
+                _write_masked_store(builder, place, mask, new)

@@ -25,3 +25,11 @@ def test_schemes_are_those_of_the_table():
 @pytest.mark.parametrize("name", ["differentiate", "jacobian", "hessian", "hessian_vector_product"])
 def test_all_derivatives_take_the_same_engines(name):
     assert signature(getattr(fastgrad, name)).parameters["engine"].annotation == typing.EngineName
+
+
+def test_all_public_names_are_loaded_when_they_are_asked_for():
+    assert {*fastgrad.__all__} <= {*fastgrad.LAZY} <= {*dir(fastgrad)}
+    for name in fastgrad.LAZY:
+        assert getattr(fastgrad, name).__name__.rpartition(".")[2] == name
+    with pytest.raises(AttributeError, match="no attribute 'jacobi'"):
+        fastgrad.jacobi  # noqa: B018

@@ -58,6 +58,10 @@ class Recording:
         To all stand-ins.
     fixed : list of ndarray
         Arrays of the user's in whose places no stand-in can be put.
+    slots : list of tuple
+        The places in which stand-ins are, and what they held, as `rollback.Slot` has them.
+    pauses_gc : bool
+        Whether garbage is collected again when it has ended.
     """
 
     seconds: float = float("inf")
@@ -70,6 +74,8 @@ class Recording:
     constants: Constants = field(default_factory=Constants)
     alive: list[ref[Recorded]] = field(default_factory=list)
     fixed: list[NDArray[Any]] = field(default_factory=list)
+    slots: list[tuple[Callable[[Any], None], Any, Any]] = field(default_factory=list)
+    pauses_gc: bool = False
 
     def __post_init__(self) -> None:
         self.thread = threading.get_ident()

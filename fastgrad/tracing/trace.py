@@ -1,8 +1,10 @@
 """The record of one call of a function: all its operations, checked, and nothing else changed."""
 
 import gc
+import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -168,28 +170,57 @@ def _record_alone(
     Garbage is not collected meanwhile: in a large program that may take longer than the recording.
     """
     held: list[bool] = []
-    collects = False
     try:
         # One call of a function in C, so that an interrupt comes before or after both.
         held.extend(map(_one_at_a_time.acquire, (True,), (MAX_SECONDS,)))
         if not any(held):
             return Refusal("another thread is recorded", is_of_constants=False)
-        collects = gc.isenabled()  # not before: another thread may have paused it
+        recording.pauses_gc = gc.isenabled()  # not before: another thread may have paused it
+        _open.append(recording)
         gc.disable()
         return _record(f, x, h, saved, recording)
     finally:
-        recording.is_open = False
         try:
-            replace_leftovers(recording)
+            _close(recording)
         finally:
-            if collects:
-                gc.enable()
             if any(held):
                 _one_at_a_time.release()
 
 
+def _close(recording: Recording) -> None:
+    """End a recording, and leave nothing of it anywhere."""
+    recording.is_open = False
+    try:
+        replace_leftovers(recording)
+    finally:
+        if recording.pauses_gc:
+            gc.enable()
+        if recording in _open:
+            _open.remove(recording)
+
+
 _one_at_a_time = threading.RLock()
 """Held while globals of the user's are replaced, and while what f can reach is put back."""
+
+_open: list[Recording] = []
+"""The recording that is being made, and those within it, by the thread that holds the lock."""
+
+
+def _end_in_child() -> None:
+    """End, in a forked process, the recordings of a thread that only its parent has."""
+    global _one_at_a_time
+    if any(recording.thread == threading.get_ident() for recording in _open):
+        return  # f itself has forked, and is recorded in both processes
+    _one_at_a_time = threading.RLock()
+    for recording in reversed(_open.copy()):
+        for assign, old, _ in recording.slots:
+            with suppress(Exception):  # the place is gone
+                assign(old)
+        _close(recording)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_end_in_child)
 
 
 def _record(
@@ -240,6 +271,7 @@ def _record(
         code = with_stand_ins(function.__code__)
         if code is not function.__code__ and function.__globals__.keys().isdisjoint(BUILTINS):
             slots.append((partial(setattr, function, "__code__"), function.__code__, code))
+    recording.slots = slots
     call = partial(record, lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
     try:
         output = temporarily_replaced(slots, call, around.restore)

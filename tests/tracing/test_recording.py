@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import gc
 import math
+import os
 import pickle
 import random as python_random
 import threading
@@ -386,6 +387,43 @@ def test_other_threads_get_plain_arrays_from_the_same_functions():
         stop.set()
         thread.join()
     assert not odd
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_is_recorded_leaves_nothing_of_it_in_the_child():
+    """Neither the lock, nor stand-ins, nor a moved x, nor paused garbage collection."""
+    held, recorded, forked = {"W": W0.copy()}, threading.Event(), threading.Event()
+    before = held["W"].tobytes()
+    waits = [True]
+
+    def f(_):
+        loss = np.sum(np.tanh(X @ held["W"]))
+        if waits and not gc.isenabled():  # as while f is recorded
+            recorded.set()
+            forked.wait(60)
+        return loss
+
+    results = []
+    work = lambda: results.append(numerical_gradient(f, held["W"], engine="traced"))  # noqa: E731
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert recorded.wait(60)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            waits.clear()
+            is_left = type(held["W"]) is not np.ndarray or held["W"].tobytes() != before
+            work()
+            code = 2 * is_left + 4 * (not gc.isenabled()) + 8 * (len(results) != 1)
+        finally:
+            os._exit(code)
+    forked.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(results) == 1
+    assert held["W"].tobytes() == before
 
 
 def test_what_threads_compute_for_f_is_not_taken_for_constant():

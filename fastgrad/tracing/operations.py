@@ -43,6 +43,11 @@ def converted(array: Any, dtype: Any) -> Any:
     return array.astype(dtype)
 
 
+def power(base: Any, exponent: Any) -> Any:
+    """Return base**exponent of two numbers, which np.power may round otherwise."""
+    return base**exponent
+
+
 REDUCTIONS: tuple[Callable[..., Any], ...] = (
     np.sum, np.mean, np.max, np.min, np.prod, np.argmax, np.argmin, np.any, np.all, np.var, np.std,
     np.amax, np.amin,
@@ -50,7 +55,7 @@ REDUCTIONS: tuple[Callable[..., Any], ...] = (
 
 KINDS: dict[Callable[..., Any], str] = {
     **dict.fromkeys((np.where, np.clip, np.nan_to_num, np.round, np.around), ELEMENTWISE),
-    converted: ELEMENTWISE,
+    **dict.fromkeys((converted, power), ELEMENTWISE),
     **dict.fromkeys(
         (
             item, assigned, array_of, np.copy, np.reshape, np.ravel, np.squeeze, np.expand_dims,

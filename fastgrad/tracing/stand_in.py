@@ -41,6 +41,10 @@ def _as_int(end: Any) -> Any:
     return end.__index__() if type(end) is Recorded else end
 
 
+def _are_numbers(*operands: Any) -> bool:
+    return all(isinstance(plain(each), (np.generic, int, float)) for each in operands)
+
+
 POWERS = {2: np.square, 0.5: np.sqrt, -1: np.reciprocal}
 """What the operator ** of an array calls for some exponents. np.power may round otherwise."""
 
@@ -224,10 +228,19 @@ class Recorded(NDArrayOperatorsMixin):
         return POWERS.get(exponent) if self.node.value.dtype == np.float64 else None
 
     def __pow__(self, exponent: Any) -> Any:
+        if _are_numbers(self, exponent):
+            return self.recording.apply(operations.power, (self, exponent), {})
         function = self._power(exponent)
         return function(self) if function else super().__pow__(exponent)
 
+    def __rpow__(self, base: Any) -> Any:
+        if _are_numbers(base, self):
+            return self.recording.apply(operations.power, (base, self), {})
+        return super().__rpow__(base)
+
     def __ipow__(self, exponent: Any) -> Any:
+        if _are_numbers(self, exponent):
+            return self**exponent
         function = self._power(exponent)
         return function(self, out=(self,)) if function else super().__ipow__(exponent)
 

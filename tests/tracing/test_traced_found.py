@@ -80,3 +80,16 @@ def test_a_term_may_be_a_truth():
         return (w > 0.2) * 3.0 + w
 
     assert_the_loops(f, np.array(0.2 - 3e-5))
+
+
+def test_powers_of_numbers_are_pythons_which_round_otherwise_than_those_of_arrays():
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        x = random.random(8) + 0.5
+
+        def f(x):
+            total = np.sum(x) ** 1.7
+            total **= 3
+            return total + 2.5 ** x[0] + x[1] ** x[2] + sum(v**3 for v in x)
+
+        assert_the_loops(f, x)

@@ -189,7 +189,7 @@ def _record_alone(
 
 def _close(recording: Recording) -> None:
     """End a recording, and leave nothing of it anywhere."""
-    recording.is_open = False
+    recording.is_open, recording.slots = False, []  # which hold stand-ins
     try:
         replace_leftovers(recording)
     finally:

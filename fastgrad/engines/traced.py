@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.engines.certificates.evaluations import Values
-from fastgrad.engines.certificates.traced import Certificate, Disagreement, warn_of_a_mistake
+from fastgrad.differences.validation import warn_caller
+from fastgrad.engines.certificates.certificate import Certificate, Disagreement
+from fastgrad.engines.certificates.directions import NearbyValues
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing import first_calls
@@ -92,7 +93,7 @@ def gradient_if_faster(
     except NotTraceable as refusal:
         reason = str(refusal)
     if mistake:  # after the except clauses: a warning that is an error has no other as its cause
-        warn_of_a_mistake(
+        warn_caller(
             f"f could not be traced, and is called for each element instead: {mistake}. If f "
             "gives the same value at each call, this is a defect of fastgrad: please report f; "
             "engine='loop' silences this"
@@ -205,7 +206,7 @@ def _certify(
     norms = [abs(term.scale) * np.linalg.norm(np.ravel(term.node.value)) for term in trace.terms]
     own = float(np.linalg.norm(norms))
     certificate = Certificate(
-        Values(f, x, h, scheme, trace.magnitude, own, eps),
+        NearbyValues(f, x, h, scheme, trace.magnitude, own, eps),
         replayed.quotients,
         slopes,
         replayed.slopes if replayed.known else None,
@@ -218,7 +219,7 @@ def _certify(
     except Disagreement as where:
         raise Mistaken(f"its replay is not f: {where}") from where
     if certificate.said:
-        warn_of_a_mistake(
+        warn_caller(
             f"the traced gradient was wrong: {certificate.said}; it has been mended by calls of f. "
             "If f gives the same value at each call, this is a defect of fastgrad: please report f"
         )

@@ -12,9 +12,8 @@ from oracle import JIT
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, traced
 from fastgrad.engines.certificates import compiled as compiled_certificate
-from fastgrad.engines.certificates.directions import Directions
-from fastgrad.engines.certificates.elements import wrong
-from fastgrad.engines.certificates.evaluations import Values
+from fastgrad.engines.certificates.certificate import wrong
+from fastgrad.engines.certificates.directions import Directions, NearbyValues
 from fastgrad.schemes import central, forward, from_offsets
 from fastgrad.tracing import first_calls
 
@@ -103,7 +102,7 @@ def test_an_error_of_1e_9_of_the_loss_is_seen_in_one_of_39200_elements():
     for fault in (0.0, 1e-9 * f(W)):
         g = right.copy()
         g[20_000] += fault
-        values = Values(f, W, H, central(), 2 * f(W), f(W) / 10)
+        values = NearbyValues(f, W, H, central(), 2 * f(W), f(W) / 10)
         for one_suffices in (True, False):
             seen = Directions(values, one_suffices=one_suffices)
             assert seen.agree(seen.slopes(g, H)) == (fault == 0)
@@ -188,7 +187,7 @@ def test_right_gradients_are_believed_after_a_few_calls(name):
 def test_single_elements_are_compared_together_unless_they_act_on_each_other(f):
     x = 1e-3 * np.random.default_rng(10).random(200)
     quotients, places = loop.gradient(f, x, H), np.arange(0, 200, 23)
-    values = Values(f, x, H, central(), f(x), f(x))
+    values = NearbyValues(f, x, H, central(), f(x), f(x))
     assert wrong(values, quotients, places).size == 0
     for fault in (1e-6, np.nan):
         quotients[places[4]] += fault

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgrad.differences.problem import Problem
+from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import loop
 from fastgrad.schemes import central_quotient
 from fastgrad.typing import Array, Values
@@ -82,8 +83,8 @@ def certify(problem: Problem, values: Values, gradient: Array) -> None:
     compiled = run.compiled
     if compiled.seconds - compiled.certified < MIN_GRADIENT_RATIO * compiled.price:
         return
-    from fastgrad.engines.certificates import evaluations
-    from fastgrad.engines.certificates.traced import Certificate, Disagreement, warn_of_a_mistake
+    from fastgrad.engines.certificates.certificate import Certificate, Disagreement
+    from fastgrad.engines.certificates.directions import NearbyValues
 
     start = time.perf_counter()
     copies = run.copies()
@@ -99,7 +100,7 @@ def certify(problem: Problem, values: Values, gradient: Array) -> None:
     magnitude = abs(float(value(copies.x)))
     is_slope = scheme.is_central and scheme.derivative == 1
     certificate = Certificate(
-        evaluations.Values(value, copies.x, h, scheme, magnitude, magnitude),
+        NearbyValues(value, copies.x, h, scheme, magnitude, magnitude),
         quotients,
         slopes,
         quotients.copy() if is_slope else None,
@@ -112,7 +113,7 @@ def certify(problem: Problem, values: Values, gradient: Array) -> None:
         quotients = loop.gradient(value, copies.x, h, scheme=scheme).reshape(-1)
     if said:
         gradient[...] = quotients.reshape(gradient.shape)
-        warn_of_a_mistake(
+        warn_caller(
             f"the compiled gradient was wrong: {said}; it has been mended by calls of f. If f "
             "gives the same value at each call, this is a defect of fastgrad: please report f"
         )

@@ -13,15 +13,25 @@ A difference is looked at again with smaller steps: what falls only in proportio
 kink that the quotients pass; what vanishes is truncation, or a kink that the direction passes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastgrad.engines.certificates.evaluations import EPS, ROUNDINGS, Values
-from fastgrad.tracing.random_moves import random_moves
+from fastgrad.engines import loop
+from fastgrad.interrupts import raise_interrupt
+from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Places
+
+EPS = float(np.finfo(np.float64).eps)
+
+ROUNDINGS = 6
+"""How many times its unit the rounding error of a difference of f may be."""
+
+MIN_STEP_ULPS = 8
+"""By how many units in its last place an element is moved at least."""
 
 FIRST_STEP_DIVISOR = 24
 """How many times smaller than h the first step along a direction is: truncation is then a
@@ -38,6 +48,75 @@ MAX_DIRECTIONS = 3
 
 CLEAR_FACTOR = 8
 """How many times less than rounding may do the two sides differ by, if one direction is enough."""
+
+
+@dataclass(eq=False)
+class NearbyValues:
+    """Values of f at moved points.
+
+    Attributes
+    ----------
+    f, x, h, scheme
+        As the engine has been given them; x of float64. It is moved in place, and bit-identical
+        after each call of f.
+    magnitude : float
+        The sum of the magnitudes of all that f adds up.
+    own_magnitude : float
+        What the rounding of the engine's differences is relative to, for each element.
+    eps : float
+        The relative precision of the numbers that f computes with.
+    noise : float
+        By how much rounding was seen to change differences of f.
+    """
+
+    f: Callable[[Array], Any]
+    x: Array
+    h: float
+    scheme: Scheme
+    magnitude: float
+    own_magnitude: float
+    eps: float = EPS
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.saved = self.x.copy(order="K")
+        self.base = self.x.reshape(-1).copy()
+        self.unit, self.own_unit = self.eps * self.magnitude, self.eps * self.own_magnitude
+        self.spacing = MIN_STEP_ULPS * float(np.spacing(abs(self.base).max(initial=0)))
+
+    def at(self, point: Array) -> float:
+        """Return f at a point, an array (elements of x,); nan if it raises there."""
+        try:
+            self.x[...] = point.reshape(self.x.shape)
+            with np.errstate(all="ignore"):
+                return float(np.asarray(self.f(self.x)).reshape(()))
+        except Exception as error:  # whatever it is, the quotients are not to blame
+            raise_interrupt(error)
+            return np.nan
+        finally:
+            self.x[...] = self.saved
+
+    def quotients(self, places: Places, h: float) -> Array:
+        """Return f's own quotients of some elements, by calls for each."""
+        with np.errstate(all="ignore"):
+            looped = loop.gradient(self.f, self.x, h, places, self.scheme)
+        return np.asarray(looped.reshape(-1)[places], np.float64)
+
+    def steps(self, step: float, least: float) -> Any:
+        """Return a step along a direction; for each element, if one of the least would be lost."""
+        if self.spacing <= least:
+            return step
+        return np.maximum(step, MIN_STEP_ULPS * np.spacing(abs(self.base)))
+
+    def note_noise(self, size: float) -> None:
+        """Note by how much rounding has changed a difference."""
+        if np.isfinite(size):
+            self.noise = max(self.noise, size)
+
+    def rounding_of_slopes(self, slopes: Array, *steps: float) -> Array:
+        """Return by how much rounding may part slopes that were measured with two steps."""
+        rounding = ROUNDINGS * self.own_unit + self.noise + 4 * EPS * abs(slopes * self.base)
+        return np.asarray(rounding * sum(1 / step for step in steps))
 
 
 class Verdict(Enum):
@@ -90,7 +169,7 @@ class Directions:
 
     Parameters
     ----------
-    values : Values
+    values : NearbyValues
     one_suffices : bool
         Whether a second direction is not looked at where the first one agrees clearly.
 
@@ -102,7 +181,7 @@ class Directions:
         What was seen last.
     """
 
-    def __init__(self, values: Values, *, one_suffices: bool) -> None:
+    def __init__(self, values: NearbyValues, *, one_suffices: bool) -> None:
         self.values = values
         self.one_suffices = one_suffices
         self.random = np.random.default_rng()
@@ -117,7 +196,9 @@ class Directions:
 
     def draw(self) -> Direction:
         """Return a new direction."""
-        r = random_moves(self.random, self.values.base.size)
+        # With few passes through memory: there may be millions of elements.
+        r = self.random.integers(-(2**31), 2**31, self.values.base.size, np.int32) * 2.0**-33
+        r += np.copysign(0.75, r)
         r[self.left_out] = 0
         return Direction(r)
 
@@ -211,11 +292,22 @@ class Directions:
             direction.seen[step] = Move(above, below, up)
         return direction.seen[step]
 
-    def part(self, direction: Direction, places: Places) -> Direction:
-        """Return a direction along which only some elements are moved."""
-        r = np.zeros_like(direction.r)
-        r[places] = direction.r[places]
-        return Direction(r)
+    def find_fault(self, slopes: Slopes) -> int | None:
+        """Halve the last direction, along which f differs, until one element is left."""
+        _, direction, step, _ = self.last
+        part = np.flatnonzero(direction.r)
+        residual, _ = self.residual(direction, step, slopes)
+        while len(part) > 1:
+            halves = part[: len(part) // 2], part[len(part) // 2 :]
+            r = np.zeros_like(direction.r)
+            r[halves[0]] = direction.r[halves[0]]
+            first, _ = self.residual(Direction(r), step, slopes)
+            if not np.isfinite(first):
+                return None
+            of_halves = first, residual - first
+            larger = int(abs(of_halves[1]) > abs(of_halves[0]))
+            part, residual = halves[larger], of_halves[larger]
+        return int(part[0]) if part.size else None
 
     def measure_noise(self, slopes: Slopes) -> None:
         """Measure by how much rounding changes f, by moves that are too small for anything else."""

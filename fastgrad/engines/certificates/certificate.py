@@ -3,27 +3,31 @@
 Two to four calls vouch for the slopes of all elements, along directions drawn at random
 (`directions.py`). The quotients themselves, over h, differ from slopes where f bends
 within h. Then the engine is asked for slopes at a small step, and of the elements at which f bends
-some are compared with f over h (`elements.py`). What differs is looked for
-(`faults.py`) and taken from f.
+some are compared with f over h. What differs is looked for by halving directions, and taken from f.
 
 What it cannot see: a fault of an element at which f bends within h, if it is not among those that
 are compared; and a spike or a step of f, narrower than h, that moved points of the quotient meet
 and x and the directions do not. These are left to what finds the quotients.
 """
 
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 import numpy as np
 
 from fastgrad.differences.validation import element
-from fastgrad.engines.certificates.directions import FIRST_STEP_DIVISOR, Directions, Slopes, Verdict
-from fastgrad.engines.certificates.elements import wrong
-from fastgrad.engines.certificates.evaluations import EPS, ROUNDINGS, Values
-from fastgrad.engines.certificates.faults import find_faulty_block, find_faulty_element
+from fastgrad.engines import loop
+from fastgrad.engines.certificates.directions import (
+    EPS,
+    FIRST_STEP_DIVISOR,
+    ROUNDINGS,
+    Directions,
+    NearbyValues,
+    Slopes,
+    Verdict,
+)
 from fastgrad.typing import Array, Places
 
 MAX_ROUNDINGS = 1e4
@@ -32,7 +36,7 @@ MAX_ROUNDINGS = 1e4
 BENDS_COMPARED = 3
 """How many of the elements at which f bends are compared with f, drawn at random."""
 
-MAX_SEARCHES = 2
+MAX_SEARCHES = 4
 """How often a search for an element that differs is made."""
 
 ELEMENTS_SAMPLED = 8
@@ -47,6 +51,13 @@ DEAR_GRADIENT_CALLS = 40
 MAX_SUM_FACTOR = 3
 """How many times its standard deviation a sum of independent parts may be."""
 
+NEARBY_STEP_SHARES = (2**-12, 2**-13, 2**-14)
+"""By which parts of h other steps differ, at which quotients are the same but for noise."""
+
+ELEMENTS_AT_ONCE = 3
+"""How many elements are moved at once, up or down at random. Equal faults of an odd number of
+elements do not cancel."""
+
 
 class Disagreement(Exception):
     """So many quotients are not f's that all are to be had from f; the message says where."""
@@ -58,7 +69,7 @@ class Certificate:
 
     Attributes
     ----------
-    values : Values
+    values : NearbyValues
         Of f near x.
     quotients : array (elements of x,)
         In C order, as the engine gives them; mended where they are wrong.
@@ -75,11 +86,13 @@ class Certificate:
         How many calls of f take as long as the quotients did.
     apart : int array
         Elements whose quotients are f's own, or known to be as good.
-    said : str
-        What was wrong, if anything was.
+    example : str
+        What was wrong of one element, if anything was.
+    mended : int
+        How many elements were wrong.
     """
 
-    values: Values
+    values: NearbyValues
     quotients: Array
     slopes: Callable[[float], Array]
     known: Array | None = None
@@ -87,7 +100,8 @@ class Certificate:
     is_dear: bool = False
     price: float = inf
     apart: Places = field(default_factory=lambda: np.zeros(0, np.intp))
-    said: str = ""
+    example: str = ""
+    mended: int = 0
 
     def __post_init__(self) -> None:
         self.directions = Directions(self.values, one_suffices=self.price < DEAR_GRADIENT_CALLS)
@@ -119,12 +133,12 @@ class Certificate:
         if agree is not True:
             self.directions.measure_noise(self.compared)
             agree = self._any_agree(slopes, fine)
-        if agree is None or max(values.unit, values.noise) > MAX_ROUNDINGS * EPS * values.magnitude:
-            self._compare_sample()
         if agree is False:
             self._find_faults()
-        else:
+        elif agree and max(values.unit, values.noise) <= MAX_ROUNDINGS * EPS * values.magnitude:
             self._compare_bends()
+        else:
+            self._compare_sample()
 
     def _take_what_is_not_finite(self) -> None:
         """Replace quotients that are not finite by f's own."""
@@ -153,19 +167,10 @@ class Certificate:
         return self.directions.agree(self.compared, if_unclear=if_unclear)
 
     def _any_agree(self, slopes: Array, fine: float) -> bool | None:
-        """Say whether f agrees with the slopes at a small step, in any of the forms they have."""
-        values = self.values
-        if self.known is not None:
-            # Of the first ones, which are more exact, those stay that are not far from the others.
-            bend = self.known - slopes
-            far = abs(bend) > values.rounding_of_slopes(slopes, values.h, fine)
-            if self._agree(np.where(far, slopes, self.known), values.h):
-                return True
-            r = np.where(far, 0, self.directions.last.direction.r)
-            if not abs(bend @ r) > 2 * values.own_unit / fine * float(np.linalg.norm(r)):
-                return False
+        """Say whether f agrees with the slopes at a small step, as they are or extrapolated."""
         agree = self._agree(slopes, fine)
-        if agree is not True and values.scheme.is_central and values.scheme.accuracy == 2:
+        scheme = self.values.scheme
+        if agree is not True and scheme.is_central and scheme.accuracy == 2:
             # Richardson's extrapolation: truncation falls with the square of the step.
             if self._agree(slopes - (self.quotients - slopes) / (FIRST_STEP_DIVISOR**2 - 1), fine):
                 return True
@@ -242,52 +247,57 @@ class Certificate:
     # Faults --------------------------------------------------------------------------------------
 
     def _find_faults(self) -> None:
-        """Find an element that makes the difference, and mend all that differ as it does."""
+        """Find elements that make the difference, and take what is wrong there from f.
+
+        Raises
+        ------
+        Disagreement
+            If there are too many.
+        """
         for _ in range(MAX_SEARCHES):
-            last = self.directions.last
-            place = find_faulty_element(self.directions, self.compared, last.direction, last.step)
+            place = self.directions.find_fault(self.compared)
             if place is None:
                 break
+            few = self.quotients.size <= MAX_MENDED
             if self._wrong(np.array([place])).size:
-                few = self.quotients.size <= MAX_MENDED
-                everywhere = np.arange(self.quotients.size)
-                self._replace(
-                    everywhere
-                    if few
-                    else find_faulty_block(self.directions, self.compared, place, last.step),
-                    place,
-                )
-                return
-            # f has a kink, just there: no slope, but a quotient.
-            self._set_apart(np.array([place]))
+                self._replace(np.arange(self.quotients.size) if few else self._lines(place), place)
+            else:  # f has a kink, just there: no slope, but a quotient
+                self._set_apart(np.array([place]))
             if self._agree(self.compared.g, self.compared.step, if_unclear=False):
                 self._compare_bends()
                 return
             if self.directions.last.verdict is not Verdict.DIFFERS:
                 break
+        else:
+            if self.example:
+                raise Disagreement(self.example)
         self._compare_sample()
 
-    def _replace(self, suspects: Places, example: int) -> None:
-        """Take f's own quotients where those of suspects are wrong, and look at the others again.
+    def _lines(self, place: int) -> Places:
+        """Return the elements of the row, the column and so on in which one is.
 
-        Raises
-        ------
-        Disagreement
-            If there are too many suspects, or others are wrong, too.
+        A fault is seldom alone: it spoils a unit, a row, or all elements of some kind.
         """
-        said = self._said(example)
+        numbers = np.arange(self.quotients.size).reshape(self.values.x.shape)
+        index: Any = np.unravel_index(place, numbers.shape)
+        lines = [numbers[(*index[:k], slice(None), *index[k + 1 :])] for k in range(numbers.ndim)]
+        return np.unique(np.concatenate(lines))
+
+    def _replace(self, suspects: Places, example: int) -> None:
+        """Take f's own quotients where those of suspects are wrong; one of them is an example."""
+        self.example = self.example or self._said(example)
         if len(suspects) > self._most:
-            raise Disagreement(said)
+            raise Disagreement(self.example)
         faults = self._wrong(np.union1d(suspects, [example]))
         self.quotients[faults] = self.values.quotients(faults, self.values.h)
         self._set_apart(faults)
-        more = f", and {len(faults) - 1:,} other elements are wrong" if len(faults) > 1 else ""
-        self.said = said + more
-        agree = self._agree(self.compared.g, self.compared.step)
-        if agree is False:
-            raise Disagreement(said)
-        if agree is None:
-            self._compare_sample()
+        self.mended += len(faults)
+
+    @property
+    def said(self) -> str:
+        """What was wrong, if anything was."""
+        more = f", and {self.mended - 1:,} other elements are wrong" if self.mended > 1 else ""
+        return self.example + more
 
     def _said(self, place: int) -> str:
         index = np.unravel_index(place, self.values.x.shape)
@@ -298,9 +308,85 @@ class Certificate:
         )
 
 
-def warn_of_a_mistake(message: str) -> None:
-    """Warn in the name of whoever has called fastgrad."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("fastgrad."):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level - 1)
+# Single elements ---------------------------------------------------------------------------------
+
+
+def wrong(values: NearbyValues, quotients: Array, places: Places) -> Places:
+    """Return at which places quotients are not f's, to its rounding.
+
+    Most often elements do not act on each other: then a few are moved together, and only from
+    where the sum of their quotients is another one, each is by itself.
+
+    Parameters
+    ----------
+    values : NearbyValues
+    quotients : array (elements of x,)
+    places : int array
+    """
+    for start in range(0, len(places), ELEMENTS_AT_ONCE):
+        if not _agree(values, quotients, places[start : start + ELEMENTS_AT_ONCE]):
+            return _wrong(values, quotients, places[start:])
+    return places[:0]
+
+
+def _agree(values: NearbyValues, quotients: Array, places: Places) -> bool:
+    """Say whether the quotients of some elements add up to that of moving them together."""
+    if len(places) < 2 or not values.scheme.is_central or values.scheme.derivative != 1:
+        return False
+    signs = np.random.default_rng().choice([-1.0, 1.0], len(places))
+    elements, old = values.x.flat, values.base[places]
+
+    def along(s: Array) -> Any:
+        elements[places] = old + s[0] * signs
+        return values.f(values.x)
+
+    try:
+        with np.errstate(all="ignore"):
+            together = float(loop.gradient(along, np.zeros(1), values.h, scheme=values.scheme)[0])
+    finally:
+        values.x[...] = values.saved
+    given = quotients[places]
+    return bool(abs(given @ signs - together) <= _rounding(values, places, given).max())
+
+
+def _rounding(values: NearbyValues, places: Places, quotients: Array) -> Array:
+    """Return by how much rounding may part quotients from f's."""
+    scale = values.scheme.round_off(1.0, values.h, 1.0)
+    rounding = (ROUNDINGS * (values.unit + values.own_unit) + 2 * values.noise) * scale
+    of_steps = 4 * EPS / values.h * abs(values.base[places] * quotients)
+    return np.asarray(rounding + of_steps + EPS * abs(quotients))
+
+
+def _rounding_of_moved(values: NearbyValues, places: Places) -> Array:
+    """Return by how much rounding of f where elements are moved may part quotients from f's.
+
+    Where f is 0 at x, it is not at the moved points.
+    """
+    sizes = np.empty(len(places))
+    for k, place in enumerate(places):
+        step = np.zeros_like(values.base)
+        step[place] = values.h
+        sizes[k] = max(abs(values.at(values.base + step)), abs(values.at(values.base - step)))
+    return np.asarray(ROUNDINGS * values.eps * sizes * values.scheme.round_off(1.0, values.h, 1.0))
+
+
+def _wrong(values: NearbyValues, quotients: Array, places: Places) -> Places:
+    """Compare each element by itself."""
+    looped = values.quotients(places, values.h)
+    difference = abs(quotients[places] - looped)
+    rounding = _rounding(values, places, looped)
+    suspect = np.flatnonzero(~(difference <= rounding))
+    if not suspect.size:
+        return places[suspect]
+    rounding[suspect] += _rounding_of_moved(values, places[suspect])
+    suspect = suspect[~(difference[suspect] <= rounding[suspect])]
+    # f's own quotients may be worth no more: of noise, the second differences are as large.
+    doubt = np.zeros(len(suspect))
+    for share in NEARBY_STEP_SHARES:
+        above, below = (
+            values.quotients(places[suspect], values.h * (1 + sign * share)) for sign in (1, -1)
+        )
+        doubt = np.maximum(doubt, abs(above - 2 * looped[suspect] + below))
+    both = np.isfinite(looped[suspect]) & np.isfinite(quotients[places[suspect]])
+    certain = ~(both & (difference[suspect] <= 4 * doubt))
+    return np.asarray(places[suspect[certain]])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import ANY, Problem, problems, value_at
-from fastgrad.differences.quotients import derivatives, memory_order
+from fastgrad.differences.quotients import derivatives, fill, memory_order
 from fastgrad.differences.steps import precision
 from fastgrad.differences.trees import Call, is_structure, leaves, like
 from fastgrad.differences.validation import as_array
@@ -278,19 +278,15 @@ def directional_derivative(
         if not (automatic or chosen.is_complex):
             require_moving(found, directions, float(np.max(steps)))
         put_back, _ = restoration([problem.x for problem in found])
-        try:
-            with evaluator.shown(len(fitting.offsets)) as report:
-                if automatic:
-                    values = _one_by_one(evaluator.values(in_parts(report, 1 / QUOTIENTS)))
-                    known = measured(along, values, base, coarsest(found, base))
-                    slopes = np.asarray(known.quotients)
-                else:
-                    values = _one_by_one(evaluator.values(report))
-                    slopes = derivatives(
-                        values, along.f, along.x, places, steps, fitting, base.shape
-                    )
-        finally:
-            put_back()
+        with evaluator.shown(len(fitting.offsets)) as report:
+            if automatic:
+                values = _one_by_one(evaluator.values(in_parts(report, 1 / QUOTIENTS)))
+                known = measured(along, values, base, coarsest(found, base))
+                slopes = np.asarray(known.quotients)
+            else:
+                values = _one_by_one(evaluator.values(report))
+                slopes = derivatives(values, along.f, along.x, places, steps, fitting, base.shape)
+        put_back()
     slope = slopes[0] / part
     return slope.astype(base.dtype)[()] if base.shape else base.dtype.type(slope)
 
@@ -402,37 +398,31 @@ def hessian_vector_product(
         part, along = _along(f, x, args, found, directions, "auto", scheme, automatic=True)
         seconds = problems(f, x, "auto", args=args, scheme=scheme)
         arrays = [problem.x for problem in found]
-        gradients = []
         put_back, _ = restoration(arrays)
-        try:
-            with choose_evaluator(
-                None, x, "auto", vectorized=vectorized, workers=None, progress=False
-            ) as single:
-                on_line = _one_by_one(single.values(None))
-                along = measured(along, on_line, base.reshape(()), eps, farther=False)
-        finally:
-            put_back()
+        with choose_evaluator(None, x, vectorized=vectorized) as single:
+            on_line = _one_by_one(single.values(None))
+            along = measured(along, on_line, base.reshape(()), eps, farther=False)
+        put_back()
+        # A power of two: the direction is multiplied without rounding.
+        step = float(part * 2.0 ** np.round(np.log2(along.steps[0])))
+        gradients = []
         put_back, originals = restoration(arrays)
-        try:
-            with evaluator.shown(sum(array.size for array in arrays)) as report:
-                # A power of two: the direction is multiplied without rounding.
-                step = float(part * 2.0 ** np.round(np.log2(along.steps[0])))
-                values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
-                chosen = [
-                    measured(problem, values, base.reshape(()), farther=False).steps
-                    for problem in seconds
-                ]
-                values = evaluator.values(in_parts(report, 1 / 4))  # each element twice
-                for shift in (step, -step):
-                    move(arrays, originals, directions, shift, [None] * len(arrays))
-                    gradients.append(
-                        [
-                            _gradient(problem, steps, values)
-                            for problem, steps in zip(found, chosen, strict=True)
-                        ]
-                    )
-        finally:
-            put_back()
+        with evaluator.shown(sum(array.size for array in arrays)) as report:
+            values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
+            chosen = [
+                measured(problem, values, base.reshape(()), farther=False).steps
+                for problem in seconds
+            ]
+            values = evaluator.values(in_parts(report, 1 / 4))  # each element twice
+            for shift in (step, -step):
+                move(arrays, originals, directions, shift, [None] * len(arrays))
+                gradients.append(
+                    [
+                        _gradient(problem, steps, values)
+                        for problem, steps in zip(found, chosen, strict=True)
+                    ]
+                )
+        put_back()
     products = [np.zeros_like(array) for array in arrays]
     for product, up, down in zip(products, *gradients, strict=True):
         product[...] = (up - down) / (2 * step)
@@ -442,9 +432,7 @@ def hessian_vector_product(
 
 def _gradient(problem: Problem, steps: Array, values: Values) -> Array:
     """Return the central difference gradient by these steps, in C order."""
-    x, result = problem.x, np.zeros(problem.x.shape)
-    if x.size:
-        places = memory_order(x)
-        exact = 2.0 ** np.round(np.log2(steps[places]))
-        result.flat[places] = derivatives(values, problem.f, x, places, exact, central())
+    result, places = np.zeros(problem.x.shape), memory_order(problem.x)
+    exact = 2.0 ** np.round(np.log2(steps[places]))
+    fill(result, values, problem.f, problem.x, places, exact, central())
     return result

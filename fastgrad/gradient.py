@@ -1,6 +1,5 @@
 """`numerical_gradient`, `Gradient` and `explain`: difference quotients for every element of x."""
 
-import warnings
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
@@ -11,7 +10,7 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like
-from fastgrad.differences.validation import as_array, element, require_function, warn_caller
+from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
 from fastgrad.engines.certificates.compiled import certify
 from fastgrad.engines.probe import INDEPENDENT, is_independent, repeating
 from fastgrad.engines.progress import in_parts
@@ -268,12 +267,11 @@ def _warn_of_nonfinite(name: str, gradient: Array) -> None:
     quotients = gradient.view(np.ndarray)
     finite = np.isfinite(quotients)
     if np.count_nonzero(finite) < finite.size:
-        index = np.unravel_index(int(np.argmax(~finite)), finite.shape)
-        warnings.warn(
-            f"the difference quotient at {element(name, index)} is {quotients[index]}, the first "
-            f"of {finite.size - finite.sum()} that are not finite; f is nan or infinite there",
-            RuntimeWarning,
-            stacklevel=3,
+        first = int(np.argmax(~finite))
+        warn_caller(
+            f"the difference quotient at {element_at(name, first, finite.shape)} is "
+            f"{quotients.flat[first]}, the first of {finite.size - finite.sum()} that are not "
+            "finite; f is nan or infinite there"
         )
 
 

@@ -11,7 +11,6 @@ from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepared
 from fastgrad.differences.quotients import derivatives, moved
 from fastgrad.differences.trees import is_structure
-from fastgrad.directional import restoration
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.schemes import Scheme, backward, central, forward
@@ -132,13 +131,9 @@ def _fill(result: Array, problem: Problem, evaluator: Evaluator, report: Report 
         result[places, places] = derivatives(
             evaluator.values(report), problem.f, problem.x, places, steps, second
         )
-    put_back, _ = restoration([problem.x])
-    try:
-        for part in parts:
-            for k in range(len(part[2])):
-                _fill_row(result, problem, evaluator, report, part, k, parts)
-    finally:
-        put_back()
+    for part in parts:
+        for k in range(len(part[2])):
+            _fill_row(result, problem, evaluator, report, part, k, parts)
 
 
 def _parts(problem: Problem) -> list[Part]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.quotients import moved
 from fastgrad.differences.steps import precision, representable
-from fastgrad.differences.validation import element
+from fastgrad.differences.validation import element_at
 from fastgrad.schemes import Scheme, backward, forward
 from fastgrad.typing import Array
 
@@ -63,7 +63,7 @@ def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
     wrong &= ~np.isnan(flat) | np.isnan(lower) | np.isnan(upper)
     if wrong.any():
         i = int(np.argmax(wrong))
-        where = element(name, np.unravel_index(i, x.shape))
+        where = element_at(name, i, x.shape)
         raise ValueError(
             f"{where} is {flat[i]}, which is outside of its bounds {lower[i]} and "
             f"{upper[i]}; pass an x inside, and bounds that are infinite or None where there is "
@@ -75,7 +75,7 @@ def as_bounds(name: str, bounds: Any, x: Array) -> tuple[Array, Array] | None:
     stuck = (lower < upper) & (inner[0] >= inner[1]) & ~np.isnan(flat)
     if stuck.any():
         i = int(np.argmax(stuck))
-        where = element(name, np.unravel_index(i, x.shape))
+        where = element_at(name, i, x.shape)
         raise ValueError(
             f"{where} is {flat[i]}, and every step between its bounds {lower[i]} and "
             f"{upper[i]} is lost in the rounding of {x.dtype}; pass bounds farther apart, or equal "

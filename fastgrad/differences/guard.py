@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.trees import is_structure, leaves
 from fastgrad.differences.turns import turn
-from fastgrad.differences.validation import element
+from fastgrad.differences.validation import element_at
 from fastgrad.typing import Array
 
 SHORT = 1 << 15
@@ -188,11 +188,12 @@ def require_unchanged(now: Array, before: Array, name: str = "x") -> None:
     if is_unchanged(now, before):
         return
     first = int(np.argmax(_changed(now, before)))
-    index = np.unravel_index(first, now.shape)
+    where = element_at(name, first, now.shape)
     raise ValueError(
-        f"f changes x: it has written {now[index]} into {element(name, index)}, which was "
-        f"{before[index]}, so that the differences would be wrong; x is as it was again. Let f "
-        "compute with a copy, as in lambda x: f(x.copy()), or write w = w - m where it says w -= m"
+        f"f changes x: it has written {now.flat[first]} into {where}, which was "
+        f"{before.flat[first]}, so that the differences would be wrong; x is as it was again. Let "
+        "f compute with a copy, as in lambda x: f(x.copy()), or write w = w - m where it says "
+        "w -= m"
     )
 
 

@@ -11,7 +11,7 @@ from fastgrad.differences.jumps import is_flat, jumps
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import BLOCK, at, moved, values_where_defined
 from fastgrad.differences.steps import precision, short
-from fastgrad.differences.validation import element, warn_caller
+from fastgrad.differences.validation import element_at, warn_caller
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Values
 
@@ -184,9 +184,9 @@ class _Measurement:
         """Warn of an element at which quotients at neighbouring steps do not agree, for any."""
         place = int(np.argmax(self.errors)) if self.errors.size else 0
         if self.errors.size and self.errors[place] > UNSETTLED:
-            index = np.unravel_index(place, self.problem.x.shape)
+            where = element_at(self.problem.name, place, self.problem.x.shape)
             warn_caller(
-                f"h is 'auto', but no step suits f at {element(self.problem.name, index)}: "
+                f"h is 'auto', but no step suits f at {where}: "
                 "quotients at neighbouring steps do not agree. f is noisy there, or varies over "
                 "distances that x can hardly hold"
             )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.validation import as_array, element
+from fastgrad.differences.validation import as_array, element_at
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array
 
@@ -159,9 +159,9 @@ def _as_positive_array(h: Any, shape: tuple[int, ...]) -> Array:
     flat = steps.astype(np.float64).reshape(-1)
     wrong = ~((flat > 0) & (flat < np.inf))
     if wrong.any():
-        index = np.unravel_index(int(np.argmax(wrong)), shape)
+        first = int(np.argmax(wrong))
         raise ValueError(
-            f"{element('h', index)} is {steps[index]}, but steps are positive and finite; "
-            "pass one such as 1e-4"
+            f"{element_at('h', first, shape)} is {steps.flat[first]}, but steps are positive and "
+            "finite; pass one such as 1e-4"
         )
     return flat

@@ -121,20 +121,16 @@ def require_moved(
     ``points[i]`` is where ``x.flat[places[i]]`` is moved to, by multiples of ``steps[i]``. Returns
     whether all are moved.
     """
-    values = x.view(np.ndarray)
-    stuck = (points == values.reshape(-1)[places].reshape(-1, 1)).any(axis=1)
+    values = x.view(np.ndarray).reshape(-1)[places]
+    stuck = (points == values.reshape(-1, 1)).any(axis=1)
     if not stuck.any():
         return True
-    first = int(np.argmax(stuck))
-    index = np.unravel_index(int(places[first]), x.shape)
-    value, where = values[index], element(name, index)
-    step = steps[first] if np.ndim(steps) else steps
-    infinite = stuck & np.isinf(values.reshape(-1)[places])
+    infinite = stuck & np.isinf(values)
+    first = int(np.argmax(infinite if infinite.any() else stuck))
+    value, where = values[first], element_at(name, places[first], x.shape)
     if infinite.any():
-        index = np.unravel_index(int(places[int(np.argmax(infinite))]), x.shape)
-        raise ValueError(
-            f"{element(name, index)} is {values[index]}, which no step changes; pass finite values"
-        )
+        raise ValueError(f"{where} is {value}, which no step changes; pass finite values")
+    step = steps[first] if np.ndim(steps) else steps
     remedy = "a larger h" if values.dtype.itemsize >= 8 else f"{name}.astype(float), or a larger h"
     message = (
         f"{where} is {value}, where {values.dtype} has a spacing of "
@@ -154,6 +150,11 @@ def warn_caller(message: str) -> None:
     ):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+def element_at(name: str, place: Any, shape: tuple[int, ...]) -> str:
+    """Write the element with this number in C order, as `element` does."""
+    return element(name, np.unravel_index(int(place), shape))
 
 
 def element(name: str, index: Any) -> str:

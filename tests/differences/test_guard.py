@@ -106,6 +106,18 @@ def test_writes_at_some_calls_or_taken_back_later_are_noticed(
     assert x.tobytes() == before.tobytes()
 
 
+def test_an_f_that_keeps_the_moved_element_from_where_it_is_moved_to_is_refused() -> None:
+    x = np.array([3.0, 5e-5])  # of which the second is negative only where it is lowered
+
+    def projected(x: Array) -> float:
+        np.maximum(x, 0, out=x)
+        return float((x**2).sum())
+
+    with pytest.raises(ValueError, match="f changes x"):
+        numerical_gradient(projected, x, engine="loop")
+    assert x.tolist() == [3.0, 5e-5]
+
+
 def test_what_f_writes_into_the_moved_element_alone_is_its_own() -> None:
     mask = np.arange(12) % 5 == 2
     x = np.where(mask, 0.0, np.linspace(1, 2, 12))

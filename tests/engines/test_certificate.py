@@ -36,14 +36,15 @@ def relu(a):
     return np.maximum(a, 0)
 
 
-def plant(monkeypatch, fault):
-    """Let what is replayed be wrong: fault(x.size array of changes, h) changes it."""
+def plant(monkeypatch, fault, *, of_slopes=True):
+    """Let what is replayed be wrong: fault(quotients) changes it, and slopes unless told not to."""
     original = traced._replayed
 
     def replayed(*arguments):
         result = original(*arguments)
         fault(result.quotients)
-        fault(result.slopes)
+        if of_slopes:
+            fault(result.slopes)
         return result
 
     monkeypatch.setattr(traced, "_replayed", replayed)
@@ -75,6 +76,17 @@ def test_faults_in_units_rows_and_some_elements_are_mended(monkeypatch, places):
     with pytest.warns(RuntimeWarning, match=r"other elements are wrong"):
         result = numerical_gradient(f, W, engine="traced")
     np.testing.assert_allclose(result, loop.gradient(f, W, H), rtol=0, atol=8 * EPS * f(W) / H)
+
+
+def test_faults_of_quotients_alone_are_mended_where_f_bends(monkeypatch):
+    def f(x):
+        return np.sum(relu(x - 5e-5)) + np.sum(x**2) + 1
+
+    x = np.zeros(60)
+    plant(monkeypatch, elements(slice(None), 1e-6), of_slopes=False)
+    with pytest.warns(RuntimeWarning, match="was wrong"):
+        result = numerical_gradient(f, x, engine="traced")
+    np.testing.assert_allclose(result, loop.gradient(f, x, H), rtol=0, atol=8 * EPS * f(x) / H)
 
 
 def test_faults_everywhere_lead_to_the_loop(monkeypatch):

@@ -456,6 +456,22 @@ def test_all_chunks_before_the_first_failure_are_done():
             threads.spread(lambda: work, 1000, lambda: 4)
 
 
+def test_the_first_failure_is_raised_whichever_comes_first(monkeypatch):
+    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    later = threading.Event()
+
+    def work(chunk):
+        if chunk.start <= 70 < chunk.stop:
+            later.wait(60)
+            raise ValueError("70")
+        if chunk.start > 70:
+            later.set()
+            raise KeyError(chunk.start)
+
+    with pytest.raises(ValueError, match="70"):
+        threads.spread(lambda: work, 1000, lambda: 2)
+
+
 @pytest.mark.parametrize("seconds", [None, 1e-9, 1e-4, 1e3])
 @pytest.mark.parametrize("grain", [1, 4])
 @pytest.mark.parametrize("items", [0, 1, 7, 1000])

@@ -152,12 +152,12 @@ def test_a_kink_nearby_is_stepped_under(distance):
 @pytest.mark.parametrize("level", [1e-3, 1e-6, 1e-9])
 def test_noise_that_is_not_rounding_is_in_the_error(level):
     inside = 0
-    for seed in range(50):
+    for seed in range(20):
         generator = np.random.default_rng(seed)
         found = at(lambda x, g=generator: float(np.sin(x)) + level * g.normal(), 1.0)
         inside += abs(found.gradient - np.cos(1)) <= found.error
     # Of noise of an unknown size there are a dozen samples: four fifths are what can be had.
-    assert inside >= 40
+    assert inside >= 16
 
 
 def test_the_edge_of_the_domain_is_kept_away_from():

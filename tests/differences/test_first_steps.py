@@ -48,7 +48,7 @@ def test_even_the_largest_steps_stay_inside(where, accuracy):
 
 
 @pytest.mark.filterwarnings("ignore:h is 'auto', but no step suits f")
-@REPEATABLE
+@settings(REPEATABLE, max_examples=40)
 @given(where=points_in_bounds())
 @pytest.mark.parametrize(
     "derive",

@@ -173,6 +173,8 @@ class WorkerCopy(threading.local):
     def put(self, item: WorkItem) -> tuple[Callable[[Any], Any], Array]:
         """Put all arrays where they are to be; return the function of the one that is moved."""
         for array, content in zip(self.arrays, item.contents or self.sent, strict=True):
+            if array.shape != content.shape:  # by f itself, which is refused as it is here
+                array.shape = content.shape
             array.view(np.ndarray)[...] = content
         f, x = self.f, self.arrays[item.index]
         if isinstance(f, Call) and f.whole is not None:

@@ -36,6 +36,7 @@ class Affine:
 
     def backward(self, error: Array) -> Array:
         """Return the error of the inputs."""
+        self.error = error
         self.weights_gradient = self.x.T @ error
         self.biases_gradient = error.sum(axis=0)
         result: Array = error @ self.weights.T
@@ -237,41 +238,28 @@ class Fault:
 
     words: str
     of_scores: Callable[[Array], Array] = lambda error: error
-    of_gradients: Callable[[dict[str, Array], "FaultyNet"], None] = lambda gradients, net: None
+    of_gradients: Callable[[dict[str, Array], LayeredNet], None] = lambda gradients, net: None
     decay_in_loss: float = 0.0
     decay_in_gradient: float = 0.0
     layer: str = ""
 
 
-def _times(name: str, constant: float) -> Callable[[dict[str, Array], LayeredNet], None]:
+def _gradient(
+    name: str, value: Callable[[Array, LayeredNet], Array]
+) -> Callable[[dict[str, Array], LayeredNet], None]:
     def spoil(gradients: dict[str, Array], net: LayeredNet) -> None:
-        gradients[name] = constant * gradients[name]
+        gradients[name] = value(gradients[name], net)
 
     return spoil
 
 
-def _without_last_sample(error: Array) -> Array:
-    error = error.copy()
-    error[-1] = 0
-    return error
+def _zero(index: Any) -> Callable[[Array], Array]:
+    def spoil(error: Array) -> Array:
+        error = error.copy()
+        error[index] = 0
+        return error
 
-
-def _without_a_class(error: Array) -> Array:
-    error = error.copy()
-    error[:, 2] = 0
-    return error
-
-
-def _transposed(gradients: dict[str, Array], net: LayeredNet) -> None:
-    gradients["W2"] = gradients["W2"].T
-
-
-def _wrong_axis(gradients: dict[str, Array], net: "FaultyNet") -> None:
-    gradients["b1"] = net.first_error.sum(axis=1)
-
-
-def _first_sample_only(gradients: dict[str, Array], net: "FaultyNet") -> None:
-    gradients["b1"] = net.first_error[0]
+    return spoil
 
 
 SAMPLES = 7
@@ -282,15 +270,24 @@ FAULTS: dict[str, Fault] = {
         "7 times too large, which is the number of samples", of_scores=lambda error: SAMPLES * error
     ),
     "divided by the batch twice": Fault(
-        "7 times too small, which is the number of samples", of_gradients=_times("W1", 1 / SAMPLES)
+        "7 times too small, which is the number of samples",
+        of_gradients=_gradient("W1", lambda right, net: right / SAMPLES),
     ),
-    "a factor 2": Fault("2 times too large", of_gradients=_times("W2", 2.0)),
-    "a sign": Fault("the sign is wrong", of_gradients=_times("b1", -1.0)),
-    "transposed": Fault("transposed", of_gradients=_transposed),
-    "a bias summed over the wrong axis": Fault("over the wrong axis", of_gradients=_wrong_axis),
-    "a bias of one sample": Fault("only sample 0 counts", of_gradients=_first_sample_only),
-    "a sample left out": Fault("sample 6 is left out", of_scores=_without_last_sample),
-    "a class left out": Fault("column 2 is zero", of_scores=_without_a_class),
+    "a factor 2": Fault(
+        "2 times too large", of_gradients=_gradient("W2", lambda right, net: 2 * right)
+    ),
+    "a sign": Fault("the sign is wrong", of_gradients=_gradient("b1", lambda right, net: -right)),
+    "transposed": Fault("transposed", of_gradients=_gradient("W2", lambda right, net: right.T)),
+    "a bias summed over the wrong axis": Fault(
+        "over the wrong axis",
+        of_gradients=_gradient("b1", lambda right, net: net.affine[0].error.sum(axis=1)),
+    ),
+    "a bias of one sample": Fault(
+        "only sample 0 counts",
+        of_gradients=_gradient("b1", lambda right, net: net.affine[0].error[0]),
+    ),
+    "a sample left out": Fault("sample 6 is left out", of_scores=_zero(-1)),
+    "a class left out": Fault("column 2 is zero", of_scores=_zero((slice(None), 2))),
     "weight decay missing in the gradient": Fault(
         "0.1 times the parameter itself is missing", decay_in_loss=0.1
     ),
@@ -323,14 +320,8 @@ class FaultyNet(LayeredNet):
         self.decay = self.fault.decay_in_gradient
         error = self.fault.of_scores(self.loss_function.derivative(self.predict(x), t))
         gradients = self.collect(error)
-        self.first_error = self._error_of_first_layer(error)
         self.fault.of_gradients(gradients, self)
         return gradients
-
-    def _error_of_first_layer(self, error: Array) -> Array:
-        for layer in self.layers[:0:-1]:
-            error = layer.backward(error)
-        return error
 
 
 def faulty_batch(seed: int = 1) -> tuple[Array, Array]:

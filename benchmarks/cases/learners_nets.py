@@ -12,6 +12,8 @@ from benchmarks.measure.accuracy import SEED
 from fastgrad.datasets import load_mnist_sample
 from fastgrad.typing import Array
 
+example: Any = import_module("examples.your_own_net")
+
 STEP = 1e-4
 """The book's h."""
 
@@ -111,7 +113,6 @@ def digits(samples: int) -> tuple[Array, Array]:
 
 
 def _two_layers(x: Array, t: Array, kind: str) -> Case:
-    example: Any = import_module("examples.your_own_net")
     np.random.seed(SEED)
     net = example.Net(x.shape[1], len(x), 10)
     title = f"two layers, {x.shape[1]}-{len(x)}-10, {len(x)} {kind}"
@@ -121,7 +122,7 @@ def _two_layers(x: Array, t: Array, kind: str) -> Case:
 def _layered(sizes: list[int], smoke: bool) -> Case:
     np.random.seed(SEED)
     params: dict[str, Array] = {}
-    layers: list[Layer] = []
+    layers: list[Any] = []
     for i in range(1, len(sizes)):
         scale = np.sqrt(2 / sizes[i - 1])
         params[f"W{i}"] = scale * np.random.randn(sizes[i - 1], sizes[i])
@@ -143,7 +144,7 @@ def _convolutional(which: str, names: list[str], smoke: bool) -> Case:
     for i, shape in shapes.items():
         params["W" + i] = 0.01 * np.random.randn(*shape)
         params["b" + i] = np.zeros(count if i == "1" else shape[-1])
-    layers: list[Layer] = [
+    layers: list[Any] = [
         Convolution(params["W1"], params["b1"]),
         Relu(),
         Pooling(2),
@@ -167,13 +168,6 @@ def _kinked(x: Array, weights: Array) -> NDArray[np.intp]:
 
 
 # The learners' code
-
-
-class Layer(Protocol):
-    """A step from the pixels to the scores."""
-
-    def forward(self, x: Array) -> Array:
-        """Return the outputs for the inputs x; keep what backpropagation would need."""
 
 
 class Affine:
@@ -244,16 +238,6 @@ class Pooling:
         return out.reshape(samples, rows, columns, channels).transpose(0, 3, 1, 2)
 
 
-class SoftmaxWithLoss:
-    """The cross-entropy of the scores' softmax."""
-
-    def forward(self, scores: Array, t: Array) -> Any:
-        """Return the mean over the samples."""
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        self.t, self.y = t, powers / powers.sum(axis=1, keepdims=True)
-        return -np.sum(np.log(self.y[np.arange(len(t)), t] + 1e-7)) / len(t)
-
-
 class LayeredNet:
     """Layers one after the other, and a penalty on large weights.
 
@@ -261,16 +245,16 @@ class LayeredNet:
     ----------
     params : dict of ndarray
         The very arrays that the layers hold.
-    layers : list of Layer
+    layers : list
+        Each with a method `forward`.
     weight_decay : float
         The penalty is half of it, times the sum of the squares of all weights.
     """
 
     def __init__(
-        self, params: dict[str, Array], layers: list[Layer], weight_decay: float = 0.0
+        self, params: dict[str, Array], layers: list[Any], weight_decay: float = 0.0
     ) -> None:
         self.params, self.layers, self.weight_decay = params, layers, weight_decay
-        self.last = SoftmaxWithLoss()
 
     def predict(self, x: Array) -> Array:
         """Return the scores of the classes."""
@@ -285,4 +269,4 @@ class LayeredNet:
             for name, values in self.params.items():
                 if name.startswith("W"):
                     penalty += 0.5 * self.weight_decay * np.sum(values**2)
-        return self.last.forward(self.predict(x), t) + penalty
+        return example.cross_entropy_error(example.softmax(self.predict(x)), t) + penalty

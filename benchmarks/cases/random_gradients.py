@@ -377,32 +377,15 @@ KINDS: dict[str, list[Callable[[np.random.Generator], Any]]] = {
 # Elementary functions
 
 
-@dataclass(frozen=True)
-class Primitive:
-    """An elementary function.
-
-    Attributes
-    ----------
-    name : str
-    f, derivative : callable
-        Of arrays, element by element.
-    low, high : float
-        Between which its points are drawn.
-    """
-
-    name: str
-    f: Callable[[Array], Array]
-    derivative: Callable[[Array], Array]
-    low: float
-    high: float
-
-
-def elementary() -> Iterator[Primitive]:
-    """Yield NumPy's and SciPy's elementary functions."""
+def elementary() -> list[tuple[Any, Any, float, float]]:
+    """Return NumPy's and SciPy's elementary functions, their derivatives, and where they are."""
     from scipy import special as sp
 
+    def lambertw(x: Array) -> Any:
+        return sp.lambertw(x).real
+
     root_pi = np.sqrt(np.pi)
-    rows: list[tuple[Any, Any, float, float]] = [
+    return [
         (np.sin, np.cos, -4, 4),
         (np.cos, lambda x: -np.sin(x), -4, 4),
         (np.tan, lambda x: 1 / np.cos(x) ** 2, -1.4, 1.4),
@@ -452,16 +435,13 @@ def elementary() -> Iterator[Primitive]:
         (sp.i1, lambda x: (sp.i0(x) + sp.iv(2, x)) / 2, -3, 3),
         (sp.k0, lambda x: -sp.k1(x), 0.2, 5),
         (sp.entr, lambda x: -np.log(x) - 1, 0.01, 5),
-        (sp.lambertw, lambda x: sp.lambertw(x).real / x / (1 + sp.lambertw(x).real), 0.1, 5),
+        (lambertw, lambda x: sp.lambertw(x).real / x / (1 + sp.lambertw(x).real), 0.1, 5),
         (sp.exprel, lambda x: (x * np.exp(x) - np.expm1(x)) / x**2, 0.5, 4),
         (sp.spence, lambda x: -np.log(x) / (x - 1), 1.5, 5),
         (sp.dawsn, lambda x: 1 - 2 * x * sp.dawsn(x), -3, 3),
         (sp.ellipk, lambda m: (sp.ellipe(m) / (1 - m) - sp.ellipk(m)) / (2 * m), 0.1, 0.9),
         (sp.ellipe, lambda m: (sp.ellipe(m) - sp.ellipk(m)) / (2 * m), 0.1, 0.9),
     ]
-    for f, derivative, low, high in rows:
-        real = (lambda x: sp.lambertw(x).real) if f is sp.lambertw else f
-        yield Primitive(f.__name__, real, derivative, low, high)
 
 
 FORMS: dict[str, tuple[Callable[[Array, Array], Any], Callable[[Array, Array], Array]]] = {
@@ -485,17 +465,14 @@ FORMS: dict[str, tuple[Callable[[Array, Array], Any], Callable[[Array, Array], A
 
 def primitives(seed: int = 0) -> Iterator[Example]:
     """Yield an example for each elementary function in each form, at random points."""
-    for k, primitive in enumerate(elementary()):
+    for k, (inner, derivative, low, high) in enumerate(elementary()):
         for j, (form, (value, slope)) in enumerate(FORMS.items()):
             random = np.random.default_rng([seed, k, j])
-            x = random.uniform(primitive.low, primitive.high, 4)
-            w = random.normal(size=4)
+            x, w = random.uniform(low, high, 4), random.normal(size=4)
 
-            def f(
-                v: Array, primitive: Primitive = primitive, value: Any = value, w: Any = w
-            ) -> Any:
-                return value(primitive.f(v), w)
+            def f(v: Array, inner: Any = inner, value: Any = value, w: Any = w) -> Any:
+                return value(inner(v), w)
 
-            gradient = slope(primitive.f(x), w) * primitive.derivative(x)
+            gradient = slope(inner(x), w) * derivative(x)
             smooth = np.ones(4, np.bool_)
-            yield Example("primitives", f"{form} of {primitive.name}", f, x, gradient, smooth)
+            yield Example("primitives", f"{form} of {inner.__name__}", f, x, gradient, smooth)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,25 +150,15 @@ def costs(rounds: int, small: bool) -> list[tuple[str, float, float]]:
     rows = []
     for name, net in nets.items():
 
-        def numerical(net: Any = net) -> object:
+        def both(net: Any = net) -> object:
             if isinstance(net, TwoLayerNet):
-                return net.numerical_gradient(x, t)
-            return numerical_gradient(lambda _: net.loss(x, t), net.params)
+                return net.gradient(x, t), net.numerical_gradient(x, t)
+            return net.gradient(x, t), numerical_gradient(lambda _: net.loss(x, t), net.params)
 
-        def both(net: Any = net, numerical: Any = numerical) -> object:
-            return net.gradient(x, t), numerical()
-
-        def check(net: Any = net) -> object:
-            return check_gradient(net, x=x, t=t)
-
-        def fast(net: Any = net) -> object:
-            return check_gradient(net, x=x, t=t, fast=True)
-
-        times = compare({"both gradients": both, "full": check, "fast": fast}, rounds)
-        both_times = times["both gradients"]
-        rows.append(
-            (name, ratio(times["full"], both_times).minima, ratio(times["fast"], both_times).minima)
-        )
+        full = partial(check_gradient, net, x=x, t=t)
+        times = compare({"both": both, "full": full, "fast": partial(full, fast=True)}, rounds)
+        slower, quicker = (ratio(times[way], times["both"]).minima for way in ("full", "fast"))
+        rows.append((name, slower, quicker))
     return rows
 
 

@@ -20,10 +20,8 @@ from fastgrad.schemes import central
 
 Function = Callable[[Array], Any]
 
-FOUR = central(4)
 SECOND = "fastgrad, central, h=1e-5"
 FOURTH = "fastgrad, central(4), h=0.03"
-MEASURED = 'fastgrad, central(4), h="auto"'
 
 RIVALS = {
     "SciPy, 3-point": (SECOND, 50),
@@ -33,22 +31,29 @@ RIVALS = {
 """Each with what it is compared with, which is no less exact, and how many times faster to be."""
 
 
-def ways(f: Function, x: Array) -> dict[str, Callable[[], Array]]:
-    """Return calls for the gradient, by name; those of other libraries with their defaults.
-
-    The schemes of accuracy 4 are exact for Rosenbrock's function, which is of degree 4, and so the
-    step may be large; "auto" finds that by itself.
-    """
+def by_others(f: Function, x: Array) -> dict[str, Callable[[], Array]]:
+    """Return calls of other libraries for the gradient, with their defaults, by name."""
     approx_derivative = import_module("scipy.optimize._numdiff").approx_derivative
     by_numdifftools = import_module("numdifftools").Gradient(f)
     jacobian = import_module("jacobi").jacobi
     return {
-        SECOND: lambda: numerical_gradient(f, x, 1e-5),
-        FOURTH: lambda: numerical_gradient(f, x, 0.03, scheme=FOUR),
-        MEASURED: lambda: numerical_gradient(f, x, "auto", scheme=FOUR),
         "SciPy, 3-point": lambda: approx_derivative(f, x, "3-point"),
         "numdifftools": lambda: by_numdifftools(x),
         "jacobi": lambda: jacobian(f, x)[0],
+    }
+
+
+def by_fastgrad(f: Function, x: Array) -> dict[str, Callable[[], Array]]:
+    """Return calls for the gradient.
+
+    The schemes of accuracy 4 are exact for Rosenbrock's function, which is of degree 4, and so the
+    step may be large; "auto" finds that by itself.
+    """
+    four = central(4)
+    return {
+        SECOND: lambda: numerical_gradient(f, x, 1e-5),
+        FOURTH: lambda: numerical_gradient(f, x, 0.03, scheme=four),
+        'fastgrad, central(4), h="auto"': lambda: numerical_gradient(f, x, "auto", scheme=four),
     }
 
 
@@ -59,7 +64,7 @@ def against_others(n: int, rounds: int) -> dict[tuple[str, str], tuple[Times, fl
     found = {}
     functions = {"njit": rosenbrock.jitted, "njit(fastmath=True)": rosenbrock.jitted_fastmath}
     for name, f in functions.items():
-        calls = ways(f, x)
+        calls = by_fastgrad(f, x) | by_others(f, x)
         _let_lanes_be_compiled(calls[SECOND])
         errors = {way: float(np.max(np.abs(call() - exact))) for way, call in calls.items()}
         for way, times in compare(calls, rounds).items():

@@ -7,6 +7,7 @@ exact one than ten times its own estimated error.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,8 @@ SMOOTH: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A function of one number, where it is differentiated, and its derivative there.
+    """A function of one number, where it is differentiated, and its derivative there."""
 
-    Attributes
-    ----------
-    name : str
-    f : callable
-    x, exact : float
-    """
-
-    name: str
     f: Callable[[Any], float]
     x: float
     exact: float
@@ -54,41 +47,30 @@ def waves(count: int, seed: int) -> Iterator[Case]:
         sign = draw.choice([-1, 1])
         x = float([draw.normal(), sign * 10 ** draw.uniform(-2, 2), draw.integers(1, 20)][kind % 3])
         phase = np.longdouble(w) * np.longdouble(x) + np.longdouble(p)
-        yield Case(f"sin({w} x + {p})", _wave(a, w, p), x, float(a * w * np.cos(phase)))
 
+        def f(x: Any, a: float = a, w: float = w, p: float = p) -> float:
+            return float(a * np.sin(w * x + p))
 
-def _wave(a: float, w: float, p: float) -> Callable[[Any], float]:
-    return lambda x: float(a * np.sin(w * x + p))
+        yield Case(f, x, float(a * w * np.cos(phase)))
 
 
 def rough(count: int, seed: int) -> Iterator[Case]:
     """Yield functions of x / s that are computed in float32, rounded or printed."""
     draw = np.random.default_rng(seed)
     for k in range(count):
-        name = list(SMOOTH)[draw.integers(len(SMOOTH))]
-        f, derivative = SMOOTH[name]
+        f, derivative = [*SMOOTH.values()][draw.integers(len(SMOOTH))]
         s, u, digits = 10 ** draw.uniform(-2, 2), draw.normal(), int(draw.integers(4, 9))
-        kind, g = list(ROUGH.items())[k % len(ROUGH)]
-        exact = float(derivative(u)) / s
-        yield Case(f"{name}, {kind}, {digits} digits", _rough(g, f, s, digits), u * s, exact)
+        g = ROUGH[k % len(ROUGH)]
+        yield Case(partial(g, f, s, digits), u * s, float(derivative(u)) / s)
 
 
-ROUGH: dict[str, Callable[[Callable[[Any], Any], float, float, int], float]] = {
-    "in float32": lambda f, x, s, _: float(f(np.float32(x) / np.float32(s))),
-    "as float32": lambda f, x, s, _: float(np.float32(f(x / s))),
-    "rounded": lambda f, x, s, digits: round(float(f(x / s)), digits),
-    "printed": lambda f, x, s, digits: float(f"{f(x / s):.{digits}g}"),
-}
-"""How f(x / s) loses digits."""
-
-
-def _rough(
-    g: Callable[[Callable[[Any], Any], float, float, int], float],
-    f: Callable[[Any], Any],
-    s: float,
-    digits: int,
-) -> Callable[[Any], float]:
-    return lambda x: g(f, x, s, digits)
+ROUGH: list[Callable[[Callable[[Any], Any], float, int, Any], float]] = [
+    lambda f, s, digits, x: float(f(np.float32(x) / np.float32(s))),
+    lambda f, s, digits, x: float(np.float32(f(x / s))),
+    lambda f, s, digits, x: round(float(f(x / s)), digits),
+    lambda f, s, digits, x: float(f"{f(x / s):.{digits}g}"),
+]
+"""How f(x / s) loses digits: in float32, as float32, rounded, and printed."""
 
 
 def is_wrong(case: Case) -> bool:

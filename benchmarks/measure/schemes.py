@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import mpmath
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cases import rosenbrock, suite
+from benchmarks.measure.compiled import by_others
 from benchmarks.measure.timing import compare
 from fastgrad import numerical_gradient, schemes
 from fastgrad.differences.measured_steps import measured
@@ -126,22 +126,16 @@ def suite_errors(cases: Sequence[suite.Case], dtype: Any, h: Any) -> tuple[list[
 
 def ways(x: Array) -> dict[str, Callable[[], Any]]:
     """Return the ways to Rosenbrock's gradient at x."""
-    f = rosenbrock.plain
-    approx_derivative = import_module("scipy.optimize._numdiff").approx_derivative
-    by_numdifftools = import_module("numdifftools").Gradient
-    by_jacobi = import_module("jacobi").jacobi
-    return {
-        "fastgrad, loop": lambda: numerical_gradient(f, x, 1e-5, engine="loop"),
+    calls: dict[str, Callable[[], Any]] = {
+        "fastgrad, loop": lambda: numerical_gradient(rosenbrock.plain, x, 1e-5, engine="loop"),
         "fastgrad, vectorized": lambda: numerical_gradient(
             rosenbrock.of_stack, x, 1e-5, vectorized=True
         ),
         "fastgrad, compiled": lambda: numerical_gradient(
             rosenbrock.jitted, x, 1e-5, engine="compiled"
         ),
-        "SciPy approx_derivative, 3-point": lambda: approx_derivative(f, x),
-        "numdifftools": lambda: by_numdifftools(f)(x),
-        "jacobi": lambda: by_jacobi(f, x)[0],
     }
+    return calls | by_others(rosenbrock.plain, x)
 
 
 def measure_times(sizes: Sequence[int]) -> tuple[dict[str, dict[int, float]], dict[str, float]]:

@@ -12,39 +12,33 @@ from fastgrad.typing import Array
 Function = Callable[[Array], float]
 
 
-def in_python(seconds: float) -> Function:
-    """Return a function that takes about so long, a loop in Python."""
+def in_python(turns: int) -> Function:
+    """Return a loop in Python."""
 
-    def function(turns: int) -> Function:
-        def f(x: Array) -> float:
-            total = float(x @ x)
-            for i in range(turns):
-                total += i * 1e-9
-            return total
+    def f(x: Array) -> float:
+        total = float(x @ x)
+        for i in range(turns):
+            total += i * 1e-9
+        return total
 
-        return f
-
-    return _lasting(function, seconds)
+    return f
 
 
-def in_numpy(seconds: float) -> Function:
-    """Return a function that takes about so long, in NumPy: products, and functions of elements."""
+def in_numpy(turns: int) -> Function:
+    """Return a function in NumPy: products, and functions of elements."""
     matrix = np.random.default_rng(0).normal(size=(60, 60)) / 8
 
-    def function(turns: int) -> Function:
-        def f(x: Array) -> float:
-            a = np.resize(x, (60, 60))
-            for _ in range(turns):
-                a = np.tanh(a @ matrix)
-            return float(a.sum())
+    def f(x: Array) -> float:
+        a = np.resize(x, (60, 60))
+        for _ in range(turns):
+            a = np.tanh(a @ matrix)
+        return float(a.sum())
 
-        return f
-
-    return _lasting(function, seconds)
+    return f
 
 
-def _lasting(function: Callable[[int], Function], seconds: float) -> Function:
-    """Return function(turns), with as many turns as take so long."""
+def lasting(seconds: float, function: Callable[[int], Function]) -> Function:
+    """Return function(turns), with as many turns as take about so long."""
     x = np.ones(1000)
 
     def shortest(turns: int) -> float:

@@ -37,7 +37,7 @@ from benchmarks.measure.schemes import (
     suite_errors,
 )
 from benchmarks.measure.timing import ratio
-from benchmarks.measure.workers import in_numpy, in_python, one_and_two
+from benchmarks.measure.workers import in_numpy, in_python, lasting, one_and_two
 from benchmarks.reporting import pictures
 from benchmarks.reporting.result import Result, Scale
 
@@ -233,7 +233,7 @@ def workers(result: Result, scale: Scale, folder: Path) -> None:
     seconds, parameters, rounds = (1e-4, 20, 1) if scale.smoke else (1e-3, 1000, 5)
     rows = []
     for name, make in (("Python", in_python), ("NumPy", in_numpy)):
-        one, two, same = one_and_two(make(seconds), parameters, rounds)
+        one, two, same = one_and_two(lasting(seconds, make), parameters, rounds)
         result.check(same, f"the bits of {name}'s gradient are those of one process")
         first = two.seconds[0]
         taken = [f"{s:.2f} s" for s in (one.minimum, two.minimum, first)]

@@ -25,7 +25,7 @@ COLOURS = {
     "fastgrad, loop": "#c8553d",
     "fastgrad, vectorized": "#e9a23b",
     "fastgrad, compiled": "#d1495b",
-    "SciPy approx_derivative, 3-point": "#3d6fb4",
+    "SciPy, 3-point": "#3d6fb4",
     "numdifftools": "#8a6bbf",
     "jacobi": "#4f9d8f",
     "forward": "#8a8f98",
@@ -47,7 +47,7 @@ LABELS = {
 }
 DASHED = {
     "complex",  # beside central, where it truncates
-    "SciPy approx_derivative, 3-point",
+    "SciPy, 3-point",
     "numdifftools",
     "jacobi",
 }

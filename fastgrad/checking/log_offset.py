@@ -136,12 +136,12 @@ def _offset_of(suspected: Sequence[NumericalGradient], classes: RightClasses) ->
 
 def offset_along(check: DirectionalCheck) -> float | None:
     """Return the number that explains the errors along directions, if there is one."""
-    if check.has_kinks or not all(np.isfinite(result.measured) for result in check.results):
+    if check.has_kinks or not all(np.isfinite(result.error) for result in check.results):
         return None
     classes = right_classes(check.subject)
     if classes is None:
         return None
-    errors = [result.claimed - result.measured for result in check.results]
+    errors = [-result.error for result in check.results]
     allowed = [result.allowed + check.slack for result in check.results]
     s = step_along(check.noise)
     return _offset_behind(classes, check.parts, s, zip(check.lines, errors, allowed, strict=True))

@@ -353,6 +353,11 @@ class OneSided:
         return float(np.nanmin([self.error, sum(self.errors), np.inf]))
 
     @property
+    def is_smooth(self) -> bool:
+        """Whether f has no kink or jump at x."""
+        return not (self.has_kink or self.jumps)
+
+    @property
     def has_kink(self) -> bool:
         """Whether the limits differ by more than twice their errors."""
         return not self.jumps and bool(abs(self.above - self.below) > 2 * sum(self.errors))

@@ -12,7 +12,7 @@ whatever the number of parameters, and wherever in them the error is.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,35 +26,57 @@ from fastgrad.typing import Array
 COUNT = 8
 """Directions: with 8, what is missed at most once in 1e9 is ten times what a direction allows."""
 
-Verdict = Literal["agrees", "kink", "refuted"]
-
 MISS = 1e-9
 """The probability for which the report says how large an error may be missed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Direction:
-    """The derivative of f along a random direction, by both sides.
+    """The derivative of f along a direction, by both sides.
 
     Attributes
     ----------
-    claimed, measured : float
-        The gradient times v, and the difference quotient along v.
+    claimed : float
+        The gradient times v.
+    error : float
+        What the difference quotient along v is larger by.
     allowed : float
         What the latter may be wrong by itself: truncation and round-off.
-    verdict : {"agrees", "kink", "refuted"}
-        Of a closer look, where these differ by more: both agree at smaller steps; or f has a kink
-        at x, which says nothing of the gradient; or the gradient is wrong.
+    refuted : bool
+        Whether the gradient is wrong.
+    sides : OneSided, optional
+        What a closer look told: with a kink at x, nothing of the gradient.
+    slopes : pair of float
+        Those from below and from above, then.
+    line : list of array
+        The direction v.
     """
 
     claimed: float
-    measured: float
+    error: float
     allowed: float
-    verdict: Verdict = "refuted"
+    refuted: bool = True
+    sides: OneSided | None = None
+    slopes: tuple[float, float] = (math.nan, math.nan)
+    line: Sequence[Array] = ()
 
-    def agrees(self, slack: float = 0.0) -> bool:
-        """Return whether both are the same within that, and what else is allowed."""
-        return abs(self.claimed - self.measured) <= self.allowed + slack
+    @property
+    def has_kink(self) -> bool:
+        """Whether f is not smooth along it at x, or smaller steps tell something else.
+
+        Where several kinks meet, what backpropagation returns may lie beside both slopes.
+        """
+        return not self.is_smooth or (self.sides is not None and self.sides.is_excused)
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether f has no kink or jump at x along it."""
+        return self.sides is None or self.sides.is_smooth
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are the same within what is allowed."""
+        return not (self.refuted or self.has_kink)
 
 
 def random_direction(
@@ -104,7 +126,7 @@ def evaluate_along(
 def check_direction(
     subject: GradientUnderTest,
     parts: Sequence[Part],
-    directions: Sequence[Array],
+    line: Sequence[Array],
     noise: Noise,
     slack: float = 0.0,
 ) -> Direction:
@@ -113,31 +135,21 @@ def check_direction(
     If they differ, and f is not smooth along it, by some more calls at smaller steps.
     """
     s = step_along(noise)
-    along = Along(subject, parts, directions, 2 * s)
+    along = Along(subject, parts, line, 2 * s)
     with np.errstate(all="ignore"):
         up, down, far_up, far_down = (along.remainder(t) for t in (s, -s, 2 * s, -2 * s))
         near, far = (up - down) / (2 * s), (far_up - far_down) / (4 * s)
         claimed, rounding = along.claimed(s)
         error = along.unit * (near + (near - far) / 3)
-        rounding = 1.5 * noise.level / s + rounding
         truncation = along.unit * min(abs(far - near) / 3 * EXTRAPOLATED, CLEAR * abs(claimed))
-        allowed = truncation + rounding
+        allowed = truncation + 1.5 * noise.level / s + rounding
         if abs(error) <= allowed + slack:
-            return Direction(claimed, claimed + error, allowed, "agrees")
+            return Direction(claimed, error, allowed, refuted=False)
         rough = along.unit * abs(far_up - 4 * up - 4 * down + far_down)
         hidden = 2 * rough / s  # by a kink that the noise may hide
         if rough <= ROUGH * noise.level and abs(error) > allowed + slack + hidden:
-            return Direction(claimed, claimed + error, allowed + hidden, "refuted")
-        sides = along.sides(noise.level, 4 * s)
-        if not np.isfinite(sides.closest):
-            return Direction(claimed, claimed + error, allowed, "refuted")
-    allowed = along.unit * sides.smallest_error + rounding
-    if sides.has_kink or sides.jumps or sides.is_excused:
-        # Where several kinks meet, what backpropagation returns may lie beside both slopes.
-        return Direction(claimed, claimed + error, allowed, "kink")
-    if sides.refuted:
-        return Direction(claimed, claimed + along.unit * sides.closest, allowed, "refuted")
-    return Direction(claimed, claimed, allowed, "agrees")
+            return Direction(claimed, error, allowed + hidden)
+        return along.judge(noise.level, 4 * s, s)
 
 
 @dataclass(eq=False)
@@ -197,26 +209,25 @@ class DirectionalCheck:
         for line in self.lines:
             result = check_direction(self.subject, self.parts, line, self.noise, self.slack)
             self.results.append(result)
-            if result.verdict == "kink":
+            if result.has_kink:
                 break
         return self
 
     @property
     def agrees(self) -> bool:
         """Whether all results agree, and these are half of the directions at least."""
-        return 2 * len(self.results) >= len(self.lines) and all(
-            result.verdict == "agrees" for result in self.results
-        )
+        enough = 2 * len(self.results) >= len(self.lines)
+        return enough and all(result.agrees for result in self.results)
 
     @property
     def has_kinks(self) -> bool:
         """Whether f has a kink along one of them."""
-        return any(result.verdict == "kink" for result in self.results)
+        return any(result.has_kink for result in self.results)
 
     @property
     def refutes(self) -> bool:
         """Whether the gradient is wrong along one of them."""
-        return any(result.verdict == "refuted" for result in self.results)
+        return any(result.refuted and not result.has_kink for result in self.results)
 
     def summary(self) -> str:
         """Say how large an error is missed how improbably, if all results agree."""
@@ -271,8 +282,11 @@ class Along:
             squares += (32 * part.claim_eps * float(np.linalg.norm(part.claim * (went / s)))) ** 2
         return total, math.sqrt(squares)
 
-    def sides(self, level: float, top: float) -> OneSided:
-        """Return what one-sided quotients along v tell of the gradient."""
+    def judge(self, level: float, top: float, s: float) -> Direction:
+        """Return what one-sided quotients tell, from the top step down, of the gradient along v.
+
+        Which is rounded as at the step s.
+        """
         least = 0.0
         for original, direction in zip(self._originals, self.directions, strict=True):
             moved = direction != 0
@@ -282,7 +296,14 @@ class Along:
                 shares = spacing / np.maximum(lengths, 0.125 * lengths.max())
                 least = max(least, float(np.median(shares)))
         tiny = float(np.finfo(np.float64).tiny)
-        return one_sided(lambda t: (t, self.remainder(t)), level / self.unit, top, max(least, tiny))
+        sides = one_sided(
+            lambda t: (t, self.remainder(t)), level / self.unit, top, max(least, tiny)
+        )
+        claimed, rounding = self.claimed(s)
+        error, allowed = self.unit * sides.closest, self.unit * sides.smallest_error + rounding
+        refuted = sides.refuted and not abs(error) <= rounding
+        slopes = claimed + self.unit * sides.below, claimed + self.unit * sides.above
+        return Direction(claimed, error, allowed, refuted, sides, slopes, self.directions)
 
     def _displacements(self, t: float) -> list[Array]:
         """Return by how much x really moves: what is stored is rounded."""
@@ -300,7 +321,7 @@ def disagreeing(check: DirectionalCheck, random: np.random.Generator) -> Sequenc
 
     def passes(part: Part) -> bool:
         direction = random_direction([part], random, subject, s)
-        return check_direction(subject, [part], direction, noise, check.slack).verdict == "agrees"
+        return check_direction(subject, [part], direction, noise, check.slack).agrees
 
     return [part for part in check.parts if not (passes(part) and passes(part))] or check.parts
 
@@ -325,12 +346,9 @@ def sentence(directions: Sequence[Direction], length: float) -> str:
 
 def smallest_error(directions: Sequence[Direction], miss: float = MISS) -> float:
     """Return the length from which errors are missed with this probability at most."""
-    low = min(direction.allowed for direction in directions) or 1e-300
+    low, high = min(direction.allowed for direction in directions) or 1e-300, 1e308
     if not np.isfinite(low):
         return math.inf
-    high = low
-    while high < 1e308 and miss_probability(directions, high) > miss:
-        high *= 2
     while high > 1.01 * low:
         middle = math.sqrt(low) * math.sqrt(high)
         if miss_probability(directions, middle) > miss:

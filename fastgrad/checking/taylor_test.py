@@ -1,10 +1,10 @@
 """Taylor's test of a gradient: the remainder falls with the square of the step."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from fastgrad.checking.random_directions import (
 )
 from fastgrad.checking.reevaluation import explained_along
 from fastgrad.checking.subject import (
-    GradientUnderTest,
     Part,
     as_gradient_under_test,
     moved_by,
@@ -190,7 +189,6 @@ def _require_seed(seed: object) -> None:
 
 
 def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
-
     subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
     noise = measure_noise(subject, None)
     parts = [part for part in subject.parts if part.x.size]
@@ -201,36 +199,36 @@ def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: in
         # Times the root of the size, not the norm: squares of large elements overflow.
         sizes = [part.x.size**0.5 * float(abs(part.x.view(np.ndarray)).max()) for part in parts]
         steps = STEPS * max([1.0, *sizes])
-        along = Along(subject, parts, line, float(steps[0]))
+        top = float(steps[0])
+        along = Along(subject, parts, line, top)
         rests = np.array([along.remainder(step) for step in steps])
-        round_off = 2 * noise.level
+        remainders, round_off = along.unit * abs(rests), 2 * noise.level
         slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
         reason = _why_not(noise, parts, rests)
         if reason:
-            return Slope(False, slope, steps, along.unit * abs(rests), round_off, np.nan, reason)
-        judged = _judge(subject, parts, noise, line, steps)
-        judged, notes = _judge_further(subject, parts, noise, judged, steps, random)
-    error, right = judged.error, not judged.refuted
+            return Slope(False, slope, steps, remainders, round_off, np.nan, reason)
+
+        def judge(line: Sequence[Array]) -> Direction:
+            return Along(subject, parts, line, top).judge(noise.level, top, float(steps[-1]))
+
+        judged, notes = _judge_further(parts, judge(line), judge, random)
+    right = not judged.refuted
     if judged.refuted:
         subject.find_batch()
         # One direction may be explained by chance: further ones must be, too.
         lines = [_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1)]
-        all_judged = [judged, *(_judge(subject, parts, noise, v, steps) for v in lines)]
-        results = [
-            Direction(each.claimed, each.claimed + each.error, each.allowed, each.verdict)
-            for each in all_judged
-        ]
+        results = [replace(each, sides=None) for each in (judged, *map(judge, lines))]
         check = DirectionalCheck(
-            subject, parts, noise, 0.0, [each.line for each in all_judged], results
+            subject, parts, noise, 0.0, [each.line for each in results], results
         )
         explained = explained_along(check, random)
         if explained is not None:
             right, notes = True, explained[2]
-    remainders = along.unit * abs(rests)
-    is_clear = judged.refuted or not judged.sides.is_excused
-    if not is_clear:
-        notes = [*notes, _unclear(judged, along.unit)]
-    return Slope(right, slope, steps, remainders, round_off, error, "", tuple(notes), is_clear)
+    unclear = [] if judged.refuted else _unclear(judged)
+    return Slope(
+        right, slope, steps, remainders, round_off, judged.error, "", (*notes, *unclear),
+        is_clear=not unclear,
+    )  # fmt: skip
 
 
 def _unit(line: Sequence[Array]) -> list[Array]:
@@ -239,49 +237,12 @@ def _unit(line: Sequence[Array]) -> list[Array]:
     return [v / length for v in line]
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """What small steps along a direction tell of the gradient."""
-
-    line: Sequence[Array]
-    sides: OneSided
-    refuted: bool
-    claimed: float
-    error: float
-    allowed: float
-
-    @property
-    def verdict(self) -> Literal["agrees", "refuted"]:
-        """Of the gradient along the direction."""
-        return "refuted" if self.refuted else "agrees"
-
-    @property
-    def is_smooth(self) -> bool:
-        """Whether f has no kink or jump at x along the direction."""
-        return not (self.sides.has_kink or self.sides.jumps)
-
-
-def _judge(
-    subject: GradientUnderTest, parts: list[Part], noise: Noise, line: Sequence[Array], steps: Array
-) -> _Judged:
-
-    along = Along(subject, parts, line, float(steps[0]))
-    sides = along.sides(noise.level, float(steps[0]))
-    error = along.unit * sides.closest
-    claimed, rounding = along.claimed(float(steps[-1]))
-    refuted = sides.refuted and not abs(error) <= rounding
-    allowed = along.unit * sides.smallest_error
-    return _Judged(line, sides, refuted, claimed, error, allowed)
-
-
 def _judge_further(
-    subject: GradientUnderTest,
     parts: list[Part],
-    noise: Noise,
-    judged: _Judged,
-    steps: Array,
+    judged: Direction,
+    judge: Callable[[Sequence[Array]], Direction],
     random: np.random.Generator,
-) -> tuple[_Judged, list[str]]:
+) -> tuple[Direction, list[str]]:
     """Probe along further directions where one tells too little; return what decides, and notes.
 
     Where elements of the gradient differ much in size, along one to which each contributes as much.
@@ -291,7 +252,7 @@ def _judge_further(
     """
     even = None if judged.is_smooth and judged.refuted else _evened(parts, judged.line)
     if even is not None:
-        found = _judge(subject, parts, noise, even, steps)
+        found = judge(even)
         if not found.is_smooth or found.refuted:
             judged = found
     if judged.is_smooth:
@@ -307,16 +268,15 @@ def _judge_further(
         chosen = np.zeros_like(flat)
         chosen[members] = flat[members]
         pieces = zip(np.split(chosen, ends), parts, strict=True)
-        found = _judge(
-            subject, parts, noise, [v.reshape(part.x.shape) for v, part in pieces], steps
-        )
+        found = judge([v.reshape(part.x.shape) for v, part in pieces])
         if found.refuted and (found.is_smooth or len(members) == 1):
             return found, []
-        if not found.is_smooth:
-            if len(members) == 1:
-                singles.append(found.sides)
-            else:
-                groups.extend(np.array_split(members, 2))
+        if found.sides is None or found.is_smooth:
+            continue
+        if len(members) == 1:
+            singles.append(found.sides)
+        else:
+            groups.extend(np.array_split(members, 2))
     unseen = sum(map(len, groups))
     if judged.refuted:
         signs = {np.sign(sides.above - sides.below) for sides in singles if not sides.jumps}
@@ -364,14 +324,17 @@ def _notes(singles: list[OneSided], unseen: int, size: int) -> list[str]:
     return notes
 
 
-def _unclear(judged: _Judged, unit: float) -> str:
-    sides = judged.sides
-    below, above = (judged.claimed + unit * rest for rest in (sides.below, sides.above))
-    return (
+def _unclear(judged: Direction) -> list[str]:
+    """Say that the differences cannot tell, if so."""
+    if judged.sides is None or not judged.sides.is_excused:
+        return []
+    below, above = judged.slopes
+    return [
         f"the gradient times the direction is {judged.claimed:.4g}, but f's slope there is "
-        f"{below:.4g} from below and {above:.4g} from above at a step of {sides.step:.1g}, and "
-        "something else at smaller ones, by kinks next to x or by noise. The gradient may be wrong."
-    )
+        f"{below:.4g} from below and {above:.4g} from above at a step of {judged.sides.step:.1g}, "
+        "and something else at smaller ones, by kinks next to x or by noise. The gradient may be "
+        "wrong."
+    ]
 
 
 def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str:

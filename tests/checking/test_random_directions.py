@@ -49,7 +49,7 @@ def test_directions_agree_with_a_right_gradient_within_what_they_allow():
             found = check_direction(
                 subject, subject.parts, random_direction(subject.parts, random), noise
             )
-            assert found.agrees()
+            assert found.agrees
             # The step is 16 times the root of the relative noise, so the round-off is a
             # sixteenth of that root for a loss of 1, and the truncation error far below.
             assert found.allowed < step_along(noise)

@@ -189,8 +189,7 @@ def with_terms(noise: Noise, parts: Sequence[Part], gradients: Sequence[Array]) 
 def noise_along(subject: GradientUnderTest, part: Part, place: int, h: float) -> float:
     """Return how exact values of f are along one element, over steps up to 64 h."""
     divisors = [*reversed(SPREADS), *WIDER]
-    spreads = [_spread(subject, part, place, h / divisor)[0] for divisor in divisors]
-    level = DEVIATIONS * _without_jump(subject, part, place, h, _steady(spreads))
+    level = DEVIATIONS * _steady_noise(subject, part, place, h, divisors)
     there = spread_over(subject, part, place, 2 * h)
     return max(level, there) if there < AT_STEP * level else level
 
@@ -201,11 +200,8 @@ def noise_around(subject: GradientUnderTest, part: Part, place: int, step: float
     Values at small multiples of one step, from x on, may all be rounded alike: those of a sum whose
     terms are in proportion to x and cancel lie on a line by chance.
     """
-    old = part.x.view(np.ndarray).reshape(-1)[place]
-    with np.errstate(all="ignore"):
-        points = [(old + side * step * AROUND).astype(part.x.dtype) for side in (-1, 1)]
-        found = [deviation(subject.values(part.problem, place, each)) for each in points]
-    return DEVIATIONS * max(found)
+    sides = [subject.along(part, place, side * step * AROUND)[1] for side in (-1, 1)]
+    return DEVIATIONS * max(map(deviation, sides))
 
 
 def spread_over(subject: GradientUnderTest, part: Part, place: int, distance: float) -> float:
@@ -235,21 +231,21 @@ def _noise_on(
 ) -> tuple[float, float]:
     """Return the standard deviation of the errors of f's values along a line, and f's size."""
     spread, size = _spread(subject, part, place, h / SPREADS[0])
-    if not spread > 4 * expected:
-        return spread, size
-    smaller = [_spread(subject, part, place, h / divisor)[0] for divisor in SPREADS[1:]]
-    steady = _steady([*reversed(smaller), spread])
-    return _without_jump(subject, part, place, h, steady), size
+    if spread > 4 * expected:
+        spread = _steady_noise(subject, part, place, h, [*reversed(SPREADS)])
+    return spread, size
 
 
-def _without_jump(
-    subject: GradientUnderTest, part: Part, place: int, h: float, noise: float
+def _steady_noise(
+    subject: GradientUnderTest, part: Part, place: int, h: float, divisors: Sequence[float]
 ) -> float:
-    """Return the noise, or what either side of x shows alone if that is much less.
+    """Return the spread that is about the same at neighbouring ones of these shares of the step.
 
-    What a jump at x makes of fourth differences does not fall with the step, as noise does not; but
-    noise is on both sides of x as well, where a jump is not.
+    If either side of x alone shows much less, it is that: what a jump at x makes of fourth
+    differences does not fall with the step, as noise does not; but noise is on both sides of x as
+    well, where a jump is not.
     """
+    noise = _steady([_spread(subject, part, place, h / divisor)[0] for divisor in divisors])
     alone = 0.0
     for step in (h / SPREADS[0], h / WIDER[0]):
         if noise > ALONE * alone:
@@ -261,10 +257,8 @@ def _deviation_beside(subject: GradientUnderTest, part: Part, place: int, step: 
     """Return the smaller standard deviation of f's values on the two sides of x, without x."""
     old = part.x.view(np.ndarray).reshape(-1)[place]
     step = max(step, 8 * float(np.spacing(abs(old))))
-    with np.errstate(all="ignore"):
-        multiples = step * np.arange(1, 2 * REACH + 2)
-        sides = [(old + sign * multiples).astype(part.x.dtype) for sign in (-1, 1)]
-        return min(deviation(subject.values(part.problem, place, each)) for each in sides)
+    multiples = step * np.arange(1, 2 * REACH + 2)
+    return min(deviation(subject.along(part, place, side * multiples)[1]) for side in (-1, 1))
 
 
 def _steady(spreads: list[float]) -> float:
@@ -295,9 +289,8 @@ def _spread(subject: GradientUnderTest, part: Part, place: int, step: float) -> 
     """
     old = part.x.view(np.ndarray).reshape(-1)[place]
     step = max(step, 8 * float(np.spacing(abs(old))))
+    points, values = subject.along(part, place, step * np.arange(-REACH, REACH + 1))
     with np.errstate(all="ignore"):
-        points = (old + step * np.arange(-REACH, REACH + 1)).astype(part.x.dtype)
-        values = subject.values(part.problem, place, points)
         size = float(np.max(abs(values)))
         if not 0 < size < np.inf:
             return 0.0, 0.0

@@ -244,11 +244,7 @@ def numerical_gradients(
     rtol: float = 0.0,
 ) -> list[NumericalGradient]:
     """Difference f at two steps, and return what that says of each part."""
-    if len(parts) == len(subject.parts):
-        near, far = subject.quotients(h), subject.quotients(2 * h)
-    else:
-        near = [subject.quotients_of(part, h) for part in parts]
-        far = [subject.quotients_of(part, 2 * h) for part in parts]
+    near, far = subject.quotients(parts, h), subject.quotients(parts, 2 * h)
     raised = noise
     if not subject.is_own_net:
         raised = with_terms(noise, parts, [_steady(*pair) for pair in zip(near, far, strict=True)])

@@ -1,6 +1,7 @@
 """Plots of checks: the V of errors against steps, a map of differences, Taylor's test."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,6 @@ def draw_steps(
     ValueError
         If there is no such array.
     """
-    mpl = _matplotlib()
     subject = as_gradient_under_test(f, x, t, gradient, (), "auto")
     names = [part.name for part in subject.parts]
     if name is not None and name not in names:
@@ -82,33 +82,20 @@ def draw_steps(
     chosen = noise.step if h is None else h
     steps = np.append(STEPS, chosen)
     errors = _errors(subject, part, place, steps)
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.0, 4.4)
+    title = f"{part.element(place)}: error against the step"
+    with _curves(path, title, "step h", "|central difference - gradient|") as axes:
         axes.plot(STEPS, errors[:-1], ".-", color=BLUE, lw=1.2, ms=5, label="measured")
         axes.plot(STEPS, noise.level / STEPS, "--", color=GREY, lw=1, label="round-off, noise / h")
         label = f"the step of the check, {chosen:g}"
         axes.plot(chosen, errors[-1], "o", color=RED, ms=9, mec="white", mew=1.5, label=label)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        lowest = min([*errors[errors > 0], noise.level / chosen])
-        axes.set_ylim(0.3 * lowest, None)
-        axes.set_xlabel("step h")
-        axes.set_ylabel("|central difference - gradient|")
-        where = part.element(place)
-        axes.set_title(f"{where}: error against the step")
-        axes.grid()
-        axes.set_axisbelow(True)
-        axes.legend(frameon=False)
-        figure.savefig(path, format="png")
+        axes.set_ylim(0.3 * min([*errors[errors > 0], noise.level / chosen]), None)
 
 
 def _errors(subject: Any, part: Any, place: int, steps: Array) -> Array:
     """Return by how much the central differences of each step differ from what is claimed."""
-    old = part.x.view(np.ndarray).reshape(-1)[place]
-    points = (old + np.concatenate([steps, -steps])).astype(part.x.dtype)
-    values = subject.values(part.problem, place, points)
+    offsets, values = subject.along(part, place, np.concatenate([steps, -steps]))
     up, down = np.split(values, 2)
-    widths = (points[: len(steps)] - points[len(steps) :]).astype(values.dtype)
+    widths = offsets[: len(steps)] - offsets[len(steps) :]
     with np.errstate(all="ignore"):
         return abs((up - down) / widths - part.claim[place])
 
@@ -133,77 +120,73 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
         If matplotlib is not installed.
     """
     row = report[name]
-    mpl = _matplotlib()
     error = abs(np.atleast_1d(row.gradient - row.numerical)).astype(float)
     image = error.reshape(len(error), -1) if error.ndim > 1 else error.reshape(1, -1)
     largest = float(np.nanmax(image, initial=0))
     scale = float(np.nanmax(abs(row.numerical), initial=0)) or 1.0
-    with mpl.rc_context(STYLE):
-        width = float(np.clip(1.8 + 5.0 * image.shape[1] / max(image.shape), 4.6, 7.0))
-        height = float(np.clip(1.4 + 3.5 * image.shape[0] / max(image.shape), 2.0, 5.0))
-        figure, axes = _figure(width, height)
+    width = float(np.clip(1.8 + 5.0 * image.shape[1] / max(image.shape), 4.6, 7.0))
+    height = float(np.clip(1.4 + 3.5 * image.shape[0] / max(image.shape), 2.0, 5.0))
+    with _axes(path, width, height) as axes:
+        from matplotlib.colors import LogNorm
+
         floor = SEEN * scale  # what is below is as light as what agrees
         shown = axes.imshow(
             np.maximum(image, floor),
-            norm=mpl.colors.LogNorm(floor, max(largest, 10 * floor)),
+            norm=LogNorm(floor, max(largest, 10 * floor)),
             cmap="magma_r",
             aspect="auto",
             interpolation="nearest",
         )
         for spine in axes.spines.values():
             spine.set_visible(True)
-        bar = figure.colorbar(shown, ax=axes)
-        bar.set_label("|gradient - numerical|")
+        axes.figure.colorbar(shown, ax=axes).set_label("|gradient - numerical|")
         axes.set_title(f"{name} is {row.verdict}: where it differs")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("column" if error.ndim > 1 else "element")
-        axes.set_ylabel("row" if error.ndim > 1 else "")
-        if error.ndim == 1:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_major_locator().set_params(integer=True)
+        is_map = error.ndim > 1
+        axes.set(xlabel="column" if is_map else "element", ylabel="row" if is_map else "")
+        if not is_map:
             axes.set_yticks([])
-        figure.savefig(path, format="png")
 
 
 def draw_slope(slope: Slope, path: str | Path) -> None:
     """Draw the remainders of `fastgrad.slope_test` against the steps."""
-    mpl = _matplotlib()
     steps, remainders = slope.steps, slope.remainders
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.0, 4.4)
+    title = f"The gradient is {'right' if slope else 'wrong'}: slope {slope.slope:.2f}"
+    x_label = "step s along a random direction v"
+    with _curves(path, title, x_label, "|f(x + s v) - f(x) - s gradient v|") as axes:
         colour = GREEN if slope else RED
         axes.plot(steps, remainders, ".-", color=colour, lw=1.2, ms=5, label="remainder")
         for power, dashes in ((1, ":"), (2, "--")):
             line = remainders[0] * (steps / steps[0]) ** power
             axes.plot(steps, line, dashes, color=GREY, lw=1, label=f"slope {power}")
         axes.axhline(slope.round_off, color=BLUE, lw=0.8, label="round-off")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
         axes.set_ylim(0.05 * slope.round_off, 3 * max(remainders.max(), slope.round_off))
-        axes.set_xlabel("step s along a random direction v")
-        axes.set_ylabel("|f(x + s v) - f(x) - s gradient v|")
-        verdict = "right" if slope else "wrong"
-        axes.set_title(f"The gradient is {verdict}: slope {slope.slope:.2f}")
-        axes.grid()
-        axes.set_axisbelow(True)
-        axes.legend(frameon=False)
-        figure.savefig(path, format="png")
 
 
-def _matplotlib() -> Any:
-    """Import matplotlib, or say how to get it."""
+@contextmanager
+def _axes(path: str | Path, width: float, height: float) -> Iterator[Any]:
+    """Write what the block draws into a PNG file, by a figure that needs no screen."""
     try:
-        import matplotlib as mpl
-        import matplotlib.colors
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             'pictures need matplotlib, which is not installed; pip install "fastgrad[plots]"'
         ) from None
-    return mpl
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure.subplots()
+        figure.savefig(path, format="png")
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    """Return a figure that needs no screen, with one pair of axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+@contextmanager
+def _curves(path: str | Path, title: str, x_label: str, y_label: str) -> Iterator[Any]:
+    """Write the curves that the block draws, with logarithmic axes."""
+    with _axes(path, 7.0, 4.4) as axes:
+        axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
+        axes.set_title(title)
+        yield axes
+        axes.grid()
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False)

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -133,19 +133,19 @@ def _probe(
     old = part.x.view(np.ndarray).reshape(-1)[place]
     spacing = float(np.spacing(abs(old)))
     grid = max(h / 2, 8 * spacing)
-    offsets, values = _along(subject, part, place, old, grid * np.arange(-4, 5))
+    offsets, values = subject.along(part, place, grid * np.arange(-4, 5))
     with np.errstate(all="ignore"):
-        smooth = _smooth(offsets, values, claim, level, grid)
-    if smooth is not None:
-        value, least, error, below, above = smooth
-        wrong = not abs(claim - value) <= error
-        found = Probe(place, "smooth", value, error, below, above, 2 * grid, 0.0, wrong)
-        if wrong or abs(claim - value) <= least:
+        smooth = _smooth(place, offsets, values, claim, level, grid)
+    if smooth is None:
+        sides, unit = _sides(subject, part, place, claim, level, TOP * h)
+    else:
+        found, is_certain = smooth
+        if is_certain:
             return found
-    top = TOP * h if smooth is None else _farthest(subject, part, place, level, h)
-    sides, unit = _sides(subject, part, place, old, claim, level, top)
-    if smooth is not None and not sides.refuted:
-        return found
+        top = _farthest(subject, part, place, level, h)
+        sides, unit = _sides(subject, part, place, claim, level, top)
+        if not sides.refuted:
+            return found
     kind: Kind = "step"
     distance = 0.0
     if sides.is_excused:
@@ -154,7 +154,7 @@ def _probe(
         kind = "jump"
     elif sides.has_kink:
         kind = "kink"
-    elif (place_of := _kink(subject, part, place, old, offsets, values)) is not None:
+    elif (place_of := _kink(subject, part, place, offsets, values)) is not None:
         kind, distance = "kink", place_of
     with np.errstate(all="ignore"):
         value, below, above = (
@@ -166,49 +166,48 @@ def _probe(
 
 
 def _smooth(
-    offsets: Array, values: Array, claim: float, level: float, grid: float
-) -> tuple[float, float, float, float, float] | None:
-    """Return the derivative, its error, and both one-sided quotients, if f is smooth there.
+    place: int, offsets: Array, values: Array, claim: float, level: float, grid: float
+) -> tuple[Probe, bool] | None:
+    """Return what central quotients tell if f is smooth there, and whether that is certain.
 
-    The error as it is without a kink that the noise may hide, and with one.
+    It is not if only a kink that the noise may hide explains what the claim differs by.
     """
     unit = unit_of(values)
-    if unit is None:
-        return None
     f, level = values / unit, level / unit
     rough = float(np.max(abs(np.convolve(f, FOURTH, mode="valid"))))
     if not rough <= ROUGH * level:
         return None
     near = (f[6] - f[2]) / (offsets[6] - offsets[2])
     far = (f[8] - f[0]) / (offsets[8] - offsets[0])
-    value = near + (near - far) / 3
     below = (f[4] - f[2]) / (offsets[4] - offsets[2])
     above = (f[6] - f[4]) / (offsets[6] - offsets[4])
     least = EXTRAPOLATED * abs(far - near) / 3 + 1.5 * level / grid / 2
-    found = unit * np.array([value, least, least + rough / grid, below, above], float)
-    if not np.isfinite(found).all():
+    told = unit * np.array([near + (near - far) / 3, least + rough / grid, below, above], float)
+    if not np.isfinite(told).all():
         return None
-    value, least, error, below, above = found.tolist()
-    return value, least, error, below, above
+    value, error, below, above = told.tolist()
+    contradicts = not abs(claim - value) <= error
+    probe = Probe(place, "smooth", value, error, below, above, 2 * grid, 0.0, contradicts)
+    return probe, contradicts or bool(abs(claim - value) <= unit * least)
 
 
 def _sides(
     subject: GradientUnderTest,
     part: Part,
     place: int,
-    old: Any,
     claim: float,
     level: float,
     top: float,
 ) -> tuple[OneSided, float]:
     """Return what one-sided quotients tell, in a unit in which f is about 1, and that unit."""
-    _, values = _along(subject, part, place, old, top * np.array([0.0, -1.0, 1.0]))
-    here, unit = values[:1], largest_unit(values)
+    _, values = subject.along(part, place, top * np.array([0.0, -1.0, 1.0]))
+    here, unit = values[:1], unit_of(values)
 
     def remainder(t: float) -> tuple[float, float]:
-        offsets, values = _along(subject, part, place, old, np.array([t]))
+        offsets, values = subject.along(part, place, np.array([t]))
         return float(offsets[0]), float((values[0] - here[0]) / unit - claim / unit * offsets[0])
 
+    old = part.x.view(np.ndarray).reshape(-1)[place]
     least = max(4 * float(np.spacing(abs(old))), float(np.finfo(part.x.dtype).tiny))
     with np.errstate(all="ignore"):
         return one_sided(remainder, level / unit, top, least), unit
@@ -222,32 +221,14 @@ def _farthest(subject: GradientUnderTest, part: Part, place: int, level: float, 
     return max(step, 2 * h)
 
 
-def unit_of(values: Array) -> float | None:
-    """Return a power of two of the values' size, at which nothing over- or underflows."""
-    size = float(np.max(abs(values)))
-    if not np.isfinite(size):
-        return None
+def unit_of(values: Array) -> float:
+    """Return a power of two of the finite values' size, at which nothing over- or underflows."""
+    size = float(np.max(abs(values), where=np.isfinite(values), initial=0.0))
     return float(2.0 ** np.floor(np.log2(max(size, TINY / np.finfo(np.float64).eps))))
 
 
-def largest_unit(values: Array) -> float:
-    """Return the unit of those that are finite: at x, where f may be 0, and a step away."""
-    return unit_of(np.where(np.isfinite(values), values, 0.0)) or 1.0
-
-
-def _along(
-    subject: GradientUnderTest, part: Part, place: int, old: Any, offsets: Array
-) -> tuple[Array, Array]:
-    """Return where the element really goes, as offsets from x, and f there."""
-    with np.errstate(all="ignore"):
-        points = (old + offsets).astype(part.x.dtype)
-    values = subject.values(part.problem, place, points)
-    wide = np.result_type(part.x.dtype, values.dtype)
-    return points.astype(wide) - wide.type(old), values
-
-
 def _kink(
-    subject: GradientUnderTest, part: Part, place: int, old: Any, offsets: Array, values: Array
+    subject: GradientUnderTest, part: Part, place: int, offsets: Array, values: Array
 ) -> float | None:
     """Return where a kink is, if the second differences gather in one place, also seen closer."""
     for _ in range(2):
@@ -258,7 +239,7 @@ def _kink(
             return None
         middle = float(offsets[most + 1] + offsets[most + 2]) / 2
         width = float(offsets[1] - offsets[0])
-        offsets, values = _along(subject, part, place, old, middle + 0.4 * width * np.arange(-4, 5))
+        offsets, values = subject.along(part, place, middle + 0.4 * width * np.arange(-4, 5))
     return middle
 
 
@@ -417,7 +398,7 @@ def _told(
     powers = [_power(r, noise, ratio) for r, _ in sides]
     jumps = any(power <= JUMP for power in powers)
     below, above = (
-        _without_far_ends(_slopes_between(r, t) if power <= JUMP else r / t)
+        _without_far_ends(np.append(np.nan, np.diff(r) / np.diff(t)) if power <= JUMP else r / t)
         for (r, t), power in zip(sides, powers, strict=True)
     )
     for quotients, power in zip((below, above), powers, strict=True):
@@ -470,13 +451,6 @@ def _power(rests: Array, noise: float, ratio: float) -> float:
         return float("nan")
     powers = np.log(clear[:-1] / clear[1:]) / np.log(ratio)
     return float(powers.mean()) if np.ptp(powers) < STEADY else float("nan")
-
-
-def _slopes_between(rests: Array, lengths: Array) -> Array:
-    """Return the slopes between neighbouring steps; nan at the largest one."""
-    slopes = np.full(len(rests), np.nan)
-    slopes[1:] = np.diff(rests) / np.diff(lengths)
-    return slopes
 
 
 def _without_far_ends(quotients: Array) -> Array:
@@ -544,14 +518,8 @@ def _limit(quotients: Array, hidden: Array) -> Limit | None:
     if np.isinf(quotients).any():
         first = int(np.argmax(np.isinf(quotients)))
         return float(quotients[first]), 0.0, first
-    error = np.full(len(quotients), np.inf)
     # Of a smooth function a quotient is wrong by less than what the larger step changes it by.
-    error[1:] = hidden[1:] + abs(np.diff(quotients))
-    error[~np.isfinite(error)] = np.inf
-    if not np.isfinite(error).any():
-        return None
-    best = int(np.argmin(error))
-    return float(quotients[best]), float(error[best]), best
+    return _best(quotients, hidden[1:] + abs(np.diff(quotients)))
 
 
 def _limit_of_both(below: Array, above: Array, hidden: Array, ratio: float) -> Limit | None:
@@ -561,14 +529,17 @@ def _limit_of_both(below: Array, above: Array, hidden: Array, ratio: float) -> L
     function falls with the step.
     """
     mean, difference = (below + above) / 2, above - below
-    error = np.full(len(mean), np.inf)
     kink = abs(ratio * difference[1:] - difference[:-1]) / (ratio - 1)
-    error[1:] = hidden[1:] + abs(np.diff(mean)) / 2 + kink
-    error[~np.isfinite(error)] = np.inf
-    if not np.isfinite(error).any():
+    return _best(mean, hidden[1:] + abs(np.diff(mean)) / 2 + kink)
+
+
+def _best(quotients: Array, errors: Array) -> Limit | None:
+    """Return the quotient with the smallest error; that of the first one is not known."""
+    known = np.where(np.isfinite(errors), errors, np.inf)
+    if not np.isfinite(known).any():
         return None
-    best = int(np.argmin(error))
-    return float(mean[best]), float(error[best]), best
+    best = int(np.argmin(known))
+    return float(quotients[best + 1]), float(known[best]), best + 1
 
 
 def _excuses_of(sides: list[tuple[Array, Limit | None]], hidden: Array) -> set[int] | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from fastgrad.checking.noise import Noise
 from fastgrad.checking.numerical import CLEAR
-from fastgrad.checking.probe import EXTRAPOLATED, ROUGH, OneSided, largest_unit, one_sided
+from fastgrad.checking.probe import EXTRAPOLATED, ROUGH, OneSided, one_sided, unit_of
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.directional import move, restoration
 from fastgrad.typing import Array
@@ -260,7 +260,7 @@ class Along:
         ends = [-top, top]
         values = evaluate_along(parts, directions, ends, subject.value)
         self._known = dict(zip(ends, values, strict=True))
-        self.unit = largest_unit(np.array([self.here, *values]))
+        self.unit = unit_of(np.array([self.here, *values]))
 
     def _value(self, t: float) -> Any:
         if t not in self._known:
@@ -278,9 +278,10 @@ class Along:
         """Return the gradient times v, and how far rounding of the gradient may change that."""
         total, squares = 0.0, 0.0
         for part, went in zip(self.parts, self._displacements(s), strict=True):
-            total += float(part.claim @ (went / s))
-            squares += (32 * part.claim_eps * float(np.linalg.norm(part.claim * (went / s)))) ** 2
-        return total, math.sqrt(squares)
+            terms = part.claim / self.unit * (went / s)
+            total += float(terms.sum())
+            squares += (32 * part.claim_eps * float(np.linalg.norm(terms))) ** 2
+        return self.unit * total, self.unit * math.sqrt(squares)
 
     def judge(self, level: float, top: float, s: float) -> Direction:
         """Return what one-sided quotients tell, from the top step down, of the gradient along v.

@@ -316,9 +316,7 @@ def precision(right: list[NumericalGradient], noise: Noise, h: float) -> Iterato
 def _is_better(numerical: NumericalGradient, noise: Noise, step: float) -> bool:
     """Return whether a third step's differences are surer, at the largest element."""
     part, place = numerical.part, int(np.argmax(abs(numerical.value)))
-    old = part.x.view(np.ndarray).reshape(-1)[place]
-    points = (old + step * np.array([1.0, -1.0, 2.0, -2.0])).astype(part.x.dtype)
-    f = numerical.subject.values(part.problem, place, points)
+    _, f = numerical.subject.along(part, place, step * np.array([1.0, -1.0, 2.0, -2.0]))
     near, far = (f[0] - f[1]) / (2 * step), (f[2] - f[3]) / (4 * step)
     error = abs(far - near) / 3 + 1.5 * noise.level / step
     return bool(error < (float(numerical.truncation[place]) + numerical.round_off) / 2)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -168,7 +168,7 @@ class GradientUnderTest:
 
     def asks(self, gradient: Callable[[], Any]) -> None:
         """Take this function for the one that returns the gradient of x as it is."""
-        self._gradient = partial(_without_arguments, gradient)
+        self._gradient = lambda *_: gradient()
 
     def claimed(self) -> list[Part]:
         """Call the gradient, and return the parts with what it claims of x as it is now."""
@@ -219,6 +219,15 @@ class GradientUnderTest:
         wide: Array = found.astype(np.result_type(kind, np.float64), copy=False)
         return wide
 
+    def along(self, part: Part, place: int, offsets: Array) -> tuple[Array, Array]:
+        """Return where an element really goes, as offsets from x, and f there."""
+        old = part.x.view(np.ndarray).reshape(-1)[place]
+        with np.errstate(all="ignore"):
+            points = (old + offsets).astype(part.x.dtype)
+        values = self.values(part.problem, place, points)
+        wide = np.result_type(part.x.dtype, values.dtype)
+        return points.astype(wide) - wide.type(old), values
+
     def steps(self, part: Part, h: float) -> float | Array:
         """Return the step, or one for each element, where h is lost in the rounding of x.
 
@@ -233,21 +242,19 @@ class GradientUnderTest:
             steps: Array = np.maximum(h, 2.0 ** np.round(np.log2(sizes * grain)))
             return steps
 
-    def quotients(self, h: float) -> list[Array]:
-        """Return the central difference quotients of all parts, by the engine."""
+    def quotients(self, parts: Sequence[Part], h: float) -> list[Array]:
+        """Return the central difference quotients of these parts, by the engine."""
         if self.is_own_net and self.batch is not None:
             net, engine = self.batch.net, "response" if self.engine == "auto" else self.engine
             found = net.numerical_gradient(self.batch.x, self.batch.t, h, engine=engine)
-            return [_flat(array) for _, array in leaves(found)]
-        steps = [self.steps(part, h) for part in self.parts]
-        return self._differenced(self.f, self.x, steps, self.args)
-
-    def quotients_of(self, part: Part, h: float) -> Array:
-        """Return those of one part."""
-        if self.is_own_net or len(self.parts) == 1:
-            return self.quotients(h)[[p.name for p in self.parts].index(part.name)]
-        problem = part.problem
-        return self._differenced(problem.f, problem.x, [self.steps(part, h)], ())[0]
+            return [_flat(found[part.name]) for part in parts]
+        steps = [self.steps(part, h) for part in parts]
+        if len(parts) == len(self.parts):
+            return self._differenced(self.f, self.x, steps, self.args)
+        return [
+            self._differenced(part.problem.f, part.x, [step], ())[0]
+            for part, step in zip(parts, steps, strict=True)
+        ]
 
     def _differenced(
         self, f: Any, x: Any, steps: list[float | Array], args: tuple[Any, ...]
@@ -260,10 +267,12 @@ class GradientUnderTest:
         progress: Any = False
         if is_limited():
             if is_jitted(f):  # which is not called by Python
-                progress = _require_time_for
+                progress = lambda *_: require_time()  # noqa: E731
             else:
                 f = partial(value_in_time, f)
-        with np.errstate(all="ignore"), _without_warnings_of_quotients():
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            # The report says which quotients are not finite.
+            warnings.filterwarnings("ignore", "the difference quotient at")
             try:
                 found = numerical_gradient(f, x, h, args=args, engine=engine, progress=progress)
             except NO_VALUE:
@@ -280,10 +289,6 @@ class GradientUnderTest:
         return self._differenced(self.batch.loss_of(n), part.x, [self.steps(part, h)], ())[0]
 
 
-def _without_arguments(gradient: Callable[[], Any], *_: Any) -> Any:
-    return gradient()
-
-
 def value_or_nan(f: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``f(*arguments)``, nan if it has no value there."""
     require_time()
@@ -291,19 +296,6 @@ def value_or_nan(f: Callable[..., Any], *arguments: Any) -> Any:
         return f(*arguments)
     except NO_VALUE:
         return float("nan")
-
-
-def _require_time_for(*_: int) -> None:
-    """Raise an OutOfTimeError if the time is over, whatever has been done."""
-    require_time()
-
-
-@contextmanager
-def _without_warnings_of_quotients() -> Iterator[None]:
-    """Silence what the report says: which quotients are not finite."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the difference quotient at")
-        yield
 
 
 def _name(name: str, batch: Batch | None) -> str:
@@ -562,22 +554,14 @@ MOST = 12
 
 def _referred(f: Any) -> list[Any]:
     """Return the objects that a function refers to, by its closure, arguments and globals."""
-    objects = [*f.args, *f.keywords.values()] if isinstance(f, partial) else []
-    function = f.func if isinstance(f, partial) else f
-    objects.append(getattr(function, "__self__", None))
-    function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None)
-    if code is None or not isinstance(function, FunctionType):
-        return objects
-    for cell in function.__closure__ or ():
-        try:
-            objects.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            continue
-    objects += function.__defaults__ or ()
-    objects += [
-        function.__globals__[name] for name in code.co_names if name in function.__globals__
-    ]
+    objects = []
+    if isinstance(f, partial):
+        objects += [*f.args, *f.keywords.values()]
+        f = f.func
+    objects += [getattr(f, "__self__", None), *(getattr(f, "__defaults__", None) or ())]
+    with suppress(TypeError, ValueError):  # no Python function, or a name without a value yet
+        names = inspect.getclosurevars(f)
+        objects += [*names.nonlocals.values(), *names.globals.values()]
     return objects
 
 

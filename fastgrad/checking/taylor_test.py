@@ -174,61 +174,53 @@ def slope_test(
     >>> bool(slope_test(lambda x: (x**4).sum(), x, 4.1 * x**3, seed=0))
     False
     """
-    _require_seed(seed)
-    with guarded((f, gradient), moved_by(f, x), args):
-        return _test(f, x, gradient, t, args, seed)
-
-
-def _require_seed(seed: object) -> None:
     if seed is not None and (
         isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0
     ):
         raise TypeError(
             f"seed is {seed!r}, but it is a whole number of 0 or more; pass one or None"
         )
+    with guarded((f, gradient), moved_by(f, x), args):
+        subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
+        noise = measure_noise(subject, None)
+        parts = [part for part in subject.parts if part.x.size]
+        noise = with_terms(noise, parts, [part.claim for part in parts])
+        random = np.random.default_rng(seed)
+        line = _unit(random_direction(parts, random))
+        with np.errstate(all="ignore"):
+            # Times the root of the size, not the norm: squares of large elements overflow.
+            sizes = [part.x.size**0.5 * float(abs(part.x.view(np.ndarray)).max()) for part in parts]
+            steps = STEPS * max([1.0, *sizes])
+            top = float(steps[0])
+            along = Along(subject, parts, line, top)
+            rests = np.array([along.remainder(step) for step in steps])
+            remainders, round_off = along.unit * abs(rests), 2 * noise.level
+            slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
+            reason = _why_not(noise, parts, rests)
+            if reason:
+                return Slope(False, slope, steps, remainders, round_off, np.nan, reason)
 
+            def judge(line: Sequence[Array]) -> Direction:
+                return Along(subject, parts, line, top).judge(noise.level, top, float(steps[-1]))
 
-def _test(f: Any, x: Any, gradient: Any, t: Any, args: tuple[Any, ...], seed: int | None) -> Slope:
-    subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
-    noise = measure_noise(subject, None)
-    parts = [part for part in subject.parts if part.x.size]
-    noise = with_terms(noise, parts, [part.claim for part in parts])
-    random = np.random.default_rng(seed)
-    line = _unit(random_direction(parts, random))
-    with np.errstate(all="ignore"):
-        # Times the root of the size, not the norm: squares of large elements overflow.
-        sizes = [part.x.size**0.5 * float(abs(part.x.view(np.ndarray)).max()) for part in parts]
-        steps = STEPS * max([1.0, *sizes])
-        top = float(steps[0])
-        along = Along(subject, parts, line, top)
-        rests = np.array([along.remainder(step) for step in steps])
-        remainders, round_off = along.unit * abs(rests), 2 * noise.level
-        slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
-        reason = _why_not(noise, parts, rests)
-        if reason:
-            return Slope(False, slope, steps, remainders, round_off, np.nan, reason)
-
-        def judge(line: Sequence[Array]) -> Direction:
-            return Along(subject, parts, line, top).judge(noise.level, top, float(steps[-1]))
-
-        judged, notes = _judge_further(parts, judge(line), judge, random)
-    right = not judged.refuted
-    if judged.refuted:
-        subject.find_batch()
-        # One direction may be explained by chance: further ones must be, too.
-        lines = [_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1)]
-        results = [replace(each, sides=None) for each in (judged, *map(judge, lines))]
-        check = DirectionalCheck(
-            subject, parts, noise, 0.0, [each.line for each in results], results
-        )
-        explained = explained_along(check, random)
-        if explained is not None:
-            right, notes = True, explained[2]
-    unclear = [] if judged.refuted else _unclear(judged)
-    return Slope(
-        right, slope, steps, remainders, round_off, judged.error, "", (*notes, *unclear),
-        is_clear=not unclear,
-    )  # fmt: skip
+            judged, notes = _judge_further(parts, judge(line), judge, random)
+        right = not judged.refuted
+        if judged.refuted:
+            subject.find_batch()
+            # One direction may be explained by chance: further ones must be, too.
+            lines = [_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1)]
+            results = [replace(each, sides=None) for each in (judged, *map(judge, lines))]
+            check = DirectionalCheck(
+                subject, parts, noise, 0.0, [each.line for each in results], results
+            )
+            explained = explained_along(check, random)
+            if explained is not None:
+                right, notes = True, explained[2]
+        unclear = [] if judged.refuted else _unclear(judged)
+        return Slope(
+            right, slope, steps, remainders, round_off, judged.error, "", (*notes, *unclear),
+            is_clear=not unclear,
+        )  # fmt: skip
 
 
 def _unit(line: Sequence[Array]) -> list[Array]:

@@ -1,8 +1,9 @@
-"""Is what is wrong at x alone told from a fault?"""
+"""What is wrong at x alone, or in test mode alone, is told from a fault."""
 
 import numpy as np
+import pytest
 
-from fastgrad import check_gradient
+from fastgrad import check_gradient, slope_test
 
 
 def relu_difference(x):
@@ -42,3 +43,75 @@ def test_x_and_what_f_keeps_are_as_before():
 
     check_gradient(f, x, by_convention)
     assert x.tobytes() == before
+
+
+class Net:
+    """A layer with batch normalisation or dropout before squares of the errors."""
+
+    def __init__(self, kind):
+        random = np.random.default_rng(0)
+        self.kind, self.running = kind, np.ones(4)
+        self.params = {"W": random.normal(size=(3, 4)), "V": random.normal(size=4)}
+
+    def scores(self, x, train):
+        a = x @ self.params["W"]
+        self.c, self.s, self.keep = a, np.ones(4), np.ones(a.shape)
+        if self.kind == "normalisation":
+            self.c = a - a.mean(axis=0) if train else a
+            self.s = np.sqrt((self.c**2).mean(axis=0) + 1e-3) if train else self.running
+            if train:
+                self.running = 0.9 * self.running + 0.1 * self.s
+        elif train:
+            self.keep = np.random.rand(*a.shape) > 0.3
+        self.z = self.c / self.s * self.keep
+        return self.z @ self.params["V"]
+
+    def loss(self, x, t, train_flg=False):
+        return float(((self.scores(x, train_flg) - t) ** 2).mean() / 2)
+
+    def gradient(self, x, t):
+        error = (self.scores(x, True) - t) / len(t)
+        d = np.outer(error, self.params["V"]) * self.keep
+        if self.kind == "normalisation":
+            unit = self.c / self.s
+            d = (d - d.mean(axis=0) - unit * (d * unit).mean(axis=0)) / self.s
+        return {"W": x.T @ d, "V": self.z.T @ error}
+
+
+class ByPredict(Net):
+    """The mode is an argument of predict alone, and a word."""
+
+    def predict(self, x, mode="test"):
+        return self.scores(x, mode == "train")
+
+    def loss(self, x, t):
+        return float(((self.predict(x) - t) ** 2).mean() / 2)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("kind", ["normalisation", "dropout"])
+@pytest.mark.parametrize("net", [Net, ByPredict])
+def test_the_mode_is_named_and_the_gradient_right_in_it(net, kind, fast):
+    random = np.random.default_rng(1)
+    x, t = random.normal(size=(20, 3)), random.normal(size=20)
+    net = net(kind)
+    before, state = {k: v.tobytes() for k, v in net.params.items()}, np.random.get_state()[1].sum()
+    report = check_gradient(net, x=x, t=t, fast=fast)
+    assert report, str(report)
+    assert "in training mode" in str(report)
+    assert ("dropout" in str(report)) == (kind == "dropout")
+    assert {k: v.tobytes() for k, v in net.params.items()} == before
+    if kind == "normalisation":
+        assert np.random.get_state()[1].sum() == state
+        assert slope_test(net, x=x, t=t)
+
+
+def test_a_fault_in_training_mode_is_one():
+    random = np.random.default_rng(1)
+    x, t = random.normal(size=(20, 3)), random.normal(size=20)
+    net = Net("normalisation")
+    wrong = net.gradient(x, t)
+    wrong["V"] = 1.25 * wrong["V"]
+    report = check_gradient(net, x=x, t=t, gradient=wrong)
+    assert not report
+    assert "1.25 times" in str(report)

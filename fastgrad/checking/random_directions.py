@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.checking.noise import Noise
-from fastgrad.checking.numerical import CLEAR
+from fastgrad.checking.numerical import CLEAR, largest_magnitude
 from fastgrad.checking.probe import EXTRAPOLATED, ROUGH, OneSided, one_sided, unit_of
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.directional import move, restoration
@@ -237,7 +237,13 @@ class DirectionalCheck:
 def length_of(parts: Sequence[Part]) -> float:
     """Return the length of the gradient that is checked."""
     with np.errstate(all="ignore"):
-        return float(np.sqrt(sum(float(part.claim @ part.claim) for part in parts)))
+        return _norm(np.array([_norm(part.claim) for part in parts]))
+
+
+def _norm(values: Array) -> float:
+    """Return the length of a vector of any size: its squares may over- or underflow."""
+    largest = largest_magnitude(values) or 1.0
+    return largest * float(np.linalg.norm(values / largest))
 
 
 class Along:
@@ -276,12 +282,12 @@ class Along:
 
     def claimed(self, s: float) -> tuple[float, float]:
         """Return the gradient times v, and how far rounding of the gradient may change that."""
-        total, squares = 0.0, 0.0
+        total, rounding = 0.0, []
         for part, went in zip(self.parts, self._displacements(s), strict=True):
-            terms = part.claim / self.unit * (went / s)
+            terms = part.claim * (went / s)
             total += float(terms.sum())
-            squares += (32 * part.claim_eps * float(np.linalg.norm(terms))) ** 2
-        return self.unit * total, self.unit * math.sqrt(squares)
+            rounding.append(32 * part.claim_eps * _norm(terms))
+        return total, _norm(np.array(rounding))
 
     def judge(self, level: float, top: float, s: float) -> Direction:
         """Return what one-sided quotients tell, from the top step down, of the gradient along v.

@@ -214,7 +214,7 @@ def _compile(
             dtype = np.result_type(dtype, np.float64)
     else:
         raise NotCompilableError(f"f returns {returned}, not {'an array' if shape else 'a number'}")
-    run: Any = numba.njit(nogil=True)(_array_loop(f, shape) if shape else _number_loop(f))
+    run: Any = numba.njit(nogil=True)(_loop(f, shape))
     places, points = types.Array(types.intp, 1, "C"), types.Array(number, 2, "C")
     out = types.Array(numba.from_dtype(dtype), 2 + len(shape), "C")
     run.compile((types.Array(number, 1, "C"), given, places, points, out))
@@ -259,25 +259,9 @@ def _require_number(inner: Any) -> None:
         raise NotCompilableError(f"an argument holds values of numba's type {inner}")
 
 
-def _number_loop(f: Any) -> Run:
-    def run(
-        elements: Array,
-        arguments: tuple[Any, ...],
-        places: NDArray[np.intp],
-        points: Array,
-        out: Array,
-    ) -> None:
-        for i in range(len(places)):
-            old = elements[places[i]]
-            for k in range(points.shape[1]):
-                elements[places[i]] = points[i, k]
-                out[i, k] = f(*arguments)
-            elements[places[i]] = old
+def _loop(f: Any, shape: tuple[int, ...]) -> Run:
+    """Return the loop; numba leaves out what is never done for an f that returns numbers."""
 
-    return run
-
-
-def _array_loop(f: Any, shape: tuple[int, ...]) -> Run:
     def run(
         elements: Array,
         arguments: tuple[Any, ...],
@@ -290,7 +274,7 @@ def _array_loop(f: Any, shape: tuple[int, ...]) -> Run:
             for k in range(points.shape[1]):
                 elements[places[i]] = points[i, k]
                 value = f(*arguments)
-                if value.shape != shape:
+                if shape and value.shape != shape:
                     raise ValueError(
                         "f returned arrays of different shapes; it must return arrays of one shape"
                     )
@@ -305,7 +289,7 @@ def _constants(f: Any, seen: set[Any]) -> Iterator[Array]:
     seen.add(f)
     function = f.py_func
     for value in (*_globals(function.__code__, function.__globals__), *_cells(function)):
-        yield from _arrays(value)
+        yield from arrays_in(value)
         if is_jitted(value) and value not in seen:
             yield from _constants(value, seen)
 
@@ -330,13 +314,13 @@ def _cells(function: Any) -> Iterator[Any]:
             yield cell.cell_contents
 
 
-def _arrays(value: Any) -> Iterator[Array]:
-    """Iterate over the arrays that a value is or holds as a tuple."""
+def arrays_in(value: Any) -> Iterator[Array]:
+    """Iterate over the arrays that a value is, or holds in tuples of tuples."""
     if isinstance(value, np.ndarray):
         yield value
     elif isinstance(value, tuple):
         for part in value:
-            yield from _arrays(part)
+            yield from arrays_in(part)
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from fastgrad.differences.quotients import at
 from fastgrad.differences.trees import Call
 from fastgrad.engines import loop
 from fastgrad.engines.certificates.compiled import Run, note_run
-from fastgrad.engines.compilation import NotCompilableError, compiled_loop, is_jitted
+from fastgrad.engines.compilation import NotCompilableError, arrays_in, compiled_loop, is_jitted
 from fastgrad.engines.threads import Work, spread
 from fastgrad.tracing.memory import share
 from fastgrad.typing import Array
@@ -107,7 +107,7 @@ def compiled_values(
             "@numba.njit, or pass engine='auto' or 'loop'"
         )
     whole = (call.given(x), *call.args)
-    arrays = _leaves(whole)
+    arrays = [*arrays_in(whole)]
     _require_served(x, whole[0], arrays)
     shared = _share_memory([array for array in arrays if array is not x])
     first = _Copies(whole, x, shared)
@@ -199,7 +199,7 @@ class _Copies:
         copy, self.elements = _copy(x)
         copies = {id(x): copy}
         if not shared:
-            for array in _leaves(whole):
+            for array in arrays_in(whole):
                 if array.flags.writeable and id(array) not in copies:
                     copies[id(array)], _ = _copy(array)
         self.arguments: tuple[Any, ...] = _with(copies, whole)
@@ -292,13 +292,6 @@ def _require_own_memory(x: Array) -> None:
         if length > 1 and stride < extent:
             raise NotCompilableError("elements of x may share memory")
         extent += stride * (length - 1)
-
-
-def _leaves(value: Any) -> list[Array]:
-    """Return the arrays in tuples of tuples."""
-    if isinstance(value, tuple):
-        return [array for part in value for array in _leaves(part)]
-    return [value] if isinstance(value, np.ndarray) else []
 
 
 def _require_variable(x: Array, arrays: list[Array], constant: Array | None) -> None:

@@ -222,18 +222,6 @@ def _write_where_negative(builder: Any, vector: Any, negative: Any, other: Any) 
     return builder.select(builder.fcmp_ordered("<", vector, _constant(0.0)), negative, other)
 
 
-@_lowering("larger", VECTOR(VECTOR, VECTOR))
-def _write_larger(builder: Any, x: Any, y: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
-
-
-@_lowering("limited", VECTOR(VECTOR, NUMBER, NUMBER))
-def _write_limited(builder: Any, vector: Any, low: Any, high: Any) -> Any:
-    for limit, sign in ((repeated(builder, low), "<"), (repeated(builder, high), ">")):
-        vector = builder.select(builder.fcmp_ordered(sign, vector, limit), limit, vector)
-    return vector
-
-
 # Adding 1.5 * 2**52 rounds to a whole number and leaves it in the low bits of the sum.
 _ROUNDER = 1.5 * 2.0**52
 

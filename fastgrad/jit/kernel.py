@@ -14,7 +14,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
@@ -164,7 +164,7 @@ def _launcher() -> Callable[[Any, int, Any], None]:
         launcher: Callable[[Any, int, Any], None] = decorate(launch.run_task)
         return launcher
 
-    return _cached(launch.run_task.__name__, lambda: _folder_of(launch.run_task), compile_)
+    return _cached(launch.run_task, compile_)
 
 
 def compiled(
@@ -185,7 +185,7 @@ def compiled(
     def compile_(with_cache: bool) -> Any:
         return numba.njit(signature, cache=with_cache, **OPTIONS, **options)(renamed)
 
-    return _cached(name, lambda: _folder_of(renamed), compile_)
+    return _cached(renamed, compile_)
 
 
 @functools.cache
@@ -241,19 +241,15 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 _works = True
 
 
-def _cached(
-    name: str, folder: Callable[[], Path], compile_: Callable[[bool], Compiled]
-) -> Compiled:
+def _cached(function: Callable[..., None], compile_: Callable[[bool], Compiled]) -> Compiled:
     """Return what is compiled, or loaded from the cache; without the cache where that fails.
 
     Parameters
     ----------
-    name : str
-        Of the function: it is in the names of its files.
-    folder : callable
-        Returns where numba keeps them.
+    function : callable
+        Whose code it is; its name is in the names of its files.
     compile_ : callable
-        ``compile_(cache)`` compiles the function, with numba's cache or without.
+        ``compile_(cache)`` compiles it, with numba's cache or without.
 
     Warns
     -----
@@ -264,11 +260,13 @@ def _cached(
     if not _works:
         return compile_(False)
     try:
-        place = folder()
-        known = _drop_unsealed(place, name)
+        # Where numba keeps the code of the function, or an error if there is no such folder.
+        folder = Path(str(numba.njit(cache=True)(function).stats.cache_path))
+        known = _drop_unsealed(folder, function.__name__)
         result = compile_(True)
-        if _checksums(place, name) != known:
-            _seal(place, name)
+        checksums = _checksums(folder, function.__name__)
+        if checksums != known:
+            _write_whole(_seal_of(folder, function.__name__), json.dumps(checksums))
         return result
     except Exception as error:  # an error that is not the cache's is raised again, without it
         result = compile_(False)
@@ -283,38 +281,29 @@ def _cached(
         return result
 
 
-def _folder_of(function: Callable[..., None]) -> Path:
-    """Return where numba keeps the code of a function; RuntimeError if there is no such folder."""
-    return Path(str(numba.njit(cache=True)(function).stats.cache_path))
-
-
 def _drop_unsealed(folder: Path, name: str) -> dict[str, str]:
     """Delete a function's files unless all are as they were sealed; return their checksums."""
     checksums = _checksums(folder, name)
-    try:
-        sealed = json.loads(_seal_of(folder, name).read_text())
-    except (OSError, ValueError):
-        sealed = None
-    if checksums == sealed:
-        return checksums
+    with suppress(OSError, ValueError):
+        if checksums == json.loads(_seal_of(folder, name).read_text()):
+            return checksums
     for file in checksums:
         (folder / file).unlink(missing_ok=True)
     return {}
 
 
-def _seal(folder: Path, name: str) -> None:
-    """Write down the checksums of a function's files."""
-    seal = _seal_of(folder, name)
-    partial = seal.with_suffix(f".{uuid.uuid4().hex}")
-    try:
-        partial.write_text(json.dumps(_checksums(folder, name)))
-        os.replace(partial, seal)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _seal_of(folder: Path, name: str) -> Path:
     return folder / f"{name}.seal"
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Write a file that no other process ever sees in part."""
+    partial = file.with_suffix(f".{uuid.uuid4().hex}")
+    try:
+        partial.write_text(text)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _checksums(folder: Path, name: str) -> dict[str, str]:

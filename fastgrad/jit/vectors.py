@@ -101,16 +101,17 @@ def where_negative(vector: Any, negative: Any, other: Any) -> Any:
     return negative if vector < 0.0 else other
 
 
-@lowered("larger")
+@inlined
 def larger(x: Any, y: Any) -> Any:
     """Return the larger of two numbers in every lane; where either is nan, y."""
-    return x if x > y else y
+    return where_negative(y - x, x, y)
 
 
-@lowered("limited")
+@inlined
 def limited(vector: Any, low: float, high: float) -> Any:
     """Limit every lane to [low, high]; nan stays nan."""
-    return np.minimum(np.maximum(vector, low), high)
+    above = where_negative(vector - low, repeat(low), vector)
+    return where_negative(high - above, repeat(high), above)
 
 
 @lowered("nearest")

@@ -4,7 +4,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -99,32 +98,15 @@ class CompiledLoop:
             return None
         if not self._lanes:
             self.price = 0.0  # what is new is certified at once
-            try:
-                self._lanes.append(self._in_lanes(f))
-            except Exception:  # whatever numba says of lanes, f computes with numbers
-                self._lanes.append(None)
+            made = None
+            with suppress(Exception):  # whatever numba says of lanes, f computes with numbers
+                with concurrency.importing:  # which takes a second
+                    from fastgrad.engines.lanes.loop import LanesLoop
+                # Its constants must be certain to be those that f has.
+                if jitted.is_as_now(f, self.arguments.types):
+                    made = LanesLoop(f, self.arguments, code_of(self.run))
+            self._lanes.append(made)
         return self._lanes[0]
-
-    def _in_lanes(self, f: Any) -> "LanesLoop | None":
-        """Compile f for lanes, unless its constants are not certain to be those that it has."""
-        loop = _lanes_loop()
-        if loop is None:
-            return None
-        if not jitted.is_as_now(f, self.arguments.types):
-            return None
-        made: LanesLoop = loop.LanesLoop(f, self.arguments, code_of(self.run))
-        return made
-
-
-@cache
-def _lanes_loop() -> Any:
-    """Return the module that teaches numba lanes, or None if it cannot: it is not tried again."""
-    try:
-        with concurrency.importing:  # which takes a second
-            from fastgrad.engines.lanes import loop
-    except Exception:  # numba's inner names are not promised
-        return None
-    return loop
 
 
 def is_jitted(f: object) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from numbers import Number
 from typing import Any
@@ -16,6 +16,7 @@ from fastgrad.engines import loop
 from fastgrad.engines.certificates.compiled import Run, note_run
 from fastgrad.engines.compilation import NotCompilableError, arrays_in, compiled_loop, is_jitted
 from fastgrad.engines.threads import Work, spread
+from fastgrad.jit.concurrency import exclusive, thread_count
 from fastgrad.tracing.memory import share
 from fastgrad.typing import Array
 
@@ -96,8 +97,6 @@ def compiled_values(
     """Return what `values` does, or raise `NotCompilableError` if the loop cannot be compiled."""
     import numba
 
-    from fastgrad.jit.concurrency import thread_count
-
     call = f if isinstance(f, Call) else Call(f, (), None, None)
     if not is_jitted(call.f):
         if vars(numba.config)["DISABLE_JIT"]:
@@ -120,6 +119,7 @@ def compiled_values(
     out = np.empty((*points.shape, *shape), compiled.dtype)
 
     prepared = [first]
+    turn = exclusive if compiled.alone else nullcontext()
     in_lanes = None
     if whole[0] is x and sum(array is x for array in arrays) == 1:
         in_lanes = compiled.lanes(call.f)
@@ -133,7 +133,7 @@ def compiled_values(
 
         def work(chunk: slice) -> None:
             i = chunk.start
-            with _turn(compiled.alone):
+            with turn:
                 if not i:  # the very first call by itself, for f may undo in the next what it did
                     one_by_one(places[:1], points[:1, :1], out[:1, :1])
                     copies.require_unwritten()
@@ -162,15 +162,6 @@ def _ready(array: Array, dtype: Any) -> Array:
     if array.flags.carray and array.dtype == dtype:
         return array
     return np.require(array, dtype, ["C", "W"])  # which takes its time to see that
-
-
-def _turn(alone: bool) -> AbstractContextManager[object]:
-    """Give the lock under which threads are launched, for an f that launches them."""
-    if not alone:
-        return nullcontext()
-    from fastgrad.jit.kernel import exclusive
-
-    return exclusive()
 
 
 class _Copies:

@@ -109,6 +109,12 @@ class Pace:
 
 # Forks --------------------------------------------------------------------------------------------
 
+exclusive = RLock()
+"""Held while kernels run: one launch at a time in a process.
+
+numba's workqueue threading layer aborts the process when two Python threads launch parallel
+kernels at once, and a net's work arrays serve one call at a time."""
+
 _locks: list[Any] = [RLock()]
 """In the order in which they are taken, where one is taken while another is held. The first lets
 one thread fork at a time."""
@@ -129,6 +135,8 @@ def free_after_fork(lock: Any) -> None:
 
 
 free_after_fork(importing)
+# A process is forked between kernels, never while another thread compiles or runs one.
+free_after_fork(exclusive)
 
 
 def _all_locks() -> Iterator[Any]:

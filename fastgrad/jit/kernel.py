@@ -10,11 +10,10 @@ import functools
 import hashlib
 import json
 import os
-import threading
 import uuid
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ import numba
 import numba.extending
 import numpy as np
 
-from fastgrad.jit.concurrency import Pace, free_after_fork, thread_count
+from fastgrad.jit.concurrency import Pace, exclusive, thread_count
 from fastgrad.lazy import lazy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -63,17 +62,7 @@ except Exception:  # numba does not promise the names that they are written with
 and a kernel's tasks run one after the other: slower, with the same results but for round-off."""
 
 pace = Pace()
-_exclusive = threading.RLock()
 _must_run_serially = False
-
-
-def exclusive() -> AbstractContextManager[object]:
-    """Return the lock under which kernels run: one launch at a time in a process.
-
-    numba's workqueue threading layer aborts the process when two Python threads launch parallel
-    kernels at once, and a net's work arrays serve one call at a time. The lock is reentrant.
-    """
-    return _exclusive
 
 
 class Kernel:
@@ -104,7 +93,7 @@ class Kernel:
 
     def __call__(self, tasks: int, *arguments: Any) -> None:
         """Run the kernel on arrays and scalars; every result is written into an argument."""
-        with _exclusive:
+        with exclusive:
             if not HAND_WRITTEN:
                 for task in range(tasks):
                     self._plain(task, tasks, *arguments)
@@ -229,8 +218,6 @@ def _start_child() -> None:
     _must_run_serially = True
 
 
-# A process is forked between kernels, never while another thread compiles or runs one.
-free_after_fork(_exclusive)
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_start_child)
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastgrad.differences.steps import as_positive_number
 from fastgrad.differences.validation import as_array, warn_caller
 from fastgrad.engines import loop
-from fastgrad.jit.kernel import exclusive
+from fastgrad.jit.concurrency import exclusive
 from fastgrad.network import backpropagation, direct, odd_responses
 from fastgrad.network.forward import Forward, run_forward
 from fastgrad.network.functions import LOG_OFFSET, class_indices
@@ -68,7 +68,7 @@ def probabilities(params: Parameters, x: ArrayLike, work: Workspace) -> Doubles:
     samples = as_samples(x, len(params["W1"]))
     classes = len(params["b2"])
     result = np.empty((len(samples), classes))
-    with exclusive():
+    with exclusive:
         for start in range(0, len(samples), ROWS_AT_ONCE):
             rows = as_kernels_take_it(samples[start : start + ROWS_AT_ONCE])
             _, nonzeros = largest_and_nonzeros(rows, start)
@@ -137,7 +137,7 @@ def numerical_gradient(
 
 def quotients(batch: Batch, step: float, engine: str) -> Doubles:
     """Return the central differences as a new flat array."""
-    with exclusive():
+    with exclusive:
         return ENGINES[engine](batch, step)
 
 
@@ -151,7 +151,7 @@ def _quotients_of(
 def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> Parameters:
     """Return the derivatives of the mean loss, by backpropagation."""
     batch = check(params, x, t, work)
-    with exclusive():
+    with exclusive:
         return params.over(backpropagation.gradient(batch.forward(), batch.labels))
 
 

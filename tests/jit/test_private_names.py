@@ -182,7 +182,6 @@ for name in LANES + LANES_LATER[: int(sys.argv[1])]:
     first = numerical_gradient(f, x[:4], engine="compiled")
     (loop,) = vars(f)[compilation.KEPT].values()
     loop._lanes.clear()
-    compilation._lanes_loop.cache_clear()
     with missing(name, "fastgrad.engines.lanes", "fastgrad.jit.instructions"):
         assert loop.lanes(f) is None, name
     assert numerical_gradient(f, x[:4], engine="compiled").tobytes() == first.tobytes()

@@ -77,16 +77,18 @@ SCALES = (1.0, 255.0)
 """Inputs are at most so large: as fractions, and as raw pixels."""
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("loss", ["mean of squares", "book's cross entropy"])
-@pytest.mark.parametrize("activation", nets.ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("activation", "loss", "scale"),
+    pairwise(nets.ACTIVATIONS, ["mean of squares", "book's cross entropy"], SCALES),
+)
 def test_every_activation_is_traced_for_small_and_for_raw_inputs(activation, loss, scale):
     assert_the_loops(*nets.one_layer(nets.ACTIVATIONS[activation], nets.LOSSES[loss], 3, scale))
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("activation", ["identity", "tanh", "maximum", "softsign"])
-@pytest.mark.parametrize("loss", nets.LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "activation", "scale"),
+    pairwise(nets.LOSSES, ["identity", "tanh", "maximum", "softsign"], SCALES),
+)
 def test_every_loss_is_traced_for_small_and_for_raw_inputs(loss, activation, scale):
     assert_the_loops(*nets.one_layer(nets.ACTIVATIONS[activation], nets.LOSSES[loss], 4, scale))
 

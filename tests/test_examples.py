@@ -3,7 +3,7 @@
 The demonstration, the training, the net and the cluster run as a user runs them, in processes of
 their own, on the sample of MNIST: the processes find neither a network nor a cache of the user's.
 What else the training can do, the checks and the fits are seen in this process, which has read and
-compiled everything already, and where no decision depends on time; `.ci/run` starts them, too.
+compiled everything already, and where no decision depends on time; `.ci/run` starts the last two.
 """
 
 import importlib

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,11 @@ def test_names_that_do_not_exist_are_found():
     assert not exists("engines/loop.py", "value")
     assert not exists("schemes.py", "Scheme.compose")
     assert not exists("engines/loops.py", "")
+
+
+def test_no_two_files_of_tests_have_one_name():
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []  # pytest would stop there
 
 
 def exists(file: str, name: str) -> bool:

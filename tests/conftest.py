@@ -4,6 +4,7 @@ import gc
 import itertools
 import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -65,6 +66,19 @@ def strike():
     gc.enable()
     sys.unraisablehook = told
     signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture
+def wait_until():
+    """Return ``wait_until(condition)``: for what happens in other threads, but not for ever."""
+
+    def wait_until(condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(1e-3)
+
+    return wait_until
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_workflows_and_hooks_name_files_that_exist():
     pages = [*(ROOT / ".github").rglob("*.*"), ROOT / ".pre-commit-config.yaml", ROOT / ".ci/run"]
     pages += [ROOT / "RELEASING.md"]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    named = {*re.findall(r"\b(?:tests|tools|examples|benchmarks)/\w+\.(?:py|md)\b", text)}
+    named = {*re.findall(r"\b(?:tests|tools|examples|benchmarks)/[\w/]+\.(?:py|md)\b", text)}
     assert {"tests/test_imports.py", "tools/check_wheel.py"} <= named
     assert {name for name in named if not (ROOT / name).is_file()} == set()
 

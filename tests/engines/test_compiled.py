@@ -3,11 +3,7 @@
 import gc
 import multiprocessing
 import os
-import pickle
-import subprocess
-import sys
 import threading
-import time
 import weakref
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +21,6 @@ from oracle import JIT
 from fastgrad import explain, numerical_gradient
 from fastgrad.differences.quotients import derivatives, memory_order
 from fastgrad.engines import compilation, compiled, loop, threads
-from fastgrad.engines.compilation import KEPT, is_jitted
 from fastgrad.schemes import central, forward
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=40)
@@ -441,109 +436,8 @@ def test_exceptions_of_f_pass_unchanged_the_first_one_first(engine):
         assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-def test_all_chunks_before_the_first_failure_are_done():
-    done = []
-
-    def work(chunk):
-        if chunk.start <= 70 < chunk.stop:
-            raise ValueError("70")
-        if chunk.start > 70:
-            raise KeyError(chunk.start)
-        done.append(chunk)
-
-    for _ in range(50):
-        with pytest.raises(ValueError, match="70"):
-            threads.spread(lambda: work, 1000, lambda: 4)
-
-
-def test_the_first_failure_is_raised_whichever_comes_first(monkeypatch):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
-    later = threading.Event()
-
-    def work(chunk):
-        if chunk.start <= 70 < chunk.stop:
-            later.wait(60)
-            raise ValueError("70")
-        if chunk.start > 70:
-            later.set()
-            raise KeyError(chunk.start)
-
-    with pytest.raises(ValueError, match="70"):
-        threads.spread(lambda: work, 1000, lambda: 2)
-
-
-@pytest.mark.parametrize("seconds", [None, 1e-9, 1e-4, 1e3])
-@pytest.mark.parametrize("grain", [1, 4])
-@pytest.mark.parametrize("items", [0, 1, 7, 1000])
-def test_every_item_is_done_once(items, grain, seconds, monkeypatch):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
-    done, starts = np.zeros(items, int), []
-
-    def work(chunk):
-        done[chunk] += 1
-        starts.append(chunk.start)
-
-    threads.spread(lambda: work, items, lambda: 4, grain, seconds)
-    assert (done == 1).all()
-    assert not any(start % grain for start in starts)
-
-
-def wait_until(condition):
-    """Wait for what happens in other threads, however slow they are, but not for ever."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(1e-3)
-
-
-def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch):
-    helpers = threads._Helpers()
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
-    monkeypatch.setattr(threads, "IDLE", 60.0)
-    monkeypatch.setattr(threads, "_helpers", helpers)
-    before, seen = {*threading.enumerate()}, set()
-
-    def new_work():
-        at_work.add(threading.current_thread())
-        first = iter([True])
-
-        def work(chunk):
-            if next(first, False):
-                together.wait(60)  # so that each of the three takes part
-
-        return work
-
-    for _ in range(5):
-        at_work, together = set(), threading.Barrier(3)
-        threads.spread(new_work, 40, lambda: 3)
-        assert len(at_work) == 3
-        seen |= at_work
-        wait_until(lambda: helpers._idle == 2)
-    assert len(seen) == 3
-    monkeypatch.setattr(threads, "IDLE", 0.01)  # for the next time that they wait
-    together = threading.Barrier(3)
-    threads.spread(new_work, 40, lambda: 3)
-    wait_until(lambda: not seen & {*threading.enumerate()} - before)
-
-
-def test_work_that_cannot_be_begun_in_another_thread_fails(monkeypatch):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
-    main = threading.get_ident()
-
-    begun = threading.Event()
-
-    def new_work():
-        if threading.get_ident() != main:
-            begun.set()
-            raise MemoryError("no copy")
-        return lambda chunk: begun.wait(60)
-
-    with pytest.raises(MemoryError, match="no copy"):
-        threads.spread(new_work, 200, lambda: 2)
-
-
 @pytest.mark.usefixtures("each_tier")
-def test_an_interrupt_ends_all_threads(strike, monkeypatch):
+def test_an_interrupt_ends_all_threads(strike, monkeypatch, wait_until):
     monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
     x = numbers(20_000 if JIT else 200)
     before, running = x.tobytes(), threading.active_count()
@@ -555,75 +449,6 @@ def test_an_interrupt_ends_all_threads(strike, monkeypatch):
         assert x.tobytes() == before
     # Threads that wait for more work end by themselves.
     wait_until(lambda: threading.active_count() <= running)
-
-
-def make_function():
-    return numba.njit(lambda x: (x**2).sum())
-
-
-@needs_jit
-def test_the_loop_is_compiled_once_for_each_function_and_type():
-    f = make_function()
-    numerical_gradient(f, numbers(5))
-    (kept,) = vars(f)[KEPT].values()
-    numerical_gradient(f, numbers(7), 1e-3, scheme=central(4))
-    numerical_gradient(f, np.asfortranarray(numbers(6)))
-    assert [*vars(f)[KEPT].values()] == [kept]
-    numerical_gradient(f, numbers(6).astype(np.float32), 1e-2)
-    numerical_gradient(f, numbers(6).reshape(2, 3))
-    assert len(vars(f)[KEPT]) == 3
-
-
-@needs_jit
-@pytest.mark.usefixtures("lanes_at_once")  # which compiles both loops
-def test_functions_that_are_dropped_are_freed_with_their_loops():
-    f = make_function()
-    places, x = np.arange(3), numbers(3)
-    numerical_gradient(f, x)
-    derivatives(compiled.values, numba.njit(lambda x: x * 2), x, places, 1.0, central(), (3,))
-    loops = [kept.run for kept in vars(f)[KEPT].values()]
-    in_lanes = [kept.lanes(f) for kept in vars(f)[KEPT].values()]
-    loops += [found.run for found in in_lanes if found]
-    copies = [loop.py_func.__closure__[0].cell_contents for loop in loops]
-    alive = [*map(weakref.ref, (f, *loops, *copies))]
-    del loops, in_lanes, copies
-    assert all(reference() is not None for reference in alive)
-    del f
-    gc.collect()
-    assert all(reference() is None for reference in alive)
-
-
-@needs_jit
-@pytest.mark.usefixtures("lanes_at_once")  # which compiles both loops
-def test_a_recompiled_function_gets_a_new_loop():
-    scale = {"factor": 2.0}
-    source = "def f(x):\n    return FACTOR * x.sum()\n"
-    names = {"FACTOR": scale["factor"]}
-    exec(source, names)
-    f = numba.njit(names["f"])
-    assert numerical_gradient(f, np.zeros(2)).round(6).tolist() == [2, 2]
-    names["FACTOR"] = 5.0
-    f.recompile()
-    assert numerical_gradient(f, np.zeros(2)).round(6).tolist() == [5, 5]
-
-
-@needs_jit
-@pytest.mark.usefixtures("each_tier")
-def test_a_function_with_its_loop_can_be_pickled():
-    numerical_gradient(wave, numbers(3))
-    copy = pickle.loads(pickle.dumps(wave))
-    assert (
-        numerical_gradient(copy, numbers(3)).tolist()
-        == numerical_gradient(wave, numbers(3)).tolist()
-    )
-
-
-@needs_jit
-@pytest.mark.usefixtures("lanes_at_once")
-def test_functions_with_declared_types_are_served():
-    f = numba.njit("float64(float64[:])")(total)
-    result = numerical_gradient(f, numbers(5), engine="compiled")
-    assert result.tobytes() == numerical_gradient(f, numbers(5), engine="loop").tobytes()
 
 
 @pytest.mark.usefixtures("lanes_at_once")  # which compiles both loops
@@ -662,20 +487,6 @@ def test_a_forked_process_computes_the_same():
 def test_explain_names_the_compiled_loop(capsys):
     explain(wave, numbers(600))
     assert capsys.readouterr().out == "Compiled: 1,200 calls of f in a compiled loop.\n"
-
-
-def test_whether_a_function_is_jitted_is_told_without_importing_numba():
-    code = """
-import sys
-import numpy as np
-from fastgrad import numerical_gradient
-from fastgrad.engines.compilation import is_jitted
-assert not is_jitted(np.sum)
-numerical_gradient(np.sum, np.ones(2))
-assert "numba" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert is_jitted(wave) == JIT
 
 
 def test_copies_of_x_are_freed_at_once():

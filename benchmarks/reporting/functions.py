@@ -282,7 +282,7 @@ def checking(result: Result, scale: Scale, folder: Path) -> None:
         "net | full check | fast check",
         (
             (name, f"{full:.2g}", f"{fast:.2g}")
-            for name, full, fast in costs(scale.rounds, scale.smoke)
+            for name, full, fast in costs(min(scale.rounds, 5), scale.smoke)
         ),
     )
     result.text.append(

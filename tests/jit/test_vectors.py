@@ -303,6 +303,14 @@ def test_part_of_a_vector_is_stored_and_the_rest_left_alone(start, count):
     assert plain.tolist() == expected.tolist()
 
 
+def test_of_a_negative_count_nothing_is_loaded_or_stored():
+    vector, target = np.arange(1.0, LANES_PER_VECTOR + 1), np.full(LANES_PER_VECTOR, -1.0)
+    write_part(target, 0, -2, vector)
+    assert (target == -1).all()
+    copy_part(vector, 0, -2, target)
+    assert not target.any()
+
+
 def exponents():
     """Return points all over the range of exp, near zero, and around the roundings of its k."""
     generator = np.random.default_rng(0)

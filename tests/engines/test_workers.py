@@ -105,7 +105,7 @@ def test_whole_numbers_and_fractions_are_subtracted_as_ever():
         assert by_loop(f, x, 2).tobytes() == by_loop(f, x, 1).tobytes()
 
 
-@REPEATABLE
+@settings(REPEATABLE, max_examples=40)
 @given(
     st.lists(
         st.one_of(st.floats(-9, 9), st.integers(-9, 9), st.floats(-9, 9, width=32).map(np.float32)),

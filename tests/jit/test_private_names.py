@@ -177,10 +177,10 @@ def missing(name, *packages):
 
 compilation.WORTH_LANES = -np.inf
 x = np.arange(1.0, 6.0)
+f = numba.njit(lambda x: np.mean(x**2) + np.exp(x[0]))
+first = numerical_gradient(f, x[:4], engine="compiled")
+(loop,) = vars(f)[compilation.KEPT].values()
 for name in LANES + LANES_LATER[: int(sys.argv[1])]:
-    f = numba.njit(lambda x: np.mean(x**2) + np.exp(x[0]))
-    first = numerical_gradient(f, x[:4], engine="compiled")
-    (loop,) = vars(f)[compilation.KEPT].values()
     loop._lanes.clear()
     with missing(name, "fastgrad.engines.lanes", "fastgrad.jit.instructions"):
         assert loop.lanes(f) is None, name

@@ -1,6 +1,5 @@
 """Jacobians: derivatives of functions that return many numbers, arrays f(x).shape + x.shape."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepared
-from fastgrad.differences.quotients import BLOCK, derivatives
+from fastgrad.differences.quotients import fill
 from fastgrad.differences.trees import like
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
@@ -117,19 +116,11 @@ def jacobian(
 
 
 def _jacobian(problem: Problem, values: Values, base: Array) -> Array:
-    """Return the Jacobian with respect to one array, in blocks of its elements."""
-    x = problem.x
-    if problem.quotients is not None:
-        known = problem.quotients.reshape(x.size, base.size).T.astype(base.dtype)
-        return known.reshape(base.shape + x.shape)
-    result = np.zeros((base.size, x.size), base.dtype)
-    block = max(1, BLOCK // max(base.size, 1))
-    if not result.size:
-        return result.reshape(base.shape + x.shape)
-    for scheme, places, steps in problem.partition:
-        for start in range(0, len(places), block):
-            some = places[start : start + block]
-            step = steps[start : start + block] if np.ndim(steps) else steps
-            columns = derivatives(values, problem.f, x, some, step, scheme, base.shape)
-            result[:, some] = columns.reshape(len(some), math.prod(base.shape)).T
-    return result.reshape(base.shape + x.shape)
+    """Return the Jacobian with respect to one array."""
+    f, x, columns = problem.f, problem.x, problem.quotients
+    if columns is None:
+        columns = np.zeros((x.size, *base.shape), base.dtype)
+        for scheme, places, steps in problem.partition if columns.size else ():
+            fill(columns, values, f, x, places, steps, scheme, base.shape)
+    rows = columns.reshape(x.size, base.size).T.astype(base.dtype)
+    return rows.reshape(base.shape + x.shape)

@@ -115,10 +115,16 @@ class Scheme:
         return any(isinstance(offset, complex) for offset in self.offsets)
 
     @lazy
-    def is_central(self) -> bool:
-        """Whether it is odd in the offsets, as central quotients are: errors are even in h."""
+    def is_symmetric(self) -> bool:
+        """Whether it is odd in the offsets, or even, as the derivative is: errors are even in h."""
         weight = dict(zip(self.offsets, self.numerators, strict=True))
-        return all(weight.get(-o) == -w for o, w in weight.items()) and not self.is_complex
+        parity = (-1) ** self.derivative
+        return all(weight.get(-o) == parity * w for o, w in weight.items()) and not self.is_complex
+
+    @property
+    def is_central(self) -> bool:
+        """Whether it is odd in the offsets, as central quotients are."""
+        return self.is_symmetric and self.derivative % 2 == 1
 
     @lazy
     def outer(self) -> tuple[Any, ...]:
@@ -203,8 +209,7 @@ class Scheme:
 
     def round_off(self, magnitude: Any, steps: Any, eps: float) -> Any:
         """Return ``eps * magnitude * sum(abs(weights)) / h**derivative``, what rounding costs."""
-        weight = sum(abs(n) for n in self.numerators) / abs(self.denominator)
-        return eps * magnitude * weight / steps**self.derivative
+        return eps * magnitude * self._spread / steps**self.derivative
 
     def optimal_step(self, eps: float) -> float:
         """Return the step, in units of x's scale, where truncation and round-off are balanced.
@@ -233,8 +238,7 @@ class Scheme:
         if self.is_complex:
             return np.zeros_like(steps)
         with np.errstate(divide="ignore"):
-            rounding = eps * self._spread / steps**self.derivative
-        return self._constant * steps**self.accuracy + rounding
+            return self._constant * steps**self.accuracy + self.round_off(1.0, steps, eps)
 
     @lazy
     def _spread(self) -> float:

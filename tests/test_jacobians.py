@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad import jacobian, jacobians, schemes
+from fastgrad import jacobian, schemes
+from fastgrad.differences import measured_steps, quotients
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 EPS = np.finfo(float).eps
@@ -124,9 +125,11 @@ def test_empty_arrays_have_empty_jacobians():
 
 
 def test_many_elements_are_differenced_in_blocks(monkeypatch):
-    monkeypatch.setattr(jacobians, "BLOCK", 7)
     x = np.arange(5.0)
-    np.testing.assert_allclose(jacobian(lambda x: x**2, x), np.diag(2 * x), atol=1e-8)
+    for module in (quotients, measured_steps):
+        monkeypatch.setattr(module, "BLOCK", 7)
+    for h in (1e-4, "auto"):
+        np.testing.assert_allclose(jacobian(lambda x: x**2, x, h), np.diag(2 * x), atol=1e-8)
 
 
 def test_scipys_least_squares_takes_it_as_jac():

@@ -1,5 +1,6 @@
 """Difference quotients from values of f at moved points, element by element."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Values
 
 BLOCK = 1 << 16
-"""Elements whose values of f are held in memory at a time."""
+"""Derivatives whose values of f are held in memory at a time."""
 
 FEW = 64
 """Elements whose points are computed at once; those of more take longer so than offset by offset.
@@ -26,18 +27,20 @@ def fill(
     places: NDArray[np.intp],
     steps: Any,
     scheme: Scheme,
+    shape: tuple[int, ...] = (),
 ) -> None:
-    """Write the derivatives of f, which returns a number, into ``result``, an array like x.
+    """Write the derivatives of f into ``result``, of one element of x after the other.
 
     As `derivatives` returns them, only for a block of elements after the other. Elements at other
     places stay as they are.
     """
     elements: Any = result.view(np.ndarray)
-    elements = elements.reshape(-1) if elements.flags.c_contiguous else elements.flat
-    for start in range(0, len(places), BLOCK):
-        block = slice(start, start + BLOCK)
+    elements = elements.reshape(-1, *shape) if elements.flags.c_contiguous else elements.flat
+    length = max(1, BLOCK // max(math.prod(shape), 1))
+    for start in range(0, len(places), length):
+        block = slice(start, start + length)
         step = steps[block] if isinstance(steps, np.ndarray) else steps
-        elements[places[block]] = derivatives(values, f, x, places[block], step, scheme)
+        elements[places[block]] = derivatives(values, f, x, places[block], step, scheme, shape)
 
 
 def derivatives(

@@ -383,10 +383,8 @@ class Ladder:
         self.patience = patience
         self.outer = scheme.outer
         self.sees_kinks = scheme.is_central and scheme.derivative == 1
-        weights = dict(zip(scheme.offsets, scheme.numerators, strict=True))
-        parity = (-1) ** scheme.derivative
-        balanced = all(weights.get(-o) == parity * w for o, w in weights.items())
-        self.powers = [scheme.accuracy + (2 if balanced else 1) * k for k in range(MOST)]
+        distance = 2 if scheme.is_symmetric else 1
+        self.powers = [scheme.accuracy + distance * k for k in range(MOST)]
         self.evaluations = 0
         self.raised: dict[int, Exception] = {}
 

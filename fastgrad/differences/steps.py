@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.validation import as_array, element_at
+from fastgrad.differences.validation import as_array, as_number, element_at
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array
 
@@ -26,17 +26,7 @@ def as_positive_number(h: object) -> float:
     >>> as_positive_number(1)
     1.0
     """
-    if isinstance(h, np.ndarray) and not h.ndim:
-        h = h[()]
-    if isinstance(h, bool) or not isinstance(h, Real):
-        raise TypeError(
-            f"h is {h!r} of type {type(h).__name__}, but the step is a real number; "
-            "pass one such as 1e-4"
-        )
-    try:
-        step = float(h)
-    except OverflowError:  # a whole number, or a fraction, that no float can hold
-        step = math.inf
+    step = as_number("h", h, "the step is a real number", "one such as 1e-4")
     if not 0 < step < math.inf:
         raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
     return step

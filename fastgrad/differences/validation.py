@@ -1,8 +1,10 @@
 """Checks of arguments; each error names the argument, the rule, the value and the remedy."""
 
+import math
 import reprlib
 import sys
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,26 @@ def require_flag(name: str, value: object) -> None:
             f"{name} is {reprlib.repr(value)} of type {type(value).__name__}, but it is True or "
             "False; pass one of them"
         )
+
+
+def as_number(name: str, value: object, meaning: str, example: str) -> float:
+    """Return a real number as a float, infinite where no float can hold it; refuse anything else.
+
+    Examples
+    --------
+    >>> as_number("h", 1, "the step is a real number", "one such as 1e-4")
+    1.0
+    """
+    if isinstance(value, np.ndarray) and not value.ndim:
+        value = value[()]
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{name} is {value!r} of type {type(value).__name__}, but {meaning}; pass {example}"
+        )
+    try:
+        return float(value)
+    except OverflowError:  # a whole number, or a fraction
+        return math.inf
 
 
 def require_floating_array(name: str, x: object, h: object) -> None:

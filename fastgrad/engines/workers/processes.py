@@ -230,8 +230,6 @@ _function: Callable[[Any], Any]
 def _begin(parent: Any) -> None:
     """Begin a worker's life: deaf to Ctrl-C, and not to outlive its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):  # children of f are not to be deaf
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
 

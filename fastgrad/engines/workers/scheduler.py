@@ -27,9 +27,6 @@ from fastgrad.engines.workers.messages import (
 from fastgrad.engines.workers.verification import VerifiedFunction, verified
 from fastgrad.typing import Array, Map, Report, Values
 
-Chunk = tuple[int, int]
-"""The first point, and the one after the last."""
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -132,17 +129,11 @@ class WorkerPool:
         if item.index in self._shared.refused or not self._pays(function.seconds * number):
             yield from here(0)
             return
-        done, tries = 0, 0
-        refusal = "it is nan, infinite or raises where all elements are moved a little at once"
-        if function.fingerprints:
+        done = 0
+        for fresh in (False, True) if function.fingerprints else ():
             self._shared.prepare()
-            refusal = (
-                "it has another value in a worker; it is random, or reads x in a module's global"
-            )
-            tries = 2
-        for attempt in range(tries):
             if not self._map:
-                pool = self._pool = self._pool or processes.process_pool(self._number, attempt > 0)
+                pool = self._pool = self._pool or processes.process_pool(self._number, fresh)
                 end = time.monotonic() + MAX_START_SECONDS
                 while done < number and not pool.ready.done() and time.monotonic() < end:
                     stop = min(number, done + max(1, int(MIN_CHUNK_SECONDS / function.seconds)))
@@ -160,8 +151,13 @@ class WorkerPool:
                 break
         if done < number:
             self._shared.refused.add(item.index)
+            reason = (
+                "it has another value in a worker; it is random, or reads x in a module's global"
+                if function.fingerprints
+                else "it is nan, infinite or raises where all elements are moved a little at once"
+            )
             warn_caller(
-                f"f is evaluated by this process alone: {refusal}, so that a worker's values "
+                f"f is evaluated by this process alone: {reason}, so that a worker's values "
                 "cannot be trusted; let f compute with its argument, or pass workers=None"
             )
             yield from here(done)
@@ -179,18 +175,17 @@ class WorkerPool:
         """Yield the workers' values from a point on; end where a worker's f is another function."""
         largest = max(1, MAX_CHUNK_BYTES // max(1, item.points.itemsize * math.prod(item.shape)))
         sizes = _sizes(len(item.places) - done, function.seconds, self._number, largest)
-        chunks = [*pairwise(accumulate(sizes, initial=done))]
+        ends = accumulate(sizes, initial=done)
+        parts = [item.part(start, stop) for start, stop in pairwise(ends)]
         results: Any = None
         try:
-            if self._pool:
-                results = self._pool.map(function, [item.part(*chunk) for chunk in chunks])
-            elif self._map:
-                results = self._map(partial(_evaluate_part, function, item), chunks)
-            for (start, stop), result in paired(chunks, results, WorkResult):
+            evaluate: Any = self._pool.map if self._pool else self._map
+            results = evaluate(function, parts)
+            for part, result in paired(parts, results, WorkResult):
                 result.raise_failure()
                 if result.values is None:
                     return
-                if result.start != start or len(result.values) != stop - start:
+                if result.start != part.start or len(result.values) != len(part.places):
                     raise ValueError(
                         "workers returned the answer to another chunk; pass a callable that "
                         "returns results in the order of its items, as map does"
@@ -259,8 +254,3 @@ def _sizes(places: int, each: float, workers: int, most: int) -> Iterator[int]:
         size = min(places, most, max(1, int(max(size, shortest / each))))
         yield size
         places -= size
-
-
-def _evaluate_part(function: VerifiedFunction, item: WorkItem, chunk: Chunk) -> WorkResult:
-    """Return f at the points of a chunk: what a map is given, with the first two arguments."""
-    return function(item.part(*chunk))

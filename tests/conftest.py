@@ -134,6 +134,5 @@ def steady():
             patch.setattr(module, "time", SimpleNamespace(perf_counter=ticks))
         patch.setattr(trace, "MIN_RECORDING_SECONDS", 10.0)
         patch.setattr(traced, "DEAR", 2 * REPLAY)
-        patch.setattr(traced, "DEAR_AGAIN", 2 * REPLAY)
         patch.setattr(check, "ESCALATED", 1e6)
         yield

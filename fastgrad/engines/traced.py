@@ -16,8 +16,7 @@ from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.replay import keep_memory
-from fastgrad.tracing.strategy import Straight, TermStrategy, choose_strategies
+from fastgrad.tracing.strategy import TermStrategy, choose_strategies
 from fastgrad.tracing.trace import Trace, trace_call
 from fastgrad.typing import Doubles
 
@@ -26,11 +25,8 @@ CERTIFY = True
 the analysis alone."""
 
 
-DEAR = 0.25
+DEAR = 0.1
 """Seconds of a replay from which it is not done once more, with a small step, to certify it."""
-
-DEAR_AGAIN = 0.025
-"""The same, if slopes were measured at small steps already: then f has kinks at x itself."""
 
 
 class Mistaken(NotTraceable):
@@ -116,7 +112,6 @@ def traced_gradient(
     """
     calls = x.size * sum(offset != 0 for offset in scheme.offsets)
     trace = trace_call(f, x, h, calls, first, is_limited=if_faster)
-    keep_memory()
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
     start = time.perf_counter()
     replayed = _replayed(trace, h, scheme, limit)
@@ -139,25 +134,25 @@ class Replayed:
         In C order.
     uneven : array (elements of x,)
         By how much slopes differ, as a rule, if moves up and down are answered differently.
-    known : Straight
-        How well slopes are known.
+    known : bool
+        Whether slopes are known.
     """
 
     quotients: Doubles
     slopes: Doubles
     uneven: Doubles
-    known: Straight
+    known: bool
 
 
 def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> Replayed:
     """Return the quotients of all elements, and the slopes."""
     total, straight, uneven = np.zeros((3, trace.nodes[0].value.size))
-    known = Straight.MEASURED if scheme.derivative == 1 else Straight.UNKNOWN
+    known = scheme.derivative == 1
     try:
         with np.errstate(all="ignore"):
             for offset, weights in by_distance(scheme).items():
                 for strategy in choose_strategies(trace, offset * h, limit, weights):
-                    known = min(known, strategy.add_to(total, straight, uneven))
+                    known &= strategy.add_to(total, straight, uneven)
             total /= scheme.denominator * h**scheme.derivative
             straight /= scheme.denominator * h
             uneven /= scheme.denominator * h
@@ -211,7 +206,7 @@ def _certify(
         slopes,
         replayed.slopes if replayed.known else None,
         replayed.uneven,
-        is_dear=seconds > (DEAR_AGAIN if replayed.known is Straight.MEASURED else DEAR),
+        is_dear=seconds > DEAR,
         price=seconds / trace.seconds,
     )
     try:

@@ -1,11 +1,11 @@
 """NumPy functions, recorded once and replayed where x is moved.
 
 - Recording: `trace` calls f once; `recorder` notes the operations on stand-ins (`stand_in`), which
-  `references` and `namespace` put where f finds x and NumPy; `constants` and `memory` watch other
-  arrays, `rollback` puts everything back.
+  `references` and `namespace` put where f finds x and NumPy; `memory` watches other arrays,
+  `rollback` puts everything back.
 - Analysis of the recorded `graph`: `affine` finds where x enters, and the terms of the loss;
-  `dependence` and `row_losses` tell which units and rows it mixes; `smoothness` and `margins` what
-  may happen between measured shifts.
+  `dependence` and `row_losses` tell which units and rows it mixes; `smoothness` what may happen
+  between measured shifts.
 - Replay: `strategy` chooses for each term; `unit_responses` and `kinks` measure, by `replay`,
   `batched` and `operations`.
 

@@ -154,20 +154,12 @@ def _move(node: Node) -> Batched:
             strides = (flat.strides[0], *(flat.itemsize * step for step in steps))
             return as_strided(flat[:, place.flat[0] - 1 :], (m, *place.shape), strides)
         if len(parts) == 1 and place.all():
-            return _taken(parts[0].values, place)
+            return np.asarray(parts[0].values.reshape(m, -1)[:, place - 1])
         blocks = [np.zeros((m, 1), node.value.dtype), *(_flat(part, m) for part in parts)]
         moved = np.concatenate(blocks, axis=1)[:, place]
         return moved.astype(node.value.dtype, copy=False)  # as an assignment rounds
 
     return apply
-
-
-def _taken(values: Array, place: NDArray[np.intp]) -> Array:
-    """Return the elements at places, counted from 1, of each version; in the order of memory."""
-    if values.strides[0] < values.strides[-1]:  # all versions of an element side by side
-        flat = np.moveaxis(values, 0, -1).reshape(-1, len(values))
-        return np.moveaxis(flat[place - 1], -1, 0)
-    return values.reshape(len(values), -1)[:, place - 1]
 
 
 def _permutation(node: Node, steps: list[int] | None) -> tuple[int, ...] | None:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
-from fastgrad.tracing.constants import Constants
 from fastgrad.tracing.graph import Node, leaves, replaced
-from fastgrad.tracing.libraries import is_of_library
-from fastgrad.tracing.memory import copy_like, owner_of, share
+from fastgrad.tracing.memory import Constants, copy_like, owner_of, share
+from fastgrad.tracing.references import is_of_library
 from fastgrad.tracing.stand_in import FLOAT, IN_PLACE, Recorded, moves, plain
 
 MAX_BYTES = 100_000_000

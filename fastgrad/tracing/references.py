@@ -5,8 +5,11 @@ that a recorded call of the function changes can be put back.
 """
 
 import collections
+import contextlib
 import functools
 import gc
+import itertools
+import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -15,14 +18,25 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.tracing.libraries import FORMULAS, is_of_library
-from fastgrad.tracing.rollback import attributes_of, is_a, restoring, restoring_names, slots_of
 from fastgrad.tracing.stand_in import Recorded
 
 Assign = Callable[[Any], None]
 
 MAX_OBJECTS = 20_000
 """How many objects are looked at, at most."""
+
+_LIBRARIES = (
+    frozenset({"fastgrad", "numba", "numpy", "scipy", "matplotlib", "tqdm", "pytest", "_pytest"})
+    | sys.stdlib_module_names
+)
+
+FORMULAS = frozenset({"fastgrad.network.functions", "fastgrad.reference"})
+"""Modules of fastgrad's own that hold functions as users write them."""
+
+Restore = Callable[[], Any]
+
+exhaust = collections.deque[object](maxlen=0).extend
+"""Runs through an iterator, in C."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,3 +317,104 @@ def _of_object(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
     yield from ((item, None) for item in others if not is_a(item, type))
     if not _is_foreign(kind):
         yield from ((base, None) for base in kind.__mro__[:-1])
+
+
+def is_of_library(module: str) -> bool:
+    """Say whether a module, by its name, belongs to Python or to one of these libraries."""
+    return module.partition(".")[0] in _LIBRARIES
+
+
+# What a call may change --------------------------------------------------------------------------
+
+
+def is_a(thing: Any, kind: Any) -> bool:
+    """Say whether a thing is of a class, whatever it says itself, as proxies and mocks do."""
+    return issubclass(type(thing), kind)
+
+
+def attributes_of(holder: Any) -> dict[str, Any] | None:
+    """Return an object's attributes; what its class does when it is asked is passed by."""
+    try:
+        attributes = object.__getattribute__(holder, "__dict__")
+    except Exception:  # a property of this name may do anything
+        return None
+    return attributes if is_a(attributes, dict) else None
+
+
+def restoring(holder: Any) -> Iterator[Restore]:
+    """Return what puts back all that an object refers to now, but for the globals of a function."""
+    kind = type(holder)
+    if kind is types.FunctionType:
+        for cell in holder.__closure__ or ():
+            try:
+                yield functools.partial(setattr, cell, "cell_contents", cell.cell_contents)
+            except ValueError:  # an empty cell
+                yield functools.partial(delattr, cell, "cell_contents")
+        yield from _restoring_dict(holder.__dict__)
+        return
+    if is_a(holder, dict):
+        yield from _restoring_dict(holder)
+    elif is_a(holder, list):
+        every = slice(None)
+        yield functools.partial(list.__setitem__, holder, every, list.__getitem__(holder, every))
+    elif is_a(holder, collections.deque):
+        held = [*collections.deque.__iter__(holder)]
+        # Cleared first, or it might be too long.
+        yield functools.partial(collections.deque.clear, holder)
+        yield functools.partial(collections.deque.extend, holder, held)
+    elif is_a(holder, type):
+        for name, item in vars(holder).items():
+            if not (name.startswith("__") or hasattr(type(item), "__get__")):
+                yield functools.partial(type.__setattr__, holder, name, item)
+        return
+    if kind in _WITHOUT_ATTRIBUTES:
+        return
+    if (attributes := attributes_of(holder)) is not None:
+        yield from _restoring_dict(attributes)
+    yield from (functools.partial(slot.__set__, holder, item) for slot, item in slots_of(holder))
+
+
+_WITHOUT_ATTRIBUTES = frozenset({dict, list, tuple, set, collections.deque, types.ModuleType})
+
+
+def restoring_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Restore]:
+    """Return what puts back some globals, and those of the user's modules among them."""
+    seen: set[int] = set()
+    waiting = [namespace]
+    while waiting:
+        namespace = waiting.pop()
+        seen.add(id(namespace))
+        held = {name: namespace[name] for name in names & namespace.keys()}
+        yield functools.partial(dict.update, namespace, held)
+        yield _restoring_absence(namespace, dict.pop, names - held.keys())
+        modules = [item for item in held.values() if is_a(item, types.ModuleType)]
+        new = [module for module in modules if id(vars(module)) not in seen]
+        waiting += [vars(module) for module in new if not is_of_library(module.__name__)]
+
+
+def _restoring_dict(holder: dict[Any, Any]) -> Iterator[Restore]:
+    kind: Any = collections.OrderedDict if is_a(holder, collections.OrderedDict) else dict
+    held = dict.copy(holder)
+    if kind is dict:
+        yield functools.partial(dict.update, holder, held)
+    else:
+        assign = functools.partial(kind.__setitem__, holder)
+        yield functools.partial(exhaust, map(assign, held.keys(), held.values()))
+    if set(map(type, held)) <= {str, int, bytes}:  # hashed without code written in Python
+        keys = itertools.chain.from_iterable(map(list, (holder,)))  # when it is needed
+        yield _restoring_absence(holder, kind.pop, itertools.filterfalse(held.__contains__, keys))
+
+
+def _restoring_absence(holder: Any, pop: Callable[..., Any], keys: Iterable[Any]) -> Restore:
+    """Return what removes keys from a dict."""
+    every = map(functools.partial(pop, holder), keys, itertools.repeat(None))
+    return functools.partial(exhaust, every)
+
+
+def slots_of(holder: Any) -> Iterator[tuple[Any, Any]]:
+    """Iterate over the slots of an object that hold something."""
+    for base in type(holder).__mro__:
+        for slot in vars(base).values() if "__slots__" in vars(base) else ():
+            if is_a(slot, types.MemberDescriptorType):
+                with contextlib.suppress(AttributeError):
+                    yield slot, slot.__get__(holder)

@@ -247,17 +247,6 @@ class Replay:
         return Update.of(node, spec, which, self.unit_ids[pair[which]], len(self.units))
 
 
-def keep_memory() -> None:
-    """Make the C library keep the memory that arrays of a replay free, for the next ones.
-
-    GNU's gives freed memory back to the system beyond twice the largest block that has been freed
-    so far (mallopt(3), M_MMAP_THRESHOLD), and has to get it again, page by page, which takes longer
-    than most operations. Here it is told by a block of 16 MB, which is never written to and so
-    never takes any memory; other C libraries go their own ways.
-    """
-    np.empty(8 * BATCH_ELEMENTS)
-
-
 def _stack_or_value(leaf: Any, stacks: dict[Node, Stack], spare: Node | None) -> Any:
     if type(leaf) is not Node or leaf not in stacks:
         return value_of(leaf)

@@ -6,36 +6,27 @@ is differenced by moving the elements of x themselves.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 
 from fastgrad.tracing.affine import Stage, Term, find_stage
-from fastgrad.tracing.changes import Changes
 from fastgrad.tracing.dependence import UnitIds
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
 from fastgrad.tracing.row_losses import RowLosses, difference, find_row_of_element
 from fastgrad.tracing.trace import Trace
 from fastgrad.tracing.unit_responses import (
+    Changes,
     Weights,
     by_elements,
     by_responses,
     by_weights,
     shifts_of_responses,
 )
-from fastgrad.typing import Array, Places
+from fastgrad.typing import Array
 
 SECONDS_PER_ELEMENT = 4e-9
 """About what an element of a replayed array costs; for the choice, and for `explain`."""
-
-
-class Straight(IntEnum):
-    """How well the part of changes in proportion to the moves is known."""
-
-    UNKNOWN = 0
-    ASSUMED = 1
-    MEASURED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +74,8 @@ class TermStrategy:
         """About how long it takes."""
         return SECONDS_PER_ELEMENT * self.replay.cost(self.moves)
 
-    def add_to(self, changes: Array, straight: Array, uneven: Array) -> Straight:
-        """Add the term's weighted changes to those of all terms; return what is known of straight.
+    def add_to(self, changes: Array, straight: Array, uneven: Array) -> bool:
+        """Add the term's weighted changes to those of all terms; say whether straight is known.
 
         Parameters
         ----------
@@ -97,17 +88,15 @@ class TermStrategy:
             If that was not measured: the sizes of what moves up and down add up to.
         """
         if self.term.scale == 0:  # a penalty that is switched off
-            return Straight.MEASURED
+            return True
         term_changes = self._changes()
         where = slice(None) if self.stage is None else self.stage.where
-        _add(changes, where, term_changes.wanted)
+        changes[where] += term_changes.wanted
         if term_changes.uneven is not None:
-            _add(uneven, where, term_changes.uneven)
-        if term_changes.straight is None:
-            _add(straight, where, term_changes.wanted)
-            return Straight.UNKNOWN
-        _add(straight, where, term_changes.straight)
-        return Straight.MEASURED if term_changes.uneven is None else Straight.ASSUMED
+            uneven[where] += term_changes.uneven
+        is_known = term_changes.straight is not None
+        straight[where] += term_changes.straight if is_known else term_changes.wanted
+        return is_known
 
     def _changes(self) -> Changes:
         scale = self.term.scale
@@ -143,19 +132,6 @@ class TermStrategy:
             f"with {samples:,} rows, which are {rows}.\n"
             f"  Each unit is moved {self.moves:,} times; {tail}."
         )
-
-
-def _add(changes: Array, where: Places | slice, values: Array) -> None:
-    """Add values to changes at places that differ."""
-    if isinstance(where, slice):
-        changes += values
-        return
-    places = where.reshape(-1)
-    first = int(places[0]) if places.size else 0
-    if np.array_equal(places, np.arange(first, first + places.size)):  # a slice is faster
-        changes[first : first + places.size] += values.reshape(-1)
-    else:
-        changes[where] += values
 
 
 def choose_strategies(

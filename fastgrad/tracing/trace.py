@@ -20,7 +20,6 @@ from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.graph import Node, without_repeats
 from fastgrad.tracing.memory import may_share_elements, share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
-from fastgrad.tracing.random_moves import random_moves
 from fastgrad.tracing.recorder import UNUSED, NotTraceable, Recording, record
 from fastgrad.tracing.references import Assign, Reference, look_around
 from fastgrad.tracing.rollback import Slot, replace_leftovers, temporarily_replaced
@@ -238,9 +237,7 @@ def _record(
         return Refusal(f"it can reach an object that raises, when it is looked at, {said}", False)
     if around is None:
         return Refusal("it can reach so many objects that looking at them takes too long", False)
-    moved = random_moves(np.random.default_rng(0), x.shape)
-    moved *= h
-    moved += x
+    moved = x + h * np.random.default_rng(0).uniform(0.5, 1.0, x.shape)
     root = recording.start(saved)
     root.memory = x
     slots: list[Slot] = [(partial(x.__setitem__, ...), saved, moved)]

@@ -12,9 +12,15 @@ and how much of L(-h) - L(0).
 
 `by_responses` does this. Where it cannot, as where rows mix, `by_weights` moves every weight by
 itself, and where there is no affine stage, `by_elements` every element of x.
+
+Where a response was measured at one size of moves only, what is in proportion to the moves is not
+known. All of it is, if the loss does not bend: what a move up and a move down change the loss by
+then adds up to almost nothing. Where the sum stands out, there is a kink within the move, as a
+rule, and the change is measured once more, by small moves (`straightened`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from math import cos, pi
 from typing import Any
@@ -23,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.affine import Stage
-from fastgrad.tracing.changes import SHRINK_FACTOR, Changes, straightened
 from fastgrad.tracing.kinks import MAX_GAP_STEPS, by_kinked_rows
 from fastgrad.tracing.replay import BATCH_ELEMENTS
 from fastgrad.tracing.row_losses import RowLosses
@@ -56,6 +61,41 @@ ROUNDOFF_SHIFT = 2.0**-24
 
 MAX_NOISE = 1e-9
 """Rounding is always smaller than this, relative to the largest loss."""
+
+SHRINK_FACTOR = 64
+"""How many times smaller than a move that is at which its slope is measured."""
+
+MAX_UNEVEN_SHARE = 0.1
+"""The share of changes that may stand out."""
+
+UNEVEN_FACTOR = 4
+"""How many times larger than all others, but for that share, a sum is that stands out."""
+
+MAX_UNITS_SHARE = 0.25
+"""The share of units that may be moved once more: of each, few rows may stand out."""
+
+MIN_ROUNDINGS = 16
+"""How many times the unit of rounding it is at least."""
+
+
+@dataclass(eq=False)
+class Changes:
+    """The changes of a term, one for each moved element of x, or each weight of a stage.
+
+    Attributes
+    ----------
+    wanted : array
+        By the weights of moves up and down that were asked for.
+    straight : array, or None if it is not known
+        The part in proportion to the moves.
+    uneven : array or None
+        If straight was not measured everywhere: how large what moves up and down add up to is.
+        Without it, it was measured.
+    """
+
+    wanted: Array
+    straight: Array | None = None
+    uneven: Array | None = None
 
 
 def by_responses(
@@ -211,6 +251,42 @@ def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:
         change, rows.replay.target.value, lambda places: moved(h / SHRINK_FACTOR, units[places])
     )
     return Changes(wanted, straight @ weights, abs(weights[0]) * uneven)
+
+
+def straightened(
+    change: Array, losses: Array, again: Callable[[Places], Array]
+) -> tuple[Array, Array]:
+    """Return changes without what kinks do, as far as few units show them; and what is uneven.
+
+    Parameters
+    ----------
+    change : array of shape (units, 2, ...)
+        What moves up, and down, change losses by.
+    losses : array
+        All that are added up.
+    again : callable
+        ``again(units)``, counted from 0, are changes of these units by moves that are
+        `SHRINK_FACTOR` times smaller.
+
+    Returns
+    -------
+    straight : array of shape (units, 2, ...)
+    uneven : array of shape (units, ...)
+        What both moves together change losses by.
+    """
+    uneven = abs(change[:, 0] + change[:, 1])
+    typical = np.quantile(uneven, 1 - MAX_UNEVEN_SHARE) if uneven.size else 0.0
+    rounding = np.finfo(np.float64).eps * np.linalg.norm(losses.reshape(-1))
+    least = UNEVEN_FACTOR * typical + MIN_ROUNDINGS * rounding
+    stands_out = uneven > least
+    units = np.flatnonzero(stands_out.reshape(len(change), -1).any(axis=1))
+    if not 0 < len(units) <= max(1, MAX_UNITS_SHARE * len(change)):
+        return change, uneven
+    straight = change.copy()
+    apart = stands_out[units, np.newaxis]
+    straight[units] = np.where(apart, SHRINK_FACTOR * again(units), change[units])
+    uneven[stands_out] = 0
+    return straight, uneven
 
 
 # Shifts that make up for all inputs ---------------------------------------------------------------

@@ -12,7 +12,7 @@ from nets import EPS, H
 from pairwise import pairwise
 
 from fastgrad.engines import loop, traced
-from fastgrad.tracing import margins, strategy, unit_responses
+from fastgrad.tracing import smoothness, strategy, unit_responses
 from fastgrad.tracing.recorder import Recording
 from fastgrad.tracing.smoothness import SmoothnessMonitor
 
@@ -271,8 +271,8 @@ def test_functions_of_numpy_are_known_or_count_as_nowhere_smooth(name):
     x = recording.start(np.array([0.3, 0.4]))
     with np.errstate(all="ignore"):
         node = FUNCTIONS[name](*[x, x + 1][: FUNCTIONS[name].nin]).node
-    found = list(margins.margins(node))
-    assert bool(found) != (name in margins.SMOOTH_FUNCTIONS)
+    found = list(smoothness.margins(node))
+    assert bool(found) != (name in smoothness.SMOOTH_FUNCTIONS)
     for margin in found:
         assert margin.distance.shape == margin.quantity.shape == node.shape
         if name in ("hypot", "arctan2", "heaviside", "tan", "arcsin", "spacing", "nextafter"):

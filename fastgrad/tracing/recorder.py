@@ -17,7 +17,6 @@ from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.graph import Node, leaves, replaced
 from fastgrad.tracing.memory import Constants, copy_like, owner_of, share
-from fastgrad.tracing.references import is_of_library
 from fastgrad.tracing.stand_in import FLOAT, IN_PLACE, Recorded, moves, plain
 
 MAX_BYTES = 100_000_000
@@ -27,6 +26,12 @@ FLOAT_OPERATIONS = frozenset(
     {np.add, np.subtract, np.multiply, np.negative, np.positive, np.divide}
 )
 """What Python's floats compute as NumPy's do."""
+
+_LIBRARIES = (
+    frozenset({"fastgrad", "numba", "numpy", "scipy", "matplotlib", "tqdm", "pytest", "_pytest"})
+    | sys.stdlib_module_names
+)
+"""Libraries whose functions are not looked into: they hold no array of the user's."""
 
 
 class NotTraceable(Exception):
@@ -376,6 +381,11 @@ def place_of(frame: types.FrameType | None) -> str:
 def _named(code: types.CodeType, line: int | None) -> str:
     file = code.co_filename.replace("\\", "/").rpartition("/")[2]
     return f" (in {code.co_qualname.rpartition('<locals>.')[2]}, line {line} of {file})"
+
+
+def is_of_library(module: str) -> bool:
+    """Say whether a module, by its name, belongs to Python or to one of these libraries."""
+    return module.partition(".")[0] in _LIBRARIES
 
 
 UNUSED = "its result is not computed from the array, which it does not use"

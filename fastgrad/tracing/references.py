@@ -9,7 +9,6 @@ import contextlib
 import functools
 import gc
 import itertools
-import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -18,17 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from fastgrad.tracing.recorder import is_of_library
 from fastgrad.tracing.stand_in import Recorded
 
 Assign = Callable[[Any], None]
 
 MAX_OBJECTS = 20_000
 """How many objects are looked at, at most."""
-
-_LIBRARIES = (
-    frozenset({"fastgrad", "numba", "numpy", "scipy", "matplotlib", "tqdm", "pytest", "_pytest"})
-    | sys.stdlib_module_names
-)
 
 FORMULAS = frozenset({"fastgrad.network.functions", "fastgrad.reference"})
 """Modules of fastgrad's own that hold functions as users write them."""
@@ -317,11 +312,6 @@ def _of_object(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
     yield from ((item, None) for item in others if not is_a(item, type))
     if not _is_foreign(kind):
         yield from ((base, None) for base in kind.__mro__[:-1])
-
-
-def is_of_library(module: str) -> bool:
-    """Say whether a module, by its name, belongs to Python or to one of these libraries."""
-    return module.partition(".")[0] in _LIBRARIES
 
 
 # What a call may change --------------------------------------------------------------------------

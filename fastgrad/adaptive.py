@@ -24,7 +24,7 @@ from fastgrad.differences.richardson import (
     nothing_yet,
 )
 from fastgrad.differences.steps import as_floats, precision
-from fastgrad.differences.trees import like
+from fastgrad.differences.trees import like, users_array
 from fastgrad.differences.validation import as_number, require_flag
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
@@ -176,6 +176,7 @@ def differentiate(
     wide = relative or (automatic and not chosen.is_complex)
     results: list[list[Array]] = []
     evaluations = 0
+    x = users_array(x)
     with (
         guarded(f, x, args),
         choose_evaluator(

@@ -16,7 +16,7 @@ from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import ANY, Problem, problems, value_at
 from fastgrad.differences.quotients import derivatives, fill, memory_order
 from fastgrad.differences.steps import precision
-from fastgrad.differences.trees import Call, is_structure, leaves, like
+from fastgrad.differences.trees import Call, is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
@@ -263,6 +263,7 @@ def directional_derivative(
     array([10., 16.])
     """
     chosen = as_scheme(scheme)
+    x = users_array(x)
     with (
         guarded(f, x, args),
         choose_evaluator(
@@ -379,6 +380,7 @@ def hessian_vector_product(
     >>> hessian_vector_product(lambda x: x[0] ** 2 * x[1], x, v).round(5)
     array([6., 2.])
     """
+    x = users_array(x)
     with (
         guarded(f, x, args) as guard,
         choose_evaluator(

@@ -9,7 +9,7 @@ import numpy as np
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, problems
-from fastgrad.differences.trees import is_structure, leaves, like
+from fastgrad.differences.trees import is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
 from fastgrad.engines.certificates.compiled import certify
 from fastgrad.engines.probe import INDEPENDENT, is_independent, repeating
@@ -163,6 +163,7 @@ def numerical_gradient(
     >>> numerical_gradient(lambda s: (s**3).sum(axis=1), np.ones(2), vectorized=True).round(6)
     array([3., 3.])
     """
+    x = users_array(x)
     with (
         guarded(f, x, args) as guard,
         choose_evaluator(
@@ -256,6 +257,7 @@ def explain(
     The loop: 120 calls of f.
     Not traced, because calls of it are cheap.
     """
+    x = users_array(x)
     with guarded(f, x, args), choose_evaluator(f, x, at_once=True) as evaluator:
         book = evaluator.is_as_in_the_book
         for problem in problems(f, x, h, args=args, as_in_the_book=book):

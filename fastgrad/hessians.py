@@ -10,7 +10,7 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepared
 from fastgrad.differences.quotients import derivatives, moved
-from fastgrad.differences.trees import is_structure
+from fastgrad.differences.trees import is_structure, users_array
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.schemes import Scheme, backward, central, forward
@@ -90,6 +90,7 @@ def hessian(
             f"x is a {type(x).__name__}, but a Hessian is that of a function of one array; put the "
             "arrays into one, or use hessian_vector_product"
         )
+    x = users_array(x)
     with (
         guarded(f, x, args),
         choose_evaluator(

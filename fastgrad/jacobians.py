@@ -9,7 +9,7 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepared
 from fastgrad.differences.quotients import fill
-from fastgrad.differences.trees import like
+from fastgrad.differences.trees import like, users_array
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
 from fastgrad.schemes import Scheme
@@ -90,6 +90,7 @@ def jacobian(
     array([[2., 0.],
            [0., 4.]])
     """
+    x = users_array(x)
     with (
         guarded(f, x, args),
         choose_evaluator(

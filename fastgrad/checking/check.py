@@ -30,6 +30,7 @@ from fastgrad.checking.subject import (
 )
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.steps import as_positive_number
+from fastgrad.differences.trees import users_array
 from fastgrad.differences.validation import require_flag
 from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import GradientEngineName, NetEngineName
@@ -139,6 +140,7 @@ or for something that is added twice. Corrected for that, every element agrees.
                 f"max_seconds is {max_seconds}, but it is positive; pass one such as 60"
             )
         end = time.monotonic() + seconds
+    x = users_array(x)
     with guarded((f, gradient), moved_by(f, x), args):
         subject = as_gradient_under_test(f, x, t, gradient, args, engine)
         subject.keeps_step = step is not None

@@ -23,6 +23,7 @@ from fastgrad.checking.subject import (
     moved_by,
 )
 from fastgrad.differences.guard import guarded
+from fastgrad.differences.trees import users_array
 from fastgrad.typing import Array
 
 STEPS = 2.0 ** -np.arange(4, 34)
@@ -180,6 +181,7 @@ def slope_test(
         raise TypeError(
             f"seed is {seed!r}, but it is a whole number of 0 or more; pass one or None"
         )
+    x = users_array(x)
     with guarded((f, gradient), moved_by(f, x), args):
         subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
         noise = measure_noise(subject, None)

@@ -371,6 +371,12 @@ class _Measurement:
         middle = np.maximum(np.sum(seen, axis=0) - 1, 0) // 2
         size = np.take_along_axis(ascending, middle[np.newaxis], axis=0)[0]
         size = np.where(size < np.inf, size, 0)
+        if not size.any():  # the derivative vanishes; at the largest step least of it is rounding
+            self._keep(place, found[-1], steps[-1])
+            falls = lifts[:-1] <= 2 * lifts[1:] / RATIO + NOISIER * rounding[:-1] * _column(
+                steps[:-1] ** d
+            )
+            return last or bool(falls.all())
         round_off = _largest(rounding, size)
         differences = _largest(np.diff(found, axis=0), size)
         ratios = steps[1:] / steps[:-1]
@@ -422,8 +428,7 @@ class _Measurement:
         if len(finer):
             times = float(np.max(finer / np.maximum(round_off[:j], np.finfo(float).tiny)))
             self.noises[place] = max(self.noise, times if times > NOISIER else 1.0)
-        quiet = not size.any() and (lifts[0] <= NOISIER * rounding[0] * width[0]).all()
-        if certain or last or quiet:
+        if certain or last:
             return True
         # Below the least error there must be noise, or steps have to become smaller.
         rising = j > 0 and (j == len(differences) or differences[j - 1] >= differences[j] / RATIO)

@@ -26,7 +26,17 @@ def leaves(structure: Structure, name: str = "x") -> Iterator[tuple[str, Any]]:
         for index, part in enumerate(structure):
             yield from leaves(part, f"{name}[{index}]")
     else:
-        yield name, structure
+        yield name, users_array(structure)
+
+
+def users_array(x: Any) -> Any:
+    """Return the array for which x stands in; anything else as it is.
+
+    While another thread records a function, arrays in dicts and attributes that both can reach are
+    replaced by stand-ins (`fastgrad.tracing.stand_in`).
+    """
+    seen = getattr(type(x), "seen_by_gradient", None)
+    return x if seen is None else seen(x)
 
 
 def like(structure: Structure, items: Iterator[Any]) -> Structure:

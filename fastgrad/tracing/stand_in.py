@@ -117,7 +117,7 @@ class Recorded(NDArrayOperatorsMixin):
         """
         if self.recording.is_open and threading.get_ident() == self.recording.thread:
             raise self.recording.stop("it takes a gradient itself")
-        return self.memory
+        return self.node.value if self.memory is None else self.memory
 
     def require_current(self) -> None:
         """Take a view again if the array has changed of which it is one; or refuse to be used."""

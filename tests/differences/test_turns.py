@@ -66,6 +66,33 @@ def test_threads_that_difference_one_net_have_the_numbers_of_one_thread(engine: 
         assert array.tobytes() == before[name].tobytes()
 
 
+def test_an_array_that_is_read_while_another_thread_records_is_the_users() -> None:
+    net = Net()
+    weights, reading, read = net.params["W"], threading.Event(), threading.Event()
+    own = id(weights)
+
+    def loss(_: Any) -> float:
+        if id(net.params["W"]) != own:
+            reading.set()
+            assert read.wait(PATIENCE)
+        return net.loss(_)
+
+    def record() -> Array:
+        return numerical_gradient(loss, weights, engine="traced")
+
+    def come_upon_it() -> Array:
+        assert reading.wait(PATIENCE)
+        found = net.params["W"]
+        assert id(found) != own
+        read.set()
+        return numerical_gradient(net.loss, found, engine="loop")
+
+    want = numerical_gradient(net.loss, weights, engine="loop")
+    for got in at_once(record, come_upon_it):
+        assert type(got) is np.ndarray
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-9)
+
+
 def test_threads_of_two_layer_nets_take_turns_with_those_that_move_a_parameter_by_themselves() -> (
     None
 ):

@@ -28,7 +28,7 @@ from benchmarks.reporting.pictures import LABELS
 from benchmarks.reporting.result import Result, Scale
 from fastgrad import load_mnist, numerical_gradient
 from fastgrad.datasets import load_mnist_sample
-from fastgrad.network import sparse
+from fastgrad.network import matrix_products
 
 ROUNDOFF_UNITS = 4
 """Rounding moves the loss by a few units in its last place, as in the sum over samples; eps L / h
@@ -86,12 +86,12 @@ def dense(result: Result, scale: Scale, folder: Path) -> None:
         f"the loop's own round-off, eps L / h = {bound:.1e}",
         f"{deviation:.1e}, {deviation / bound:.2f} eps L / h",
     )
-    backpropagation = net.gradient(x, t).buffer
+    backmatrix_products = net.gradient(x, t).buffer
     for name in ("PyTorch", "JAX"):
         if name in calls:
             arrays = [np.asarray(values).ravel() for values in calls[name]()]
-            error = abs(np.concatenate(arrays) - backpropagation).max()
-            result.check(error <= 1e-14, f"{name}'s gradient is that of backpropagation")
+            error = abs(np.concatenate(arrays) - backmatrix_products).max()
+            result.check(error <= 1e-14, f"{name}'s gradient is that of backmatrix_products")
     if EXTENDED:
         exact = exact_quotients(problem)
         errors = {"loop": exact.errors(loop.quotients, loop.entries)}
@@ -243,7 +243,7 @@ def training(result: Result, scale: Scale, folder: Path) -> None:
     if rivals:
         ours, theirs = blocks["numerical_gradient"], blocks["PyTorch"]
         result.figure(
-            f"the same {scale.steps:,} steps over a PyTorch backpropagation loop",
+            f"the same {scale.steps:,} steps over a PyTorch backmatrix_products loop",
             "at most 1",
             f"{ours.total / theirs.total:.3g} in all "
             f"({ours.total:.3g} s, {theirs.total:.3g} s), {ratio(ours, theirs)}",
@@ -278,7 +278,9 @@ def density(result: Result, scale: Scale, folder: Path) -> None:
         rows.append((f"{hidden}", *(f"{r:.2f}" for r in ratios), f"{crossing:.0%}"))
     head = " | ".join(f"{share:.0%}" for share in SHARES)
     result.table(
-        f"hidden units: sparse over dense at | {head} | equal; now {sparse.MAX_DENSITY:.0%}", rows
+        f"hidden units: sparse over dense at | {head} | "
+        f"equal; now {matrix_products.MAX_DENSITY:.0%}",
+        rows,
     )
 
 

@@ -1,10 +1,10 @@
 """The book's two-layer network and its functions.
 
 `two_layer_net` holds the parameters (`parameters`) and hands over to `evaluation`, which checks the
-batch and chooses an engine: `odd_responses`, which measures the loss at a few shifts of each unit,
-or `direct`, which moves every parameter; `backpropagation` is there to compare with, and `shards`
-divides a batch among workers. They run `forward`, and the kernels in `kernels`, `matrix_products`
-and `sparse`, on arrays from `workspace` and as many threads as `pace` allows.
+batch, divides it among workers if asked, and chooses an engine: `response`, which measures the loss
+at a few shifts of each unit as `odd_responses` plans them, or `direct`, which moves every
+parameter. Both rest on `propagation`, forward, and backward to compare with, and that on
+`matrix_products`, of dense and of sparse batches. `functions` are the book's.
 
 >>> import numpy as np
 >>> net = TwoLayerNet(input_size=2, hidden_size=3, output_size=2)

@@ -30,17 +30,15 @@ from fastgrad.typing import Doubles
 TASKS_PER_THREAD = 8  # small tasks keep all threads busy to the end
 
 
-def gradient(params: Parameters, x: Doubles, labels: NDArray[np.int64], h: float) -> Doubles:
+def gradient(params: Parameters, x: Doubles, labels: NDArray[np.intp], h: float) -> Doubles:
     """Return the central differences of the mean loss for all parameters.
 
     Moving W1[i, j] by h changes column j of the hidden layer alone, and moving W2[j, k] one logit:
-    a loss costs O(N K) instead of a forward pass. Samples whose x[n, i] is zero keep their loss and
-    drop out of the difference.
+    a loss costs O(N K) instead of a forward pass.
 
     Parameters
     ----------
     params : Parameters
-        Only copies of their buffer are perturbed.
     x : array of shape (N, I)
     labels : array of shape (N,)
     h : float
@@ -55,7 +53,9 @@ def gradient(params: Parameters, x: Doubles, labels: NDArray[np.int64], h: float
         a = x @ w1 + b1
         z = sigmoid(a)
         logits = z @ w2 + b2
-    columns = [_padded_columns(array) for array in (x, a, z, logits)]
+    ones = np.ones((len(x), 1))  # a bias is the weight of an input that is 1
+    matrices = (np.append(x, ones, axis=1), a, np.append(z, ones, axis=1), logits)
+    columns = [_padded_columns(array) for array in matrices]
     result = np.empty_like(params.buffer)
     threads = thread_count()
     tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
@@ -71,84 +71,58 @@ def _padded_columns(array: Any) -> Doubles:
 
 
 @inlined
-def find_losses(logits: Any, labels: Any, count: int, losses: Any) -> None:
-    """Compute -log(softmax(logits)[label] + 1e-7) for `count` samples.
+def find_losses(
+    logits: Any, change: Any, weights: Any, labels: Any, shifted: Any, losses: Any
+) -> None:
+    """Compute -log(softmax(logits + weights change)[label] + 1e-7) for each sample.
 
     Parameters
     ----------
     logits : float64 array of shape (K, Np)
-        Used up.
-    labels : int64 array of shape (at least count,)
+    change : float64 array of shape (Np,)
+        By how much something moves that all logits depend on, sample by sample.
+    weights : float64 array of shape (K,)
+        How much each logit moves with it.
+    labels : int64 array of shape (N,)
+    shifted : float64 array of shape (K, Np)
+        Scratch, overwritten.
     losses : float64 array of shape (Np,)
-        Overwritten; from `count` on without meaning.
+        Overwritten; from N on without meaning.
     """
-    classes = logits.shape[0]
-    for q in range(0, count, LANES_PER_VECTOR):
-        largest = load(logits, (0, q))
-        for k in range(1, classes):
-            largest = larger(load(logits, (k, q)), largest)
+    classes = weights.size
+    for q in range(0, losses.size, LANES_PER_VECTOR):
+        largest = load(logits, (0, q)) + load(change, q) * weights[0]
+        for k in range(classes):
+            logit = load(logits, (k, q)) + load(change, q) * weights[k]
+            store(shifted, (k, q), logit)
+            largest = larger(logit, largest)
         total = repeat(0.0)
         for k in range(classes):
-            power = exp(load(logits, (k, q)) - largest)
+            power = exp(load(shifted, (k, q)) - largest)
             total = total + power
-            store(logits, (k, q), power)
+            store(shifted, (k, q), power)
         store(losses, q, total)
-    for q in range(count):
-        losses[q] = -math.log(logits[labels[q], q] / losses[q] + LOG_OFFSET)
+    for q in range(labels.size):
+        losses[q] = -math.log(shifted[labels[q], q] / losses[q] + LOG_OFFSET)
 
 
 @inlined
-def shift_unit(
-    a: Any, z: Any, scales: Any, shift: float, logits: Any, weights: Any, count: int, shifted: Any
-) -> None:
-    """Compute the logits after a hidden unit's pre-activation moves by scales[q] * shift.
+def move_unit(a: Any, z: Any, inputs: Any, shift: float, change: Any) -> None:
+    """Compute the change of a hidden unit's output where a weight into it moves by `shift`.
 
     Parameters
     ----------
-    a, z, scales : float64 arrays of shape (Np,)
+    a, z, inputs : float64 arrays of shape (Np,)
         The unit's pre-activation and output, and the input of the moved weight, sample by sample.
     shift : float
-        How far the weight moves.
-    logits : float64 array of shape (K, Np)
-    weights : float64 array of shape (K,)
-        From the unit to the logits.
-    count : int
-        How many samples there are.
-    shifted : float64 array of shape (K, Np)
+    change : float64 array of shape (Np,)
         Overwritten.
     """
-    for q in range(0, count, LANES_PER_VECTOR):
-        moved = load(a, q) + load(scales, q) * shift
+    for q in range(0, change.size, LANES_PER_VECTOR):
+        moved = load(a, q) + load(inputs, q) * shift
         e = exp(0.0 - magnitude(moved))
         upper = 1.0 / (1.0 + e)
-        change = where_negative(moved, e * upper, upper) - load(z, q)
-        for k in range(weights.size):
-            store(shifted, (k, q), load(logits, (k, q)) + change * weights[k])
-
-
-@inlined
-def shift_logit(scales: Any, shift: float, logits: Any, k: int, count: int, shifted: Any) -> None:
-    """Compute the logits after logit k moves by scales[q] * shift; arguments as `shift_unit`."""
-    for row in range(logits.shape[0]):
-        factor = shift if row == k else 0.0
-        for q in range(0, count, LANES_PER_VECTOR):
-            store(shifted, (row, q), load(logits, (row, q)) + load(scales, q) * factor)
-
-
-@inlined
-def difference(losses: Any, count: int) -> float:
-    """Sum losses[0] - losses[1] sample by sample: small numbers, so little is rounded away."""
-    result = 0.0
-    for q in range(count):
-        result += losses[0, q] - losses[1, q]
-    return result
-
-
-@inlined
-def gather(row: Any, where: Any, count: int, gathered: Any) -> None:
-    """Copy the entries of a row at the first `count` indices."""
-    for q in range(count):
-        gathered[q] = row[where[q]]
+        store(change, q, where_negative(moved, e * upper, upper) - load(z, q))
 
 
 @kernel(
@@ -174,11 +148,12 @@ def perturb_all(
     task, tasks : int
         Which task, and how many parts the work is cut into.
     theta : float64 array of shape (I H + H + H K + K,)
-        Each task perturbs a copy of its own, in place, and puts every value back.
-    x : float64 array of shape (I, Np)
-        The batch, transposed and padded with zeros, as the next three are.
-    a, z : float64 arrays of shape (H, Np)
-        The hidden layer's pre-activation and output.
+    x : float64 array of shape (I + 1, Np)
+        The batch and a column of ones, transposed and padded with zeros, as the next three are.
+    a : float64 array of shape (H, Np)
+        The hidden layer's pre-activation.
+    z : float64 array of shape (H + 1, Np)
+        Its output, and ones.
     logits : float64 array of shape (K, Np)
     labels : int64 array of shape (N,)
     h : float
@@ -186,57 +161,32 @@ def perturb_all(
     result : float64 array like theta
         Overwritten.
     """
-    samples = labels.size
-    inputs = x.shape[0]
     hidden = a.shape[0]
-    classes = logits.shape[0]
-    width = logits.shape[1]
-    buffer = theta.copy()
-    ones = np.ones(width)
-    where = np.empty(width, np.int64)
-    scales = np.zeros(width)
-    some_a = np.zeros(width)
-    some_z = np.zeros(width)
-    some_labels = np.zeros(width, np.int64)
-    some_logits = np.zeros((classes, width))
+    classes, width = logits.shape
+    samples = labels.size
+    border = x.shape[0] * hidden  # between the hidden layer's parameters and the output layer's
+    parameters = theta.size
+    weights = np.zeros(classes)
+    change = np.zeros(width)
     shifted = np.zeros((classes, width))
     losses = np.zeros((2, width))
-
-    # W1 row by row; row I is b1, whose input is 1.
-    for i in range((inputs + 1) * task // tasks, (inputs + 1) * (task + 1) // tasks):
-        inputs_i = x[i] if i < inputs else ones
-        count = 0
-        for n in range(samples):
-            where[count] = n
-            count += inputs_i[n] != 0.0
-        gather(inputs_i, where, count, scales)
-        gather(labels, where, count, some_labels)
-        for k in range(classes):
-            gather(logits[k], where, count, some_logits[k])
-        for j in range(hidden):
-            gather(a[j], where, count, some_a)
-            gather(z[j], where, count, some_z)
-            first = (inputs + 1) * hidden + j * classes
-            weights = buffer[first : first + classes]
-            p = i * hidden + j
-            saved = buffer[p]
-            for side in range(2):
-                buffer[p] = saved - h if side else saved + h
-                shift = buffer[p] - saved
-                shift_unit(some_a, some_z, scales, shift, some_logits, weights, count, shifted)
-                find_losses(shifted, some_labels, count, losses[side])
-            buffer[p] = saved
-            result[p] = difference(losses, count) / (2.0 * h * samples)
-
-    # W2 row by row; row H is b2, whose input is 1.
-    for j in range((hidden + 1) * task // tasks, (hidden + 1) * (task + 1) // tasks):
-        outputs = z[j] if j < hidden else ones
-        for k in range(classes):
-            p = (inputs + 1) * hidden + j * classes + k
-            saved = buffer[p]
-            for side in range(2):
-                buffer[p] = saved - h if side else saved + h
-                shift_logit(outputs, buffer[p] - saved, logits, k, samples, shifted)
-                find_losses(shifted, labels, samples, losses[side])
-            buffer[p] = saved
-            result[p] = difference(losses, samples) / (2.0 * h * samples)
+    for p in range(parameters * task // tasks, parameters * (task + 1) // tasks):
+        for side in range(2):
+            moved = theta[p] - h if side else theta[p] + h
+            shift = moved - theta[p]
+            if p < border:
+                unit = p % hidden
+                move_unit(a[unit], z[unit], x[p // hidden], shift, change)
+                first = border + unit * classes
+                own = theta[first : first + classes]
+                find_losses(logits, change, own, labels, shifted, losses[side])
+            else:
+                weights[:] = 0.0
+                weights[(p - border) % classes] = shift
+                outputs = z[(p - border) // classes]
+                find_losses(logits, outputs, weights, labels, shifted, losses[side])
+        # The losses differ by little: summed sample by sample, little is rounded away.
+        result[p] = 0.0
+        for q in range(samples):
+            result[p] += losses[0, q] - losses[1, q]
+        result[p] /= 2.0 * h * samples

@@ -1,11 +1,11 @@
-"""The net's predictions, losses and gradients: arguments checked, then computed by an engine.
+"""The net's predictions and gradients: arguments checked, then computed by an engine.
 
 Arguments are checked once, in Python, before any kernel runs. `ENGINES` is the table of engines.
 """
 
 import math
-import warnings
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,24 +14,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgrad.differences.steps import as_positive_number
-from fastgrad.differences.validation import as_array, warn_caller
+from fastgrad.differences.validation import as_array, element, warn_caller
 from fastgrad.engines import loop
+from fastgrad.engines.workers import processes
+from fastgrad.engines.workers.scheduler import count, paired
 from fastgrad.jit.concurrency import exclusive
-from fastgrad.network import backpropagation, direct, odd_responses
-from fastgrad.network.forward import Forward, run_forward
+from fastgrad.network import direct, response
 from fastgrad.network.functions import LOG_OFFSET, class_indices
-from fastgrad.network.kernels import magnitude_and_nonzeros
+from fastgrad.network.matrix_products import magnitude_and_nonzeros
 from fastgrad.network.parameters import Parameters
-from fastgrad.network.workspace import Workspace
+from fastgrad.network.propagation import Forward, backpropagate, run_forward
 from fastgrad.typing import Doubles, Map
 
-# Rows that are evaluated at a time: their float64 copy stays in the second-level cache.
 ROWS_AT_ONCE = 256
+"""Rows that are evaluated at a time: their float64 copy stays in the second-level cache."""
 
-# Parameters, inputs and steps up to this, and steps down to its inverse, have finite quotients: the
-# layers' sums are finite, so the probabilities are, a loss, -log(p + 1e-7), is below 17, and a
-# quotient below 17 / h. The powers in odd responses, x^13 and W2^12 at most, stay below 1e260.
-MAX_MODERATE_SIZE = 1e20
+MAX_SHARD_SAMPLES = 2_000
+"""Samples of a shard for a map, of which nobody knows how many workers it has."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +46,20 @@ class Batch:
         The largest magnitude in x.
     nonzeros : int
         How many entries of x are not zero.
-    work : Workspace
-        The net's scratch.
     """
 
     params: Parameters
     x: Doubles
-    labels: NDArray[np.int64]
+    labels: NDArray[np.intp]
     largest: float
     nonzeros: int
-    work: Workspace
 
     def forward(self) -> Forward:
         """Run the batch through the net as it is now."""
-        return run_forward(self.params, self.x, self.nonzeros, self.work)
+        return run_forward(self.params, self.x, self.nonzeros)
 
 
-def probabilities(params: Parameters, x: ArrayLike, work: Workspace) -> Doubles:
+def probabilities(params: Parameters, x: ArrayLike) -> Doubles:
     """Return the net's output for a batch of any size, shape (N, K)."""
     samples = as_samples(x, len(params["W1"]))
     classes = len(params["b2"])
@@ -72,38 +68,21 @@ def probabilities(params: Parameters, x: ArrayLike, work: Workspace) -> Doubles:
         for start in range(0, len(samples), ROWS_AT_ONCE):
             rows = as_kernels_take_it(samples[start : start + ROWS_AT_ONCE])
             _, nonzeros = largest_and_nonzeros(rows, start)
-            run = run_forward(params, rows, nonzeros, work)
+            run = run_forward(params, rows, nonzeros)
             result[start : start + ROWS_AT_ONCE] = run.p[:, :classes]
     return result
 
 
-def loss(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> float:
-    """Return the mean cross entropy of a batch of any size."""
-    labels = _labels(params, x, t)
-    return mean_loss(probabilities(params, x, work), labels)
+def require_targets(params: Parameters, x: ArrayLike, t: ArrayLike) -> None:
+    """Refuse targets that do not fit the batch, before anything is computed."""
+    class_indices(t, len(as_samples(x, len(params["W1"]))), len(params["b2"]))
 
 
-def accuracy(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> float:
-    """Return the share of samples whose most probable class is theirs."""
-    labels = _labels(params, x, t)
-    return float((probabilities(params, x, work).argmax(axis=1) == labels).mean())
-
-
-def mean_loss(p: Doubles, labels: NDArray[np.int64] | NDArray[np.intp]) -> float:
-    """Return the mean cross entropy of probabilities of shape (N, K)."""
-    return float(-np.log(p[np.arange(len(p)), labels] + LOG_OFFSET).mean())
-
-
-def loss_of(p: ArrayLike, t: ArrayLike) -> float:
-    """Return the mean cross entropy of the probabilities that any net predicts."""
-    rows = np.atleast_2d(np.asarray(p))
-    return mean_loss(rows, class_indices(t, *rows.shape))
-
-
-def accuracy_of(p: ArrayLike, t: ArrayLike) -> float:
-    """Return the share of samples whose most probable class is theirs, as any net predicts it."""
-    rows = np.atleast_2d(np.asarray(p))
-    return float((rows.argmax(axis=1) == class_indices(t, *rows.shape)).mean())
+def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike) -> Parameters:
+    """Return the derivatives of the mean loss, by backpropagation."""
+    batch = check(params, x, t)
+    with exclusive:
+        return params.over(backpropagate(batch.forward(), batch.labels))
 
 
 def numerical_gradient(
@@ -112,27 +91,21 @@ def numerical_gradient(
     t: ArrayLike,
     h: float,
     engine: str,
-    work: Workspace,
     workers: int | Map | None = None,
 ) -> Parameters:
     """Return the central differences of the mean loss, by the named engine."""
-    require_engine(engine)
     largest, _ = magnitude_and_nonzeros(params.buffer)
     step = as_step(h, params, largest, may_be_lost=engine == "loop")
-    batch = check(params, x, t, work)
+    batch = check(params, x, t)
     if np.isnan(largest):  # a parameter that is nan makes every loss nan, and every difference
-        result = params.over(np.full_like(params.buffer, np.nan))
+        flat = np.full_like(params.buffer, np.nan)
     elif workers is not None:
-        from fastgrad.network import shards
-
-        of_samples = partial(_quotients_of, params, step, engine)
-        flat = shards.gradient(of_samples, batch.x, batch.labels, workers)
-        result = params.over(flat)
+        flat = mean_of_shards(batch, step, engine, workers)
     else:
-        result = params.over(quotients(batch, step, engine))
-    if not all(size <= MAX_MODERATE_SIZE for size in (largest, batch.largest, step, 1 / step)):
-        _warn_of_nonfinite(result)
-    return result
+        flat = quotients(batch, step, engine)
+    gradient = params.over(flat)
+    _warn_of_nonfinite(gradient)
+    return gradient
 
 
 def quotients(batch: Batch, step: float, engine: str) -> Doubles:
@@ -141,26 +114,12 @@ def quotients(batch: Batch, step: float, engine: str) -> Doubles:
         return ENGINES[engine](batch, step)
 
 
-def _quotients_of(
-    params: Parameters, step: float, engine: str, x: Doubles, labels: NDArray[np.int64]
-) -> Doubles:
-    """Return the central differences for some of the samples, wherever that is computed."""
-    return quotients(check(params, x, labels, Workspace()), step, engine)
-
-
-def exact_gradient(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> Parameters:
-    """Return the derivatives of the mean loss, by backpropagation."""
-    batch = check(params, x, t, work)
-    with exclusive:
-        return params.over(backpropagation.gradient(batch.forward(), batch.labels))
-
-
 # Engines ------------------------------------------------------------------------------------------
 
 
 def _by_responses(batch: Batch, h: float) -> Doubles:
     """Measure a few shifts a unit; where no certain plan exists, perturb every weight."""
-    result = odd_responses.gradient(batch.forward(), batch.labels, h, batch.largest)
+    result = response.gradient(batch.forward(), batch.labels, h, batch.largest)
     return _by_perturbation(batch, h) if result is None else result
 
 
@@ -171,12 +130,14 @@ def _by_perturbation(batch: Batch, h: float) -> Doubles:
 
 def _by_loop(batch: Batch, h: float) -> Doubles:
     """Run the book's loop over each parameter; the loss ignores the array that it is given."""
-    return np.concatenate(
-        [
-            loop.gradient(lambda _: mean_loss(batch.forward().p, batch.labels), view, h).ravel()
-            for view in batch.params.values()
-        ]
-    )
+    samples = np.arange(len(batch.x))
+
+    def loss(_: object) -> float:
+        p_label = batch.forward().p[samples, batch.labels]
+        return float(-np.log(p_label + LOG_OFFSET).mean())
+
+    arrays = batch.params.values()
+    return np.concatenate([loop.gradient(loss, array, h).ravel() for array in arrays])
 
 
 ENGINES: dict[str, Callable[[Batch, float], Doubles]] = {
@@ -187,22 +148,61 @@ ENGINES: dict[str, Callable[[Batch, float], Doubles]] = {
 """Name -> ``engine(batch, h)``, which returns the gradient as a new flat array."""
 
 
-def require_engine(engine: object) -> None:
-    """Refuse an engine that the net does not have."""
-    if not isinstance(engine, str) or engine not in ENGINES:
-        names = ", ".join(repr(name) for name in ENGINES)
-        raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
+# Workers ------------------------------------------------------------------------------------------
+
+
+def mean_of_shards(batch: Batch, step: float, engine: str, workers: int | Map) -> Doubles:
+    """Return the difference quotients, of which workers compute those of shards of the batch.
+
+    The loss is a mean over samples, and so is its difference quotient: that of N samples is the sum
+    of ``n_k / N`` times that of the ``n_k`` samples of shard k.
+
+    Parameters
+    ----------
+    batch : Batch
+    step : float
+    engine : str
+    workers : int or map-like
+        As `fastgrad.numerical_gradient` takes them.
+    """
+    samples = len(batch.x)
+    parts = -(-samples // MAX_SHARD_SAMPLES) if callable(workers) else min(count(workers), samples)
+    arrays = (np.array_split(array, parts) for array in (batch.x, batch.labels))
+    shards = [*zip(*arrays, strict=True)]
+    task = partial(share_of_shard, batch.params, samples, step, engine)
+    total = np.zeros(batch.params.buffer.shape)
+    # What is not finite shows in the result.
+    with np.errstate(all="ignore"), ExitStack() as stack:
+        run: Map = map
+        if callable(workers):
+            run = workers
+        elif parts > 1 and processes.may_start():
+            run = stack.enter_context(closing(processes.process_pool(parts))).map
+        for _, share in paired(shards, run(task, shards), np.ndarray):
+            total += share
+    return total
+
+
+def share_of_shard(
+    params: Parameters,
+    samples: int,
+    step: float,
+    engine: str,
+    shard: tuple[Doubles, NDArray[np.intp]],
+) -> Doubles:
+    """Return what a shard contributes to the quotients of so many samples, wherever that is."""
+    batch = check(params, *shard)
+    return len(batch.x) / samples * quotients(batch, step, engine)
 
 
 # Arguments ----------------------------------------------------------------------------------------
 
 
-def check(params: Parameters, x: ArrayLike, t: ArrayLike, work: Workspace) -> Batch:
+def check(params: Parameters, x: ArrayLike, t: ArrayLike) -> Batch:
     """Refuse what the net cannot evaluate."""
     samples = as_kernels_take_it(as_samples(x, len(params["W1"])))
-    labels = class_indices(t, len(samples), len(params["b2"])).astype(np.int64, copy=False)
-    largest, nonzeros = largest_and_nonzeros(samples)
-    return Batch(params, samples, labels, largest, nonzeros, work)
+    labels = class_indices(t, len(samples), len(params["b2"]))
+    return Batch(params, samples, labels, *largest_and_nonzeros(samples))
 
 
 def as_samples(x: ArrayLike, inputs: int) -> NDArray[Any]:
@@ -307,20 +307,12 @@ def as_step(h: object, params: Parameters, largest: float, *, may_be_lost: bool 
     return step
 
 
-def _labels(params: Parameters, x: ArrayLike, t: ArrayLike) -> NDArray[np.intp]:
-    """Refuse targets that do not fit the batch, before anything is computed."""
-    return class_indices(t, len(as_samples(x, len(params["W1"]))), len(params["b2"]))
-
-
 def _warn_of_nonfinite(gradient: Parameters) -> None:
     """Warn, in the name of the caller of the net's method, of quotients that are no numbers."""
     largest, _ = magnitude_and_nonzeros(gradient.buffer)
-    if not np.isfinite(largest):
+    if not math.isfinite(largest):
         name, view = next((n, v) for n, v in gradient.items() if not np.isfinite(v).all())
-        index = ", ".join(map(str, np.argwhere(~np.isfinite(view))[0]))
-        warnings.warn(
-            f"the difference quotient at {name}[{index}] is not finite: "
-            "the loss is nan or infinite there; look for nan or huge values in params",
-            RuntimeWarning,
-            stacklevel=4,
+        warn_caller(
+            f"the difference quotient at {element(name, np.argwhere(~np.isfinite(view))[0])} is "
+            "not finite: the loss is nan or infinite there; look for nan or huge values in params"
         )

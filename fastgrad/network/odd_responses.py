@@ -8,7 +8,7 @@ up to a truncation error. R is measured at T shifts, at the Chebyshev points of 
 the r_m are interpolated. The central difference of every weight into the unit is then a sum over
 samples of R at s = h x.
 
-`gradient` computes these sums; `plan_responses` chooses T by a proven bound on the error.
+`plan_responses` chooses T by a proven bound on the error, `first_in_float32` how exactly to sum.
 """
 
 from collections.abc import Sequence
@@ -18,81 +18,12 @@ from functools import lru_cache
 from math import cos, factorial, pi
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgrad.jit.kernel import tasks_for
-from fastgrad.jit.vectors import LANES_PER_VECTOR
-from fastgrad.network import kernels, matrix_products
-from fastgrad.network.forward import Forward
-from fastgrad.network.kernels import magnitude_and_nonzeros
 from fastgrad.typing import Doubles
 
 MAX_TERMS = 6
 
 TOLERANCE = 2e-13
-
-
-def gradient(run: Forward, labels: NDArray[np.int64], h: float, largest: float) -> Doubles | None:
-    """Compute the central differences of the mean loss for all parameters, if that is certain.
-
-    Parameter W[i, j] shifts unit j of sample n by +-h x[n, i], so its difference quotient is
-    ``1 / (2 h N) sum over n of R[n, j](h x[n, i])`` with the odd response R, a sum of few odd
-    powers (see `plan_responses`). A bias is the weight of an input that is 1.
-
-    Parameters
-    ----------
-    run : Forward
-        The forward pass at the parameters.
-    labels : array of shape (N,)
-    h : float
-        The step.
-    largest : float
-        The largest magnitude in x.
-
-    Returns
-    -------
-    array of shape (I H + H + H K + K,), or None
-        None if no plan is certain to reach full precision; `plan_responses` holds the proof for
-        those that are.
-    """
-    weights = run.w2_transposed[:-1]
-    spread = float((weights.max(axis=0) - weights.min(axis=0)).max())
-    reach = max(1.0, largest)  # the largest input of a weight or a bias
-    plan = plan_responses(h * reach, spread)
-    if plan is None:
-        return None
-    terms = plan.terms
-    growths, scales = _constants(terms, h, reach, len(run.x))
-    tasks = tasks_for(
-        run.z.size * (len(run.w2_transposed) * plan.factors.size + 50 * terms) // LANES_PER_VECTOR
-    )
-    scratch = run.work.get("responses", (tasks, terms + plan.factors.size, LANES_PER_VECTOR))
-    c = run.work.get("c", (terms, *run.z.shape))
-    d = run.work.get("d", (terms, *run.p.shape))
-    kernels.respond(
-        tasks, run.z, run.sigmoid_slope, run.p, labels, run.w2_transposed,
-        plan.points, plan.interpolation, growths, plan.factors, scales, scratch, c, d,
-    )  # fmt: skip
-    return run.sum_over_samples(c, d, _exact_terms(run, c, reach))
-
-
-@lru_cache
-def _constants(terms: int, h: float, reach: float, samples: int) -> tuple[Doubles, Doubles]:
-    """Return e^s - 1 and e^-s - 1 at the shifts, and what scales the coefficients.
-
-    Returns
-    -------
-    growths : array of shape (2, 2, terms)
-        For the hidden layer, whose largest shift is h * reach, and the output layer, where it is h.
-    scales : array of shape (2, terms)
-        1 / (2 h N reach^(2m+1)), and the same with reach 1.
-    """
-    points, _ = interpolation(terms)
-    reaches = np.array([[reach], [1.0]])
-    shifts = h * reaches * points
-    growths = np.stack([np.expm1(shifts), np.expm1(-shifts)], axis=1)
-    powers = 2.0 * np.arange(terms) + 1
-    return growths, reaches**-powers / (2 * h * samples)
 
 
 @dataclass(frozen=True)
@@ -182,44 +113,33 @@ def _factors(count: int) -> Doubles:
 def interpolation(terms: int) -> tuple[Doubles, Doubles]:
     """Return the points c_i and the inverse of the matrix c_i^(2m+1), rounded once.
 
-    Solved in exact fractions: the entries reach hundreds, and what rounding would do to them does
-    not cancel between the powers.
+    Column i of the inverse holds the coefficients of the product over j != i of
+    (u - c_j^2) / (c_i^2 - c_j^2), divided by c_i. They are computed in exact fractions: they reach
+    hundreds, and what rounding would do to them does not cancel between the powers.
     """
     points = np.array([cos((2 * i + 1) * pi / (4 * terms)) for i in range(terms)])
-    rows = [[Fraction(c) ** (2 * m + 1) for m in range(terms)] for c in points]
-    inverse = _inverse(rows)
-    return points, np.array([[float(entry) for entry in row] for row in inverse])
-
-
-def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
-    """Invert a matrix of fractions by Gauss and Jordan's elimination; its pivots are not zero."""
-    size = len(matrix)
-    rows = [[*row, *(Fraction(int(i == j)) for j in range(size))] for i, row in enumerate(matrix)]
-    for pivot in range(size):
-        rows[pivot] = [entry / rows[pivot][pivot] for entry in rows[pivot]]
-        for i in range(size):
-            if i != pivot:
-                factor = rows[i][pivot]
-                rows[i] = [a - factor * b for a, b in zip(rows[i], rows[pivot], strict=True)]
-    return [row[size:] for row in rows]
-
-
-def _exact_terms(run: Forward, c: Doubles, reach: float) -> int:
-    """Choose how many powers of x are summed in float64; float32 suffices for those after them."""
-    if run.entries is not None or run.x.shape[1] * c[0].size < matrix_products.MIN_FLOAT32_PRODUCTS:
-        return len(c)
-    magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in c]
-    return first_in_float32(magnitudes, reach, matrix_products.MAX_RUN_LENGTH)
+    squares = [Fraction(c) ** 2 for c in points]
+    inverse = np.empty((terms, terms))
+    for i, own in enumerate(squares):
+        polynomial = [1 / Fraction(points[i])]
+        for other in squares[:i] + squares[i + 1 :]:
+            raised, lowered = [Fraction(0), *polynomial], [*polynomial, Fraction(0)]
+            pairs = zip(raised, lowered, strict=True)
+            polynomial = [(up - other * same) / (own - other) for up, same in pairs]
+        inverse[:, i] = [float(coefficient) for coefficient in polynomial]
+    return points, inverse
 
 
 def first_in_float32(magnitudes: Sequence[float], reach: float, run: int) -> int:
     """Choose the first term whose sum over the samples is certain to be exact enough in float32.
 
-    Term m sums x^(2m+1) c[m] over N samples. Let both be rounded to float32 and multiplied there,
-    and runs of the products be summed there. Each of these roundings moves a product by at most
-    2^-24 of its size, or 2^-150 where it underflows: run + 3 roundings move the sum by at most
+    Term m sums x^(2m+1) c[m] over N samples. Let x and c[m] be rounded to float32, the square of x,
+    its powers and their products with c[m] be computed there, and runs of the products be summed
+    there. A rounding moves what it rounds by at most 2^-24 of its size, or 2^-150 where that
+    underflows; that of x counts 2m + 1 times in its power, that of its square m times. So
+    run + 4m + 3 roundings move the sum by at most
 
-        N ((run + 4) 2^-24 X |c[m]| + 2^-150 (X + |c[m]| + 1))   with X = reach^(2m+1).
+        N ((run + 4m + 5) 2^-24 X |c[m]| + 2^-150 (X + |c[m]| + 1))   with X = reach^(2m+1).
 
     All terms together may not exceed `TOLERANCE` of N reach |c[0]|. The |c[m]| are the largest
     magnitudes that were measured: nothing is assumed of the coefficients. In the book's case
@@ -254,7 +174,8 @@ def first_in_float32(magnitudes: Sequence[float], reach: float, run: int) -> int
     allowed = TOLERANCE * reach * magnitudes[0]
     for m in range(first - 1, 0, -1):
         power, largest = reach ** (2 * m + 1), magnitudes[m]
-        allowed -= (run + 4) * 2**-24 * power * largest + 2**-150 * (power + largest + 1)
+        allowed -= (run + 4 * m + 5) * 2**-24 * power * largest
+        allowed -= 2**-150 * (power + largest + 1)
         if not (allowed >= 0 and run * power * largest < 2**126 and largest < 2**126):
             break
         first = m

@@ -4,14 +4,15 @@ import reprlib
 from functools import partial
 from numbers import Real
 from operator import index
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgrad.differences.turns import turn
+from fastgrad.gradient import numerical_gradient
+from fastgrad.network.functions import class_indices, cross_entropy_error
 from fastgrad.network.parameters import Parameters
-from fastgrad.network.workspace import Workspace
 from fastgrad.typing import Doubles, Map, NetEngineName
 
 
@@ -75,7 +76,6 @@ class TwoLayerNet:
         )
         self._params["W1"] = deviation * np.random.randn(inputs, hidden)
         self._params["W2"] = deviation * np.random.randn(hidden, classes)
-        self._work = Workspace()
 
     @property
     def params(self) -> Parameters:
@@ -96,7 +96,7 @@ class TwoLayerNet:
         """
         from fastgrad.network import evaluation
 
-        p = evaluation.probabilities(self._params, x, self._work)
+        p = evaluation.probabilities(self._params, x)
         return p[0] if np.ndim(x) == 1 else p
 
     def loss(self, x: ArrayLike, t: ArrayLike) -> float:
@@ -109,19 +109,12 @@ class TwoLayerNet:
             Class indices of shape (N,) or (N, 1), or one-hot or soft targets of shape (N, K), of
             which the largest entry counts, as in the book.
         """
-        from fastgrad.network import evaluation
-
-        if self._differs_in("predict"):
-            return evaluation.loss_of(self.predict(x), t)
-        return evaluation.loss(self._params, x, t, self._work)
+        return float(cross_entropy_error(self._predict_for(x, t), t))
 
     def accuracy(self, x: ArrayLike, t: ArrayLike) -> float:
         """Return the share of samples whose most probable class is theirs; arguments as `loss`."""
-        from fastgrad.network import evaluation
-
-        if self._differs_in("predict"):
-            return evaluation.accuracy_of(self.predict(x), t)
-        return evaluation.accuracy(self._params, x, t, self._work)
+        p = np.atleast_2d(self._predict_for(x, t))
+        return float((p.argmax(axis=1) == class_indices(t, *p.shape)).mean())
 
     def numerical_gradient(
         self,
@@ -174,13 +167,16 @@ class TwoLayerNet:
         RuntimeWarning
             If a quotient is not finite, as when a parameter is nan; it is returned as it is.
         """
+        names = get_args(NetEngineName)
+        if not isinstance(engine, str) or engine not in names:
+            existing = ", ".join(map(repr, names))
+            raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {existing}")
+        if self._differs_in(*LOSS_METHODS):
+            return self._gradient_of_another_loss(x, t, h, engine, workers)
         from fastgrad.network import evaluation
 
-        if self._differs_in(*LOSS_METHODS):
-            evaluation.require_engine(engine)
-            return self._gradient_of_another_loss(x, t, h, engine, workers)
         with turn([self._params.buffer], ()):
-            return evaluation.numerical_gradient(self._params, x, t, h, engine, self._work, workers)
+            return evaluation.numerical_gradient(self._params, x, t, h, engine, workers)
 
     numercial_gradient = numerical_gradient  # as the article spells it
 
@@ -200,7 +196,15 @@ class TwoLayerNet:
                 "numerical_gradient, which differences any loss"
             )
         with turn([], (self._params,)):
-            return evaluation.exact_gradient(self._params, x, t, self._work)
+            return evaluation.exact_gradient(self._params, x, t)
+
+    def _predict_for(self, x: ArrayLike, t: ArrayLike) -> Doubles:
+        """Return the predictions; targets that do not fit are refused before they are computed."""
+        if not self._differs_in("predict"):
+            from fastgrad.network import evaluation
+
+            evaluation.require_targets(self._params, x, t)
+        return self.predict(x)
 
     def _differs_in(self, *names: str) -> bool:
         """Say whether a subclass, or this net by itself, has other attributes of these names."""
@@ -214,8 +218,6 @@ class TwoLayerNet:
         self, x: ArrayLike, t: ArrayLike, h: float, engine: NetEngineName, workers: int | Map | None
     ) -> Parameters:
         """Return the differences of a loss that is not this class's, by the general engines."""
-        from fastgrad.gradient import numerical_gradient
-
         params = self.params
         gradients = numerical_gradient(
             partial(_loss_of, self, x, t),
@@ -227,9 +229,6 @@ class TwoLayerNet:
         if not isinstance(params, Parameters):
             return gradients
         return params.over(np.concatenate([array.ravel() for array in gradients.values()]))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_work": Workspace()}  # scratch is nothing to copy or pickle
 
 
 LOSS_METHODS = ("params", "predict", "loss")

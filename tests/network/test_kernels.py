@@ -13,8 +13,7 @@ import pytest
 from fastgrad import TwoLayerNet
 from fastgrad.jit import kernel as jit
 from fastgrad.jit.vectors import padded
-from fastgrad.network import matrix_products, sparse
-from fastgrad.network.workspace import Workspace
+from fastgrad.network import matrix_products
 
 EPS = np.finfo(float).eps
 RUNS = {
@@ -32,14 +31,14 @@ SHORT = {"parallel": 0, "serial": 10**9}
 
 def gradients(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """Return what each run gives, by its name and the number of tasks."""
-    product, rounds = matrix_products.sum_products_kernel, set()
+    product, rounds = matrix_products.sum_float32_products, set()
 
     def sum_products(*arguments: Any) -> None:
-        rounds.add(arguments[4] < len(arguments[3]))
+        rounds.add(True)
         product(*arguments)
 
     monkeypatch.setattr(matrix_products, "MIN_FLOAT32_PRODUCTS", 0)
-    monkeypatch.setattr(matrix_products, "sum_products_kernel", sum_products)
+    monkeypatch.setattr(matrix_products, "sum_float32_products", sum_products)
     results = {}
     for division, short in SHORT.items():
         monkeypatch.setattr(jit, "MIN_PARALLEL_OPERATIONS", short)
@@ -110,7 +109,7 @@ def test_a_blocked_product_is_the_product(
     )
     b = generator.standard_normal((terms, depth, columns + 3))
     out = np.full((rows + bias, columns), np.nan)
-    matrix_products.sum_products(out, a, b, Workspace())
+    matrix_products.sum_products(out, a, b)
     a = np.vstack([a, np.ones((int(bias), depth))])
     expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
     magnitudes = sum(abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]) for m in range(terms))
@@ -129,11 +128,11 @@ def test_a_product_that_is_rounded_to_float32_stays_within_the_bound(
     a = generator.standard_normal((depth, rows)).T
     b = generator.standard_normal((terms, depth, columns + 3))
     out = np.full((rows, columns), np.nan)
-    matrix_products.sum_products(out, a, b, Workspace(), exact)
+    matrix_products.sum_products(out, a, b, exact)
     bound = np.zeros(out.shape)
     for m in range(terms):
-        # A float32 sum has at most MAX_RUN_LENGTH terms; factors and their product are rounded too.
-        share = (matrix_products.MAX_RUN_LENGTH + 4) * 2**-24 if m >= exact else 0.0
+        # A float32 sum has at most RUN_LENGTH terms; factors and their product are rounded too.
+        share = (matrix_products.RUN_LENGTH + 4 * m + 5) * 2**-24 if m >= exact else 0.0
         share += 2 * (depth + terms + 6) * terms * EPS
         bound += share * (abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]))
     expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
@@ -148,16 +147,16 @@ def test_a_sparse_product_is_the_product(
     generator = np.random.default_rng(samples)
     x = generator.standard_normal((samples, inputs)) * (generator.random((samples, inputs)) < share)
     matrix = generator.standard_normal((inputs, hidden))
-    entries = sparse.Entries(x, np.count_nonzero(x), Workspace())
+    nonzeros = np.count_nonzero(x)
     z = np.zeros((samples, padded(hidden)))
-    entries.multiply(matrix, z)
+    matrix_products.sum_sparse_products(z, x, matrix[np.newaxis], nonzeros)
     bound = 2 * inputs * EPS * (abs(x) @ abs(matrix))
     assert np.all(abs(z[:, :hidden] - x @ matrix) <= bound)
     assert not z[:, hidden:].any()
 
     c = generator.standard_normal((2, samples, padded(hidden)))
     out = np.full((inputs + 1, hidden), np.nan)
-    entries.sum(c, out)
+    matrix_products.sum_sparse_products(out, x.T, c, nonzeros)
     c = c[:, :, :hidden]
     x = np.hstack([x, np.ones((samples, 1))])
     expected = x.T @ c[0] + (x**3).T @ c[1]

@@ -1,18 +1,11 @@
-"""The largest magnitude and the number of nonzeros, found by one task and by several."""
+"""The largest magnitude and the number of nonzeros."""
 
 import numpy as np
 import pytest
 
-from fastgrad.jit import kernel
-from fastgrad.network.kernels import magnitude_and_nonzeros
+from fastgrad.network.matrix_products import magnitude_and_nonzeros
 
 
-@pytest.fixture(params=[0, 10**9], ids=["parallel", "serial"])
-def _tasks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "MIN_PARALLEL_OPERATIONS", request.param)
-
-
-@pytest.mark.usefixtures("_tasks")
 @pytest.mark.parametrize("shape", [(1,), (2,), (7, 9), (3, 5, 41)])
 def test_it_finds_the_largest_magnitude_and_counts_what_is_not_zero(
     shape: tuple[int, ...],
@@ -22,7 +15,6 @@ def test_it_finds_the_largest_magnitude_and_counts_what_is_not_zero(
     assert magnitude_and_nonzeros(values) == (np.abs(values).max(), np.count_nonzero(values))
 
 
-@pytest.mark.usefixtures("_tasks")
 @pytest.mark.parametrize("place", [0, 30, 60])
 def test_a_nan_is_larger_than_an_infinity_and_that_than_any_number(place: int) -> None:
     values = np.full(61, -1e308)
@@ -34,6 +26,5 @@ def test_a_nan_is_larger_than_an_infinity_and_that_than_any_number(place: int) -
     assert nonzeros == 61
 
 
-@pytest.mark.usefixtures("_tasks")
 def test_an_empty_array_has_nothing() -> None:
     assert magnitude_and_nonzeros(np.empty(0)) == (0.0, 0)

@@ -1,86 +1,113 @@
-"""Compiled kernels: the forward pass, odd responses, and the largest magnitude of an array.
+"""The engine "response": the loss at a few shifts of each unit, summed over the samples.
 
 N samples, I inputs, H hidden units, K classes. Rows of units are padded to whole vectors (Hp, Kp),
 with weights of zero. Threads write disjoint elements, and an element is always summed in the same
 order: the results do not depend on the number of threads.
 """
 
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastgrad.jit.kernel import compiled, inlined, kernel, tasks_for
-from fastgrad.jit.vectors import (
-    LANES_PER_VECTOR,
-    exp,
-    load,
-    magnitude,
-    repeat,
-    store,
-    total,
-    where_negative,
-)
+from fastgrad.jit.kernel import inlined, kernel, tasks_for
+from fastgrad.jit.vectors import LANES_PER_VECTOR, load, repeat, store
+from fastgrad.network import matrix_products
 from fastgrad.network.functions import LOG_OFFSET
+from fastgrad.network.matrix_products import is_sparse, magnitude_and_nonzeros
+from fastgrad.network.odd_responses import first_in_float32, interpolation, plan_responses
+from fastgrad.network.propagation import Forward
 from fastgrad.typing import Doubles
 
-MAGNITUDE_BITS = 0x7FFF_FFFF_FFFF_FFFF  # all bits of a float64 but its sign
 
+def gradient(run: Forward, labels: NDArray[np.intp], h: float, largest: float) -> Doubles | None:
+    """Compute the central differences of the mean loss for all parameters, if that is certain.
 
-@kernel("(float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1])")
-def activate(
-    task: int, tasks: int, w2_transposed: Any, b2: Any, z: Any, sigmoid_slope: Any, p: Any
-) -> None:
-    """Compute the rest of the forward pass: z = sigmoid(z + b1), p = softmax(z W2 + b2).
-
-    With e = e^-|a| <= 1, one of sigmoid(a), 1 - sigmoid(a) is 1 / (1 + e), the other e / (1 + e):
-    both, and their product, the slope, have full relative precision.
+    Parameter W[i, j] shifts unit j of sample n by +-h x[n, i], so its difference quotient is
+    ``1 / (2 h N) sum over n of R[n, j](h x[n, i])`` with the odd response R, a sum of few odd
+    powers (see `plan_responses`). A bias is the weight of an input that is 1.
 
     Parameters
     ----------
-    task, tasks : int
-        Which task, and how many parts the samples are divided into.
-    w2_transposed : float64 array of shape (K + 1, Hp)
-        W2 transposed, and b1 as its last row; zeros as padding.
-    b2 : float64 array of shape (K,)
-    z : float64 array of shape (N, Hp)
-        x W1; overwritten by the hidden layer's output.
-    sigmoid_slope : float64 array of shape (N, Hp)
-        Overwritten by z (1 - z).
-    p : float64 array of shape (N, Kp)
-        Overwritten by the probabilities, and zeros as padding.
+    run : Forward
+        The forward pass at the parameters.
+    labels : array of shape (N,)
+    h : float
+        The step.
+    largest : float
+        The largest magnitude in x.
+
+    Returns
+    -------
+    array of shape (I H + H + H K + K,), or None
+        None if no plan is certain to reach full precision; `plan_responses` holds the proof for
+        those that are.
     """
-    samples, hidden = z.shape
-    classes = b2.size
-    for n in range(samples * task // tasks, samples * (task + 1) // tasks):
-        for j in range(0, hidden, LANES_PER_VECTOR):
-            a = load(z, (n, j)) + load(w2_transposed, (classes, j))
-            e = exp(0.0 - magnitude(a))
-            larger = 1.0 / (1.0 + e)
-            smaller = e * larger
-            store(z, (n, j), where_negative(a, smaller, larger))
-            store(sigmoid_slope, (n, j), smaller * larger)
-        largest = b2[0]
-        for k in range(classes):
-            products = repeat(0.0)
-            for j in range(0, hidden, LANES_PER_VECTOR):
-                products = products + load(z, (n, j)) * load(w2_transposed, (k, j))
-            p[n, k] = total(products) + b2[k]
-            largest = p[n, k] if k == 0 else max(largest, p[n, k])
-        for k in range(0, p.shape[1], LANES_PER_VECTOR):
-            store(p, (n, k), exp(load(p, (n, k)) - largest))
-        normalizer = 0.0
-        for k in range(classes):
-            normalizer += p[n, k]
-        for k in range(classes):
-            p[n, k] /= normalizer
-        for k in range(classes, p.shape[1]):
-            p[n, k] = 0.0
+    weights = run.w2_transposed[:-1]
+    spread = float((weights.max(axis=0) - weights.min(axis=0)).max())
+    reach = max(1.0, largest)  # the largest input of a weight or a bias
+    plan = plan_responses(h * reach, spread)
+    if plan is None:
+        return None
+    terms = plan.terms
+    growths, scales = _constants(terms, h, reach, len(run.x))
+    tasks = tasks_for(
+        run.z.size * (len(run.w2_transposed) * plan.factors.size + 50 * terms) // LANES_PER_VECTOR
+    )
+    c = _aligned(terms, *run.z.shape)
+    d = np.empty((terms, *run.p.shape))
+    respond(
+        tasks, run.z, run.sigmoid_slope, run.p, labels, run.w2_transposed,
+        plan.points, plan.interpolation, growths, plan.factors, scales, c, d,
+    )  # fmt: skip
+    return run.sum_over_samples(c, d, _exact_terms(run, c, reach))
+
+
+@lru_cache
+def _constants(terms: int, h: float, reach: float, samples: int) -> tuple[Doubles, Doubles]:
+    """Return e^s - 1 and e^-s - 1 at the shifts, and what scales the coefficients.
+
+    Returns
+    -------
+    growths : array of shape (2, 2, terms)
+        For the hidden layer, whose largest shift is h * reach, and the output layer, where it is h.
+    scales : array of shape (2, terms)
+        1 / (2 h N reach^(2m+1)), and the same with reach 1.
+    """
+    points, _ = interpolation(terms)
+    reaches = np.array([[reach], [1.0]])
+    shifts = h * reaches * points
+    growths = np.stack([np.expm1(shifts), np.expm1(-shifts)], axis=1)
+    powers = 2.0 * np.arange(terms) + 1
+    return growths, reaches**-powers / (2 * h * samples)
+
+
+def _exact_terms(run: Forward, c: Doubles, reach: float) -> int:
+    """Choose how many powers of x are summed in float64; float32 suffices for those after them."""
+    products = run.x.shape[1] * c[0].size
+    if is_sparse(run.x, run.nonzeros) or products < matrix_products.MIN_FLOAT32_PRODUCTS:
+        return len(c)
+    magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in c]
+    return first_in_float32(magnitudes, reach, matrix_products.RUN_LENGTH)
+
+
+def _aligned(*shape: int) -> Doubles:
+    """Return an array that starts at a multiple of 64 bytes, so that no vector spans two lines."""
+    size = prod(shape)
+    memory = np.empty(size + 8)
+    start = -memory.__array_interface__["data"][0] % 64 // 8
+    return memory[start : start + size].reshape(shape)
+
+
+# Kernels ------------------------------------------------------------------------------------------
 
 
 @kernel(
     "(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
     "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "
-    "float64[:, :, ::1], float64[:, :, ::1], float64[:, :, ::1])"
+    "float64[:, :, ::1], float64[:, :, ::1])"
 )
 def respond(
     task: int,
@@ -95,7 +122,6 @@ def respond(
     growths: Any,
     factors: Any,
     scales: Any,
-    scratch: Any,
     c: Any,
     d: Any,
 ) -> None:
@@ -123,8 +149,6 @@ def respond(
         1/r! for r = 1, 2, ..., as many as the shifted logits need.
     scales : float64 array of shape (2, T)
         What the coefficients are multiplied by: the hidden layer's, then the output layer's.
-    scratch : float64 array of shape (tasks, T + series, LANES_PER_VECTOR)
-        Overwritten.
     c : float64 array of shape (T, N, Hp)
         Overwritten by the scaled coefficients of the hidden units' odd responses.
     d : float64 array of shape (T, N, Kp)
@@ -133,8 +157,8 @@ def respond(
     samples, hidden = z.shape
     classes = w2_transposed.shape[0] - 1
     terms = points.size
-    responses = scratch[task, :terms]
-    moments = scratch[task, terms:]
+    responses = np.empty((terms, LANES_PER_VECTOR))
+    moments = np.empty((factors.size, LANES_PER_VECTOR))
     for n in range(samples * task // tasks, samples * (task + 1) // tasks):
         label = labels[n]
         p_label = p[n, label]
@@ -294,74 +318,3 @@ def interpolate(
             rest = load(responses, (i, 0)) - line * points[i]
             coefficient = coefficient + rest * interpolation[m, i]
         store(c, (m, n, j), coefficient * scales[m])
-
-
-# The largest magnitude ----------------------------------------------------------------------------
-
-
-def magnitude_and_nonzeros(values: Doubles) -> tuple[float, int]:
-    """Return the largest magnitude and the number of nonzero entries of a contiguous array.
-
-    A nan counts as larger than inf, and inf as larger than any number. An empty array has (0.0, 0).
-    """
-    row = values.reshape(-1)
-    vectors = row.size // LANES_PER_VECTOR
-    tasks = tasks_for(vectors // 2)  # each takes half as long as in most kernels
-    if tasks == 1:
-        largest, nonzeros = _row_magnitude_and_nonzeros(row)
-        return largest, nonzeros
-    parts = np.empty(tasks), np.empty(tasks, np.int64)
-    magnitude_and_nonzeros_of_parts(tasks, row, *parts)
-    return float(parts[0].max()), int(parts[1].sum())  # the maximum of NumPy is nan if one is
-
-
-@kernel("(float64[::1], float64[::1], int64[::1])")
-def magnitude_and_nonzeros_of_parts(
-    task: int, tasks: int, values: Any, largest: Any, nonzeros: Any
-) -> None:
-    """Find the largest magnitude and the nonzeros of each part of a row.
-
-    Parameters
-    ----------
-    task, tasks : int
-        Which task, and how many parts the row is divided into.
-    values : float64 array
-    largest : float64 array of shape (tasks,)
-        Overwritten.
-    nonzeros : int64 array of shape (tasks,)
-        Overwritten.
-    """
-    size = values.size
-    part = values[size * task // tasks : size * (task + 1) // tasks]
-    largest[task], nonzeros[task] = _row_magnitude_and_nonzeros(part)
-
-
-@inlined
-def bits_of(value: float) -> Any:
-    """Read a float64's 64 bits as an integer."""
-    return np.float64(value).view(np.int64)
-
-
-@inlined
-def float_of(bits: int) -> Any:
-    """Read an integer's 64 bits as a float64; the inverse of `bits_of`."""
-    return np.int64(bits).view(np.float64)
-
-
-def _magnitude_and_nonzeros(values: Any) -> tuple[float, int]:
-    """Return them for a row: magnitudes are compared as integers, which have the same order.
-
-    LLVM vectorises that, and not the comparison of numbers among which there may be a nan.
-    """
-    largest = 0
-    nonzeros = 0
-    for i in range(values.size):
-        magnitude = bits_of(values[i]) & MAGNITUDE_BITS
-        largest = max(largest, magnitude)
-        nonzeros += magnitude != 0
-    return float_of(largest), nonzeros
-
-
-_row_magnitude_and_nonzeros = compiled(
-    _magnitude_and_nonzeros, _magnitude_and_nonzeros, "Tuple((float64, int64))(float64[::1])"
-)

@@ -103,7 +103,7 @@ def run_forward(params: Parameters, x: Doubles, nonzeros: int) -> Forward:
     z = np.empty((len(x), padded(hidden)))
     z[:, hidden:] = 0.0
     sigmoid_slope = np.empty_like(z)
-    p = np.empty((len(x), padded(classes)))
+    p = np.zeros((len(x), padded(classes)))  # the padding, too, goes through the exponential
     if is_sparse(x, nonzeros):
         sum_sparse_products(z, x, w1[np.newaxis], nonzeros)
     else:

@@ -157,7 +157,7 @@ def test_processes_read_the_programs_globals_and_stay_for_the_next_call(tmp_path
     with run(tmp_path, "import os; os.chdir(os.path.dirname(__file__))" + BETWEEN_CALLS) as process:
         printed, errors = process.communicate(timeout=120)
     # loky's tracker may say at the end that it cleans up after the process that was killed.
-    assert not errors or "resource_tracker" in errors
+    assert not errors or "resource_tracker" in errors, errors
     assert printed.splitlines() == [
         "started",
         "the program's globals are read True",

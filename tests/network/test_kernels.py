@@ -162,3 +162,20 @@ def test_a_sparse_product_is_the_product(
     expected = x.T @ c[0] + (x**3).T @ c[1]
     bound = 4 * (samples + 2) * EPS * (abs(x).T @ abs(c[0]) + (abs(x) ** 3).T @ abs(c[1]))
     assert np.all(abs(out - expected) <= bound)
+
+
+UNTOUCHED = """
+import numpy as np
+from fastgrad import TwoLayerNet
+
+net, x, t = TwoLayerNet(50, 20, 10, 0.5), np.random.rand(300, 50), np.arange(300) % 10
+for engine in ("response", "direct"):
+    assert np.isfinite(net.numerical_gradient(x, t, engine=engine).buffer).all()
+assert np.isfinite(net.gradient(x, t).buffer).all()
+"""
+
+
+def test_what_memory_held_before_raises_no_warning():
+    # The C library of Linux fills what it gives with bytes of this complement: numbers near 1e306.
+    environment = os.environ | {"MALLOC_PERTURB_": "128"}
+    subprocess.run([sys.executable, "-W", "error", "-c", UNTOUCHED], check=True, env=environment)

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
 from contextlib import contextmanager, suppress
@@ -38,6 +39,10 @@ ENVIRONMENT = {
     "LOKY_MAX_MEMORY_LEAK_SIZE": "1e18",
 }
 """Variables that are otherwise in workers."""
+
+RESTARTED = "A worker stopped while some jobs were given to the executor"
+"""What loky warns of where a process has been idle too long just as there is work again, and has
+started another. Where warnings are errors, that would end the others, too."""
 
 
 def require_packages() -> None:
@@ -100,6 +105,8 @@ class ProcessPool:
 
     def wake(self) -> bool:
         """Return whether none of the processes has been killed; they start, if they do not run."""
+        if not any(message and message.pattern == RESTARTED for _, message, *_ in warnings.filters):
+            warnings.filterwarnings("ignore", RESTARTED, UserWarning)
         try:
             [self.ready] = self._submit(os.getpid, [()])
         except BrokenExecutor:

@@ -173,7 +173,7 @@ def test_what_memory_held_before_raises_no_warning(monkeypatch):
             array.fill(np.nan)
         return array
 
-    net, x, t = TwoLayerNet(50, 20, 10, 0.5), np.random.rand(300, 50), np.arange(300) % 10
+    net, x, t = TwoLayerNet(50, 100, 10, 0.5), np.random.rand(300, 50), np.arange(300) % 10
     expected = net.numerical_gradient(x, t).buffer, net.gradient(x, t).buffer
     monkeypatch.setattr(np, "empty", of_nan)
     gradients = net.numerical_gradient(x, t).buffer, net.gradient(x, t).buffer

@@ -181,7 +181,9 @@ def row_of(numerical: NumericalGradient, verdict: Verdict) -> Row:
             return None
         index, claim, of_place = part.index(place), float(part.claim[place]), float(value[place])
         error = abs(claim - of_place)
-        return Element(index, error, claim, of_place, numerical.round_off, float(truncation[place]))
+        moved = float(np.broadcast_to(numerical.moved, value.shape)[place])
+        round_off = numerical.round_off + moved
+        return Element(index, error, claim, of_place, round_off, float(truncation[place]))
 
     with np.errstate(all="ignore"):
         error = abs(part.claim - value)

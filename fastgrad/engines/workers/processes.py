@@ -67,12 +67,19 @@ def process_pool(workers: int, fresh: bool = False) -> "ProcessPool":
     Those that have worked before have imported modules, and f may have changed these since.
     """
     require_packages()
-    with uninterrupted():  # or a process could be started that nobody knows of
-        while pool := _take(workers):
-            if not fresh and pool.wake():
-                return pool
-            pool.close(kill=True)
-        return ProcessPool(workers)
+    pool: ProcessPool | None = None
+    try:
+        with uninterrupted():  # or a process could be started that nobody knows of
+            while pool := _take(workers):
+                if not fresh and pool.wake():
+                    return pool
+                pool.close(kill=True)
+            pool = ProcessPool(workers)
+    except BaseException:
+        if pool is not None:  # an interrupt at the end of the block: nobody knows of the pool
+            pool.close()
+        raise
+    return pool
 
 
 class ProcessPool:

@@ -41,8 +41,11 @@ SIZES = (10, 30, 100, 300, 1000, 3000)
 ENOUGH = 1e-3
 """The relative error that a step is to keep below."""
 
-STEPS = 24_000
-"""Steps, in 24 groups, that are tried where the automatic one does not keep below."""
+GROUPS = 24
+"""Groups of steps that are tried where the automatic one does not keep below."""
+
+STEPS = 100
+"""Steps in each of them."""
 
 LONGEST = 1.0
 """Seconds of a gradient above which a way is not measured for larger problems."""
@@ -86,9 +89,9 @@ def slope_of_error(scheme: Scheme) -> float:
         return float(mpmath.log10(errors[0] / errors[1]))
 
 
-def best_possible(case: suite.Case, dtype: Any) -> str:
-    """Say how good a step can be at all, whatever finds it."""
-    steps = np.geomspace(1e-5, 10, STEPS).reshape(24, -1)
+def best_possible(case: suite.Case, dtype: Any, each: int = STEPS) -> str:
+    """Say how good a step can be at all, whatever finds it, by so many steps in each group."""
+    steps = np.geomspace(1e-5, 10, GROUPS * each).reshape(GROUPS, -1)
     errors = np.array([suite_errors([case], dtype, float(h))[0][0] for h in steps.flat])
     typical = np.median(np.nan_to_num(errors, nan=np.inf).reshape(steps.shape), axis=1)
     around = np.exp(np.mean(np.log(steps[np.argmin(typical)])))

@@ -28,6 +28,7 @@ from benchmarks.measure.schemes import (
     ENOUGH,
     SCHEMES,
     SIZES,
+    STEPS,
     X,
     automatic_step,
     best_possible,
@@ -45,7 +46,7 @@ from benchmarks.reporting.result import Result, Scale
 def schemes(result: Result, scale: Scale, folder: Path) -> None:
     """Schemes, steps, and gradients by other packages."""
     _schemes(result, folder)
-    _steps(result, 1 if scale.smoke else 5)
+    _steps(result, 1 if scale.smoke else 5, 4 if scale.smoke else STEPS)
     sizes = SIZES[:2] if scale.smoke else SIZES
     seconds, errors = measure_times(sizes)
     result.text.append(
@@ -100,7 +101,7 @@ def _schemes(result: Result, folder: Path) -> None:
     pictures.errors_by_step(curves, best, title, folder / "schemes.png")
 
 
-def _steps(result: Result, each: int) -> None:
+def _steps(result: Result, each: int, steps: int) -> None:
     """Count how many digits a fixed and the automatic step keep of published functions."""
     cases = [*suite.published(), *suite.drawn(0, each)]
     rows, limits = [], []
@@ -110,7 +111,7 @@ def _steps(result: Result, each: int) -> None:
             enough = [error < ENOUGH for error in errors]
             if h == "auto":
                 missed = [case for case, kept in zip(cases, enough, strict=True) if not kept]
-                limits += [best_possible(case, dtype) for case in missed]
+                limits += [best_possible(case, dtype, steps) for case in missed]
             rows.append(
                 (
                     np.dtype(dtype).name,

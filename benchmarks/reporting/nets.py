@@ -86,12 +86,12 @@ def dense(result: Result, scale: Scale, folder: Path) -> None:
         f"the loop's own round-off, eps L / h = {bound:.1e}",
         f"{deviation:.1e}, {deviation / bound:.2f} eps L / h",
     )
-    backmatrix_products = net.gradient(x, t).buffer
+    backpropagation = net.gradient(x, t).buffer
     for name in ("PyTorch", "JAX"):
         if name in calls:
             arrays = [np.asarray(values).ravel() for values in calls[name]()]
-            error = abs(np.concatenate(arrays) - backmatrix_products).max()
-            result.check(error <= 1e-14, f"{name}'s gradient is that of backmatrix_products")
+            error = abs(np.concatenate(arrays) - backpropagation).max()
+            result.check(error <= 1e-14, f"{name}'s gradient is that of backpropagation")
     if EXTENDED:
         exact = exact_quotients(problem)
         errors = {"loop": exact.errors(loop.quotients, loop.entries)}
@@ -243,7 +243,7 @@ def training(result: Result, scale: Scale, folder: Path) -> None:
     if rivals:
         ours, theirs = blocks["numerical_gradient"], blocks["PyTorch"]
         result.figure(
-            f"the same {scale.steps:,} steps over a PyTorch backmatrix_products loop",
+            f"the same {scale.steps:,} steps over a PyTorch backpropagation loop",
             "at most 1",
             f"{ours.total / theirs.total:.3g} in all "
             f"({ours.total:.3g} s, {theirs.total:.3g} s), {ratio(ours, theirs)}",

@@ -151,7 +151,10 @@ or for something that is added twice. Corrected for that, every element agrees.
 def _as_number(name: str, value: object, what: str, example: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
         raise TypeError(f"{name} is {value!r}, but it is {what}; pass one such as {example:g}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # of a whole number
+        return math.inf if value > 0 else -math.inf
 
 
 def _check(

@@ -518,3 +518,9 @@ def test_each_element_has_a_step_that_it_can_hold():
 def test_f_that_returns_an_array_is_refused_where_nothing_can_be_moved_either(check):
     with pytest.raises(ValueError, match="must return a single number"):
         check(lambda x: np.zeros(2), np.empty(0), np.empty(0))
+
+
+@pytest.mark.parametrize("option", ["rtol", "max_seconds"])
+def test_whole_numbers_that_no_float_holds_are_refused(option):
+    with pytest.raises(ValueError, match=option):
+        check_gradient(lambda x: (x**2).sum(), np.ones(2), 2 * np.ones(2), **{option: 10**400})

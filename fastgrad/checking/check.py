@@ -31,7 +31,7 @@ from fastgrad.checking.subject import (
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.steps import as_positive_number
 from fastgrad.differences.trees import users_array
-from fastgrad.differences.validation import require_flag
+from fastgrad.differences.validation import as_number, require_flag
 from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import GradientEngineName, NetEngineName
 
@@ -128,13 +128,13 @@ def check_gradient(
 or for something that is added twice. Corrected for that, every element agrees.
     """
     step = None if h is None else as_positive_number(h)
-    accepted = _as_number("rtol", rtol, "a relative error", 1e-6)
+    accepted = as_number("rtol", rtol, "it is a relative error", "one such as 1e-06")
     if not 0 <= accepted < 1:
         raise ValueError(f"rtol is {rtol}, but it is from 0 to below 1; pass one such as 1e-6")
     require_flag("fast", fast)
     end = math.inf
     if max_seconds is not None:
-        seconds = _as_number("max_seconds", max_seconds, "a number", 60)
+        seconds = as_number("max_seconds", max_seconds, "it is a number", "one such as 60")
         if not 0 < seconds < 2**1000:
             raise ValueError(
                 f"max_seconds is {max_seconds}, but it is positive; pass one such as 60"
@@ -146,15 +146,6 @@ or for something that is added twice. Corrected for that, every element agrees.
         subject.keeps_step = step is not None
         with np.errstate(all="ignore"), ending_at(end):  # what f does outside of its domain
             return _check(subject, step, accepted, end, fast=fast)
-
-
-def _as_number(name: str, value: object, what: str, example: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
-        raise TypeError(f"{name} is {value!r}, but it is {what}; pass one such as {example:g}")
-    try:
-        return float(value)
-    except OverflowError:  # of a whole number
-        return math.inf if value > 0 else -math.inf
 
 
 def _check(

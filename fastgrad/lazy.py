@@ -1,6 +1,7 @@
-"""Attributes that are computed when they are first asked for, and kept."""
+"""What waits until it is first asked for: computed attributes, and modules that load numba."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -23,3 +24,19 @@ class lazy(Generic[Value]):
             return self  # type: ignore[return-value]  # of a class, as properties do
         value = vars(instance)[self.compute.__name__] = self.compute(instance)
         return value
+
+
+class LazyModule:
+    """A module that is loaded when one of its attributes is first asked for.
+
+    Parameters
+    ----------
+    name : str
+        As it is imported.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(import_module(self.__name__), attribute)

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from fastgrad.network.functions import LOG_OFFSET, sigmoid
-from fastgrad.network.odd_responses import plan_responses
+from fastgrad.network.response import plan_responses
 
 JIT = not numba.config.DISABLE_JIT
 """Whether kernels are compiled. As plain Python they are a thousand times slower."""

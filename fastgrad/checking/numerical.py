@@ -328,7 +328,7 @@ def _response_error(subject: GradientUnderTest, part: Part, h: float) -> float |
         or subject.engine not in ("auto", "response")
     ):
         return None
-    from fastgrad.network.odd_responses import plan_responses  # which loads numba
+    from fastgrad.network.response import plan_responses  # which loads numba
 
     params = subject.batch.net.params
     weights = params["W2"]

@@ -4,16 +4,22 @@ import reprlib
 from functools import partial
 from numbers import Real
 from operator import index
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastgrad.differences.turns import turn
 from fastgrad.gradient import numerical_gradient
+from fastgrad.lazy import LazyModule
 from fastgrad.network.functions import class_indices, cross_entropy_error
 from fastgrad.network.parameters import Parameters
 from fastgrad.typing import Doubles, Map, NetEngineName
+
+if TYPE_CHECKING:
+    from fastgrad.network import evaluation
+else:  # it loads numba and the kernels, which takes a second
+    evaluation = LazyModule("fastgrad.network.evaluation")
 
 
 class TwoLayerNet:
@@ -94,8 +100,6 @@ class TwoLayerNet:
         -------
         ndarray of shape (N, K), or (K,) for a 1-D x
         """
-        from fastgrad.network import evaluation
-
         p = evaluation.probabilities(self._params, x)
         return p[0] if np.ndim(x) == 1 else p
 
@@ -139,7 +143,7 @@ class TwoLayerNet:
             loss: "loop", or, for the others, the fastest that serves it.
             How the differences are evaluated. "response" measures the loss at a few shifts of each
             unit and sums over the samples, at about the cost of backpropagation; it is exact to
-            rounding, by a bound that is proven in `fastgrad.network.odd_responses.plan_responses`,
+            rounding, by a bound that is proven in `fastgrad.network.response.plan_responses`,
             and hands over to "direct" where the step or the inputs are too large for the bound.
             "direct" moves every parameter and recomputes what it touches. "loop" is the book's
             loop.
@@ -173,8 +177,6 @@ class TwoLayerNet:
             raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {existing}")
         if self._differs_in(*LOSS_METHODS):
             return self._gradient_of_another_loss(x, t, h, engine, workers)
-        from fastgrad.network import evaluation
-
         with turn([self._params.buffer], ()):
             return evaluation.numerical_gradient(self._params, x, t, h, engine, workers)
 
@@ -186,8 +188,6 @@ class TwoLayerNet:
         Exact for this loss. The book's own backpropagation ignores the 1e-7 under the logarithm,
         so it differs from this by a factor of ``p / (p + 1e-7)`` a sample.
         """
-        from fastgrad.network import evaluation
-
         changed = [name for name in LOSS_METHODS if self._differs_in(name)]
         if changed and not self._differs_in("gradient"):
             raise NotImplementedError(
@@ -201,8 +201,6 @@ class TwoLayerNet:
     def _predict_for(self, x: ArrayLike, t: ArrayLike) -> Doubles:
         """Return the predictions; targets that do not fit are refused before they are computed."""
         if not self._differs_in("predict"):
-            from fastgrad.network import evaluation
-
             evaluation.require_targets(self._params, x, t)
         return self.predict(x)
 

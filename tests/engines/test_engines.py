@@ -20,7 +20,7 @@ from oracle import (
 
 from fastgrad import TwoLayerNet, reference
 from fastgrad.network import direct, evaluation, matrix_products
-from fastgrad.network.odd_responses import MAX_TERMS, TOLERANCE
+from fastgrad.network.response import MAX_TERMS, TOLERANCE
 
 H = 1e-4
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60 if JIT else 8)

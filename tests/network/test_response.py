@@ -1,4 +1,4 @@
-"""How is an odd response planned? Few terms, exact interpolation, and a bound that holds."""
+"""The engine "response": few terms, exact interpolation, a bound that holds, and float32 last."""
 
 from math import factorial, inf, nan, pi
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracle import EPS, largest_shift
 
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.odd_responses import (
+from fastgrad.network.response import (
     MAX_TERMS,
     TOLERANCE,
     first_in_float32,

@@ -87,22 +87,8 @@ def deep(smoke: bool = False) -> Case:
     return _layered([784, *[10 if smoke else 100] * 5, 10], smoke)
 
 
-def filters(smoke: bool = False) -> Case:
-    """Return a small convolutional net, and of its parameters those of the filters.
-
-    With 10 digits, because the loop and the replay run the convolution itself for every one.
-    """
-    return _convolutional("filters", ["W1", "b1"], smoke)
-
-
-def affine_weights(smoke: bool = False) -> Case:
-    """Return the same net, and of its parameters those after the filters."""
-    return _convolutional("affine weights", ["W2", "b2", "W3", "b3"], smoke)
-
-
 CASES: dict[str, Callable[[bool], Case]] = {
-    case.__name__: case
-    for case in (two_layers, two_layers_dense, layered, deep, filters, affine_weights)
+    case.__name__: case for case in (two_layers, two_layers_dense, layered, deep)
 }
 
 
@@ -133,29 +119,6 @@ def _layered(sizes: list[int], smoke: bool) -> Case:
     hidden = f"{sizes[1]}-{sizes[2]}" if len(sizes) == 4 else f"{len(sizes) - 2} x {sizes[1]}"
     title = f"ReLU and weight decay, {sizes[0]}-{hidden}-{sizes[-1]}, {len(x)} digits"
     return Case(title, net, x, t, list(params), _kinked(x, params["W1"]))
-
-
-def _convolutional(which: str, names: list[str], smoke: bool) -> Case:
-    np.random.seed(SEED)
-    count, size, hidden = (3, 5, 6) if smoke else (30, 5, 100)
-    pooled = (28 - size + 1) // 2
-    shapes = {"1": (count, 1, size, size), "2": (count * pooled**2, hidden), "3": (hidden, 10)}
-    params: dict[str, Array] = {}
-    for i, shape in shapes.items():
-        params["W" + i] = 0.01 * np.random.randn(*shape)
-        params["b" + i] = np.zeros(count if i == "1" else shape[-1])
-    layers: list[Any] = [
-        Convolution(params["W1"], params["b1"]),
-        Relu(),
-        Pooling(2),
-        Affine(params["W2"], params["b2"]),
-        Relu(),
-        Affine(params["W3"], params["b3"]),
-    ]
-    x, t = digits(2 if smoke else 10)
-    images = x.reshape(-1, 1, 28, 28)
-    title = f"convolution, {count} filters of {size}x{size}, {len(x)} digits: {which}"
-    return Case(title, LayeredNet(params, layers), images, t, names, NO_KINKS)
 
 
 def _kinked(x: Array, weights: Array) -> NDArray[np.intp]:
@@ -192,50 +155,6 @@ class Relu:
         out = x.copy()
         out[self.mask] = 0
         return out
-
-
-def im2col(images: Array, size: int, stride: int = 1) -> Array:
-    """Lay every window of `size` by `size` pixels out as a row."""
-    samples, channels, height, width = images.shape
-    rows, columns = (height - size) // stride + 1, (width - size) // stride + 1
-    col = np.zeros((samples, channels, size, size, rows, columns))
-    for y in range(size):
-        for x in range(size):
-            bottom, right = y + stride * rows, x + stride * columns
-            col[:, :, y, x, :, :] = images[:, :, y:bottom:stride, x:right:stride]
-    return col.transpose(0, 4, 5, 1, 2, 3).reshape(samples * rows * columns, -1)
-
-
-class Convolution:
-    """Filters of shape (count, channels, size, size) look at every window."""
-
-    def __init__(self, weights: Array, biases: Array) -> None:
-        self.weights, self.biases = weights, biases
-
-    def forward(self, x: Array) -> Array:
-        """Return the filters' answers, of shape (samples, filters, rows, columns)."""
-        count, size = len(self.weights), self.weights.shape[-1]
-        side = x.shape[-1] - size + 1
-        self.col = im2col(x, size)
-        self.col_weights = self.weights.reshape(count, -1).T
-        out: Array = np.dot(self.col, self.col_weights) + self.biases
-        return out.reshape(x.shape[0], side, side, -1).transpose(0, 3, 1, 2)
-
-
-class Pooling:
-    """Of every window the largest pixel is kept."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def forward(self, x: Array) -> Array:
-        """Return the largest pixels; windows do not overlap."""
-        samples, channels, height, width = x.shape
-        rows, columns = height // self.size, width // self.size
-        col = im2col(x, self.size, self.size).reshape(-1, self.size**2)
-        self.largest = np.argmax(col, axis=1)
-        out: Array = np.max(col, axis=1)
-        return out.reshape(samples, rows, columns, channels).transpose(0, 3, 1, 2)
 
 
 class LayeredNet:

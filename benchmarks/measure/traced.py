@@ -157,7 +157,8 @@ def _in_extended_precision(case: Case) -> Case:
             return plain_loss(x, t)
 
     net.loss = loss  # type: ignore[method-assign]  # this net's alone
-    return replace(case, net=net, x=case.x.astype(np.longdouble))
+    x = case.x if case.x.dtype.kind == "i" else case.x.astype(np.longdouble)
+    return replace(case, net=net, x=x)
 
 
 def _drawn(case: Case, per_array: int) -> NDArray[np.int64]:

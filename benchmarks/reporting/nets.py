@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cases.book_nets import BOOK_NETS, with_dropout
 from benchmarks.cases.learners_nets import CASES
 from benchmarks.cases.two_layer_net import Problem, gradients, mnist_problem, random_problem
 from benchmarks.measure.accuracy import (
@@ -17,11 +18,17 @@ from benchmarks.measure.accuracy import (
     roundoff_bound,
 )
 from benchmarks.measure.book_loop import books_loop
+from benchmarks.measure.book_nets import measure_arrays, total, why_left_to_loop
 from benchmarks.measure.cold_start import first_gradient_times, import_times
 from benchmarks.measure.density import SHARES, sparse_over_dense
 from benchmarks.measure.growth import BASE, SIZES, SMOKE_BASE, seconds_by_size
 from benchmarks.measure.timing import Times, compare, ratio
-from benchmarks.measure.traced import compare_with_loop, overhead, untraceable_functions
+from benchmarks.measure.traced import (
+    compare_with_loop,
+    measure_errors,
+    overhead,
+    untraceable_functions,
+)
 from benchmarks.measure.training import RATE, accuracy, everyone, numerical, pytorch, train
 from benchmarks.reporting import pictures
 from benchmarks.reporting.pictures import LABELS
@@ -154,8 +161,6 @@ TRACED = {
     "two_layers_dense": "at least 1,000 times faster",
     "layered": "at least 300 times faster",
     "deep": "",
-    "filters": "at least 1.5 times faster",
-    "affine_weights": "at least 1,000 times faster",
 }
 
 
@@ -201,6 +206,68 @@ def traced(result: Result, scale: Scale, folder: Path) -> None:
         for title, run in runs.items()
     }
     pictures.traced(bars, folder / "traced.png")
+
+
+BOOK_REACH = {
+    ("multi_layer_net", "all parameters"): "at least 600 times faster",
+    ("with_batchnorm", "W1"): "at least 30 times faster",
+    ("simple_conv_net", "filters"): "at least 40 times faster",
+    ("simple_conv_net", "affine weights"): "at least 1,000 times faster",
+    ("deep_conv_net", "filters"): "at least 20 times faster",
+    ("deep_conv_net", "affine weights"): "at least 1,000 times faster",
+}
+
+
+def book_nets(result: Result, scale: Scale, folder: Path) -> None:
+    """One gradient of the book's later nets, beside the book's loop, by groups of parameters."""
+    rows = []
+    for net, make in BOOK_NETS.items():
+        runs = {}
+        for group, case in make(scale.smoke).items():
+            run = runs[group] = measure_arrays(case, 2 if scale.smoke else 8, min(scale.rounds, 3))
+            result.check(run.deviation <= ROUNDOFF_UNITS, f"{case.title} is near its loop")
+            if scale.smoke:
+                errors = measure_errors(case, 2)
+                is_near = not EXTENDED or errors.traced <= max(1, errors.loop)
+                result.check(is_near, f"{case.title} is near the exact quotients")
+            result.figure(
+                f"the book's {case.title}",
+                BOOK_REACH.get((net, group), ""),
+                f"{run.gradient:.3g} s, {run.gradient / run.call:,.0f} calls of its loss; "
+                f"{run.loop / run.gradient:,.3g} times faster than its loop",
+            )
+            result.text += [
+                f"{case.title}: {', '.join(names)} by the loop. {reason}"
+                for reason, names in run.reasons.items()
+            ]
+        if len(runs) > 1:
+            runs["all parameters"] = total([*runs.values()])
+        title = case.title.rpartition(":")[0]
+        rows += [
+            (
+                title,
+                group,
+                f"{1e3 * run.call:.3g}",
+                *(f"{seconds:.3g}" for seconds in (run.loop, run.gradient)),
+                f"{run.gradient / run.call:,.0f}",
+                f"{run.loop / run.gradient:,.3g}",
+                f"{run.deviation:.2f}",
+                " ".join(map(str, run.threads.values())),
+            )
+            for group, run in runs.items()
+        ]
+    dropout = with_dropout(scale.smoke)["all parameters"]
+    result.text.append(f"{dropout.title}: {why_left_to_loop(dropout.loss, dropout.arrays[0])}")
+    result.text.append(
+        "The loop's seconds are extrapolated from a few elements of each array; each side at its "
+        "best number of BLAS threads, which the last column has, for the loss, the loop and "
+        "fastgrad; the deviation from the loop is in units of eps L / h."
+    )
+    result.table(
+        "net | parameters | loss, ms | loop, s | fastgrad, s | in calls of the loss | "
+        "times faster | deviation | threads",
+        rows,
+    )
 
 
 def untraceable(result: Result, scale: Scale, folder: Path) -> None:

@@ -22,6 +22,7 @@ PARTS: dict[str, Benchmark] = {
         nets.hard_problems,
         nets.batches,
         nets.traced,
+        nets.book_nets,
         nets.untraceable,
         nets.training,
         nets.growth,

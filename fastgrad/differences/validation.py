@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.tracing.memory import may_share_elements
-
 
 def require_function(f: object) -> None:
     """Refuse what cannot be called."""
@@ -79,6 +77,29 @@ def require_floating_array(name: str, x: object, h: object) -> None:
             f"elements of {name} share memory, so that none of them can be moved alone; pass a "
             f"copy such as {name}.copy()"
         )
+
+
+def may_share_elements(x: NDArray[Any]) -> bool:
+    """Say whether some elements of an array have the same place in memory, as in a broadcast one.
+
+    Examples
+    --------
+    >>> may_share_elements(np.broadcast_to(np.ones(3), (2, 3)))
+    True
+    """
+    if x.flags.forc or not x.size:
+        return False
+    extent = x.dtype.itemsize
+    axes = [(abs(stride), n) for stride, n in zip(x.strides, x.shape, strict=True) if n > 1]
+    for stride, length in sorted(axes):
+        if stride < extent:  # axes are interleaved: look at each element
+            start = np.zeros(1, dtype=np.int64)
+            for step, n in axes:
+                start = np.add.outer(np.arange(n) * step, start).reshape(-1)
+            places = np.sort(start)
+            return bool((np.diff(places) < x.dtype.itemsize).any())
+        extent += stride * (length - 1)
+    return False
 
 
 def require_unmasked(name: str, x: object) -> None:

@@ -17,7 +17,7 @@ from fastgrad.engines.certificates.compiled import Run, note_run
 from fastgrad.engines.compilation import NotCompilableError, arrays_in, compiled_loop, is_jitted
 from fastgrad.engines.threads import Work, spread
 from fastgrad.jit.concurrency import exclusive, thread_count
-from fastgrad.tracing.memory import share
+from fastgrad.tracing.first_calls import share
 from fastgrad.typing import Array
 
 MAX_OVERLAP_WORK = 10_000

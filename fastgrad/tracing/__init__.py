@@ -1,13 +1,12 @@
 """NumPy functions, recorded once and replayed where x is moved.
 
-- Recording: `trace` calls f once; `recorder` notes the operations on stand-ins (`stand_in`), which
-  `references` and `namespace` put where f finds x and NumPy; `memory` watches other arrays,
-  `rollback` puts everything back.
-- Analysis of the recorded `graph`: `affine` finds where x enters, and the terms of the loss;
-  `dependence` and `row_losses` tell which units and rows it mixes; `smoothness` what may happen
-  between measured shifts.
-- Replay: `strategy` chooses for each term; `unit_responses` and `kinks` measure, by `replay`,
-  `batched` and `operations`.
+- Recording: `first_calls` tells whether it may pay; `trace` calls f once more; `recorder` notes the
+  `operations` on stand-ins (`stand_in`), which stand where f finds x (`references`, which puts
+  everything back) and NumPy (`namespace`).
+- Analysis: `affine` finds where x enters, its units and rows, and the terms of the loss;
+  `smoothness` tells what may happen between measured shifts.
+- Replay: `strategy` chooses for each term; `unit_responses` and `kinks` measure, by `replay`, which
+  also tells whether rows mix, and `batched`.
 
 The way in is `trace.trace_call`; the way out is `strategy.choose_strategies`. What cannot be traced
 raises `recorder.NotTraceable`, with the reason for the user.

@@ -16,8 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.graph import Node, leaves, replaced, value_of
-from fastgrad.tracing.operations import product_spec
+from fastgrad.tracing.operations import Node, leaves, product_spec, replaced, value_of
 from fastgrad.typing import Array
 
 Batched = Callable[[Any, int], Array]

@@ -17,13 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.affine import Stage
+from fastgrad.tracing.affine import Stage, UnitIds, propagate
 from fastgrad.tracing.batched import sources
-from fastgrad.tracing.dependence import UnitIds, propagate
-from fastgrad.tracing.graph import Node, leaves, value_of
-from fastgrad.tracing.operations import factors, product_spec
-from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
-from fastgrad.tracing.row_losses import RowLosses
+from fastgrad.tracing.operations import Node, factors, leaves, product_spec, value_of
+from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay, RowLosses
 from fastgrad.typing import Array, Doubles
 
 MAX_GAP_STEPS = 5

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.graph import leaves
+from fastgrad.tracing.operations import leaves
 from fastgrad.tracing.recorder import Recording
 from fastgrad.tracing.stand_in import Recorded
 

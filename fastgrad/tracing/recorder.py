@@ -5,19 +5,22 @@ import sys
 import threading
 import time
 import types
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
-from fastgrad.tracing.graph import Node, leaves, replaced
-from fastgrad.tracing.memory import Constants, copy_like, owner_of, share
+from fastgrad.tracing.first_calls import share
+from fastgrad.tracing.operations import Node, leaves, replaced
 from fastgrad.tracing.stand_in import FLOAT, IN_PLACE, Recorded, moves, plain
+from fastgrad.typing import Array
 
 MAX_BYTES = 100_000_000
 """Memory that the results of recorded operations may take, besides 16 times the largest one's."""
@@ -56,16 +59,16 @@ class Recording:
         Whether it ended where stand-ins for all arrays might help.
     is_open : bool
         Whether operations are still noted. Afterwards stand-ins compute what their arrays would.
-    constants : Constants
-        What else was computed with.
     alive : list of weak references
         To all stand-ins.
     fixed : list of ndarray
         Arrays of the user's in whose places no stand-in can be put.
     slots : list of tuple
-        The places in which stand-ins are, and what they held, as `rollback.Slot` has them.
+        The places in which stand-ins are, and what they held, as `references.Slot` has them.
     pauses_gc : bool
         Whether garbage is collected again when it has ended.
+    constants : Constants
+        What else was computed with.
     """
 
     seconds: float = float("inf")
@@ -75,7 +78,6 @@ class Recording:
     reason: str | None = None
     needs_constants: bool = False
     is_open: bool = True
-    constants: Constants = field(default_factory=Constants)
     alive: list[ref[Recorded]] = field(default_factory=list)
     fixed: list[NDArray[Any]] = field(default_factory=list)
     slots: list[tuple[Callable[[Any], None], Any, Any]] = field(default_factory=list)
@@ -83,6 +85,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         self.thread = threading.get_ident()
+        self.constants = Constants()
         self._deadline = time.perf_counter() + self.seconds
         self._deadline_of_thread = time.thread_time() + self.seconds
         self._operations = 0
@@ -437,3 +440,79 @@ def _place_of_error(error: BaseException) -> str:
             place = _named(step.tb_frame.f_code, step.tb_lineno)
         step = step.tb_next
     return place
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+MIN_LARGE_BYTES = 2**20
+"""Bytes of an array from which on it is not copied, which would take as long as using it."""
+
+
+def owner_of(array: NDArray[Any]) -> int:
+    """Return what all arrays in the same memory have in common."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return id(array)
+
+
+def copy_like(pattern: NDArray[Any], values: Any) -> NDArray[Any]:
+    """Return a copy of values that lies in memory as another array does."""
+    if pattern.flags.c_contiguous or pattern.flags.f_contiguous or not pattern.size:
+        result = np.empty_like(pattern)
+    else:
+        steps = [(n - 1) * step for n, step in zip(pattern.shape, pattern.strides, strict=True)]
+        before = -sum(step for step in steps if step < 0)
+        memory = np.empty(sum(map(abs, steps)) + pattern.itemsize, np.uint8)
+        first = memory[before : before + pattern.itemsize].view(pattern.dtype)
+        result = as_strided(first, pattern.shape, pattern.strides)
+    result[...] = values
+    return result
+
+
+class Constants:
+    """Arrays that do not depend on x, kept as they were when an operation used them.
+
+    A function may fill the same buffer again and again. What an operation was given is therefore
+    compared with what the same array held before, and copied if that has changed. Of a large array
+    the checksum is noted instead, and looked at again in the end.
+
+    Attributes
+    ----------
+    bytes : int
+        How much memory the copies take.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._copies: dict[int, tuple[ref[Array], Array]] = {}
+        self._large: dict[int, tuple[Array, Array, int]] = {}
+
+    def keep(self, array: Array) -> Array:
+        """Return what an array holds now, as an array that will not change.
+
+        Of a large one itself is returned; `are_unchanged` says in the end whether it is the same.
+        """
+        if array.nbytes >= MIN_LARGE_BYTES:
+            if id(array) not in self._large:  # which keeps the array, and so its id
+                self._large[id(array)] = array, array.view(), _checksum(array)
+            return self._large[id(array)][1]
+        if id(array) in self._copies:
+            reference, copied = self._copies[id(array)]
+            is_alike = (array.shape, array.dtype) == (copied.shape, copied.dtype)
+            if reference() is array and is_alike and array.tobytes() == copied.tobytes():
+                return copied
+        copied = array.copy("K")
+        self._copies[id(array)] = ref(array), copied
+        self.bytes += copied.nbytes
+        return copied
+
+    def are_unchanged(self) -> bool:
+        """Say whether all large arrays hold what they held."""
+        return all(_checksum(view) == checksum for _, view, checksum in self._large.values())
+
+
+def _checksum(array: Array) -> int:
+    """Return a number that changes if an element does."""
+    in_order = array if array.flags.c_contiguous else array.T
+    return zlib.crc32(np.ascontiguousarray(in_order).data)  # which copies slices only

@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 
 from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
-from fastgrad.tracing.affine import Stage
+from fastgrad.tracing.affine import Stage, UnitIds, propagate
 from fastgrad.tracing.batched import Stack, batched, reduced_axes
-from fastgrad.tracing.dependence import UnitIds, propagate
-from fastgrad.tracing.graph import Node, replaced, value_of
+from fastgrad.tracing.operations import Node, replaced, value_of
 from fastgrad.tracing.replay import Replay
 from fastgrad.typing import Array
 

@@ -12,7 +12,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.graph import Node, leaves, replaced
+from fastgrad.tracing.operations import Node, leaves, replaced
 
 if TYPE_CHECKING:
     from fastgrad.tracing.recorder import Recording

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgrad.tracing.affine import Stage, Term, find_stage
-from fastgrad.tracing.dependence import UnitIds
+from fastgrad.tracing.affine import Stage, Term, UnitIds, find_stage
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
-from fastgrad.tracing.row_losses import RowLosses, difference, find_row_of_element
+from fastgrad.tracing.replay import (
+    REPLAY_TOLERANCE,
+    Replay,
+    RowLosses,
+    difference,
+    find_row_of_element,
+)
 from fastgrad.tracing.trace import Trace
 from fastgrad.tracing.unit_responses import (
     Changes,

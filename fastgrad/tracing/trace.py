@@ -16,13 +16,18 @@ from numpy.typing import NDArray
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Term, split_into_terms
-from fastgrad.tracing.first_calls import FirstCalls
-from fastgrad.tracing.graph import Node, without_repeats
-from fastgrad.tracing.memory import may_share_elements, share
+from fastgrad.tracing.first_calls import FirstCalls, share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
+from fastgrad.tracing.operations import Node, without_repeats
 from fastgrad.tracing.recorder import UNUSED, NotTraceable, Recording, record
-from fastgrad.tracing.references import Assign, Reference, look_around
-from fastgrad.tracing.rollback import Slot, replace_leftovers, temporarily_replaced
+from fastgrad.tracing.references import (
+    Assign,
+    Reference,
+    Slot,
+    look_around,
+    replace_leftovers,
+    temporarily_replaced,
+)
 from fastgrad.tracing.stand_in import Recorded
 from fastgrad.typing import Doubles
 
@@ -125,7 +130,7 @@ def is_used(f: Callable[[Any], Any], x: NDArray[Any], h: float) -> bool:
 
     No operation of an f that does not is given x, nor does f look at it in another way.
     """
-    if type(x) is not np.ndarray or may_share_elements(x):
+    if type(x) is not np.ndarray:
         return True
     saved = x.copy(order="K")
     result = _record_alone(f, x, h, saved, Recording(MAX_SECONDS))

@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.kinks import MAX_GAP_STEPS, by_kinked_rows
-from fastgrad.tracing.replay import BATCH_ELEMENTS
-from fastgrad.tracing.row_losses import RowLosses
+from fastgrad.tracing.replay import BATCH_ELEMENTS, RowLosses
 from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
 from fastgrad.typing import Array, Doubles, Places
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.graph import Node, leaves, replaced, without_repeats
+from fastgrad.tracing.operations import Node, leaves, replaced, without_repeats
 from fastgrad.tracing.recorder import NotTraceable, Recording, record
 from fastgrad.tracing.stand_in import Recorded
 

@@ -305,10 +305,7 @@ def test_arrays_in_tuples_are_found_and_put_back():
     assert np.array_equal(buffer, np.tanh(X @ x))
 
 
-def test_elements_that_share_memory_are_refused():
-    base = np.arange(11.0)
-    x = np.lib.stride_tricks.as_strided(base, (2, 10), (8, 8))
-    assert "share memory" in reason_of(lambda x: np.sum(x**2), x)
+def test_x_may_be_a_view_with_its_axes_in_any_order():
     assert_the_loops(lambda x: np.sum(x**2), np.arange(24.0).reshape(6, 4)[::-2, ::3].T, "traced")
 
 

@@ -14,8 +14,7 @@ import pytest
 from fastgrad import numerical_gradient
 from fastgrad.tracing import references
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.references import find_references, is_of_library
-from fastgrad.tracing.rollback import temporarily_replaced
+from fastgrad.tracing.references import find_references, is_of_library, temporarily_replaced
 
 X = np.arange(6.0).reshape(2, 3)
 

@@ -9,11 +9,9 @@ from test_traced_replay import COLUMNS, EXPRESSIONS, ROWS, A, close, recorded, s
 
 from fastgrad import numerical_gradient
 from fastgrad.tracing import kinks
-from fastgrad.tracing.affine import Stage
-from fastgrad.tracing.dependence import propagate
+from fastgrad.tracing.affine import Stage, propagate
 from fastgrad.tracing.kinks import restricted
-from fastgrad.tracing.replay import Replay
-from fastgrad.tracing.row_losses import RowLosses
+from fastgrad.tracing.replay import Replay, RowLosses
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 

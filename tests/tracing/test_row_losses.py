@@ -5,8 +5,7 @@ import pytest
 
 from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.recorder import Recording
-from fastgrad.tracing.replay import Replay
-from fastgrad.tracing.row_losses import _sets, find_row_of_element, is_confirmed
+from fastgrad.tracing.replay import Replay, _sets, find_row_of_element, is_confirmed
 
 ROWS, UNITS = 11, 3
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from test_traced_replay import EXPRESSIONS, close, recorded, scale_of
 
-from fastgrad.tracing.graph import value_of
-from fastgrad.tracing.operations import factors, product_spec
+from fastgrad.tracing.operations import factors, product_spec, value_of
 
 
 @pytest.mark.parametrize(

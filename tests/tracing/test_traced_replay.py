@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fastgrad.tracing import operations, replay
 from fastgrad.tracing.batched import sources
-from fastgrad.tracing.graph import between
+from fastgrad.tracing.operations import between
 from fastgrad.tracing.recorder import Recording, record
 from fastgrad.tracing.replay import Replay
 

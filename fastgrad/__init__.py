@@ -19,7 +19,21 @@ if TYPE_CHECKING:
     from fastgrad.gradient import Gradient, explain, numerical_gradient
     from fastgrad.hessians import hessian
     from fastgrad.jacobians import jacobian
-    from fastgrad.network import TwoLayerNet, cross_entropy_error, sigmoid, softmax
+    from fastgrad.network import TwoLayerNet
+    from fastgrad.network.functions import (
+        cross_entropy_error,
+        identity_function,
+        numerical_diff,
+        numerical_gradient_2d,
+        relu,
+        relu_grad,
+        sigmoid,
+        sigmoid_grad,
+        softmax,
+        softmax_loss,
+        step_function,
+        sum_squared_error,
+    )
 
 __version__ = "0.1.0"
 
@@ -33,35 +47,53 @@ __all__ = [
     "explain",
     "hessian",
     "hessian_vector_product",
+    "identity_function",
     "jacobian",
     "load_mnist",
+    "numerical_diff",
     "numerical_gradient",
+    "numerical_gradient_2d",
     "reference",
+    "relu",
+    "relu_grad",
     "schemes",
     "sigmoid",
+    "sigmoid_grad",
     "slope_test",
     "softmax",
+    "softmax_loss",
+    "step_function",
+    "sum_squared_error",
 ]
 
 LAZY = {
     "Gradient": "gradient",
     "TwoLayerNet": "network",
     "check_gradient": "checking.check",
-    "cross_entropy_error": "network",
+    "cross_entropy_error": "network.functions",
     "datasets": "datasets",
     "differentiate": "adaptive",
     "directional_derivative": "directional",
     "explain": "gradient",
     "hessian": "hessians",
     "hessian_vector_product": "directional",
+    "identity_function": "network.functions",
     "jacobian": "jacobians",
     "load_mnist": "datasets",
+    "numerical_diff": "network.functions",
     "numerical_gradient": "gradient",
+    "numerical_gradient_2d": "network.functions",
     "reference": "reference",
+    "relu": "network.functions",
+    "relu_grad": "network.functions",
     "schemes": "schemes",
-    "sigmoid": "network",
+    "sigmoid": "network.functions",
+    "sigmoid_grad": "network.functions",
     "slope_test": "checking.taylor_test",
-    "softmax": "network",
+    "softmax": "network.functions",
+    "softmax_loss": "network.functions",
+    "step_function": "network.functions",
+    "sum_squared_error": "network.functions",
 }
 """Name -> where it is loaded from when it is first asked for: a worker needs next to nothing."""
 

@@ -198,7 +198,9 @@ FUNCTIONS = {
         for name in (
             "numerical_gradient", "differentiate", "jacobian", "hessian", "directional_derivative",
             "hessian_vector_product", "check_gradient", "slope_test", "explain", "Gradient",
-            "TwoLayerNet", "sigmoid", "softmax", "cross_entropy_error",
+            "TwoLayerNet", "identity_function", "step_function", "sigmoid", "sigmoid_grad", "relu",
+            "relu_grad", "softmax", "sum_squared_error", "cross_entropy_error", "softmax_loss",
+            "numerical_diff", "numerical_gradient_2d",
         )
     },
     **{name: getattr(schemes, name) for name in ("central", "forward", "backward", "from_offsets")},

@@ -12,7 +12,6 @@ batches. `functions` are the book's.
 (2, 3)
 """
 
-from fastgrad.network.functions import cross_entropy_error, sigmoid, softmax
 from fastgrad.network.two_layer_net import TwoLayerNet
 
-__all__ = ["TwoLayerNet", "cross_entropy_error", "sigmoid", "softmax"]
+__all__ = ["TwoLayerNet"]

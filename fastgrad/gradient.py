@@ -11,7 +11,7 @@ from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
-from fastgrad.engines.certificates.compiled import certify
+from fastgrad.engines.compiled import certify
 from fastgrad.engines.probe import INDEPENDENT, is_independent, repeating
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator

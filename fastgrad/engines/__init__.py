@@ -2,12 +2,12 @@
 
 `selection` alone chooses, for everything that differentiates, and for what `explain` says. There
 are two kinds of engines, and a table of each in `selection`. Most are a `fastgrad.typing.Values`,
-which returns f where elements of x are moved: `loop` serves any function, `vectorized` one that
-takes stacks of points, `compiled` one that numba has compiled (its loop is made by `compilation`,
-and spread over `threads`; `lanes` evaluates several points at once), and `workers` share the loop's
-calls. `traced` is a `fastgrad.typing.GradientEngine`, which gives a gradient at once, and is tried
-before the loop. `certificates` compare whole gradients with a few calls of f, and `probe` tells
-whether f depends on x, or is random.
+which returns f where elements of x are moved: `loop` serves any function, and those that take
+stacks of points; `compiled` one that numba has compiled (its loop is made by `compilation`; `lanes`
+evaluates several points at once); `workers` share the loop's calls. `traced` is a
+`fastgrad.typing.GradientEngine`, which gives a gradient at once, and is tried before the loop. A
+`certificate` compares a whole gradient with a few calls of f, along random `directions`; `probe`
+tells whether f depends on x, or is random; and `progress` how far a loop has come.
 
 >>> import numpy as np
 >>> from fastgrad.engines import loop

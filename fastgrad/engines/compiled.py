@@ -1,24 +1,33 @@
 """The engine for functions that numba has compiled: a compiled loop, on all threads."""
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from numbers import Number
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import at
 from fastgrad.differences.trees import Call
+from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import loop
-from fastgrad.engines.certificates.compiled import Run, note_run
-from fastgrad.engines.compilation import NotCompilableError, arrays_in, compiled_loop, is_jitted
-from fastgrad.engines.threads import Work, spread
-from fastgrad.jit.concurrency import exclusive, thread_count
+from fastgrad.engines.compilation import (
+    CompiledLoop,
+    NotCompilableError,
+    arrays_in,
+    compiled_loop,
+    is_jitted,
+)
+from fastgrad.jit.concurrency import Work, exclusive, spread, thread_count
+from fastgrad.schemes import central_quotient
 from fastgrad.tracing.first_calls import share
-from fastgrad.typing import Array
+from fastgrad.typing import Array, Values
 
 MAX_OVERLAP_WORK = 10_000
 """How hard NumPy looks for elements that two arrays share, before they are taken to share some."""
@@ -40,7 +49,7 @@ def values(
     and the loop is made of the same compiled code.
 
     Once an f has taken a quarter of a second, and if it is made of operations on single numbers
-    and of array expressions, it is evaluated at several points at once (`lanes_loop`), in a
+    and of array expressions, it is evaluated at several points at once (`lanes`), in a
     fraction of the time.
 
     Parameters
@@ -153,7 +162,7 @@ def compiled_values(
     item = spread(new_work, len(places), threads, grain, compiled.item_seconds(case))
     compiled.note(time.perf_counter() - start, case, item)
     if not shape:
-        note_run(Run(f, x, partial(_Copies, whole, x, shared), call.f, compiled))
+        _recent.run = _Run(f, x, partial(_Copies, whole, x, shared), call.f, compiled)
     return out.astype(object) if out.dtype.kind in "iub" and not shape else out
 
 
@@ -306,3 +315,91 @@ def _require_type(returned: np.dtype[Any], dtype: np.dtype[Any]) -> None:
             "the complex step needs a function that computes with its argument, without abs, max "
             "and the like, and other schemes need one that returns real numbers"
         )
+
+
+# Certificates -------------------------------------------------------------------------------------
+
+MIN_GRADIENT_RATIO = 20
+"""How many times longer gradients take than their certificates, but for the first one of a
+function, and the first one in lanes: calls of it from Python take longer than many gradients, and
+what is wrong of a compiled loop is hardly ever wrong once only."""
+
+
+class _Run(NamedTuple):
+    """An evaluation in a compiled loop: f and x as given, copies of all arguments, and the loop."""
+
+    f: Callable[..., Any]
+    x: Array
+    copies: Callable[[], _Copies]
+    jitted: Any
+    compiled: CompiledLoop
+
+
+_recent = threading.local()
+"""The last run of each thread."""
+
+
+def certify(problem: Problem, values: Values, gradient: Array) -> None:
+    """Compare a gradient that was evaluated in a compiled loop with f, and mend it.
+
+    Does nothing if another engine has evaluated it, or certificates have become too costly.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of which all elements are moved alike; x stays as it is.
+    values : callable
+        How f was evaluated.
+    gradient : array like x
+        The quotients.
+
+    Warns
+    -----
+    RuntimeWarning
+        If it was wrong.
+    """
+    f, x, h, scheme = problem.f, problem.x, problem.steps, problem.scheme
+    run: _Run | None = getattr(_recent, "run", None)
+    _recent.run = None  # which would keep x alive
+    if run is None or run.f is not f or run.x is not x or x.dtype != np.float64:
+        return
+    compiled = run.compiled
+    if compiled.seconds - compiled.certified < MIN_GRADIENT_RATIO * compiled.price:
+        return
+    from fastgrad.engines.certificate import Certificate, Disagreement
+    from fastgrad.engines.directions import NearbyValues
+
+    start = time.perf_counter()
+    copies = run.copies()
+
+    def value(_: Array) -> Any:
+        return run.jitted(*copies.arguments)
+
+    def slopes(step: float) -> Array:
+        central = replace(problem, steps=step, scheme=central_quotient, quotients=None)
+        return central.gradient(values).reshape(-1)
+
+    quotients = gradient.reshape(-1).copy()
+    magnitude = abs(float(value(copies.x)))
+    is_slope = scheme.is_central and scheme.derivative == 1
+    certificate = Certificate(
+        NearbyValues(value, copies.x, h, scheme, magnitude, magnitude),
+        quotients,
+        slopes,
+        quotients.copy() if is_slope else None,
+    )
+    try:
+        certificate.mend()
+        said = certificate.said
+    except Disagreement as where:
+        said = str(where)
+        quotients = loop.gradient(value, copies.x, h, scheme=scheme).reshape(-1)
+    if said:
+        gradient[...] = quotients.reshape(gradient.shape)
+        warn_caller(
+            f"the compiled gradient was wrong: {said}; it has been mended by calls of f. If f "
+            "gives the same value at each call, this is a defect of fastgrad: please report f"
+        )
+    compiled.price = time.perf_counter() - start
+    compiled.certified = compiled.seconds
+    _recent.run = None

@@ -14,7 +14,6 @@ from fastgrad.differences.trees import is_structure
 from fastgrad.differences.validation import require_flag, warn_caller
 from fastgrad.engines import compiled, loop
 from fastgrad.engines import progress as progress_of
-from fastgrad.engines import vectorized as stacks
 from fastgrad.engines.compilation import NotCompilableError, is_jitted
 from fastgrad.engines.probe import INDEPENDENT, is_independent
 from fastgrad.tracing import first_calls
@@ -229,7 +228,7 @@ def choose_evaluator(
         compiled.require_no_dict(x)
     progress_of.require_progress(progress)
     if vectorized:
-        name, values = "vectorized", stacks.values
+        name, values = "vectorized", loop.stacked_values
     elif engine == "auto" or engine in GRADIENT_ENGINES:
         name, values = ("compiled", values_or_loop) if jitted else ("loop", loop.values)
     elif engine in ENGINES:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastgrad.differences.validation import warn_caller
-from fastgrad.engines.certificates.certificate import Certificate, Disagreement
-from fastgrad.engines.certificates.directions import NearbyValues
+from fastgrad.engines.certificate import Certificate, Disagreement
+from fastgrad.engines.directions import NearbyValues
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing import first_calls

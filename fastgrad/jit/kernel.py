@@ -53,10 +53,11 @@ MIN_PARALLEL_OPERATIONS = 50_000
 JIT = not vars(numba.config)["DISABLE_JIT"]
 
 try:
-    from fastgrad.jit import instructions, launch  # noqa: F401
+    from fastgrad.jit import instructions as instructions  # for `vectors`, too
 
     HAND_WRITTEN = JIT
 except Exception:  # numba does not promise the names that they are written with
+    instructions = None  # type: ignore[assignment]
     HAND_WRITTEN = False
 """Whether vectors and launches are written in LLVM's instructions. If not, a vector is a number,
 and a kernel's tasks run one after the other: slower, with the same results but for round-off."""
@@ -129,9 +130,9 @@ class Kernel:
         # Only other compiled code calls the kernel: entries for Python would take time to compile.
         kernel = compiled(self.py_func, self.py_func, self.signature, no_cpython_wrapper=True)
         (signature,) = kernel.nopython_signatures
-        case = launch.prepare_type(signature.args[2:])
-        prepare = compiled(launch.prepare, self.py_func, case)
-        return launch.address_of(kernel), prepare, launch.new_memory()
+        case = instructions.prepare_type(signature.args[2:])
+        prepare = compiled(instructions.prepare, self.py_func, case)
+        return instructions.address_of(kernel), prepare, instructions.new_memory()
 
 
 def _size(argument: Any) -> Any:
@@ -148,12 +149,12 @@ def _launcher() -> Callable[[Any, int, Any], None]:
 
     def compile_(with_cache: bool) -> Callable[[Any, int, Any], None]:
         decorate = numba.guvectorize(
-            launch.RUN_TASK_TYPES, "(),(),(words)", target="parallel", cache=with_cache
+            instructions.RUN_TASK_TYPES, "(),(),(words)", target="parallel", cache=with_cache
         )
-        launcher: Callable[[Any, int, Any], None] = decorate(launch.run_task)
+        launcher: Callable[[Any, int, Any], None] = decorate(instructions.run_task)
         return launcher
 
-    return _cached(launch.run_task, compile_)
+    return _cached(instructions.run_task, compile_)
 
 
 def compiled(

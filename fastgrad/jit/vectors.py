@@ -12,10 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.jit.kernel import HAND_WRITTEN, Function, inlined
-
-if HAND_WRITTEN:
-    from fastgrad.jit import instructions
+from fastgrad.jit.kernel import HAND_WRITTEN, Function, inlined, instructions
 
 VECTOR_BYTES = instructions.VECTOR_BYTES if HAND_WRITTEN else 8
 LANES_PER_VECTOR = VECTOR_BYTES // 8

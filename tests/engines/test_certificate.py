@@ -10,10 +10,9 @@ from nets import EPS, H
 from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import loop, traced
-from fastgrad.engines.certificates import compiled as compiled_certificate
-from fastgrad.engines.certificates.certificate import wrong
-from fastgrad.engines.certificates.directions import Directions, NearbyValues
+from fastgrad.engines import compiled, loop, traced
+from fastgrad.engines.certificate import wrong
+from fastgrad.engines.directions import Directions, NearbyValues
 from fastgrad.schemes import central, forward, from_offsets
 from fastgrad.tracing import first_calls
 
@@ -215,8 +214,6 @@ compiled_only = pytest.mark.skipif(not JIT, reason="nothing is compiled")
 @compiled_only
 @pytest.mark.parametrize(("order", "places"), [("C", [7]), ("F", slice(None))])
 def test_faults_of_a_compiled_loop_are_found_and_mended(monkeypatch, places, order):
-    from fastgrad.engines import compiled
-
     @numba.njit
     def f(x, y):
         total = 0.0
@@ -262,7 +259,7 @@ def test_certificates_of_compiled_gradients_take_a_small_part_of_the_time():
     (kept,) = f._fastgrad_loops.values()
     assert kept.certified > 0
     price = kept.price = 100.0  # seconds, beside which those of this machine are none
-    due = compiled_certificate.MIN_GRADIENT_RATIO * price
+    due = compiled.MIN_GRADIENT_RATIO * price
     for missing, is_certified in ((price, False), (-price, True)):
         kept.certified = before = kept.seconds + missing - due
         numerical_gradient(f, x)

@@ -20,7 +20,8 @@ from oracle import JIT
 
 from fastgrad import numerical_gradient
 from fastgrad.differences.quotients import derivatives, memory_order
-from fastgrad.engines import compilation, compiled, loop, threads
+from fastgrad.engines import compilation, compiled, loop
+from fastgrad.jit import concurrency
 from fastgrad.schemes import central, forward
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=40)
@@ -69,7 +70,7 @@ def numbers(size=400, seed=0):
 @pytest.fixture
 def busy_threads(monkeypatch):
     """Let threads start for any work, on two threads at least."""
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
     monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
 
 
@@ -103,7 +104,7 @@ def test_bits_are_the_loops_for_any_shape_layout_and_scheme(x, order, reverse, s
 @pytest.mark.usefixtures("each_tier")
 def test_bits_are_the_same_for_any_number_of_threads(count, size, monkeypatch):
     expected = numerical_gradient(rosenbrock, numbers(size), args=(3.0,), engine="loop")
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
     monkeypatch.setattr(numba, "get_num_threads", lambda: count)
     for _ in range(5):
         result = numerical_gradient(rosenbrock, numbers(size), args=(3.0,), engine="compiled")
@@ -408,7 +409,7 @@ def parallel(x):
 @needs_jit
 @pytest.mark.parametrize("inner", [False, True])
 def test_functions_that_start_threads_themselves_run_one_after_the_other(inner, monkeypatch):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
     f = numba.njit(lambda x: parallel(x)) if inner else parallel
     x = numbers(50)
     with ThreadPoolExecutor(2) as pool:
@@ -439,7 +440,7 @@ def test_exceptions_of_f_pass_unchanged_the_first_one_first(engine):
 
 @pytest.mark.usefixtures("each_tier")
 def test_an_interrupt_ends_all_threads(strike, monkeypatch, wait_until):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
     x = numbers(20_000 if JIT else 200)
     before, running = x.tobytes(), threading.active_count()
     for delay in (0.001, 0.003, 0.01):

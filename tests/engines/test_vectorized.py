@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgrad import numerical_gradient, schemes
-from fastgrad.engines import vectorized
+from fastgrad.engines import loop
 
 
 def stacked(s):
@@ -45,7 +45,7 @@ def test_x_is_never_touched_even_by_a_function_that_changes_its_stack():
 
 
 def test_stacks_are_as_small_as_asked(monkeypatch):
-    monkeypatch.setattr(vectorized, "MEMORY", 5 * 7 * 8)  # five points of seven doubles
+    monkeypatch.setattr(loop, "MAX_STACK_BYTES", 5 * 7 * 8)  # five points of seven doubles
     counts = []
 
     def f(s):
@@ -56,7 +56,7 @@ def test_stacks_are_as_small_as_asked(monkeypatch):
 
     numerical_gradient(f, np.zeros(7), vectorized=True)
     assert counts == [5, 5, 4]
-    monkeypatch.setattr(vectorized, "MEMORY", 1)
+    monkeypatch.setattr(loop, "MAX_STACK_BYTES", 1)
     numerical_gradient(f, np.zeros(7), vectorized=True)
     assert counts[3:] == [1] * 14
 

@@ -186,8 +186,7 @@ for name in LANES + LANES_LATER[: int(sys.argv[1])]:
         assert loop.lanes(f) is None, name
     assert numerical_gradient(f, x[:4], engine="compiled").tobytes() == first.tobytes()
 
-packages = ("fastgrad.jit.kernel", "fastgrad.jit.vectors", "fastgrad.jit.instructions",
-            "fastgrad.jit.launch")
+packages = ("fastgrad.jit.kernel", "fastgrad.jit.vectors", "fastgrad.jit.instructions")
 for name in WRITING:
     with missing(name, *packages):
         from fastgrad.jit.kernel import HAND_WRITTEN

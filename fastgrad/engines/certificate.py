@@ -19,7 +19,7 @@ import numpy as np
 
 from fastgrad.differences.validation import element
 from fastgrad.engines import loop
-from fastgrad.engines.certificates.directions import (
+from fastgrad.engines.directions import (
     EPS,
     FIRST_STEP_DIVISOR,
     ROUNDINGS,

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from fastgrad.engines import threads
+from fastgrad.jit import concurrency
 
 
 def test_all_chunks_before_the_first_failure_are_done():
@@ -20,11 +20,11 @@ def test_all_chunks_before_the_first_failure_are_done():
 
     for _ in range(50):
         with pytest.raises(ValueError, match="70"):
-            threads.spread(lambda: work, 1000, lambda: 4)
+            concurrency.spread(lambda: work, 1000, lambda: 4)
 
 
 def test_the_first_failure_is_raised_whichever_comes_first(monkeypatch):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
     later = threading.Event()
 
     def work(chunk):
@@ -36,30 +36,30 @@ def test_the_first_failure_is_raised_whichever_comes_first(monkeypatch):
             raise KeyError(chunk.start)
 
     with pytest.raises(ValueError, match="70"):
-        threads.spread(lambda: work, 1000, lambda: 2)
+        concurrency.spread(lambda: work, 1000, lambda: 2)
 
 
 @pytest.mark.parametrize("seconds", [None, 1e-9, 1e-4, 1e3])
 @pytest.mark.parametrize("grain", [1, 4])
 @pytest.mark.parametrize("items", [0, 1, 7, 1000])
 def test_every_item_is_done_once(items, grain, seconds, monkeypatch):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
     done, starts = np.zeros(items, int), []
 
     def work(chunk):
         done[chunk] += 1
         starts.append(chunk.start)
 
-    threads.spread(lambda: work, items, lambda: 4, grain, seconds)
+    concurrency.spread(lambda: work, items, lambda: 4, grain, seconds)
     assert (done == 1).all()
     assert not any(start % grain for start in starts)
 
 
 def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch, wait_until):
-    helpers = threads._Helpers()
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
-    monkeypatch.setattr(threads, "IDLE", 60.0)
-    monkeypatch.setattr(threads, "_helpers", helpers)
+    helpers = concurrency._Helpers()
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(concurrency, "IDLE_SECONDS", 60.0)
+    monkeypatch.setattr(concurrency, "_helpers", helpers)
     before, seen = {*threading.enumerate()}, set()
 
     def new_work():
@@ -74,19 +74,19 @@ def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch,
 
     for _ in range(5):
         at_work, together = set(), threading.Barrier(3)
-        threads.spread(new_work, 40, lambda: 3)
+        concurrency.spread(new_work, 40, lambda: 3)
         assert len(at_work) == 3
         seen |= at_work
         wait_until(lambda: helpers._idle == 2)
     assert len(seen) == 3
-    monkeypatch.setattr(threads, "IDLE", 0.01)  # for the next time that they wait
+    monkeypatch.setattr(concurrency, "IDLE_SECONDS", 0.01)  # for the next time that they wait
     together = threading.Barrier(3)
-    threads.spread(new_work, 40, lambda: 3)
+    concurrency.spread(new_work, 40, lambda: 3)
     wait_until(lambda: not seen & {*threading.enumerate()} - before)
 
 
 def test_work_that_cannot_be_begun_in_another_thread_fails(monkeypatch):
-    monkeypatch.setattr(threads, "WORTH_THREADS", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
     main = threading.get_ident()
 
     begun = threading.Event()
@@ -98,4 +98,4 @@ def test_work_that_cannot_be_begun_in_another_thread_fails(monkeypatch):
         return lambda chunk: begun.wait(60)
 
     with pytest.raises(MemoryError, match="no copy"):
-        threads.spread(new_work, 200, lambda: 2)
+        concurrency.spread(new_work, 200, lambda: 2)

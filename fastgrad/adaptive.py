@@ -4,13 +4,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences.bounds import first_steps
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import at, derivatives, memory_order
@@ -18,10 +16,9 @@ from fastgrad.differences.richardson import (
     CLEARLY,
     MOST,
     PLAUSIBLE,
-    Ladder,
     Outcome,
+    RichardsonTableau,
     contradicts,
-    nothing_yet,
 )
 from fastgrad.differences.steps import as_floats, precision
 from fastgrad.differences.trees import like, users_array
@@ -39,8 +36,8 @@ FIRST = 0.25
 MUCH_SMALLER = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
 
-BLOCK = 1 << 11
-"""Elements whose ladders are held in memory at a time."""
+BLOCK = 1 << 9
+"""Elements whose quotients are held in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +87,8 @@ def differentiate(
     """Return the gradient of f with an estimated error for every element of x.
 
     Difference quotients at steps that fall by about a half, no two of which have a simple ratio,
-    are extrapolated to the limit 0 (Richardson). The ladder of steps goes down while
-    truncation costs most, up while rounding does, and ends where the error no longer falls: mostly
-    after 5 to 7 steps.
+    are extrapolated to the limit 0 (Richardson). Further ones are smaller while truncation costs
+    most, larger while rounding does, until the error no longer falls: mostly 5 to 7 steps in all.
 
     Parameters
     ----------
@@ -218,33 +214,24 @@ def _differentiate(
     values, begin = evaluator.values(None), evaluator.values(half)
     here = np.zeros(1, dtype=np.intp)
     base = as_floats(values(problem.f, x, here, at(x)))[0, 0]
-    evaluations = 1
-    ladder = partial(Ladder, problem, values, base)
+    tableau = RichardsonTableau(problem, values, base, tolerance)
     steps = np.broadcast_to(np.asarray(problem.steps, dtype=float), x.size)
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
         steps = np.where(gone, FIRST, steps)
     for start in range(0, len(places), BLOCK):
         some = places[start : start + BLOCK]
-        reporting = partial(ladder, first=begin, ended=half)
-        raised: dict[int, Exception] = {}
-        outcome, count = _attempt(problem, reporting, some, steps[some], tolerance, raised)
-        evaluations += count
+        outcome = tableau.extrapolate(some, steps[some], begin, half)
         if retry:
-            patient = partial(ladder, patience=MOST)
-            evaluations += _try_again(
-                problem, patient, some, steps[some], outcome, tolerance, raised
-            )
+            _try_again(tableau, some, steps[some], outcome)
         for k in np.flatnonzero(np.isnan(outcome.values)):
-            if int(some[k]) in raised:
-                raise raised[int(some[k])]
+            if int(some[k]) in tableau.raised:
+                raise tableau.raised[int(some[k])]
         # A derivative of exactly 0 where f changes: between two of its jumps?
-        judge = ladder(problem.scheme)
         for k in np.flatnonzero((outcome.values == 0) & (outcome.errors < outcome.largest)):
             # Out to where it certainly has changed.
-            if judge.is_flat(int(some[k]), 2 * float(outcome.widest[k])):
+            if tableau.is_flat(int(some[k]), 2 * float(outcome.widest[k])):
                 outcome.errors[k] = outcome.largest[k]
-        evaluations += judge.evaluations
         if problem.bounds is not None:  # what cannot be moved has the derivative 0
             fixed = problem.bounds[0][some] == problem.bounds[1][some]
             outcome.values[fixed] = outcome.errors[fixed] = 0
@@ -253,57 +240,26 @@ def _differentiate(
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
         for flat, array in zip(flats, (outcome.values, errors, outcome.steps), strict=True):
             flat[some] = array
-    return results, evaluations
-
-
-def _attempt(
-    problem: Problem,
-    ladder_of: Callable[[Scheme], Ladder],
-    places: NDArray[np.intp],
-    first: Array,
-    tolerance: float,
-    raised: dict[int, Exception],
-) -> tuple[Outcome, int]:
-    """Return the derivatives found from these first steps, and the evaluations.
-
-    What f raises is added to ``raised``, by the indices of elements.
-    """
-    outcome = nothing_yet(first)
-    evaluations = 0
-    parts = first_steps(problem.scheme, problem.x, places, first, problem.bounds)
-    for scheme, chosen, begin, most in parts:
-        ladder = ladder_of(scheme)
-        outcome[chosen] = ladder.climb(places[chosen], begin, most, tolerance)
-        evaluations += ladder.evaluations
-        raised.update(ladder.raised)
-    return outcome, evaluations
+    return results, 1 + tableau.evaluations
 
 
 def _try_again(
-    problem: Problem,
-    ladder_of: Callable[[Scheme], Ladder],
-    places: NDArray[np.intp],
-    first: Array,
-    outcome: Outcome,
-    tolerance: float,
-    raised: dict[int, Exception],
-) -> int:
+    tableau: RichardsonTableau, places: NDArray[np.intp], first: Array, outcome: Outcome
+) -> None:
     """Begin at another size where the first step may be of the wrong one, and keep what is right.
 
     Where quotients do not converge, or stop converging far above their rounding, f may vary over
     much smaller distances: smaller and smaller steps say so by agreeing among themselves.
     """
-    judge, d = ladder_of(problem.scheme), problem.scheme.derivative
+    problem, base = tableau.problem, abs(float(tableau.base))
+    d = problem.scheme.derivative
     spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(float)
-    height = np.fmax(abs(judge.base), outcome.height)
-    second = np.where(outcome.starved, FIRST, first * MUCH_SMALLER)
-    again = np.flatnonzero((outcome.starved & (first < FIRST)) | outcome.lost | outcome.rough)
-    total = 0
+    height = np.fmax(base, outcome.height)
+    second = np.where(outcome.roundoff_limited, FIRST, first * MUCH_SMALLER)
+    larger = outcome.roundoff_limited & (first < FIRST)
+    again = np.flatnonzero(larger | outcome.diverging | outcome.rough)
     while len(again):
-        other, evaluations = _attempt(
-            problem, ladder_of, places[again], second[again], tolerance, raised
-        )
-        total += evaluations
+        other = tableau.extrapolate(places[again], second[again], patience=MOST)
         before = outcome[again]
         # Smaller steps may see one value alone of an f that rounds its values.
         other.errors[...] = np.fmax(other.errors, before.coarse / other.steps**d)
@@ -312,36 +268,35 @@ def _try_again(
             smaller = other.steps < before.steps
             # Smaller steps that agree among themselves are believed, unless f jumps: then they see
             # nothing of it. Larger ones are not believed where they contradict smaller ones.
-            doubt = np.where(before.lost, 1, 1 / CLEARLY) * other.errors
+            doubt = np.where(before.diverging, 1, 1 / CLEARLY) * other.errors
             clear = smaller & (CLEARLY * apart > doubt) & (apart > before.errors)
-        better = (other.errors < before.errors) & (before.lost | ~contradicts(other, before))
+        better = (other.errors < before.errors) & (before.diverging | ~contradicts(other, before))
         better |= clear
         asked = better & smaller & (CLEARLY * apart > other.errors)
         asked &= apart * other.steps**d <= PLAUSIBLE * height[again]
         asked &= before.coarse == 0  # how high its jumps are is known then
         jumping = np.zeros_like(asked)
         for k in np.flatnonzero(asked):
-            rounding = precision(problem.x, before.values) * abs(float(judge.base))
+            rounding = precision(problem.x, before.values) * base
             place = int(places[again[k]])
             steps = sorted({float(before.steps[k]), float(before.widest[k])})
-            if any(judge.jumps(place, step, float(apart[k]), rounding) for step in steps):
+            if any(tableau.jumps(place, step, float(apart[k]), rounding) for step in steps):
                 better[k], jumping[k] = False, True
-                if before.lost[k]:
+                if before.diverging[k]:
                     outcome.errors[again[k]] = np.fmax(before.errors[k], apart[k])
         outcome[again[better]] = other[better]
         larger = before.largest > other.largest
         outcome.largest[again] = np.where(larger, before.largest, other.largest)
         outcome.widest[again] = np.where(larger, before.widest, other.widest)
         # What neither converges nor can be noise may have any slope that has been seen, or more.
-        wild = other.lost & (other.errors * other.steps**d > PLAUSIBLE * height[again])
+        wild = other.diverging & (other.errors * other.steps**d > PLAUSIBLE * height[again])
         unclear = ~better & smaller & (apart > before.errors + other.errors)
-        unknown = again[before.lost & (wild | unclear) & ~jumping]
+        unknown = again[before.diverging & (wild | unclear) & ~jumping]
         outcome.errors[unknown] = np.fmax(outcome.errors[unknown], 2 * outcome.largest[unknown])
         second[again] *= MUCH_SMALLER
-        further = other.lost & ~before.starved & (other.errors < np.inf)
+        further = other.diverging & ~before.roundoff_limited & (other.errors < np.inf)
         further &= second[again] > np.fmax(4 * spacing[again], EPS * first[again])
         again = again[further]
-    return total + judge.evaluations
 
 
 def _as_tolerance(tolerance: object) -> float:

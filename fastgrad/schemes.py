@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from numbers import Real
 from typing import Any
 
@@ -120,6 +121,11 @@ class Scheme:
         weight = dict(zip(self.offsets, self.numerators, strict=True))
         parity = (-1) ** self.derivative
         return all(weight.get(-o) == parity * w for o, w in weight.items()) and not self.is_complex
+
+    @lazy
+    def error_powers(self) -> tuple[int, int]:
+        """The first two powers of h in the truncation error; others are as far apart."""
+        return self.accuracy, self.accuracy + (2 if self.is_symmetric else 1)
 
     @property
     def is_central(self) -> bool:
@@ -293,6 +299,12 @@ def from_offsets(offsets: Iterable[Any], derivative: int = 1) -> Scheme:
             f"there are {len(points)} offsets for derivative order {derivative}; pass at least "
             f"{derivative + 1}"
         )
+    return _most_accurate(tuple(points), derivative)
+
+
+@cache
+def _most_accurate(points: tuple[Any, ...], derivative: int) -> Scheme:
+    """Return the scheme on points that have been checked."""
     weights = finite_difference_weights(points, derivative)
     used = [(point, weight) for point, weight in zip(points, weights, strict=True) if weight]
     denominator = math.lcm(*(weight.denominator for _, weight in used))

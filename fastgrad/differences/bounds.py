@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.quotients import moved
-from fastgrad.differences.steps import precision, representable
+from fastgrad.differences.steps import limits_of, precision, representable
 from fastgrad.differences.validation import element_at
 from fastgrad.schemes import Scheme, backward, forward
 from fastgrad.typing import Array
@@ -221,7 +221,7 @@ def first_steps(
         inside, powers of two. Elements whose bounds are equal are left out.
     """
     old = x.view(np.ndarray).reshape(-1)[places].astype(float)
-    largest = float(np.finfo(x.dtype).max) / 8 - abs(old)
+    largest = limits_of(x.dtype)[2] / 8 - abs(old)
     above, below = (np.minimum(largest, room) for room in _rooms(old, places, bounds))
     free = True if bounds is None else bounds[0][places] < bounds[1][places]
     # Central quotients are worth a few digits: f may be singular at the bound.
@@ -258,8 +258,10 @@ def _divided(
     scheme: Scheme, fits: NDArray[np.bool_], above: Array, below: Array
 ) -> Iterator[tuple[Scheme, NDArray[np.bool_]]]:
     """Yield the scheme where it fits, and one-sided ones of its orders where there is more room."""
-    orders = scheme.accuracy, scheme.derivative
     yield scheme, fits
+    if fits.all():
+        return
+    orders = scheme.accuracy, scheme.derivative
     yield forward(*orders), ~fits & (above >= below)
     yield backward(*orders), ~fits & (above < below)
 

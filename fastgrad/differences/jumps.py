@@ -170,15 +170,17 @@ def resolution(values: Array) -> Array:
     array([[0.001, 0.01 ]])
     """
     known = np.where(np.isfinite(values), values, 0).astype(float)
-    flat = np.sort(known.reshape(len(known), -1), axis=1)
-    several = np.count_nonzero(np.diff(flat, axis=1), axis=1) + 1 >= DISTINCT
     spacing = np.zeros(known.shape[:2])
-    if several.any():
-        known = known[several]
-        with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
+        one = known[:, :1, :1]  # is mostly long, which is enough
+        several = ((_binary(one)[1] <= BITS) | (_decimal(one)[1] <= DIGITS))[:, 0, 0]
+        if several.any():
+            flat = np.sort(known.reshape(len(known), -1), axis=1)
+            several &= np.count_nonzero(np.diff(flat, axis=1), axis=1) + 1 >= DISTINCT
+            known = known[several]
             decimal = _grid(*_decimal(known), 10.0, DIGITS)
             binary = _grid(*_binary(known), 2.0, BITS)
-        spacing[several] = np.maximum(decimal, binary)
+            spacing[several] = np.maximum(decimal, binary)
     return spacing
 
 
@@ -198,8 +200,10 @@ def _decimal(values: Array) -> tuple[Array, Array]:
     whole = np.rint(scaled)
     # Twelve digits are exact to 1e12 eps = 2e-4; the power of ten is rounded, and the product.
     short = abs(scaled - whole) <= 1e-3
-    zeros = sum(whole % 10.0**k == 0 for k in range(1, DIGITS + 1))
-    return exponents, np.where(size > 0, np.where(short, DIGITS - zeros, np.inf), 0)
+    digits = np.where(short, DIGITS, np.inf)
+    if short.any():
+        digits -= sum(whole % 10.0**k == 0 for k in range(1, DIGITS + 1))
+    return exponents, np.where(size > 0, digits, 0)
 
 
 def _grid(exponents: Array, digits: Array, base: float, most: int) -> Array:

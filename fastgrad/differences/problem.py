@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.bounds import as_bounds, within
 from fastgrad.differences.quotients import fill, memory_order, moved
-from fastgrad.differences.steps import choose_steps, representable
+from fastgrad.differences.steps import choose_steps, limits_of, representable
 from fastgrad.differences.trees import Call, is_structure, leaves, require_separate
 from fastgrad.differences.validation import (
     as_returned,
@@ -131,7 +130,7 @@ def problems(
         arrays, _parts(h, x, arrays, "h"), _bounds_of(bounds, x, arrays), strict=True
     ):
         call = f if whole is None and not args else Call(f, args, whole, array)
-        eps = _limits(array.dtype)[0]
+        eps = limits_of(array.dtype)[0]
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
         limits = None if bound is None else as_bounds(name, bound, array)
         problem = Problem(call, array, name, chosen, steps, limits, isinstance(step, str))
@@ -146,7 +145,7 @@ def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
     x, moving = problem.x, True
     if not x.size:
         return moving
-    eps, tiny, largest = _limits(x.dtype)
+    eps, tiny, largest = limits_of(x.dtype)
     # Neighbours of a number in x are no farther away.
     spacing = eps * float(np.abs(x.view(np.ndarray)).max()) + tiny
     for scheme, places, steps in problem.partition:
@@ -166,13 +165,6 @@ def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
                 f"h is {longest}, too large for x's dtype {x.dtype}; pass one such as 1e-4"
             )
     return moving
-
-
-@cache
-def _limits(dtype: np.dtype[Any]) -> tuple[float, float, float]:
-    """Return a dtype's precision, and its least and largest normal number."""
-    limits = np.finfo(dtype)
-    return float(limits.eps), float(limits.tiny), float(limits.max)
 
 
 def _parts(given: Any, x: Any, arrays: list[tuple[str, Any]], name: str) -> list[Any]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences.bounds import first_steps
 from fastgrad.differences.jumps import CALLS, is_flat, jumps, resolution
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import moved, values_where_defined
@@ -75,42 +76,141 @@ FEWEST = 5
 DOUBT = 4
 """Times the bounds of errors that quotients at smaller steps may differ from a limit."""
 
-OUTCOME = np.dtype(
-    [
-        *((name, float) for name in ("values", "errors", "steps", "largest", "widest", "height")),
-        *((name, bool) for name in ("starved", "lost", "rough")),
-        ("coarse", float),
-    ]
-)
-"""Derivatives with respect to an element: the derivative itself, its estimated absolute error, and
-the smallest step that it is made of; the largest quotient that has been seen, the largest step at
-which it is not 0, and how much f has been seen to change, the largest quotient times its step;
-whether a much larger first step may be better, because rounding has cost most of the digits, or a
-much smaller one, because the quotients do not converge, and whether errors stopped falling far
-above what rounding explains; and how wrong f may be at the smallest step by rounding its values
-itself, 0 if it does not."""
 
-Outcome = Any
-"""A record array of `OUTCOME`."""
+@dataclass(eq=False)
+class Outcome:
+    """Derivatives with respect to some elements.
+
+    Attributes
+    ----------
+    values, errors, steps : float array (n,)
+        The derivatives themselves, their estimated absolute errors, and the smallest steps that
+        they are made of.
+    largest, widest, height : float array (n,)
+        The largest quotient that has been seen, the largest step at which it is not 0, and how much
+        f has been seen to change, the largest quotient times its step.
+    coarse : float array (n,)
+        How wrong f may be at the smallest step by rounding its values itself, 0 if it does not.
+    roundoff_limited : bool array (n,)
+        Whether a much larger first step may be better: rounding has cost most of the digits.
+    diverging : bool array (n,)
+        Whether a much smaller one may be, because the quotients do not converge.
+    rough : bool array (n,)
+        Whether errors stopped falling far above what rounding explains.
+    """
+
+    values: Array
+    errors: Array
+    steps: Array
+    largest: Array
+    widest: Array
+    height: Array
+    coarse: Array
+    roundoff_limited: NDArray[np.bool_]
+    diverging: NDArray[np.bool_]
+    rough: NDArray[np.bool_]
+
+    def __getitem__(self, rows: Any) -> "Outcome":
+        """Return a copy of some rows."""
+        return Outcome(*(column[rows] for column in vars(self).values()))
+
+    def __setitem__(self, rows: Any, other: "Outcome") -> None:
+        """Replace some rows."""
+        for column, new in zip(vars(self).values(), vars(other).values(), strict=True):
+            column[rows] = new
 
 
 def nothing_yet(first: Array) -> Outcome:
     """Return that nothing has been found yet, from these first steps."""
-    outcome: Outcome = np.zeros(len(first), OUTCOME).view(np.recarray)
-    outcome.values, outcome.errors = np.nan, np.inf
-    outcome.steps = outcome.widest = first
-    return outcome
+
+    def column(value: Any, kind: type = float) -> Array:
+        return np.full(len(first), value, kind)
+
+    return Outcome(
+        column(np.nan),
+        column(np.inf),
+        np.array(first, float),
+        column(0),
+        np.array(first, float),
+        column(0),
+        column(0),
+        column(False, bool),
+        column(False, bool),
+        column(False, bool),
+    )
 
 
-def step_at(rung: Any) -> Any:
-    """Return the step at a rung of the ladder in units of the first one, which is at rung 0.
+def step_at(index: Any) -> Any:
+    """Return a step of the sequence in units of the one with index 0; larger ones come before.
 
     Examples
     --------
     >>> [round(float(step_at(k)), 3) for k in (-1, 0, 1, 2, 3)]
     [1.923, 1.0, 0.52, 0.27, 0.141]
     """
-    return RATIO ** np.asarray(rung, dtype=float)
+    return RATIO ** np.asarray(index, dtype=float)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """All runs of two or more neighbouring steps, and what does not depend on quotients.
+
+    Attributes
+    ----------
+    weights : array (m, runs)
+        Of the quotients in the limit; 0 outside of the run.
+    magnitudes, inside : array (m, runs)
+        Their sizes, and where they are not 0.
+    after : bool array (m, runs)
+        Which steps are smaller than all of a run.
+    first, last : int array (runs,)
+        Where a run begins and ends.
+    parts : int array (2, runs)
+        The runs without the first, and without the last step: indices into the quotients and the
+        runs after them.
+    falls : array (m, 1)
+        The leading power of the steps, with which truncation falls.
+    """
+
+    weights: Array
+    magnitudes: Array
+    inside: NDArray[np.bool_]
+    after: NDArray[np.bool_]
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
+    parts: NDArray[np.intp]
+    falls: Array
+
+
+@cache
+def _runs(m: int, ratio: float, power: int, distance: int) -> _Runs:
+    """Return all runs among m steps, for powers that begin with one and are so far apart.
+
+    ``w[i]`` is proportional to ``h[i]**-power / prod(h[i]**distance - h[j]**distance)``: divided
+    differences in ``h**distance`` leave nothing of lower powers.
+    """
+    h = ratio ** np.arange(m, dtype=float)
+    ends = [(start, start + length) for length in range(1, m) for start in range(m - length)]
+    numbers = {(k, k): k for k in range(m)}
+    numbers |= {end: m + k for k, end in enumerate(ends)}
+    weights = np.zeros((m, len(ends)))
+    for k, (start, end) in enumerate(ends):
+        some = h[start : end + 1] / h[start]
+        apart = some[:, np.newaxis] ** distance - some**distance
+        np.fill_diagonal(apart, 1)
+        own = 1 / (some**power * np.prod(apart, axis=1))
+        weights[start : end + 1, k] = own / own.sum()
+    first, last = np.array(ends).T
+    return _Runs(
+        weights,
+        abs(weights),
+        weights != 0,
+        np.arange(m)[:, np.newaxis] > last,
+        first,
+        last,
+        np.array([[numbers[a + 1, b], numbers[a, b - 1]] for a, b in ends]).T,
+        h[:, np.newaxis] ** power,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +227,10 @@ class Limits:
         The estimated errors of the limits; infinite where there is none.
     first, last : int array (n,)
         The columns of the largest and of the smallest step that the limit is made of.
-    rivals, doubts : array (n,)
-        What larger steps say who agree among themselves, and how far they are from agreeing; nan
-        and infinite where smaller steps contradict no such limit.
-    widest : int array (n,)
-        The column of the largest step that the rival is made of.
-    nearest : int array (n,)
-        The column of its smallest step.
+    entries, own_errors, all_errors : array (n, runs)
+        What each run says, its error by itself, and with what contradicts it.
+    runs : _Runs
+        All runs.
     """
 
     values: Array
@@ -142,17 +239,45 @@ class Limits:
     errors: Array
     first: NDArray[np.intp]
     last: NDArray[np.intp]
-    rivals: Array
+    entries: Array
+    own_errors: Array
+    all_errors: Array
+    runs: _Runs
+
+    def rivals(self) -> "Rivals":
+        """Return what larger steps say who agree among themselves, and not with what is taken."""
+        with np.errstate(all="ignore"):
+            apart = abs(self.entries - self.values[:, np.newaxis])
+            rival = self.all_errors > self.own_errors + apart / 2
+            rival &= self.runs.last < self.last[:, np.newaxis]
+            doubts = np.where(rival, self.own_errors, np.inf)
+        rows, best = np.arange(len(doubts)), np.argmin(doubts, axis=1)
+        first, last = self.runs.first[best], self.runs.last[best]
+        return Rivals(self.entries[rows, best], doubts[rows, best], first, last)
+
+
+class Rivals(NamedTuple):
+    """Limits that smaller steps contradict, one a row.
+
+    Attributes
+    ----------
+    values, doubts : array (n,)
+        What larger steps say, and how far they are from agreeing; infinite where there are none.
+    first, last : int array (n,)
+        The columns of the largest and of the smallest step that the limit is made of.
+    """
+
+    values: Array
     doubts: Array
-    widest: NDArray[np.intp]
-    nearest: NDArray[np.intp]
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
 
 
 def limits(
     quotients: Array,
     noise: Array,
     powers: Sequence[int],
-    steps: Sequence[float] | None = None,
+    ratio: float = 0.5,
     *,
     checked: bool = False,
 ) -> Limits:
@@ -167,13 +292,13 @@ def limits(
     Parameters
     ----------
     quotients : float array (n, m)
-        One ladder a row, from the largest step to the smallest; nan where there is none.
+        One sequence a row, from the largest step to the smallest; nan where there is none.
     noise : float array (n, m)
         How wrong each quotient may be by rounding, as an absolute bound.
-    powers : sequence of at least m - 1 int
-        The powers of h in the quotients' truncation errors, ascending, equally far apart.
-    steps : sequence of m float, optional
-        The steps, in any unit; by default 1, 1/2, 1/4, ...
+    powers : sequence of int
+        The first two powers of h in the quotients' truncation errors; others are as far apart.
+    ratio : float
+        Of each step to the one before.
     checked : bool
         Whether a run is not believed if a quotient at a smaller step is farther from its limit than
         noise and truncation explain: then what is unexplained is part of its error.
@@ -196,200 +321,111 @@ def limits(
     >>> limits(np.array([[4.0, 3.25, 3.0625]]), np.full((1, 3), 1e-16), [2, 4]).values
     array([3.])
     """
-    columns = quotients.shape[1]
-    h = np.array(steps if steps is not None else 0.5 ** np.arange(columns), dtype=float)
-    runs = _runs(tuple(h.tolist()), powers[0], powers[1] - powers[0] if len(powers) > 1 else 1)
-    n, count = len(quotients), len(runs.weights)
+    n, m = quotients.shape
+    runs = _runs(m, ratio, powers[0], powers[1] - powers[0])
     with np.errstate(all="ignore"):
         # Around one of them: what is equal stays so.
-        center = np.nan_to_num(quotients[:, -1:], nan=0.0, posinf=0.0, neginf=0.0)
-        entries, round_offs = np.zeros((n, count), quotients.dtype), np.zeros((n, count))
-        for k in range(columns):
-            within = runs.weights[:, k] != 0
-            weights = runs.weights[within, k]
-            entries[:, within] += weights * (quotients[:, k : k + 1] - center)
-            round_offs[:, within] += abs(weights) * noise[:, k : k + 1]
-        entries += center
-        without = [np.concatenate([quotients, entries], axis=1)[:, part] for part in runs.parts]
-        truncations = np.maximum(abs(entries - without[0]), abs(entries - without[1]))
+        center = np.where(np.isfinite(quotients[:, -1:]), quotients[:, -1:], 0)
+        terms = runs.weights * (quotients - center)[:, :, np.newaxis]
+        entries = np.add.reduce(np.where(runs.inside, terms, 0), axis=1, initial=0) + center
+        terms = runs.magnitudes * noise[:, :, np.newaxis]
+        round_offs = np.add.reduce(np.where(runs.inside, terms, 0), axis=1)
+        without = np.concatenate([quotients, entries], axis=1)[:, runs.parts]
+        truncations = np.maximum.reduce(abs(entries[:, np.newaxis] - without), axis=1)
         own = truncations + round_offs
         own[~np.isfinite(own)] = np.inf
-        # With large steps f may be far from smooth.
-        smooth = np.minimum(runs.first[np.argmin(own, axis=1)], columns - FEWEST)
-        excess = np.minimum(
-            *(
-                _excess(truncations, round_offs, runs.first >= start[:, np.newaxis])
-                for start in (np.zeros(n), smooth)
-            )
-        )
+        excess = _excess(truncations / round_offs)
+        if m > FEWEST:  # with large steps f may be far from smooth
+            smooth = np.minimum(runs.first[np.argmin(own, axis=1)], m - FEWEST)
+            among = runs.first >= smooth[:, np.newaxis]
+            later = np.where(among, truncations / round_offs, np.nan)
+            excess = np.minimum(excess, _excess(later, np.count_nonzero(among, axis=1)))
         errors = own
         if checked:
             slack = noise * (DOUBT + excess[:, np.newaxis])
-            errors = own + _unexplained(quotients, slack, entries, own, runs, h, powers[0])
+            errors = own + _unexplained(quotients, slack, entries, own, runs)
             errors[np.isnan(errors)] = np.inf
-    rows, best = np.arange(n), np.argmin(errors, axis=1)
-    found = errors[rows, best] < np.inf
-    # One run may agree with its parts by accident; two hardly do.
-    second = np.sort(errors, axis=1)[:, min(1, errors.shape[1] - 1)]
-    second = np.where(second < np.inf, second, errors[rows, best])
-    values = np.where(found, entries[rows, best], np.nan)
-    with np.errstate(invalid="ignore"):
+        # One run may agree with its parts by accident; two hardly do.
+        rows, best = np.arange(n), np.argmin(errors, axis=1)
+        least, second = errors[rows, best], np.sort(errors, axis=1)[:, min(1, len(runs.first) - 1)]
+        found = least < np.inf
+        second = np.where(second < np.inf, second, least)
         excess = excess * np.where(found, round_offs[rows, best], 0)
-        # Larger steps that agree among themselves, and not with what is taken.
-        apart = abs(entries - values[:, np.newaxis])
-        rival = (errors > own + apart / 2) & (runs.last < runs.last[best][:, np.newaxis])
-        doubts = np.where(rival, own, np.inf)
-        other = np.argmin(doubts, axis=1)
-    return Limits(
-        values,
-        np.where(found, truncations[rows, best], np.inf),
-        np.where(found, round_offs[rows, best], np.inf),
-        second + excess,
-        runs.first[best],
-        runs.last[best],
-        np.where(doubts[rows, other] < np.inf, entries[rows, other], np.nan),
-        doubts[rows, other],
-        runs.first[other],
-        runs.last[other],
-    )
+        return Limits(
+            np.where(found, entries[rows, best], np.nan),
+            np.where(found, truncations[rows, best], np.inf),
+            np.where(found, round_offs[rows, best], np.inf),
+            second + excess,
+            runs.first[best],
+            runs.last[best],
+            entries,
+            own,
+            errors,
+            runs,
+        )
 
 
-@dataclass(frozen=True, eq=False)
-class _Runs:
-    """All runs of two or more neighbouring steps.
-
-    Attributes
-    ----------
-    weights : array (runs, m)
-        Of the quotients in the limit; 0 outside of the run.
-    first, last : int array (runs,)
-        Where a run begins and ends.
-    parts : pair of int array (runs,)
-        The runs without the first, and without the last step: indices into the quotients and the
-        runs after them.
-    """
-
-    weights: Array
-    first: NDArray[np.intp]
-    last: NDArray[np.intp]
-    parts: tuple[NDArray[np.intp], NDArray[np.intp]]
-
-
-@lru_cache(maxsize=256)
-def _runs(steps: tuple[float, ...], power: int, distance: int) -> _Runs:
-    """Return all runs for powers that begin with one and are so far apart.
-
-    ``w[i]`` is proportional to ``h[i]**-power / prod(h[i]**distance - h[j]**distance)``: divided
-    differences in ``h**distance`` leave nothing of lower powers.
-    """
-    m, h = len(steps), np.array(steps)
-    numbers = {(k, k): k for k in range(m)}
-    weights: list[Array] = []
-    first, last = [], []
-    for length in range(1, m):
-        for start in range(m - length):
-            numbers[start, start + length] = m + len(weights)
-            some = h[start : start + length + 1] / h[start]
-            apart = some[:, np.newaxis] ** distance - some**distance
-            np.fill_diagonal(apart, 1)
-            row = np.zeros(m)
-            own = 1 / (some**power * np.prod(apart, axis=1))
-            row[start : start + length + 1] = own / own.sum()
-            weights.append(row)
-            first.append(start)
-            last.append(start + length)
-    ends = [*zip(first, last, strict=True)]
-    return _Runs(
-        np.array(weights),
-        np.array(first),
-        np.array(last),
-        (
-            np.array([numbers[a + 1, b] for a, b in ends]),
-            np.array([numbers[a, b - 1] for a, b in ends]),
-        ),
-    )
-
-
-def _unexplained(
-    quotients: Array, slack: Array, entries: Array, own: Array, runs: _Runs, h: Array, power: int
-) -> Array:
+def _unexplained(quotients: Array, slack: Array, entries: Array, own: Array, runs: _Runs) -> Array:
     """Return how much farther than it may be a quotient at a smaller step is from each limit."""
-    columns = quotients.shape[1]
-    result = np.zeros_like(own)
-    off = abs(quotients[:, :, np.newaxis] - entries[:, np.newaxis, :])  # (n, m, runs)
-    inside = runs.weights.T != 0
+    off = abs(quotients[:, :, np.newaxis] - entries[:, np.newaxis])  # (n, m, runs)
     # What the run's own quotients are off by falls with this power of the step.
-    scale = np.where(inside, off / h[:, np.newaxis] ** power, 0).max(axis=1)
-    for k in range(2, columns):
-        after = runs.last < k
-        allowed = slack[:, k : k + 1] + DOUBT * own[:, after]
-        allowed += FALLS * scale[:, after] * h[k] ** power
-        excess = off[:, k, after] - allowed
-        result[:, after] = np.fmax(result[:, after], np.where(excess > 0, off[:, k, after], 0))
+    scale = np.maximum.reduce(np.where(runs.inside, off / runs.falls, 0), axis=1)
+    allowed = slack[:, :, np.newaxis] + DOUBT * own[:, np.newaxis]
+    allowed += (FALLS * scale)[:, np.newaxis] * runs.falls
+    result: Array = np.maximum.reduce(np.where(runs.after & (off > allowed), off, 0), axis=1)
     return result
 
 
-def _excess(truncations: Array, round_offs: Array, among: NDArray[np.bool_]) -> Array:
+def _excess(times: Array, among: Any = None) -> Array:
     """Return how many times the noise f has beyond its bound, 0 if it keeps to it.
 
     In a smooth function some runs converge to within the bound of their noise. Where even the
     best tenth of those that begin where f is smooth does not, as much noise as they show is taken
     to be everywhere, twice.
     """
-    with np.errstate(all="ignore"):
-        times = np.where(among, truncations / round_offs, np.nan)
-        times = np.sort(times, axis=1)[np.arange(len(times)), np.sum(among, axis=1) // 10]
-    return np.where((times > 1) & (times < np.inf), 2 * times, 0.0)
+    tenth = times.shape[1] // 10 if among is None else among // 10
+    times = np.sort(times, axis=1)[np.arange(len(times)), tenth]
+    return np.where((times > 1) & (times < np.inf), 2 * times, 0)
 
 
-class Ladder:
-    """The difference quotients of one scheme at a geometric sequence of steps, for some of x.
+class RichardsonTableau:
+    """Difference quotients at geometric sequences of steps, extrapolated, for elements of x.
+
+    Its numbers are an array ``(4 + points, n, m)``: quotients, how wrong they may be by rounding,
+    how far f bends, the steps, and f at the scheme's points, for n elements and m steps.
 
     Parameters
     ----------
     problem : Problem
-        What is differentiated.
+        What is differentiated, in a real scheme.
     values : callable
         How f is evaluated.
     base : float
         f at x, for schemes that need it and for noticing kinks; nan if it is not known.
-    scheme : Scheme
-        Real; used instead of the problem's.
-    first : callable, optional
-        How f is evaluated at the steps that are tried at once.
-    ended : callable, optional
-        Told for how many elements more there is nothing left to be done.
-    patience : int, optional
-        Steps without a better estimate after which an element is left.
+    tolerance : float
+        The relative error that is small enough.
 
     Attributes
     ----------
+    evaluations : int
+        How often f was evaluated.
     raised : dict
         What f has raised when an element was moved, by the index of the element.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        values: Values,
-        base: Any,
-        scheme: Scheme,
-        first: Values | None = None,
-        ended: Report | None = None,
-        patience: int = PATIENCE,
-    ) -> None:
-        self.problem, self.values, self.base, self.scheme = problem, values, base, scheme
-        self.first, self.ended = first or values, ended or (lambda elements: None)
-        self.patience = patience
-        self.outer = scheme.outer
-        self.sees_kinks = scheme.is_central and scheme.derivative == 1
-        distance = 2 if scheme.is_symmetric else 1
-        self.powers = [scheme.accuracy + distance * k for k in range(MOST)]
+    def __init__(self, problem: Problem, values: Values, base: Any, tolerance: float = 0.0) -> None:
+        self.problem, self.values, self.base, self.tolerance = problem, values, base, tolerance
         self.evaluations = 0
         self.raised: dict[int, Exception] = {}
+        self._eps = 0.0
 
-    def climb(
-        self, places: NDArray[np.intp], first: Array, most: Array, tolerance: float
+    def extrapolate(
+        self,
+        places: NDArray[np.intp],
+        first: Array,
+        begin: Values | None = None,
+        ended: Report | None = None,
+        patience: int = PATIENCE,
     ) -> Outcome:
         """Return the derivatives with respect to the elements of x at these places.
 
@@ -397,177 +433,194 @@ class Ladder:
         ----------
         places : int array (n,)
             Indices into x in C order.
-        first, most : float array (n,)
-            The step to begin with, a power of two, and the largest one that is allowed.
-        tolerance : float
-            The relative error that is small enough.
+        first : float array (n,)
+            The steps to begin with, rounded down to powers of two within the bounds.
+        begin : callable, optional
+            How f is evaluated at the steps that are tried at once.
+        ended : callable, optional
+            Told for how many elements more there is nothing left to be done.
+        patience : int
+            Steps without a better estimate after which an element is left.
         """
+        outcome, problem = nothing_yet(first), self.problem
+        parts = first_steps(problem.scheme, problem.x, places, first, problem.bounds)
         with np.errstate(all="ignore"):
-            return self._climb(places, first, most, tolerance)
+            for scheme, chosen, steps, most in parts:
+                start = nothing_yet(steps)
+                table = self._evaluate_steps(
+                    scheme, places[chosen], steps[:, None] * step_at(np.arange(START)), begin
+                )
+                outcome[chosen] = self._extrapolate(
+                    scheme, places[chosen], table, start, most, ended, patience
+                )
+        return outcome
 
-    def _climb(
-        self, places: NDArray[np.intp], first: Array, most: Array, tolerance: float
+    def _extrapolate(
+        self,
+        scheme: Scheme,
+        places: NDArray[np.intp],
+        table: Array,
+        now: Outcome,
+        most: Array,
+        ended: Report | None,
+        patience: int,
     ) -> Outcome:
-        count = len(places)
-        outcome = nothing_yet(first)
+        """Return the derivatives, from the first steps on, up to the largest ones allowed."""
+        outcome, first = nothing_yet(now.steps), now.steps.copy()
         x = self.problem.x.view(np.ndarray).reshape(-1)[places]
         smallest = 2 * np.spacing(abs(x)).astype(float)
-        active, top, waited = np.arange(count), np.zeros(count, int), np.zeros(count, dtype=int)
-        raised = np.zeros(count, dtype=bool)
-        rungs, seen = self._rungs(self.first, places, first[:, None] * step_at(np.arange(START)))
+        active, upwards = np.arange(len(places)), np.zeros(len(places), dtype=bool)
+        top, stalled = np.zeros((2, len(places)), dtype=int)
         while True:
-            exact, rungs = rungs, self._coarsened(rungs, seen)
-            if rungs is not exact:
-                heights = (rungs[1] * rungs[3] ** self.scheme.derivative)[:, -1]
-                outcome.coarse[active] = np.where(rungs[1, :, -1] > exact[1, :, -1], heights, 0)
-            found, errors = self._limits(rungs)
+            judged, tried = self._coarsened(scheme, table, now), table.shape[2]
+            found, errors = self._limits(scheme, judged)
             relative = errors / abs(found.values)
             relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
-            before = outcome.errors[active]
+            before = now.errors.copy()
             # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
-            astray = raised & _contradicts(found.values, errors, outcome.values[active], before)
+            rejected = upwards & _contradicts(found.values, errors, now.values, before)
             # Smaller steps may correct what has been found, larger ones only improve it.
-            taken = ~astray & ~(raised & ~(errors < before))
-            chosen, rows = active[taken], np.arange(len(active))
-            outcome.values[chosen] = found.values[taken]
-            outcome.errors[chosen] = errors[taken]
-            outcome.steps[chosen] = rungs[3][rows, found.last][taken]
-            slopes = abs(np.where(np.isfinite(rungs[0]), rungs[0], 0))
-            outcome.largest[active] = np.max(slopes, axis=1)
-            outcome.widest[active] = rungs[3][rows, np.argmax(slopes > 0, axis=1)]
-            outcome.height[active] = np.max(slopes * rungs[3] ** self.scheme.derivative, axis=1)
+            taken = ~rejected & (~upwards | (errors < before))
+            np.copyto(now.values, found.values, where=taken)
+            np.copyto(now.errors, errors, where=taken)
+            np.copyto(now.steps, judged[3, np.arange(len(active)), found.last], where=taken)
             rounding = found.round_off > found.truncation
-            starved = rounding & (relative > self._eps**0.5) & (found.first == 0)
-            outcome.starved[active] = starved
-            unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
-            outcome.lost[active] = ~starved & unexplained & (relative > LOST)
-            waited = np.where((errors < 0.5 * before) | (errors == np.inf), 0, waited + 1)
-            rough = ~starved & (errors > NEAR * found.round_off) & (waited > 0)
-            outcome.rough[active] = rough & (relative > tolerance)
-            tried = rungs.shape[2]
-            bottom = top + tried - 1
-            higher, lower = first[active] * step_at(top - 1), first[active] * step_at(bottom + 1)
+            stalled = np.where((errors < 0.5 * before) | (errors == np.inf), 0, stalled + 1)
+            higher, lower = first[active] * step_at(top - 1), first[active] * step_at(top + tried)
             upwards = rounding & (found.first == 0) & (higher <= most[active])
-            small = relative < SMALL
-            done = (relative <= max(tolerance, EXACT * self._eps)) | (tried >= MOST)
+            done = (relative <= max(self.tolerance, EXACT * self._eps)) | (tried >= MOST)
             # What is far from rounding, and no longer improves, may be noise.
             near = errors < NEAR * found.round_off
-            done |= small & ((waited > 0) & near | (tried >= ENOUGH)) | (waited >= self.patience)
+            done |= (relative < SMALL) & ((stalled > 0) & near | (tried >= ENOUGH))
+            done |= stalled >= patience
             done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
             done |= ~upwards & (lower < smallest[active])
-            ends = done | astray
-            for row in np.flatnonzero(ends & outcome.rough[active]):
-                self._take_for_noise(outcome, active[row], rungs[:, row])
-            for row in np.flatnonzero(ends & (found.doubts < np.inf)):
-                self._look_into(places, outcome, active[row], rungs[:, row], found, row)
-            stays = ~ends
-            for row in np.flatnonzero(~stays & outcome.lost[active]):
-                if _grows(rungs[:, row]):
-                    outcome.errors[active[row]] = np.inf
-            self.ended(int(np.count_nonzero(~stays)))
-            if not stays.any():
-                return outcome
-            active, waited, upwards = active[stays], waited[stays], upwards[stays]
-            rungs, seen = exact[:, stays], seen[stays]
-            top, bottom = top[stays], bottom[stays]
-            top, raised = np.where(upwards, top - 1, top), upwards
-            steps = np.where(upwards, higher[stays], lower[stays])[:, None]
-            new, values = self._rungs(self.values, places[active], steps)
-            rungs = np.where(
-                upwards[:, None],
-                np.concatenate([new, rungs], axis=2),
-                np.concatenate([rungs, new], axis=2),
-            )
-            seen = np.where(
-                upwards[:, None, None],
-                np.concatenate([values, seen], axis=1),
-                np.concatenate([seen, values], axis=1),
-            )
+            ends = done | rejected
+            steps = np.where(upwards, higher, lower)
+            if ends.any():
+                now.roundoff_limited = rounding & (relative > self._eps**0.5) & (found.first == 0)
+                unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
+                now.diverging = ~now.roundoff_limited & unexplained & (relative > LOST)
+                now.rough = ~now.roundoff_limited & (errors > NEAR * found.round_off)
+                now.rough &= (stalled > 0) & (relative > self.tolerance)
+                self._finish(scheme, places[active], ends, judged, found, now)
+                outcome[active[ends]] = now[ends]
+                if ended is not None:
+                    ended(int(np.count_nonzero(ends)))
+                if ends.all():
+                    return outcome
+                stays = ~ends
+                now, table, active, top = now[stays], table[:, stays], active[stays], top[stays]
+                stalled, upwards, steps = stalled[stays], upwards[stays], steps[stays]
+            new = self._evaluate_steps(scheme, places[active], steps[:, None])
+            table = np.concatenate([table, new], axis=2)
+            if upwards.any():  # the largest step comes first
+                table[:, upwards] = np.roll(table[:, upwards], 1, axis=2)
+                top = top - upwards
 
-    def _coarsened(self, rungs: Array, values: Array) -> Array:
-        """Return the rungs with the noise of an f that rounds its values, if it does."""
-        spacing = resolution(values)
+    def _coarsened(self, scheme: Scheme, table: Array, now: Outcome) -> Array:
+        """Return the table with the noise of an f that rounds its values, if it does."""
+        spacing = resolution(np.moveaxis(table[4:], 0, 2))
         if not spacing.any():
-            return rungs
-        quotients, noise, bends, steps = rungs
-        coarse = self.scheme.round_off(spacing, steps, 1.0)
-        return np.stack([quotients, np.fmax(noise, coarse), bends, steps])
+            return table
+        noise, steps = table[1], table[3]
+        coarser = np.fmax(noise, scheme.round_off(spacing, steps, 1.0))
+        heights = coarser * steps**scheme.derivative
+        now.coarse[:] = np.where(coarser > noise, heights, 0)[:, -1]
+        return np.concatenate([table[:1], coarser[np.newaxis], table[2:4]])
 
-    def _limits(self, rungs: Array) -> tuple[Limits, Array]:
+    def _limits(self, scheme: Scheme, table: Array) -> tuple[Limits, Array]:
         """Return the derivatives, and their errors: with half the jump of the slope at a kink."""
-        quotients, noise, bends, _ = rungs
-        steps = step_at(np.arange(quotients.shape[1])).tolist()  # in units of the largest
-        found = limits(quotients, noise, self.powers, steps, checked=True)
-        errors = found.errors
-        slow = found.truncation > SMALL * abs(found.values)
-        errors[slow] += (SLOW - 1) * found.truncation[slow]
-        if self.sees_kinks:
-            jump = limits(bends, noise * 2, range(1, 2 * MOST, 2), steps)
+        quotients, noise, bends = table[:3]
+        found = limits(quotients, noise, scheme.error_powers, RATIO, checked=True)
+        truncation = found.truncation
+        slow = truncation > SMALL * abs(found.values)
+        errors = np.where(slow, found.errors + (SLOW - 1) * truncation, found.errors)
+        if _sees_kinks(scheme):
+            jump = limits(bends, noise * 2, (1, 3), RATIO)
             kink = np.fmax(abs(jump.values) - jump.errors, 0)
             # What grows towards x is a spike at x itself, seen from outside.
-            rows = np.arange(len(bends))
-            narrow = abs(bends[rows, found.last])
-            columns = np.arange(bends.shape[1])
+            rows, columns, sizes = np.arange(len(bends)), np.arange(bends.shape[1]), abs(bends)
+            narrow = sizes[rows, found.last]
             inside = (columns >= found.first[:, None]) & (columns < found.last[:, None])
-            wide = np.where(inside, abs(bends), 0).max(axis=1)
+            wide = np.maximum.reduce(np.where(inside, sizes, 0), axis=1)
             spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
             errors = errors + np.fmax(kink, spike)
         return found, errors
 
-    def _take_for_noise(self, outcome: Outcome, element: Any, rungs: Array) -> None:
+    def _finish(
+        self,
+        scheme: Scheme,
+        places: NDArray[np.intp],
+        ends: NDArray[np.bool_],
+        table: Array,
+        found: Limits,
+        now: Outcome,
+    ) -> None:
+        """Judge what has been found of elements that have ended by all that has been seen."""
+        quotients, steps = table[0], table[3]
+        slopes = abs(np.where(np.isfinite(quotients), quotients, 0))
+        now.largest[:] = np.max(slopes, axis=1)
+        now.widest[:] = steps[np.arange(len(steps)), np.argmax(slopes > 0, axis=1)]
+        now.height[:] = np.max(slopes * steps**scheme.derivative, axis=1)
+        rivals = found.rivals()
+        for row in np.flatnonzero(ends):
+            if now.rough[row]:
+                self._take_for_noise(scheme, now, row, table)
+            if rivals.doubts[row] < np.inf:
+                self._look_into(scheme, int(places[row]), now, row, table, rivals)
+            if now.diverging[row] and _grows(table[:, row]):
+                now.errors[row] = np.inf
+
+    def _take_for_noise(self, scheme: Scheme, now: Outcome, row: Any, table: Array) -> None:
         """Let what the smallest steps disagree by be noise of f at all steps.
 
         Runs of quotients agree by accident at times: noise is judged by those that depend on it
         most, where truncation is least.
         """
-        quotients, noise, bends, steps = rungs
-        d, value = self.scheme.derivative, outcome.values[element]
-        gain = 1 / (RATIO ** -self.powers[0] - 1)
+        quotients, steps = table[0, row], table[3, row]
+        d, powers = scheme.derivative, scheme.error_powers
+        gain = 1 / (RATIO ** -powers[0] - 1)
         pairs = (1 + gain) * quotients[1:] - gain * quotients[:-1]
-        heights = abs(pairs - value) * steps[1:] ** d / (1 + 2 * gain)
+        heights = abs(pairs - now.values[row]) * steps[1:] ** d / (1 + 2 * gain)
         if (heights[-NOISY + 1 :] < heights[-NOISY:-1] / 2).all():
             return  # what still falls is truncation
         # Truncation falls by this from step to step.
-        falls = FALLS * RATIO ** (self.powers[1] + d)
+        falls = FALLS * RATIO ** (powers[1] + d)
         heights = np.where(np.isfinite(heights), heights, 0)
         heights[1:] -= np.minimum(falls * heights[:-1], heights[1:])
-        height = np.max(heights[-NOISY:])
-        rungs = np.stack([quotients, np.fmax(noise, height / steps**d), bends, steps])
-        found, errors = self._limits(rungs[:, np.newaxis])
-        if np.isfinite(errors[0]) and errors[0] > outcome.errors[element]:
-            outcome.values[element], outcome.errors[element] = found.values[0], errors[0]
-            outcome.steps[element] = steps[found.last[0]]
+        other = self._with_noise(scheme, table[:, row], np.max(heights[-NOISY:]))
+        if now.errors[row] < other[1] < np.inf:
+            now.values[row], now.errors[row], now.steps[row] = other
 
     def _look_into(
-        self,
-        places: NDArray[np.intp],
-        outcome: Outcome,
-        element: Any,
-        rungs: Array,
-        found: Limits,
-        row: Any,
+        self, scheme: Scheme, place: int, now: Outcome, row: Any, table: Array, rivals: Rivals
     ) -> None:
         """Take what larger steps say instead, if it is jumps of f why smaller ones contradict."""
-        rival, doubt = found.rivals[row], found.doubts[row]
-        contradiction = float(abs(rival - outcome.values[element]))
-        if outcome.coarse[element] > 0 or not doubt < CLEARLY * contradiction:
+        rival, doubt = rivals.values[row], rivals.doubts[row]
+        contradiction = float(abs(rival - now.values[row]))
+        if now.coarse[row] > 0 or not doubt < CLEARLY * contradiction:
             return
-        quotients, noise, bends, steps = rungs
-        d, nearest = self.scheme.derivative, int(found.nearest[row])
+        quotients, noise, _, steps = table[:4, row]
+        d, nearest = scheme.derivative, int(rivals.last[row])
         rounding = float(noise[nearest] * steps[nearest] ** d)
-        wide = {float(steps[found.widest[row]]), float(steps[0])}
-        place = int(places[element])
+        wide = {float(steps[rivals.first[row]]), float(steps[0])}
         if not any(self.jumps(place, step, contradiction, rounding) for step in sorted(wide)):
             return
         # So high are the jumps, at least.
         height = np.nanmax(abs(quotients - rival)[nearest + 1 :] * steps[nearest + 1 :] ** d)
         if height > PLAUSIBLE * rounding / self._eps:
             return
-        noise = np.maximum(noise, height / steps**d)
-        again, errors = self._limits(np.stack([quotients, noise, bends, steps])[:, np.newaxis])
-        outcome.values[element], outcome.errors[element] = again.values[0], errors[0]
-        outcome.steps[element] = steps[again.last[0]]
-        outcome.starved[element] = outcome.lost[element] = False
+        other = self._with_noise(scheme, table[:, row], height)
+        now.values[row], now.errors[row], now.steps[row] = other
+        now.roundoff_limited[row] = now.diverging[row] = False
+
+    def _with_noise(self, scheme: Scheme, table: Array, height: Any) -> tuple[Any, Any, Any]:
+        """Return an element's value, error and step if f is as noisy as this, or more."""
+        quotients, noise, bends, steps = table[:4]
+        noise = np.fmax(noise, height / steps**scheme.derivative)
+        found, errors = self._limits(scheme, np.stack([quotients, noise, bends])[:, np.newaxis])
+        return found.values[0], errors[0], steps[found.last[0]]
 
     def jumps(self, place: int, step: float, contradiction: float, rounding: float) -> bool:
         """Say whether f jumps within this step, as `fastgrad.differences.jumps.jumps` does."""
@@ -579,45 +632,48 @@ class Ladder:
         self.evaluations += CALLS
         return is_flat(self.problem, self.values, place, step)
 
-    def _rungs(self, values: Values, places: NDArray[np.intp], steps: Array) -> tuple[Array, Array]:
-        """Return quotients, their noise, bends and steps, an array ``(4, *steps.shape)``; and f."""
-        x, outer = self.problem.x, self.outer
+    def _evaluate_steps(
+        self, scheme: Scheme, places: NDArray[np.intp], steps: Array, values: Values | None = None
+    ) -> Array:
+        """Return the tableau's numbers at these steps, ``(4 + points, *steps.shape)``."""
+        x, outer, d = self.problem.x, scheme.outer, scheme.derivative
         flat = x.view(np.ndarray).reshape(-1)[places]
-        steps = np.stack([representable(column, flat) for column in steps.T], axis=1)
-        points = np.concatenate(
-            [moved(x, places, outer, steps[:, k]) for k in range(steps.shape[1])], axis=1
-        )
+        steps = representable(steps, flat[:, np.newaxis])
+        points = moved(x, places.repeat(steps.shape[1]), outer, steps.reshape(-1))
+        points = points.reshape(len(places), -1)
         f, raised = self.problem.f, self.raised
-        measured = values_where_defined(values, f, x, places, points, raised)
+        measured = values_where_defined(values or self.values, f, x, places, points, raised)
         self.evaluations += points.size
         self._eps = precision(x, measured)
         seen = wide = as_floats(measured).reshape(*steps.shape, len(outer))
-        if len(outer) < len(self.scheme.offsets):
+        if len(outer) < len(scheme.offsets):
             wide = np.concatenate([wide, np.full_like(wide[..., :1], self.base)], axis=2)
-        with np.errstate(all="ignore"):
-            quotients = self.scheme.combine(wide.reshape(-1, wide.shape[2]), steps.reshape(-1))
-            quotients = quotients.reshape(steps.shape)
-            distance = abs(flat.astype(float))[:, None]
-            # Operations inside f are rounded relative to their arguments: as if x itself were.
-            magnitude = abs(wide).max(axis=2) + distance**self.scheme.derivative * abs(quotients)
-            noise = self.scheme.round_off(magnitude + TINY / self._eps, steps, self._eps)
-            bends = np.zeros_like(quotients)
-            if self.sees_kinks:
-                there, mirrored = wide[..., 0], wide[..., self.outer.index(-self.outer[0])]
-                distances = abs(self.outer[0]) * steps
-                bends = ((there - self.base) + (mirrored - self.base)) / (2 * distances)
-        return np.stack([quotients, noise, bends, steps]), seen
+        quotients = scheme.combine(wide.reshape(-1, wide.shape[2]), steps.reshape(-1))
+        quotients = quotients.reshape(steps.shape)
+        # Operations inside f are rounded relative to their arguments: as if x itself were.
+        distance = abs(flat.astype(float))[:, np.newaxis]
+        magnitude = np.maximum.reduce(abs(wide), axis=2) + distance**d * abs(quotients)
+        noise = scheme.round_off(magnitude + TINY / self._eps, steps, self._eps)
+        bends = np.zeros_like(quotients)
+        if _sees_kinks(scheme):
+            there, mirrored = wide[..., 0], wide[..., outer.index(-outer[0])]
+            bends = ((there - self.base) + (mirrored - self.base)) / (2 * abs(outer[0]) * steps)
+        return np.stack([quotients, noise, bends, steps, *np.moveaxis(seen, 2, 0)])
 
 
-def _grows(rungs: Array) -> bool:
+def _sees_kinks(scheme: Scheme) -> bool:
+    """Say whether f on both sides of x shows a jump of the slope, which quotients do not."""
+    return scheme.is_central and scheme.derivative == 1
+
+
+def _grows(table: Array) -> bool:
     """Say whether quotients grow towards x without an end in sight, as at an infinite slope."""
-    quotients, noise, _, steps = rungs[:, -GROWING - 1 :]
-    with np.errstate(all="ignore"):
-        growth = np.diff(quotients)
-        rates = growth / -np.diff(np.log(steps))
-        steady = abs(rates[1:]) >= STEADY * abs(rates[:-1])
-        seen = (rates * quotients[-1] > 0) & (abs(growth) > 4 * noise[1:])
-        return len(rates) == GROWING and bool(steady.all() and seen.all())
+    quotients, noise, _, steps = table[:4, -GROWING - 1 :]
+    growth = np.diff(quotients)
+    rates = growth / -np.diff(np.log(steps))
+    steady = abs(rates[1:]) >= STEADY * abs(rates[:-1])
+    seen = (rates * quotients[-1] > 0) & (abs(growth) > 4 * noise[1:])
+    return len(rates) == GROWING and bool(steady.all() and seen.all())
 
 
 def contradicts(new: Outcome, old: Outcome) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """Steps: how far x is moved; given ones, ones relative to x, and the best ones for a scheme."""
 
 import math
+from functools import cache
 from numbers import Real
 from typing import Any
 
@@ -90,10 +91,17 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
     return scaled if scheme.is_complex else representable(scaled, flat)
 
 
+@cache
+def limits_of(dtype: np.dtype[Any]) -> tuple[float, float, float]:
+    """Return a dtype's precision, and its least and largest normal number."""
+    limits = np.finfo(dtype)
+    return float(limits.eps), float(limits.tiny), float(limits.max)
+
+
 def precision(x: Array, values: Array) -> float:
     """Return eps of the coarser one of x's type and that of f's values, if they are floats."""
     kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
-    return max(float(np.finfo(x.dtype).eps), float(np.finfo(kind).eps))
+    return max(limits_of(x.dtype)[0], limits_of(kind)[0])
 
 
 def as_floats(values: Array) -> Array:

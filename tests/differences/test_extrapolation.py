@@ -1,17 +1,17 @@
-"""Are limits of hand-made ladders right, and their errors honest?"""
+"""Are limits of hand-made quotients right, and their errors honest?"""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad.differences.richardson import limits
+from fastgrad.differences.richardson import TINY, limits
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 EPS = np.finfo(float).eps
 
 
-def ladder(coefficients, powers, columns):
+def quotients_of(coefficients, powers, columns):
     """Quotients of ``sum(c * h**p)`` at h = 1, 1/2, 1/4, ..."""
     h = 0.5 ** np.arange(columns)
     terms = [c * h**p for c, p in zip(coefficients, powers, strict=True)]
@@ -27,8 +27,9 @@ def ladder(coefficients, powers, columns):
 def test_powers_are_eliminated_by_further_steps(limit, coefficients, even):
     powers = [2, 4, 6, 8] if even else [1, 2, 3, 4]
     columns = len(coefficients) + 3
-    quotients = ladder([limit, *coefficients], [0, *powers[: len(coefficients)]], columns)
-    noise = EPS * abs(quotients).max() * np.ones_like(quotients)
+    quotients = quotients_of([limit, *coefficients], [0, *powers[: len(coefficients)]], columns)
+    # The smallest numbers are rounded to multiples of the least one.
+    noise = (EPS * abs(quotients).max() + TINY) * np.ones_like(quotients)
     found = limits(quotients, noise, [*powers, 10, 12])
     # The noise is a bound for the rounding of each quotient, so the error must be one of the limit.
     assert abs(found.values[0] - limit) <= found.errors[0]
@@ -39,14 +40,14 @@ def test_powers_are_eliminated_by_further_steps(limit, coefficients, even):
 
 
 def test_the_error_is_the_larger_change_of_the_last_elimination():
-    found = limits(np.array([[1.0, 2.0]]), np.zeros((1, 2)), [1])
+    found = limits(np.array([[1.0, 2.0]]), np.zeros((1, 2)), [1, 2])
     # 2 + (2 - 1) / (2 - 1) = 3, which is 2 away from the coarser one.
     assert (found.values[0], found.truncation[0], found.round_off[0]) == (3.0, 2.0, 0.0)
     assert (found.first[0], found.last[0]) == (0, 1)
 
 
 def test_noise_is_weighted_as_the_quotients_are():
-    found = limits(np.array([[1.0, 1.0]]), np.array([[1e-3, 1e-2]]), [2])
+    found = limits(np.array([[1.0, 1.0]]), np.array([[1e-3, 1e-2]]), [2, 4])
     # The weights are 4/3 and -1/3.
     assert found.round_off[0] == pytest.approx((4 * 1e-2 + 1e-3) / 3)
 

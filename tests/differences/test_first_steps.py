@@ -1,4 +1,4 @@
-"""Do ladders begin with steps that stay inside, and inside of all of their range?"""
+"""Do extrapolations begin with steps that stay inside, and inside of all of their range?"""
 
 import numpy as np
 import pytest

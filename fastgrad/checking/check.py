@@ -289,7 +289,7 @@ class Comparison:
         """
         subject, random = self.subject, np.random.default_rng()
         counts = dict.fromkeys((part.name for part in parts), 0)
-        wrong: tuple[Part, Probe] | None = None
+        wrong: tuple[Part, int, Probe] | None = None
         is_fast, offsets = directions is not None, set[float]()
         directions = directions or self._directions(random)
         try:
@@ -307,7 +307,7 @@ class Comparison:
                 if seen.contradicts and not abs(seen.value - claim) <= accepted:
                     offset = offset_at(subject, part, place, directions.noise, self.h)
                     if offset is None:
-                        wrong = (part, seen)
+                        wrong = (part, place, seen)
                         break
                     offsets.add(offset)
         except OutOfTimeError:
@@ -318,12 +318,12 @@ class Comparison:
         findings += [f"Those that differ are {sentence_of(d, subject)}" for d in offsets]
         right = directions.agrees and wrong is None
         if wrong is not None:
-            part, seen = wrong
+            part, place, seen = wrong
             summary = f"The gradient of {part.name} is wrong."
             findings.insert(
                 0,
-                f"{part.element(seen.place)} is {part.claim[seen.place]:.6g}, but the differences "
-                f"give {seen.value:.6g}.",
+                f"{part.element(place)} is {part.claim[place]:.6g}, but the differences give "
+                f"{seen.value:.6g}.",
             )
         elif directions.refutes and directions.is_unexplained:
             summary = "The gradient is wrong along random directions."

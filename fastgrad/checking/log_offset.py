@@ -25,6 +25,7 @@ from fastgrad.checking.numerical import (
 from fastgrad.checking.probe import probe_element
 from fastgrad.checking.random_directions import (
     COUNT,
+    Direction,
     DirectionalCheck,
     evaluate_along,
     random_direction,
@@ -127,24 +128,26 @@ def _offset_of(suspected: Sequence[NumericalGradient], classes: RightClasses) ->
         return None
     parts, s = [w.part for w in suspected], step_along(suspected[0].noise)
     random = np.random.default_rng(0)
-    lines = [random_direction(parts, random) for _ in range(COUNT)]
-    flat = [np.concatenate([v.reshape(-1) for v in line]) for line in lines]
+    directions = [random_direction(parts, random) for _ in range(COUNT)]
+    flat = [np.concatenate([v.reshape(-1) for v in arrays]) for arrays in directions]
     wanted = [float(v @ errors) for v in flat]
     allowed = [6 * float(np.linalg.norm(v * bounds)) for v in flat]
-    return _offset_behind(classes, parts, s, zip(lines, wanted, allowed, strict=True))
+    return _offset_behind(classes, parts, s, zip(directions, wanted, allowed, strict=True))
 
 
 def offset_along(check: DirectionalCheck) -> float | None:
     """Return the number that explains the errors along directions, if there is one."""
-    if check.has_kinks or not all(np.isfinite(result.error) for result in check.results):
+    errors = [result.claim - result.value for result in check.results]
+    if check.has_kinks or not np.isfinite(errors).all():
         return None
     classes = right_classes(check.subject)
     if classes is None:
         return None
-    errors = [-result.error for result in check.results]
-    allowed = [result.allowed + check.slack for result in check.results]
+    allowed = [result.error + check.slack for result in check.results]
     s = step_along(check.noise)
-    return _offset_behind(classes, check.parts, s, zip(check.lines, errors, allowed, strict=True))
+    return _offset_behind(
+        classes, check.parts, s, zip(check.directions, errors, allowed, strict=True)
+    )
 
 
 def offset_at(
@@ -167,12 +170,12 @@ def _offset_behind(
     classes: RightClasses,
     parts: Sequence[Part],
     s: float,
-    errors: Iterable[tuple[Sequence[Array], float, float]],
+    errors: Iterable[tuple[Direction, float, float]],
 ) -> float | None:
     """Return the number that explains errors along directions, each with what it may be off by."""
     left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
-    for line, error, allowed in errors:
-        up, down = evaluate_along(parts, line, (s, -s), classes.snapshot)
+    for direction, error, allowed in errors:
+        up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
         slopes = {d: classes.slope(up, down, s, d) for d in left}
         left = [d for d in left if abs(error - slopes[d]) <= allowed + EXACT * abs(slopes[d])]
         for d in left:

@@ -1,8 +1,21 @@
-"""The noise of f's values: what rounding makes of them, measured, and the step that suits."""
+"""How exact values of f are, and the one model of what its differences may be wrong by.
 
-from collections.abc import Sequence
+Let values of f be wrong by a level at most, and let x be moved along v: one element, or many. With
+``q(s) = (f(x + s v) - f(x - s v)) / (2 s)`` the derivative along v is
+
+    (4 q(h) - q(2 h)) / 3,  wrong by  0.02 |q(2 h) - q(h)| / 3 + 1.5 level / h  at most,
+
+by truncation and by round-off, if f is smooth from x - 2 h v to x + 2 h v (`extrapolate`). A
+one-sided quotient is wrong by 2 level / s, and by what it changes with the step s: which holds
+beside kinks, too (`fastgrad.checking.probe`). Whoever computes a gradient in a type of precision
+eps rounds it by 32 eps of its size. Every stage of a check knows its numbers to that.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +28,7 @@ STEP = 1e-4
 """The book's step, for values of double precision."""
 
 REACH = 3
-"""Points to each side of x on a line along which the noise is measured."""
+"""Points to each side of x at which the noise is measured along a path."""
 
 FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 """Weights of the fourth difference, of which a smooth f leaves nothing at small steps."""
@@ -27,7 +40,7 @@ LARGEST = 17.0
 """What the loss of fastgrad's own net does not exceed."""
 
 SPREADS = (4, 64, 1024, 16384)
-"""By what the step is divided on a line, to tell noise from trends."""
+"""By what the step is divided along a path, to tell noise from trends."""
 
 WIDER = (0.25, 1 / 64)
 """The same for larger steps, where plateaus of f may be seen that are wider than the step."""
@@ -59,6 +72,12 @@ a sum of them that is nearly 0 is not more exact than they are."""
 
 TINY = 4 * float(np.finfo(np.float64).smallest_subnormal)
 """What no value is more exact than."""
+
+EXTRAPOLATED = 0.02
+"""Share of the truncation error that extrapolation leaves, where f is smooth over the step."""
+
+CLAIM_ROUNDING = 32.0
+"""Times eps of its type that a gradient is rounded by, in units of its size."""
 
 COARSE = 2.0**20
 """Times eps of double precision from which f is said to compute in a coarser one."""
@@ -122,15 +141,59 @@ class Noise:
         return None
 
 
-def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
-    """Return how exact values of f are, from calls at x and along a few lines through it.
+class Path:
+    """f where x is moved along a direction, of an element or many, and what is claimed of it.
 
-    Along a line, one element is moved by some quarters of the step. The fourth differences of the
-    values there have the variance 70 sigma^2 if the values have independent errors of variance
-    sigma^2, and are below ``(h / 4)**4`` times the fourth derivative otherwise. Where they are
-    large, smaller steps tell what they are: noise stays as it is, what a kink makes of them falls
-    with the step, and the rest nearly vanishes. Of three lines the middle result counts. Less than
-    eps ``abs(f)`` is not believed, nor less than eps of the terms ``x_i g_i`` (`with_terms`).
+    Parameters
+    ----------
+    along : callable
+        ``offsets -> (offsets by which x really moves, f there)``.
+    claim : float
+        The derivative that is claimed.
+    least : float
+        The smallest offset at which x moves as it should, about.
+    """
+
+    def __init__(
+        self, along: Callable[[Array], tuple[Array, Array]], claim: float, least: float
+    ) -> None:
+        self.claim, self.least, self._along = claim, least, along
+        self._known: dict[Any, tuple[Any, Any]] = {}
+
+    def __call__(self, offsets: Array) -> tuple[Array, Array]:
+        """Return by which offsets x really moves, and f there; f is asked once for each."""
+        new = [t for t in dict.fromkeys(offsets.tolist()) if t not in self._known]
+        if new:
+            pairs = zip(*self._along(np.array(new)), strict=True)
+            self._known.update(zip(new, pairs, strict=True))
+        lengths, values = zip(*(self._known[t] for t in offsets.tolist()), strict=True)
+        return np.array(lengths), np.array(values)
+
+
+def element_path(subject: GradientUnderTest, part: Part, place: int, claim: float = np.nan) -> Path:
+    """Return the path along one element."""
+    old = part.x.view(np.ndarray).reshape(-1)[place]
+    return Path(partial(subject.along, part, place), claim, float(np.spacing(abs(old))))
+
+
+def extrapolate(near: Any, far: Any, h: float, level: float) -> tuple[Any, Any, float]:
+    """Return the value of central quotients at h and 2 h, its truncation, and its round-off.
+
+    The truncation is that of the quotient at h; of it the share ``EXTRAPOLATED`` is left.
+    """
+    change = (far - near) / 3
+    return near - change, abs(change), 1.5 * level / h
+
+
+def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
+    """Return how exact values of f are, from calls at x and along three elements.
+
+    An element is moved by some quarters of the step. The fourth differences of the values there
+    have the variance 70 sigma^2 if the values have independent errors of variance sigma^2, and are
+    below ``(h / 4)**4`` times the fourth derivative otherwise. Where they are large, smaller steps
+    tell what they are: noise stays as it is, what a kink makes of them falls with the step, and the
+    rest nearly vanishes. Of three elements the middle result counts. Less than eps ``abs(f)`` is
+    not believed, nor less than eps of the terms ``x_i g_i`` (`with_terms`).
 
     References
     ----------
@@ -153,10 +216,14 @@ def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
     if repeats and np.isfinite(height):
         step = h if h is not None else Noise(eps, 1.0, eps, True, (0, 0)).step
         spreads, sizes = [], [height]
-        for part, place in _lines(subject):
-            spread, size = _noise_on(subject, part, place, step, eps * height)
+        for part, place in _elements(subject):
+            path = element_path(subject, part, place)
+            spread = _spread(path, step / SPREADS[0])
+            if spread > 4 * eps * height:
+                spread = _steady_noise(path, step, [*reversed(SPREADS)])
             spreads.append(spread)
-            sizes.append(size)
+            x = float(part.x.view(np.ndarray).reshape(-1)[place])
+            sizes.append(_size(path, step / SPREADS[0], x))
         height = max(sizes)
         level = max(eps * height, DEVIATIONS * float(np.median(spreads)) if spreads else 0.0, TINY)
     noise = Noise(level, height, eps, repeats, (float(first), float(second)))
@@ -169,7 +236,7 @@ def _at_its_step(subject: GradientUnderTest, noise: Noise) -> Noise:
     Larger numbers may be added there than at x.
     """
     step = 2 * noise.step / REACH
-    spreads = [_spread(subject, part, place, step)[0] for part, place in _lines(subject)]
+    spreads = [_spread(element_path(subject, *each), step) for each in _elements(subject)]
     level = DEVIATIONS * float(np.median(spreads)) if spreads else 0.0
     return replace(noise, level=level) if noise.level < level < AT_STEP * noise.level else noise
 
@@ -186,30 +253,34 @@ def with_terms(noise: Noise, parts: Sequence[Part], gradients: Sequence[Array]) 
     return replace(noise, level=level) if np.isfinite(level) else noise
 
 
-def noise_along(subject: GradientUnderTest, part: Part, place: int, h: float) -> float:
-    """Return how exact values of f are along one element, over steps up to 64 h."""
-    divisors = [*reversed(SPREADS), *WIDER]
-    level = DEVIATIONS * _steady_noise(subject, part, place, h, divisors)
-    there = spread_over(subject, part, place, 2 * h)
+def noise_along(path: Path, h: float) -> float:
+    """Return how exact values of f are along a path, over steps up to 64 h."""
+    level = DEVIATIONS * _steady_noise(path, h, [*reversed(SPREADS), *WIDER])
+    there = spread_over(path, 2 * h)
     return max(level, there) if there < AT_STEP * level else level
 
 
-def noise_around(subject: GradientUnderTest, part: Part, place: int, step: float) -> float:
+def noise_around(along: Callable[[Array], tuple[Array, Array]], step: float) -> float:
     """Return how exact values are at the points that a step reaches, by others next to them.
 
     Values at small multiples of one step, from x on, may all be rounded alike: those of a sum whose
     terms are in proportion to x and cancel lie on a line by chance.
     """
-    sides = [subject.along(part, place, side * step * AROUND)[1] for side in (-1, 1)]
-    return DEVIATIONS * max(map(deviation, sides))
+    spreads = []
+    for points in (-step * AROUND, step * AROUND):
+        lengths, values = along(points)
+        # What rounding x + t changes is no noise.
+        slopes = np.gradient(values, lengths)
+        spreads.append(deviation(values - slopes * (lengths - points)))
+    return DEVIATIONS * max(spreads)
 
 
-def spread_over(subject: GradientUnderTest, part: Part, place: int, distance: float) -> float:
+def spread_over(path: Path, distance: float) -> float:
     """Return how exact f's values are if what is no polynomial of degree 3 over it is noise."""
-    return DEVIATIONS * _spread(subject, part, place, distance / REACH)[0]
+    return DEVIATIONS * _spread(path, distance / REACH)
 
 
-def _lines(subject: GradientUnderTest) -> list[tuple[Part, int]]:
+def _elements(subject: GradientUnderTest) -> list[tuple[Part, int]]:
     """Return three elements, of the first, the middle and the last part, for which f varies most.
 
     By what is claimed of them, for nothing else is known yet.
@@ -218,47 +289,28 @@ def _lines(subject: GradientUnderTest) -> list[tuple[Part, int]]:
     if not parts:
         return []
     chosen = [parts[0], parts[len(parts) // 2], parts[-1]]
-    lines = []
+    elements = []
     for k, part in enumerate(chosen):
         sizes = np.nan_to_num(abs(part.claim), nan=0.0, posinf=0.0)
         among = min(k + 1, sizes.size) if chosen.count(part) > 1 else 1
-        lines.append((part, int(np.argpartition(sizes, -among)[-among])))
-    return lines
+        elements.append((part, int(np.argpartition(sizes, -among)[-among])))
+    return elements
 
 
-def _noise_on(
-    subject: GradientUnderTest, part: Part, place: int, h: float, expected: float
-) -> tuple[float, float]:
-    """Return the standard deviation of the errors of f's values along a line, and f's size."""
-    spread, size = _spread(subject, part, place, h / SPREADS[0])
-    if spread > 4 * expected:
-        spread = _steady_noise(subject, part, place, h, [*reversed(SPREADS)])
-    return spread, size
-
-
-def _steady_noise(
-    subject: GradientUnderTest, part: Part, place: int, h: float, divisors: Sequence[float]
-) -> float:
+def _steady_noise(path: Path, h: float, divisors: Sequence[float]) -> float:
     """Return the spread that is about the same at neighbouring ones of these shares of the step.
 
     If either side of x alone shows much less, it is that: what a jump at x makes of fourth
     differences does not fall with the step, as noise does not; but noise is on both sides of x as
     well, where a jump is not.
     """
-    noise = _steady([_spread(subject, part, place, h / divisor)[0] for divisor in divisors])
+    noise = _steady([_spread(path, h / divisor) for divisor in divisors])
     alone = 0.0
     for step in (h / SPREADS[0], h / WIDER[0]):
         if noise > ALONE * alone:
-            alone = max(alone, _deviation_beside(subject, part, place, step))
+            multiples = max(step, 8 * path.least) * np.arange(1, 2 * REACH + 2)
+            alone = max(alone, min(deviation(path(side * multiples)[1]) for side in (-1, 1)))
     return alone if noise > ALONE * alone else noise
-
-
-def _deviation_beside(subject: GradientUnderTest, part: Part, place: int, step: float) -> float:
-    """Return the smaller standard deviation of f's values on the two sides of x, without x."""
-    old = part.x.view(np.ndarray).reshape(-1)[place]
-    step = max(step, 8 * float(np.spacing(abs(old))))
-    multiples = step * np.arange(1, 2 * REACH + 2)
-    return min(deviation(subject.along(part, place, side * multiples)[1]) for side in (-1, 1))
 
 
 def _steady(spreads: list[float]) -> float:
@@ -282,20 +334,25 @@ def _steady(spreads: list[float]) -> float:
     return noise
 
 
-def _spread(subject: GradientUnderTest, part: Part, place: int, step: float) -> tuple[float, float]:
-    """Return the standard deviation of f's values along a line, trends of degree 3 aside.
+def _points(path: Path, step: float) -> tuple[Array, Array]:
+    """Return offsets at even distances on both sides of x, and f there."""
+    return path(max(step, 8 * path.least) * np.arange(-REACH, REACH + 1))
 
-    With it the size of f there: of its values, or of x times its slope.
-    """
-    old = part.x.view(np.ndarray).reshape(-1)[place]
-    step = max(step, 8 * float(np.spacing(abs(old))))
-    points, values = subject.along(part, place, step * np.arange(-REACH, REACH + 1))
+
+def _spread(path: Path, step: float) -> float:
+    """Return the standard deviation of f's values along a path, trends of degree 3 aside."""
+    return deviation(_points(path, step)[1])
+
+
+def _size(path: Path, step: float, x: float) -> float:
+    """Return the size of f along a path: of its values, or of x times its slope."""
+    points, values = _points(path, step)
     with np.errstate(all="ignore"):
         size = float(np.max(abs(values)))
         if not 0 < size < np.inf:
-            return 0.0, 0.0
-        term = size * abs(_slope(points, values / size) * float(old))
-    return deviation(values), max(size, term if np.isfinite(term) else 0.0)
+            return 0.0
+        term = size * abs(_slope(points, values / size) * x)
+    return max(size, term if np.isfinite(term) else 0.0)
 
 
 def _slope(points: Array, values: Array) -> float:

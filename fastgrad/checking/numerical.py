@@ -5,8 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastgrad.checking.noise import Noise, with_terms
-from fastgrad.checking.probe import EXTRAPOLATED, Probe, probe_element
+from fastgrad.checking.noise import (
+    CLAIM_ROUNDING,
+    EXTRAPOLATED,
+    Noise,
+    extrapolate,
+    with_terms,
+)
+from fastgrad.checking.probe import Probe, probe_element
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.lazy import lazy
 from fastgrad.typing import Array, Places
@@ -81,9 +87,9 @@ class NumericalGradient:
         return self.part.name
 
     @property
-    def passed(self) -> list[Probe]:
-        """The closer looks that do not contradict the claim."""
-        return [probe for probe in self.probes.values() if not probe.contradicts]
+    def passed(self) -> dict[int, Probe]:
+        """The closer looks that do not contradict the claim, by place."""
+        return {place: each for place, each in self.probes.items() if not each.contradicts}
 
     @property
     def largest_error(self) -> float:
@@ -141,7 +147,7 @@ class NumericalGradient:
         left = suspects
         if LOOKED * len(suspects) > claim.size:
             left = np.intersect1d(suspects, self.smaller.suspicious(claim, slack))
-        left = np.setdiff1d(left, [probe.place for probe in self.passed])
+        left = np.setdiff1d(left, [*self.passed])
         return self._contradicts(self._worst(claim, left, MANY), corrected)
 
     def wrong_places(self) -> Places:
@@ -157,7 +163,7 @@ class NumericalGradient:
         for place in self._worst(claim, places, COUNTED).tolist():
             if np.isfinite(claim[place]):
                 self._probe(place)
-        return np.setdiff1d(places, [probe.place for probe in self.passed])
+        return np.setdiff1d(places, [*self.passed])
 
     @lazy
     def smaller(self) -> "NumericalGradient":
@@ -249,18 +255,16 @@ def numerical_gradients(
     if not subject.is_own_net:
         raised = with_terms(noise, parts, [_steady(*pair) for pair in zip(near, far, strict=True)])
     found = []
-    for part, value, other in zip(parts, near, far, strict=True):
+    for part, at_h, at_twice_h in zip(parts, near, far, strict=True):
         with np.errstate(all="ignore"):
-            # In place, for the arrays may be large: other becomes the truncation error.
-            other -= value
-            other /= 3
-            value -= other
-            np.abs(other, out=other)
+            value, truncation, _ = extrapolate(at_h, at_twice_h, h, raised.level)
             round_off = _round_off(subject, part, raised, h, value)
             moved = _moved(subject, part, raised, h, value)
         accepted = rtol * largest_magnitude(value) if rtol else 0.0
         found.append(
-            NumericalGradient(subject, part, raised, h, value, other, round_off, moved, accepted)
+            NumericalGradient(
+                subject, part, raised, h, value, truncation, round_off, moved, accepted
+            )
         )
     return found
 
@@ -279,7 +283,7 @@ def _round_off(
     Extrapolation takes the error of a quotient, level / h, one and a half times. Whoever computes a
     gradient rounds it by some eps of its largest entry.
     """
-    claim = 32 * part.claim_eps * largest_magnitude(value)
+    claim = CLAIM_ROUNDING * part.claim_eps * largest_magnitude(value)
     own = _response_error(subject, part, h)
     step = subject.steps(part, h)
     longest = step if isinstance(step, float) else float(step.max())

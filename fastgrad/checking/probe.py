@@ -27,18 +27,20 @@ values do not tell. So it is measured around the points that would refute a clai
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from fastgrad.checking.noise import (
     AROUND,
-    DEVIATIONS,
+    EXTRAPOLATED,
     FOURTH,
     TINY,
     Noise,
-    deviation,
+    Path,
+    element_path,
+    extrapolate,
     noise_along,
     noise_around,
     spread_over,
@@ -50,9 +52,6 @@ Kind = Literal["smooth", "kink", "jump", "step", "unclear"]
 
 ROUGH = 16.0
 """Times the noise from which a fourth difference shows that f is not smooth over the points."""
-
-EXTRAPOLATED = 0.02
-"""Share of the truncation error that extrapolation leaves, where f is smooth over the step."""
 
 TOP = 16.0
 """Times h that the largest of the steps is at which one-sided quotients are taken."""
@@ -66,16 +65,16 @@ SINGLE = 0.6
 
 @dataclass(frozen=True)
 class Probe:
-    """What f does near x when one element moves.
+    """What f does near x along a path.
 
     Attributes
     ----------
-    place : int
-        The element, in C order.
     kind : {"smooth", "kink", "jump", "step", "unclear"}
         Smooth over twice the step to both sides; or with a kink there; or with a jump at x; or not
         smooth at this step without either, so that only a smaller step shows the derivative; or
         such that one-sided quotients contradict the claim, but not those at the smallest steps.
+    claim : float
+        What is claimed.
     value, error : float
         The derivative, and how wrong it may be; at a kink the value next to the claim that lies
         between the one-sided derivatives.
@@ -83,21 +82,31 @@ class Probe:
         The one-sided difference quotients; at a jump the slopes beside it.
     step : float
         By which step they were taken.
-    distance : float
-        Where the kink is, as seen from x; 0 if it is at x, or there is none.
     contradicts : bool
         Whether what is claimed cannot be the derivative, nor lie between the one-sided ones.
+    distance : float
+        Where the kink is, as seen from x; 0 if it is at x, or there is none.
     """
 
-    place: int
     kind: Kind
+    claim: float
     value: float
     error: float
     below: float
     above: float
     step: float
-    distance: float
     contradicts: bool
+    distance: float = 0.0
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether f has a derivative at x, as far as it can be told."""
+        return self.kind in ("smooth", "step")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the claim is that derivative."""
+        return self.is_smooth and not self.contradicts
 
 
 def probe_element(
@@ -105,68 +114,64 @@ def probe_element(
 ) -> Probe:
     """Return whether f contradicts a claimed derivative, from calls along one element.
 
+    Nothing is contradicted before the noise of f has been measured along this element, too.
+    """
+    step = subject.steps(part, h)
+    h = step if isinstance(step, float) else float(step.reshape(-1)[place])
+    path = element_path(subject, part, place, claim)
+    found = probe(path, noise.level, h, TOP * h)
+    if found.contradicts:
+        own = noise_along(path, h)
+        if found.kind == "smooth":
+            own = max(own, noise_around(path, found.step))
+        if own > noise.level:
+            found = probe(path, own, h, TOP * h)
+    if found.kind == "step" and (distance := _kink(path, h)) is not None:
+        return replace(found, kind="kink", distance=distance)
+    return found
+
+
+def probe(path: Path, level: float, h: float, top: float, slack: float = 0.0) -> Probe:
+    """Return whether f contradicts a claimed derivative, from calls along a path.
+
     From f at the multiples of h / 2 up to 2 h the central quotients are extrapolated. If the fourth
     differences are no larger than the noise, f is smooth there, and these quotients judge. What
     hides below a fourth difference D, such as a small kink, changes them by 2 D / h at most.
 
     If f is not smooth, one-sided quotients at falling steps enclose the derivative, if there is
     one, and what backpropagation may return at a kink: a number between the two one-sided
-    derivatives (`fastgrad.checking.one_sided`).
+    derivatives.
 
-    Nothing is contradicted before the noise of f has been measured along this element, too.
+    Parameters
+    ----------
+    path : Path
+    level : float
+        By how much a value of f may be wrong.
+    h : float
+        The step.
+    top : float
+        The largest step of one-sided quotients.
+    slack : float
+        What the claim may be wrong by, besides.
     """
-    step = subject.steps(part, h)
-    h = step if isinstance(step, float) else float(step.reshape(-1)[place])
-    found = _probe(subject, part, place, claim, noise.level, h)
-    if found.contradicts:
-        own = noise_along(subject, part, place, h)
-        if found.kind == "smooth":
-            own = max(own, noise_around(subject, part, place, found.step))
-        if own > noise.level:
-            found = _probe(subject, part, place, claim, own, h)
-    return found
-
-
-def _probe(
-    subject: GradientUnderTest, part: Part, place: int, claim: float, level: float, h: float
-) -> Probe:
-    old = part.x.view(np.ndarray).reshape(-1)[place]
-    spacing = float(np.spacing(abs(old)))
-    grid = max(h / 2, 8 * spacing)
-    offsets, values = subject.along(part, place, grid * np.arange(-4, 5))
+    offsets, values = path(_grid(path, h))
     with np.errstate(all="ignore"):
-        smooth = _smooth(place, offsets, values, claim, level, grid)
+        smooth = _smooth(path.claim, offsets, values, level, slack)
     if smooth is None:
-        sides, unit = _sides(subject, part, place, claim, level, TOP * h)
-    else:
-        found, is_certain = smooth
-        if is_certain:
-            return found
-        top = _farthest(subject, part, place, level, h)
-        sides, unit = _sides(subject, part, place, claim, level, top)
-        if not sides.refuted:
-            return found
-    kind: Kind = "step"
-    distance = 0.0
-    if sides.is_excused:
-        kind = "unclear"
-    elif sides.jumps:
-        kind = "jump"
-    elif sides.has_kink:
-        kind = "kink"
-    elif (place_of := _kink(subject, part, place, offsets, values)) is not None:
-        kind, distance = "kink", place_of
-    with np.errstate(all="ignore"):
-        value, below, above = (
-            float(claim + unit * rest) for rest in (sides.closest, sides.below, sides.above)
-        )
-        error = float(unit * sides.smallest_error)
-    wrong = sides.refuted or not np.isfinite(sides.closest)
-    return Probe(place, kind, value, error, below, above, sides.step, distance, wrong)
+        return probe_sides(path, level, top, slack)
+    found, is_certain = smooth
+    if is_certain:
+        return found
+    sides = probe_sides(path, level, _farthest(path, level, h), slack)
+    return sides if sides.contradicts else found
+
+
+def _grid(path: Path, h: float) -> Array:
+    return max(h / 2, 8 * path.least) * np.arange(-4, 5)
 
 
 def _smooth(
-    place: int, offsets: Array, values: Array, claim: float, level: float, grid: float
+    claim: float, offsets: Array, values: Array, level: float, slack: float
 ) -> tuple[Probe, bool] | None:
     """Return what central quotients tell if f is smooth there, and whether that is certain.
 
@@ -177,46 +182,53 @@ def _smooth(
     rough = float(np.max(abs(np.convolve(f, FOURTH, mode="valid"))))
     if not rough <= ROUGH * level:
         return None
-    near = (f[6] - f[2]) / (offsets[6] - offsets[2])
-    far = (f[8] - f[0]) / (offsets[8] - offsets[0])
-    below = (f[4] - f[2]) / (offsets[4] - offsets[2])
-    above = (f[6] - f[4]) / (offsets[6] - offsets[4])
-    least = EXTRAPOLATED * abs(far - near) / 3 + 1.5 * level / grid / 2
-    told = unit * np.array([near + (near - far) / 3, least + rough / grid, below, above], float)
+    (far, near), (below, above) = (
+        [(f[j] - f[i]) / (offsets[j] - offsets[i]) for i, j in pairs]
+        for pairs in (((0, 8), (2, 6)), ((2, 4), (4, 6)))
+    )
+    h = float(offsets[6] - offsets[2]) / 2
+    value, truncation, round_off = extrapolate(near, far, h, level)
+    least = EXTRAPOLATED * truncation + round_off
+    told = unit * np.array([value, least + 2 * rough / h, below, above], float)
     if not np.isfinite(told).all():
         return None
     value, error, below, above = told.tolist()
-    contradicts = not abs(claim - value) <= error
-    probe = Probe(place, "smooth", value, error, below, above, 2 * grid, 0.0, contradicts)
-    return probe, contradicts or bool(abs(claim - value) <= unit * least)
+    contradicts = not abs(claim - value) <= error + slack
+    found = Probe("smooth", claim, value, error, below, above, h, contradicts)
+    return found, contradicts or bool(abs(claim - value) <= unit * least + slack)
 
 
-def _sides(
-    subject: GradientUnderTest,
-    part: Part,
-    place: int,
-    claim: float,
-    level: float,
-    top: float,
-) -> tuple[OneSided, float]:
-    """Return what one-sided quotients tell, in a unit in which f is about 1, and that unit."""
-    _, values = subject.along(part, place, top * np.array([0.0, -1.0, 1.0]))
-    here, unit = values[:1], unit_of(values)
+def probe_sides(path: Path, level: float, top: float, slack: float = 0.0) -> Probe:
+    """Return what one-sided quotients tell, from the top step down."""
+    _, (here, *ends) = path(top * np.array([0.0, -1.0, 1.0]))
+    unit = unit_of(np.array([here, *ends]))
 
-    def remainder(t: float) -> tuple[float, float]:
-        offsets, values = subject.along(part, place, np.array([t]))
-        return float(offsets[0]), float((values[0] - here[0]) / unit - claim / unit * offsets[0])
+    def remainder(offsets: Array) -> tuple[Array, Array]:
+        lengths, values = path(offsets)
+        return lengths, (values - here) / unit - path.claim / unit * lengths
 
-    old = part.x.view(np.ndarray).reshape(-1)[place]
-    least = max(4 * float(np.spacing(abs(old))), float(np.finfo(part.x.dtype).tiny))
     with np.errstate(all="ignore"):
-        return one_sided(remainder, level / unit, top, least), unit
+        sides = one_sided(remainder, level / unit, top, 4 * path.least)
+        value, below, above = (
+            float(path.claim + unit * rest) for rest in (sides.closest, sides.below, sides.above)
+        )
+        error = float(unit * sides.smallest_error)
+        refuted = sides.refuted and not abs(unit * sides.closest) <= slack
+    kind: Kind = "step"
+    if sides.is_excused:
+        kind = "unclear"
+    elif sides.jumps:
+        kind = "jump"
+    elif sides.has_kink:
+        kind = "kink"
+    wrong = refuted or not np.isfinite(sides.closest)
+    return Probe(kind, path.claim, value, error, below, above, sides.step, wrong)
 
 
-def _farthest(subject: GradientUnderTest, part: Part, place: int, level: float, h: float) -> float:
+def _farthest(path: Path, level: float, h: float) -> float:
     """Return the largest step over which f is smooth but for this noise; twice h if none is."""
     step = FARTHEST * h
-    while step > 4 * h and spread_over(subject, part, place, step) > 2 * level:
+    while step > 4 * h and spread_over(path, step) > 2 * level:
         step /= 4
     return max(step, 2 * h)
 
@@ -227,10 +239,9 @@ def unit_of(values: Array) -> float:
     return float(2.0 ** np.floor(np.log2(max(size, TINY / np.finfo(np.float64).eps))))
 
 
-def _kink(
-    subject: GradientUnderTest, part: Part, place: int, offsets: Array, values: Array
-) -> float | None:
+def _kink(path: Path, h: float) -> float | None:
     """Return where a kink is, if the second differences gather in one place, also seen closer."""
+    offsets, values = path(_grid(path, h))
     for _ in range(2):
         bends = abs(np.diff(np.diff(values)))
         pairs = bends[:-1] + bends[1:]
@@ -239,7 +250,7 @@ def _kink(
             return None
         middle = float(offsets[most + 1] + offsets[most + 2]) / 2
         width = float(offsets[1] - offsets[0])
-        offsets, values = subject.along(part, place, middle + 0.4 * width * np.arange(-4, 5))
+        offsets, values = path(middle + 0.4 * width * np.arange(-4, 5))
     return middle
 
 
@@ -345,14 +356,14 @@ class OneSided:
 
 
 def one_sided(
-    remainder: Callable[[float], tuple[float, float]], noise: float, top: float, least: float
+    remainder: Callable[[Array], tuple[Array, Array]], noise: float, top: float, least: float
 ) -> OneSided:
     """Return what the one-sided quotients tell, from steps that fall from the top one.
 
     Parameters
     ----------
     remainder : callable
-        ``t -> (t, r(t))``, with the t that x really goes; nan where f has no value.
+        ``t -> (t, r(t))`` of many t, with those that x really goes; nan where f has no value.
     noise : float
         By how much a value may be wrong.
     top, least : float
@@ -369,7 +380,7 @@ def one_sided(
 
 
 def _told(
-    remainder: Callable[[float], tuple[float, float]],
+    remainder: Callable[[Array], tuple[Array, Array]],
     noise: float,
     top: float,
     least: float,
@@ -385,10 +396,11 @@ def _told(
         step = top / ratio**k
         if step < least or lost == 2:
             break
-        for side, t in enumerate((-step, step)):
-            length, rest = remainder(t)
-            rests[side].append(rest if length else float("nan"))
-            lengths[side].append(length)
+        for side, (length, rest) in enumerate(
+            zip(*remainder(np.array([-step, step])), strict=True)
+        ):
+            rests[side].append(float(rest) if length else float("nan"))
+            lengths[side].append(float(length))
         steps.append(step)
         shortest = min(abs(side[-1]) for side in lengths)
         hidden.append(2 * noise / (shortest or float("nan")))
@@ -425,10 +437,10 @@ def _told(
             break
         for k in asked:
             measured.add(k)
-            level = _noise_at(remainder, steps[k], least)
-            if not left:  # which may be small by chance, but falls with the step
-                level = max(level, _noise_at(remainder, steps[k] / ratio, least))
-            errors[k] = np.fmax(errors[k], 2 * level / steps[k])
+            # The excuses may be small by chance, but fall with the step.
+            for step in (steps[k],) if left else (steps[k], steps[k] / ratio):
+                if step * (AROUND[1] - AROUND[0]) >= least:  # x has points for that
+                    errors[k] = np.fmax(errors[k], 2 * noise_around(remainder, step) / steps[k])
     lower, upper, both = limits
     none = (float("nan"), float("nan"), 0)
     (first, first_error, i), (second, second_error, j) = lower or none, upper or none
@@ -461,22 +473,6 @@ def _without_far_ends(quotients: Array) -> Array:
         ends[finite[-1] :] = False
         quotients[ends] = np.nan
     return quotients
-
-
-def _noise_at(
-    remainder: Callable[[float], tuple[float, float]], step: float, least: float
-) -> float:
-    """Return how exact values are a step away on either side; 0 where x has no points for that."""
-    if step * (AROUND[1] - AROUND[0]) < least:
-        return 0.0
-    points = step * AROUND
-    spreads = []
-    for side in (-1, 1):
-        lengths, rests = np.array([remainder(side * t) for t in points]).T
-        # What rounding x + t changes is no noise.
-        slopes = np.gradient(rests, lengths)
-        spreads.append(deviation(rests - slopes * (lengths - side * points)))
-    return DEVIATIONS * max(spreads)
 
 
 def _limits(

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.noise import Noise
+from fastgrad.checking.noise import CLAIM_ROUNDING, EXTRAPOLATED, Noise, Path, extrapolate
 from fastgrad.checking.numerical import CLEAR, largest_magnitude
-from fastgrad.checking.probe import EXTRAPOLATED, ROUGH, OneSided, one_sided, unit_of
+from fastgrad.checking.probe import Probe, probe
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.directional import move, restoration
 from fastgrad.typing import Array
@@ -29,54 +29,8 @@ COUNT = 8
 MISS = 1e-9
 """The probability for which the report says how large an error may be missed."""
 
-
-@dataclass(frozen=True, eq=False)
-class Direction:
-    """The derivative of f along a direction, by both sides.
-
-    Attributes
-    ----------
-    claimed : float
-        The gradient times v.
-    error : float
-        What the difference quotient along v is larger by.
-    allowed : float
-        What the latter may be wrong by itself: truncation and round-off.
-    refuted : bool
-        Whether the gradient is wrong.
-    sides : OneSided, optional
-        What a closer look told: with a kink at x, nothing of the gradient.
-    slopes : pair of float
-        Those from below and from above, then.
-    line : list of array
-        The direction v.
-    """
-
-    claimed: float
-    error: float
-    allowed: float
-    refuted: bool = True
-    sides: OneSided | None = None
-    slopes: tuple[float, float] = (math.nan, math.nan)
-    line: Sequence[Array] = ()
-
-    @property
-    def has_kink(self) -> bool:
-        """Whether f is not smooth along it at x, or smaller steps tell something else.
-
-        Where several kinks meet, what backpropagation returns may lie beside both slopes.
-        """
-        return not self.is_smooth or (self.sides is not None and self.sides.is_excused)
-
-    @property
-    def is_smooth(self) -> bool:
-        """Whether f has no kink or jump at x along it."""
-        return self.sides is None or self.sides.is_smooth
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both are the same within what is allowed."""
-        return not (self.refuted or self.has_kink)
+Direction = Sequence[Array]
+"""A direction v: an array for each one that is moved."""
 
 
 def random_direction(
@@ -107,49 +61,88 @@ def step_along(noise: Noise) -> float:
 
 
 def evaluate_along(
-    parts: Sequence[Part], directions: Sequence[Array], steps: Sequence[float],
-    value: Callable[[], Any],
-) -> list[Any]:  # fmt: skip
+    parts: Sequence[Part], direction: Direction, steps: Sequence[float], value: Callable[[], Any]
+) -> list[Any]:
     """Return a value where the parts' arrays are moved by each of the steps; they come back."""
     arrays = [part.x for part in parts]
     put_back, originals = restoration(arrays)
     try:
         values = []
         for step in steps:
-            move(arrays, originals, [*directions], step, [None] * len(arrays))
+            move(arrays, originals, [*direction], step, [None] * len(arrays))
             values.append(value())
         return values
     finally:
         put_back()
 
 
+def direction_path(
+    subject: GradientUnderTest, parts: Sequence[Part], direction: Direction
+) -> tuple[Path, float]:
+    """Return the path along a direction, and how far rounding may change what is claimed of it.
+
+    What x moves beside the direction, for what is stored is rounded, is taken off f's values, by
+    what is claimed of it.
+    """
+    originals = [part.x.view(np.ndarray).copy() for part in parts]
+    slopes = [part.claim * v.reshape(-1) for part, v in zip(parts, direction, strict=True)]
+    rounding = [
+        CLAIM_ROUNDING * part.claim_eps * _norm(terms)
+        for part, terms in zip(parts, slopes, strict=True)
+    ]
+
+    def value() -> tuple[Any, list[Array]]:
+        return subject.value(), [part.x.view(np.ndarray).astype(v.dtype) for part, v in pairs]
+
+    pairs = [*zip(parts, direction, strict=True)]
+
+    def along(offsets: Array) -> tuple[Array, Array]:
+        values = []
+        for t, (f, points) in zip(
+            offsets, evaluate_along(parts, direction, offsets.tolist(), value), strict=True
+        ):
+            for (part, v), original, point in zip(pairs, originals, points, strict=True):
+                f = f - part.claim @ (point - original - t * v).reshape(-1)
+            values.append(f)
+        return offsets, np.array(values)
+
+    claim = float(sum(terms.sum() for terms in slopes))
+    shares = [
+        float(np.median(np.spacing(abs(original[moved])).astype(v.dtype) / _lengths(v[moved])))
+        for original, v in zip(originals, direction, strict=True)
+        if (moved := v != 0).any()
+    ]
+    return Path(along, claim, max(shares, default=0.0)), _norm(np.array(rounding))
+
+
+def _lengths(moved: Array) -> Array:
+    """Return by how much elements move, those that hardly do aside."""
+    lengths: Array = np.maximum(abs(moved), 0.125 * abs(moved).max())
+    return lengths
+
+
 def check_direction(
     subject: GradientUnderTest,
     parts: Sequence[Part],
-    line: Sequence[Array],
+    direction: Direction,
     noise: Noise,
     slack: float = 0.0,
-) -> Direction:
+) -> Probe:
     """Return what both sides say along a direction: by five calls of f.
 
-    If they differ, and f is not smooth along it, by some more calls at smaller steps.
+    If they do not say the same, by some more calls at smaller steps.
     """
     s = step_along(noise)
-    along = Along(subject, parts, line, 2 * s)
     with np.errstate(all="ignore"):
-        up, down, far_up, far_down = (along.remainder(t) for t in (s, -s, 2 * s, -2 * s))
+        path, rounding = direction_path(subject, parts, direction)
+        _, (up, down, far_up, far_down) = path(s * np.array([1.0, -1.0, 2.0, -2.0]))
         near, far = (up - down) / (2 * s), (far_up - far_down) / (4 * s)
-        claimed, rounding = along.claimed(s)
-        error = along.unit * (near + (near - far) / 3)
-        truncation = along.unit * min(abs(far - near) / 3 * EXTRAPOLATED, CLEAR * abs(claimed))
-        allowed = truncation + 1.5 * noise.level / s + rounding
-        if abs(error) <= allowed + slack:
-            return Direction(claimed, error, allowed, refuted=False)
-        rough = along.unit * abs(far_up - 4 * up - 4 * down + far_down)
-        hidden = 2 * rough / s  # by a kink that the noise may hide
-        if rough <= ROUGH * noise.level and abs(error) > allowed + slack + hidden:
-            return Direction(claimed, error, allowed + hidden)
-        return along.judge(noise.level, 4 * s, s)
+        value, truncation, round_off = extrapolate(near, far, s, noise.level)
+        error = min(EXTRAPOLATED * truncation, CLEAR * abs(path.claim)) + round_off + rounding
+        if abs(path.claim - value) <= error + slack:
+            value, error, near = float(value), float(error), float(near)
+            return Probe("smooth", path.claim, value, error, near, near, s, contradicts=False)
+        return probe(path, noise.level, s, 4 * s, rounding + slack)
 
 
 @dataclass(eq=False)
@@ -165,10 +158,9 @@ class DirectionalCheck:
         How exact values of f are.
     slack : float
         An error that is accepted in any case.
-    lines : sequence of directions
-        Each an array for each part.
-    results : list of Direction
-        Of the first lines, or of all: what has been measured so far.
+    directions : sequence of Direction
+    results : list of Probe
+        Of the first directions, or of all: what has been measured so far.
     is_unexplained : bool
         Whether it is known that what differs is a fault.
     """
@@ -177,8 +169,8 @@ class DirectionalCheck:
     parts: Sequence[Part]
     noise: Noise
     slack: float
-    lines: Sequence[Sequence[Array]]
-    results: list[Direction] = field(default_factory=list)
+    directions: Sequence[Direction]
+    results: list[Probe] = field(default_factory=list)
     is_unexplained: bool = False
 
     @classmethod
@@ -193,45 +185,51 @@ class DirectionalCheck:
     ) -> "DirectionalCheck":
         """Draw directions, and measure nothing yet."""
         s = step_along(noise)
-        lines = [random_direction(parts, random, subject, s) for _ in range(count)]
-        return cls(subject, parts, noise, slack, lines)
+        directions = [random_direction(parts, random, subject, s) for _ in range(count)]
+        return cls(subject, parts, noise, slack, directions)
 
     def of(self, subject: GradientUnderTest) -> "DirectionalCheck":
         """Return the same directions for another function or gradient of such parts."""
         parts = [part for part in subject.parts if part.x.size]
-        return DirectionalCheck(subject, parts, self.noise, self.slack, self.lines)
+        return DirectionalCheck(subject, parts, self.noise, self.slack, self.directions)
 
     def measure(self) -> "DirectionalCheck":
         """Measure along the directions, up to one along which f has a kink at x.
 
         Nearly all directions have such a kink, and none tells anything.
         """
-        for line in self.lines:
-            result = check_direction(self.subject, self.parts, line, self.noise, self.slack)
+        for v in self.directions:
+            result = check_direction(self.subject, self.parts, v, self.noise, self.slack)
             self.results.append(result)
-            if result.has_kink:
+            if not result.is_smooth:
                 break
         return self
 
     @property
     def agrees(self) -> bool:
         """Whether all results agree, and these are half of the directions at least."""
-        enough = 2 * len(self.results) >= len(self.lines)
+        enough = 2 * len(self.results) >= len(self.directions)
         return enough and all(result.agrees for result in self.results)
 
     @property
     def has_kinks(self) -> bool:
         """Whether f has a kink along one of them."""
-        return any(result.has_kink for result in self.results)
+        return any(not result.is_smooth for result in self.results)
 
     @property
     def refutes(self) -> bool:
         """Whether the gradient is wrong along one of them."""
-        return any(result.refuted and not result.has_kink for result in self.results)
+        return any(result.contradicts and result.is_smooth for result in self.results)
 
     def summary(self) -> str:
         """Say how large an error is missed how improbably, if all results agree."""
-        return sentence(self.results, length_of(self.parts))
+        length = length_of(self.parts)
+        least = smallest_error([result.error for result in self.results])
+        relative = f", {least / length:.0e} of the gradient's," if length else ""
+        return (
+            f"{len(self.results)} random directions agree. An error of length {least:.1e}"
+            f"{relative} or more is missed with a probability below {MISS:.0e}."
+        )
 
 
 def length_of(parts: Sequence[Part]) -> float:
@@ -246,82 +244,6 @@ def _norm(values: Array) -> float:
     return largest * float(np.linalg.norm(values / largest))
 
 
-class Along:
-    """What a claimed gradient leaves of f along a direction v: ``f(x + t v) - f(x) - t g v``.
-
-    All of it in a unit in which f is about 1, at x or the largest step ``top`` away, and with the
-    displacement that x really makes.
-    """
-
-    def __init__(
-        self,
-        subject: GradientUnderTest,
-        parts: Sequence[Part],
-        directions: Sequence[Array],
-        top: float,
-    ) -> None:
-        self.subject, self.parts, self.directions = subject, parts, directions
-        self._originals = [part.x.view(np.ndarray).copy() for part in parts]
-        self.here = subject.value()
-        ends = [-top, top]
-        values = evaluate_along(parts, directions, ends, subject.value)
-        self._known = dict(zip(ends, values, strict=True))
-        self.unit = unit_of(np.array([self.here, *values]))
-
-    def _value(self, t: float) -> Any:
-        if t not in self._known:
-            [self._known[t]] = evaluate_along(self.parts, self.directions, [t], self.subject.value)
-        return self._known[t]
-
-    def remainder(self, t: float) -> float:
-        """Return what is left at x + t v."""
-        rest = float((self._value(t) - self.here) / self.unit)
-        for part, went in zip(self.parts, self._displacements(t), strict=True):
-            rest -= float((part.claim / self.unit) @ went)
-        return rest
-
-    def claimed(self, s: float) -> tuple[float, float]:
-        """Return the gradient times v, and how far rounding of the gradient may change that."""
-        total, rounding = 0.0, []
-        for part, went in zip(self.parts, self._displacements(s), strict=True):
-            terms = part.claim * (went / s)
-            total += float(terms.sum())
-            rounding.append(32 * part.claim_eps * _norm(terms))
-        return total, _norm(np.array(rounding))
-
-    def judge(self, level: float, top: float, s: float) -> Direction:
-        """Return what one-sided quotients tell, from the top step down, of the gradient along v.
-
-        Which is rounded as at the step s.
-        """
-        least = 0.0
-        for original, direction in zip(self._originals, self.directions, strict=True):
-            moved = direction != 0
-            if moved.any():
-                lengths = abs(direction[moved])
-                spacing = np.spacing(abs(original[moved])).astype(direction.dtype)
-                shares = spacing / np.maximum(lengths, 0.125 * lengths.max())
-                least = max(least, float(np.median(shares)))
-        tiny = float(np.finfo(np.float64).tiny)
-        sides = one_sided(
-            lambda t: (t, self.remainder(t)), level / self.unit, top, max(least, tiny)
-        )
-        claimed, rounding = self.claimed(s)
-        error, allowed = self.unit * sides.closest, self.unit * sides.smallest_error + rounding
-        refuted = sides.refuted and not abs(error) <= rounding
-        slopes = claimed + self.unit * sides.below, claimed + self.unit * sides.above
-        return Direction(claimed, error, allowed, refuted, sides, slopes, self.directions)
-
-    def _displacements(self, t: float) -> list[Array]:
-        """Return by how much x really moves: what is stored is rounded."""
-        return [
-            (
-                (original + t * direction).astype(original.dtype).astype(direction.dtype) - original
-            ).reshape(-1)
-            for original, direction in zip(self._originals, self.directions, strict=True)
-        ]
-
-
 def disagreeing(check: DirectionalCheck, random: np.random.Generator) -> Sequence[Part]:
     """Return the parts whose gradient does not pass, each moved alone; all, if none stands out."""
     subject, noise, s = check.subject, check.noise, step_along(check.noise)
@@ -333,40 +255,27 @@ def disagreeing(check: DirectionalCheck, random: np.random.Generator) -> Sequenc
     return [part for part in check.parts if not (passes(part) and passes(part))] or check.parts
 
 
-def sentence(directions: Sequence[Direction], length: float) -> str:
-    """Say how large an error is missed how improbably.
+def smallest_error(allowed: Sequence[float], miss: float = MISS) -> float:
+    """Return the length from which errors are missed with this probability at most.
 
     Parameters
     ----------
-    directions : sequence of Direction
-        All of which agree.
-    length : float
-        That of the gradient.
+    allowed : sequence of float
+        Up to which size an error passes along each direction.
+    miss : float
     """
-    least = smallest_error(directions)
-    relative = f", {least / length:.0e} of the gradient's," if length else ""
-    return (
-        f"{len(directions)} random directions agree. An error of length {least:.1e}{relative} or "
-        f"more is missed with a probability below {MISS:.0e}."
-    )
-
-
-def smallest_error(directions: Sequence[Direction], miss: float = MISS) -> float:
-    """Return the length from which errors are missed with this probability at most."""
-    low, high = min(direction.allowed for direction in directions) or 1e-300, 1e308
+    low, high = min(allowed) or 1e-300, 1e308
     if not np.isfinite(low):
         return math.inf
     while high > 1.01 * low:
         middle = math.sqrt(low) * math.sqrt(high)
-        if miss_probability(directions, middle) > miss:
+        if miss_probability(allowed, middle) > miss:
             low = middle
         else:
             high = middle
     return high
 
 
-def miss_probability(directions: Sequence[Direction], error: float) -> float:
+def miss_probability(allowed: Sequence[float], error: float) -> float:
     """Return the probability that all directions pass an error of this length."""
-    return math.prod(
-        math.erf(direction.allowed / (math.sqrt(2) * error)) for direction in directions
-    )
+    return math.prod(math.erf(tau / (math.sqrt(2) * error)) for tau in allowed)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastgrad.checking.noise import Noise
+from fastgrad.checking.noise import Noise, extrapolate
 from fastgrad.checking.numerical import NumericalGradient, largest_magnitude
 from fastgrad.checking.probe import Probe
 from fastgrad.differences.validation import element
@@ -204,7 +204,9 @@ def summary_of(
     names = [numerical.name for numerical in wrong]
     if not wrong:
         text = "The gradient is right."
-        if any(probe.kind == "unclear" for numerical in right for probe in numerical.passed):
+        if any(
+            probe.kind == "unclear" for numerical in right for probe in numerical.passed.values()
+        ):
             text = "The gradient is right, as far as the differences can tell."
     elif not right and not others:
         text = "The gradient is wrong" + (f": {_list(names)}." if len(wrong) > 1 else ".")
@@ -227,6 +229,32 @@ HIDDEN = 1e-3
 """Share of the largest element from which the report says that smaller errors are not seen."""
 
 
+NOTES = {
+    "kink": (
+        "at a kink of f, as {at}: the derivative is {probe.below:.4g} from below and "
+        "{probe.above:.4g} from above. The gradient lies between the two, so it is right."
+    ),
+    "jump": (
+        "at a jump of f, as {at}, where it has no derivative: its slope is {probe.below:.4g} below "
+        "and {probe.above:.4g} above. The gradient is one of these."
+    ),
+    "unclear": (
+        "where the differences cannot tell, as {at}: the derivative is {probe.below:.4g} from "
+        "below and {probe.above:.4g} from above at a step of {probe.step:.1g}, and something else "
+        "at smaller ones, by kinks next to x or by noise. The gradient may be wrong there."
+    ),
+    "near": (
+        "within a step of a kink of f, as {at}, with one at {probe.distance:+.1e} from it. At a "
+        "step of {probe.step:.1g} the gradient agrees."
+    ),
+    "step": (
+        "where f varies within the step {h:g}, as {at}. At a step of {probe.step:.1g} the gradient "
+        "agrees."
+    ),
+}
+"""Kind of a closer look, "near" where a kink is beside x -> what is said of such elements."""
+
+
 def kinks(right: list[NumericalGradient], h: float) -> Iterator[str]:
     """Say which elements of right gradients are at kinks, or need a smaller step.
 
@@ -237,48 +265,23 @@ def kinks(right: list[NumericalGradient], h: float) -> Iterator[str]:
         The step.
     """
     for numerical in right:
-        probes = numerical.passed
-        at = [each for each in probes if each.kind == "kink" and not each.distance]
-        near = [each for each in probes if each.kind == "kink" and each.distance]
-        rough = [each for each in probes if each.kind == "step"]
-        jumps = [each for each in probes if each.kind == "jump"]
-        unclear = [each for each in probes if each.kind == "unclear"]
-        name = numerical.part.name
-        if at:
-            worst = max(at, key=lambda each: abs(each.above - each.below))
-            yield (
-                f"{name}: {_elements(len(at))} at a kink of f, as {_where(numerical, worst)}: the "
-                f"derivative is {worst.below:.4g} from below and {worst.above:.4g} from above. The "
-                "gradient lies between the two, so it is right."
-            )
-        if jumps:
-            first = jumps[0]
-            yield (
-                f"{name}: {_elements(len(jumps))} at a jump of f, as {_where(numerical, first)}, "
-                f"where it has no derivative: its slope is {first.below:.4g} below and "
-                f"{first.above:.4g} above. The gradient is one of these."
-            )
-        if unclear:
-            first = unclear[0]
-            yield (
-                f"{name}: {_elements(len(unclear))} where the differences cannot tell, as "
-                f"{_where(numerical, first)}: the derivative is {first.below:.4g} from below and "
-                f"{first.above:.4g} from above at a step of {first.step:.1g}, and something else "
-                "at smaller ones, by kinks next to x or by noise. The gradient may be wrong there."
-            )
-        if near:
-            nearest = min(near, key=lambda each: abs(each.distance))
-            yield (
-                f"{name}: {_elements(len(near))} within a step of a kink of f, as "
-                f"{_where(numerical, nearest)}, with one at {nearest.distance:+.1e} from it. At a "
-                f"step of {nearest.step:.1g} the gradient agrees."
-            )
-        if rough:
-            yield (
-                f"{name}: {_elements(len(rough))} where f varies within the step {h:g}, as "
-                f"{_where(numerical, rough[0])}. At a step of {rough[0].step:.1g} the gradient "
-                "agrees."
-            )
+        part = numerical.part
+        for kind, text in NOTES.items():
+            probes = {
+                place: each
+                for place, each in numerical.passed.items()
+                if kind == ("near" if each.distance else each.kind)
+            }
+            if probes:
+                place = max(probes, key=lambda place: _prominence(probes[place]))
+                count = "1 element is" if len(probes) == 1 else f"{len(probes)} elements are"
+                words = text.format(at=part.element(place), probe=probes[place], h=h)
+                yield f"{part.name}: {count} {words}"
+
+
+def _prominence(probe: Probe) -> float:
+    """Return what is largest for the strongest kink, or that which is nearest to x."""
+    return -abs(probe.distance) if probe.distance else abs(probe.above - probe.below)
 
 
 def precision(right: list[NumericalGradient], noise: Noise, h: float) -> Iterator[str]:
@@ -295,7 +298,7 @@ def precision(right: list[NumericalGradient], noise: Noise, h: float) -> Iterato
         if not numerical.part.x.size:
             continue
         every = max(1, numerical.part.x.size // SAMPLE)
-        known = [probe.place for probe in numerical.passed if probe.kind in ("kink", "jump")]
+        known = [k for k, each in numerical.passed.items() if each.kind in ("kink", "jump")]
         unseen = np.setdiff1d(np.arange(0, numerical.part.x.size, every), known)
         truncation = float(np.median(numerical.truncation[unseen])) if unseen.size else 0.0
         hidden = numerical.round_off + truncation
@@ -320,13 +323,7 @@ def _is_better(numerical: NumericalGradient, noise: Noise, step: float) -> bool:
     part, place = numerical.part, int(np.argmax(abs(numerical.value)))
     _, f = numerical.subject.along(part, place, step * np.array([1.0, -1.0, 2.0, -2.0]))
     near, far = (f[0] - f[1]) / (2 * step), (f[2] - f[3]) / (4 * step)
-    error = abs(far - near) / 3 + 1.5 * noise.level / step
-    return bool(error < (float(numerical.truncation[place]) + numerical.round_off) / 2)
-
-
-def _where(numerical: NumericalGradient, found: Probe) -> str:
-    return numerical.part.element(found.place)
-
-
-def _elements(count: int) -> str:
-    return "1 element is" if count == 1 else f"{count} elements are"
+    _, truncation, round_off = extrapolate(near, far, step, noise.level)
+    return bool(
+        truncation + round_off < (float(numerical.truncation[place]) + numerical.round_off) / 2
+    )

@@ -1,7 +1,7 @@
 """Taylor's test of a gradient: the remainder falls with the square of the step."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fastgrad.checking.noise import Noise, measure_noise, with_terms
-from fastgrad.checking.probe import OneSided
+from fastgrad.checking.probe import Probe, probe_sides, unit_of
 from fastgrad.checking.random_directions import (
-    Along,
     Direction,
     DirectionalCheck,
+    direction_path,
     random_direction,
 )
 from fastgrad.checking.reevaluation import explained_along
@@ -188,73 +188,75 @@ def slope_test(
         parts = [part for part in subject.parts if part.x.size]
         noise = with_terms(noise, parts, [part.claim for part in parts])
         random = np.random.default_rng(seed)
-        line = _unit(random_direction(parts, random))
+        v = _unit(random_direction(parts, random))
         with np.errstate(all="ignore"):
             # Times the root of the size, not the norm: squares of large elements overflow.
             sizes = [part.x.size**0.5 * float(abs(part.x.view(np.ndarray)).max()) for part in parts]
             steps = STEPS * max([1.0, *sizes])
-            top = float(steps[0])
-            along = Along(subject, parts, line, top)
-            rests = np.array([along.remainder(step) for step in steps])
-            remainders, round_off = along.unit * abs(rests), 2 * noise.level
-            slope = _read(steps, abs(rests), CLEAR * round_off / along.unit)
+            path, rounding = direction_path(subject, parts, v)
+            _, (here, *values) = path(np.append(0.0, steps))
+            unit = unit_of(np.array([here, *values]))
+            rests = (np.array(values) - here) / unit - path.claim / unit * steps
+            remainders, round_off = unit * abs(rests), 2 * noise.level
+            slope = _read(steps, remainders, CLEAR * round_off + rounding * steps)
             reason = _why_not(noise, parts, rests)
             if reason:
                 return Slope(False, slope, steps, remainders, round_off, np.nan, reason)
 
-            def judge(line: Sequence[Array]) -> Direction:
-                return Along(subject, parts, line, top).judge(noise.level, top, float(steps[-1]))
+            def judge(v: Direction) -> Probe:
+                path, rounding = direction_path(subject, parts, v)
+                return probe_sides(path, noise.level, float(steps[0]), rounding)
 
-            judged, notes = _judge_further(parts, judge(line), judge, random)
-        right = not judged.refuted
-        if judged.refuted:
-            subject.find_batch()
-            # One direction may be explained by chance: further ones must be, too.
-            lines = [_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1)]
-            results = [replace(each, sides=None) for each in (judged, *map(judge, lines))]
-            check = DirectionalCheck(
-                subject, parts, noise, 0.0, [each.line for each in results], results
-            )
-            explained = explained_along(check, random)
-            if explained is not None:
-                right, notes = True, explained[2]
-        unclear = [] if judged.refuted else _unclear(judged)
+            judged, notes = _judge_further(parts, v, judge, random)
+            right = not judged.contradicts
+            if judged.contradicts:
+                subject.find_batch()
+                # One direction may be explained by chance: further ones must be, too.
+                lines = [v, *(_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1))]
+                results = [replace(each, kind="smooth") for each in map(judge, lines)]
+                check = DirectionalCheck(subject, parts, noise, 0.0, lines, results)
+                explained = explained_along(check, random)
+                if explained is not None:
+                    right, notes = True, explained[2]
+        unclear = [] if judged.contradicts else _unclear(judged)
         return Slope(
-            right, slope, steps, remainders, round_off, judged.error, "", (*notes, *unclear),
-            is_clear=not unclear,
+            right, slope, steps, remainders, round_off, judged.value - judged.claim, "",
+            (*notes, *unclear), is_clear=not unclear,
         )  # fmt: skip
 
 
-def _unit(line: Sequence[Array]) -> list[Array]:
+def _unit(direction: Direction) -> list[Array]:
     """Return a direction of length 1."""
-    length = np.sqrt(sum(float((v**2).sum()) for v in line)) or 1.0
-    return [v / length for v in line]
+    length = np.sqrt(sum(float((v**2).sum()) for v in direction)) or 1.0
+    return [v / length for v in direction]
 
 
 def _judge_further(
     parts: list[Part],
-    judged: Direction,
-    judge: Callable[[Sequence[Array]], Direction],
+    v: Direction,
+    judge: Callable[[Direction], Probe],
     random: np.random.Generator,
-) -> tuple[Direction, list[str]]:
-    """Probe along further directions where one tells too little; return what decides, and notes.
+) -> tuple[Probe, list[str]]:
+    """Probe along a direction, and further ones where it tells too little; return what decides.
 
     Where elements of the gradient differ much in size, along one to which each contributes as much.
     Where f has a kink or jump at x, along parts of the direction, halved until they have none or
     are of a single element: what is between the slopes along all of them hides errors of others,
-    and where kinks of both signs meet, right gradients may lie beside both slopes.
+    and where kinks of both signs meet, right gradients may lie beside both slopes. With what
+    decides, notes are returned.
     """
-    even = None if judged.is_smooth and judged.refuted else _evened(parts, judged.line)
+    judged = judge(v)
+    even = None if judged.is_smooth and judged.contradicts else _evened(parts, v)
     if even is not None:
         found = judge(even)
-        if not found.is_smooth or found.refuted:
-            judged = found
+        if not found.is_smooth or found.contradicts:
+            judged, v = found, even
     if judged.is_smooth:
         return judged, []
     ends = np.cumsum([part.x.size for part in parts])[:-1]
-    flat = np.concatenate([v.reshape(-1) for v in judged.line])
+    flat = np.concatenate([array.reshape(-1) for array in v])
     groups = deque(np.array_split(random.permutation(flat.size), min(2, flat.size)))
-    singles: list[OneSided] = []
+    singles: list[Probe] = []
     for _ in range(MOST_GROUPS):
         if not groups:
             break
@@ -262,23 +264,23 @@ def _judge_further(
         chosen = np.zeros_like(flat)
         chosen[members] = flat[members]
         pieces = zip(np.split(chosen, ends), parts, strict=True)
-        found = judge([v.reshape(part.x.shape) for v, part in pieces])
-        if found.refuted and (found.is_smooth or len(members) == 1):
+        found = judge([piece.reshape(part.x.shape) for piece, part in pieces])
+        if found.contradicts and (found.is_smooth or len(members) == 1):
             return found, []
-        if found.sides is None or found.is_smooth:
+        if found.is_smooth:
             continue
         if len(members) == 1:
-            singles.append(found.sides)
+            singles.append(found)
         else:
             groups.extend(np.array_split(members, 2))
     unseen = sum(map(len, groups))
-    if judged.refuted:
-        signs = {np.sign(sides.above - sides.below) for sides in singles if not sides.jumps}
-        judged = replace(judged, refuted=bool(unseen) or len(signs) < 2)
+    if judged.contradicts:
+        signs = {np.sign(each.above - each.below) for each in singles if each.kind != "jump"}
+        judged = replace(judged, contradicts=bool(unseen) or len(signs) < 2)
     return judged, _notes(singles, unseen, flat.size)
 
 
-def _evened(parts: list[Part], line: Sequence[Array]) -> list[Array] | None:
+def _evened(parts: list[Part], direction: Direction) -> list[Array] | None:
     """Return a direction to which all elements of the gradient contribute as much.
 
     None where they nearly do so along the given one.
@@ -290,13 +292,13 @@ def _evened(parts: list[Part], line: Sequence[Array]) -> list[Array] | None:
     least = max(float(known.min()), SMALLEST_SHARE * float(known.max()))
     return [
         v * (least / np.maximum(abs(part.claim), least)).reshape(v.shape)
-        for v, part in zip(line, parts, strict=True)
+        for v, part in zip(direction, parts, strict=True)
     ]
 
 
-def _notes(singles: list[OneSided], unseen: int, size: int) -> list[str]:
+def _notes(singles: list[Probe], unseen: int, size: int) -> list[str]:
     """Say where the gradient is a convention, and which elements were not told from those."""
-    kinks = sum(not sides.jumps for sides in singles)
+    kinks = sum(each.kind != "jump" for each in singles)
     jumps = len(singles) - kinks
     notes = []
     if kinks:
@@ -318,16 +320,15 @@ def _notes(singles: list[OneSided], unseen: int, size: int) -> list[str]:
     return notes
 
 
-def _unclear(judged: Direction) -> list[str]:
+def _unclear(judged: Probe) -> list[str]:
     """Say that the differences cannot tell, if so."""
-    if judged.sides is None or not judged.sides.is_excused:
+    if judged.kind != "unclear":
         return []
-    below, above = judged.slopes
     return [
-        f"the gradient times the direction is {judged.claimed:.4g}, but f's slope there is "
-        f"{below:.4g} from below and {above:.4g} from above at a step of {judged.sides.step:.1g}, "
-        "and something else at smaller ones, by kinks next to x or by noise. The gradient may be "
-        "wrong."
+        f"the gradient times the direction is {judged.claim:.4g}, but f's slope there is "
+        f"{judged.below:.4g} from below and {judged.above:.4g} from above at a step of "
+        f"{judged.step:.1g}, and something else at smaller ones, by kinks next to x or by noise. "
+        "The gradient may be wrong."
     ]
 
 
@@ -345,7 +346,7 @@ def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str:
     return ""
 
 
-def _read(steps: Array, remainders: Array, least: float) -> float:
+def _read(steps: Array, remainders: Array, least: Array) -> float:
     """Return the slope over the smallest steps down to which all remainders are clear."""
     hidden = np.flatnonzero(~(remainders > least))
     count = int(hidden[0]) if len(hidden) else len(steps)

@@ -24,10 +24,10 @@ from fastgrad.engines.directions import (
     FIRST_STEP_DIVISOR,
     ROUNDINGS,
     Directions,
-    NearbyValues,
     Slopes,
     Verdict,
 )
+from fastgrad.engines.directions import NearbyValues as NearbyValues  # for engines
 from fastgrad.typing import Array, Places
 
 MAX_ROUNDINGS = 1e4

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,15 @@ from fastgrad.engines.compilation import (
     is_jitted,
 )
 from fastgrad.jit.concurrency import Work, exclusive, spread, thread_count
+from fastgrad.lazy import LazyModule
 from fastgrad.schemes import central_quotient
 from fastgrad.tracing.first_calls import share
 from fastgrad.typing import Array, Values
+
+if TYPE_CHECKING:
+    from fastgrad.engines import certificate as certificates
+else:  # many calculations need none
+    certificates = LazyModule("fastgrad.engines.certificate")
 
 MAX_OVERLAP_WORK = 10_000
 """How hard NumPy looks for elements that two arrays share, before they are taken to share some."""
@@ -366,9 +372,6 @@ def certify(problem: Problem, values: Values, gradient: Array) -> None:
     compiled = run.compiled
     if compiled.seconds - compiled.certified < MIN_GRADIENT_RATIO * compiled.price:
         return
-    from fastgrad.engines.certificate import Certificate, Disagreement
-    from fastgrad.engines.directions import NearbyValues
-
     start = time.perf_counter()
     copies = run.copies()
 
@@ -382,8 +385,8 @@ def certify(problem: Problem, values: Values, gradient: Array) -> None:
     quotients = gradient.reshape(-1).copy()
     magnitude = abs(float(value(copies.x)))
     is_slope = scheme.is_central and scheme.derivative == 1
-    certificate = Certificate(
-        NearbyValues(value, copies.x, h, scheme, magnitude, magnitude),
+    certificate = certificates.Certificate(
+        certificates.NearbyValues(value, copies.x, h, scheme, magnitude, magnitude),
         quotients,
         slopes,
         quotients.copy() if is_slope else None,
@@ -391,7 +394,7 @@ def certify(problem: Problem, values: Values, gradient: Array) -> None:
     try:
         certificate.mend()
         said = certificate.said
-    except Disagreement as where:
+    except certificates.Disagreement as where:
         said = str(where)
         quotients = loop.gradient(value, copies.x, h, scheme=scheme).reshape(-1)
     if said:

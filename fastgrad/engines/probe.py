@@ -5,7 +5,7 @@ is random one of noise, after as many calls as there are points. A few calls tel
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from fastgrad.differences.guard import Original
 from fastgrad.differences.validation import warn_caller
 from fastgrad.interrupts import raise_interrupt
+from fastgrad.lazy import LazyModule
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.typing import Array, Values
+
+if TYPE_CHECKING:
+    from fastgrad.tracing import trace
+else:  # many files
+    trace = LazyModule("fastgrad.tracing.trace")
 
 INDEPENDENT = (
     "f does not depend on {}: its value stays the same to the last bit, however that is moved, and "
@@ -118,8 +124,6 @@ def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
     x, it is moved far away, and replaced by nan, which would spoil what f keeps of it. Of an f or x
     that cannot be recorded nothing is said.
     """
-    from fastgrad.tracing.trace import is_used
-
     original = Original(x)
     random = np.random.default_rng(0)
     size = max(1.0, float(np.max(np.abs(original.copy), initial=0.0)))
@@ -136,7 +140,7 @@ def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
                 if not (same_at(original.copy + moves) and same_at(original.copy - moves)):
                     return False
             original.put_back()
-            if is_used(f, x, h):
+            if trace.is_used(f, x, h):
                 return False
             far = [size * scale * random.normal(size=x.shape) for scale in SCALES]
             return all(map(same_at, [*far, np.full(x.shape, np.nan), original.copy]))

@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +16,22 @@ from fastgrad.engines import compiled, loop
 from fastgrad.engines import progress as progress_of
 from fastgrad.engines.compilation import NotCompilableError, is_jitted
 from fastgrad.engines.probe import INDEPENDENT, is_independent
+from fastgrad.lazy import LazyModule
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import CHEAP_CALLS, DIFFERENT_RESULTS, FirstCalls
 from fastgrad.typing import Array, GradientEngine, Map, Progress, Report, Values
 
-
-def _traced() -> Any:
-    """Return the traced engine, whose many files are read when it is first needed."""
+if TYPE_CHECKING:
     from fastgrad.engines import traced
-
-    return traced
+else:  # many files
+    traced = LazyModule("fastgrad.engines.traced")
 
 
 ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
 
 GRADIENT_ENGINES: dict[str, GradientEngine] = {
-    "traced": lambda f, x, h, scheme: _traced().gradient(f, x, h, scheme)
+    "traced": lambda f, x, h, scheme: traced.gradient(f, x, h, scheme)
 }
 """Name -> what gives a gradient at once, without f at each moved point."""
 
@@ -126,11 +125,10 @@ class Evaluator:
             return None
         reason = _why_not_recorded(problem, first)
         if not reason:
-            result, reason = _traced().gradient_if_faster(f, x, h, scheme, first)
+            result, reason = traced.gradient_if_faster(f, x, h, scheme, first)
             if result is not None:
-                gradient: Array = result
-                return gradient
-            if reason == _traced().UNUSED and is_independent(f, x, h):
+                return result
+            if reason == traced.UNUSED and is_independent(f, x, h):
                 warn_caller(INDEPENDENT.format(problem.name))
                 return np.zeros_like(x)
         if x.size >= MIN_ANNOUNCED_ELEMENTS and reason not in ("", CHEAP_CALLS, DIFFERENT_RESULTS):
@@ -155,10 +153,10 @@ class Evaluator:
             first = FirstCalls(f, x)
             reason = _why_not_recorded(problem, first)
         if not reason:
-            text, reason = _traced().explain(f, x, h, calls, first)
+            text, reason = traced.explain(f, x, h, calls, first)
             if text:
-                return str(text)
-            if reason == _traced().UNUSED and is_independent(f, x, h):
+                return text
+            if reason == traced.UNUSED and is_independent(f, x, h):
                 return f"No engine is needed: {INDEPENDENT.format(problem.name)}."
         return f"{by_loop}.\nNot traced, because {reason}."
 

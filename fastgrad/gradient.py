@@ -239,7 +239,8 @@ def explain(
     """Print how ``numerical_gradient(f, x, h)`` would be evaluated, and about how long it takes.
 
     The place where x enters f, what is replayed how often, and the expected seconds, those of calls
-    of f included, beside the loop's; or the reason why the loop is used.
+    of f included, beside the loop's; or the reason why the loop is used. To tell the seconds, it is
+    replayed, for two of them at most.
 
     Parameters
     ----------

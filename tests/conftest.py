@@ -131,8 +131,10 @@ def steady():
     with pytest.MonkeyPatch.context() as patch:
         for module, seconds in ((first_calls, CALL), (traced, REPLAY)):
             ticks = itertools.count(0, seconds).__next__
-            patch.setattr(module, "time", SimpleNamespace(perf_counter=ticks))
+            clocks = SimpleNamespace(perf_counter=ticks, monotonic=time.monotonic)
+            patch.setattr(module, "time", clocks)
         patch.setattr(trace, "MIN_RECORDING_SECONDS", 10.0)
         patch.setattr(traced, "DEAR", 2 * REPLAY)
+        patch.setattr(traced, "MAX_EXPLAINING_SECONDS", 100.0)
         patch.setattr(check, "ESCALATED", 1e6)
         yield

@@ -47,10 +47,13 @@ with fewer it is called again only if its values differ by much."""
 MUCH = 1e-3
 """Differences of values, relative to the largest, by which f may be random."""
 
-DRAWS = 3
-"""In how many random directions all of x is moved at once, both ways."""
+NEAR = (1, 8, 64)
+"""How far all of x is moved at once, up and down at random, in steps."""
 
-SCALES = (1.0, 1e3)
+MIN_MOVE_ULPS = 8
+"""By how many units in its last place an element is moved at least: a step may be lost."""
+
+FAR = (1.0, 1e3)
 """How far x is moved where f has not changed, in units of the largest element, or of 1."""
 
 
@@ -119,10 +122,10 @@ def _differ(values: Array, part: float) -> bool:
 def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
     """Say whether f does not depend on x, as far as a few calls can tell.
 
-    First all of x is moved together, by the step, up and down at random: that most functions do not
-    stand. Those that do, as nets of dead units, are recorded. Only where no operation of f is given
-    x, it is moved far away, and replaced by nan, which would spoil what f keeps of it. Of an f or x
-    that cannot be recorded nothing is said.
+    First all of x is moved together, by some steps, up and down at random: that most functions do
+    not stand. Those that do, as nets of dead units, are recorded, which takes milliseconds. Only
+    where no operation of f is given x, it is moved far away, and replaced by nan, which would spoil
+    what f keeps of it. Of an f or x that cannot be recorded nothing is said.
     """
     original = Original(x)
     random = np.random.default_rng(0)
@@ -135,14 +138,15 @@ def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
     try:
         with np.errstate(all="ignore"):
             bits = _bits(f(x))
-            for _ in range(DRAWS):
-                moves = h * random.choice([-1.0, 1.0], x.shape)
+            least = MIN_MOVE_ULPS * np.spacing(np.abs(original.copy))
+            for steps in NEAR:
+                moves = np.maximum(steps * h, least) * random.choice([-1.0, 1.0], x.shape)
                 if not (same_at(original.copy + moves) and same_at(original.copy - moves)):
                     return False
             original.put_back()
             if trace.is_used(f, x, h):
                 return False
-            far = [size * scale * random.normal(size=x.shape) for scale in SCALES]
+            far = [size * scale * random.normal(size=x.shape) for scale in FAR]
             return all(map(same_at, [*far, np.full(x.shape, np.nan), original.copy]))
     except Exception as error:  # f cannot be called there, which depends on x
         raise_interrupt(error)

@@ -10,13 +10,13 @@ import numpy as np
 from fastgrad.differences.validation import warn_caller
 from fastgrad.engines.certificate import Certificate, Disagreement
 from fastgrad.engines.directions import NearbyValues
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.interrupts import OutOfTimeError, ending_at, raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.strategy import TermStrategy, choose_strategies
+from fastgrad.tracing.strategy import choose_strategies
 from fastgrad.tracing.trace import Trace, trace_call
 from fastgrad.typing import Doubles
 
@@ -27,6 +27,10 @@ the analysis alone."""
 
 DEAR = 0.1
 """Seconds of a replay from which it is not done once more, with a small step, to certify it."""
+
+
+MAX_EXPLAINING_SECONDS = 2.0
+"""How long a replay is measured for `explain`."""
 
 
 class Mistaken(NotTraceable):
@@ -223,25 +227,30 @@ def _certify(
 def explain(
     f: Callable[[Doubles], Any], x: Doubles, h: float, calls: int, first: FirstCalls
 ) -> tuple[str, str]:
-    """Return what would be replayed, and at what cost; or "", and why f would not be traced.
+    """Return what is replayed, and at what cost; or "", and why f would not be traced.
 
-    By the central scheme, for which the loop would call f so many times.
+    By the central scheme, for which the loop would call f so many times. It is replayed, for a
+    while, to see how long that takes.
     """
+    start, at_least = time.perf_counter(), ""
     try:
         trace = trace_call(f, x, h, calls, first, is_limited=True)
+        looped = calls * trace.seconds
         with np.errstate(all="ignore"):
-            parts = choose_strategies(trace, h, calls * trace.seconds)
+            parts = choose_strategies(trace, h, looped)
+        try:
+            with ending_at(time.monotonic() + MAX_EXPLAINING_SECONDS):
+                _replayed(trace, h, central_quotient, looped)
+        except OutOfTimeError:
+            at_least = "at least "
     except NotTraceable as refusal:
         return "", str(refusal)
-    return "\n".join([_heading(trace, parts, calls), *(part.describe() for part in parts)]), ""
-
-
-def _heading(trace: Trace, parts: list[TermStrategy], calls: int) -> str:
     own = first_calls.TRACING_CALLS * trace.seconds
-    seconds = own + first_calls.MIN_TRACING_SECONDS + sum(part.seconds for part in parts)
-    return (
+    seconds = max(time.perf_counter() - start, sum(part.seconds for part in parts)) + own
+    heading = (
         f"Traced: {len(trace.nodes) - 1} operations of f depend on x.\n"
-        f"Expected: about {seconds:.2g} s; the loop's {calls:,} calls would take about "
-        f"{calls * trace.seconds:.2g} s.\n"
+        f"Expected: {at_least}about {seconds:.2g} s; the loop's {calls:,} calls would take about "
+        f"{looped:.2g} s.\n"
         f"Some {first_calls.TRACING_CALLS} calls of f record and check: about {own:.2g} s of it."
     )
+    return "\n".join([heading, *(part.describe() for part in parts)]), ""

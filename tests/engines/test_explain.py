@@ -9,7 +9,7 @@ from nets import INPUT, LABELS, H, two_layers
 
 import fastgrad
 from fastgrad import explain, numerical_gradient
-from fastgrad.engines import selection
+from fastgrad.engines import selection, traced
 from fastgrad.tracing import first_calls
 
 W1 = two_layers()["W1"]
@@ -56,6 +56,12 @@ def test_a_penalty_is_a_part_of_its_own(capsys):
 def test_seconds_are_told_for_both_engines(capsys):
     text = explained(capsys, tanh_loss, W1)
     assert re.search(r"about [0-9.e+-]+ s; the loop's .* about [0-9.e+-]+ s", text)
+
+
+def test_a_replay_that_is_too_long_to_be_measured_is_told_to_take_longer(capsys, monkeypatch):
+    assert "Expected: about" in explained(capsys, tanh_loss, W1)
+    monkeypatch.setattr(traced, "MAX_EXPLAINING_SECONDS", 0.0)
+    assert "Expected: at least about" in explained(capsys, tanh_loss, W1)
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,19 @@ import builtins
 import dis
 import operator
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from threading import get_ident
 from typing import Any
 
 import numpy as np
+from numpy.lib import stride_tricks
+from numpy.lib.stride_tricks import as_strided
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.operations import leaves
 from fastgrad.tracing.recorder import Recording
+from fastgrad.tracing.references import names_of
 from fastgrad.tracing.stand_in import Recorded
 
 Function = Callable[..., Any]
@@ -40,26 +43,83 @@ REDUCTIONS = np.sum, np.mean, np.max, np.min, np.prod, np.std, np.var
 """Functions that are given lists of recorded numbers, which NumPy does not look into."""
 
 
-def stand_ins(recording: Recording) -> dict[int, Any]:
-    """Return what takes the place of NumPy and of its functions, by the id of each."""
-    functions: dict[Function, Function] = {}
+def stand_ins(recording: Recording, functions: Iterable[types.FunctionType]) -> dict[int, Any]:
+    """Return what takes the place of NumPy and of its functions, by the id of each.
+
+    Parameters
+    ----------
+    recording : Recording
+    functions : iterable of function
+        Those that it may be put into.
+    """
+    replaced: dict[Function, Function] = {}
     for convert, order in CONVERTERS.items():
-        functions[convert] = _converting(recording, convert, order)
-    functions |= {reduce: _reducing(recording, reduce) for reduce in REDUCTIONS}
-    functions[np.full] = _filling(recording)
+        replaced[convert] = _converting(recording, convert, order)
+    replaced |= {reduce: _reducing(recording, reduce) for reduce in REDUCTIONS}
+    replaced[np.full] = _filling(recording)
     if recording.creates:
-        functions |= {create: _creating(recording, create) for create in CREATORS}
+        replaced |= {create: _creating(recording, create) for create in CREATORS}
     named: dict[str, tuple[Any, Any]]
-    named = {function.__name__: (function, stand_in) for function, stand_in in functions.items()}
+    named = {function.__name__: (function, stand_in) for function, stand_in in replaced.items()}
     named |= {"r_": (np.r_, _Joining(np.r_, 0)), "c_": (np.c_, _Joining(np.c_, -1))}
-    numpy = types.ModuleType("numpy")
-    vars(numpy).update(vars(np))
-    vars(numpy).update({name: stand_in for name, (_, stand_in) in named.items()})
-    return {id(np): numpy, **{id(function): stand_in for function, stand_in in named.values()}}
+    striding = _striding(recording)
+    tricks = _copy(stride_tricks, as_strided=striding)
+    library = _copy(np.lib, stride_tricks=tricks)
+    numpy = _copy(np, lib=library, **{name: stand_in for name, (_, stand_in) in named.items()})
+    if recording.creates and not any(map(_may_compare_classes, functions)):
+        vars(numpy)["ndarray"] = _ArrayClass(recording)
+    return {
+        **{id(function): stand_in for function, stand_in in named.values()},
+        **{id(as_strided): striding, id(stride_tricks): tricks, id(np.lib): library, id(np): numpy},
+    }
 
 
-REPLACED = frozenset(map(id, (np, np.r_, np.c_, np.full, *CREATORS, *CONVERTERS, *REDUCTIONS)))
+_MODULES: tuple[Any, ...] = np, np.lib, stride_tricks, np.r_, np.c_
+
+_FUNCTIONS: tuple[Any, ...] = as_strided, np.full, *CREATORS, *CONVERTERS, *REDUCTIONS
+
+REPLACED = frozenset(map(id, _MODULES + _FUNCTIONS))
 """The ids of all that `stand_ins` may replace."""
+
+
+def _copy(module: types.ModuleType, **replaced: Any) -> types.ModuleType:
+    """Return a copy of a module in which some names mean other objects."""
+    copied = types.ModuleType(module.__name__)
+    vars(copied).update(vars(module) | replaced)
+    return copied
+
+
+def _may_compare_classes(function: types.FunctionType) -> bool:
+    """Say whether a function may ask what a class is: ``type(x) is np.ndarray``."""
+    return not names_of(function.__code__).isdisjoint({"type", "__class__"})
+
+
+class _ArrayClass:
+    """`numpy.ndarray`, as far as functions use it: to create arrays, and to tell them."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._create = _creating(recording, np.ndarray)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self._create(*arguments, **keywords)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, np.ndarray)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np.ndarray, name)
+
+
+def _striding(recording: Recording) -> Function:
+    """Return `numpy.lib.stride_tricks.as_strided`, which may be given a recorded array."""
+
+    @wraps(as_strided)
+    def as_strided_recorded(x: Any, *arguments: Any, **keywords: Any) -> Any:
+        if type(x) is not Recorded or not _is_recording(recording):
+            return as_strided(x, *arguments, **keywords)
+        return recording.strided(x, as_strided(x.node.value, *arguments, **keywords))
+
+    return as_strided_recorded
 
 
 def _creating(recording: Recording, create: Function) -> Function:

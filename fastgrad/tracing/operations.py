@@ -103,6 +103,23 @@ def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
     return list(kept.values()), same[output]
 
 
+def is_same(a: Node, b: Node) -> bool:
+    """Say whether two nodes are one, or the same operation on the same arrays and numbers."""
+    if a is b:
+        return True
+    pairs = zip(a.arguments, b.arguments, strict=False)
+    return (
+        (a.function, a.keywords, len(a.arguments)) == (b.function, {}, len(b.arguments))
+        and not b.keywords
+        and all(
+            is_same(one, other)
+            if type(one) is type(other) is Node
+            else _identity(one) == _identity(other)
+            for one, other in pairs
+        )
+    )
+
+
 def _identity(leaf: Any) -> Any:
     """Return what two arguments have in common only if they are the same."""
     return repr(leaf) if isinstance(leaf, (bool, int, float, str, slice, type(None))) else id(leaf)
@@ -125,6 +142,11 @@ OTHER = "other"  # any pure function
 def item(array: Any, index: Any) -> Any:
     """Return array[index]."""
     return array[index]
+
+
+def selected(array: Any, mask: Any) -> Any:
+    """Return the elements of an array that a mask selects, whose number may change with it."""
+    return array[mask]
 
 
 def assigned(array_and_values: Any, indices: Any) -> Any:
@@ -165,7 +187,7 @@ KINDS: dict[Callable[..., Any], str] = {
             np.transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.broadcast_to, np.flip,
             np.fliplr, np.flipud, np.rot90, np.roll, np.repeat, np.tile, np.take, np.diag,
             np.diagonal, np.tril, np.triu, np.atleast_1d, np.atleast_2d, np.concatenate, np.stack,
-            np.hstack, np.vstack, np.column_stack, np.pad,
+            np.hstack, np.vstack, np.column_stack, np.pad, np.lib.stride_tricks.sliding_window_view,
         ),
         MOVE,
     ),
@@ -199,6 +221,7 @@ SHAPE_FUNCTIONS = frozenset({np.shape, np.ndim, np.size, np.iscomplexobj, np.res
 
 VIEWS = frozenset(
     {item, np.reshape, np.ravel, np.squeeze, np.expand_dims, np.transpose, np.swapaxes}
+    | {np.lib.stride_tricks.sliding_window_view}
     | {np.moveaxis, np.rollaxis, np.flip, np.fliplr, np.flipud, np.atleast_1d, np.atleast_2d}
 )
 """Functions whose result may be a view of the first argument."""

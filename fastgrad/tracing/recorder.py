@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.first_calls import share
-from fastgrad.tracing.operations import Node, leaves, replaced
-from fastgrad.tracing.stand_in import FLOAT, IN_PLACE, Recorded, moves, plain
+from fastgrad.tracing.operations import Node, is_same, leaves, replaced
+from fastgrad.tracing.stand_in import FLOAT, IN_PLACE, INDEX, Recorded, is_selection, moves, plain
 from fastgrad.typing import Array
 
 MAX_BYTES = 100_000_000
@@ -125,6 +125,8 @@ class Recording:
                 leaf.require_current()
         is_noted = all(leaf.is_noted() for leaf in every if type(leaf) is Recorded)
         depends = moves(every)
+        if is_noted and any(map(is_selection, every)):
+            return self._apply_to_selected(function, arguments, keywords)
         of_floats = depends and any(type(leaf) is Recorded and leaf.is_float for leaf in every)
         if of_floats and is_noted:
             self._require_of_floats(function, every)
@@ -162,6 +164,62 @@ class Recording:
             )
         return result
 
+    def select(self, array: Recorded, mask: Recorded) -> Recorded:
+        """Record the elements that a mask selects which depends on the array at the beginning."""
+        array.require_current()
+        mask.require_current()
+        self._spend()
+        value = array.node.value[mask.node.value]
+        return self._new_selection(array, mask.read(), value)
+
+    def _apply_to_selected(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Recorded:
+        """Record an operation on what a mask selects as one on the whole arrays.
+
+        What it makes of elements that are not selected is never used.
+        """
+        every = list(leaves(arguments))
+        masks = [leaf.node.arguments[1] for leaf in every if is_selection(leaf)]
+        others = [leaf for leaf in every if not is_selection(leaf)]
+        kind = operations.kind_of(function, arguments, keywords)
+        adds = function in (np.sum, np.mean) and len(every) == 1 and not keywords
+        is_alike = masks and all(is_same(mask, masks[0]) for mask in masks)
+        if not (is_alike and (adds or kind == operations.ELEMENTWISE)) or any(
+            np.ndim(plain(leaf)) for leaf in others
+        ):
+            raise self.stop(*INDEX)
+        value = function(*replaced(arguments, plain), **keywords)
+        wholes = replaced(
+            arguments, lambda leaf: self.whole_of(leaf) if is_selection(leaf) else leaf
+        )
+        mask = self._another(masks[0])
+        with np.errstate(all="ignore"):
+            if not adds:
+                result = self.apply(function, wholes, keywords)
+                plain(result)[masks[0].value] = value  # to the last bit
+                return self._new_selection(result, masks[0], value)
+            result = self.apply(np.sum, (np.where(mask, wholes[0], 0),), {})
+            if function is np.mean:
+                result = self.apply(np.divide, (result, np.sum(mask)), {})
+        result.node.value = value  # for which elements were added in another order
+        return result  # type: ignore[no-any-return]
+
+    def _new_selection(self, array: Any, mask: Node, value: NDArray[Any]) -> Recorded:
+        whole = self._as_argument(array)
+        return self._new(Node(operations.selected, (whole, mask), {}, value, depends=True))
+
+    def whole_of(self, selection: Recorded) -> Any:
+        """Return the array of which a mask selects elements."""
+        whole = selection.node.arguments[0]
+        return self._another(whole) if type(whole) is Node else whole
+
+    def _another(self, node: Node) -> Recorded:
+        """Return another stand-in for what a node has computed."""
+        stand_in = Recorded(self, node)
+        self.alive.append(ref(stand_in))
+        return stand_in
+
     def _note_origin(
         self,
         result: Recorded,
@@ -179,6 +237,19 @@ class Recording:
             if parent.memory is not None:
                 seen = function(parent.memory, *replaced(arguments[1:], plain), **keywords)
                 result.memory = seen if share(seen, parent.memory) else None
+
+    def strided(self, array: Recorded, view: NDArray[Any]) -> Recorded:
+        """Return a stand-in for a view of an array's memory, whose elements may overlap."""
+        array.require_current()
+        if not array.node.depends:
+            return self._new(Node(None, (), {}, view, depends=False))
+        places = places_in(array.node.value, view)
+        if places is None or view.dtype != array.node.value.dtype:
+            raise self.stop("np.as_strided looks at more than the array")
+        result: Recorded = self.apply(operations.item, (np.ravel(array), places), {})
+        result.node.value = view  # which tells whose memory it is
+        self.note_memory(result)
+        return result
 
     def created_like(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
@@ -204,6 +275,8 @@ class Recording:
         if type(target) is not Recorded:
             self.needs_constants = True
             raise self.stop(IN_PLACE, "let f make a new array")
+        if is_selection(target) != is_selection(result):
+            raise self.stop(*INDEX)
         old = target.node.value
         if isinstance(old, np.generic):
             return result  # a number is never changed: its name is given to another
@@ -271,6 +344,8 @@ class Recording:
     def _as_argument(self, leaf: Any) -> Any:
         """Return a leaf of the arguments as a node holds it."""
         if type(leaf) is Recorded:
+            if is_selection(leaf):
+                raise self.stop(*INDEX)
             if leaf.node.depends:
                 return leaf.read()
             leaf = leaf.node.value
@@ -422,7 +497,7 @@ def record(call: Callable[[], Any], recording: Recording) -> Node:
             raise NotTraceable(UNUSED)
         raise NotTraceable("its result is not computed from the array by NumPy operations")
     output = result.read()
-    if np.size(output.value) != 1 or not output.depends:
+    if is_selection(result) or np.size(output.value) != 1 or not output.depends:
         raise NotTraceable("its result is not a number that is computed from the array")
     return output
 
@@ -451,9 +526,29 @@ MIN_LARGE_BYTES = 2**20
 
 def owner_of(array: NDArray[Any]) -> int:
     """Return what all arrays in the same memory have in common."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return id(array)
+    owner: Any = array
+    while (base := getattr(owner, "base", None)) is not None:  # that of as_strided is no array
+        owner = base
+    return id(owner)
+
+
+def places_in(array: NDArray[Any], view: NDArray[Any]) -> NDArray[np.intp] | None:
+    """Return the place in an array, in C order, of each element of a view of its memory.
+
+    None if the view holds more than the array's elements.
+    """
+    own, wanted = _addresses(array).reshape(-1), _addresses(view)
+    order = np.argsort(own)
+    index = order[np.minimum(np.searchsorted(own, wanted, sorter=order), max(0, own.size - 1))]
+    return index if np.array_equal(own[index], wanted) else None
+
+
+def _addresses(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the place of each element in memory."""
+    start = array.__array_interface__["data"][0]
+    axes = [np.arange(n) * step for n, step in zip(array.shape, array.strides, strict=True)]
+    grids = np.meshgrid(*axes, indexing="ij", sparse=True) if axes else []
+    return np.asarray(np.broadcast_to(start + sum(grids), array.shape))
 
 
 def copy_like(pattern: NDArray[Any], values: Any) -> NDArray[Any]:

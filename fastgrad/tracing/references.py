@@ -51,7 +51,8 @@ class Reference:
     assign : callable or None
         ``assign(object)`` replaces it; None where that is impossible, as in a set.
     within : tuple (assign, tuple) or None
-        The tuple that holds it, and what replaces that; assign is None then.
+        The tuple in which it is, perhaps within others, and what replaces that; assign is None
+        then.
     """
 
     held: Any
@@ -110,9 +111,9 @@ def look_around(
     around = Surroundings()
     seen: set[int] = set()
     shared: dict[type, bool] = {}
-    waiting: list[tuple[Any, bool, Assign | None]] = [(f, True, None)]
+    waiting: list[tuple[Any, bool, Assign | None, Any]] = [(f, True, None, None)]
     while waiting and len(seen) < MAX_OBJECTS:
-        holder, is_restored, assign_holder = waiting.pop()
+        holder, is_restored, assign_holder, within = waiting.pop()
         if id(holder) in seen:
             continue
         seen.add(id(holder))
@@ -126,6 +127,10 @@ def look_around(
         is_restored = is_restored and not shared[kind]
         if is_restored:
             around.restore.extend(restoring(holder))
+        if not is_a(holder, tuple):
+            within = None
+        elif assign_holder is not None:
+            within = assign_holder, holder
         for item, assign in _items(holder):
             if is_late():
                 return None
@@ -133,22 +138,19 @@ def look_around(
                 continue
             if type(item) is Recorded:
                 item = item.seen_by_gradient()
-            within = None
-            if kind is tuple and assign_holder is not None:
-                within = assign_holder, holder
             if is_a(item, np.ndarray):
                 around.references.append(Reference(item, assign, within))
                 if item.dtype == object:
                     around.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
-                    waiting.append((tuple(item.ravel()), is_restored, None))
+                    waiting.append((tuple(item.ravel()), is_restored, None, None))
             elif not is_a(item, np.generic):
                 if id(item) in wanted:
                     around.objects.append(Reference(item, assign, within))
-                waiting.append((item, is_restored, assign))
+                waiting.append((item, is_restored, assign, within))
     namespaces: dict[int, tuple[dict[str, Any], set[str]]] = {}
     for function in around.functions:
         names = namespaces.setdefault(id(function.__globals__), (function.__globals__, set()))[1]
-        names.update(_names(function.__code__))
+        names.update(names_of(function.__code__))
     for namespace, names in namespaces.values():
         around.restore.extend(restoring_names(namespace, names))
     return around
@@ -263,7 +265,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Assign | N
     if function.__dict__:
         yield from _of_dict(function.__dict__)
     namespace = function.__globals__
-    names = _names(function.__code__)
+    names = names_of(function.__code__)
     for name in names & namespace.keys():
         item = namespace[name]
         yield item, functools.partial(dict.__setitem__, namespace, name)
@@ -288,12 +290,12 @@ def _of_module(
             yield item, None
 
 
-def _names(code: types.CodeType) -> set[str]:
+def names_of(code: types.CodeType) -> set[str]:
     """Return the names of globals and attributes in a function and in those defined in it."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if type(constant) is types.CodeType:
-            names |= _names(constant)
+            names |= names_of(constant)
     return names
 
 

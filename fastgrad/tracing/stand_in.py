@@ -12,7 +12,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.operations import Node, leaves, replaced
+from fastgrad.tracing.operations import Node, is_same, leaves, replaced
 
 if TYPE_CHECKING:
     from fastgrad.tracing.recorder import Recording
@@ -179,6 +179,9 @@ class Recorded(NDArrayOperatorsMixin):
         if not self.is_noted():
             keywords = {key: replaced(value, plain) for key, value in keywords.items()}
             return function(*replaced(arguments, plain), **keywords)
+        of_shape = function in operations.CREATORS_LIKE | operations.SHAPE_FUNCTIONS
+        if of_shape and any(map(is_selection, leaves(list(arguments)))):
+            raise recording.stop(*INDEX)
         if function in operations.CREATORS_LIKE:
             return recording.created_like(function, arguments, keywords)
         if function is np.copyto and len(arguments) == 2 and not keywords:
@@ -249,6 +252,8 @@ class Recorded(NDArrayOperatorsMixin):
     def _array(self) -> Any:
         if self.is_float and self.is_noted():
             raise self.recording.stop(*FLOAT)
+        if is_selection(self) and self.is_noted():
+            raise self.recording.stop(*INDEX)
         return self.value()
 
     shape = property(lambda self: self._array().shape)
@@ -270,11 +275,15 @@ class Recorded(NDArrayOperatorsMixin):
 
     def __getitem__(self, index: Any) -> Any:
         if moves(index) and self.is_noted():
+            if self.is_masked_by(index):
+                return self.recording.select(self, index)
             raise self.recording.stop(*INDEX)
         return self.recording.apply(operations.item, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
         recording = self.recording
+        if is_selection(self) and self.is_noted():
+            raise recording.stop(*INDEX)
         if not isinstance(self.node.value, np.ndarray):
             raise TypeError("a number does not support item assignment")
         depends = moves(value)
@@ -286,13 +295,26 @@ class Recorded(NDArrayOperatorsMixin):
         if not moves(index):
             recording.assign(self, index, value)
             return
-        mask = type(index) is Recorded and index.dtype == bool and index.shape == self.shape
-        if not mask or np.size(plain(value)) != 1:
+        if is_selection(value) and self.is_masked_by(index):
+            if not is_same(value.node.arguments[1], index.read()):
+                raise recording.stop(*INDEX)
+            value = recording.whole_of(value)
+            if value.dtype != self.dtype:
+                value = recording.apply(operations.converted, (value, self.dtype), {})
+            replaced_by: Any = np.where(index, value, self)
+            recording.change(self, replaced_by)
+            return
+        if not self.is_masked_by(index) or np.size(plain(value)) != 1:
             raise recording.stop("a place that depends on the array is assigned to")
         if np.ndim(plain(value)):
             value = np.reshape(value, ())
         chosen: Any = np.where(index, value, self)
         recording.change(self, chosen)
+
+    def is_masked_by(self, index: Any) -> bool:
+        """Say whether an index is a mask of the array's shape."""
+        is_mask = type(index) is Recorded and index.dtype == bool
+        return is_mask and index.shape == self.shape and index.ndim > 0
 
     def reshape(self, *shape: Any, **keywords: Any) -> Any:
         """Record an array's method."""
@@ -401,6 +423,11 @@ class Recorded(NDArrayOperatorsMixin):
         if self.node.depends and self.is_noted():
             raise self.recording.stop(reason, remedy)
         return self.value()
+
+
+def is_selection(leaf: Any) -> bool:
+    """Say whether it stands for what a mask selects, as many elements as that says."""
+    return type(leaf) is Recorded and leaf.node.function is operations.selected
 
 
 def moves(tree: Any) -> bool:

@@ -19,11 +19,14 @@ from fastgrad.tracing.affine import Term, split_into_terms
 from fastgrad.tracing.first_calls import FirstCalls, share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.operations import Node, without_repeats
-from fastgrad.tracing.recorder import UNUSED, NotTraceable, Recording, record
+from fastgrad.tracing.recorder import UNUSED, NotTraceable, Recording, places_in, record
 from fastgrad.tracing.references import (
+    MAX_TUPLE_DEPTH,
     Assign,
     Reference,
     Slot,
+    attributes_of,
+    is_a,
     look_around,
     replace_leftovers,
     temporarily_replaced,
@@ -265,7 +268,7 @@ def _record(
             recording.fixed.append(array)
         if stand_in is not None:
             replacements.append((reference, stand_in))
-    stand_in_of = stand_ins(recording)
+    stand_in_of = stand_ins(recording, around.functions)
     replaced = [at for at in around.objects if id(at.held) in stand_in_of]
     replacements += [(at, stand_in_of[id(at.held)]) for at in replaced]
     slots += _slots_of(replacements)
@@ -295,8 +298,21 @@ def _slots_of(replacements: list[tuple[Reference, Any]]) -> list[Slot]:
             assign, items = reference.within
             tuples.setdefault(id(items), (assign, items, {}))[2][id(reference.held)] = new
     for assign, items, by_id in tuples.values():
-        slots.append((assign, items, tuple(by_id.get(id(item), item) for item in items)))
+        slots.append((assign, items, _tuple_with(items, by_id)))
     return slots
+
+
+def _tuple_with(
+    items: tuple[Any, ...], by_id: dict[int, Any], depth: int = MAX_TUPLE_DEPTH
+) -> tuple[Any, ...]:
+    """Return a tuple of the same class, with some of the objects in it, or within it, replaced."""
+    if depth == 0 or attributes_of(items):  # which another one would not have
+        return items
+    replaced = [
+        by_id.get(id(item), _tuple_with(item, by_id, depth - 1) if is_a(item, tuple) else item)
+        for item in tuple.__iter__(items)
+    ]
+    return tuple.__new__(type(items), replaced)
 
 
 def _require_no_refusal(first: FirstCalls) -> None:
@@ -321,19 +337,9 @@ def _stand_in(root: Recorded, view: NDArray[Any], x: Doubles) -> Recorded | None
         return root
     if view.dtype != x.dtype:
         return None
-    x_places, view_places = _addresses(x).reshape(-1), _addresses(view)
-    order = np.argsort(x_places)
-    index = order[np.minimum(np.searchsorted(x_places, view_places, sorter=order), x.size - 1)]
-    if not np.array_equal(x_places[index], view_places):
+    index = places_in(x, view)
+    if index is None:
         return None
     result: Recorded = root.recording.apply(operations.item, (np.ravel(root), index), {})
     result.is_x, result.memory = True, view
     return result
-
-
-def _addresses(array: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the place of each element in memory."""
-    start = array.__array_interface__["data"][0]
-    axes = [np.arange(n) * step for n, step in zip(array.shape, array.strides, strict=True)]
-    grids = np.meshgrid(*axes, indexing="ij", sparse=True) if axes else []
-    return np.asarray(np.broadcast_to(start + sum(grids), array.shape))

@@ -67,7 +67,7 @@ def stand_ins(recording: Recording, functions: Iterable[types.FunctionType]) -> 
     library = _copy(np.lib, stride_tricks=tricks)
     numpy = _copy(np, lib=library, **{name: stand_in for name, (_, stand_in) in named.items()})
     if recording.creates and not any(map(_may_compare_classes, functions)):
-        vars(numpy)["ndarray"] = _ArrayClass(recording)
+        numpy.__class__ = _numpy_with(_ArrayClass(recording), recording)
     return {
         **{id(function): stand_in for function, stand_in in named.values()},
         **{id(as_strided): striding, id(stride_tricks): tricks, id(np.lib): library, id(np): numpy},
@@ -92,6 +92,15 @@ def _copy(module: types.ModuleType, **replaced: Any) -> types.ModuleType:
 def _may_compare_classes(function: types.FunctionType) -> bool:
     """Say whether a function may ask what a class is: ``type(x) is np.ndarray``."""
     return not names_of(function.__code__).isdisjoint({"type", "__class__"})
+
+
+def _numpy_with(array_class: "_ArrayClass", recording: Recording) -> type[types.ModuleType]:
+    """Return the class of a module whose `ndarray` is another one, but not to other threads."""
+
+    class NumPy(types.ModuleType):
+        ndarray = property(lambda _: array_class if _is_recording(recording) else np.ndarray)
+
+    return NumPy
 
 
 class _ArrayClass:

@@ -496,8 +496,10 @@ def record(call: Callable[[], Any], recording: Recording) -> Node:
         if len(recording.nodes) == 1:
             raise NotTraceable(UNUSED)
         raise NotTraceable("its result is not computed from the array by NumPy operations")
+    if is_selection(result):
+        raise NotTraceable("; ".join(INDEX))
     output = result.read()
-    if is_selection(result) or np.size(output.value) != 1 or not output.depends:
+    if np.size(output.value) != 1 or not output.depends:
         raise NotTraceable("its result is not a number that is computed from the array")
     return output
 

@@ -110,11 +110,12 @@ def look_around(
     """
     around = Surroundings()
     seen: set[int] = set()
+    tuples: set[int] = set()  # that hold arrays: each place of theirs is wanted
     shared: dict[type, bool] = {}
     waiting: list[tuple[Any, bool, Assign | None, Any]] = [(f, True, None, None)]
     while waiting and len(seen) < MAX_OBJECTS:
         holder, is_restored, assign_holder, within = waiting.pop()
-        if id(holder) in seen:
+        if id(holder) in seen and id(holder) not in tuples:
             continue
         seen.add(id(holder))
         kind = type(holder)
@@ -140,6 +141,8 @@ def look_around(
                 item = item.seen_by_gradient()
             if is_a(item, np.ndarray):
                 around.references.append(Reference(item, assign, within))
+                if within is not None:
+                    tuples |= {id(holder), id(within[1])}
                 if item.dtype == object:
                     around.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
                     waiting.append((tuple(item.ravel()), is_restored, None, None))

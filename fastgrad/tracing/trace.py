@@ -296,7 +296,8 @@ def _slots_of(replacements: list[tuple[Reference, Any]]) -> list[Slot]:
             slots.append((reference.assign, reference.held, new))
         elif reference.within is not None:
             assign, items = reference.within
-            tuples.setdefault(id(items), (assign, items, {}))[2][id(reference.held)] = new
+            place = id(reference.within)
+            tuples.setdefault(place, (assign, items, {}))[2][id(reference.held)] = new
     for assign, items, by_id in tuples.values():
         slots.append((assign, items, _tuple_with(items, by_id)))
     return slots

@@ -236,6 +236,19 @@ REFUSED = {
     "index of an array": (lambda x: x[np.argmax(x[0]) - 1], "index depends"),
     "index of a plain array": (lambda x: B[x > 0], "index depends"),
     "mask": (lambda x: x[x > 0], "index depends"),
+    "item of a mask's": (lambda x: x[x > 0][0], "index depends"),
+    "number of a mask's": (lambda x: np.sum(x) / x[x > 0].size, "index depends"),
+    "length of a mask's": (lambda x: np.sum(x) / len(x[x > 0]), "index depends"),
+    "shape of a mask's": (lambda x: np.sum(x) / np.size(x[x > 0]), "index depends"),
+    "like a mask's": (lambda x: np.sum(x) + np.ones_like(x[x > 0]).sum(), "index depends"),
+    "two masks": (lambda x: np.sum(x[x > 0] * x[x >= 0]), "index depends"),
+    "mask of another": (lambda x: x.copy().__setitem__(x > 0, x[x >= 0]), "index depends"),
+    "assigned what a mask selects": (
+        lambda x: np.ravel(x.copy()).__setitem__(slice(np.count_nonzero(A > 0)), x[x > 0]),
+        "index depends",
+    ),
+    "into what a mask selects": (lambda x: x[x > 0].__setitem__(0, 1.0), "index depends"),
+    "product of a mask's": (lambda x: np.dot(x[x > 0], x[x > 0]), "index depends"),
     "asarray": (lambda x: np.asarray(x), "plain array"),
     "array": (lambda x: np.array([x[0, 0], x[0, 1]]), "plain array|float"),
     "into a plain array": (lambda x: B.copy().__setitem__(0, x[0]), "plain array"),
@@ -270,7 +283,9 @@ def test_what_is_not_known_ends_the_recording(x, recording, name):
         record(lambda: action(x), recording)
 
 
-@pytest.mark.parametrize("name", ["bool", "float", "mask", "asarray", "out", "unknown function"])
+@pytest.mark.parametrize(
+    "name", ["bool", "float", "item of a mask's", "asarray", "out", "unknown function"]
+)
 def test_a_function_that_catches_the_exception_is_not_taken_for_recorded(x, recording, name):
     def swallow():
         with contextlib.suppress(Exception):

@@ -34,7 +34,32 @@ SCALES = (1.0, 255.0)
 
 # Kinks -------------------------------------------------------------------------------------------
 
+
+def scaled_in_place(a):
+    y = a.copy()
+    y[a <= 0] *= 0.1
+    return y
+
+
+def exponential_by_mask(a):
+    y = np.copy(a)
+    negative = y <= 0
+    y[negative] = 0.5 * (np.exp(y[negative]) - 1)
+    return y
+
+
+def by_both_masks(a):
+    y = np.zeros_like(a)
+    positive = a > 0
+    y[positive] = a[positive] ** 2 + a[positive]
+    y[~positive] = np.sin(-a[~positive])
+    return y
+
+
 KINKED = {
+    "scaled in place": scaled_in_place,
+    "exponential by mask": exponential_by_mask,
+    "by both masks": by_both_masks,
     "maximum": lambda a: np.maximum(a, 0),
     "where": lambda a: np.where(a > 0, a, 0),
     "mask product": lambda a: a * (a > 0),

@@ -3,7 +3,7 @@
 In comes a function, x and a step; out comes a `Problem` for each array in x, and from it, with any
 way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of a call:
 
-- `guard`, `turns`: x is as it was, whatever f does; threads that share arrays wait for each other.
+- `guard`: x is as it was, whatever f does; threads that share arrays wait for each other.
 - `validation`, `trees`, `bounds`, `steps`: the arguments, checked, and divided by arrays.
 - `problem`: what is to be differenced, once the arguments are right.
 - `measured_steps`, `jumps`: steps for h="auto"; what is rounded or jumps is told from what f is.

@@ -1,26 +1,49 @@
 """The guard of x: it is copied before f is called, and bit for bit as it was afterwards.
 
 x is moved in place, so that f may read it elsewhere. What f itself writes into it would spoil the
-difference quotients, and the user's array: it is noticed, and refused.
+difference quotients, and the user's array: it is noticed, and refused. Threads take turns
+where one moves what another reads.
 """
 
-from collections.abc import Iterator
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
 from fastgrad.differences.trees import is_structure, leaves
-from fastgrad.differences.turns import turn
 from fastgrad.differences.validation import element_at
+from fastgrad.lazy import LazyModule
 from fastgrad.typing import Array
 
-SHORT = 1 << 15
-"""Bytes of an array up to which its bytes are compared as a Python object, which is faster."""
+if TYPE_CHECKING:
+    from fastgrad.tracing import references
+else:
+    references = LazyModule("fastgrad.tracing.references")
+
+SHORT_BYTES = 1 << 15
+"""Size of an array up to which its bytes are compared as a Python object, which is faster."""
 
 INTEGERS: dict[int, Any] = {4: np.int32, 8: np.int64}
 """Types of as many bytes, whose numbers are the same where the bits are."""
+
+
+Extent = tuple[int, int]
+"""Where memory begins and ends."""
+
+ANNOUNCED_SECONDS = 60.0
+"""Waiting for a turn after which it is said."""
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 5e-5, 0.02
+"""Seconds after which a waiting thread looks again: few at first, twice as many each time."""
 
 
 @contextmanager
@@ -173,7 +196,7 @@ def _is_as_before(container: Any, before: Any) -> bool:
 
 def is_unchanged(now: Array, before: Array) -> bool:
     """Say whether an array has the bits that it had before; a nan is a nan, whatever its bits."""
-    if now.nbytes <= SHORT:
+    if now.nbytes <= SHORT_BYTES:
         if now.tobytes() == before.tobytes():
             return True
     else:
@@ -204,3 +227,184 @@ def _changed(now: Array, before: Array) -> NDArray[np.bool_]:
     same = (now == before) & (np.signbit(now) == np.signbit(before))
     result: NDArray[np.bool_] = ~(same | (np.isnan(now) & np.isnan(before)))
     return result
+
+
+class turn:
+    """Wait until no other thread is in the way, and hold others up during the block.
+
+    A block moves arrays in place, and its function reads those and others. Two blocks of different
+    threads are in each other's way if one moves what the other reads; then the later one waits.
+    What a function reads is found by following its references, which is done only while several
+    threads are at it. Blocks within a block, of the same thread, never wait for it.
+
+    Not a generator, which would take longer than all else: an interrupt that strikes as the block
+    is entered or left may leave it among those that go on until its function has returned, and then
+    it counts no more.
+
+    Parameters
+    ----------
+    moved : arrays
+        What is moved during the block.
+    things : tuple
+        From where all that is read during the block can be reached.
+
+    Raises
+    ------
+    RuntimeError
+        If the other thread waits for this one, in a call within its call.
+
+    Warns
+    -----
+    RuntimeWarning
+        If it waits for a minute.
+    """
+
+    def __init__(self, moved: Sequence[Array], things: Any) -> None:
+        self._moved, self._things = moved, things
+        self._read: list[Extent] | None = None
+
+    def __enter__(self) -> None:
+        """Wait for the turn."""
+        self.thread = threading.get_ident()
+        self._frame = _entered_from()
+        with _lock:
+            if not _turns:
+                _turns[self] = None
+                return
+        _begin(self)
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        _turns.pop(self, None)  # which no interrupt can divide
+
+    def goes_on(self) -> bool:
+        """Say whether the function that takes it has not returned.
+
+        Where Ctrl-C strikes as a block is entered or left, what would end it may wait until the
+        exception's traceback is dropped.
+        """
+        frame = sys._current_frames().get(self.thread)
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is not None
+
+    @property
+    def moved(self) -> list[Extent]:
+        """Where the memory is that it moves."""
+        return [byte_bounds(array) for array in self._moved if array.size]
+
+    def read(self) -> list[Extent] | None:
+        """Return where the memory is that it reads; None if that cannot be found out now."""
+        if self._read is None:
+            try:
+                found = references.find_references(self._things)
+            except Exception:  # another thread changes what is looked at
+                return None
+            arrays = [reference.held for reference in found]
+            self._read = [*self.moved, *(byte_bounds(array) for array in arrays if array.size)]
+        return self._read
+
+    def is_in_the_way_of(self, other: "turn") -> bool:
+        """Say whether one of two moves what the other reads; yes, if in doubt."""
+        if self.thread == other.thread:
+            return False
+        if _overlap(self.moved, other.moved):
+            return True
+        for one, another in ((self, other), (other, self)):
+            if one.moved:
+                read = another.read()
+                if read is None or _overlap(one.moved, read):
+                    return True
+        return False
+
+
+def _entered_from() -> FrameType | None:
+    """Return the frame whose block is entered: the first one that is not of a context manager."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in _MANAGERS:
+        frame = frame.f_back
+    return frame
+
+
+_MANAGERS = frozenset({"contextlib", __name__})
+
+
+def _overlap(some: list[Extent], others: list[Extent]) -> bool:
+    return any(a < d and c < b for a, b in some for c, d in others)
+
+
+_turns: dict["turn", None] = {}
+"""Those that go on."""
+
+_waiting: dict[int, set[int]] = {}
+"""Which threads wait for which."""
+
+_lock = threading.RLock()
+"""Held while these are looked at. Not a condition to be notified: that takes and lets go of its
+lock in Python code, where Ctrl-C may leave it taken for ever; this one does it in C."""
+
+
+def _begin(one: turn) -> None:
+    """Let a turn begin, as soon as no other is in its way."""
+    start, pause, said = time.monotonic(), SHORTEST_PAUSE, False
+    _forget_ended()
+    try:
+        while True:
+            with _lock:
+                others = {other.thread for other in [*_turns] if one.is_in_the_way_of(other)}
+                if others and _forget_ended():
+                    continue
+                if not others:
+                    _turns[one] = None
+                    return
+                holds_up = any(other.thread == one.thread for other in [*_turns])
+                if holds_up and one.thread in _waited_for(others):
+                    raise RuntimeError(
+                        "two threads wait for each other: each is within a call of fastgrad that "
+                        "moves what the other reads, and makes another one; make such calls in one "
+                        "thread"
+                    )
+                _waiting[one.thread] = others
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            if not said and time.monotonic() - start > ANNOUNCED_SECONDS:
+                said = True
+                warnings.warn(
+                    f"this thread has waited {ANNOUNCED_SECONDS:.0f} s for another one, which "
+                    "moves an array that is read here, or reads one that is moved here; it goes on "
+                    "waiting",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+    finally:
+        _waiting.pop(one.thread, None)
+
+
+def _forget_ended() -> bool:
+    """Forget turns whose end an interrupt has struck, or whose thread has ended; say if any."""
+    ended = [turn for turn in [*_turns] if not turn.goes_on()]
+    for turn in ended:
+        _turns.pop(turn, None)
+    return bool(ended)
+
+
+def _waited_for(threads: set[int]) -> set[int]:
+    """Return for whom these threads wait, and for whom those do, and so on."""
+    found: set[int] = set()
+    new = {*threads}
+    while new:
+        new = set().union(*(_waiting.get(thread, ()) for thread in new)) - found
+        found |= new
+    return found
+
+
+def _forget_others() -> None:
+    """Begin anew in a forked process, which has none of its parent's threads."""
+    global _lock
+    _lock = threading.RLock()
+    _turns.clear()
+    _waiting.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_forget_others)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgrad.differences.turns import turn
+from fastgrad.differences.guard import turn
 from fastgrad.gradient import numerical_gradient
 from fastgrad.lazy import LazyModule
 from fastgrad.network.functions import class_indices, cross_entropy_error

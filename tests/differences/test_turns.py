@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastgrad import TwoLayerNet, numerical_gradient
-from fastgrad.differences.turns import turn
+from fastgrad.differences.guard import turn
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,8 @@
 """The engine for NumPy functions: the operations are recorded once, and replayed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.strategy import choose_strategies
-from fastgrad.tracing.trace import Trace, trace_call
-from fastgrad.typing import Doubles
+from fastgrad.tracing.trace import InDouble, Trace, trace_call
+from fastgrad.typing import Array, Doubles
 
 CERTIFY = True
 """Whether the quotients are compared with f itself. Read at each call; without it, tests measure
@@ -28,6 +29,10 @@ the analysis alone."""
 DEAR = 0.1
 """Seconds of a replay from which it is not done once more, with a small step, to certify it."""
 
+
+MAX_SINGLE_DIFFERENCE = 1e-3
+"""How far f in double precision may differ from f in single precision, relatively: more than what
+rounding does, but where most of its digits cancel."""
 
 MAX_EXPLAINING_SECONDS = 2.0
 """How long a replay is measured for `explain`."""
@@ -51,8 +56,10 @@ def gradient(
     ----------
     f : callable
         ``f(x) -> number``, computed from x by NumPy operations.
-    x : float64 array
-        Writable. Moved in place while f is recorded and checked; bit-identical afterwards.
+    x : array of float64 or float32
+        Writable. Moved in place while f is recorded and checked; bit-identical afterwards. With
+        respect to a float32 array f is differenced in double precision, by the steps that the array
+        can hold.
     h : float
         The step.
     scheme : Scheme
@@ -114,6 +121,17 @@ def traced_gradient(
 
     The first calls of f are made if they have not been; that they are not cheap is known.
     """
+    if x.dtype == np.float32:
+        if scheme != central_quotient:
+            raise NotTraceable("x is of float32, and the scheme not the central one")
+        with in_double(f, x, first) as (wide, first_wide):
+            quotients = traced_gradient(
+                wide, wide.x, h, scheme, if_faster=if_faster, first=first_wide
+            )
+        distance = ((x + np.float32(h)) - (x - np.float32(h))).astype(np.float64)
+        result = np.zeros_like(x)
+        result[...] = quotients * (distance / (2 * h))
+        return result
     calls = x.size * sum(offset != 0 for offset in scheme.offsets)
     trace = trace_call(f, x, h, calls, first, is_limited=if_faster)
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
@@ -126,6 +144,32 @@ def traced_gradient(
     result = np.zeros_like(x)
     result[...] = quotients.reshape(x.shape)
     return result
+
+
+@contextmanager
+def in_double(
+    f: Callable[[Any], Any], x: Array, first: FirstCalls | None
+) -> Iterator[tuple[InDouble, FirstCalls]]:
+    """Give a block f of a float32 x as a function of a float64 one, and its first calls.
+
+    What it computes is what f does, up to rounding. In the end f is called once as it is, so that
+    what it keeps is of float32 again.
+    """
+    first = FirstCalls(f, x) if first is None else first
+    if first.refusal:
+        raise NotTraceable(first.refusal)
+    try:
+        wide = InDouble(f, x)
+        first_wide = FirstCalls(wide, wide.x)
+        if first_wide.refusal:
+            raise NotTraceable(first_wide.refusal)
+        difference = abs(first_wide.values[0] - first.values[0])
+        if not difference <= MAX_SINGLE_DIFFERENCE * abs(first.values[0]):
+            raise NotTraceable("it is another function of x in double precision")
+        first_wide.seconds = first.seconds  # which the loop would take
+        yield wide, first_wide
+    finally:
+        first.make(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +276,12 @@ def explain(
     By the central scheme, for which the loop would call f so many times. It is replayed, for a
     while, to see how long that takes.
     """
+    if x.dtype == np.float32:
+        try:
+            with in_double(f, x, first) as (wide, first_wide):
+                return explain(wide, wide.x, h, calls, first_wide)
+        except NotTraceable as refusal:
+            return "", str(refusal)
     start, at_least = time.perf_counter(), ""
     try:
         trace = trace_call(f, x, h, calls, first, is_limited=True)

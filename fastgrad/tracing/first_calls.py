@@ -58,8 +58,8 @@ class FirstCalls:
         self._saved = self._plain.copy(order="K")
         self.values: list[float] = []
         self.seconds, self.refusal = np.inf, ""
-        if x.dtype != np.float64 or type(x) is not np.ndarray:
-            self.refusal = "x is not a plain float64 array"
+        if x.dtype not in (np.float64, np.float32) or type(x) is not np.ndarray:
+            self.refusal = "x is not a plain array of float64 or float32"
         else:
             self.make(1)
             if self.seconds < SHORT_CALL_SECONDS:
@@ -92,7 +92,8 @@ class FirstCalls:
         if now.nbytes <= SMALL_X_BYTES:
             is_same = now.tobytes() == before.tobytes()
         else:
-            is_same = np.array_equal(now.view(np.int64), before.view(np.int64))
+            bits = np.dtype(f"i{now.itemsize}")
+            is_same = np.array_equal(now.view(bits), before.view(bits))
         if not is_same:
             now[...] = before
         return not is_same

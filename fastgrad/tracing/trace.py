@@ -25,6 +25,7 @@ from fastgrad.tracing.references import (
     Assign,
     Reference,
     Slot,
+    Surroundings,
     attributes_of,
     is_a,
     look_around,
@@ -238,13 +239,9 @@ def _record(
     A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given.
     """
     try:
-        around = look_around(f, REPLACED, recording.is_late)
-    except Exception as error:  # of an object that cannot be looked at
-        raise_interrupt(error)
-        said = f"{type(error).__name__}: {error}"
-        return Refusal(f"it can reach an object that raises, when it is looked at, {said}", False)
-    if around is None:
-        return Refusal("it can reach so many objects that looking at them takes too long", False)
+        around = _surroundings(f, recording.is_late)
+    except NotTraceable as refusal:
+        return Refusal(str(refusal), is_of_constants=False)
     moved = x + h * np.random.default_rng(0).uniform(0.5, 1.0, x.shape)
     root = recording.start(saved)
     root.memory = x
@@ -285,6 +282,20 @@ def _record(
     if not recording.constants.are_unchanged():
         return Refusal("an array that it computes with is changed afterwards", False)
     return recording.nodes, output
+
+
+def _surroundings(f: Callable[..., Any], is_late: Callable[[], bool]) -> Surroundings:
+    """Return what f can reach, or refuse to trace it."""
+    try:
+        around = look_around(f, REPLACED, is_late)
+    except Exception as error:  # of an object that cannot be looked at
+        raise_interrupt(error)
+        said = f"{type(error).__name__}: {error}"
+        refusal = f"it can reach an object that raises, when it is looked at, {said}"
+        raise NotTraceable(refusal) from None
+    if around is None:
+        raise NotTraceable("it can reach so many objects that looking at them takes too long")
+    return around
 
 
 def _slots_of(replacements: list[tuple[Reference, Any]]) -> list[Slot]:
@@ -344,3 +355,45 @@ def _stand_in(root: Recorded, view: NDArray[Any], x: Doubles) -> Recorded | None
     result: Recorded = root.recording.apply(operations.item, (np.ravel(root), index), {})
     result.is_x, result.memory = True, view
     return result
+
+
+# Single precision --------------------------------------------------------------------------------
+
+
+class InDouble:
+    """f of a float32 array as a function of a float64 one, which f finds wherever the former is.
+
+    What f computes from it is of double precision, too, but for what f rounds itself. While f runs,
+    the memory of the former moves along: had f read that in a hidden way, it would show.
+
+    Parameters
+    ----------
+    f : callable
+    x : float32 array
+
+    Attributes
+    ----------
+    f : callable
+        Where it is looked for what f can reach.
+    x : float64 array
+        Which stands for the float32 one.
+    """
+
+    def __init__(self, f: Callable[[Any], Any], x: NDArray[np.float32]) -> None:
+        self.f = f
+        wide = self.x = x.astype(np.float64)
+        around = _surroundings(f, bool)
+        places = [at for at in around.references if share(at.held, x)]
+        if any(at.held is not x or (at.assign or at.within) is None for at in places):
+            raise NotTraceable("it can reach x's memory, of float32, where x cannot be replaced")
+        memory: Slot = partial(x.__setitem__, ...), x.copy(order="K"), wide
+
+        def call(stand_in: Any) -> Any:
+            slots = [memory, *_slots_of([(at, stand_in) for at in places])]
+            return temporarily_replaced(slots, lambda: f(stand_in))
+
+        self._call = call  # whose variables are not looked into, for it is none of the user's
+
+    def __call__(self, x: Any) -> Any:
+        """Return f where x, or what stands for it, is in the places of the float32 array."""
+        return self._call(x)

@@ -275,14 +275,13 @@ def test_types_that_the_engine_does_not_know_go_to_the_loop(tmp_path):
     mapped = np.memmap(tmp_path / "weights", values.dtype, "w+", shape=values.shape)
     mapped[...] = values
     f = lambda W: np.mean(np.tanh(nets.INPUT @ W) ** 2)  # noqa: E731
-    for x in [values.view(Kind), mapped, values.astype(np.float32), values.astype(">f8"),
-              values.astype(np.longdouble)]:  # fmt: skip
+    for x in [values.view(Kind), mapped, values.astype(">f8"), values.astype(np.longdouble)]:
         result = numerical_gradient(f, x)
         expected = loop.gradient(f, x, H)
         assert type(result) is type(expected)
         assert result.dtype == x.dtype
         np.testing.assert_array_equal(result, expected)
-        with pytest.raises(ValueError, match="x is not a plain float64 array"):
+        with pytest.raises(ValueError, match="x is not a plain array of float64 or float32"):
             numerical_gradient(f, x, engine="traced")
 
 

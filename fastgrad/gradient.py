@@ -12,7 +12,7 @@ from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
 from fastgrad.engines.compiled import certify
-from fastgrad.engines.probe import INDEPENDENT, is_independent, repeating
+from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.schemes import Scheme
@@ -219,7 +219,7 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
         if evaluator.engine == "compiled" and problem.is_uniform:
             certify(problem, values, result)
         return result
-    result = problem.gradient(repeating(values, evaluator.values(None), first))
+    result = problem.gradient(Repeating(values, evaluator.values(None), first))
     is_zero = not np.count_nonzero(result.view(np.ndarray))
     if is_zero and problem.is_uniform and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENT.format(problem.name))

@@ -57,8 +57,8 @@ FAR = (1.0, 1e3)
 """How far x is moved where f has not changed, in units of the largest element, or of 1."""
 
 
-def repeating(values: Values, again: Values, first: FirstCalls | None = None) -> Values:
-    """Return a way of evaluating f that calls it again at one point, and warns if it is random.
+class Repeating:
+    """A way of evaluating f that at first calls it again at one point, and warns if it is random.
 
     Parameters
     ----------
@@ -69,32 +69,38 @@ def repeating(values: Values, again: Values, first: FirstCalls | None = None) ->
     first : FirstCalls, optional
         Calls of f at x itself, if there have been any: then that is the point.
     """
-    has_looked = False
 
-    def looking(
+    def __init__(self, values: Values, again: Values, first: FirstCalls | None = None) -> None:
+        self._values, self._again, self._first = values, again, first
+        self._has_looked = False
+
+    def __call__(
+        self,
         f: Callable[[Any], Any],
         x: Array,
         places: NDArray[np.intp],
         points: Array,
         shape: tuple[int, ...] = (),
     ) -> Array:
-        nonlocal has_looked
-        looks, has_looked = not has_looked, True
-        one = f, x, places[:1], points[:1, :1]
-        if looks and points.size >= FEW:  # before the many calls
-            number = 1 + min(MOST, points.size // FEW)
+        """Evaluate f as `Values` says."""
+        if self._has_looked:
+            return self._values(f, x, places, points, shape)
+        self._has_looked = True
+        if points.size >= FEW:  # before the many calls
+            number, first = 1 + min(MOST, points.size // FEW), self._first
             if first is not None:
                 first.make(number - len(first.values))
             if first is not None and len(first.values) > 1:
                 _warn_if_random(first.values)
             else:  # it cannot be called at x itself
-                _warn_if_random([again(*one)[0, 0] for _ in range(number)])
-        found = values(f, x, places, points, shape)
-        if looks and 0 < points.size < FEW and _differ(found.reshape(-1), MUCH):
-            _warn_if_random([found[0, 0], again(*one)[0, 0]])
+                one = f, x, places[:1], points[:1, :1]
+                _warn_if_random([self._again(*one)[0, 0] for _ in range(number)])
+            return self._values(f, x, places, points, shape)
+        found = self._values(f, x, places, points, shape)
+        if points.size and _differ(found.reshape(-1), MUCH):
+            again = self._again(f, x, places[:1], points[:1, :1])
+            _warn_if_random([found[0, 0], again[0, 0]])
         return found
-
-    return looking
 
 
 def _warn_if_random(values: list[Any]) -> None:

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.quotients import join
-from fastgrad.typing import Array, Report, Values
+from fastgrad.typing import Array, Progress, Report, Values
 
 PERIOD = 0.1
 """Seconds between two reports, about."""
@@ -19,12 +20,12 @@ ROUNDING = 1e-6
 
 
 @contextmanager
-def shown(progress: bool | Callable[[int, int], Any], total: int) -> Iterator[Report | None]:
-    """Give the block a function to report progress to, or None if none is to be shown.
+def shown(progress: Progress, total: int) -> Iterator[Report]:
+    """Give the block a function to report progress to.
 
     Parameters
     ----------
-    progress : bool or callable
+    progress : True or callable
         True shows a bar of tqdm's. A callable is called as ``progress(done, total)``, with more
         done each time, and at the end with all, unless an exception ends the block.
     total : int
@@ -37,9 +38,6 @@ def shown(progress: bool | Callable[[int, int], Any], total: int) -> Iterator[Re
     ...     report(2)
     3 of 3
     """
-    if progress is False:
-        yield None
-        return
     bar: Any = nullcontext()
     if progress is True:
         from tqdm import tqdm
@@ -85,23 +83,25 @@ def in_parts(report: Report | None, part: float) -> Report | None:
     return None if report is None else lambda elements: report(part * elements)
 
 
-def reporting(values: Values, report: Report) -> Values:
+def reporting(values: Values, report: Report | None) -> Values:
     """Return the same way of evaluating f, in blocks of about 0.1 s, each reported."""
+    return values if report is None else partial(_reported, values, report)
 
-    def in_blocks(
-        f: Callable[[Any], Any],
-        x: Array,
-        places: NDArray[np.intp],
-        points: Array,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
-        parts = []
-        for part in blocks(values, f, x, places, points, shape):
-            parts.append(part)
-            report(len(part))
-        return join(parts)
 
-    return in_blocks
+def _reported(
+    values: Values,
+    report: Report,
+    f: Callable[[Any], Any],
+    x: Array,
+    places: NDArray[np.intp],
+    points: Array,
+    shape: tuple[int, ...] = (),
+) -> Array:
+    parts = []
+    for part in blocks(values, f, x, places, points, shape):
+        parts.append(part)
+        report(len(part))
+    return join(parts)
 
 
 def blocks(

@@ -4,6 +4,7 @@ import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class Evaluator:
 
     def shown(self, total: int) -> AbstractContextManager[Report | None]:
         """Give a block what elements are reported to, so many in all; None if nobody is told."""
-        return progress_of.shown(self.progress, total)
+        return nullcontext() if self.progress is False else progress_of.shown(self.progress, total)
 
     def require_served(self, problems: list[Problem]) -> None:
         """Refuse what an engine that gives gradients at once does not serve, if asked for one."""
@@ -234,10 +235,7 @@ def choose_evaluator(
     else:
         names = ", ".join(repr(name) for name in ["auto", *GRADIENT_ENGINES, *ENGINES])
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
-
-    def reported(report: Report | None) -> Values:
-        return values if report is None else progress_of.reporting(values, report)
-
+    reported = partial(progress_of.reporting, values)
     evaluator = Evaluator(engine, name, reported, progress, workers is not None)
     return nullcontext(evaluator) if workers is None else _shared(evaluator, workers)
 

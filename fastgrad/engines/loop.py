@@ -84,7 +84,7 @@ def values(
     # Python's as can be for each call, for after a long f the processor predicts none. So two calls
     # are written out, which most schemes make for each element.
     try:
-        for block in _blocks(places, points):
+        for block in _blocks(places, points, first_alone=not small):
             for i, target, second in block:
                 old = elements[i]  # not what it was at first: f may have written into it
                 elements[i] = target
@@ -130,22 +130,23 @@ def _require_moved(original: Original, i: int, target: Any) -> None:
         require_unchanged(original.plain, moved)
 
 
-def _blocks(places: NDArray[np.intp], points: Array) -> Iterator[Iterable[tuple[int, Any, Any]]]:
+def _blocks(
+    places: NDArray[np.intp], points: Array, *, first_alone: bool
+) -> Iterator[Iterable[tuple[int, Any, Any]]]:
     """Yield, some places at a time, a place and two points to which the element there is moved.
 
-    Or one and None. The first element's points come one by one, so that x is looked at after the
-    first call.
+    Or one and None. The first element's points may come one by one, so that x is looked at after
+    the first call.
     """
-    for target in points[:1].reshape(-1).tolist():
-        yield [(int(places[0]), target, None)]
+    if first_alone:
+        for target in points[:1].reshape(-1).tolist():
+            yield [(int(places[0]), target, None)]
     each = points.shape[1]
-    for start in range(1, len(places), BLOCK):
+    for start in range(first_alone, len(places), BLOCK):
         some = slice(start, start + BLOCK)
         targets = iter(points[some].reshape(-1).tolist())
-        if each % 2:
-            yield zip(places[some].repeat(each).tolist(), targets, repeat(None))
-        else:
-            yield zip(places[some].repeat(each // 2).tolist(), targets, targets, strict=True)
+        pairs = places[some].repeat(each if each % 2 else each // 2).tolist()
+        yield zip(pairs, targets, repeat(None) if each % 2 else targets, strict=False)
 
 
 def _elements(plain: Array) -> Any:

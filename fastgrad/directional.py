@@ -216,7 +216,7 @@ def directional_derivative(
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
-) -> Any:
+) -> Array | np.floating[Any]:
     """Return ``d/ds f(x + s v)`` at s = 0, by a few calls of f, however many elements x has.
 
     ``(f(x + h v) - f(x - h v)) / (2 h)`` in the central scheme: the gradient times v, or the
@@ -288,8 +288,8 @@ def directional_derivative(
                 values = _one_by_one(evaluator.values(report))
                 slopes = derivatives(values, along.f, along.x, places, steps, fitting, base.shape)
         put_back()
-    slope = slopes[0] / part
-    return slope.astype(base.dtype)[()] if base.shape else base.dtype.type(slope)
+    slope: Array | np.floating[Any] = np.asarray(slopes[0] / part, base.dtype)[()]
+    return slope
 
 
 def _along(
@@ -428,8 +428,7 @@ def hessian_vector_product(
     products = [np.zeros_like(array) for array in arrays]
     for product, up, down in zip(products, *gradients, strict=True):
         product[...] = (up - down) / (2 * step)
-    result: Structure = like(x, iter(products))
-    return result
+    return like(x, iter(products))
 
 
 def _gradient(problem: Problem, steps: Array, values: Values) -> Array:

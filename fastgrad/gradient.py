@@ -1,8 +1,8 @@
 """`numerical_gradient`, `Gradient` and `explain`: difference quotients for every element of x."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -194,8 +194,7 @@ def numerical_gradient(
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
-    result: Structure = like(x, iter(gradients))
-    return result
+    return like(x, iter(gradients))
 
 
 def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> Array:
@@ -321,6 +320,12 @@ class Gradient:
         require_function(f)
         signature(numerical_gradient).bind(f, None, h, args=args, **options)
         self.f, self.h, self.args, self.options = f, h, args, options
+
+    @overload
+    def __call__(self, x: Array | Sequence[float], *args: Any) -> Array: ...
+
+    @overload
+    def __call__(self, x: Structure, *args: Any) -> Structure: ...
 
     def __call__(self, x: Any, *args: Any) -> Any:
         """Return the gradient at x, an array like x; a structure if x is one of arrays.

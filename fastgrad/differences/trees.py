@@ -7,11 +7,10 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
-Structure = Any
-"""An array, or a dict, list or tuple of structures."""
+from fastgrad.typing import Structure
 
 
-def leaves(structure: Structure, name: str = "x") -> Iterator[tuple[str, Any]]:
+def leaves(structure: object, name: str = "x") -> Iterator[tuple[str, Any]]:
     """Iterate over what is in a structure, each with its name, as ``x['W1']``.
 
     Examples
@@ -49,14 +48,17 @@ def like(structure: Structure, items: Iterator[Any]) -> Structure:
     >>> like({"a": 1, "b": (2, 3)}, iter("xyz"))
     {'a': 'x', 'b': ('y', 'z')}
     """
+    result: Any
     if isinstance(structure, dict):
-        return {key: like(part, items) for key, part in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        parts = [like(part, items) for part in structure]
-        if isinstance(structure, list):
-            return parts
-        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
-    return next(items)
+        result = {key: like(part, items) for key, part in structure.items()}
+    elif isinstance(structure, (list, tuple)):
+        result = [like(part, items) for part in structure]
+        if isinstance(structure, tuple):
+            is_named = hasattr(structure, "_fields")
+            result = type(structure)(*result) if is_named else tuple(result)
+    else:
+        result = next(items)
+    return result  # type: ignore[no-any-return]
 
 
 def is_structure(x: object) -> bool:
@@ -95,7 +97,7 @@ class Call:
     """
 
     def __init__(
-        self, f: Callable[..., Any], args: tuple[Any, ...], whole: Structure, moved: Any
+        self, f: Callable[..., Any], args: tuple[Any, ...], whole: Any, moved: Any
     ) -> None:
         self.f = f
         self.args = [*args]

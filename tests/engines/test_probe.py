@@ -146,6 +146,8 @@ def test_what_a_net_keeps_is_not_spoiled_where_its_loss_does_not_change(dtype, f
 
 @pytest.mark.parametrize("n", [2, 20, 700])
 def test_a_random_f_is_said_to_be(n):
+    np.random.seed(0)
+
     def dropout(x):
         return float((x * (np.random.rand(n) > 0.5) * np.random.rand(n)).sum())
 
@@ -166,6 +168,7 @@ def test_a_random_f_is_said_to_be(n):
 def test_a_long_random_f_is_said_to_be_before_the_loop():
     X, W = np.random.default_rng(0).normal(size=(300, 60)), np.ones((60, 30))
     calls_before = []
+    np.random.seed(0)
     f = counted(lambda W: ((X @ W) * (np.random.rand(300, 30) > 0.5)).sum())
 
     def told(message, *rest, **more):

@@ -215,7 +215,7 @@ def _differentiate(
     here = np.zeros(1, dtype=np.intp)
     base = as_floats(values(problem.f, x, here, at(x)))[0, 0]
     tableau = RichardsonTableau(problem, values, base, tolerance)
-    steps = np.broadcast_to(np.asarray(problem.steps, dtype=float), x.size)
+    steps = np.broadcast_to(np.asarray(problem.steps, np.float64), x.size)
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
         steps = np.where(gone, FIRST, steps)
@@ -253,7 +253,7 @@ def _try_again(
     """
     problem, base = tableau.problem, abs(float(tableau.base))
     d = problem.scheme.derivative
-    spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(float)
+    spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(np.float64)
     height = np.fmax(base, outcome.height)
     second = np.where(outcome.roundoff_limited, FIRST, first * MUCH_SMALLER)
     larger = outcome.roundoff_limited & (first < FIRST)

@@ -369,4 +369,4 @@ def _movable_array(x: Any) -> Any:
         return x
     as_array("x", x, "pass an array, or a list of numbers")
     array = np.array(x, subok=True)
-    return array.astype(float) if array.dtype.kind in "iu" else array
+    return array.astype(np.float64) if array.dtype.kind in "iu" else array

@@ -120,7 +120,7 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
         If matplotlib is not installed.
     """
     row = report[name]
-    error = abs(np.atleast_1d(row.gradient - row.numerical)).astype(float)
+    error = abs(np.atleast_1d(row.gradient - row.numerical)).astype(np.float64)
     image = error.reshape(len(error), -1) if error.ndim > 1 else error.reshape(1, -1)
     largest = float(np.nanmax(image, initial=0))
     scale = float(np.nanmax(abs(row.numerical), initial=0)) or 1.0

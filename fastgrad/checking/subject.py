@@ -16,6 +16,7 @@ import numpy as np
 
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import at
+from fastgrad.differences.steps import as_floats
 from fastgrad.differences.trees import Call, is_structure, leaves, like, require_separate
 from fastgrad.differences.validation import (
     as_array,
@@ -215,9 +216,7 @@ class GradientUnderTest:
             found = loop.values(
                 partial(value_or_nan, problem.f), problem.x, where, points.reshape(1, -1)
             )[0]
-        kind = found.dtype if found.dtype.kind == "f" else np.dtype(np.float64)
-        wide: Array = found.astype(np.result_type(kind, np.float64), copy=False)
-        return wide
+        return as_floats(found)
 
     def along(self, part: Part, place: int, offsets: Array) -> tuple[Array, Array]:
         """Return where an element really goes, as offsets from x, and f there."""
@@ -233,7 +232,7 @@ class GradientUnderTest:
 
         Powers of two then: x, too, is a multiple of such a step's last bits.
         """
-        sizes = abs(part.x.view(np.ndarray).astype(np.result_type(part.x.dtype, np.float64)))
+        sizes = abs(as_floats(part.x.view(np.ndarray)))
         eps = float(np.finfo(part.x.dtype).eps)
         grain = (8.0 if self.keeps_step else min(GRAIN, eps**-0.5)) * eps
         if not sizes.size or not float(sizes.max()) * grain > 2 * h:
@@ -308,9 +307,7 @@ def _name(name: str, batch: Batch | None) -> str:
 
 def _flat(array: Array) -> Array:
     """Return elements in C order, in double precision at least."""
-    wide = np.result_type(array.dtype, np.float64)
-    flat: Array = array.view(np.ndarray).astype(wide, copy=False).reshape(-1)
-    return flat
+    return as_floats(array.view(np.ndarray)).reshape(-1)
 
 
 @dataclass(frozen=True, eq=False)

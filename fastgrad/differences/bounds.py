@@ -171,7 +171,7 @@ def within(
         Together the yielded places are the given ones, but for those whose bounds are equal: their
         derivative is 0.
     """
-    steps = np.broadcast_to(np.asarray(steps, dtype=np.float64), places.shape)
+    steps = np.broadcast_to(np.asarray(steps, np.float64), places.shape)
     free = bounds[0][places] < bounds[1][places]
     free |= np.isnan(x.view(np.ndarray).reshape(-1)[places])
     places, steps = places[free], steps[free]
@@ -220,7 +220,7 @@ def first_steps(
         A scheme, indices into places, and for these the first steps and the largest ones that stay
         inside, powers of two. Elements whose bounds are equal are left out.
     """
-    old = x.view(np.ndarray).reshape(-1)[places].astype(float)
+    old = x.view(np.ndarray).reshape(-1)[places].astype(np.float64)
     largest = limits_of(x.dtype)[2] / 8 - abs(old)
     above, below = (np.minimum(largest, room) for room in _rooms(old, places, bounds))
     free = True if bounds is None else bounds[0][places] < bounds[1][places]

@@ -143,7 +143,7 @@ def _beside(
         raise_interrupt(error)
         return None
     found = np.asarray(measured.reshape(len(ASIDE), 2, -1), float)
-    return points.reshape(len(ASIDE), 2).astype(float), found
+    return points.reshape(len(ASIDE), 2).astype(np.float64), found
 
 
 def resolution(values: Array) -> Array:
@@ -169,7 +169,7 @@ def resolution(values: Array) -> Array:
     >>> resolution(np.array([[[0.123, 0.1], [2.5, 2.25]]])).round(6)
     array([[0.001, 0.01 ]])
     """
-    known = np.where(np.isfinite(values), values, 0).astype(float)
+    known = np.where(np.isfinite(values), values, 0).astype(np.float64)
     spacing = np.zeros(known.shape[:2])
     with np.errstate(all="ignore"):
         one = known[:, :1, :1]  # is mostly long, which is enough
@@ -189,7 +189,7 @@ def _binary(values: Array) -> tuple[Array, Array]:
     fractions, exponents = np.frexp(abs(values))
     whole = np.ldexp(fractions, 53).astype(np.int64)
     digits = 53 - np.log2(np.maximum(whole & -whole, 1))
-    return exponents.astype(float), np.where(whole > 0, digits, 0)
+    return exponents.astype(np.float64), np.where(whole > 0, digits, 0)
 
 
 def _decimal(values: Array) -> tuple[Array, Array]:

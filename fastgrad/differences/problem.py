@@ -228,7 +228,7 @@ def _exact(problem: Problem) -> Problem:
     if problem.scheme.is_complex:
         return problem
     flat = problem.x.view(np.ndarray).reshape(-1)
-    steps = np.broadcast_to(np.asarray(problem.steps, dtype=np.float64), flat.shape)
+    steps = np.broadcast_to(np.asarray(problem.steps, np.float64), flat.shape)
     return replace(problem, steps=representable(steps, flat))
 
 

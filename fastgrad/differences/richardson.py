@@ -148,7 +148,7 @@ def step_at(index: Any) -> Any:
     >>> [round(float(step_at(k)), 3) for k in (-1, 0, 1, 2, 3)]
     [1.923, 1.0, 0.52, 0.27, 0.141]
     """
-    return RATIO ** np.asarray(index, dtype=float)
+    return RATIO ** np.asarray(index, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -468,7 +468,7 @@ class RichardsonTableau:
         """Return the derivatives, from the first steps on, up to the largest ones allowed."""
         outcome, first = nothing_yet(now.steps), now.steps.copy()
         x = self.problem.x.view(np.ndarray).reshape(-1)[places]
-        smallest = 2 * np.spacing(abs(x)).astype(float)
+        smallest = 2 * np.spacing(abs(x)).astype(np.float64)
         active, upwards = np.arange(len(places)), np.zeros(len(places), dtype=bool)
         top, stalled = np.zeros((2, len(places)), dtype=int)
         while True:
@@ -651,7 +651,7 @@ class RichardsonTableau:
         quotients = scheme.combine(wide.reshape(-1, wide.shape[2]), steps.reshape(-1))
         quotients = quotients.reshape(steps.shape)
         # Operations inside f are rounded relative to their arguments: as if x itself were.
-        distance = abs(flat.astype(float))[:, np.newaxis]
+        distance = abs(flat.astype(np.float64))[:, np.newaxis]
         magnitude = np.maximum.reduce(abs(wide), axis=2) + distance**d * abs(quotients)
         noise = scheme.round_off(magnitude + TINY / self._eps, steps, self._eps)
         bends = np.zeros_like(quotients)

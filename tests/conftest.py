@@ -1,13 +1,16 @@
-"""What tests of several files need: --slow, interrupts when told to, and a steady clock."""
+"""What tests of several files need: --slow, processes, interrupts when told to, a steady clock."""
 
 import gc
 import itertools
+import os
 import signal
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fastgrad.checking import check
 from fastgrad.engines import compilation, traced
@@ -24,6 +27,30 @@ def pytest_addoption(parser):
         action="store_true",
         help="repeat random searches as often as before a release, in place of a few times",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Run tests of a single file in this process: another one would have nothing to do."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    return 0 if len(files) == 1 and Path(*files).is_file() else None  # as many as there are cores
+
+
+@pytest.fixture(autouse=True, scope="session")
+def blas_threads():
+    """Give BLAS one thread beside other processes of pytest: two would wait for each other's core.
+
+    Here alone: processes that tests start have as many as users' processes.
+    """
+    with threadpool_limits(1 if "PYTEST_XDIST_WORKER" in os.environ else None, "blas"):
+        yield
+
+
+@pytest.fixture
+def threadpools():
+    """Return `threadpoolctl.threadpool_info`, while BLAS has two threads if it can be told so."""
+    with threadpool_limits(2, "blas"):
+        yield threadpool_info
 
 
 @pytest.fixture

@@ -252,17 +252,17 @@ def test_many_short_calculations_are_worth_processes_together(monkeypatch, pools
 
 @each(DERIVATIVES)
 @pytest.mark.filterwarnings("ignore:h is 'auto', but no step suits f")  # where it jumps
-def test_blas_has_its_threads_again_afterwards(derivative):
-    threadpoolctl = pytest.importorskip("threadpoolctl")
+def test_blas_has_its_threads_again_afterwards(derivative, threadpools):
     f, x = smooth((6,))
-    before = threadpoolctl.threadpool_info()
+    before, seen = threadpools(), set()
 
     def observed(x):
-        threads = [library["num_threads"] for library in threadpoolctl.threadpool_info()]
-        return f(x) + (max(threads, default=1) > 1)
+        seen.update(library["num_threads"] for library in threadpools())
+        return f(x)
 
     derivative(observed, x, workers=1)
-    assert threadpoolctl.threadpool_info() == before
+    assert min(seen, default=1) == 1  # of some calls; others are made before any worker is needed
+    assert threadpools() == before
 
 
 # Progress

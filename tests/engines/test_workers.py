@@ -361,19 +361,18 @@ def test_a_missing_package_is_named(monkeypatch, package):
     assert by_loop(np.sum, np.ones(3), 1).round(6).tolist() == [1, 1, 1]
 
 
-def test_blas_has_one_thread_in_workers_and_its_own_again_here():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
+def test_blas_has_one_thread_in_workers_and_its_own_again_here(threadpools):
     x = np.ones(40)
 
     def f(x):
-        threads = [library["num_threads"] for library in threadpoolctl.threadpool_info()]
+        threads = [library["num_threads"] for library in threadpools()]
         if max(threads, default=1) > 1:
             raise RuntimeError(f"threads: {threads}")
         return (x[:20] @ x[20:]).sum()
 
-    before = threadpoolctl.threadpool_info()
+    before = threadpools()
     by_loop(f, x, 2)
-    assert threadpoolctl.threadpool_info() == before
+    assert threadpools() == before
 
 
 @REPEATABLE
@@ -393,9 +392,8 @@ def test_chunks_are_all_places_and_last_between_their_limits(places, each, how, 
     )
 
 
-def test_python_threads_may_use_workers_at_the_same_time():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
-    before = threadpoolctl.threadpool_info()
+def test_python_threads_may_use_workers_at_the_same_time(threadpools):
+    before = threadpools()
     x, f = np.random.default_rng(0).normal(size=300), product()
     expected = by_loop(f, x, 1)
     results = []
@@ -408,7 +406,7 @@ def test_python_threads_may_use_workers_at_the_same_time():
     for thread in threads:
         thread.join()
     assert [result.tobytes() for result in results] == 2 * [expected.tobytes()]
-    assert threadpoolctl.threadpool_info() == before
+    assert threadpools() == before
 
 
 def gradient_of_squares(x):

@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from inspect import signature
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
-from fastgrad.engines.compiled import certify
 from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
+from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, GradientEngineName, Map, Progress, Report, SchemeName, Structure
+
+if TYPE_CHECKING:
+    from fastgrad.differences import measured_steps
+    from fastgrad.engines import compiled
+else:  # most gradients need neither
+    measured_steps = LazyModule("fastgrad.differences.measured_steps")
+    compiled = LazyModule("fastgrad.engines.compiled")
 
 MANY = 64
 """Elements from which it pays to look first whether f depends on them: by three calls of f."""
@@ -207,7 +213,8 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
         if probes and _is_measured_in_vain(problem):
             warn_caller(INDEPENDENT.format(problem.name))
             return np.zeros_like(x)
-        problem = measured(problem, evaluator.values(in_parts(report, 1 / QUOTIENTS)))
+        part = 1 / measured_steps.QUOTIENTS
+        problem = measured_steps.measured(problem, evaluator.values(in_parts(report, part)))
     first = evaluator.first_calls(problem)
     result = evaluator.gradient_at_once(problem, first)
     if result is not None:
@@ -216,7 +223,7 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     if not probes:
         result = problem.gradient(values)
         if evaluator.engine == "compiled" and problem.is_uniform:
-            certify(problem, values, result)
+            compiled.certify(problem, values, result)
         return result
     result = problem.gradient(Repeating(values, evaluator.values(None), first))
     is_zero = not np.count_nonzero(result.view(np.ndarray))

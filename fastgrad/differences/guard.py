@@ -20,7 +20,7 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
 from fastgrad.differences.trees import is_structure, leaves
-from fastgrad.differences.validation import element_at
+from fastgrad.differences.validation import element_at, is_masked_array
 from fastgrad.lazy import LazyModule
 from fastgrad.typing import Array
 
@@ -139,7 +139,7 @@ class Original:
         self._array = array
         self.plain = array.view(np.ndarray)
         self.copy = self.plain.copy(order="K")
-        self.is_masked = isinstance(array, np.ma.MaskedArray)
+        self.is_masked = is_masked_array(array)
         self._mask: Any = np.ma.getmaskarray(array).copy() if self.is_masked else None
 
     def require(self, name: str = "x") -> None:

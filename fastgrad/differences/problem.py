@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences.bounds import as_bounds, within
 from fastgrad.differences.quotients import fill, memory_order, moved
 from fastgrad.differences.steps import choose_steps, limits_of, representable
 from fastgrad.differences.trees import Call, is_structure, leaves, require_separate
@@ -17,9 +16,14 @@ from fastgrad.differences.validation import (
     require_function,
     require_moved,
 )
-from fastgrad.lazy import lazy
+from fastgrad.lazy import LazyModule, lazy
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.typing import Array, Values
+
+if TYPE_CHECKING:
+    from fastgrad.differences import bounds as limits
+else:  # most problems have none
+    limits = LazyModule("fastgrad.differences.bounds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +95,7 @@ class Problem:
         """Return which of these elements are moved in which scheme by which steps."""
         if self.bounds is None:
             return [(self.scheme, places, steps)]
-        return [*within(self.scheme, self.x, places, steps, self.bounds)]
+        return [*limits.within(self.scheme, self.x, places, steps, self.bounds)]
 
 
 def problems(
@@ -132,8 +136,8 @@ def problems(
         call = f if whole is None and not args else Call(f, args, whole, array)
         eps = limits_of(array.dtype)[0]
         steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
-        limits = None if bound is None else as_bounds(name, bound, array)
-        problem = Problem(call, array, name, chosen, steps, limits, isinstance(step, str))
+        pair = None if bound is None else limits.as_bounds(name, bound, array)
+        problem = Problem(call, array, name, chosen, steps, pair, isinstance(step, str))
         book = as_in_the_book and problem.is_uniform and chosen == central_quotient
         moving = _require_steps(problem, may_be_lost=book)
         result.append(problem if moving else replace(problem, is_lost=True))

@@ -102,9 +102,15 @@ def may_share_elements(x: NDArray[Any]) -> bool:
     return False
 
 
+def is_masked_array(x: object) -> bool:
+    """Say whether x is a masked array; NumPy's module of them, which takes long, is not loaded."""
+    loaded = sys.modules.get("numpy.ma")  # by whoever has made one
+    return isinstance(x, getattr(loaded, "MaskedArray", ()))
+
+
 def require_unmasked(name: str, x: object) -> None:
     """Refuse an array with masked elements, which have no value to be compared."""
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+    if is_masked_array(x) and np.ma.is_masked(x):
         raise ValueError(
             f"{name} has masked elements, which have no value; pass the others, as in "
             f"{name}.compressed(), or numbers for all, as in {name}.filled(0.0)"
@@ -129,7 +135,7 @@ def as_returned(value: Any) -> NDArray[Any]:
 
     A copy, for f may return the same array every time.
     """
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if is_masked_array(value) and np.ma.is_masked(value):
         raise TypeError(
             "f returned a masked value, which is no number; let it return numbers, for instance by "
             ".filled(0.0) of what is masked"

@@ -102,6 +102,21 @@ def require_no_dict(x: object) -> None:
         )
 
 
+def values_or_loop(
+    f: Callable[..., Any],
+    x: Array,
+    places: NDArray[np.intp],
+    points: Array,
+    shape: tuple[int, ...] = (),
+) -> Array:
+    """Return what `values` does, or `loop.values` where the loop cannot be compiled."""
+    try:
+        return compiled_values(f, x, places, points, shape)
+    except NotCompilableError:
+        pass
+    return loop.values(f, x, places, points, shape)
+
+
 def compiled_values(
     f: Callable[..., Any],
     x: Array,

@@ -8,27 +8,30 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.trees import is_structure
 from fastgrad.differences.validation import require_flag, warn_caller
-from fastgrad.engines import compiled, loop
+from fastgrad.engines import loop
 from fastgrad.engines import progress as progress_of
-from fastgrad.engines.compilation import NotCompilableError, is_jitted
 from fastgrad.engines.probe import INDEPENDENT, is_independent
+from fastgrad.jit.jitted import is_jitted
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import CHEAP_CALLS, DIFFERENT_RESULTS, FirstCalls
 from fastgrad.typing import Array, GradientEngine, Map, Progress, Report, Values
 
 if TYPE_CHECKING:
-    from fastgrad.engines import traced
+    from fastgrad.engines import compiled, traced
 else:  # many files
+    compiled = LazyModule("fastgrad.engines.compiled")
     traced = LazyModule("fastgrad.engines.traced")
 
 
-ENGINES: dict[str, Values] = {"loop": loop.values, "compiled": compiled.values}
+ENGINES: dict[str, Values] = {
+    "loop": loop.values,
+    "compiled": lambda f, x, places, points, shape=(): compiled.values(f, x, places, points, shape),
+}
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
 
 GRADIENT_ENGINES: dict[str, GradientEngine] = {
@@ -229,7 +232,7 @@ def choose_evaluator(
     if vectorized:
         name, values = "vectorized", loop.stacked_values
     elif engine == "auto" or engine in GRADIENT_ENGINES:
-        name, values = ("compiled", values_or_loop) if jitted else ("loop", loop.values)
+        name, values = ("compiled", compiled.values_or_loop) if jitted else ("loop", loop.values)
     elif engine in ENGINES:
         name, values = engine, ENGINES[engine]
     else:
@@ -247,21 +250,6 @@ def _shared(evaluator: Evaluator, workers: int | Map) -> Iterator[Evaluator]:
 
     with closing(WorkerPool(workers)) as pool:
         yield replace(evaluator, values=pool.values) if evaluator.engine == "loop" else evaluator
-
-
-def values_or_loop(
-    f: Callable[..., Any],
-    x: Array,
-    places: NDArray[np.intp],
-    points: Array,
-    shape: tuple[int, ...] = (),
-) -> Array:
-    """Return what `compiled.values` does, or `loop.values` where the loop cannot be compiled."""
-    try:
-        return compiled.compiled_values(f, x, places, points, shape)
-    except NotCompilableError:
-        pass
-    return loop.values(f, x, places, points, shape)
 
 
 def _why_not_recorded(problem: Problem, first: FirstCalls) -> str:

@@ -1,8 +1,8 @@
 """The choice of an engine, and of workers and progress, for everything that differentiates."""
 
 import reprlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -240,16 +240,13 @@ def choose_evaluator(
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
     reported = partial(progress_of.reporting, values)
     evaluator = Evaluator(engine, name, reported, progress, workers is not None)
-    return nullcontext(evaluator) if workers is None else _shared(evaluator, workers)
+    if workers is not None:
+        from fastgrad.engines.workers.scheduler import WorkerPool
 
-
-@contextmanager
-def _shared(evaluator: Evaluator, workers: int | Map) -> Iterator[Evaluator]:
-    """Let workers evaluate what is otherwise the loop's during the block."""
-    from fastgrad.engines.workers.scheduler import WorkerPool
-
-    with closing(WorkerPool(workers)) as pool:
-        yield replace(evaluator, values=pool.values) if evaluator.engine == "loop" else evaluator
+        pool = WorkerPool(workers)
+        if name == "loop":
+            evaluator = replace(evaluator, values=pool.values)
+    return nullcontext(evaluator)
 
 
 def _why_not_recorded(problem: Problem, first: FirstCalls) -> str:

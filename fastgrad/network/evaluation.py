@@ -5,7 +5,6 @@ Arguments are checked once, in Python, before any kernel runs. `ENGINES` is the 
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from fastgrad.differences.steps import as_positive_number
 from fastgrad.differences.validation import as_array, element, warn_caller
 from fastgrad.engines import loop
 from fastgrad.engines.workers import processes
-from fastgrad.engines.workers.scheduler import count, paired
+from fastgrad.engines.workers.scheduler import checked, count
 from fastgrad.jit.concurrency import exclusive
 from fastgrad.network import direct, response
 from fastgrad.network.functions import LOG_OFFSET, class_indices
@@ -172,13 +171,13 @@ def mean_of_shards(batch: Batch, step: float, engine: str, workers: int | Map) -
     task = partial(share_of_shard, batch.params, samples, step, engine)
     total = np.zeros(batch.params.buffer.shape)
     # What is not finite shows in the result.
-    with np.errstate(all="ignore"), ExitStack() as stack:
+    with np.errstate(all="ignore"):
         run: Map = map
         if callable(workers):
             run = workers
         elif parts > 1 and processes.may_start():
-            run = stack.enter_context(closing(processes.process_pool(parts))).map
-        for _, share in paired(shards, run(task, shards), np.ndarray):
+            run = partial(processes.map_in_processes, parts)
+        for share in checked(run(task, shards), np.ndarray, parts):
             total += share
     return total
 

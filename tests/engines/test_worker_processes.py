@@ -76,6 +76,34 @@ def test_no_worker_outlives_its_parent(tmp_path, stop, wait_until):
         assert errors == ""
 
 
+STARTING = """
+import os, signal
+import numpy as np
+import fastgrad
+from fastgrad.engines.workers import scheduler
+scheduler.WORTHWHILE_SECONDS = 0
+here, x, calls = os.getpid(), np.arange(1000.0), []
+def f(x):
+    calls.append(0)
+    if os.getpid() == here and len(calls) == 5:  # this process begins while others start
+        os.killpg(0, signal.SIGINT)
+    return float(x @ x)
+try:
+    fastgrad.numerical_gradient(f, x, engine="loop", workers=2)
+except KeyboardInterrupt:
+    scheduler.MAX_START_SECONDS = 0
+    result = fastgrad.numerical_gradient(lambda x: x @ x, x, engine="loop", workers=2)
+    print(len(calls), abs(result - 2 * x).max() < 1e-3)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_processes_that_start_are_deaf_to_an_interrupt(tmp_path):
+    with run(tmp_path, STARTING) as process:
+        printed, errors = process.communicate(timeout=60)
+    assert (printed, errors) == ("5 True\n", "")
+
+
 BETWEEN_CALLS = """
 import importlib, multiprocessing, os, pathlib, sys, threading, time
 import numpy as np, psutil

@@ -4,10 +4,8 @@ f and x come in, with the points to which elements of x are moved; f's values th
 order, with the same bits for any number of workers. The files, in the order of their use:
 
 - `scheduler.py` divides the points into chunks, sends them out, and collects the values.
-- `verification.py` has what is sent once: a `VerifiedFunction`, which checks in each worker that
-  its copy of f has the values that f has here.
-- `messages.py` has what that is made of, a `SharedFunction`; and the `WorkItem` that is sent for
-  each chunk, and the `WorkResult` that comes back.
+- `messages.py` has what is sent once, a `SharedFunction`, which checks in each worker that its copy
+  of f has the values that f has here; and what is sent for each chunk and comes back.
 - `processes.py` starts processes, by loky, keeps them for the next call, and ends them.
 
 Examples

@@ -1,210 +1,212 @@
-"""What is sent to workers and comes back, and how f and x travel tied to each other."""
+"""What is sent to workers and comes back, and the check that a copy of f sees x move.
+
+A copy of f that reads another array than the one that is moved would give differences of zero, at
+single elements maybe. So at a test point every element is moved, each by another fraction of one of
+its steps: a copy that misses any move has another value, and is not believed.
+"""
 
 import io
+import math
 import pickle
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.trees import Call, leaves
+from fastgrad.engines import loop
 from fastgrad.interrupts import uninterrupted
 from fastgrad.jit.concurrency import free_after_fork
 from fastgrad.typing import Array
 
+LONG_CALL_SECONDS = 0.1
+"""What a call of f takes from which one test point is enough."""
 
-@dataclass(frozen=True, eq=False)
-class WorkItem:
-    """Points at which f is to be evaluated.
 
-    Attributes
-    ----------
-    index : int
-        Which array is moved, by its place in x if x is a structure of arrays; else 0.
-    replacement : array or None
-        What f is given instead of it, such as a complex copy.
-    contents : list of arrays
-        What is in all arrays; nothing, if they are as they were when f was sent.
-    places, points, shape
-        As `fastgrad.typing.Values` takes them.
-    errors : dict
-        What NumPy does about floating-point errors, as `numpy.geterr` returns it.
-    start : int
-        The number of the first place among all that workers share.
+class WorkItem(NamedTuple):
+    """Places and points at which f is to be evaluated, the first of them the start-th of all.
+
+    Contents are what is in all arrays of f, or nothing, as long as that is what was sent with f;
+    errors what NumPy does about floating-point errors, as `numpy.geterr` returns it.
     """
 
-    index: int
-    replacement: Array | None
-    contents: list[Array]
+    start: int
     places: NDArray[np.intp]
     points: Array
     shape: tuple[int, ...]
+    contents: list[bytes]
     errors: dict[str, Any]
-    start: int = 0
 
     def part(self, start: int, stop: int) -> "WorkItem":
         """Return the item for some of the places."""
         some = slice(start, stop)
-        return replace(self, places=self.places[some], points=self.points[some], start=start)
+        return self._replace(start=start, places=self.places[some], points=self.points[some])
 
 
-@dataclass(frozen=True, eq=False)
-class WorkResult:
-    """What a worker returns for an item.
+class WorkResult(NamedTuple):
+    """What a worker returns for an item: its start, and f at its points.
 
-    Attributes
-    ----------
-    start : int
-        The item's.
-    values : array or None
-        f at the points; None if the worker's f is another function, or has raised.
-    failure : tuple (bytes, str) or None
-        The exception that f raised, pickled, and its traceback.
+    The values are None if the worker's f is another function, or has raised: then failure is the
+    exception, pickled, and its traceback.
     """
 
     start: int
     values: Array | None
     failure: tuple[bytes, str] | None = None
 
-    def raise_failure(self) -> None:
-        """Raise the exception that f raised in the worker, if it did, because of its traceback."""
-        if self.failure is not None:
-            pickled, text = self.failure
-            raise pickle.loads(pickled) from Exception(f'\n"""\n{text}"""')
-
 
 class SharedFunction:
-    """f and the arrays that are moved, sent to each worker once.
+    """f and its arrays, sent to each worker once, with points that tell whether f sees x move.
 
     Parameters
     ----------
     f : callable
-        A `Call` if x is a structure: then it is shared as a function of all arrays in it.
+        A `Call` if x is in a structure: then all arrays in it are sent.
     x : array
         What is moved.
+    places, points
+        Where it is moved, as `fastgrad.typing.Values` takes them.
 
     Attributes
     ----------
-    refused : set of int
-        The arrays, by their index, whose values workers are not trusted with.
+    is_finite : bool
+        Whether f is, at the test points; else they tell nothing.
+    seconds : float
+        What a call of f takes here.
     """
 
-    def __init__(self, f: Callable[[Any], Any], x: Array) -> None:
-        self.f, self.arrays = f, [x]
-        if isinstance(f, Call):
-            whole = f.moved if f.whole is None else f.whole
-            self.arrays = [array for _, array in leaves(whole)]
-        self.refused: set[int] = set()
-        self._sent: list[Array] = []
-        self._key, self._pickled = uuid4().hex, b""
+    def __init__(
+        self, f: Callable[[Any], Any], x: Array, places: NDArray[np.intp], points: Array
+    ) -> None:
+        whole = f.whole if isinstance(f, Call) else None
+        self.f, self.places = f, places
+        self.arrays = [x, *(array for _, array in leaves(whole or ()) if array is not x)]
+        self.key, self.pickled = uuid4().hex, b""
+        self.contents, self.has_changed = self._contents(), False
+        self.tests: list[Array] = []
+        self.fingerprints: list[Any] = []
+        self.seconds = math.inf
+        random = np.random.default_rng(0)
+        elements, number = x.view(np.ndarray).reshape(-1)[places], len(places)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what travels."""
-        return {"_key": self._key, "_pickled": self._pickled}
+        def timed(x: Array) -> Any:
+            start = time.perf_counter()
+            try:
+                return f(x)
+            finally:
+                self.seconds = min(self.seconds, time.perf_counter() - start)
 
-    def is_of(self, f: Callable[[Any], Any]) -> bool:
-        """Return whether f is this function, with any array of its structure moved."""
-        if f is self.f or not (isinstance(f, Call) and isinstance(self.f, Call)):
-            return f is self.f
-        same = f.f is self.f.f and f.whole is not None and f.whole is self.f.whole
-        return same and [*map(id, f.args)] == [*map(id, self.f.args)]
+        # Not a second one if it costs too much; the first may be that slow only once.
+        while len(self.tests) < 2 and not (self.tests and self.seconds > LONG_CALL_SECONDS):
+            targets = points[np.arange(number), random.integers(points.shape[1], size=number)]
+            fractions = random.uniform(0.5, 1, number).astype(points.real.dtype)
+            with np.errstate(all="ignore"):
+                self.tests.append((elements + fractions * (targets - elements)).astype(x.dtype))
+            self.fingerprints.append(_fingerprint(timed, x, places, self.tests[-1]))
+        self.is_finite = None not in self.fingerprints
 
-    def item(
-        self,
-        f: Callable[[Any], Any],
-        x: Array,
-        places: NDArray[np.intp],
-        points: Array,
-        shape: tuple[int, ...] = (),
-    ) -> WorkItem:
-        """Return the item for f, x and all the points, with all arrays as they are now."""
-        moved = f.moved if isinstance(f, Call) else self.arrays[0]
-        [index, *_] = [k for k, array in enumerate(self.arrays) if array is moved]
-        contents = _copies(self.arrays)
-        if [a.tobytes() for a in contents] == [a.tobytes() for a in self._sent]:
-            contents = []
-        replacement = None if x is moved else x
-        return WorkItem(index, replacement, contents, places, points, shape, {**np.geterr()})
+    def serves(self, f: Callable[[Any], Any], x: Array, places: NDArray[np.intp]) -> bool:
+        """Return whether it is f, moving x, and the check moves all the places."""
+        same = f is self.f and x is self.arrays[0] and bool(np.isin(places, self.places).all())
+        return same and (self.pickled != b"" or self.contents == self._contents())
 
-    def prepare(self) -> None:
-        """Pickle f and the arrays, in one piece: what f reads of them elsewhere is what is moved.
+    def prepare(self) -> list[bytes]:
+        """Pickle f and the arrays, the first time; return the `contents` of items.
+
+        In one piece, so that what f reads of the arrays elsewhere is what is moved.
 
         Raises
         ------
         TypeError
             If f cannot be pickled.
         """
-        if not self._pickled:
-            pickled = _dumps(self.f, self.arrays)
-            self._sent, self._pickled = _copies(self.arrays), pickled
+        if not self.pickled:
+            self.pickled = _dumps(self.f, self.arrays)
+        contents = self._contents()
+        self.has_changed |= contents != self.contents
+        return contents if self.has_changed else []
 
-    def copy(self) -> "WorkerCopy":
-        """Return this thread's copy, in a worker."""
-        if _copy.key != self._key:
-            _copy.key = _copy.passed = ""
-            _copy.f, _copy.arrays = pickle.loads(self._pickled)
-            _copy.sent = _copies(_copy.arrays)
-            _copy.key = self._key
-        return _copy
+    def _contents(self) -> list[bytes]:
+        return [array.tobytes() for array in self.arrays]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels."""
+        names = ("key", "pickled", "places", "tests", "fingerprints")
+        return {name: getattr(self, name) for name in names}
+
+    def __call__(self, item: WorkItem) -> WorkResult:
+        """Return f at an item's points, in a worker, if its copy of f has passed the check."""
+        try:
+            is_new = getattr(_copy, "key", "") != self.key
+            if is_new:
+                _copy.key = ""
+                _copy.f, _copy.arrays = pickle.loads(self.pickled)
+            f, arrays = _copy.f, _copy.arrays
+            # After f has been unpickled, and with it the libraries whose threads are held.
+            with single_blas_thread(), np.errstate(**item.errors):
+                if is_new:
+                    found = [_fingerprint(f, arrays[0], self.places, test) for test in self.tests]
+                    if found != self.fingerprints:
+                        return WorkResult(item.start, None)
+                    _copy.key = self.key
+                for array, content in zip(arrays, item.contents, strict=False):
+                    plain = array.view(np.ndarray)
+                    plain[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
+                values = loop.values(f, arrays[0], item.places, item.points, item.shape)
+                return WorkResult(item.start, values)
+        except Exception as error:
+            return WorkResult(item.start, None, _failure(error))
 
 
-class WorkerCopy(threading.local):
-    """The f and the arrays that a thread has unpickled last; each thread moves its own.
+_copy = threading.local()
+"""The key of the function that a worker's thread has checked last; f and the arrays of its copy."""
 
-    Attributes
-    ----------
-    key : str
-        That of the function.
-    passed : str
-        That of the check that it has passed last.
+
+def _fingerprint(f: Callable[[Any], Any], x: Array, places: NDArray[np.intp], test: Array) -> Any:
+    """Return what tells f's value apart where all places are moved at once; None if not finite.
+
+    x is bit-identical afterwards. Where f raises, it has no finite value.
     """
-
-    key = passed = ""
-    f: Callable[[Any], Any]
-    arrays: list[Array]
-    sent: list[Array]
-
-    def put(self, item: WorkItem) -> tuple[Callable[[Any], Any], Array]:
-        """Put all arrays where they are to be; return the function of the one that is moved."""
-        for array, content in zip(self.arrays, item.contents or self.sent, strict=True):
-            if array.shape != content.shape:  # by f itself, which is refused as it is here
-                array.shape = content.shape
-            array.view(np.ndarray)[...] = content
-        f, x = self.f, self.arrays[item.index]
-        if isinstance(f, Call) and f.whole is not None:
-            f = Call(f.f, (*f.args,), f.whole, x)
-        return f, x if item.replacement is None else item.replacement.copy()
+    elements = x.view(np.ndarray)
+    old = elements.copy()
+    try:
+        elements.flat[places] = test
+        value = np.array(f(x))
+        if not np.all(value - value == 0):
+            return None
+    except Exception:
+        return None
+    finally:
+        elements[...] = old  # one assignment, which no interrupt can divide
+    # The padding of a longdouble is not part of its value; an object's bytes are addresses.
+    plain = value.dtype.char not in "gGO"
+    return value.dtype.str, value.shape, value.tobytes() if plain else repr(value.tolist())
 
 
-_copy = WorkerCopy()
-
-
-def _copies(arrays: list[Array]) -> list[Array]:
-    """Return what is in the arrays."""
-    return [array.view(np.ndarray).copy() for array in arrays]
-
-
-def failure(error: Exception) -> tuple[bytes, str]:
+def _failure(error: Exception) -> tuple[bytes, str]:
     """Return an exception so that it can travel, and its traceback."""
     import cloudpickle
 
-    text = traceback.format_exc()
     try:
         pickled = cloudpickle.dumps(error)
         pickle.loads(pickled)
     except Exception:  # such as one whose constructor takes other arguments
         pickled = pickle.dumps(RuntimeError(f"f raised {type(error).__name__}: {error}"))
-    return pickled, text
+    return pickled, "".join(traceback.format_exception(error))
 
 
 def _dumps(f: Callable[[Any], Any], arrays: list[Array]) -> bytes:
-    """Pickle, by value what cannot be imported elsewhere, and views of the arrays as views."""
+    """Pickle, by value what cannot be imported elsewhere, and views of the arrays as views.
+
+    By itself a view becomes a copy: net.params["W1"], a view of all parameters, would no longer be
+    what the net computes with.
+    """
     import cloudpickle
 
     owners = {id(owner): owner for owner in map(_owner, arrays)}
@@ -230,11 +232,7 @@ def _dumps(f: Callable[[Any], Any], arrays: list[Array]) -> bytes:
 
 
 def _owner(array: Any) -> Any:
-    """Return the array whose memory this one looks at.
-
-    Pickled by itself a view becomes a copy: net.params["W1"], a view of all parameters, would no
-    longer be what the net computes with.
-    """
+    """Return the array whose memory this one looks at."""
     owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
@@ -242,14 +240,9 @@ def _owner(array: Any) -> Any:
     return owner if owner.flags.forc else array
 
 
-def _view(
-    owner: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]
-) -> Array:
+def _view(owner: Any, offset: int, shape: Any, strides: Any, dtype: Any) -> Array:
     """Return a view of the owner's memory."""
-    memory = owner.view(np.ndarray)
-    if not memory.flags.c_contiguous:
-        memory = memory.T
-    return np.ndarray(shape, dtype, memory, offset, strides)
+    return np.ndarray(shape, dtype, owner.view(np.ndarray).ravel("K"), offset, strides)
 
 
 _lock = threading.Lock()

@@ -2,10 +2,9 @@
 
 loky leaves the user's main program out of its processes, and they share no memory and no locks with
 this one. A function goes to them once, in a file: while the file is there, what is sent for the
-function is wanted.
+function is wanted. (A future that has been cancelled is more than loky can kill.)
 """
 
-import atexit
 import importlib.util
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, wait
@@ -23,7 +23,6 @@ from typing import Any
 from uuid import uuid4
 
 from fastgrad.interrupts import LostWorkerError, uninterrupted
-from fastgrad.jit.concurrency import free_after_fork
 
 IDLE_SECONDS = 30.0
 """How long processes wait for another call: many times what it takes to start them."""
@@ -40,9 +39,9 @@ ENVIRONMENT = {
 }
 """Variables that are otherwise in workers."""
 
-RESTARTED = "A worker stopped while some jobs were given to the executor"
-"""What loky warns of where a process has been idle too long just as there is work again, and has
-started another. Where warnings are errors, that would end the others, too."""
+# Where a process has been idle too long just as there is work again, loky starts another and warns.
+# Where warnings are errors, that would end the others, too.
+warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
 
 
 def require_packages() -> None:
@@ -61,195 +60,128 @@ def may_start() -> bool:
     return not multiprocessing.current_process().daemon
 
 
-def process_pool(workers: int, fresh: bool = False) -> "ProcessPool":
-    """Return a pool of idle processes, or of new ones; if fresh, the idle ones are ended.
+def start(workers: int, fresh: bool = False) -> Future[int]:
+    """Start this thread's processes, if they do not run; return what is done once one works.
 
-    Those that have worked before have imported modules, and f may have changed these since.
+    If fresh, those that run are killed first: they may know a module as it was before.
     """
-    require_packages()
-    pool: ProcessPool | None = None
+    while True:
+        with suppress(BrokenExecutor), _deaf_children():  # one was killed, and that is just noticed
+            started: Future[int] = _executor(workers, fresh).submit(os.getpid)
+            return started
+
+
+def map_in_processes(
+    workers: int, function: Callable[[Any], Any], items: Iterable[Any]
+) -> Iterator[Any]:
+    """Yield the results of a function for each item, in order.
+
+    If that is left early, what has not begun is not done, and processes that do not end what they
+    do are killed.
+
+    Raises
+    ------
+    LostWorkerError
+        If a process ends before its task.
+    """
+    file, futures = "", list[Future[Any]]()
     try:
-        with uninterrupted():  # or a process could be started that nobody knows of
-            while pool := _take(workers):
-                if not fresh and pool.wake():
-                    return pool
-                pool.close(kill=True)
-            pool = ProcessPool(workers)
-    except BaseException:
-        if pool is not None:  # an interrupt at the end of the block: nobody knows of the pool
-            pool.close()
-        raise
-    return pool
-
-
-class ProcessPool:
-    """Processes of loky's that evaluate one function at a time; they end when they have been idle.
-
-    Attributes
-    ----------
-    workers : int
-    ready : Future
-        Done as soon as one of them works.
-    is_reused : bool
-        Whether they have worked for another block before.
-    owner : int
-        The process that they belong to: a forked child must not use its parent's.
-    """
-
-    def __init__(self, workers: int) -> None:
-        from loky import ProcessPoolExecutor
-
-        # By the end of the pipe they see that this process has ended.
-        reader, self._writer = multiprocessing.Pipe(duplex=False)
-        self.workers, self.is_reused, self.owner = workers, False, os.getpid()
-        self._executor = ProcessPoolExecutor(
-            workers, timeout=IDLE_SECONDS, initializer=_begin, initargs=(reader,), env=ENVIRONMENT
-        )
-        self._futures: list[Future[Any]] = []
-        self._function: Any = None
-        self._file = ""
-        self.wake()
-
-    def wake(self) -> bool:
-        """Return whether none of the processes has been killed; they start, if they do not run."""
-        if not any(message and message.pattern == RESTARTED for _, message, *_ in warnings.filters):
-            warnings.filterwarnings("ignore", RESTARTED, UserWarning)
-        try:
-            [self.ready] = self._submit(os.getpid, [()])
-        except BrokenExecutor:
-            return False
-        return True
-
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Return the results of a function for each item, in order.
-
-        Raises
-        ------
-        LostWorkerError
-            If a process ends before its task.
-        """
-        with uninterrupted(), _death_explained():
-            if function is not self._function:
-                self._share(function)
-            return map(_result, self._submit(_call, [(self._file, item) for item in items]))
-
-    def close(self, kill: bool = False) -> None:
-        """Leave the processes to the next pool, if they have ended their tasks; else kill them."""
-        with uninterrupted():
-            self._unshare()
-            kill = kill or bool(wait(self._futures, GRACE_SECONDS).not_done)
-            # Before it ends, a child of multiprocessing's waits for its own; a worker does not.
-            if kill or (multiprocessing.parent_process() is not None and not _file):
-                self._executor.shutdown(wait=True, kill_workers=True)
-                self._writer.close()
-            else:
-                self.is_reused = True
-                with _lock:
-                    _idle.append(self)
-
-    def _submit(
-        self, function: Callable[..., Any], arguments: list[tuple[Any, ...]]
-    ) -> list[Future[Any]]:
-        """Return the futures of the function's results."""
-        with _deaf_children():  # processes start with their first task
-            new = [self._executor.submit(function, *each) for each in arguments]
-        self._futures = [each for each in self._futures if not each.done()] + new
-        return new
-
-    def _share(self, function: Callable[[Any], Any]) -> None:
-        """Put a function where processes find it, with what they are to have in common with us."""
-        import cloudpickle
-
-        self._unshare()
-        pickled = cloudpickle.dumps(function)
-        descriptor, self._file = tempfile.mkstemp(prefix=f"fastgrad-{uuid4().hex}-")
-        with open(descriptor, "wb") as file:
-            pickle.dump((os.getcwd(), dict(os.environ), sys.path, pickled), file)
-        self._function = function
-
-    def _unshare(self) -> None:
-        """Take the function away: what has not begun is not wanted."""
-        with suppress(OSError):  # there may be none, and Windows keeps a file while it is read
-            os.unlink(self._file)
-        self._file, self._function = "", None
-
-
-_lock = threading.Lock()
-free_after_fork(_lock)
-_idle: list[ProcessPool] = []
-atexit.register(_idle.clear)  # before loky is taken apart, whose executors say so when they end
-
-
-def _take(workers: int) -> ProcessPool | None:
-    """Return an idle pool of so many processes, if there is one."""
-    with _lock:
-        for pool in _idle:
-            if (pool.workers, pool.owner) == (workers, os.getpid()):
-                _idle.remove(pool)
-                return pool
-    return None
-
-
-def _result(future: Future[Any]) -> Any:
-    """Return a future's result; wait for it in a queue.
-
-    Ctrl-C may strike while ``future.result()`` lets go of its lock, and then it raises RuntimeError
-    of that lock in the place of KeyboardInterrupt.
-    """
-    done: SimpleQueue[object] = SimpleQueue()
-    future.add_done_callback(done.put)
-    done.get()
-    with _death_explained():
-        return future.result()
-
-
-@contextmanager
-def _death_explained() -> Iterator[None]:
-    try:
-        yield
+        with _deaf_children():
+            executor, file = _executor(workers), _written(function)
+            futures += [executor.submit(_call, file, item) for item in items]
+        for future in futures:
+            # Ctrl-C may strike while ``future.result()`` lets go of its lock, and then it raises
+            # RuntimeError of that lock in the place of KeyboardInterrupt.
+            done: SimpleQueue[object] = SimpleQueue()
+            future.add_done_callback(done.put)
+            done.get()
+            yield future.result()
     except BrokenExecutor as error:
         raise LostWorkerError(
             "a worker process ended before its task: it was killed, crashed or ran out of memory; "
             "pass fewer workers, or workers=None to see f fail here"
         ) from error
+    finally:
+        with uninterrupted():
+            with suppress(OSError):  # there may be none, and Windows keeps a file while it is read
+                os.unlink(file)
+            if wait(futures, GRACE_SECONDS).not_done:
+                executor.shutdown(wait=True, kill_workers=True)
+
+
+def _executor(workers: int, fresh: bool = False) -> Any:
+    """Return this thread's processes, others than those that have been killed."""
+    require_packages()
+    from loky import get_reusable_executor
+
+    executor = get_reusable_executor(
+        workers,
+        timeout=IDLE_SECONDS,
+        reuse=False if fresh else "auto",
+        kill_workers=True,
+        initializer=_begin,
+        initargs=(os.getpid(),),  # a forked child must not use its parent's
+        env=ENVIRONMENT,
+    )
+    if multiprocessing.parent_process() is not None and not hasattr(executor, "ends"):
+        # A child of multiprocessing's waits for its own before it ends, and before loky ends them.
+        from multiprocessing import util
+
+        executor.ends = util.Finalize(None, executor.shutdown, (True, True), exitpriority=20)
+    return executor
 
 
 @contextmanager
 def _deaf_children() -> Iterator[None]:
-    """Let processes that are started in the block be deaf to Ctrl-C, which is their parent's.
+    """Let Ctrl-C strike after the block, and not at all the processes that are started in it.
 
     A signal that this thread blocks is blocked in them from the first moment; on Windows they are
     deaf only from `_begin` on.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker
+    with uninterrupted():
+        if not hasattr(signal, "pthread_sigmask"):
+            yield
+            return
+        from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # it would unblock the signal when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        resource_tracker.ensure_running()  # it would unblock the signal when it starts
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _written(function: Callable[[Any], Any]) -> str:
+    """Return a file with a function and what processes are to have in common with this one."""
+    import cloudpickle
+
+    pickled = cloudpickle.dumps(function)
+    descriptor, name = tempfile.mkstemp(prefix=f"fastgrad-{uuid4().hex}-")
+    with open(descriptor, "wb") as file:
+        pickle.dump((os.getcwd(), dict(os.environ), sys.path, pickled), file)
+    return name
 
 
 # In a worker
 
 _file = ""
-"""Where the function was that this worker has unpickled last; "" in any other process."""
+"""Where the function was that this worker has unpickled last."""
 _function: Callable[[Any], Any]
 
 
-def _begin(parent: Any) -> None:
-    """Begin a worker's life: deaf to Ctrl-C, and not to outlive its parent."""
+def _begin(parent: int) -> None:
+    """Begin a worker's life: deaf to Ctrl-C, which is its parent's, and not to outlive that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with_parent(parent: Any) -> None:
-    with suppress(EOFError, OSError):
-        parent.recv_bytes()  # nothing ever comes
+def _end_with(parent: int) -> None:
+    import psutil
+
+    # One that is dead exists until somebody has asked how it ended.
+    while psutil.pid_exists(parent) and os.getppid() == parent:
+        time.sleep(0.1)
     with suppress(OSError):
         os.unlink(_file)
     os._exit(1)
@@ -258,19 +190,14 @@ def _end_with_parent(parent: Any) -> None:
 def _call(file: str, item: Any) -> Any:
     """Return the result of the function in a file for an item, if somebody wants it still."""
     global _file, _function
-    try:
-        if file != _file:
-            _file = ""
-            with open(file, "rb") as opened:  # it fails where nobody wants a result any more
-                folder, environment, path, pickled = pickle.load(opened)
-            os.chdir(folder)
-            os.environ.clear()
-            os.environ.update(environment | ENVIRONMENT)
-            sys.path[:] = path
-            _function = pickle.loads(pickled)
-            _file = file
-        return _function(item) if os.path.exists(file) else None
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # there may be none
-                stream.flush()
+    if file != _file:
+        _file = ""
+        with open(file, "rb") as opened:  # it fails where nobody wants a result any more
+            folder, environment, path, pickled = pickle.load(opened)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment | ENVIRONMENT)
+        sys.path[:] = path
+        _function = pickle.loads(pickled)
+        _file = file
+    return _function(item) if os.path.exists(file) else None

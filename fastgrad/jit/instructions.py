@@ -260,6 +260,51 @@ def _write_power_of_two(builder: Any, vector: Any) -> Any:
 _MATRIX, *_PLACE = types.Array(types.float64, 2, "A"), types.intp, types.intp
 
 
+def _integer(value: int) -> Any:
+    return ir.Constant(ir.IntType(64), value)
+
+
+def _element(builder: Any, pointer: Any, stride: Any, row: Any, column: Any) -> Any:
+    """Write the address of a row's element; the rows are some bytes apart."""
+    size = _integer(_bytes_of(pointer.type.pointee))
+    place = builder.add(builder.mul(row, stride), builder.mul(column, size))
+    moved = builder.gep(builder.bitcast(pointer, ir.IntType(8).as_pointer()), [place])
+    return builder.bitcast(moved, pointer.type)
+
+
+@_lowering(
+    "pack",
+    *(
+        types.none(types.Array(kind, 1, "C"), _MATRIX, types.intp, types.intp)
+        for kind in (types.float64, types.float32)
+    ),
+)
+def _write_pack(builder: Any, packed: Any, a: Any, top: Any, m: Any, *, tile_rows: int) -> None:
+    """Write the instructions that copy rows of tiles, to the power of 2m + 1, vector by vector."""
+    number = packed.data.type.pointee
+    column_ir = ir.VectorType(ir.DoubleType(), tile_rows)
+    packed_ir = ir.VectorType(number, tile_rows)
+    _, depth = unpack_tuple(builder, a.shape, 2)
+    _, stride = unpack_tuple(builder, a.strides, 2)
+    size = builder.mul(depth, _integer(tile_rows))
+    tiles = builder.sdiv(unpack_tuple(builder, packed.shape, 1)[0], size)
+    register = alloca_once(builder, packed_ir)
+    with for_range(builder, depth) as column, for_range(builder, tiles) as tile:
+        row = builder.add(top, builder.mul(tile.index, _integer(tile_rows)))
+        elements = _element(builder, a.data, stride, column.index, row)
+        value = builder.load(builder.bitcast(elements, column_ir.as_pointer()), align=8)
+        if packed_ir != column_ir:
+            value = builder.fptrunc(value, packed_ir)
+        square = builder.fmul(value, value)
+        builder.store(value, register)
+        with for_range(builder, m):
+            builder.store(builder.fmul(builder.load(register), square), register)
+        place = builder.mul(column.index, _integer(tile_rows))
+        place = builder.gep(packed.data, [builder.add(builder.mul(tile.index, size), place)])
+        place = builder.bitcast(place, packed_ir.as_pointer())
+        builder.store(builder.load(register), place, align=_bytes_of(number))
+
+
 @_lowering(
     "tile",
     *(
@@ -287,37 +332,28 @@ def _write_tile(
     *,
     tile_rows: int,
     vectors: int,
+    vector_bytes: int,
     partial: bool,
 ) -> None:
     """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
     number = b.data.type.pointee
-    lanes = VECTOR_BYTES // _bytes_of(number)
+    lanes = vector_bytes // _bytes_of(number)
     factor_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (number, ir.DoubleType()))
-
-    def integer(value: int) -> Any:
-        return ir.Constant(ir.IntType(64), value)
-
-    def element(pointer: Any, stride: Any, row: Any, column: Any) -> Any:
-        """Write the address of a row's element; the rows are some bytes apart."""
-        byte = ir.IntType(8).as_pointer()
-        size = integer(_bytes_of(pointer.type.pointee))
-        place = builder.add(builder.mul(row, stride), builder.mul(column, size))
-        moved = builder.gep(builder.bitcast(pointer, byte), [place])
-        return builder.bitcast(moved, pointer.type)
 
     def vector(pointer: Any, v: int) -> Any:
         """Write the address of the v-th vector after a pointer."""
-        moved = builder.gep(pointer, [integer(v * lanes)])
+        moved = builder.gep(pointer, [_integer(v * lanes)])
         return builder.bitcast(moved, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
 
     rows, columns = unpack_tuple(builder, out.shape, 2)
     out_stride, _ = unpack_tuple(builder, out.strides, 2)
     b_stride, _ = unpack_tuple(builder, b.strides, 2)
-    depth = builder.sdiv(unpack_tuple(builder, a.shape, 1)[0], integer(tile_rows))
+    depth = builder.sdiv(unpack_tuple(builder, a.shape, 1)[0], _integer(tile_rows))
     inside = _lanes_below(builder, builder.sub(columns, j), lanes)
 
     out_rows = [
-        element(out.data, out_stride, builder.add(i, integer(r)), j) for r in range(tile_rows)
+        _element(builder, out.data, out_stride, builder.add(i, _integer(r)), j)
+        for r in range(tile_rows)
     ]
     sums = [[alloca_once(builder, factor_ir) for _ in range(vectors)] for _ in range(tile_rows)]
     for register in chain(*sums):
@@ -327,27 +363,28 @@ def _write_tile(
     for_writing, closest, data = (ir.IntType(32)(flag) for flag in (1, 3, 1))
     for out_row in out_rows:
         for v in range(vectors):
-            operands = [vector(out_row, v), for_writing, closest, data]
+            address = builder.bitcast(vector(out_row, v), ir.IntType(8).as_pointer())
+            operands = [address, for_writing, closest, data]
             write_call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
 
     with for_range(builder, depth) as loop:
-        b_row = element(b.data, b_stride, builder.add(k, loop.index), left)
+        b_row = _element(builder, b.data, b_stride, builder.add(k, loop.index), left)
         factors = [
             _write_masked_load(builder, vector(b_row, v), inside)
             if partial
             else builder.load(vector(b_row, v), align=_bytes_of(number))
             for v in range(vectors)
         ]
-        column = builder.gep(a.data, [builder.mul(loop.index, integer(tile_rows))])
+        column = builder.gep(a.data, [builder.mul(loop.index, _integer(tile_rows))])
         for r, row_sums in enumerate(sums):
-            factor = repeated(builder, builder.load(builder.gep(column, [integer(r)])), lanes)
+            factor = repeated(builder, builder.load(builder.gep(column, [_integer(r)])), lanes)
             for register, b_vector in zip(row_sums, factors, strict=True):
                 product = builder.fmul(factor, b_vector, flags=FLAGS)
                 total = builder.fadd(builder.load(register), product, flags=FLAGS)
                 builder.store(total, register)
 
     for r, row_sums in enumerate(sums):
-        with builder.if_then(builder.icmp_signed("<", builder.add(i, integer(r)), rows)):
+        with builder.if_then(builder.icmp_signed("<", builder.add(i, _integer(r)), rows)):
             for v, register in enumerate(row_sums):
                 place = vector(out_rows[r], v)
                 everywhere = ir.Constant(inside.type, [1] * lanes)

@@ -26,8 +26,12 @@ from fastgrad.jit.vectors import (
 )
 from fastgrad.typing import Doubles
 
-# The rows of a tile, and its vectors a row: its sums take 8 of 32 registers, or 12 of 16.
-TILE_ROWS, TILE_VECTORS = (8, 1) if LANES_PER_VECTOR == 8 else (4, 3)
+# The rows of a tile, and its vectors a row: its sums take 24 of 32 registers, or 12 of 16.
+TILE_ROWS, TILE_VECTORS = (8, 3) if LANES_PER_VECTOR == 8 else (4, 3)
+
+# Bytes of a vector in the tiles of the last columns. Of two that are half as wide, the second one
+# is often not needed.
+NARROW_BYTES = min(VECTOR_BYTES, 32)
 
 # Products summed at a time, and rows: a tile's part of the second factor, so deep, stays in a cache
 # of 32 KB, and the block of the first factor, 190 KB, in the next one.
@@ -83,26 +87,26 @@ def sum_terms(task: int, tasks: int, out: Any, a: Any, b: Any, first: int) -> No
     own = out[: tiles * (task + 1) // tasks * TILE_ROWS, :columns]
     runs = -(-depth // RUN_LENGTH)
     packed = np.empty(BLOCK_ROWS * RUN_LENGTH, b.dtype)
-    squares = np.empty(TILE_ROWS * RUN_LENGTH, b.dtype)
-    lanes = VECTOR_BYTES // packed.itemsize
+    wide = TILE_VECTORS * VECTOR_BYTES // packed.itemsize
+    narrow = NARROW_BYTES // packed.itemsize
     for m in range(first, first + terms):
         for r in range(runs):
             k, end = depth * r // runs, depth * (r + 1) // runs
             size = TILE_ROWS * (end - k)
             for top in range(tiles * task // tasks * TILE_ROWS, len(own), BLOCK_ROWS):
                 bottom = min(top + BLOCK_ROWS, len(own))
-                pack_rows(a[:, k:end], top, bottom, m, packed, squares)
+                pack_rows(a[:, k:end], top, bottom, m, packed)
                 j = 0
                 while j < own.shape[1]:
-                    wide = j + TILE_VECTORS * lanes <= own.shape[1]
+                    is_wide = j + wide <= own.shape[1]
                     for i in range(top, bottom, TILE_ROWS):
                         place = (i - top) // TILE_ROWS * size
                         tile = packed[place : place + size]
-                        if wide:
+                        if is_wide:
                             multiply_wide_tile(own, i, j, tile, b[m - first], k, j, m + r > 0)
                         else:
                             multiply_narrow_tile(own, i, j, tile, b[m - first], k, j, m + r > 0)
-                    j += TILE_VECTORS * lanes if wide else lanes
+                    j += wide if is_wide else narrow
 
 
 sum_float64_products = kernel("(float64[:, :], float64[:, :], float64[:, :, ::1], int64)")(
@@ -114,7 +118,7 @@ sum_float32_products = kernel("(float64[:, :], float64[:, :], float32[:, :, ::1]
 
 
 @inlined
-def pack_rows(a: Any, top: int, bottom: int, m: int, packed: Any, squares: Any) -> None:
+def pack_rows(a: Any, top: int, bottom: int, m: int, packed: Any) -> None:
     """Copy rows of a, to the power of 2m + 1, as tiles of `TILE_ROWS` rows.
 
     Parameters
@@ -126,29 +130,42 @@ def pack_rows(a: Any, top: int, bottom: int, m: int, packed: Any, squares: Any) 
     m : int
     packed : 1-D float64 or float32 array, with space for whole tiles
         Overwritten: tile by tile, one column of TILE_ROWS elements after the other.
-    squares : array like packed, of size TILE_ROWS * depth or more
-        Scratch, overwritten.
     """
     rows, depth = a.shape
     size = TILE_ROWS * depth
-    for start in range(top, bottom, TILE_ROWS):
+    whole = (min(bottom, rows) - top) // TILE_ROWS if a.strides[0] == a.itemsize else 0
+    pack_columns(packed[: whole * size], a, top, m)
+    for start in range(top + whole * TILE_ROWS, bottom, TILE_ROWS):
         place = (start - top) * depth
         tile = packed[place : place + size]
-        if start + TILE_ROWS <= rows:
-            for k in range(depth):
-                for row in range(TILE_ROWS):
-                    tile[k * TILE_ROWS + row] = a[start + row, k]
-        else:
-            for k in range(depth):
-                for row in range(TILE_ROWS):
-                    inside = start + row < rows
-                    tile[k * TILE_ROWS + row] = a[start + row, k] if inside else 1.0
-        if m > 0:
-            for e in range(size):
-                squares[e] = tile[e] * tile[e]
+        if start + TILE_ROWS > rows:
+            tile[:] = 1.0
+        pack_tile(tile, a[start : start + TILE_ROWS], m)
+
+
+@inlined
+def pack_tile(tile: Any, a: Any, m: int) -> None:
+    """Copy all rows of a, to the power of 2m + 1, into a tile, element by element."""
+    rows, depth = a.shape
+    for k in range(depth):
+        for row in range(rows):
+            tile[k * TILE_ROWS + row] = a[row, k]
+    if m > 0:
+        for e in range(tile.size):
+            value = tile[e]
+            square = value * value
             for _ in range(m):
-                for e in range(size):
-                    tile[e] = tile[e] * squares[e]
+                value = value * square
+            tile[e] = value
+
+
+@lowered("pack", tile_rows=TILE_ROWS)
+def pack_columns(packed: Any, a: Any, top: int, m: int) -> None:
+    """Copy as many tiles as `packed` holds, of rows whose elements in a column lie side by side."""
+    size = TILE_ROWS * a.shape[1]
+    for place in range(0, packed.size, size):
+        start = top + place // size * TILE_ROWS
+        pack_tile(packed[place : place + size], a[start : start + TILE_ROWS], m)
 
 
 # Tiles --------------------------------------------------------------------------------------------
@@ -156,19 +173,21 @@ def pack_rows(a: Any, top: int, bottom: int, m: int, packed: Any, squares: Any) 
 
 @inlined
 def _multiply_tile(
-    vectors: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
+    width_bytes: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
     """Compute a tile without the instructions."""
     depth = a.size // TILE_ROWS
     rows = min(TILE_ROWS, out.shape[0] - i)
-    columns = min(vectors * (VECTOR_BYTES // a.itemsize), out.shape[1] - j)
+    columns = min(width_bytes // a.itemsize, out.shape[1] - j)
     for row in range(rows):
         for column in range(columns):
             total = (a[row::TILE_ROWS] * b[k : k + depth, left + column]).sum()
             out[i + row, j + column] = out[i + row, j + column] + total if add else total
 
 
-@lowered("tile", tile_rows=TILE_ROWS, vectors=TILE_VECTORS, partial=False)
+@lowered(
+    "tile", tile_rows=TILE_ROWS, vectors=TILE_VECTORS, vector_bytes=VECTOR_BYTES, partial=False
+)
 def multiply_wide_tile(
     out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
@@ -193,15 +212,15 @@ def multiply_wide_tile(
     add : bool
         Whether to add to `out` or to overwrite it.
     """
-    _multiply_tile(TILE_VECTORS, out, i, j, a, b, k, left, add)
+    _multiply_tile(TILE_VECTORS * VECTOR_BYTES, out, i, j, a, b, k, left, add)
 
 
-@lowered("tile", tile_rows=TILE_ROWS, vectors=1, partial=True)
+@lowered("tile", tile_rows=TILE_ROWS, vectors=1, vector_bytes=NARROW_BYTES, partial=True)
 def multiply_narrow_tile(
     out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
 ) -> None:
     """Compute a tile as `multiply_wide_tile` does, but one vector wide, up to the last column."""
-    _multiply_tile(1, out, i, j, a, b, k, left, add)
+    _multiply_tile(NARROW_BYTES, out, i, j, a, b, k, left, add)
 
 
 # Sparse matrices ----------------------------------------------------------------------------------

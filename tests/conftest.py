@@ -109,6 +109,20 @@ def wait_until():
 
 
 @pytest.fixture
+def cheap_functions_traced(monkeypatch):
+    """Let auto try to trace all but the smallest arrays, however cheap f is."""
+    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def no_certificate():
+    """Measure the analysis of what was traced alone: the certificate would mend its defects."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(traced, "CERTIFY", False)
+        yield
+
+
+@pytest.fixture
 def lanes_at_once(monkeypatch):
     """Let compiled functions be evaluated in lanes from their first gradient on."""
     monkeypatch.setattr(compilation, "WORTH_LANES", float("-inf"))

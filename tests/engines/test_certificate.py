@@ -14,13 +14,8 @@ from fastgrad.engines import compiled, loop, traced
 from fastgrad.engines.certificate import wrong
 from fastgrad.engines.directions import Directions, NearbyValues
 from fastgrad.schemes import central, forward, from_offsets
-from fastgrad.tracing import first_calls
 
-
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch):
-    """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("cheap_functions_traced")
 
 
 def network(activation=np.tanh, *, seed=0, shape=(60, 40), samples=50):

@@ -10,15 +10,11 @@ from nets import INPUT, LABELS, H, two_layers
 import fastgrad
 from fastgrad import explain, numerical_gradient
 from fastgrad.engines import selection, traced
-from fastgrad.tracing import first_calls
 
 W1 = two_layers()["W1"]
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch):
-    """Let functions be traced that are cheap, as those of tests are."""
-    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("cheap_functions_traced")
 
 
 def explained(capsys, f, x, *args):
@@ -143,8 +139,7 @@ def test_explain_is_public():
     assert "explain" in fastgrad.__all__
 
 
-def test_what_is_explained_is_what_happens(capsys, monkeypatch):
-    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+def test_what_is_explained_is_what_happens(capsys):
     for name in ("book W1", "tied weights", "penalty only", "embedding"):
         f, x = nets.CASES[name]()
         assert explained(capsys, f, x).startswith("Traced")

@@ -26,7 +26,6 @@ from fastgrad.network.functions import (
     step_function,
     sum_squared_error,
 )
-from fastgrad.tracing import first_calls
 
 
 def relu_grad_of_the_book(x):
@@ -292,9 +291,9 @@ X, T = np.random.default_rng(1).normal(size=(12, 9)), np.eye(4)[np.arange(12) % 
 W, V = (np.random.default_rng(size).normal(size=(size, 8)) / 2 for size in (9, 4))
 
 
+@pytest.mark.usefixtures("cheap_functions_traced")
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES])
-def test_functions_are_traced_as_a_readers_own(name, monkeypatch, capsys):
-    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+def test_functions_are_traced_as_a_readers_own(name, capsys):
     gradients, texts = [], []
     for function, loss in zip(
         ACTIVATIONS.get(name, (np.tanh, np.tanh)),

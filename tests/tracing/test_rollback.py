@@ -23,10 +23,7 @@ X, Y = R.normal(size=(30, 6)), R.normal(size=30)
 W0 = R.normal(size=(6, 4))
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch):
-    """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("cheap_functions_traced")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from nets import H
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop
-from fastgrad.tracing import first_calls, recorder, trace
+from fastgrad.tracing import recorder, trace
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.stand_in import Recorded
 from fastgrad.tracing.trace import trace_call
@@ -19,10 +19,7 @@ X, Y = R.normal(size=(30, 6)), R.normal(size=30)
 W0 = R.normal(size=(6, 4))
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch):
-    """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("cheap_functions_traced")
 
 
 def reason_of(f, x):

@@ -22,12 +22,7 @@ from fastgrad.tracing import first_calls
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_luck():
-    """Measure the analysis alone: the certificate would mend its defects."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(traced, "CERTIFY", False)
-        yield
+pytestmark = pytest.mark.usefixtures("no_certificate")
 
 
 assert_the_loops = partial(looped.assert_the_loops, engine="traced")
@@ -229,7 +224,7 @@ def test_samples_of_nan_that_are_masked_out_do_no_harm():
     assert_the_loops(lambda W: np.sum(np.where(valid, np.tanh(X @ W), 0) ** 2), W)
 
 
-@pytest.mark.usefixtures("_eager")
+@pytest.mark.usefixtures("cheap_functions_traced")
 @pytest.mark.parametrize("size", [1e3, 1e6, 1e30, 1e300])
 def test_a_sample_of_huge_inputs_spoils_no_other(size):
     random = np.random.default_rng(16)
@@ -369,13 +364,7 @@ class Counted:
         return self.f(x)
 
 
-@pytest.fixture
-def _eager(monkeypatch):
-    """Let auto trace functions that are cheap, as those of tests are."""
-    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
-
-
-@pytest.mark.usefixtures("_eager")
+@pytest.mark.usefixtures("cheap_functions_traced")
 def test_few_calls_serve_an_array_of_any_size(monkeypatch):
     monkeypatch.setattr(traced, "CERTIFY", True)
     for size in (60, 6000):
@@ -388,7 +377,7 @@ def test_few_calls_serve_an_array_of_any_size(monkeypatch):
         assert 2 + 4 <= f.calls <= 2 + 4 + 2
 
 
-@pytest.mark.usefixtures("_eager")
+@pytest.mark.usefixtures("cheap_functions_traced")
 def test_small_arrays_are_left_to_the_loop_by_auto():
     x = np.random.default_rng(20).normal(size=selection.MIN_TRACED_ELEMENTS - 1)
     f = Counted(lambda x: np.sum(x**3))
@@ -409,7 +398,7 @@ def test_functions_that_are_called_quickly_are_left_to_the_loop_by_auto(monkeypa
     assert numerical_gradient(f, x).tobytes() == loop.gradient(f, x, H).tobytes()
 
 
-@pytest.mark.usefixtures("_eager")
+@pytest.mark.usefixtures("cheap_functions_traced")
 def test_auto_gives_the_traced_engines_gradient_where_it_can():
     f, x = nets.CASES["book W1"]()
     result = numerical_gradient(f, x)
@@ -417,7 +406,7 @@ def test_auto_gives_the_traced_engines_gradient_where_it_can():
     assert result.tobytes() != loop.gradient(f, x, H).tobytes()
 
 
-@pytest.mark.usefixtures("_eager")
+@pytest.mark.usefixtures("cheap_functions_traced")
 @pytest.mark.parametrize("offset", [1.0, 1e6])
 def test_a_large_constant_in_the_loss_is_no_reason_to_refuse(offset):
     x = 1e-3 * np.random.default_rng(21).normal(size=60)

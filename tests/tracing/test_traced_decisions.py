@@ -19,12 +19,7 @@ from fastgrad.tracing.smoothness import SmoothnessMonitor
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_luck():
-    """Measure the analysis alone: the certificate would mend its defects."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(traced, "CERTIFY", False)
-        yield
+pytestmark = pytest.mark.usefixtures("no_certificate")
 
 
 def relu(a):

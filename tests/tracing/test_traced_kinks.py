@@ -13,17 +13,12 @@ from nets import EPS, H
 from pairwise import pairwise
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import loop, selection, traced
+from fastgrad.engines import loop, selection
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_luck():
-    """Measure the analysis alone: the certificate would mend its defects."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(traced, "CERTIFY", False)
-        yield
+pytestmark = pytest.mark.usefixtures("no_certificate")
 
 
 assert_the_loops = partial(looped.assert_the_loops, engine="traced")

@@ -11,15 +11,11 @@ from nets import EPS, INPUT, H, two_layers
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, traced
-from fastgrad.tracing import first_calls
 
 W1 = two_layers()["W1"]
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch):
-    """Let auto try to trace all but the smallest arrays, however cheap f is."""
-    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("cheap_functions_traced")
 
 
 # Memory that is reached by another way -----------------------------------------------------------

@@ -19,8 +19,8 @@ from numba.core.errors import NumbaError
 from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.differences.quotients import derivatives, memory_order
-from fastgrad.engines import compilation, compiled, loop
+from fastgrad.differences.quotients import derivatives
+from fastgrad.engines import compilation, compiled
 from fastgrad.jit import concurrency
 from fastgrad.schemes import central, forward
 
@@ -188,25 +188,6 @@ def test_functions_that_numba_has_not_compiled_are_refused():
 
 def never_moved(x):
     return 1.0
-
-
-def test_jacobians_are_served():
-    @numba.njit
-    def f(x):  # np.outer would be compiled for six seconds
-        products = np.empty((x.size, x.size))
-        for i in range(x.size):
-            for j in range(x.size):
-                products[i, j] = (x[i] * x[j]) ** 2
-        return products
-
-    x = numbers(4)
-    places = memory_order(x)
-    results = [
-        derivatives(values, f, x, places, 1e-3, central(), (4, 4))
-        for values in (compiled.values, loop.values)
-    ]
-    assert results[0].shape == (4, 4, 4)
-    assert results[0].tobytes() == results[1].tobytes()
 
 
 @needs_jit

@@ -1,6 +1,6 @@
 """Richardson extrapolation of f's difference quotients, over steps that are chosen as it goes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -122,21 +122,11 @@ class Outcome:
 
 def nothing_yet(first: Array) -> Outcome:
     """Return that nothing has been found yet, from these first steps."""
-
-    def column(value: Any, kind: type = float) -> Array:
-        return np.full(len(first), value, kind)
-
+    values, errors, steps, largest, widest, height, coarse = np.zeros((7, len(first)))
+    limited, diverging, rough = np.zeros((3, len(first)), dtype=bool)
+    values[:], errors[:], steps[:], widest[:] = np.nan, np.inf, first, first
     return Outcome(
-        column(np.nan),
-        column(np.inf),
-        np.array(first, float),
-        column(0),
-        np.array(first, float),
-        column(0),
-        column(0),
-        column(False, bool),
-        column(False, bool),
-        column(False, bool),
+        values, errors, steps, largest, widest, height, coarse, limited, diverging, rough
     )
 
 
@@ -336,7 +326,7 @@ def limits(
         own[~np.isfinite(own)] = np.inf
         excess = _excess(truncations / round_offs)
         if m > FEWEST:  # with large steps f may be far from smooth
-            smooth = np.minimum(runs.first[np.argmin(own, axis=1)], m - FEWEST)
+            smooth = np.minimum(runs.first[own.argmin(axis=1)], m - FEWEST)
             among = runs.first >= smooth[:, np.newaxis]
             later = np.where(among, truncations / round_offs, np.nan)
             excess = np.minimum(excess, _excess(later, np.count_nonzero(among, axis=1)))
@@ -346,7 +336,7 @@ def limits(
             errors = own + _unexplained(quotients, slack, entries, own, runs)
             errors[np.isnan(errors)] = np.inf
         # One run may agree with its parts by accident; two hardly do.
-        rows, best = np.arange(n), np.argmin(errors, axis=1)
+        rows, best = np.arange(n), errors.argmin(axis=1)
         least, second = errors[rows, best], np.sort(errors, axis=1)[:, min(1, len(runs.first) - 1)]
         found = least < np.inf
         second = np.where(second < np.inf, second, least)
@@ -446,27 +436,28 @@ class RichardsonTableau:
         parts = first_steps(problem.scheme, problem.x, places, first, problem.bounds)
         with np.errstate(all="ignore"):
             for scheme, chosen, steps, most in parts:
-                start = nothing_yet(steps)
                 table = self._evaluate_steps(
-                    scheme, places[chosen], steps[:, None] * step_at(np.arange(START)), begin
+                    scheme, places[chosen], steps[:, np.newaxis] * step_at(np.arange(START)), begin
                 )
-                outcome[chosen] = self._extrapolate(
-                    scheme, places[chosen], table, start, most, ended, patience
-                )
+                for done, found in self._extrapolated(
+                    scheme, places[chosen], table, steps, most, patience
+                ):
+                    outcome[chosen[done]] = found
+                    if ended is not None:
+                        ended(len(done))
         return outcome
 
-    def _extrapolate(
+    def _extrapolated(
         self,
         scheme: Scheme,
         places: NDArray[np.intp],
         table: Array,
-        now: Outcome,
+        first: Array,
         most: Array,
-        ended: Report | None,
         patience: int,
-    ) -> Outcome:
-        """Return the derivatives, from the first steps on, up to the largest ones allowed."""
-        outcome, first = nothing_yet(now.steps), now.steps.copy()
+    ) -> Iterator[tuple[NDArray[np.intp], Outcome]]:
+        """Yield indices into places, and the derivatives there, as soon as they have been found."""
+        now = nothing_yet(first)
         x = self.problem.x.view(np.ndarray).reshape(-1)[places]
         smallest = 2 * np.spacing(abs(x)).astype(np.float64)
         active, upwards = np.arange(len(places)), np.zeros(len(places), dtype=bool)
@@ -476,16 +467,16 @@ class RichardsonTableau:
             found, errors = self._limits(scheme, judged)
             relative = errors / abs(found.values)
             relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
-            before = now.errors.copy()
+            last = now.errors.copy()
             # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
-            rejected = upwards & _contradicts(found.values, errors, now.values, before)
+            rejected = upwards & _contradicts(found.values, errors, now.values, last)
             # Smaller steps may correct what has been found, larger ones only improve it.
-            taken = ~rejected & (~upwards | (errors < before))
+            taken = ~rejected & (~upwards | (errors < last))
             np.copyto(now.values, found.values, where=taken)
             np.copyto(now.errors, errors, where=taken)
             np.copyto(now.steps, judged[3, np.arange(len(active)), found.last], where=taken)
             rounding = found.round_off > found.truncation
-            stalled = np.where((errors < 0.5 * before) | (errors == np.inf), 0, stalled + 1)
+            stalled = np.where((errors < 0.5 * last) | (errors == np.inf), 0, stalled + 1)
             higher, lower = first[active] * step_at(top - 1), first[active] * step_at(top + tried)
             upwards = rounding & (found.first == 0) & (higher <= most[active])
             done = (relative <= max(self.tolerance, EXACT * self._eps)) | (tried >= MOST)
@@ -504,23 +495,22 @@ class RichardsonTableau:
                 now.rough = ~now.roundoff_limited & (errors > NEAR * found.round_off)
                 now.rough &= (stalled > 0) & (relative > self.tolerance)
                 self._finish(scheme, places[active], ends, judged, found, now)
-                outcome[active[ends]] = now[ends]
-                if ended is not None:
-                    ended(int(np.count_nonzero(ends)))
+                yield active[ends], now[ends]
                 if ends.all():
-                    return outcome
+                    return
                 stays = ~ends
                 now, table, active, top = now[stays], table[:, stays], active[stays], top[stays]
                 stalled, upwards, steps = stalled[stays], upwards[stays], steps[stays]
-            new = self._evaluate_steps(scheme, places[active], steps[:, None])
-            table = np.concatenate([table, new], axis=2)
+            new = self._evaluate_steps(scheme, places[active], steps[:, np.newaxis])
+            before, table = table, np.concatenate([table, new], axis=2)
             if upwards.any():  # the largest step comes first
-                table[:, upwards] = np.roll(table[:, upwards], 1, axis=2)
+                larger = np.concatenate([new, before], axis=2)
+                table = np.where(upwards[:, np.newaxis], larger, table)
                 top = top - upwards
 
     def _coarsened(self, scheme: Scheme, table: Array, now: Outcome) -> Array:
         """Return the table with the noise of an f that rounds its values, if it does."""
-        spacing = resolution(np.moveaxis(table[4:], 0, 2))
+        spacing = resolution(table[4:].transpose(1, 2, 0))
         if not spacing.any():
             return table
         noise, steps = table[1], table[3]
@@ -542,7 +532,7 @@ class RichardsonTableau:
             # What grows towards x is a spike at x itself, seen from outside.
             rows, columns, sizes = np.arange(len(bends)), np.arange(bends.shape[1]), abs(bends)
             narrow = sizes[rows, found.last]
-            inside = (columns >= found.first[:, None]) & (columns < found.last[:, None])
+            inside = (columns >= found.first[:, np.newaxis]) & (columns < found.last[:, np.newaxis])
             wide = np.maximum.reduce(np.where(inside, sizes, 0), axis=1)
             spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
             errors = errors + np.fmax(kink, spike)
@@ -658,7 +648,7 @@ class RichardsonTableau:
         if _sees_kinks(scheme):
             there, mirrored = wide[..., 0], wide[..., outer.index(-outer[0])]
             bends = ((there - self.base) + (mirrored - self.base)) / (2 * abs(outer[0]) * steps)
-        return np.stack([quotients, noise, bends, steps, *np.moveaxis(seen, 2, 0)])
+        return np.array([quotients, noise, bends, steps, *seen.transpose(2, 0, 1)])
 
 
 def _sees_kinks(scheme: Scheme) -> bool:

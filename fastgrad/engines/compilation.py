@@ -28,8 +28,14 @@ LAYOUT = 0x001 | 0x002 | 0x100 | 0x400
 beside its dtype and axes."""
 
 
-class NotCompilableError(Exception):
-    """The loop over this function cannot be compiled; the message says why."""
+class NotCompilableError(ValueError):
+    """The loop over this function cannot be compiled, for a reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"engine is 'compiled', which cannot serve f: {reason}; pass engine='auto' or 'loop'"
+        )
+        self.reason = reason
 
 
 WORTH_LANES = 0.25
@@ -156,7 +162,7 @@ def _compiled(
     try:
         return _compile(f, elements, arguments, shape)
     except NotCompilableError as refusal:
-        return str(refusal)
+        return refusal.reason
     except Exception as error:  # whatever numba says; its inner names are not promised
         return f"numba said {type(error).__name__}: {_first_line(error)}"
 

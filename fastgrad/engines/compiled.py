@@ -70,61 +70,10 @@ def values(
     Raises
     ------
     TypeError, ValueError
-        If f or x cannot be served, or f writes into x; the message says why. What f raises passes
-        unchanged: of several exceptions the one that the loop would have met first.
+        If f or x cannot be served, or f writes into x; the message says why. It is a
+        `NotCompilableError` where the loop would serve. What f raises passes unchanged: of several
+        exceptions the one that the loop would have met first.
     """
-    try:
-        return compiled_values(f, x, places, points, shape)
-    except NotCompilableError as refusal:
-        reason = str(refusal)
-    raise ValueError(
-        f"engine is 'compiled', which cannot serve f: {reason}; pass engine='auto' or 'loop'"
-    )
-
-
-def why_not_compilable(f: Callable[..., Any], x: Array) -> str:
-    """Return why the loop cannot be compiled for a jitted f; "" if it can, and is now."""
-    if not x.size:
-        return ""
-    here = np.zeros(1, dtype=np.intp)
-    try:
-        compiled_values(f, x, here, at(x))
-    except NotCompilableError as reason:
-        return str(reason)
-    return ""
-
-
-def require_no_dict(x: object) -> None:
-    """Refuse what no function compiled by numba can take, in whatever loop."""
-    if isinstance(x, dict):
-        raise TypeError(
-            "x is a dict, which a function compiled by numba cannot take; pass a tuple of arrays"
-        )
-
-
-def values_or_loop(
-    f: Callable[..., Any],
-    x: Array,
-    places: NDArray[np.intp],
-    points: Array,
-    shape: tuple[int, ...] = (),
-) -> Array:
-    """Return what `values` does, or `loop.values` where the loop cannot be compiled."""
-    try:
-        return compiled_values(f, x, places, points, shape)
-    except NotCompilableError:
-        pass
-    return loop.values(f, x, places, points, shape)
-
-
-def compiled_values(
-    f: Callable[..., Any],
-    x: Array,
-    places: NDArray[np.intp],
-    points: Array,
-    shape: tuple[int, ...] = (),
-) -> Array:
-    """Return what `values` does, or raise `NotCompilableError` if the loop cannot be compiled."""
     import numba
 
     call = f if isinstance(f, Call) else Call(f, (), None, None)
@@ -185,6 +134,41 @@ def compiled_values(
     if not shape:
         _recent.run = _Run(f, x, partial(_Copies, whole, x, shared), call.f, compiled)
     return out.astype(object) if out.dtype.kind in "iub" and not shape else out
+
+
+def why_not_compilable(f: Callable[..., Any], x: Array) -> str:
+    """Return why the loop cannot be compiled for a jitted f; "" if it can, and is now."""
+    if not x.size:
+        return ""
+    here = np.zeros(1, dtype=np.intp)
+    try:
+        values(f, x, here, at(x))
+    except NotCompilableError as refusal:
+        return refusal.reason
+    return ""
+
+
+def require_no_dict(x: object) -> None:
+    """Refuse what no function compiled by numba can take, in whatever loop."""
+    if isinstance(x, dict):
+        raise TypeError(
+            "x is a dict, which a function compiled by numba cannot take; pass a tuple of arrays"
+        )
+
+
+def values_or_loop(
+    f: Callable[..., Any],
+    x: Array,
+    places: NDArray[np.intp],
+    points: Array,
+    shape: tuple[int, ...] = (),
+) -> Array:
+    """Return what `values` does, or `loop.values` where the loop cannot be compiled."""
+    try:
+        return values(f, x, places, points, shape)
+    except NotCompilableError:
+        pass
+    return loop.values(f, x, places, points, shape)
 
 
 def _ready(array: Array, dtype: Any) -> Array:

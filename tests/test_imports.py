@@ -28,7 +28,6 @@ UPWARD_LATER: dict[Edge, str] = {}
 
 CIRCLES_LATER = {
     frozenset({"tracing.recorder", "tracing.stand_in"}): "stand-ins know their recording",
-    frozenset({"checking.taylor_test", "checking.plots"}): "a slope draws itself",
 }
 """Circles that close by an import inside a function, or for annotations."""
 

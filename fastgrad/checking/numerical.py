@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,8 +15,13 @@ from fastgrad.checking.noise import (
 )
 from fastgrad.checking.probe import Probe, probe_element
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.lazy import lazy
+from fastgrad.lazy import LazyModule, lazy
 from fastgrad.typing import Array, Places
+
+if TYPE_CHECKING:
+    from fastgrad.network import response
+else:  # it loads numba
+    response = LazyModule("fastgrad.network.response")
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -332,13 +338,11 @@ def _response_error(subject: GradientUnderTest, part: Part, h: float) -> float |
         or subject.engine not in ("auto", "response")
     ):
         return None
-    from fastgrad.network.response import plan_responses  # which loads numba
-
     params = subject.batch.net.params
     weights = params["W2"]
     spread = float((weights.max(axis=1) - weights.min(axis=1)).max())
     reach = max(1.0, largest_magnitude(np.asarray(subject.batch.x)))
-    if plan_responses(2 * h * reach, spread) is None:
+    if response.plan_responses(2 * h * reach, spread) is None:
         return None
     scale = {"W1": reach * spread / 4, "b1": spread / 4}.get(part.name, 1.0)
     return 64 * EPS * scale

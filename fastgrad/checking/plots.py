@@ -10,7 +10,6 @@ import numpy as np
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.report import Report
 from fastgrad.checking.subject import as_gradient_under_test
-from fastgrad.checking.taylor_test import Slope
 from fastgrad.typing import Array
 
 RED, BLUE, GREY, GREEN = "#d1495b", "#3d6fb4", "#8a8f98", "#4f9d8f"
@@ -83,7 +82,7 @@ def draw_steps(
     steps = np.append(STEPS, chosen)
     errors = _errors(subject, part, place, steps)
     title = f"{part.element(place)}: error against the step"
-    with _curves(path, title, "step h", "|central difference - gradient|") as axes:
+    with curves(path, title, "step h", "|central difference - gradient|") as axes:
         axes.plot(STEPS, errors[:-1], ".-", color=BLUE, lw=1.2, ms=5, label="measured")
         axes.plot(STEPS, noise.level / STEPS, "--", color=GREY, lw=1, label="round-off, noise / h")
         label = f"the step of the check, {chosen:g}"
@@ -149,21 +148,6 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
             axes.set_yticks([])
 
 
-def draw_slope(slope: Slope, path: str | Path) -> None:
-    """Draw the remainders of `fastgrad.slope_test` against the steps."""
-    steps, remainders = slope.steps, slope.remainders
-    title = f"The gradient is {'right' if slope else 'wrong'}: slope {slope.slope:.2f}"
-    x_label = "step s along a random direction v"
-    with _curves(path, title, x_label, "|f(x + s v) - f(x) - s gradient v|") as axes:
-        colour = GREEN if slope else RED
-        axes.plot(steps, remainders, ".-", color=colour, lw=1.2, ms=5, label="remainder")
-        for power, dashes in ((1, ":"), (2, "--")):
-            line = remainders[0] * (steps / steps[0]) ** power
-            axes.plot(steps, line, dashes, color=GREY, lw=1, label=f"slope {power}")
-        axes.axhline(slope.round_off, color=BLUE, lw=0.8, label="round-off")
-        axes.set_ylim(0.05 * slope.round_off, 3 * max(remainders.max(), slope.round_off))
-
-
 @contextmanager
 def _axes(path: str | Path, width: float, height: float) -> Iterator[Any]:
     """Write what the block draws into a PNG file, by a figure that needs no screen."""
@@ -181,7 +165,7 @@ def _axes(path: str | Path, width: float, height: float) -> Iterator[Any]:
 
 
 @contextmanager
-def _curves(path: str | Path, title: str, x_label: str, y_label: str) -> Iterator[Any]:
+def curves(path: str | Path, title: str, x_label: str, y_label: str) -> Iterator[Any]:
     """Write the curves that the block draws, with logarithmic axes."""
     with _axes(path, 7.0, 4.4) as axes:
         axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)

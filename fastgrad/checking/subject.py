@@ -114,7 +114,7 @@ class GradientUnderTest:
         claims = self._ask() if self._gradient else as_analytic_gradients(gradient, x, batch)
         names = [_name(problem.name, batch) for problem in found]
         self.parts = [
-            Part(name, problem, claim.values, claim.eps)
+            Part(name, problem, *claim)
             for name, problem, claim in zip(names, found, claims, strict=True)
         ]
         self.is_own_net = batch is not None and batch.differences_itself
@@ -173,10 +173,9 @@ class GradientUnderTest:
 
     def claimed(self) -> list[Part]:
         """Call the gradient, and return the parts with what it claims of x as it is now."""
-        claims = self._ask()
         return [
-            replace(part, claim=claim.values, claim_eps=claim.eps)
-            for part, claim in zip(self.parts, claims, strict=True)
+            Part(part.name, part.problem, *claim)
+            for part, claim in zip(self.parts, self._ask(), strict=True)
         ]
 
     def claimed_after_loss(self) -> list[Part]:
@@ -188,7 +187,7 @@ class GradientUnderTest:
         """Call the user's f, whatever function of x is differenced in its place."""
         value_or_nan(self._users_f, self.x, *self.args)
 
-    def _ask(self) -> list[AnalyticGradient]:
+    def _ask(self) -> list[tuple[Array, float]]:
         assert self._gradient is not None
         require_time()
         return as_analytic_gradients(self._gradient(self.x, *self.args), self.x, self.batch)
@@ -310,24 +309,11 @@ def _flat(array: Array) -> Array:
     return as_floats(array.view(np.ndarray)).reshape(-1)
 
 
-@dataclass(frozen=True, eq=False)
-class AnalyticGradient:
-    """What is claimed of one array.
+def as_analytic_gradients(gradient: Any, x: Any, batch: Any = None) -> list[tuple[Array, float]]:
+    """Return the arrays of a gradient, in the order of those of x, with their precisions.
 
-    Attributes
-    ----------
-    values : array (size,)
-        In C order, in double precision at least; a copy, for layers reuse their arrays.
-    eps : float
-        The relative precision of the type in which it came.
-    """
-
-    values: Array
-    eps: float
-
-
-def as_analytic_gradients(gradient: Any, x: Any, batch: Any = None) -> list[AnalyticGradient]:
-    """Return the arrays of a gradient, in the order of those of x.
+    Flat, in C order, in double precision at least; copies, for layers reuse their arrays. With each
+    comes eps of the type in which it came.
 
     Parameters
     ----------
@@ -364,7 +350,7 @@ def as_analytic_gradients(gradient: Any, x: Any, batch: Any = None) -> list[Anal
 
 def _as_analytic_gradient(
     name: str, given: Any, x_name: str, x: Array, batch: Any
-) -> AnalyticGradient:
+) -> tuple[Array, float]:
     array = as_array(name, given, f"pass an array of shape {np.shape(x)}")
     if array.dtype.kind not in "fiu":
         raise TypeError(
@@ -380,9 +366,7 @@ def _as_analytic_gradient(
         )
     eps = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
     wide = np.result_type(array.dtype, np.float64)
-    return AnalyticGradient(
-        np.array(array, wide, order="C").reshape(-1), max(eps, np.finfo(float).eps)
-    )
+    return np.array(array, wide, order="C").reshape(-1), max(eps, np.finfo(float).eps)
 
 
 def _remedy(given: tuple[int, ...], wanted: tuple[int, ...], samples: int) -> str:

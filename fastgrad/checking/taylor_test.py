@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.checking.noise import Noise, measure_noise, with_terms
+from fastgrad.checking.plots import BLUE, GREEN, GREY, RED, curves
 from fastgrad.checking.probe import Probe, probe_sides, unit_of
 from fastgrad.checking.random_directions import (
     Direction,
@@ -124,9 +125,17 @@ class Slope:
         ModuleNotFoundError
             If matplotlib is not installed.
         """
-        from fastgrad.checking.plots import draw_slope
-
-        draw_slope(self, path)
+        steps, remainders = self.steps, self.remainders
+        title = f"The gradient is {'right' if self else 'wrong'}: slope {self.slope:.2f}"
+        x_label = "step s along a random direction v"
+        with curves(path, title, x_label, "|f(x + s v) - f(x) - s gradient v|") as axes:
+            colour = GREEN if self else RED
+            axes.plot(steps, remainders, ".-", color=colour, lw=1.2, ms=5, label="remainder")
+            for power, dashes in ((1, ":"), (2, "--")):
+                falling = remainders[0] * (steps / steps[0]) ** power
+                axes.plot(steps, falling, dashes, color=GREY, lw=1, label=f"slope {power}")
+            axes.axhline(self.round_off, color=BLUE, lw=0.8, label="round-off")
+            axes.set_ylim(0.05 * self.round_off, 3 * max(remainders.max(), self.round_off))
 
 
 def slope_test(
@@ -188,7 +197,7 @@ def slope_test(
         parts = [part for part in subject.parts if part.x.size]
         noise = with_terms(noise, parts, [part.claim for part in parts])
         random = np.random.default_rng(seed)
-        v = _unit(random_direction(parts, random))
+        v: Direction = _unit(random_direction(parts, random))
         with np.errstate(all="ignore"):
             # Times the root of the size, not the norm: squares of large elements overflow.
             sizes = [part.x.size**0.5 * float(abs(part.x.view(np.ndarray)).max()) for part in parts]
@@ -207,14 +216,14 @@ def slope_test(
                 path, rounding = direction_path(subject, parts, v)
                 return probe_sides(path, noise.level, float(steps[0]), rounding)
 
-            judged, notes = _judge_further(parts, v, judge, random)
+            judged, v, notes = _judge_further(parts, v, judge, random)
             right = not judged.contradicts
             if judged.contradicts:
                 subject.find_batch()
                 # One direction may be explained by chance: further ones must be, too.
-                lines = [v, *(_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1))]
-                results = [replace(each, kind="smooth") for each in map(judge, lines)]
-                check = DirectionalCheck(subject, parts, noise, 0.0, lines, results)
+                others = [_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1)]
+                results = [replace(each, kind="smooth") for each in (judged, *map(judge, others))]
+                check = DirectionalCheck(subject, parts, noise, 0.0, [v, *others], results)
                 explained = explained_along(check, random)
                 if explained is not None:
                     right, notes = True, explained[2]
@@ -236,14 +245,14 @@ def _judge_further(
     v: Direction,
     judge: Callable[[Direction], Probe],
     random: np.random.Generator,
-) -> tuple[Probe, list[str]]:
-    """Probe along a direction, and further ones where it tells too little; return what decides.
+) -> tuple[Probe, Direction, list[str]]:
+    """Probe along a direction, and further ones where it tells too little.
 
     Where elements of the gradient differ much in size, along one to which each contributes as much.
     Where f has a kink or jump at x, along parts of the direction, halved until they have none or
     are of a single element: what is between the slopes along all of them hides errors of others,
-    and where kinks of both signs meet, right gradients may lie beside both slopes. With what
-    decides, notes are returned.
+    and where kinks of both signs meet, right gradients may lie beside both slopes. What decides is
+    returned, with its direction and notes.
     """
     judged = judge(v)
     even = None if judged.is_smooth and judged.contradicts else _evened(parts, v)
@@ -252,7 +261,7 @@ def _judge_further(
         if not found.is_smooth or found.contradicts:
             judged, v = found, even
     if judged.is_smooth:
-        return judged, []
+        return judged, v, []
     ends = np.cumsum([part.x.size for part in parts])[:-1]
     flat = np.concatenate([array.reshape(-1) for array in v])
     groups = deque(np.array_split(random.permutation(flat.size), min(2, flat.size)))
@@ -264,9 +273,10 @@ def _judge_further(
         chosen = np.zeros_like(flat)
         chosen[members] = flat[members]
         pieces = zip(np.split(chosen, ends), parts, strict=True)
-        found = judge([piece.reshape(part.x.shape) for piece, part in pieces])
+        share = [piece.reshape(part.x.shape) for piece, part in pieces]
+        found = judge(share)
         if found.contradicts and (found.is_smooth or len(members) == 1):
-            return found, []
+            return found, share, []
         if found.is_smooth:
             continue
         if len(members) == 1:
@@ -277,7 +287,7 @@ def _judge_further(
     if judged.contradicts:
         signs = {np.sign(each.above - each.below) for each in singles if each.kind != "jump"}
         judged = replace(judged, contradicts=bool(unseen) or len(signs) < 2)
-    return judged, _notes(singles, unseen, flat.size)
+    return judged, v, _notes(singles, unseen, flat.size)
 
 
 def _evened(parts: list[Part], direction: Direction) -> list[Array] | None:
@@ -332,18 +342,13 @@ def _unclear(judged: Probe) -> list[str]:
     ]
 
 
-def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str:
-    """Return why there is nothing to test, or nothing."""
-    first, second = noise.values
+def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str | None:
+    """Return why there is nothing to test, or None."""
     if not all(np.isfinite(part.claim).all() for part in parts):
         return "the gradient is not finite."
-    if not np.isfinite(first):
-        return f"f is {first} at x."
-    if not noise.repeats:
-        return f"f is random: two calls at the same x gave {first:.10g} and {second:.10g}."
-    if parts and not np.isfinite(remainders).any():
+    if noise.why_not is None and parts and not np.isfinite(remainders).any():
         return "f is not finite next to x."
-    return ""
+    return noise.why_not
 
 
 def _read(steps: Array, remainders: Array, least: Array) -> float:

@@ -9,7 +9,7 @@ one by one, if the loss is their mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,11 @@ import numpy as np
 
 from fastgrad.checking.noise import Noise, measure_noise
 from fastgrad.checking.numerical import (
+    FEW,
     Explanation,
     NumericalGradient,
     about,
+    largest_magnitude,
     numerical_gradients,
 )
 from fastgrad.checking.probe import probe_element
@@ -33,7 +35,7 @@ from fastgrad.checking.random_directions import (
 )
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.interrupts import raise_interrupt
-from fastgrad.typing import Array
+from fastgrad.typing import Array, Places
 
 OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)
 """What is added to probabilities before their logarithm is taken; the book's comes first."""
@@ -47,6 +49,9 @@ SAMPLES = 512
 MEAN = 1e-7
 """Share to which a loss is to be the mean of those of its samples."""
 
+
+TIMES_SHARE = 4.0
+"""Times the largest error away from kinks that one next to a kink may be, to be explained alike."""
 
 EXPLAINED = 4.0
 """Times what the differences without the number are known to that an error is, to be explained."""
@@ -69,10 +74,18 @@ def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:
     subject = suspected[0].subject
     classes = right_classes(subject)
     offsets: dict[str, float | None] = {}
+    errors = {}
     if classes is not None:
-        whole = _offset_of(suspected, classes)
-        offsets = {w.name: whole or _offset_of([w], classes) for w in suspected}
-    right = [w for w in suspected if offsets.get(w.name)]
+        errors = {w.name: Errors.of(w) for w in suspected}
+        whole = _offset_of(suspected, errors, classes)
+        offsets = {w.name: whole or _offset_of([w], errors, classes) for w in suspected}
+    right = [
+        w
+        for w in suspected
+        if classes is not None
+        and (d := offsets.get(w.name)) is not None
+        and _is_explained_by(w, errors[w.name], classes, d)
+    ]
     left = [w for w in suspected if w not in right and w.is_wrong()]
     offset = next((d for d in offsets.values() if d), OFFSETS[0])
     if left and classes is not None and not subject.is_own_net:
@@ -87,6 +100,58 @@ def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:
     decided = [w.name for w in left + right]
     right += [w for w in suspected if w.name not in decided]
     return Explanation(left, right, sentences)
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """What is claimed beside the differences, at a smaller step next to kinks.
+
+    Attributes
+    ----------
+    values, bounds : array (size,)
+        The errors, and what each may be wrong by itself; 0 at the others.
+    unclear : places
+        Suspects next to kinks: there both steps do not say the same.
+    others : places
+        Of these, where the error is not as small as elsewhere.
+    share : float
+        How small that is.
+    """
+
+    values: Array
+    bounds: Array
+    unclear: Places
+    others: Places
+    share: float
+
+    @classmethod
+    def of(cls, numerical: NumericalGradient) -> Errors:
+        """Take the smaller step for suspects next to kinks, if there are more than a few."""
+        claim, value = numerical.part.claim, numerical.value
+        values, bounds, suspects = claim - value, numerical.bounds, numerical.suspicious()
+        unclear = suspects[:0]
+        if len(suspects) > FEW:
+            smaller = numerical.smaller
+            known = (bounds + smaller.bounds)[suspects]
+            unclear = suspects[~(abs(smaller.value - value)[suspects] <= known)]
+            values[unclear] = (claim - smaller.value)[unclear]
+            bounds[unclear] = smaller.bounds[unclear]
+        share = TIMES_SHARE * largest_magnitude(np.delete(values, unclear))
+        others = unclear[~(abs(values[unclear]) <= bounds[unclear] + share)]
+        values[others], bounds[others] = 0.0, 0.0
+        return cls(values, bounds, unclear, others, share)
+
+
+def _is_explained_by(
+    before: NumericalGradient, errors: Errors, classes: RightClasses, offset: float
+) -> bool:
+    """Return whether f without the number contradicts none of the elements that are left."""
+    if len(errors.unclear):
+        before.still_suspicious(errors.unclear, slack=errors.share)
+    other = classes.without(before.subject, offset)
+    part = next(part for part in other.parts if part.name == before.name)
+    after = replace(before, subject=other, part=part, probes=before.probes)
+    return not after.contradicts(errors.others)
 
 
 def _numerical_without(
@@ -118,21 +183,34 @@ def _is_explained(before: NumericalGradient, after: NumericalGradient) -> bool:
     )
 
 
-def _offset_of(suspected: Sequence[NumericalGradient], classes: RightClasses) -> float | None:
+def _offset_of(
+    suspected: Sequence[NumericalGradient], known: dict[str, Errors], classes: RightClasses
+) -> float | None:
     """Return the number under the logarithm that explains all errors, along random directions."""
-    errors = np.concatenate([w.part.claim - w.value for w in suspected])
-    bounds = np.concatenate([w.bounds for w in suspected])
+    errors, bounds = (
+        np.concatenate([getattr(known[w.name], name) for w in suspected])
+        for name in ("values", "bounds")
+    )
     if not np.isfinite(errors).all():
         return None
     if not 4 * np.linalg.norm(bounds) < np.linalg.norm(errors):
         return None
     parts, s = [w.part for w in suspected], step_along(suspected[0].noise)
     random = np.random.default_rng(0)
-    directions = [random_direction(parts, random) for _ in range(COUNT)]
+    directions = [
+        [_without(v, known[w.name].others) for v, w in zip(arrays, suspected, strict=True)]
+        for arrays in (random_direction(parts, random) for _ in range(COUNT))
+    ]
     flat = [np.concatenate([v.reshape(-1) for v in arrays]) for arrays in directions]
     wanted = [float(v @ errors) for v in flat]
     allowed = [6 * float(np.linalg.norm(v * bounds)) for v in flat]
     return _offset_behind(classes, parts, s, zip(directions, wanted, allowed, strict=True))
+
+
+def _without(v: Array, places: Places) -> Array:
+    """Return a direction that does not move these elements."""
+    v.reshape(-1)[places] = 0.0
+    return v
 
 
 def offset_along(check: DirectionalCheck) -> float | None:

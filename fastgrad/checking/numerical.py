@@ -25,17 +25,17 @@ else:  # it loads numba
 
 EPS = float(np.finfo(np.float64).eps)
 
-FEW = 16
-"""Suspects of a part that are looked at one by one at first: the worst ones, and some by chance."""
+FEW = 4
+"""Suspects of a part that are looked at one by one, before a smaller step clears some of them."""
+
+GIVEN_UP = 16
+"""Suspects of a corrected gradient from which it is given up, if they are more than their share."""
 
 MANY = 512
 """How many are looked at one by one at most, after smaller steps have cleared the others."""
 
 CLEAR = 1e-5
 """Share of a value up to which the truncation error is taken for what it is estimated to be."""
-
-LOOKED = 12
-"""Elements that can be differenced by as many calls of f as a closer look takes."""
 
 COUNTED = 48
 """Elements of a wrong gradient that are looked at one by one to count the wrong ones."""
@@ -133,28 +133,38 @@ class NumericalGradient:
     def is_wrong(self, corrected: Array | None = None, slack: float = 0.0) -> bool:
         """Return whether f shows that the claim is wrong, or one that is corrected for a guess.
 
-        A few suspects are looked at one by one, until one is wrong, and only if all of those turn
-        out to be near kinks, or to need a smaller step, the others are, too. A corrected claim is
-        given up if many elements are suspect.
+        If there are more than a few suspects, a smaller step clears those next to kinks, by one
+        gradient for all of them. What still differs is looked at one by one, until one is wrong. A
+        corrected claim is given up if many elements are suspect.
         """
         claim = self.part.claim if corrected is None else corrected
         suspects = self.suspicious(claim, slack)
+        if corrected is None:
+            suspects = np.setdiff1d(suspects, [*self.passed])
         if not len(suspects):
             return False
-        if corrected is not None and len(suspects) > max(FEW, SHARE * claim.size):
+        if corrected is not None and len(suspects) > max(GIVEN_UP, SHARE * claim.size):
             return True
         if not np.isfinite(claim[suspects]).all():
             return True
-        first = self._worst(claim, suspects, FEW)
-        if self._contradicts(first, corrected):
-            return True
-        if len(suspects) <= FEW:
-            return False
-        left = suspects
-        if LOOKED * len(suspects) > claim.size:
-            left = np.intersect1d(suspects, self.smaller.suspicious(claim, slack))
-        left = np.setdiff1d(left, [*self.passed])
-        return self._contradicts(self._worst(claim, left, MANY), corrected)
+        if len(suspects) > FEW:
+            suspects = self.still_suspicious(suspects, corrected, slack)
+        return self.contradicts(suspects, corrected)
+
+    def still_suspicious(
+        self, suspects: Places, corrected: Array | None = None, slack: float = 0.0
+    ) -> Places:
+        """Return the suspects that differ at a smaller step, too; the others pass."""
+        claim = self.part.claim if corrected is None else corrected
+        smaller = self.smaller
+        left = np.intersect1d(suspects, smaller.suspicious(claim, slack))
+        if corrected is None:
+            bounds, nan = smaller.bounds, float("nan")
+            for place in np.setdiff1d(suspects, left).tolist():
+                known = float(claim[place]), float(smaller.value[place]), float(bounds[place])
+                probe = Probe("step", *known, nan, nan, smaller.h, contradicts=False)
+                self.probes.setdefault(place, probe)
+        return left
 
     def wrong_places(self) -> Places:
         """Return the elements of which f contradicts what the user claims, as far as is looked.
@@ -165,7 +175,7 @@ class NumericalGradient:
         claim = self.part.claim
         places = self.suspicious()
         if len(places) > COUNTED:
-            places = np.intersect1d(places, self.smaller.suspicious())
+            places = self.still_suspicious(places)
         for place in self._worst(claim, places, COUNTED).tolist():
             if np.isfinite(claim[place]):
                 self._probe(place)
@@ -173,9 +183,13 @@ class NumericalGradient:
 
     @lazy
     def smaller(self) -> "NumericalGradient":
-        """The differences at a smaller step, which reach fewer kinks."""
-        [smaller] = numerical_gradients(self.subject, self.noise, self.h / SMALLER, [self.part])
-        return smaller
+        """The differences at a smaller step, which reach fewer kinks.
+
+        By one step alone: what is truncated there is much less than what is rounded.
+        """
+        h = self.h / SMALLER
+        [quotients] = self.subject.quotients([self.part], h)
+        return _numerical(self.subject, self.part, self.noise, h, quotients, quotients)
 
     def _worst(self, claim: Array, places: Places, count: int) -> Places:
         """Return those that differ most, in units of what is allowed, and some by chance."""
@@ -187,9 +201,11 @@ class NumericalGradient:
         worst: Places = places[np.concatenate([order[: count // 2], drawn])]
         return worst
 
-    def _contradicts(self, places: Places, corrected: Array | None) -> bool:
-        """Return whether a closer look at one of the places contradicts the claim."""
-        return any(self._probe(place, corrected).contradicts for place in places.tolist())
+    def contradicts(self, places: Places, corrected: Array | None = None) -> bool:
+        """Return whether a closer look at one of the worst of these contradicts the claim."""
+        claim = self.part.claim if corrected is None else corrected
+        worst = self._worst(claim, places, MANY).tolist()
+        return any(self._probe(place, corrected).contradicts for place in worst)
 
     def _probe(self, place: int, corrected: Array | None = None) -> Probe:
         """Look closer at an element; at what the user claims of it only once."""
@@ -261,18 +277,22 @@ def numerical_gradients(
     if not subject.is_own_net:
         raised = with_terms(noise, parts, [_steady(*pair) for pair in zip(near, far, strict=True)])
     found = []
-    for part, at_h, at_twice_h in zip(parts, near, far, strict=True):
-        with np.errstate(all="ignore"):
-            value, truncation, _ = extrapolate(at_h, at_twice_h, h, raised.level)
-            round_off = _round_off(subject, part, raised, h, value)
-            moved = _moved(subject, part, raised, h, value)
-        accepted = rtol * largest_magnitude(value) if rtol else 0.0
-        found.append(
-            NumericalGradient(
-                subject, part, raised, h, value, truncation, round_off, moved, accepted
-            )
-        )
+    for part, *quotients in zip(parts, near, far, strict=True):
+        numerical = _numerical(subject, part, raised, h, *quotients)
+        numerical.accepted = rtol * largest_magnitude(numerical.value) if rtol else 0.0
+        found.append(numerical)
     return found
+
+
+def _numerical(
+    subject: GradientUnderTest, part: Part, noise: Noise, h: float, near: Array, far: Array
+) -> NumericalGradient:
+    """Return what the quotients of a part at h and 2 h say."""
+    with np.errstate(all="ignore"):
+        value, truncation, _ = extrapolate(near, far, h, noise.level)
+        round_off = _round_off(subject, part, noise, h, value)
+        moved = _moved(subject, part, noise, h, value)
+    return NumericalGradient(subject, part, noise, h, value, truncation, round_off, moved)
 
 
 def _steady(near: Array, far: Array) -> Array:

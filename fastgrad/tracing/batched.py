@@ -19,6 +19,9 @@ from fastgrad.tracing import operations
 from fastgrad.tracing.operations import Node, leaves, product_spec, replaced, value_of
 from fastgrad.typing import Array
 
+MAX_WINDOW = 9
+"""Elements of windows that are laid one beside the other: those of pooling."""
+
 Batched = Callable[[Any, int], Array]
 """``batched(arguments, m)`` -> array of shape (m, *node.shape). The arguments are the node's, with
 a `Stack` of m versions or a plain value in the place of each node."""
@@ -126,6 +129,9 @@ def sources(node: Node) -> NDArray[np.intp]:
         Places, counted from 1, in the elements of all that is moved, one array after the other,
         each in C order; 0 for a zero that is new.
     """
+    if node.function is operations.gathered:
+        of_gathered: NDArray[np.intp] = node.arguments[1]
+        return of_gathered
     end = 1
 
     def places(argument: Any) -> NDArray[np.intp]:
@@ -141,7 +147,7 @@ def sources(node: Node) -> NDArray[np.intp]:
 
 def _move(node: Node) -> Batched:
     place = sources(node)
-    steps = _steps(place)
+    is_without_zeros, steps = bool(place.all()), _steps(place)
     axes = _permutation(node, steps)
     if axes is not None:
         return lambda arguments, _: next(leaves(arguments[0])).values.transpose(axes)
@@ -152,13 +158,76 @@ def _move(node: Node) -> Batched:
             flat = np.ascontiguousarray(parts[0].values).reshape(m, -1)
             strides = (flat.strides[0], *(flat.itemsize * step for step in steps))
             return as_strided(flat[:, place.flat[0] - 1 :], (m, *place.shape), strides)
-        if len(parts) == 1 and place.all():
-            return np.asarray(parts[0].values.reshape(m, -1)[:, place - 1])
+        if len(parts) == 1 and is_without_zeros:
+            return _taken(parts[0].values.reshape(m, -1), place - 1)
         blocks = [np.zeros((m, 1), node.value.dtype), *(_flat(part, m) for part in parts)]
-        moved = np.concatenate(blocks, axis=1)[:, place]
+        moved = _taken(np.concatenate(blocks, axis=1), place)
         return moved.astype(node.value.dtype, copy=False)  # as an assignment rounds
 
     return apply
+
+
+def _taken(flat: Array, places: NDArray[np.intp]) -> Array:
+    """Return ``flat[:, places]``; what is reduced along a short last axis has that as the first."""
+    if places.ndim > 1 and places.shape[-1] <= MAX_WINDOW:
+        taken = np.take(flat, np.moveaxis(places, -1, 0), axis=1)
+        return np.moveaxis(taken, 1, -1)
+    return np.take(flat, places, axis=1)
+
+
+def merge_moves(nodes: list[Node]) -> None:
+    """Let moves that put parts of one array together take them from there, in one move each.
+
+    As in the book's im2col: a window's elements are slices of a padded array, put into zeros; then
+    axes are permuted, and the shape changes.
+    """
+    moves = {node for node in nodes if operations.kind_of(*node.operation) == operations.MOVE}
+    joining = {node for node in moves if len(list(leaves(node.arguments[0]))) > 1}
+    wanted = set(joining)
+    for node in reversed(nodes):
+        if node in wanted:
+            wanted.update(leaf for leaf in node.inputs() if leaf in moves)
+    origins: dict[Node, tuple[Node, NDArray[np.intp]]] = {}
+    for node in nodes:
+        if node not in moves:
+            continue
+        is_after = any(leaf.function is operations.gathered for leaf in node.inputs())
+        if not (is_after or node in wanted):
+            continue
+        origin = _origin(node, origins)
+        if origin is None:
+            continue
+        origins[node] = origin
+        if is_after or node in joining:
+            node.function, node.arguments, node.keywords = operations.gathered, origin, {}
+
+
+def _origin(
+    node: Node, origins: dict[Node, tuple[Node, NDArray[np.intp]]]
+) -> tuple[Node, NDArray[np.intp]] | None:
+    """Return the array, and the places in it, that a move takes all elements from, but for zeros.
+
+    Moves before it are in origins. None if there are several arrays.
+    """
+    found: set[Node] = set()
+    blocks = [np.zeros(1, np.intp)]
+    for part in leaves(node.arguments[0]):
+        if type(part) is Node and part.depends:
+            source, places = origins.get(part, (part, None))
+            found.add(source)
+            if places is None:
+                places = np.arange(1, part.value.size + 1)
+            blocks.append(places.reshape(-1))
+        elif np.any(value_of(part)):
+            return None
+        else:
+            blocks.append(np.zeros(np.size(value_of(part)), np.intp))
+    if len(found) != 1:
+        return None
+    source = found.pop()
+    if source.value.dtype != node.value.dtype or np.ndim(source.value) == 0:
+        return None
+    return source, np.concatenate(blocks)[sources(node)]
 
 
 def _permutation(node: Node, steps: list[int] | None) -> tuple[int, ...] | None:

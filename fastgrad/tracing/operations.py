@@ -144,6 +144,11 @@ def item(array: Any, index: Any) -> Any:
     return array[index]
 
 
+def gathered(array: Any, places: Any) -> Any:
+    """Return an array's elements at places, counted from 1 in C order; 0 stands for a zero."""
+    return np.concatenate([np.zeros(1, array.dtype), np.reshape(array, -1)])[places]
+
+
 def selected(array: Any, mask: Any) -> Any:
     """Return the elements of an array that a mask selects, whose number may change with it."""
     return array[mask]
@@ -183,9 +188,9 @@ KINDS: dict[Callable[..., Any], str] = {
     **dict.fromkeys((converted, power), ELEMENTWISE),
     **dict.fromkeys(
         (
-            item, assigned, array_of, np.copy, np.reshape, np.ravel, np.squeeze, np.expand_dims,
-            np.transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.broadcast_to, np.flip,
-            np.fliplr, np.flipud, np.rot90, np.roll, np.repeat, np.tile, np.take, np.diag,
+            item, assigned, gathered, array_of, np.copy, np.reshape, np.ravel, np.squeeze,
+            np.expand_dims, np.transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.broadcast_to,
+            np.flip, np.fliplr, np.flipud, np.rot90, np.roll, np.repeat, np.tile, np.take, np.diag,
             np.diagonal, np.tril, np.triu, np.atleast_1d, np.atleast_2d, np.concatenate, np.stack,
             np.hstack, np.vstack, np.column_stack, np.pad, np.lib.stride_tricks.sliding_window_view,
         ),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Term, split_into_terms
+from fastgrad.tracing.batched import merge_moves
 from fastgrad.tracing.first_calls import FirstCalls, share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
 from fastgrad.tracing.operations import Node, without_repeats
@@ -126,6 +127,7 @@ def trace_call(
         _require_no_refusal(first)
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
     nodes, output = without_repeats(nodes, output)
+    merge_moves(nodes)
     return Trace(nodes, split_into_terms(output), value, seconds)
 
 

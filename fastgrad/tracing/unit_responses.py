@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.tracing.affine import Stage
+from fastgrad.tracing.affine import Stage, UnitIds
 from fastgrad.tracing.kinks import MAX_GAP_STEPS, by_kinked_rows
 from fastgrad.tracing.replay import BATCH_ELEMENTS, RowLosses
 from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
@@ -193,11 +193,11 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
     change = np.zeros((2, *shape))
 
     def moved(inputs: Any, size: float, units: Places | None = None) -> Array:
-        of_inputs = stage.inputs.T[inputs][:, stage.rows - 1]
-        distances = _distances(stage, x, size, inputs)
-        values = np.empty((len(sides), *of_inputs.shape))
+        of_inputs = stage.inputs.T[inputs][:, _without_repeats(stage.rows) - 1]
+        distances = _distances(stage, x, size, inputs)[:, :, _without_repeats(stage.unit_ids) - 1]
+        values = np.empty((len(sides), len(of_inputs), *stage.node.shape))
         for of_side, side in zip(values, sides, strict=True):  # with little memory at a time
-            np.multiply(of_inputs, distances[side][:, stage.unit_ids - 1], out=of_side)
+            np.multiply(of_inputs, distances[side], out=of_side)
             of_side += stage.node.value
         values = values.reshape(-1, *stage.node.shape)
         change = rows.changes(values, units).sum(axis=-1)
@@ -222,6 +222,11 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
     return Changes(
         wanted, (straight @ weights).reshape(shape), abs(weights[0]) * uneven.reshape(shape)
     )
+
+
+def _without_repeats(ids: UnitIds) -> UnitIds:
+    """Return ids of length 1 along the axes along which they were broadcast."""
+    return ids[tuple(slice(None) if stride else slice(1) for stride in ids.strides)]
 
 
 def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:

@@ -204,6 +204,11 @@ class Stage:
     unit_ids: UnitIds
     rows: UnitIds
 
+    @property
+    def used_inputs(self) -> NDArray[np.intp]:
+        """Which inputs are not 0 in all rows: weights of others, as of blank pixels, move none."""
+        return np.flatnonzero(self.inputs.any(axis=0))
+
 
 def find_stage(nodes: list[Node], target: Node) -> Stage | None:
     """Return the one affine stage through which a target depends on the array, if there is one.

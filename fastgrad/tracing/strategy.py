@@ -70,7 +70,7 @@ class TermStrategy:
         if self.stage is None:
             return 2
         if self.row_of_element is None:
-            return 2 * int(self.stage.inputs.shape[1])
+            return 2 * len(self.stage.used_inputs)
         return 2 * shifts_of_responses(self.stage)
 
     @property
@@ -112,7 +112,7 @@ class TermStrategy:
             changes = by_responses(rows, self.stage, self.x, self.h, weights)
             if changes is not None:
                 return changes
-        seconds = SECONDS_PER_ELEMENT * self.replay.cost(2 * self.stage.inputs.shape[1])
+        seconds = SECONDS_PER_ELEMENT * self.replay.cost(2 * len(self.stage.used_inputs))
         if seconds > self.limit:
             raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
         return by_weights(self._as_one_row(), self.stage, self.x, self.h, weights)

@@ -169,7 +169,7 @@ def shifts_of_responses(stage: Stage) -> int:
     if magnitudes is not None:
         return len(magnitudes)
     count = _count(float(abs(stage.inputs).max()), TERM_COUNTS[0])
-    return int(count) if count <= MAX_POINTS else int(stage.inputs.shape[1])
+    return int(count) if count <= MAX_POINTS else len(stage.used_inputs)
 
 
 def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights) -> Changes:
@@ -203,8 +203,9 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
         change = rows.changes(values, units).sum(axis=-1)
         return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
 
-    for block in _blocks(shape[0], len(sides) * stage.node.value.size):
-        change[sides, block] = moved(block, h)
+    used = stage.used_inputs
+    for block in _blocks(len(used), len(sides) * stage.node.value.size):
+        change[np.array(sides)[:, np.newaxis], used[block]] = moved(used[block], h)
     wanted = np.tensordot(weights, change, 1)
     if weights[0] != -weights[1]:
         return Changes(wanted)

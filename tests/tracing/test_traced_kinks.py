@@ -159,6 +159,20 @@ def test_pixels_of_zero_leave_the_blank_samples_at_their_kinks():
         assert_the_loops(lambda _: np.mean((np.maximum(X @ W + b, 0) @ V) ** 2), x)
 
 
+def test_pixels_that_are_blank_in_the_whole_batch_move_nothing_where_rows_mix():
+    random = np.random.default_rng(3)
+    X = random.random((12, 9)) * [1, 0, 1, 1, 0, 1, 0, 1, 1]
+    W, V = random.normal(size=(9, 20)), random.normal(size=(20, 4))
+
+    def f(W):
+        a = X @ W
+        a = (a - a.mean(axis=0)) / np.sqrt(a.var(axis=0) + 1e-6)
+        return np.mean((np.maximum(a, 0) @ V - X[:, :4]) ** 2)
+
+    gradient = assert_the_loops(f, W)
+    assert not gradient[[1, 4, 6]].any()
+
+
 def test_a_hinge_by_where_is_seen_just_below_its_kink():
     random = np.random.default_rng(4)
     X, W = random.normal(size=(40, 8)), random.normal(size=(8, 20))

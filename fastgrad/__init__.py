@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from fastgrad.checking.check import check_gradient
     from fastgrad.checking.taylor_test import slope_test
     from fastgrad.datasets import load_mnist
-    from fastgrad.directional import directional_derivative, hessian_vector_product
+    from fastgrad.directional import directional_derivative
     from fastgrad.gradient import Gradient, explain, numerical_gradient
-    from fastgrad.hessians import hessian
+    from fastgrad.hessians import hessian, hessian_vector_product
     from fastgrad.jacobians import jacobian
     from fastgrad.network import TwoLayerNet
     from fastgrad.network.functions import (
@@ -76,7 +76,7 @@ LAZY = {
     "directional_derivative": "directional",
     "explain": "gradient",
     "hessian": "hessians",
-    "hessian_vector_product": "directional",
+    "hessian_vector_product": "hessians",
     "identity_function": "network.functions",
     "jacobian": "jacobians",
     "load_mnist": "datasets",

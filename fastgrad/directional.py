@@ -1,11 +1,7 @@
-"""Directional derivatives, and Hessian-vector products: x is moved along a line."""
+"""Directional derivatives: x is moved along a line."""
 
-import operator
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,15 +9,15 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
-from fastgrad.differences.problem import ANY, Problem, problems, value_at
-from fastgrad.differences.quotients import derivatives, fill, memory_order
+from fastgrad.differences.problem import PROBE_STEP, Problem, problems, value_at
+from fastgrad.differences.quotients import derivatives
 from fastgrad.differences.steps import precision
 from fastgrad.differences.trees import Call, is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
-from fastgrad.schemes import Scheme, as_scheme, central
-from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Structure, Values
+from fastgrad.schemes import Scheme, as_scheme
+from fastgrad.typing import Array, Map, Progress, SchemeName, Values
 
 
 def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
@@ -79,16 +75,16 @@ def coarsest(found: list[Problem], base: Array) -> float:
     )
 
 
-def restoration(arrays: list[Array]) -> tuple[Callable[[], object], list[Array]]:
-    """Return what puts arrays back bit for bit, once, and copies of what they are.
-
-    It is one call of C functions alone, which no interrupt can divide.
-    """
+def restorer(arrays: list[Array]) -> tuple[Callable[[], None], list[Array]]:
+    """Return what puts arrays back bit for bit, and copies of what they are."""
     plain = [array.view(np.ndarray) for array in arrays]
     copies = [array.copy() for array in plain]
-    assign: Callable[..., None] = operator.setitem
-    assignments = map(assign, plain, repeat(Ellipsis), copies)
-    return partial(deque[None](maxlen=0).extend, assignments), copies
+
+    def put_back() -> None:
+        for array, copy in zip(plain, copies, strict=True):
+            array[...] = copy
+
+    return put_back, copies
 
 
 def require_moving(found: list[Problem], directions: list[Array], step: float) -> None:
@@ -100,7 +96,7 @@ def require_moving(found: list[Problem], directions: list[Array], step: float) -
     raise ValueError(f"h is {step}, which is lost in the rounding of x + h v; pass a larger h")
 
 
-def move(
+def displace(
     arrays: list[Array],
     originals: list[Array],
     directions: list[Array],
@@ -160,7 +156,7 @@ class Line:
                 for original, direction in zip(self.originals, self.directions, strict=True)
             ]
             return self.f(like(self.x, iter(moved)), *self.args)
-        move(self.arrays, self.originals, self.directions, s[()], self.bounds)
+        displace(self.arrays, self.originals, self.directions, s[()], self.bounds)
         return self.f(self.x, *self.args)
 
     def _stack(self, s: Array) -> Array:
@@ -170,7 +166,7 @@ class Line:
         if s.dtype.kind == "c":
             return np.asarray(original + each * direction)
         stack = np.empty((len(s), *x.shape), x.dtype)
-        move([stack], [original], [direction], each, self.bounds)
+        displace([stack], [original], [direction], each, self.bounds)
         return stack
 
     def at_first(self, whole: tuple[Array, ...]) -> Any:
@@ -270,29 +266,29 @@ def directional_derivative(
             None, x, "auto", vectorized=vectorized, workers=workers, progress=progress
         ) as evaluator,
     ):
-        found = problems(f, x, ANY, args=args, scheme=chosen, relative=True, bounds=bounds)
+        found = problems(f, x, PROBE_STEP, args=args, scheme=chosen, relative=True, bounds=bounds)
         directions = as_directions(v, x, found)
         automatic = isinstance(h, str) and h == "auto" and not chosen.is_complex
-        part, along = _along(f, x, args, found, directions, h, chosen, automatic=automatic)
-        [(fitting, places, steps)] = [some for some in along.partition if len(some[1])]
+        part, line = along(f, x, args, found, directions, h, chosen, automatic=automatic)
+        [(fitting, places, steps)] = [some for some in line.partition if len(some[1])]
         base = value_at(found, f, x, args, evaluator.stacked)
         if not (automatic or chosen.is_complex):
             require_moving(found, directions, float(np.max(steps)))
-        put_back, _ = restoration([problem.x for problem in found])
+        put_back, _ = restorer([problem.x for problem in found])
         with evaluator.shown(len(fitting.offsets)) as report:
             if automatic:
-                values = _one_by_one(evaluator.values(in_parts(report, 1 / QUOTIENTS)))
-                known = measured(along, values, base, coarsest(found, base))
+                values = one_by_one(evaluator.values(in_parts(report, 1 / QUOTIENTS)))
+                known = measured(line, values, base, coarsest(found, base))
                 slopes = np.asarray(known.quotients)
             else:
-                values = _one_by_one(evaluator.values(report))
-                slopes = derivatives(values, along.f, along.x, places, steps, fitting, base.shape)
+                values = one_by_one(evaluator.values(report))
+                slopes = derivatives(values, line.f, line.x, places, steps, fitting, base.shape)
         put_back()
     slope: Array | np.floating[Any] = np.asarray(slopes[0] / part, base.dtype)[()]
     return slope
 
 
-def _along(
+def along(
     f: Callable[..., Any],
     x: Any,
     args: tuple[Any, ...],
@@ -316,7 +312,7 @@ def _along(
     return part, replace(along, f=Call(line.at_first, (), whole, position))
 
 
-def _one_by_one(values: Values) -> Values:
+def one_by_one(values: Values) -> Values:
     """Return the same way of evaluating f, to which each point is a place of its own."""
 
     def each(
@@ -330,110 +326,3 @@ def _one_by_one(values: Values) -> Values:
         return values(f, x, *single, shape).reshape(*points.shape, *shape)
 
     return each
-
-
-def hessian_vector_product(
-    f: Callable[..., Any],
-    x: Structure,
-    v: Any,
-    *,
-    args: tuple[Any, ...] = (),
-    engine: EngineName = "auto",
-    vectorized: bool = False,
-    workers: int | Map | None = None,
-    progress: Progress = False,
-) -> Structure:
-    """Return the Hessian of f times v, without the Hessian.
-
-    ``(g(x + h v) - g(x - h v)) / (2 h)`` with g the central difference gradient: 4 calls of f for
-    each element of x. All steps are measured, as for `hessian`, by about 6 calls more for each;
-    about half of the digits are right.
-
-    Parameters
-    ----------
-    f : callable
-        ``f(x, *args) -> number``. It is called with x itself, which is moved in place.
-    x : array of float64, float32 or longdouble, or dict, list or tuple of such
-        Bit-identical afterwards, whatever happens.
-    v : array of x's shape, or structure like x
-        Real and finite.
-    args : tuple
-        Further arguments of f.
-    engine : {"auto", "loop", "compiled"}
-        How f is evaluated at moved points, as for `numerical_gradient`.
-    vectorized, workers, progress
-        As for `numerical_gradient`.
-
-    Returns
-    -------
-    array or structure like x
-        In x's type.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As from `numerical_gradient`; if v does not fit x.
-
-    Examples
-    --------
-    >>> x, v = np.array([1.0, 2.0]), np.array([1.0, 1.0])
-    >>> hessian_vector_product(lambda x: x[0] ** 2 * x[1], x, v).round(5)
-    array([6., 2.])
-    """
-    x = users_array(x)
-    with (
-        guarded(f, x, args) as guard,
-        choose_evaluator(
-            f, x, engine, vectorized=vectorized, workers=workers, progress=progress
-        ) as evaluator,
-    ):
-        found = problems(f, x, ANY, args=args, relative=True)
-        directions = as_directions(v, x, found)
-        base = value_at(found, f, x, args, evaluator.stacked)
-        guard.check()
-        if base.size != 1:
-            raise ValueError(
-                f"f returned an array of shape {base.shape}, but a Hessian is that of a function "
-                "which returns a single number; reduce the array, for instance by .sum()"
-            )
-        scheme, eps = central(2, 2), coarsest(found, base)
-        part, along = _along(f, x, args, found, directions, "auto", scheme, automatic=True)
-        seconds = problems(f, x, "auto", args=args, scheme=scheme)
-        arrays = [problem.x for problem in found]
-        put_back, _ = restoration(arrays)
-        with choose_evaluator(None, x, vectorized=vectorized) as single:
-            on_line = _one_by_one(single.values(None))
-            along = measured(along, on_line, base.reshape(()), eps, farther=False)
-        put_back()
-        # A power of two: the direction is multiplied without rounding.
-        step = float(part * 2.0 ** np.round(np.log2(along.steps[0])))
-        gradients = []
-        put_back, originals = restoration(arrays)
-        with evaluator.shown(sum(array.size for array in arrays)) as report:
-            values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
-            chosen = [
-                measured(problem, values, base.reshape(()), farther=False).steps
-                for problem in seconds
-            ]
-            values = evaluator.values(in_parts(report, 1 / 4))  # each element twice
-            for shift in (step, -step):
-                move(arrays, originals, directions, shift, [None] * len(arrays))
-                gradients.append(
-                    [
-                        _gradient(problem, steps, values)
-                        for problem, steps in zip(found, chosen, strict=True)
-                    ]
-                )
-        put_back()
-    products = [np.zeros_like(array) for array in arrays]
-    for product, up, down in zip(products, *gradients, strict=True):
-        product[...] = (up - down) / (2 * step)
-    return like(x, iter(products))
-
-
-def _gradient(problem: Problem, steps: Array, values: Values) -> Array:
-    """Return the central difference gradient by these steps, in C order."""
-    result, places = np.zeros(problem.x.shape), memory_order(problem.x)
-    exact = 2.0 ** np.round(np.log2(steps[places]))
-    fill(result, values, problem.f, problem.x, places, exact, central())
-    return result

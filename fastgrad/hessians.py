@@ -1,4 +1,4 @@
-"""Hessians: second derivatives of functions, symmetric arrays x.shape + x.shape."""
+"""Hessians, symmetric arrays x.shape + x.shape, and their products with vectors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,21 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
-from fastgrad.differences.problem import Problem, prepared
-from fastgrad.differences.quotients import derivatives, moved
-from fastgrad.differences.trees import is_structure, users_array
+from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems, value_at
+from fastgrad.differences.quotients import derivatives, fill, memory_order, moved
+from fastgrad.differences.trees import is_structure, like, users_array
+from fastgrad.directional import (
+    along,
+    as_directions,
+    coarsest,
+    displace,
+    one_by_one,
+    restorer,
+)
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.schemes import Scheme, backward, central, forward
-from fastgrad.typing import Array, EngineName, Map, Progress, Report
+from fastgrad.typing import Array, EngineName, Map, Progress, Report, Structure, Values
 
 Part = tuple[Scheme, Scheme, NDArray[np.intp], Array]
 """A scheme for second and one for first derivatives, the elements that they fit, their steps."""
@@ -97,7 +105,7 @@ def hessian(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
         ) as evaluator,
     ):
-        [problem], base = prepared(
+        [problem], base = prepare(
             f,
             x,
             h,
@@ -107,11 +115,7 @@ def hessian(
             bounds=bounds,
             stacked=evaluator.stacked,
         )
-        if base.size != 1:
-            raise ValueError(
-                f"f returned an array of shape {base.shape}, but a Hessian is that of a function "
-                "which returns a single number; reduce the array, for instance by .sum()"
-            )
+        _require_single_number(base)
         result = np.zeros((x.size, x.size), base.dtype)
         with evaluator.shown(x.size**2) as report:
             measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
@@ -120,6 +124,109 @@ def hessian(
     lower = np.tril_indices(x.size, -1)
     result[lower] = result.T[lower]
     return result.reshape(x.shape + x.shape)
+
+
+def hessian_vector_product(
+    f: Callable[..., Any],
+    x: Structure,
+    v: Any,
+    *,
+    args: tuple[Any, ...] = (),
+    engine: EngineName = "auto",
+    vectorized: bool = False,
+    workers: int | Map | None = None,
+    progress: Progress = False,
+) -> Structure:
+    """Return the Hessian of f times v, without the Hessian.
+
+    ``(g(x + h v) - g(x - h v)) / (2 h)`` with g the central difference gradient: 4 calls of f for
+    each element of x. All steps are measured, as for `hessian`, by about 6 calls more for each;
+    about half of the digits are right.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args) -> number``. It is called with x itself, which is moved in place.
+    x : array of float64, float32 or longdouble, or dict, list or tuple of such
+        Bit-identical afterwards, whatever happens.
+    v : array of x's shape, or structure like x
+        Real and finite.
+    args : tuple
+        Further arguments of f.
+    engine : {"auto", "loop", "compiled"}
+        How f is evaluated at moved points, as for `numerical_gradient`.
+    vectorized, workers, progress
+        As for `numerical_gradient`.
+
+    Returns
+    -------
+    array or structure like x
+        In x's type.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `numerical_gradient`; if v does not fit x.
+
+    Examples
+    --------
+    >>> x, v = np.array([1.0, 2.0]), np.array([1.0, 1.0])
+    >>> hessian_vector_product(lambda x: x[0] ** 2 * x[1], x, v).round(5)
+    array([6., 2.])
+    """
+    x = users_array(x)
+    with (
+        guarded(f, x, args) as guard,
+        choose_evaluator(
+            f, x, engine, vectorized=vectorized, workers=workers, progress=progress
+        ) as evaluator,
+    ):
+        found = problems(f, x, PROBE_STEP, args=args, relative=True)
+        directions = as_directions(v, x, found)
+        base = value_at(found, f, x, args, evaluator.stacked)
+        guard.check()
+        _require_single_number(base)
+        scheme, eps = central(2, 2), coarsest(found, base)
+        part, line = along(f, x, args, found, directions, "auto", scheme, automatic=True)
+        seconds = problems(f, x, "auto", args=args, scheme=scheme)
+        arrays = [problem.x for problem in found]
+        put_back, originals = restorer(arrays)
+        with choose_evaluator(None, x, vectorized=vectorized) as single:
+            on_line = one_by_one(single.values(None))
+            line = measured(line, on_line, base.reshape(()), eps, farther=False)
+        put_back()
+        # A power of two: the direction is multiplied without rounding.
+        step = float(part * 2.0 ** np.round(np.log2(line.steps[0])))
+        gradients = []
+        with evaluator.shown(sum(array.size for array in arrays)) as report:
+            values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
+            chosen = [
+                measured(problem, values, base.reshape(()), farther=False).steps
+                for problem in seconds
+            ]
+            values = evaluator.values(in_parts(report, 1 / 4))  # each element twice
+            for shift in (step, -step):
+                displace(arrays, originals, directions, shift, [None] * len(arrays))
+                gradients.append(
+                    [
+                        _gradient(problem, steps, values)
+                        for problem, steps in zip(found, chosen, strict=True)
+                    ]
+                )
+        put_back()
+    products = [np.zeros_like(array) for array in arrays]
+    for product, up, down in zip(products, *gradients, strict=True):
+        product[...] = (up - down) / (2 * step)
+    return like(x, iter(products))
+
+
+def _require_single_number(base: Array) -> None:
+    """Refuse an f that returns several numbers."""
+    if base.size != 1:
+        raise ValueError(
+            f"f returned an array of shape {base.shape}, but a Hessian is that of a function "
+            "which returns a single number; reduce the array, for instance by .sum()"
+        )
 
 
 def _fill(result: Array, problem: Problem, evaluator: Evaluator, report: Report | None) -> None:
@@ -175,3 +282,11 @@ def _fill_row(
                 result[place, others[behind]] += numerator * slopes.astype(result.dtype)
     elements[place] = old
     result[place, place + 1 :] /= scheme.denominator * step
+
+
+def _gradient(problem: Problem, steps: Array, values: Values) -> Array:
+    """Return the central difference gradient by these steps, in C order."""
+    result, places = np.zeros(problem.x.shape), memory_order(problem.x)
+    exact = 2.0 ** np.round(np.log2(steps[places]))
+    fill(result, values, problem.f, problem.x, places, exact, central())
+    return result

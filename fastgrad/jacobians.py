@@ -7,7 +7,7 @@ import numpy as np
 
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
-from fastgrad.differences.problem import Problem, prepared
+from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import fill
 from fastgrad.differences.trees import like, users_array
 from fastgrad.engines.progress import in_parts
@@ -97,7 +97,7 @@ def jacobian(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
         ) as evaluator,
     ):
-        found, base = prepared(
+        found, base = prepare(
             f,
             x,
             h,

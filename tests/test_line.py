@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgrad.differences.problem import problems
-from fastgrad.directional import Line, as_directions, require_moving, restoration, unit
+from fastgrad.directional import Line, as_directions, require_moving, restorer, unit
 
 EPS = np.finfo(float).eps
 
@@ -18,7 +18,7 @@ def line_through(x, v, bounds=None):
 def test_what_has_been_moved_is_put_back_bit_for_bit():
     arrays = [np.array([-0.0, np.nan, 1.0]), np.array(3.0), np.arange(6.0).reshape(2, 3).T[::-1]]
     before = [array.tobytes() for array in arrays]
-    put_back, copies = restoration(arrays)
+    put_back, copies = restorer(arrays)
     for array in arrays:
         array[...] = 7
     put_back()

@@ -20,7 +20,7 @@ from fastgrad.checking.noise import CLAIM_ROUNDING, EXTRAPOLATED, Noise, Path, e
 from fastgrad.checking.numerical import CLEAR, largest_magnitude
 from fastgrad.checking.probe import Probe, probe
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.directional import move, restoration
+from fastgrad.directional import displace, restorer
 from fastgrad.typing import Array
 
 COUNT = 8
@@ -65,11 +65,11 @@ def evaluate_along(
 ) -> list[Any]:
     """Return a value where the parts' arrays are moved by each of the steps; they come back."""
     arrays = [part.x for part in parts]
-    put_back, originals = restoration(arrays)
+    put_back, originals = restorer(arrays)
     try:
         values = []
         for step in steps:
-            move(arrays, originals, [*direction], step, [None] * len(arrays))
+            displace(arrays, originals, [*direction], step, [None] * len(arrays))
             values.append(value())
         return values
     finally:

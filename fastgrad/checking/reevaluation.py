@@ -29,7 +29,7 @@ from fastgrad.checking.numerical import (
 from fastgrad.checking.random_directions import COUNT, DirectionalCheck
 from fastgrad.checking.subject import GradientUnderTest, Part, loss_of_net
 from fastgrad.differences.trees import is_structure, like
-from fastgrad.directional import move, restoration
+from fastgrad.directional import displace, restorer
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array
 
@@ -141,9 +141,9 @@ def _claimed_next_to_x(
         * random.uniform(-1, 1, array.shape).astype(np.result_type(array.dtype, np.float64))
         for array, size in zip(arrays, sizes, strict=True)
     ]
-    put_back, originals = restoration(arrays)
+    put_back, originals = restorer(arrays)
     try:
-        move(arrays, originals, directions, distance, [None] * len(arrays))
+        displace(arrays, originals, directions, distance, [None] * len(arrays))
         yield subject.claimed_after_loss()
     finally:
         put_back()

@@ -93,7 +93,7 @@ def test_kernels_agree_with_their_python_form(
         (1030, 5, 9, 1),
         (300, 900, 130, 2),
         (258, 220, 519, 2),
-        (184 * 3 + 1, 130, 7, 2),
+        (72 * 3 + 1, 340, 7, 2),
     ],
 )
 @pytest.mark.parametrize("transposed", [False, True])

@@ -130,6 +130,18 @@ def test_a_structure_is_one_function_of_all_its_arrays():
         np.testing.assert_allclose(slopes, 4 * factor * x["b"][0], atol=1e-10)
 
 
+def test_what_is_under_a_mask_travels_too():
+    x, places = np.ma.masked_array(np.linspace(1, 2, 5), mask=[0, 1, 0, 0, 1]), np.arange(5)
+
+    def f(x):
+        return cube(np.asarray(x.data))
+
+    function, _ = sent(f, x, places)
+    x.data[4] = 3.0
+    item = item_of(function, places, points_of(x, places))
+    assert answer(function, item).values.tolist() == loop.values(f, x, places, item.points).tolist()
+
+
 def test_a_function_without_a_finite_value_tells_nothing():
     x, places = np.ones(3), np.arange(3)
     for f in (lambda x: np.nan, lambda x: 1 / 0):

@@ -350,7 +350,7 @@ def test_a_map_that_returns_nonsense_is_refused_in_its_name(returned):
         by_loop(lambda x: (x**2).sum(), np.ones(5), nonsense)
 
 
-@pytest.mark.parametrize("package", ["loky", "cloudpickle", "threadpoolctl"])
+@pytest.mark.parametrize("package", ["loky", "cloudpickle", "psutil", "threadpoolctl"])
 def test_a_missing_package_is_named(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     for how in (2, map):

@@ -64,21 +64,8 @@ class WorkResult(NamedTuple):
 class SharedFunction:
     """f and its arrays, sent to each worker once, with points that tell whether f sees x move.
 
-    Parameters
-    ----------
-    f : callable
-        A `Call` if x is in a structure: then all arrays in it are sent.
-    x : array
-        What is moved.
-    places, points
-        Where it is moved, as `fastgrad.typing.Values` takes them.
-
-    Attributes
-    ----------
-    is_finite : bool
-        Whether f is, at the test points; else they tell nothing.
-    seconds : float
-        What a call of f takes here.
+    If f is a `Call` of a structure, its arrays are all in that. Its seconds are what a call takes
+    here; if it is not finite at the points, they tell nothing.
     """
 
     def __init__(
@@ -120,11 +107,6 @@ class SharedFunction:
         """Pickle f and the arrays, the first time; return the `contents` of items.
 
         In one piece, so that what f reads of the arrays elsewhere is what is moved.
-
-        Raises
-        ------
-        TypeError
-            If f cannot be pickled.
         """
         if not self.pickled:
             self.pickled = _dumps(self.f, self.arrays)
@@ -133,7 +115,7 @@ class SharedFunction:
         return contents if self.has_changed else []
 
     def _contents(self) -> list[bytes]:
-        return [array.tobytes() for array in self.arrays]
+        return [array.view(np.ndarray).tobytes() for array in self.arrays]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what travels."""

@@ -46,7 +46,7 @@ warnings.filterwarnings("ignore", "A worker stopped while some jobs were given",
 
 def require_packages() -> None:
     """Refuse workers where their packages are missing."""
-    for name in ("loky", "cloudpickle", "threadpoolctl"):
+    for name in ("loky", "cloudpickle", "psutil", "threadpoolctl"):
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(
                 f"workers need {name}, which is not installed; pip install 'fastgrad[workers]', "
@@ -74,15 +74,10 @@ def start(workers: int, fresh: bool = False) -> Future[int]:
 def map_in_processes(
     workers: int, function: Callable[[Any], Any], items: Iterable[Any]
 ) -> Iterator[Any]:
-    """Yield the results of a function for each item, in order.
+    """Yield the results of a function for each item, in order; raise LostWorkerError if one died.
 
     If that is left early, what has not begun is not done, and processes that do not end what they
     do are killed.
-
-    Raises
-    ------
-    LostWorkerError
-        If a process ends before its task.
     """
     file, futures = "", list[Future[Any]]()
     try:

@@ -46,16 +46,10 @@ does not leave half a message, for the rest of which its parent would wait."""
 
 
 class WorkerPool:
-    """Workers that evaluate functions, each with a copy of x of its own.
+    """Workers that evaluate functions, each with a copy of x of its own: processes, or a map's.
 
-    Processes start when they are first worth it, and serve until then. With any number of workers,
-    1 included, the values have the same bits, because the threads of BLAS are held everywhere:
-    their number changes its sums.
-
-    Parameters
-    ----------
-    workers : int or map-like
-        As `fastgrad.numerical_gradient` takes them; 1 is this process.
+    With any number of them, 1 included, which is this process, the values have the same bits,
+    because the threads of BLAS are held everywhere: their number changes its sums.
     """
 
     def __init__(self, workers: int | Map) -> None:
@@ -132,11 +126,11 @@ class WorkerPool:
         While processes start, those that are evaluated here.
         """
         done, number = 0, len(whole.places)
-        whole = whole._replace(contents=function.prepare())
         evaluate = self._map or partial(processes.map_in_processes, self._number)
         # Processes that have worked before may know f's modules as they were then.
         attempts = (False,) if self._map else (False, True)
         for fresh in attempts if function.is_finite else ():
+            whole = whole._replace(contents=function.prepare())
             if not self._map:
                 ready, self._is_started = processes.start(self._number, fresh), True
                 end, values = time.monotonic() + MAX_START_SECONDS, here()

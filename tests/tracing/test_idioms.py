@@ -12,7 +12,7 @@ from numpy.lib import stride_tricks
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import loop, traced
+from fastgrad.engines import loop
 
 assert_the_loops = partial(looped.assert_the_loops, engine="traced")
 
@@ -24,13 +24,7 @@ FILTER = RANDOM.normal(size=(3, 3))
 XS = RANDOM.normal(size=(3, 5, 6))
 WH = RANDOM.normal(size=(4, 4))
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_luck():
-    """Measure the analysis alone: the certificate would mend its defects."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(traced, "CERTIFY", False)
-        yield
+pytestmark = pytest.mark.usefixtures("no_certificate")
 
 
 def values_put_in_one_by_one(k):

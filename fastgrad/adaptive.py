@@ -270,7 +270,8 @@ def _try_again(
             # nothing of it. Larger ones are not believed where they contradict smaller ones.
             doubt = np.where(before.diverging, 1, 1 / CLEARLY) * other.errors
             clear = smaller & (CLEARLY * apart > doubt) & (apart > before.errors)
-        better = (other.errors < before.errors) & (before.diverging | ~contradicts(other, before))
+        contradicted = contradicts(other.values, other.errors, before.values, before.errors)
+        better = (other.errors < before.errors) & (before.diverging | ~contradicted)
         better |= clear
         asked = better & smaller & (CLEARLY * apart > other.errors)
         asked &= apart * other.steps**d <= PLAUSIBLE * height[again]

@@ -1,6 +1,7 @@
 """Values of f that are rounded: whether it jumps where its slope does not say so, and how far."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import moved
@@ -172,16 +173,21 @@ def resolution(values: Array) -> Array:
     known = np.where(np.isfinite(values), values, 0).astype(np.float64)
     spacing = np.zeros(known.shape[:2])
     with np.errstate(all="ignore"):
-        one = known[:, :1, :1]  # is mostly long, which is enough
-        several = ((_binary(one)[1] <= BITS) | (_decimal(one)[1] <= DIGITS))[:, 0, 0]
+        flat = np.sort(known.reshape(len(known), -1), axis=1)
+        several = np.count_nonzero(np.diff(flat, axis=1), axis=1) + 1 >= DISTINCT
         if several.any():
-            flat = np.sort(known.reshape(len(known), -1), axis=1)
-            several &= np.count_nonzero(np.diff(flat, axis=1), axis=1) + 1 >= DISTINCT
             known = known[several]
             decimal = _grid(*_decimal(known), 10.0, DIGITS)
             binary = _grid(*_binary(known), 2.0, BITS)
             spacing[several] = np.maximum(decimal, binary)
     return spacing
+
+
+def are_short(values: Array) -> NDArray[np.bool_]:
+    """Say which numbers are not finite, or have as few digits as values that are rounded."""
+    known = np.where(np.isfinite(values), values, 0).astype(float)
+    with np.errstate(all="ignore"):
+        return np.asarray((_binary(known)[1] <= BITS) | (_decimal(known)[1] <= DIGITS))
 
 
 def _binary(values: Array) -> tuple[Array, Array]:

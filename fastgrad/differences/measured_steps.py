@@ -327,34 +327,29 @@ class _Measurement:
         top = np.minimum(
             2.0 ** np.ceil(np.log2(best)) * RATIO ** (SWEEP - 2), WIDEST * self.scales[places]
         )
-        steps = np.zeros((len(places), 0))
-        found = np.zeros((len(places), 0, self.quotients.shape[1]), self.quotients.dtype)
+        shape = len(places), SWEEP + 2 * FURTHER
+        steps = np.full(shape, np.nan)
+        found = np.full((*shape, self.quotients.shape[1]), np.nan, self.quotients.dtype)
         lifts = found.copy()
-        active = np.arange(len(places))
-        for count in (SWEEP, FURTHER, FURTHER):  # downwards, until it has converged
-            start = steps.shape[1]
-            more = np.full((len(places), count), np.nan)
-            parts = np.full((len(places), count, found.shape[2]), np.nan, found.dtype)
-            heights = parts.copy()
-            for k in range(count):
-                wanted = np.maximum(
-                    top[active] * RATIO ** -(start + k), self.smallest[places[active]]
-                )
-                parts[active, k], more[active, k], heights[active, k], _ = self._at(
-                    places[active], wanted
-                )
-            steps, found = np.hstack([steps, more]), np.concatenate([found, parts], axis=1)
-            lifts = np.concatenate([lifts, heights], axis=1)
-            last = steps.shape[1] > SWEEP + FURTHER
-            done = np.array(
-                [self._choose(places[i], steps[i], found[i], lifts[i], last) for i in active]
-            )
-            active = active[~done & (more[:, -1] > 2 * self.smallest[places])[active]]
+        active, start = np.arange(len(places)), 0
+        for end in (SWEEP, SWEEP + FURTHER, SWEEP + 2 * FURTHER):  # downwards, until it converges
+            some = places[active]
+            for k in range(start, end):
+                wanted = np.maximum(top[active] * RATIO**-k, self.smallest[some])
+                found[active, k], steps[active, k], lifts[active, k], _ = self._at(some, wanted)
+            seen, start = slice(end), end
+            done = [
+                self._choose(places[i], steps[i, seen], found[i, seen], lifts[i, seen], end)
+                for i in active
+            ]
+            shrinks = steps[active, end - 1] > 2 * self.smallest[some]
+            active = active[~np.array(done) & shrinks]
             if not len(active):
                 break
 
-    def _choose(self, place: Any, steps: Array, found: Array, lifts: Array, last: bool) -> bool:
+    def _choose(self, place: Any, steps: Array, found: Array, lifts: Array, tried: int) -> bool:
         """Keep the best one of an element's steps; return whether there need be no smaller ones."""
+        last = tried > SWEEP + FURTHER
         scheme = self.problem.scheme
         p, d = scheme.accuracy, scheme.derivative
         order = np.unique(steps, return_index=True)[1]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.bounds import first_steps
-from fastgrad.differences.jumps import CALLS, is_flat, jumps, resolution
+from fastgrad.differences.jumps import CALLS, are_short, is_flat, jumps, resolution
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import moved, values_where_defined
 from fastgrad.differences.steps import as_floats, precision, representable
@@ -462,14 +462,16 @@ class RichardsonTableau:
         smallest = 2 * np.spacing(abs(x)).astype(np.float64)
         active, upwards = np.arange(len(places)), np.zeros(len(places), dtype=bool)
         top, stalled = np.zeros((2, len(places)), dtype=int)
+        may_be_rounded = are_short(table[4, :, 0]).any()  # all values are, where f rounds them
         while True:
-            judged, tried = self._coarsened(scheme, table, now), table.shape[2]
+            judged = self._coarsened(scheme, table, now) if may_be_rounded else table
+            tried = table.shape[2]
             found, errors = self._limits(scheme, judged)
             relative = errors / abs(found.values)
             relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
             last = now.errors.copy()
             # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
-            rejected = upwards & _contradicts(found.values, errors, now.values, last)
+            rejected = upwards & contradicts(found.values, errors, now.values, last)
             # Smaller steps may correct what has been found, larger ones only improve it.
             taken = ~rejected & (~upwards | (errors < last))
             np.copyto(now.values, found.values, where=taken)
@@ -666,11 +668,7 @@ def _grows(table: Array) -> bool:
     return len(rates) == GROWING and bool(steady.all() and seen.all())
 
 
-def contradicts(new: Outcome, old: Outcome) -> NDArray[np.bool_]:
-    """Say where two outcomes differ by more than both of their errors."""
-    return _contradicts(new.values, new.errors, old.values, old.errors)
-
-
-def _contradicts(new: Array, its: Array, old: Array, error: Array) -> NDArray[np.bool_]:
+def contradicts(new: Array, its: Array, old: Array, error: Array) -> NDArray[np.bool_]:
+    """Say where two values differ by more than both of their errors; where one is nan, not."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(abs(new - old) > its + error)  # not where one of them is nan
+        return np.asarray(abs(new - old) > its + error)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.measure.honesty import is_wrong, rough, waves
+from benchmarks.measure.honesty import SMOOTH, is_wrong, rough, waves
 from fastgrad import differentiate, schemes
 
 
@@ -16,6 +16,16 @@ def at(f, x, **options):
 @pytest.mark.parametrize("cases", [waves(120, 1), rough(80, 1)], ids=["waves", "rough"])
 def test_hardly_any_derivative_is_off_by_more_than_ten_times_its_estimate(cases):
     assert sum(is_wrong(case) for case in cases) <= 1
+
+
+def test_arguments_that_f_rounds_to_float32_are_jumps_and_no_slopes_of_their_own():
+    draw, wrong = np.random.default_rng(0), 0
+    for k in range(120):
+        f, derivative = [*SMOOTH.values()][k % len(SMOOTH)]
+        u, s = draw.normal(), 10 ** draw.uniform(-3, 3)
+        found = at(lambda x, f=f, s=s: float(f(float(np.float32(x / s)))), u * s)
+        wrong += not abs(found.gradient - derivative(u) / s) <= 10 * found.error
+    assert wrong <= 1
 
 
 @pytest.mark.parametrize(

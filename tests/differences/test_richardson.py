@@ -6,7 +6,7 @@ import pytest
 from fastgrad.differences import richardson
 from fastgrad.differences.jumps import CALLS
 from fastgrad.differences.problem import problems
-from fastgrad.differences.richardson import RichardsonTableau, contradicts, nothing_yet, step_at
+from fastgrad.differences.richardson import RichardsonTableau, contradicts, step_at
 from fastgrad.engines import loop
 from fastgrad.schemes import central, forward
 
@@ -65,11 +65,7 @@ def test_powers_of_the_step_are_those_of_the_scheme():
 
 
 def test_contradictions_are_differences_beyond_both_errors():
-    def outcome(value, error):
-        found = nothing_yet(np.ones(1))
-        found.values[0], found.errors[0] = value, error
-        return found
-
-    assert contradicts(outcome(1.0, 0.1), outcome(2.0, 0.5))[0]
-    assert not contradicts(outcome(1.0, 0.6), outcome(2.0, 0.5))[0]
-    assert not contradicts(outcome(1.0, 0.6), nothing_yet(np.ones(1)))[0]
+    one, tenth = np.ones(1), np.full(1, 0.1)
+    assert contradicts(one, tenth, 2 * one, 5 * tenth)[0]
+    assert not contradicts(one, 6 * tenth, 2 * one, 5 * tenth)[0]
+    assert not contradicts(one, 6 * tenth, np.nan * one, np.inf * one)[0]

@@ -77,14 +77,18 @@ PUBLIC = {"numba.types", "numba.extending", "llvmlite.ir"}
 """Modules that numba and llvmlite document."""
 
 ON_OBJECTS = {
-    **{"_getvalue": "numba's structures", "_replace": "named tuples"},
-    **{"_can_compile": "dispatchers", "_compiler": "dispatchers"},
+    "_getvalue": "numba's structures",
+    "_can_compile": "dispatchers",
+    "_compiler": "dispatchers",
 }
 """Underscored attributes in jit/ and engines/lanes/, and what has them. Where one is missing, what
 uses it fails, as it does without the other names of its file."""
 
 OF_CPYTHON = {"sys._getframe", "sys._current_frames", "os._exit", "functools._lru_cache_wrapper"}
 """Documented, or the type of a documented object; they may stand anywhere."""
+
+OF_NAMED_TUPLES = {"_asdict", "_field_defaults", "_fields", "_make", "_replace"}
+"""Documented, too: an underscore keeps them apart from fields."""
 
 PACKAGE = Path(fastgrad.__file__).parent
 
@@ -109,7 +113,9 @@ def private_names(file: Path) -> Iterator[str]:
                 yield f"context.{name}"
             elif holder == "cgutils":
                 yield f"numba.core.cgutils.{name}"
-            elif name.startswith("_") and not name.startswith("__") and holder not in OWN:
+            elif name.startswith("_") and not (
+                name.startswith("__") or name in OF_NAMED_TUPLES or holder in OWN
+            ):
                 yield f"{holder}.{name}"
 
 

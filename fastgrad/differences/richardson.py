@@ -324,11 +324,12 @@ def limits(
         truncations = np.maximum.reduce(abs(entries[:, np.newaxis] - without), axis=1)
         own = truncations + round_offs
         own[~np.isfinite(own)] = np.inf
-        excess = _excess(truncations / round_offs)
-        if m > FEWEST:  # with large steps f may be far from smooth
-            smooth = np.minimum(runs.first[own.argmin(axis=1)], m - FEWEST)
+        times = truncations / round_offs
+        excess = _excess(times)
+        smooth = np.minimum(runs.first[own.argmin(axis=1)], m - FEWEST)
+        if (smooth > 0).any():  # with large steps f may be far from smooth
             among = runs.first >= smooth[:, np.newaxis]
-            later = np.where(among, truncations / round_offs, np.nan)
+            later = np.where(among, times, np.nan)
             excess = np.minimum(excess, _excess(later, np.count_nonzero(among, axis=1)))
         errors = own
         if checked:

@@ -147,7 +147,8 @@ def numerical_gradient(
     The traced engine measures the loss at moved points as the loop does, but at fewer. Where that
     is not certain to give the loop's quotients, more points are measured, or the loop is used: near
     kinks, jumps and poles of every operation, near products of many factors that change by much,
-    and wherever an operation is not known.
+    and wherever an operation is not known. With respect to a float32 x the loss is traced in double
+    precision, at the points that x can hold: its quotients have the loop's rounding no more.
 
     Several threads may call this, and what else differentiates, at once. A call waits while another
     thread moves an array that f reads, or reads one that is to be moved here; what f reads is found

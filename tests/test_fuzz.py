@@ -28,7 +28,10 @@ def test_a_program_is_the_same_function_in_extended_precision(kind):
         with np.errstate(all="ignore"):
             plain, extended = program.build(), program.build(extended=True)
             for name in ("x", *(n for n in plain if n[0] == "A" and plain[n].dtype == float)):
-                extended[name][...] = plain[name]
+                if np.ndim(plain[name]):
+                    extended[name][...] = plain[name]
+                else:
+                    extended[name] = np.longdouble(plain[name])
             value, precise = plain["f"](plain["x"]), extended["f"](extended["x"])
         assert np.asarray(precise).dtype == np.longdouble
         same += float(np.reshape(precise, ())) == pytest.approx(float(np.reshape(value, ())), 1e-9)

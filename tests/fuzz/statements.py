@@ -17,13 +17,14 @@ IN_PLACE = listed("""
     {a}[:, 0] = 0; {a}[:, 0] += {a}[:, -1]; {a}[..., -1] *= {n}; {a}[[0, -1]] = 1;
     {a}[[0, 0, -1]] += {n}; {a}[np.arange(len({a})), 0] -= 1; {a} = {a} + {b};
     {a}[{a} == {a}.max()] = 0; {a} -= {a}[0]; {a} += {a}.T; {a}[np.ones({a}.shape, bool)] = {n};
-    {a} %= 1.5
+    {a} %= 1.5; {a}[{a} < {c}] *= 0.1; {a}[{b} > {c}] -= {n}; {a}[{a} > 0] = {a}[{a} > 0] ** 2;
+    {a}[{b} <= 0] = np.exp({a}[{b} <= 0]) - 1
 """)
 
 UNUSUAL = listed("""
     {a}.sort(); {a}.fill({n}); np.add.at({a}, [0, 0], {n}); np.copyto({a}, {b}); {a}.flat[0] = {n};
     np.putmask({a}, {b} > 0, 0); {a} @= np.eye({a}.shape[-1]) * 2; {a}[{b} > {c}] *= 0.5;
-    {a}[{a} < {c}] *= 0.1; np.cumsum({a}, out={a}); {a}.T[...] += {n}; {a}.reshape(-1)[0] = {n};
+    np.cumsum({a}, out={a}); {a}.T[...] += {n}; {a}.reshape(-1)[0] = {n};
     {a}[:, None][0] = {n}; {a}[1:], {a}[:-1] = {a}[:-1], {a}[1:]; {a}[0], {a}[-1] = {a}[-1], {a}[0];
     {a}.clip({c}, 2, out={a})
 """)
@@ -38,7 +39,7 @@ CREATED = listed("""
     np.ones_like({a}); np.full({shape}, {n}, float); np.zeros(len({a})); np.full_like({a}, {n});
     np.zeros({a}.shape); np.zeros({a}.size).reshape({a}.shape); np.array({a} * 0); {a}.copy();
     np.zeros({shape}, dtype=np.float64); np.zeros({shape}, order='F'); np.full({shape}, {a}.sum());
-    np.full_like({a}, {a}.max()); np.empty({a}.shape, float)
+    np.full_like({a}, {a}.max()); np.empty({a}.shape, float); np.ndarray({a}.shape, float)
 """)
 
 FILLED = blocks("""

@@ -296,16 +296,15 @@ def explained_along(
             return f"{right} of the loss in training mode.", there, found
     if not (check.has_kinks and subject.can_ask_again):
         return None
-    for distance in DISTANCES[:2]:
-        with _claimed_next_to_x(subject, random, distance) as claimed:
-            parts = [part for part in claimed if part.x.size]
-            there = DirectionalCheck.drawn(
-                subject, parts, check.noise, check.slack, random, COUNT // 2
-            ).measure()
-            if not there.agrees:
-                offset = offset_along(there)
-                if offset is None:
-                    return None
+    with _claimed_next_to_x(subject, random, DISTANCES[0]) as claimed:
+        parts = [part for part in claimed if part.x.size]
+        there = DirectionalCheck.drawn(
+            subject, parts, check.noise, check.slack, random, COUNT // 2
+        ).measure()
+        if not there.agrees:
+            offset = offset_along(there)
+            if offset is None:
+                return None
     kinks = (
         "x is where f has a kink, such as ReLU units at 0: there random directions tell nothing. "
         "fast=False compares every element at x itself."

@@ -100,7 +100,7 @@ def hessian(
         )
     x = users_array(x)
     with (
-        guarded(f, x, args),
+        guarded(f, x, args) as guard,
         choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
         ) as evaluator,
@@ -115,6 +115,7 @@ def hessian(
             bounds=bounds,
             stacked=evaluator.stacked,
         )
+        guard.check()  # before steps are measured by an f that changes x
         _require_single_number(base)
         result = np.zeros((x.size, x.size), base.dtype)
         with evaluator.shown(x.size**2) as report:

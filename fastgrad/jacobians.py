@@ -92,7 +92,7 @@ def jacobian(
     """
     x = users_array(x)
     with (
-        guarded(f, x, args),
+        guarded(f, x, args) as guard,
         choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
         ) as evaluator,
@@ -107,6 +107,7 @@ def jacobian(
             bounds=bounds,
             stacked=evaluator.stacked,
         )
+        guard.check()  # before steps are measured by an f that changes x
         with evaluator.shown(sum(problem.x.size for problem in found)) as report:
             values = evaluator.values(report)
             measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))

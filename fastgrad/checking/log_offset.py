@@ -41,7 +41,10 @@ OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)
 """What is added to probabilities before their logarithm is taken; the book's comes first."""
 
 EXACT = 1e-3
-"""Share of what is to be explained to which it is to be: more than what d**2 and s**2 leave."""
+"""Share of what is to be explained to which it is to be, at most."""
+
+EXACT_TO_STEP = 64.0
+"""Times the step s that this share is: more than what s**2 leaves, in double precision 1e-5."""
 
 SAMPLES = 512
 """Samples whose losses are evaluated one by one at most."""
@@ -251,11 +254,11 @@ def _offset_behind(
     errors: Iterable[tuple[Direction, float, float]],
 ) -> float | None:
     """Return the number that explains errors along directions, each with what it may be off by."""
-    left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
+    left, seen, exact = [*OFFSETS], dict.fromkeys(OFFSETS, False), min(EXACT, EXACT_TO_STEP * s)
     for direction, error, allowed in errors:
         up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
         slopes = {d: classes.slope(up, down, s, d) for d in left}
-        left = [d for d in left if abs(error - slopes[d]) <= allowed + EXACT * abs(slopes[d])]
+        left = [d for d in left if abs(error - slopes[d]) <= allowed + exact * abs(slopes[d])]
         for d in left:
             seen[d] |= abs(slopes[d]) > 2 * allowed
     return next((d for d in left if seen[d]), None)

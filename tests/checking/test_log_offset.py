@@ -120,3 +120,20 @@ def test_a_function_with_further_arguments_may_be_wrong_too():
     report = check_gradient(lambda x, a: a * float(x @ x), x, lambda x, a: 2.2 * a * x, args=(1.5,))
     assert not report
     assert "1.1 times what it should be" in str(report)
+
+
+@pytest.mark.parametrize("seed", [12, 27])
+@pytest.mark.parametrize("fast", [False, True])
+def test_beside_a_saturated_sample_an_error_of_a_thousandth_is_a_fault(seed, fast):
+    """There the number changes the gradient by as much as the gradient itself is."""
+    random = np.random.default_rng(seed)
+    net = LayeredNet([6, 5, 4], "tanh" if seed % 2 else "sigmoid")
+    for values in net.params.values():
+        values[...] = random.normal(size=values.shape) * random.choice([1, 3, 8])
+    x, t = random.normal(size=(8, 6)), random.integers(0, 4, 8)
+    report = check_gradient(net, x=x, t=t, fast=fast)
+    assert report
+    assert "but for the 1e-07" in str(report)
+    wrong = net.gradient(x, t)
+    wrong["b1"][abs(wrong["b1"]).argmax()] *= 1.001
+    assert not check_gradient(net, x=x, t=t, gradient=wrong, fast=fast)

@@ -83,7 +83,7 @@ def test_units_at_a_kink_leave_a_fast_check_fast():
     report = check_gradient(net, x=x, t=t, fast=True)
     assert report
     assert "points next to x" in report.summary
-    assert report.evaluations < 400
+    assert report.evaluations < 150
 
 
 @pytest.mark.parametrize("fast", [False, True])

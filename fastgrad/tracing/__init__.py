@@ -5,8 +5,9 @@
   everything back) and NumPy (`namespace`).
 - Analysis: `affine` finds where x enters, its units and rows, and the terms of the loss;
   `smoothness` tells what may happen between measured shifts.
-- Replay: `strategy` chooses for each term; `unit_responses` and `kinks` measure, by `replay`, which
-  also tells whether rows mix, and `batched`.
+- Replay: `strategy` chooses for each term, and keeps what operations tell for the next recording
+  of the same; `unit_responses` and `kinks` measure, by `replay`, which also tells whether rows mix,
+  and `batched`.
 
 The way in is `trace.trace_call`; the way out is `strategy.choose_strategies`. What cannot be traced
 raises `recorder.NotTraceable`, with the reason for the user.

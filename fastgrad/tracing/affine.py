@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import reduced_axes, sources
+from fastgrad.tracing.batched import reduced_axes
 from fastgrad.tracing.operations import Node, between, factors, leaves, product_spec, value_of
 from fastgrad.typing import Array
 
@@ -34,7 +34,8 @@ def propagate(nodes: list[Node], root: Node, ids: UnitIds) -> dict[Node, UnitIds
     ids_of = {root: ids}
     mixed: set[Node] = set()
     for node in nodes:
-        result = None if any(leaf in mixed for leaf in node.inputs()) else _ids(node, ids_of)
+        is_mixed = not mixed.isdisjoint(node.inputs())
+        result = None if is_mixed else ids_of_result(node, ids_of)
         if result is None:
             mixed.add(node)
         else:
@@ -49,15 +50,15 @@ def single_id(ids: UnitIds, axes: tuple[int, ...]) -> UnitIds | None:
     return np.asarray(largest) if np.all((largest == 0) | (smallest == largest)) else None
 
 
-def _ids(node: Node, ids_of: Mapping[Node, UnitIds]) -> UnitIds | None:
+def ids_of_result(node: Node, ids_of: Mapping[Node, UnitIds]) -> UnitIds | None:
     """Return the ids of a node's elements; None if it mixes different ones."""
-    match operations.kind_of(*node.operation):
+    match node.kind:
         case operations.ELEMENTWISE:
             return _merged(node, [ids_of[leaf] for leaf in node.inputs() if leaf in ids_of])
         case operations.MOVE:
             moved = leaves(node.arguments[0])
             blocks = [np.zeros(1, np.intp), *(_of(part, ids_of).reshape(-1) for part in moved)]
-            return np.asarray(np.concatenate(blocks)[sources(node)])
+            return np.asarray(np.concatenate(blocks)[node.sources])
         case operations.REDUCTION:
             result = single_id(_of(node.arguments[0], ids_of), reduced_axes(node))
             return None if result is None else result.reshape(node.shape)
@@ -167,7 +168,7 @@ def _adds_all(node: Node) -> bool:
     """Say whether a node is the sum or mean of all elements of an array."""
     return (
         node.function in (np.sum, np.mean)
-        and operations.kind_of(*node.operation) == operations.REDUCTION
+        and node.kind == operations.REDUCTION
         and type(node.arguments[0]) is Node
         and np.size(node.value) == 1
     )
@@ -228,9 +229,9 @@ def find_stage(nodes: list[Node], target: Node) -> Stage | None:
         viewed = [leaf for leaf in node.inputs() if leaf in views]
         if not viewed:
             continue
-        kind = operations.kind_of(*node.operation)
+        kind = node.kind
         if kind == operations.MOVE and node.arguments[0] is viewed[0]:
-            places = sources(node)
+            places = node.sources
             if not places.all():
                 return None
             views[node] = views[viewed[0]].reshape(-1)[places - 1]
@@ -243,38 +244,55 @@ def find_stage(nodes: list[Node], target: Node) -> Stage | None:
     node, weights = stage
     if node.value.dtype != np.float64:  # complex, say: it is moved by real shifts of doubles
         return None
-    kind = operations.kind_of(*node.operation)
+    kind = node.kind
     if kind == operations.PRODUCT:
-        return _stage_of_product(node, weights, views[weights] - 1)
+        return _stage_of_product(node, views[weights] - 1)
     if node.function in (np.add, np.subtract):
         return _stage_of_sum(node, weights, views[weights] - 1)
     return None
 
 
-def _stage_of_product(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage | None:
+def _stage_of_product(node: Node, where: NDArray[np.intp]) -> Stage | None:
     """Read a stage off a product of the weights with an array that does not depend on them."""
     spec = product_spec(node)
-    if spec is None:
+    if spec is None or sum(not _is_constant(a) for a in factors(node)) != 1:
         return None
-    pair = factors(node)
-    if sum(type(a) is Node and a.depends for a in pair) != 1:
-        return None
-    terms, out = spec.split("->")
-    weight_axes, input_axes = terms.split(",") if pair[0] is weights else terms.split(",")[::-1]
-    inputs = np.asarray(value_of(pair[1] if pair[0] is weights else pair[0]), np.float64)
+    weight_axes, input_axes = _weight_and_input_axes(node, spec)
+    out = spec.partition("->")[2]
     summed = [c for c in weight_axes if c in input_axes]
     units = [c for c in weight_axes if c not in input_axes]
     rows = [c for c in input_axes if c not in weight_axes]
     if set(out) != set(units + rows):
         return None
-    count = int(np.prod([inputs.shape[input_axes.index(c)] for c in summed]))
+    inputs = inputs_of_product(node)
     return Stage(
         node,
-        inputs.transpose([input_axes.index(c) for c in rows + summed]).reshape(-1, count),
-        where.transpose([weight_axes.index(c) for c in summed + units]).reshape(count, -1),
+        inputs,
+        where.transpose([weight_axes.index(c) for c in summed + units]).reshape(
+            inputs.shape[1], -1
+        ),
         _numbered(out, node.shape, units),
         _numbered(out, node.shape, rows),
     )
+
+
+def inputs_of_product(node: Node) -> Array:
+    """Return what a stage's weights are multiplied by, of shape (rows, I)."""
+    spec = product_spec(node)
+    assert spec is not None
+    weight_axes, input_axes = _weight_and_input_axes(node, spec)
+    constant = next(a for a in factors(node) if _is_constant(a))
+    inputs = np.asarray(value_of(constant), np.float64)
+    summed = [input_axes.index(c) for c in weight_axes if c in input_axes]
+    rows = [axis for axis, c in enumerate(input_axes) if c not in weight_axes]
+    count = int(np.prod([inputs.shape[axis] for axis in summed]))
+    return inputs.transpose(rows + summed).reshape(-1, count)
+
+
+def _weight_and_input_axes(node: Node, spec: str) -> tuple[str, str]:
+    """Return the letters of the axes of the weights, and of what they are multiplied by."""
+    first, second = spec.partition("->")[0].split(",")
+    return (second, first) if _is_constant(factors(node)[0]) else (first, second)
 
 
 def _numbered(letters: str, shape: tuple[int, ...], counted: list[str]) -> UnitIds:

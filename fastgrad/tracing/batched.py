@@ -40,8 +40,11 @@ class Stack:
 
 
 def batched(node: Node) -> Batched:
-    """Return a function that applies a node's operation to versions of its arguments."""
-    match operations.kind_of(*node.operation):
+    """Return a function that applies a node's operation to versions of its arguments.
+
+    It holds no values of the node: it serves every node of the same operation and shapes.
+    """
+    match node.kind:
         case operations.ELEMENTWISE:
             return _elementwise(node)
         case operations.MOVE:
@@ -54,10 +57,13 @@ def batched(node: Node) -> Batched:
 
 
 def _one_by_one(node: Node) -> Batched:
+    function: Any = node.function
+    shape, dtype, keywords = node.shape, node.value.dtype, node.keywords
+
     def apply(arguments: Any, m: int) -> Array:
-        results = np.empty((m, *node.shape), node.value.dtype)
+        results = np.empty((m, *shape), dtype)
         for k in range(m):
-            results[k] = node.compute(replaced(arguments, partial(_version, k=k)))
+            results[k] = function(*replaced(arguments, partial(_version, k=k)), **keywords)
         return results
 
     return apply
@@ -71,6 +77,7 @@ def _elementwise(node: Node) -> Batched:
     """Broadcast from the right, as NumPy does, behind the axis of the versions."""
     axes = len(node.shape)
     function: Any = node.function
+    keywords = node.keywords
 
     def aligned(argument: Any) -> Any:
         if type(argument) is not Stack:
@@ -83,7 +90,7 @@ def _elementwise(node: Node) -> Batched:
         spare = [a.values for a in arguments if type(a) is Stack and a.is_spare]
         if spare:
             return np.asarray(function(*operands, out=spare[0]))
-        return np.asarray(node.compute(operands))
+        return np.asarray(function(*operands, **keywords))
 
     return apply
 
@@ -96,6 +103,7 @@ def _reduction(node: Node) -> Batched:
     keywords = {key: value for key, value in node.keywords.items() if key != "axis"}
     axes = tuple(axis + 1 for axis in reduced_axes(node))
     axis: Any = axes[0] if len(axes) == 1 else axes
+    shape = node.shape
 
     def apply(arguments: Any, m: int) -> Array:
         values = arguments[0].values
@@ -103,7 +111,7 @@ def _reduction(node: Node) -> Batched:
             result = function(values.reshape(m, -1), axis=1)
         else:
             result = function(values, axis=axis, **keywords)
-        return np.asarray(result).reshape(m, *node.shape)
+        return np.asarray(result).reshape(m, *shape)
 
     return apply
 
@@ -120,49 +128,25 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
 # Moves -------------------------------------------------------------------------------------------
 
 
-def sources(node: Node) -> NDArray[np.intp]:
-    """Return the place that each element of a move's result comes from.
-
-    Returns
-    -------
-    array of node.shape
-        Places, counted from 1, in the elements of all that is moved, one array after the other,
-        each in C order; 0 for a zero that is new.
-    """
-    if node.function is operations.gathered:
-        of_gathered: NDArray[np.intp] = node.arguments[1]
-        return of_gathered
-    end = 1
-
-    def places(argument: Any) -> NDArray[np.intp]:
-        nonlocal end
-        shape = np.shape(value_of(argument))
-        start, end = end, end + int(np.prod(shape))
-        return np.arange(start, end).reshape(shape)
-
-    moved, *how = node.arguments
-    result: NDArray[np.intp] = np.asarray(node.compute((replaced(moved, places), *how)))
-    return result
-
-
 def _move(node: Node) -> Batched:
-    place = sources(node)
+    place = node.sources
     is_without_zeros, steps = bool(place.all()), _steps(place)
     axes = _permutation(node, steps)
+    dtype = node.value.dtype
     if axes is not None:
-        return lambda arguments, _: next(leaves(arguments[0])).values.transpose(axes)
+        return lambda arguments, _: leaves(arguments[0])[0].values.transpose(axes)
 
     def apply(arguments: Any, m: int) -> Array:
-        parts = list(leaves(arguments[0]))
+        parts = leaves(arguments[0])
         if len(parts) == 1 and steps is not None:
             flat = np.ascontiguousarray(parts[0].values).reshape(m, -1)
             strides = (flat.strides[0], *(flat.itemsize * step for step in steps))
             return as_strided(flat[:, place.flat[0] - 1 :], (m, *place.shape), strides)
         if len(parts) == 1 and is_without_zeros:
             return _taken(parts[0].values.reshape(m, -1), place - 1)
-        blocks = [np.zeros((m, 1), node.value.dtype), *(_flat(part, m) for part in parts)]
+        blocks = [np.zeros((m, 1), dtype), *(_flat(part, m) for part in parts)]
         moved = _taken(np.concatenate(blocks, axis=1), place)
-        return moved.astype(node.value.dtype, copy=False)  # as an assignment rounds
+        return moved.astype(dtype, copy=False)  # as an assignment rounds
 
     return apply
 
@@ -181,8 +165,8 @@ def merge_moves(nodes: list[Node]) -> None:
     As in the book's im2col: a window's elements are slices of a padded array, put into zeros; then
     axes are permuted, and the shape changes.
     """
-    moves = {node for node in nodes if operations.kind_of(*node.operation) == operations.MOVE}
-    joining = {node for node in moves if len(list(leaves(node.arguments[0]))) > 1}
+    moves = {node for node in nodes if node.kind == operations.MOVE}
+    joining = {node for node in moves if len(leaves(node.arguments[0])) > 1}
     wanted = set(joining)
     for node in reversed(nodes):
         if node in wanted:
@@ -227,12 +211,12 @@ def _origin(
     source = found.pop()
     if source.value.dtype != node.value.dtype or np.ndim(source.value) == 0:
         return None
-    return source, np.concatenate(blocks)[sources(node)]
+    return source, np.concatenate(blocks)[node.sources]
 
 
 def _permutation(node: Node, steps: list[int] | None) -> tuple[int, ...] | None:
     """Return how a stack's axes are permuted, if that is all that a move does."""
-    parts = list(leaves(node.arguments[0]))
+    parts = leaves(node.arguments[0])
     shape = np.shape(value_of(parts[0]))
     if steps is None or len(parts) > 1 or sorted(shape) != sorted(node.shape) or 1 in shape:
         return None

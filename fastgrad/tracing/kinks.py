@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, UnitIds, propagate
-from fastgrad.tracing.batched import sources
 from fastgrad.tracing.operations import Node, factors, leaves, product_spec, value_of
 from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay, RowLosses
 from fastgrad.typing import Array, Doubles
@@ -323,7 +322,7 @@ def _taken(array: Array, cut: Cut) -> Array:
 
 def _divided(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> Node:
     """Return the operation on what is kept of its arguments."""
-    kind = operations.kind_of(*node.operation)
+    kind = node.kind
     if kind not in DIVIDERS:
         raise NotDivisible
     function, arguments = DIVIDERS[kind](node, new, cuts)
@@ -386,7 +385,7 @@ def _move(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> Arg
     numbers = np.zeros(source.value.size + 1, np.intp)
     kept = _taken(np.arange(1, len(numbers)).reshape(source.shape), cuts[source]).reshape(-1)
     numbers[kept] = np.arange(1, len(kept) + 1)
-    places = numbers[_taken(sources(node), cuts[node])]
+    places = numbers[_taken(node.sources, cuts[node])]
     if not places.all():
         raise NotDivisible
     return operations.item, (new[source], np.unravel_index(places - 1, new[source].shape))

@@ -1,11 +1,12 @@
 """Recorded operations: nodes, the kinds of NumPy functions, and the subscripts of products."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(eq=False, slots=True, repr=False)
@@ -31,6 +32,8 @@ class Node:
     keywords: dict[str, Any]
     value: Any
     depends: bool
+    _kind: str = field(default="", init=False)
+    _sources: NDArray[np.intp] | None = field(default=None, init=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,18 +41,43 @@ class Node:
         return np.shape(self.value)
 
     @property
-    def operation(self) -> tuple[Callable[..., Any] | None, tuple[Any, ...], dict[str, Any]]:
-        """The function, its arguments and its keywords."""
-        return self.function, self.arguments, self.keywords
+    def kind(self) -> str:
+        """The kind of the operation, as `kind_of` tells it."""
+        if not self._kind:
+            self._kind = kind_of(self.function, self.arguments, self.keywords)
+        return self._kind
 
     def compute(self, arguments: Any) -> Any:
         """Apply the operation to other arguments."""
         assert self.function is not None
         return self.function(*arguments, **self.keywords)
 
-    def inputs(self) -> Iterator["Node"]:
+    @property
+    def sources(self) -> NDArray[np.intp]:
+        """The place that each element of a move's result comes from; of the value's shape.
+
+        Places are counted from 1, in the elements of all that is moved, one array after the other,
+        each in C order; 0 stands for a zero that is new.
+        """
+        if self.function is gathered:
+            of_gathered: NDArray[np.intp] = self.arguments[1]
+            return of_gathered
+        if self._sources is None:
+            end = 1
+
+            def places(argument: Any) -> NDArray[np.intp]:
+                nonlocal end
+                shape = np.shape(value_of(argument))
+                start, end = end, end + int(np.prod(shape))
+                return np.arange(start, end).reshape(shape)
+
+            moved, *how = self.arguments
+            self._sources = np.asarray(self.compute((replaced(moved, places), *how)))
+        return self._sources
+
+    def inputs(self) -> list["Node"]:
         """Return the nodes among the arguments."""
-        return (leaf for leaf in leaves(self.arguments) if type(leaf) is Node)
+        return [leaf for leaf in leaves(self.arguments) if type(leaf) is Node]
 
 
 def value_of(argument: Any) -> Any:
@@ -57,29 +85,39 @@ def value_of(argument: Any) -> Any:
     return argument.value if type(argument) is Node else argument
 
 
-def leaves(tree: Any) -> Iterator[Any]:
-    """Iterate over what is in nested tuples and lists."""
-    if isinstance(tree, (tuple, list)):
-        for branch in tree:
-            yield from leaves(branch)
-    else:
-        yield tree
+BRANCHED = tuple, list
+"""What is nested; told by types, for a stand-in that is asked for its class takes its time."""
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Return what is in nested tuples and lists."""
+    if not issubclass(type(tree), BRANCHED):
+        return [tree]
+    result: list[Any] = []
+    for branch in tree:
+        if issubclass(type(branch), BRANCHED):
+            result += leaves(branch)
+        else:
+            result.append(branch)
+    return result
 
 
 def replaced(tree: Any, replace: Callable[[Any], Any]) -> Any:
     """Return nested tuples and lists with every leaf replaced."""
-    if isinstance(tree, tuple):
-        return tuple(replaced(branch, replace) for branch in tree)
-    if isinstance(tree, list):
-        return [replaced(branch, replace) for branch in tree]
-    return replace(tree)
+    if not issubclass(type(tree), BRANCHED):
+        return replace(tree)
+    branches = [
+        replaced(branch, replace) if issubclass(type(branch), BRANCHED) else replace(branch)
+        for branch in tree
+    ]
+    return tuple(branches) if issubclass(type(tree), tuple) else branches
 
 
 def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
     """Return the nodes after the root, in order, that the target is computed from."""
     after = {root}
     for node in nodes:
-        if any(leaf in after for leaf in node.inputs()):
+        if not after.isdisjoint(node.inputs()):
             after.add(node)
     needed = {target}
     for node in reversed(nodes):
@@ -97,7 +135,7 @@ def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
             node.arguments, lambda leaf: same.get(leaf, leaf) if type(leaf) is Node else leaf
         )
         shape = repr(replaced(node.arguments, lambda _: 0))
-        every = (*leaves(node.arguments), *leaves(list(node.keywords.values())))
+        every = [*leaves(node.arguments), *leaves(list(node.keywords.values()))]
         key = (node.function, shape, *node.keywords, *map(_identity, every))
         same[node] = kept.setdefault(key, node)
     return list(kept.values()), same[output]

@@ -37,6 +37,11 @@ versions: one for each unit and amount, or, without units, one for each amount."
 BATCH_ELEMENTS = 2**18
 """Elements of the largest array that is computed at a time: calling NumPy then costs little."""
 
+np.empty(4 * 8 * BATCH_ELEMENTS, np.uint8)
+# Got and given back at once: from then on GNU's malloc keeps twice as much for the arrays to come.
+# Otherwise it gives a batch's memory back to the system, which clears it for the next one: that was
+# a fifth of the time of a gradient, 2,000 page faults for 784 x 50 weights and 100 samples.
+
 REPLAY_TOLERANCE = 1e-10
 """By how much what is replayed may differ from what was recorded, relative to the largest."""
 
@@ -80,15 +85,27 @@ class Replay:
         Which unit each of its elements belongs to, counted from 1; 0 for none.
     target : Node
         The array that is wanted.
+    ids, functions : dicts, optional
+        The ids of the elements of all arrays, and what applies operations to versions, as far as
+        they are known.
     """
 
-    def __init__(self, nodes: list[Node], root: Node, unit_ids: UnitIds, target: Node) -> None:
+    def __init__(
+        self,
+        nodes: list[Node],
+        root: Node,
+        unit_ids: UnitIds,
+        target: Node,
+        ids: dict[Node, UnitIds] | None = None,
+        functions: Mapping[Node, Batched] | None = None,
+    ) -> None:
         self.root = root
         self.target = target
         self.units = np.arange(1, int(unit_ids.max(initial=0)) + 1)
         self.nodes = between(nodes, root, target)
-        self.unit_ids = propagate(self.nodes, root, unit_ids)
-        self._batched: dict[Node, Batched] = {node: batched(node) for node in self.nodes}
+        self.unit_ids = propagate(self.nodes, root, unit_ids) if ids is None else ids
+        known = functions or {}
+        self.functions = {node: known.get(node) or batched(node) for node in self.nodes}
         self._separate = [node for node in self.nodes if node in self.unit_ids]
         self._mixed = [node for node in self.nodes if node not in self.unit_ids]
         self._in_order = [*self._separate, *self._mixed]
@@ -97,7 +114,7 @@ class Replay:
         # Sums over a few classes go through memory in order if an element's versions lie side by
         # side; products, if a version's elements do.
         self._side_by_side = not any(
-            update is None and operations.kind_of(*node.operation) == operations.PRODUCT
+            update is None and node.kind == operations.PRODUCT
             for node, update in self._updates.items()
         )
         self._spreads = {
@@ -187,7 +204,7 @@ class Replay:
             spare = self._spare.get(node)
             stand_in = partial(_stack_or_value, stacks=stacks, spare=spare)
             arguments = replaced(node.arguments, stand_in)
-            stacks[node] = Stack(self._batched[node](arguments, m))
+            stacks[node] = Stack(self.functions[node](arguments, m))
             if added is not None and node in added:
                 stacks[node] = Stack(stacks[node].values + added[node])
         return stacks
@@ -199,7 +216,7 @@ class Replay:
         what they hand on to those is needed until the end.
         """
         last_user = {leaf: node for node in self._in_order for leaf in node.inputs()}
-        kinds = {node: operations.kind_of(*node.operation) for node in self.nodes}
+        kinds = {node: node.kind for node in self.nodes}
         moves = [node for node in self.nodes if kinds[node] == operations.MOVE]
         viewed = {self.root, *moves, *(leaf for node in moves for leaf in node.inputs())}
         return {
@@ -238,13 +255,13 @@ class Replay:
 
     def _as_update(self, node: Node) -> "Update | None":
         """Return a product as a change of low rank, if its one moved factor allows that."""
-        if operations.kind_of(*node.operation) != operations.PRODUCT:
+        if node.kind != operations.PRODUCT:
             return None
         spec = product_spec(node)
         if spec is None:
             return None
         pair = factors(node)
-        moved = [type(a) is Node and (a in self.unit_ids or a in self._batched) for a in pair]
+        moved = [type(a) is Node and (a in self.unit_ids or a in self.functions) for a in pair]
         if sum(moved) != 1 or pair[moved.index(True)] not in self.unit_ids:
             return None
         which = moved.index(True)
@@ -259,7 +276,7 @@ def _stack_or_value(leaf: Any, stacks: dict[Node, Stack], spare: Node | None) ->
 
 def _effort(node: Node) -> int:
     """Return about how many elements could be computed in the time of one version of a node."""
-    kind = operations.kind_of(*node.operation)
+    kind = node.kind
     return int(node.value.size) + (ELEMENTS_PER_CALL if kind == operations.OTHER else 0)
 
 
@@ -394,8 +411,8 @@ class Update:
 # Losses by rows -----------------------------------------------------------------------------------
 
 
-def find_row_of_element(replay: Replay, stage: Stage) -> UnitIds | None:
-    """Return the row of the stage that each element of the losses depends on.
+def rows_of_elements(replay: Replay, stage: Stage) -> dict[Node, UnitIds]:
+    """Return the row of the stage that each element of the losses, and of other arrays, depends on.
 
     The rows' numbers are passed on from operation to operation, as those of units are:
     an operation that mixes elements of two rows, whatever their values, has no rows.
@@ -409,11 +426,13 @@ def find_row_of_element(replay: Replay, stage: Stage) -> UnitIds | None:
 
     Returns
     -------
-    int array of the losses' shape, or None
-        Row numbers from 1; None if rows are mixed.
+    dict of int arrays
+        Row numbers from 1. Arrays in which rows are mixed are left out.
     """
-    rows = propagate(replay.nodes, stage.node, stage.rows).get(replay.target)
-    return rows if rows is not None and is_confirmed(replay, stage, rows) else None
+    rows = propagate(replay.nodes, stage.node, stage.rows)
+    if replay.target in rows and not is_confirmed(replay, stage, rows[replay.target]):
+        del rows[replay.target]
+    return rows
 
 
 def is_confirmed(replay: Replay, stage: Stage, row_of_element: UnitIds) -> bool:

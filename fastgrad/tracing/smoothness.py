@@ -289,7 +289,7 @@ def margins(node: Node) -> Iterator[Margin]:
     Decisions by whole numbers and bools are those of earlier operations. An operation that is not
     known may be smooth nowhere: its distances are 0.
     """
-    kind, name, arguments = operations.kind_of(*node.operation), name_of(node), node.arguments
+    kind, name, arguments = node.kind, name_of(node), node.arguments
     first, second = arguments[0], arguments[1] if len(arguments) > 1 else None
     if kind == operations.PRODUCT or name in SMOOTH_FUNCTIONS:
         return
@@ -430,7 +430,7 @@ def degree(node: Node, degrees: Mapping[Node, int]) -> int:
         Those of its arguments; a node that is not there has 1.
     """
     factors = [degrees.get(leaf, 1) for leaf in node.inputs() if moves(leaf)]
-    kind, name = operations.kind_of(*node.operation), name_of(node)
+    kind, name = node.kind, name_of(node)
     if not factors:
         return 0
     if kind == operations.PRODUCT or name in ("multiply", "divide"):
@@ -453,7 +453,7 @@ def steepness(node: Node, degrees: Mapping[Node, int]) -> Iterator[Margin]:
     """
     if degrees[node] <= MAX_LOW_DEGREE:
         return
-    kind, name = operations.kind_of(*node.operation), name_of(node)
+    kind, name = node.kind, name_of(node)
     if kind != operations.PRODUCT and name not in PRODUCT_FUNCTIONS:
         return
     share = max(2.0, _factors_of(node) / 2) if name == "prod" else 2.0

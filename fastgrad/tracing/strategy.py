@@ -5,19 +5,33 @@ few shifts if its rows are independent, otherwise as every single weight moves t
 is differenced by moving the elements of x themselves.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fastgrad.tracing.affine import Stage, Term, UnitIds, find_stage
+from fastgrad.lazy import lazy
+from fastgrad.tracing import operations
+from fastgrad.tracing.affine import (
+    Stage,
+    Term,
+    UnitIds,
+    find_stage,
+    ids_of_result,
+    inputs_of_product,
+)
+from fastgrad.tracing.batched import Batched
+from fastgrad.tracing.operations import Node, factors, leaves, product_spec
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import (
     REPLAY_TOLERANCE,
     Replay,
     RowLosses,
     difference,
-    find_row_of_element,
+    rows_of_elements,
 )
+from fastgrad.tracing.smoothness import name_of
 from fastgrad.tracing.trace import Trace
 from fastgrad.tracing.unit_responses import (
     Changes,
@@ -158,7 +172,13 @@ def choose_strategies(
     NotTraceable
         If they would take longer.
     """
-    strategies = [_choose_strategy(trace, term, h, limit, weights) for term in trace.terms]
+    signature = signature_of(trace.nodes)
+    strategies = []
+    for term in trace.terms:
+        stage, replay, row_of_element = _analyzed(trace.nodes, signature, term.node)
+        _require_same(replay)
+        x = trace.nodes[0].value.reshape(-1)
+        strategies.append(TermStrategy(term, replay, stage, row_of_element, h, x, weights, limit))
     seconds = sum(strategy.seconds for strategy in strategies)
     if seconds > limit:
         raise NotTraceable(
@@ -167,20 +187,225 @@ def choose_strategies(
     return strategies
 
 
-def _choose_strategy(
-    trace: Trace, term: Term, h: float, limit: float, weights: Weights
-) -> TermStrategy:
-    stage = find_stage(trace.nodes, term.node)
-    if stage is None:
-        root = trace.nodes[0]
-        unit_ids = np.arange(1, root.value.size + 1).reshape(root.shape)
-        replay = Replay(trace.nodes, root, unit_ids, term.node)
-    else:
-        replay = Replay(trace.nodes, stage.node, stage.unit_ids, term.node)
-    replayed = replay.all_versions(replay.root.value[np.newaxis])[0]
-    error = abs(difference(replayed, term.node.value)).max(initial=0)
-    if not error <= REPLAY_TOLERANCE * abs(term.node.value).max(initial=0):
+def _require_same(replay: Replay) -> None:
+    """Refuse a replay that does not give what was recorded, where nothing is moved."""
+    recorded = replay.target.value
+    error = abs(difference(replay.all_versions(replay.root.value[np.newaxis])[0], recorded))
+    if not error.max(initial=0) <= REPLAY_TOLERANCE * abs(recorded).max(initial=0):
         raise NotTraceable("a replay does not give what it computed")
-    rows = None if stage is None else find_row_of_element(replay, stage)
-    x = trace.nodes[0].value.reshape(-1)
-    return TermStrategy(term, replay, stage, rows, h, x, weights, limit)
+
+
+# Structures, which recordings have in common --------------------------------------------------
+
+
+MAX_STRUCTURES = 64
+"""How many structures are kept, those that were used last."""
+
+MAX_STRUCTURE_BYTES, MAX_KEPT_BYTES = 2**24, 2**26
+"""The bytes of the largest structure that is kept, and of all of them."""
+
+MAX_NODES = 1_000
+"""The operations of the longest recording whose structure is kept."""
+
+Analysis = tuple[Stage | None, Replay, UnitIds | None]
+"""A term's stage, if it has one; its replay; the row of each element, if rows do not mix."""
+
+
+def _analyzed(nodes: list[Node], signature: Any, target: Node) -> Analysis:
+    """Return what the operations of a term tell: as they told of another recording, if they did.
+
+    In a loop that trains, each step records the same operations on other values.
+    """
+    key = signature, nodes.index(target)
+    structure = _structures.pop(key, None)
+    known = structure.read(nodes, target) if structure is not None else None
+    if structure is not None and known is not None:
+        _structures[key] = structure  # the last one now
+        return known
+    stage = find_stage(nodes, target)
+    if stage is None:
+        unit_ids = np.arange(1, nodes[0].value.size + 1).reshape(nodes[0].shape)
+        replay, rows = Replay(nodes, nodes[0], unit_ids, target), {}
+    else:
+        replay = Replay(nodes, stage.node, stage.unit_ids, target)
+        rows = rows_of_elements(replay, stage)
+    if signature is not None and (stage is None or target in rows):
+        structure = Structure.of(nodes, stage, replay, rows)
+        if structure.nbytes <= MAX_STRUCTURE_BYTES:
+            _structures[key] = structure
+        for oldest in [*_structures]:
+            kept = [*_structures.values()]
+            if len(kept) <= MAX_STRUCTURES and sum(s.nbytes for s in kept) <= MAX_KEPT_BYTES:
+                break
+            _structures.pop(oldest, None)
+    return stage, replay, rows.get(target)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What the operations of a recording tell of a term, whatever values they compute with.
+
+    It holds no array of the user's, nor values of one: numbers of elements, units and rows. Nodes
+    are numbered by their places in the recording.
+
+    Attributes
+    ----------
+    stage : int or None
+        The node of the affine stage.
+    stage_ids : tuple of arrays
+        Its `Stage.where`, `Stage.unit_ids` and `Stage.rows`.
+    inputs : array or None
+        Its inputs if it is a sum: all are 1, or -1.
+    unit_ids, rows : dict of int arrays
+        For each node that does not mix them.
+    functions : dict
+        For each node that is replayed, what applies its operation to versions; but not if it is
+        varying.
+    varying : list of int
+        Nodes that move elements to where arrays say, which may hold other numbers in another
+        recording: the labels of a batch, say.
+    """
+
+    stage: int | None
+    stage_ids: tuple[UnitIds, ...]
+    inputs: Array | None
+    unit_ids: dict[int, UnitIds]
+    rows: dict[int, UnitIds]
+    functions: dict[int, Batched]
+    varying: list[int]
+
+    @classmethod
+    def of(
+        cls, nodes: list[Node], stage: Stage | None, replay: Replay, rows: Mapping[Node, UnitIds]
+    ) -> "Structure":
+        """Return the structure of a recording that has been analyzed."""
+        number = {node: k for k, node in enumerate(nodes)}
+        place: int | None = None
+        stage_ids: tuple[UnitIds, ...] = ()
+        inputs: Array | None = None
+        if stage is not None:
+            place, stage_ids = number[stage.node], (stage.where, stage.unit_ids, stage.rows)
+            inputs = None if stage.node.kind == operations.PRODUCT else stage.inputs
+        return cls(
+            place,
+            stage_ids,
+            inputs,
+            {number[node]: ids for node, ids in replay.unit_ids.items()},
+            {number[node]: ids for node, ids in rows.items()},
+            {number[node]: f for node, f in replay.functions.items() if not _varies(node)},
+            [number[node] for node in replay.nodes if _varies(node)],
+        )
+
+    @lazy
+    def nbytes(self) -> int:
+        """How much memory it takes, but for the places that elements are moved to."""
+        arrays = *self.stage_ids, *self.unit_ids.values(), *self.rows.values()
+        return sum({id(array): array.nbytes for array in arrays}.values())
+
+    def read(self, nodes: list[Node], target: Node) -> Analysis | None:
+        """Return what it tells of a recording of this signature; None if other elements move."""
+        unit_ids = {nodes[k]: ids for k, ids in self.unit_ids.items()}
+        rows = {nodes[k]: ids for k, ids in self.rows.items()}
+        for node in (nodes[k] for k in self.varying):
+            for known in (unit_ids, rows):
+                if node in known:
+                    ids = ids_of_result(node, known)
+                    if ids is None or not np.array_equal(ids, known[node]):
+                        return None
+        if self.stage is None:
+            root, stage = nodes[0], None
+        else:
+            root = nodes[self.stage]
+            inputs = self.inputs if self.inputs is not None else inputs_of_product(root)
+            stage = Stage(root, inputs, *self.stage_ids)
+        functions = {nodes[k]: function for k, function in self.functions.items()}
+        replay = Replay(nodes, root, unit_ids[root], target, unit_ids, functions)
+        return stage, replay, rows.get(target)
+
+
+_structures: dict[Any, Structure] = {}
+"""By signatures, and which node is the term's. Those used last come last."""
+
+
+class _NotComparable(Exception):
+    """An argument is none of those that are compared."""
+
+
+def signature_of(nodes: list[Node]) -> Any:
+    """Return what two recordings have in common if all that `Structure` holds is the same for both.
+
+    These are the operations, the shapes and dtypes of what they compute with and of what they
+    compute, and all other arguments; but neither the values of arrays nor the numbers that
+    elementwise operations compute with. None if a recording is not to be compared.
+    """
+    if len(nodes) > MAX_NODES:
+        return None
+    number = {node: k for k, node in enumerate(nodes)}
+    views = {nodes[0]}
+    result: list[Any] = [(nodes[0].shape, nodes[0].value.dtype)]
+    try:
+        for node in nodes[1:]:
+            if node.kind == operations.MOVE and not views.isdisjoint(node.inputs()):
+                if _varies(node):  # parts of x, which stand for other elements each time
+                    return None
+                views.add(node)
+            result.append(_comparable(node, number))
+    except _NotComparable:
+        return None
+    return tuple(result)
+
+
+def _varies(node: Node) -> bool:
+    """Say whether a node moves elements to where arrays say."""
+    return node.kind == operations.MOVE and any(
+        type(leaf) is np.ndarray for leaf in leaves(node.arguments[1:])
+    )
+
+
+def _comparable(node: Node, number: Mapping[Node, int]) -> Any:
+    """Return an operation in a form that can be compared."""
+    if not name_of(node):  # of the user's own, or one that nothing is known of
+        raise _NotComparable
+    kind = node.kind
+    if kind == operations.REDUCTION:
+        values, how = node.arguments[:1], node.arguments[1:]
+    elif kind == operations.PRODUCT and product_spec(node) is not None:
+        values = factors(node)
+        how = tuple(a for a in node.arguments if not any(a is factor for factor in values))
+    else:
+        values, how = node.arguments, ()
+    return (
+        node.function,
+        node.shape,
+        node.value.dtype,
+        _frozen(values, number, is_number=kind == operations.ELEMENTWISE),
+        _frozen(how, None),
+        tuple((name, _frozen(value, None)) for name, value in node.keywords.items()),
+    )
+
+
+def _frozen(tree: Any, number: Mapping[Node, int] | None, *, is_number: bool = False) -> Any:
+    """Return arguments in a form that can be compared; arrays, where they may be, without values.
+
+    Parameters
+    ----------
+    tree : nested tuples and lists
+    number : dict, optional
+        The numbers of nodes. Without it, neither they nor arrays may be among the leaves.
+    is_number : bool
+        Whether numbers are compared by their types alone.
+    """
+    kind: Any = type(tree)
+    if kind in (tuple, list):
+        return kind, *(_frozen(branch, number, is_number=is_number) for branch in tree)
+    if number is not None and kind is Node:
+        return number[tree]
+    if number is not None and kind is np.ndarray:
+        return tree.shape, tree.dtype
+    if kind is slice:
+        return kind, _frozen((tree.start, tree.stop, tree.step), None)
+    if issubclass(kind, (bool, int, float, complex, np.generic)):
+        return kind if is_number else (kind, repr(tree))
+    if kind in (str, type(None), type(...)) or isinstance(tree, np.dtype):
+        return kind, repr(tree)
+    raise _NotComparable

@@ -51,7 +51,7 @@ def test_operators_work_from_both_sides(x, recording, operation, other):
         assert result.node.value.tobytes() == expected.tobytes()
         assert result.node.value.dtype == expected.dtype
         assert result.node in recording.nodes
-        assert x.node in list(result.node.inputs())
+        assert x.node in result.node.inputs()
 
 
 @pytest.mark.parametrize("operation", [operator.pow, operator.ipow])
@@ -407,7 +407,7 @@ def test_repeats_leave_the_result_what_it_was(x, recording):
 
 def test_trees_are_replaced_leaf_by_leaf():
     tree = (1, [2, (3, "four")], None)
-    assert list(leaves(tree)) == [1, 2, 3, "four", None]
+    assert leaves(tree) == [1, 2, 3, "four", None]
     assert replaced(tree, lambda leaf: [leaf]) == ([1], [[2], ([3], ["four"])], [None])
 
 

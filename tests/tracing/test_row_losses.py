@@ -5,7 +5,7 @@ import pytest
 
 from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.recorder import Recording
-from fastgrad.tracing.replay import Replay, _sets, find_row_of_element, is_confirmed
+from fastgrad.tracing.replay import Replay, _sets, is_confirmed, rows_of_elements
 
 ROWS, UNITS = 11, 3
 
@@ -50,7 +50,7 @@ def mixed(first, second):
 
 def test_rows_that_stay_apart_are_confirmed():
     stage, replay = stage_and_replay(lambda a: np.sum(np.tanh(a), axis=1))
-    assert np.array_equal(find_row_of_element(replay, stage), np.arange(1, ROWS + 1))
+    assert np.array_equal(rows_of_elements(replay, stage)[replay.target], np.arange(1, ROWS + 1))
 
 
 def test_any_two_rows_that_mix_are_found_out_by_nan_alone():
@@ -60,7 +60,7 @@ def test_any_two_rows_that_mix_are_found_out_by_nan_alone():
         for second in set(range(ROWS)) - {first}:
             stage, replay = stage_and_replay(mixed(first, second))
             assert not is_confirmed(replay, stage, everyone)
-            assert find_row_of_element(replay, stage) is None
+            assert replay.target not in rows_of_elements(replay, stage)
 
 
 def test_a_loss_that_is_said_to_have_no_row_must_not_depend_on_any():

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad.tracing import operations, replay
-from fastgrad.tracing.batched import sources
 from fastgrad.tracing.operations import between
 from fastgrad.tracing.recorder import Recording, record
 from fastgrad.tracing.replay import Replay
@@ -391,7 +390,7 @@ def test_labels_are_those_of_all_elements_that_change(labelling):
 
 def test_sources_count_from_one_and_are_zero_where_something_is_new():
     _, node = recorded(EXPRESSIONS["pad"])
-    places = sources(node)
+    places = node.sources
     assert places.shape == (ROWS + 1, COLUMNS + 3)
     assert (places == 0).sum() == places.size - A.size
     assert np.array_equal(places[1:, 2:-1], np.arange(1, A.size + 1).reshape(A.shape))

@@ -177,5 +177,5 @@ def steady():
         patch.setattr(trace, "MIN_RECORDING_SECONDS", 10.0)
         patch.setattr(traced, "DEAR", 2 * REPLAY)
         patch.setattr(traced, "MAX_EXPLAINING_SECONDS", 100.0)
-        patch.setattr(check, "ESCALATED", 1e6)
+        patch.setattr(check, "COMPARISON_SECONDS", 1e6)
         yield

@@ -35,17 +35,17 @@ from fastgrad.differences.validation import as_number, require_flag
 from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import GradientEngineName, NetEngineName
 
-ESCALATED = 30.0
+COMPARISON_SECONDS = 30.0
 """Seconds that comparing elements takes at most, where the fast check has to, unless more are
 granted."""
 
-WHOLE = 0.6
+FULL_COMPARISON_TIME_SHARE = 0.6
 """Share of the time in which all elements are to be compared; in the rest some are, by chance."""
 
-MOST = 4096
+MAX_DRAWN_ELEMENTS = 4096
 """Elements of a part that are drawn."""
 
-UNDECIDED = "Time was over before the gradient was found right or wrong."
+TIMEOUT_SUMMARY = "Time was over before the gradient was found right or wrong."
 
 
 def check_gradient(
@@ -156,7 +156,7 @@ def _check(
         noise = measure_noise(subject, h)
     except OutOfTimeError:
         what = "Time was over before anything was compared: pass a larger max_seconds."
-        return Report(False, (), (what,), UNDECIDED, h or math.nan, subject.evaluations)
+        return Report(False, (), (what,), TIMEOUT_SUMMARY, h or math.nan, subject.evaluations)
     comparison = Comparison(subject, noise, noise.step if h is None else h, rtol, end)
     reason = noise.why_not
     if reason is not None:
@@ -250,7 +250,7 @@ class Comparison:
         try:
             directions.measure()
             if not directions.agrees:
-                end = min(end, time.monotonic() + ESCALATED) if math.isinf(end) else end
+                end = min(end, time.monotonic() + COMPARISON_SECONDS) if math.isinf(end) else end
                 with ending_at(_share_of_time(end)):
                     self.subject.find_batch()
                     explained = explained_along(directions, random)
@@ -330,18 +330,18 @@ class Comparison:
         elif right:
             summary = "The gradient is right along random directions."
         else:
-            summary = UNDECIDED
+            summary = TIMEOUT_SUMMARY
         return self.report(summary, findings, right=right)
 
 
 def _share_of_time(end: float) -> float:
     """Return until when all elements may be compared, or an explanation be looked for."""
     now = time.monotonic()
-    return now + WHOLE * (end - now)
+    return now + FULL_COMPARISON_TIME_SHARE * (end - now)
 
 
 def _drawn(part: Part, random: np.random.Generator) -> list[int]:
-    count = min(part.x.size, MOST)
+    count = min(part.x.size, MAX_DRAWN_ELEMENTS)
     chosen: list[int] = random.choice(part.x.size, count, replace=False).tolist()
     return chosen
 

@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.checking.numerical import NEARLY, NumericalGradient, about, largest_magnitude
+from fastgrad.checking.numerical import (
+    SMALL_FAULT_SHARE,
+    NumericalGradient,
+    about,
+    largest_magnitude,
+)
 from fastgrad.checking.subject import Batch
 from fastgrad.engines import loop
 from fastgrad.typing import Array
 
-ENOUGH = 3
+MIN_ELEMENTS_PER_CONSTANT = 3
 """Elements that a constant has to explain: any one element is explained by some constant."""
 
 
@@ -113,7 +118,7 @@ class FailedParameter:
             if size is None:
                 continue
             visible = int(np.count_nonzero(abs(size) > 4 * allowed))
-            if visible < (ENOUGH * guess.constants or 1):
+            if visible < (MIN_ELEMENTS_PER_CONSTANT * guess.constants or 1):
                 return False
         return not numerical.is_wrong(guess.corrected, slack)
 
@@ -129,7 +134,7 @@ class FailedParameter:
                 if self.proves(guess):
                     return self._proof(guess, complete=True)
                 tried.append(guess)
-            nearly = NEARLY * largest_magnitude(self.value)
+            nearly = SMALL_FAULT_SHARE * largest_magnitude(self.value)
             for guess in tried:
                 if self.proves(guess, nearly):
                     return self._proof(guess, complete=False)
@@ -161,7 +166,7 @@ def location(case: FailedParameter) -> str:
                 )
             return f"only {where} wrong, all others are right."
     share = case.numerical.largest_error / (largest_magnitude(case.value) or 1)
-    if share <= NEARLY:
+    if share <= SMALL_FAULT_SHARE:
         return (
             f"the largest error is {share:.0e} of the largest element, no more. A number that is "
             "added under a logarithm, as the book's 1e-7, makes such differences: "
@@ -194,10 +199,10 @@ def _slices_text(axis: int, dimensions: int, slices: NDArray[np.intp]) -> str:
     return f"{kind.rstrip(',')}s {shown} are"
 
 
-LARGEST = 64
+MAX_RATIOS = 64
 """Elements, the largest ones, from whose ratios a constant is estimated."""
 
-NEAR = 1e-3
+CONSTANT_TOLERANCE = 1e-3
 """How near an estimated constant must be to one with a meaning to be taken for it."""
 
 
@@ -296,7 +301,7 @@ def _factor(case: FailedParameter) -> Iterator[Hypothesis]:
     if not np.isfinite(times) or times == 0:
         return
     for constant, words in meanings(case.samples, case.shape):
-        if abs(times / constant - 1) < NEAR:
+        if abs(times / constant - 1) < CONSTANT_TOLERANCE:
             yield Hypothesis(words, case.claim / constant, seen=case.claim / constant)
     right = case.claim / times
     yield Hypothesis(
@@ -431,10 +436,10 @@ def _factor_and_decay(case: FailedParameter) -> Iterator[Hypothesis]:
         times, rate = np.linalg.lstsq(basis[chosen], case.claim[chosen], rcond=None)[0]
         error = abs(case.claim - times * case.value - rate * case.x)
         chosen = np.flatnonzero(error <= np.quantile(error, 0.95))
-    if not np.isfinite(times) or min(abs(times), abs(times - 1)) < NEAR:
+    if not np.isfinite(times) or min(abs(times), abs(times - 1)) < CONSTANT_TOLERANCE:
         return
     for constant, words in meanings(case.samples, case.shape):
-        if abs(times / constant - 1) < NEAR:
+        if abs(times / constant - 1) < CONSTANT_TOLERANCE:
             times, what = constant, words
             break
     else:
@@ -462,21 +467,21 @@ HYPOTHESES: list[Callable[[FailedParameter], Iterator[Hypothesis]]] = [
 def _largest(values: Array) -> NDArray[np.intp]:
     """Return the places of the largest elements."""
     sizes = np.nan_to_num(abs(values), nan=0.0)
-    count = min(LARGEST, int(np.count_nonzero(sizes)))
+    count = min(MAX_RATIOS, int(np.count_nonzero(sizes)))
     return np.argsort(-sizes, kind="stable")[: max(count, 1)]
 
 
-PLACES = 8
+MAX_PLACES = 8
 """Elements at which the samples are told apart, before all of them are compared."""
 
-MANY = 512
+MAX_SAMPLES = 512
 """Samples beyond which single ones are not looked at."""
 
 
 def _of_samples(case: FailedParameter) -> Iterator[Hypothesis]:
     """Hypotheses about how the samples enter."""
     batch = case.numerical.subject.batch
-    if batch is not None and 1 < batch.samples <= MANY and case.claim.size:
+    if batch is not None and 1 < batch.samples <= MAX_SAMPLES and case.claim.size:
         yield from _one_sample(case, batch)
         yield from _wrong_axis(case, batch)
 
@@ -503,7 +508,7 @@ def _one_sample(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
     """Yield the guesses that fit the elements with the largest errors."""
     problem, h = case.numerical.part.problem, case.numerical.h
     error = np.nan_to_num(abs(case.claim - case.value))
-    places = np.argsort(-error)[:PLACES]
+    places = np.argsort(-error)[:MAX_PLACES]
     old = problem.x.view(np.ndarray).reshape(-1)[places]
     points = np.stack([old + h, old - h], axis=1).astype(problem.x.dtype)
     values = [
@@ -511,7 +516,7 @@ def _one_sample(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
     ]
     each = np.array([(v[:, 0] - v[:, 1]) / (2 * h) for v in values], dtype=case.value.dtype)
     q, x, claim = case.value[places], case.x[places], case.claim[places]
-    if not np.allclose(each.mean(axis=0), q, rtol=1e-4, atol=10 * error[places].max() / PLACES):
+    if not np.allclose(each.mean(axis=0), q, rtol=1e-4, atol=10 * error[places].max() / MAX_PLACES):
         return  # the loss is no mean over samples
     for sentence, predict in FORMS.items():
         # A penalty on x, the same in every sample's loss, is not left out with the sample.

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastgrad.checking.noise import Noise, measure_noise
 from fastgrad.checking.numerical import (
-    FEW,
+    MAX_FIRST_SUSPECTS,
     Explanation,
     NumericalGradient,
     about,
@@ -26,7 +26,7 @@ from fastgrad.checking.numerical import (
 )
 from fastgrad.checking.probe import probe_element
 from fastgrad.checking.random_directions import (
-    COUNT,
+    DIRECTION_COUNT,
     Direction,
     DirectionalCheck,
     evaluate_along,
@@ -40,23 +40,23 @@ from fastgrad.typing import Array, Places
 OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)
 """What is added to probabilities before their logarithm is taken; the book's comes first."""
 
-EXACT = 1e-3
+MAX_MISFIT_SHARE = 1e-3
 """Share of what is to be explained to which it is to be, at most."""
 
-EXACT_TO_STEP = 64.0
+MISFIT_SHARE_PER_STEP = 64.0
 """Times the step s that this share is: more than what s**2 leaves, in double precision 1e-5."""
 
-SAMPLES = 512
+MAX_SAMPLES = 512
 """Samples whose losses are evaluated one by one at most."""
 
-MEAN = 1e-7
+MEAN_SHARE = 1e-7
 """Share to which a loss is to be the mean of those of its samples."""
 
 
-TIMES_SHARE = 4.0
+KINK_ERROR_FACTOR = 4.0
 """Times the largest error away from kinks that one next to a kink may be, to be explained alike."""
 
-EXPLAINED = 4.0
+MIN_ERROR_FACTOR = 4.0
 """Times what the differences without the number are known to that an error is, to be explained."""
 
 
@@ -133,13 +133,13 @@ class Errors:
         claim, value = numerical.part.claim, numerical.value
         values, bounds, suspects = claim - value, numerical.bounds, numerical.suspicious()
         unclear = suspects[:0]
-        if len(suspects) > FEW:
+        if len(suspects) > MAX_FIRST_SUSPECTS:
             smaller = numerical.smaller
             known = (bounds + smaller.bounds)[suspects]
             unclear = suspects[~(abs(smaller.value - value)[suspects] <= known)]
             values[unclear] = (claim - smaller.value)[unclear]
             bounds[unclear] = smaller.bounds[unclear]
-        share = TIMES_SHARE * largest_magnitude(np.delete(values, unclear))
+        share = KINK_ERROR_FACTOR * largest_magnitude(np.delete(values, unclear))
         others = unclear[~(abs(values[unclear]) <= bounds[unclear] + share)]
         values[others], bounds[others] = 0.0, 0.0
         return cls(values, bounds, unclear, others, share)
@@ -175,7 +175,7 @@ def _is_explained(before: NumericalGradient, after: NumericalGradient) -> bool:
     """
     known = before.round_off + after.round_off
     return (
-        EXPLAINED * after.round_off < before.largest_error
+        MIN_ERROR_FACTOR * after.round_off < before.largest_error
         and all(
             abs(before.part.claim[k] - probe.value) / 2
             <= abs(after.value[k] - before.value[k]) + known
@@ -202,7 +202,7 @@ def _offset_of(
     random = np.random.default_rng(0)
     directions = [
         [_without(v, known[w.name].others) for v, w in zip(arrays, suspected, strict=True)]
-        for arrays in (random_direction(parts, random) for _ in range(COUNT))
+        for arrays in (random_direction(parts, random) for _ in range(DIRECTION_COUNT))
     ]
     flat = [np.concatenate([v.reshape(-1) for v in arrays]) for arrays in directions]
     wanted = [float(v @ errors) for v in flat]
@@ -254,7 +254,8 @@ def _offset_behind(
     errors: Iterable[tuple[Direction, float, float]],
 ) -> float | None:
     """Return the number that explains errors along directions, each with what it may be off by."""
-    left, seen, exact = [*OFFSETS], dict.fromkeys(OFFSETS, False), min(EXACT, EXACT_TO_STEP * s)
+    left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
+    exact = min(MAX_MISFIT_SHARE, MISFIT_SHARE_PER_STEP * s)
     for direction, error, allowed in errors:
         up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
         slopes = {d: classes.slope(up, down, s, d) for d in left}
@@ -316,16 +317,16 @@ def right_classes(subject: GradientUnderTest) -> RightClasses | None:
     if predicted is not None:
         return RightClasses(predicted, are_losses=False)
     samples = subject.batch.samples if subject.batch else 1
-    if not 1 <= samples <= SAMPLES:
+    if not 1 <= samples <= MAX_SAMPLES:
         return None
     losses = partial(_losses, subject, samples)
     try:
-        found, whole = losses(), float(subject.value())
+        found, loss = losses(), float(subject.value())
     except Exception as error:  # a net that takes no single samples
         raise_interrupt(error)
         return None
-    is_mean = np.isfinite(found).all() and abs(float(found.mean()) - whole) <= MEAN * abs(whole)
-    return RightClasses(losses, are_losses=True) if is_mean and whole > 0 else None
+    is_mean = np.isfinite(found).all() and abs(float(found.mean()) - loss) <= MEAN_SHARE * abs(loss)
+    return RightClasses(losses, are_losses=True) if is_mean and loss > 0 else None
 
 
 def _losses(subject: GradientUnderTest, samples: int) -> Array:

@@ -27,59 +27,59 @@ from fastgrad.typing import Array
 STEP = 1e-4
 """The book's step, for values of double precision."""
 
-REACH = 3
+POINTS_PER_SIDE = 3
 """Points to each side of x at which the noise is measured along a path."""
 
-FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
+FOURTH_DIFFERENCE = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 """Weights of the fourth difference, of which a smooth f leaves nothing at small steps."""
 
 DEVIATIONS = 4.0
 """Standard deviations that are taken for the most that a value is wrong by."""
 
-LARGEST = 17.0
+MAX_NET_LOSS = 17.0
 """What the loss of fastgrad's own net does not exceed."""
 
-SPREADS = (4, 64, 1024, 16384)
+STEP_DIVISORS = (4, 64, 1024, 16384)
 """By what the step is divided along a path, to tell noise from trends."""
 
-WIDER = (0.25, 1 / 64)
+WIDE_STEP_DIVISORS = (0.25, 1 / 64)
 """The same for larger steps, where plateaus of f may be seen that are wider than the step."""
 
-STEADY = 8.0
+MAX_NOISE_RATIO = 8.0
 """Ratio up to which the spreads at neighbouring steps are of the same noise.
 
 These steps have the ratio 16: a kink's spreads have it, too, and those of smooth functions its
 fourth power.
 """
 
-GROWING = 2.0
+GROWTH_RATIO = 2.0
 """Ratio above which the spreads at three or more neighbouring steps are those of a power of the
 distance to x, as of a root at 0: a root's are 4, those of noise come down again."""
 
-ALONE = 8.0
+JUMP_FACTOR = 8.0
 """Times what the values on one side of x alone show that noise may be; more is a jump at x."""
 
-AT_STEP = 32.0
+TREND_RATIO = 32.0
 """Times the noise at x that it may be at the points where gradients are measured; more is no noise,
 but f's trend."""
 
-AROUND = 1 + np.arange(-8, 9) / 16
+STEP_MULTIPLES = 1 + np.arange(-8, 9) / 16
 """Multiples of a step at which the noise is measured of the values which it reaches."""
 
 TERMS = 4.0
 """Times eps of the terms ``x_i g_i``, as a root of the sum of squares, that f's noise is at least:
 a sum of them that is nearly 0 is not more exact than they are."""
 
-TINY = 4 * float(np.finfo(np.float64).smallest_subnormal)
+MIN_NOISE = 4 * float(np.finfo(np.float64).smallest_subnormal)
 """What no value is more exact than."""
 
-EXTRAPOLATED = 0.02
+EXTRAPOLATION_SHARE = 0.02
 """Share of the truncation error that extrapolation leaves, where f is smooth over the step."""
 
-CLAIM_ROUNDING = 32.0
+ANALYTIC_ROUNDING_EPS = 32.0
 """Times eps of its type that a gradient is rounded by, in units of its size."""
 
-COARSE = 2.0**20
+COARSE_EPS_FACTOR = 2.0**20
 """Times eps of double precision from which f is said to compute in a coarser one."""
 
 
@@ -111,13 +111,13 @@ class Noise:
     @property
     def relative(self) -> float:
         """The level in units of f's size; eps, where f is 0 and at values that are hardly any."""
-        known = self.height > TINY / self.eps
+        known = self.height > MIN_NOISE / self.eps
         return max(self.level / self.height, self.eps) if known else self.eps
 
     @property
     def is_coarse(self) -> bool:
         """Whether f computes in less than double precision, whatever it returns."""
-        return self.relative >= COARSE * float(np.finfo(np.float64).eps)
+        return self.relative >= COARSE_EPS_FACTOR * float(np.finfo(np.float64).eps)
 
     @property
     def step(self) -> float:
@@ -179,7 +179,7 @@ def element_path(subject: GradientUnderTest, part: Part, place: int, claim: floa
 def extrapolate(near: Any, far: Any, h: float, level: float) -> tuple[Any, Any, float]:
     """Return the value of central quotients at h and 2 h, its truncation, and its round-off.
 
-    The truncation is that of the quotient at h; of it the share ``EXTRAPOLATED`` is left.
+    The truncation is that of the quotient at h; of it the share ``EXTRAPOLATION_SHARE`` is left.
     """
     change = (far - near) / 3
     return near - change, abs(change), 1.5 * level / h
@@ -204,7 +204,7 @@ def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
     if subject.is_own_net:
         # No need to measure what is known: a mean of -log(p + 1e-7), which is below 17, in float64.
         eps = float(np.finfo(np.float64).eps)
-        return Noise(4 * eps * LARGEST, LARGEST, eps, True, (LARGEST, LARGEST))
+        return Noise(4 * eps * MAX_NET_LOSS, MAX_NET_LOSS, eps, True, (MAX_NET_LOSS, MAX_NET_LOSS))
     raw = as_returned(subject.raw_value())
     first, second = subject.value(), subject.value()
     height = float(abs(first))
@@ -218,14 +218,16 @@ def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
         spreads, sizes = [], [height]
         for part, place in _elements(subject):
             path = element_path(subject, part, place)
-            spread = _spread(path, step / SPREADS[0])
+            spread = _spread(path, step / STEP_DIVISORS[0])
             if spread > 4 * eps * height:
-                spread = _steady_noise(path, step, [*reversed(SPREADS)])
+                spread = _steady_noise(path, step, [*reversed(STEP_DIVISORS)])
             spreads.append(spread)
             x = float(part.x.view(np.ndarray).reshape(-1)[place])
-            sizes.append(_size(path, step / SPREADS[0], x))
+            sizes.append(_size(path, step / STEP_DIVISORS[0], x))
         height = max(sizes)
-        level = max(eps * height, DEVIATIONS * float(np.median(spreads)) if spreads else 0.0, TINY)
+        level = max(
+            eps * height, DEVIATIONS * float(np.median(spreads)) if spreads else 0.0, MIN_NOISE
+        )
     noise = Noise(level, height, eps, repeats, (float(first), float(second)))
     return noise if h is not None or noise.step == STEP else _at_its_step(subject, noise)
 
@@ -235,10 +237,10 @@ def _at_its_step(subject: GradientUnderTest, noise: Noise) -> Noise:
 
     Larger numbers may be added there than at x.
     """
-    step = 2 * noise.step / REACH
+    step = 2 * noise.step / POINTS_PER_SIDE
     spreads = [_spread(element_path(subject, *each), step) for each in _elements(subject)]
     level = DEVIATIONS * float(np.median(spreads)) if spreads else 0.0
-    return replace(noise, level=level) if noise.level < level < AT_STEP * noise.level else noise
+    return replace(noise, level=level) if noise.level < level < TREND_RATIO * noise.level else noise
 
 
 def with_terms(noise: Noise, parts: Sequence[Part], gradients: Sequence[Array]) -> Noise:
@@ -255,9 +257,9 @@ def with_terms(noise: Noise, parts: Sequence[Part], gradients: Sequence[Array]) 
 
 def noise_along(path: Path, h: float) -> float:
     """Return how exact values of f are along a path, over steps up to 64 h."""
-    level = DEVIATIONS * _steady_noise(path, h, [*reversed(SPREADS), *WIDER])
+    level = DEVIATIONS * _steady_noise(path, h, [*reversed(STEP_DIVISORS), *WIDE_STEP_DIVISORS])
     there = spread_over(path, 2 * h)
-    return max(level, there) if there < AT_STEP * level else level
+    return max(level, there) if there < TREND_RATIO * level else level
 
 
 def noise_around(along: Callable[[Array], tuple[Array, Array]], step: float) -> float:
@@ -267,7 +269,7 @@ def noise_around(along: Callable[[Array], tuple[Array, Array]], step: float) -> 
     terms are in proportion to x and cancel lie on a line by chance.
     """
     spreads = []
-    for points in (-step * AROUND, step * AROUND):
+    for points in (-step * STEP_MULTIPLES, step * STEP_MULTIPLES):
         lengths, values = along(points)
         # What rounding x + t changes is no noise.
         slopes = np.gradient(values, lengths)
@@ -277,7 +279,7 @@ def noise_around(along: Callable[[Array], tuple[Array, Array]], step: float) -> 
 
 def spread_over(path: Path, distance: float) -> float:
     """Return how exact f's values are if what is no polynomial of degree 3 over it is noise."""
-    return DEVIATIONS * _spread(path, distance / REACH)
+    return DEVIATIONS * _spread(path, distance / POINTS_PER_SIDE)
 
 
 def _elements(subject: GradientUnderTest) -> list[tuple[Part, int]]:
@@ -306,11 +308,11 @@ def _steady_noise(path: Path, h: float, divisors: Sequence[float]) -> float:
     """
     noise = _steady([_spread(path, h / divisor) for divisor in divisors])
     alone = 0.0
-    for step in (h / SPREADS[0], h / WIDER[0]):
-        if noise > ALONE * alone:
-            multiples = max(step, 8 * path.least) * np.arange(1, 2 * REACH + 2)
+    for step in (h / STEP_DIVISORS[0], h / WIDE_STEP_DIVISORS[0]):
+        if noise > JUMP_FACTOR * alone:
+            multiples = max(step, 8 * path.least) * np.arange(1, 2 * POINTS_PER_SIDE + 2)
             alone = max(alone, min(deviation(path(side * multiples)[1]) for side in (-1, 1)))
-    return alone if noise > ALONE * alone else noise
+    return alone if noise > JUMP_FACTOR * alone else noise
 
 
 def _steady(spreads: list[float]) -> float:
@@ -325,10 +327,10 @@ def _steady(spreads: list[float]) -> float:
     """
     seen = [spread for spread in spreads if spread > 0]
     noise = 0.0
-    if len(seen) > 2 and all(larger > GROWING * spread for spread, larger in pairwise(seen)):
+    if len(seen) > 2 and all(larger > GROWTH_RATIO * spread for spread, larger in pairwise(seen)):
         return 0.0
     for spread, larger in pairwise(seen):
-        if larger > STEADY * spread:
+        if larger > MAX_NOISE_RATIO * spread:
             break
         noise = max(noise, spread, larger)
     return noise
@@ -336,7 +338,7 @@ def _steady(spreads: list[float]) -> float:
 
 def _points(path: Path, step: float) -> tuple[Array, Array]:
     """Return offsets at even distances on both sides of x, and f there."""
-    return path(max(step, 8 * path.least) * np.arange(-REACH, REACH + 1))
+    return path(max(step, 8 * path.least) * np.arange(-POINTS_PER_SIDE, POINTS_PER_SIDE + 1))
 
 
 def _spread(path: Path, step: float) -> float:
@@ -369,5 +371,5 @@ def deviation(values: Array) -> float:
     if not 0 < size < np.inf:
         return 0.0
     # The squares of values near the limits of double precision are not finite.
-    differences = np.convolve(values / size, FOURTH, mode="valid").astype(np.float64)
+    differences = np.convolve(values / size, FOURTH_DIFFERENCE, mode="valid").astype(np.float64)
     return size * float(np.sqrt(np.mean(differences**2) / 70))

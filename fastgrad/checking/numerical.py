@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgrad.checking.noise import (
-    CLAIM_ROUNDING,
-    EXTRAPOLATED,
+    ANALYTIC_ROUNDING_EPS,
+    EXTRAPOLATION_SHARE,
     Noise,
     extrapolate,
     with_terms,
@@ -25,31 +25,31 @@ else:  # it loads numba
 
 EPS = float(np.finfo(np.float64).eps)
 
-FEW = 4
+MAX_FIRST_SUSPECTS = 4
 """Suspects of a part that are looked at one by one, before a smaller step clears some of them."""
 
-GIVEN_UP = 16
+MAX_CORRECTED_SUSPECTS = 16
 """Suspects of a corrected gradient from which it is given up, if they are more than their share."""
 
-MANY = 512
+MAX_PROBED_ELEMENTS = 512
 """How many are looked at one by one at most, after smaller steps have cleared the others."""
 
-CLEAR = 1e-5
+MAX_TRUNCATION_SHARE = 1e-5
 """Share of a value up to which the truncation error is taken for what it is estimated to be."""
 
-COUNTED = 48
+MAX_COUNTED_ELEMENTS = 48
 """Elements of a wrong gradient that are looked at one by one to count the wrong ones."""
 
-SMALLER = 64
+SUSPECT_STEP_DIVISOR = 64
 """By what the step is divided to clear suspects next to a kink."""
 
-STEADY = 0.25
+MAX_QUOTIENT_CHANGE = 0.25
 """Share of a quotient by which that at twice the step may differ: over a jump it is a half."""
 
-SHARE = 0.05
+MAX_SUSPECT_SHARE = 0.05
 """Part of the elements beyond which suspects of a corrected gradient are not looked at."""
 
-NEARLY = 1e-5
+SMALL_FAULT_SHARE = 1e-5
 """Share of the largest element that a second, small fault may leave."""
 
 
@@ -110,8 +110,8 @@ class NumericalGradient:
         wrong by anything there, and 0 stands for that.
         """
         with np.errstate(all="ignore"):
-            left = EXTRAPOLATED * self.truncation
-            left[~(left <= CLEAR * np.abs(self.value))] = 0
+            left = EXTRAPOLATION_SHARE * self.truncation
+            left[~(left <= MAX_TRUNCATION_SHARE * np.abs(self.value))] = 0
             bounds: Array = left + self.moved + self.round_off
         return bounds
 
@@ -143,11 +143,13 @@ class NumericalGradient:
             suspects = np.setdiff1d(suspects, [*self.passed])
         if not len(suspects):
             return False
-        if corrected is not None and len(suspects) > max(GIVEN_UP, SHARE * claim.size):
+        if corrected is not None and len(suspects) > max(
+            MAX_CORRECTED_SUSPECTS, MAX_SUSPECT_SHARE * claim.size
+        ):
             return True
         if not np.isfinite(claim[suspects]).all():
             return True
-        if len(suspects) > FEW:
+        if len(suspects) > MAX_FIRST_SUSPECTS:
             suspects = self.still_suspicious(suspects, corrected, slack)
         return self.contradicts(suspects, corrected)
 
@@ -174,9 +176,9 @@ class NumericalGradient:
         """
         claim = self.part.claim
         places = self.suspicious()
-        if len(places) > COUNTED:
+        if len(places) > MAX_COUNTED_ELEMENTS:
             places = self.still_suspicious(places)
-        for place in self._worst(claim, places, COUNTED).tolist():
+        for place in self._worst(claim, places, MAX_COUNTED_ELEMENTS).tolist():
             if np.isfinite(claim[place]):
                 self._probe(place)
         return np.setdiff1d(places, [*self.passed])
@@ -187,7 +189,7 @@ class NumericalGradient:
 
         By one step alone: what is truncated there is much less than what is rounded.
         """
-        h = self.h / SMALLER
+        h = self.h / SUSPECT_STEP_DIVISOR
         [quotients] = self.subject.quotients([self.part], h)
         return _numerical(self.subject, self.part, self.noise, h, quotients, quotients)
 
@@ -204,7 +206,7 @@ class NumericalGradient:
     def contradicts(self, places: Places, corrected: Array | None = None) -> bool:
         """Return whether a closer look at one of the worst of these contradicts the claim."""
         claim = self.part.claim if corrected is None else corrected
-        worst = self._worst(claim, places, MANY).tolist()
+        worst = self._worst(claim, places, MAX_PROBED_ELEMENTS).tolist()
         return any(self._probe(place, corrected).contradicts for place in worst)
 
     def _probe(self, place: int, corrected: Array | None = None) -> Probe:
@@ -298,7 +300,7 @@ def _numerical(
 def _steady(near: Array, far: Array) -> Array:
     """Return the quotients, 0 where they depend on the step: those over a jump are no slopes."""
     with np.errstate(all="ignore"):
-        return np.where(abs(far - near) <= STEADY * abs(near), near, 0.0)
+        return np.where(abs(far - near) <= MAX_QUOTIENT_CHANGE * abs(near), near, 0.0)
 
 
 def _round_off(
@@ -309,7 +311,7 @@ def _round_off(
     Extrapolation takes the error of a quotient, level / h, one and a half times. Whoever computes a
     gradient rounds it by some eps of its largest entry.
     """
-    claim = CLAIM_ROUNDING * part.claim_eps * largest_magnitude(value)
+    claim = ANALYTIC_ROUNDING_EPS * part.claim_eps * largest_magnitude(value)
     own = _response_error(subject, part, h)
     step = subject.steps(part, h)
     longest = step if isinstance(step, float) else float(step.max())

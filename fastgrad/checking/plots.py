@@ -26,7 +26,7 @@ STYLE: Any = {
     "savefig.facecolor": "white",
 }
 
-SEEN = 1e-6
+MIN_COLOURED_DIFFERENCE = 1e-6
 """Differences below this, in units of the largest element, are not told apart by colour."""
 
 STEPS = 10.0 ** np.arange(-13, 0.01, 0.25)
@@ -128,7 +128,7 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
     with _axes(path, width, height) as axes:
         from matplotlib.colors import LogNorm
 
-        floor = SEEN * scale  # what is below is as light as what agrees
+        floor = MIN_COLOURED_DIFFERENCE * scale  # what is below is as light as what agrees
         shown = axes.imshow(
             np.maximum(image, floor),
             norm=LogNorm(floor, max(largest, 10 * floor)),

@@ -33,10 +33,10 @@ from typing import Literal
 import numpy as np
 
 from fastgrad.checking.noise import (
-    AROUND,
-    EXTRAPOLATED,
-    FOURTH,
-    TINY,
+    EXTRAPOLATION_SHARE,
+    FOURTH_DIFFERENCE,
+    MIN_NOISE,
+    STEP_MULTIPLES,
     Noise,
     Path,
     element_path,
@@ -50,16 +50,16 @@ from fastgrad.typing import Array
 
 Kind = Literal["smooth", "kink", "jump", "step", "unclear"]
 
-ROUGH = 16.0
+ROUGHNESS_FACTOR = 16.0
 """Times the noise from which a fourth difference shows that f is not smooth over the points."""
 
-TOP = 16.0
+MAX_STEP_FACTOR = 16.0
 """Times h that the largest of the steps is at which one-sided quotients are taken."""
 
-FARTHEST = 256.0
+MAX_SMOOTH_STEP_FACTOR = 256.0
 """The same where f is smooth, but for noise, at h, and as smooth at larger steps."""
 
-SINGLE = 0.6
+SINGLE_KINK_SHARE = 0.6
 """Share of the second differences that a single kink has, and a curve of degree 5 has not."""
 
 
@@ -119,13 +119,13 @@ def probe_element(
     step = subject.steps(part, h)
     h = step if isinstance(step, float) else float(step.reshape(-1)[place])
     path = element_path(subject, part, place, claim)
-    found = probe(path, noise.level, h, TOP * h)
+    found = probe(path, noise.level, h, MAX_STEP_FACTOR * h)
     if found.contradicts:
         own = noise_along(path, h)
         if found.kind == "smooth":
             own = max(own, noise_around(path, found.step))
         if own > noise.level:
-            found = probe(path, own, h, TOP * h)
+            found = probe(path, own, h, MAX_STEP_FACTOR * h)
     if found.kind == "step" and (distance := _kink(path, h)) is not None:
         return replace(found, kind="kink", distance=distance)
     return found
@@ -179,8 +179,8 @@ def _smooth(
     """
     unit = unit_of(values)
     f, level = values / unit, level / unit
-    rough = float(np.max(abs(np.convolve(f, FOURTH, mode="valid"))))
-    if not rough <= ROUGH * level:
+    rough = float(np.max(abs(np.convolve(f, FOURTH_DIFFERENCE, mode="valid"))))
+    if not rough <= ROUGHNESS_FACTOR * level:
         return None
     (far, near), (below, above) = (
         [(f[j] - f[i]) / (offsets[j] - offsets[i]) for i, j in pairs]
@@ -188,7 +188,7 @@ def _smooth(
     )
     h = float(offsets[6] - offsets[2]) / 2
     value, truncation, round_off = extrapolate(near, far, h, level)
-    least = EXTRAPOLATED * truncation + round_off
+    least = EXTRAPOLATION_SHARE * truncation + round_off
     told = unit * np.array([value, least + 2 * rough / h, below, above], float)
     if not np.isfinite(told).all():
         return None
@@ -227,7 +227,7 @@ def probe_sides(path: Path, level: float, top: float, slack: float = 0.0) -> Pro
 
 def _farthest(path: Path, level: float, h: float) -> float:
     """Return the largest step over which f is smooth but for this noise; twice h if none is."""
-    step = FARTHEST * h
+    step = MAX_SMOOTH_STEP_FACTOR * h
     while step > 4 * h and spread_over(path, step) > 2 * level:
         step /= 4
     return max(step, 2 * h)
@@ -236,7 +236,7 @@ def _farthest(path: Path, level: float, h: float) -> float:
 def unit_of(values: Array) -> float:
     """Return a power of two of the finite values' size, at which nothing over- or underflows."""
     size = float(np.max(abs(values), where=np.isfinite(values), initial=0.0))
-    return float(2.0 ** np.floor(np.log2(max(size, TINY / np.finfo(np.float64).eps))))
+    return float(2.0 ** np.floor(np.log2(max(size, MIN_NOISE / np.finfo(np.float64).eps))))
 
 
 def _kink(path: Path, h: float) -> float | None:
@@ -246,7 +246,7 @@ def _kink(path: Path, h: float) -> float | None:
         bends = abs(np.diff(np.diff(values)))
         pairs = bends[:-1] + bends[1:]
         most = int(np.argmax(pairs))
-        if not pairs[most] >= SINGLE * bends.sum():
+        if not pairs[most] >= SINGLE_KINK_SHARE * bends.sum():
             return None
         middle = float(offsets[most + 1] + offsets[most + 2]) / 2
         width = float(offsets[1] - offsets[0])
@@ -266,28 +266,28 @@ FINER_RATIO = 2.0
 FINER_STEPS = 12
 """How many of these there are before noise is as large as quotients."""
 
-RUNGS = 40
+MAX_STEPS = 40
 """Steps at most."""
 
-CLEAR = 8.0
+MIN_LIMIT_FACTOR = 8.0
 """Times its noise that a limit has to be, for a quotient to tell whether it is left."""
 
 POWER_STEPS = 4
 """Of the smallest steps at which noise is small, over which f follows a power of the step."""
 
-CLEAREST = 64.0
+MIN_REST_FACTOR = 64.0
 """Times its noise that what is left of f has to be for its power to be told."""
 
-JUMP = 0.01
+MAX_JUMP_POWER = 0.01
 """Largest power of the step that is a jump: what is left of f stays the same."""
 
-VERTICAL = 0.9
+MAX_VERTICAL_POWER = 0.9
 """Largest power at which the slope is infinite, as that of a root is: 1/2."""
 
-STEADY = 0.05
+MAX_POWER_CHANGE = 0.05
 """By how much the power may change over these steps."""
 
-LOST = 8.0
+NOISE_FACTOR = 8.0
 """Times what a quotient is that its noise has to be, for smaller steps to tell nothing."""
 
 
@@ -392,7 +392,7 @@ def _told(
     lengths: tuple[list[float], list[float]] = ([], [])
     hidden: list[float] = []
     lost = 0
-    for k in range(RUNGS):
+    for k in range(MAX_STEPS):
         step = top / ratio**k
         if step < least or lost == 2:
             break
@@ -405,17 +405,19 @@ def _told(
         shortest = min(abs(side[-1]) for side in lengths)
         hidden.append(2 * noise / (shortest or float("nan")))
         seen = [abs(np.array(r[-2:]) / t[-2:]) for r, t in zip(rests, lengths, strict=True)]
-        lost = lost + 1 if hidden[-1] > LOST * np.nan_to_num(seen, nan=np.inf).max() else 0
+        lost = lost + 1 if hidden[-1] > NOISE_FACTOR * np.nan_to_num(seen, nan=np.inf).max() else 0
     sides = [np.array(pair) for pair in zip(rests, lengths, strict=True)]
     powers = [_power(r, noise, ratio) for r, _ in sides]
-    jumps = any(power <= JUMP for power in powers)
+    jumps = any(power <= MAX_JUMP_POWER for power in powers)
     below, above = (
-        _without_far_ends(np.append(np.nan, np.diff(r) / np.diff(t)) if power <= JUMP else r / t)
+        _without_far_ends(
+            np.append(np.nan, np.diff(r) / np.diff(t)) if power <= MAX_JUMP_POWER else r / t
+        )
         for (r, t), power in zip(sides, powers, strict=True)
     )
     for quotients, power in zip((below, above), powers, strict=True):
-        if JUMP < power < VERTICAL:
-            clear = np.flatnonzero(abs(quotients) > CLEAREST * np.array(hidden))
+        if MAX_JUMP_POWER < power < MAX_VERTICAL_POWER:
+            clear = np.flatnonzero(abs(quotients) > MIN_REST_FACTOR * np.array(hidden))
             quotients[clear[-1] :] = np.copysign(np.inf, quotients[clear[-1]])
     errors = np.array(hidden)
     if jumps:
@@ -439,7 +441,7 @@ def _told(
             measured.add(k)
             # The excuses may be small by chance, but fall with the step.
             for step in (steps[k],) if left else (steps[k], steps[k] / ratio):
-                if step * (AROUND[1] - AROUND[0]) >= least:  # x has points for that
+                if step * (STEP_MULTIPLES[1] - STEP_MULTIPLES[0]) >= least:  # x has points for that
                     errors[k] = np.fmax(errors[k], 2 * noise_around(remainder, step) / steps[k])
     lower, upper, both = limits
     none = (float("nan"), float("nan"), 0)
@@ -458,11 +460,11 @@ def _power(rests: Array, noise: float, ratio: float) -> float:
 
     Nan if it follows none: f is then lost in its noise, or too few steps are clear of it.
     """
-    clear = rests[(abs(rests) > CLEAREST * noise) & np.isfinite(rests)][-POWER_STEPS:]
+    clear = rests[(abs(rests) > MIN_REST_FACTOR * noise) & np.isfinite(rests)][-POWER_STEPS:]
     if len(clear) < POWER_STEPS or np.ptp(np.sign(clear)):
         return float("nan")
     powers = np.log(clear[:-1] / clear[1:]) / np.log(ratio)
-    return float(powers.mean()) if np.ptp(powers) < STEADY else float("nan")
+    return float(powers.mean()) if np.ptp(powers) < MAX_POWER_CHANGE else float("nan")
 
 
 def _without_far_ends(quotients: Array) -> Array:
@@ -562,7 +564,7 @@ def _open_steps(quotients: Array, limit: float, best: int, hidden: Array) -> lis
 
     By kinks so close to x that noise hides what is nearer.
     """
-    clear = np.flatnonzero(hidden < abs(limit) / CLEAR)
+    clear = np.flatnonzero(hidden < abs(limit) / MIN_LIMIT_FACTOR)
     if not clear.size or clear[-1] <= best:
         return []
     last, before = quotients[clear[-1]], quotients[clear[-1] - 1]

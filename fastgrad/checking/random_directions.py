@@ -16,20 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.noise import CLAIM_ROUNDING, EXTRAPOLATED, Noise, Path, extrapolate
-from fastgrad.checking.numerical import CLEAR, STEADY, largest_magnitude
-from fastgrad.checking.probe import ROUGH, Probe, probe
+from fastgrad.checking.noise import (
+    ANALYTIC_ROUNDING_EPS,
+    EXTRAPOLATION_SHARE,
+    Noise,
+    Path,
+    extrapolate,
+)
+from fastgrad.checking.numerical import MAX_QUOTIENT_CHANGE, MAX_TRUNCATION_SHARE, largest_magnitude
+from fastgrad.checking.probe import ROUGHNESS_FACTOR, Probe, probe
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.directional import displace, restorer
 from fastgrad.typing import Array
 
-COUNT = 8
+DIRECTION_COUNT = 8
 """Directions: with 8, what is missed at most once in 1e9 is ten times what a direction allows."""
 
-MISS = 1e-9
+MISS_PROBABILITY = 1e-9
 """The probability for which the report says how large an error may be missed."""
 
-NEARER = 16.0
+KINK_DIVISOR = 16.0
 """By what the step is divided where kinks may be in its way."""
 
 Direction = Sequence[Array]
@@ -90,7 +96,7 @@ def direction_path(
     originals = [part.x.view(np.ndarray).copy() for part in parts]
     slopes = [part.claim * v.reshape(-1) for part, v in zip(parts, direction, strict=True)]
     rounding = [
-        CLAIM_ROUNDING * part.claim_eps * _norm(terms)
+        ANALYTIC_ROUNDING_EPS * part.claim_eps * _norm(terms)
         for part, terms in zip(parts, slopes, strict=True)
     ]
 
@@ -140,25 +146,29 @@ def check_direction(
     with np.errstate(all="ignore"):
         path, rounding = direction_path(subject, parts, direction)
         before = math.nan
-        for step in (s, s / NEARER, s / NEARER**2):
+        for step in (s, s / KINK_DIVISOR, s / KINK_DIVISOR**2):
             _, (up, down, far_up, far_down) = path(step * np.array([1.0, -1.0, 2.0, -2.0]))
             near, far = (up - down) / (2 * step), (far_up - far_down) / (4 * step)
             value, truncation, round_off = extrapolate(near, far, step, noise.level)
-            error = min(EXTRAPOLATED * truncation, CLEAR * abs(path.claim)) + round_off + rounding
+            error = (
+                min(EXTRAPOLATION_SHARE * truncation, MAX_TRUNCATION_SHARE * abs(path.claim))
+                + round_off
+                + rounding
+            )
             told = path.claim, float(value), float(error)
             if abs(path.claim - value) <= error + slack:
                 return Probe("smooth", *told, float(near), float(near), step, contradicts=False)
             _, [here] = path(np.zeros(1))
             bend = (up - here) + (down - here)
             rough = abs((far_up - here) + (far_down - here) - 4 * bend)
-            if rough <= ROUGH * noise.level:
+            if rough <= ROUGHNESS_FACTOR * noise.level:
                 error += 2 * float(rough) / step  # by a kink that the noise may hide
                 wrong = not abs(path.claim - value) <= error + slack
                 told = path.claim, float(value), float(error)
                 return Probe("smooth", *told, float(near), float(near), step, wrong)
             # Of a kink at x the bend is in proportion to the step, of what is smooth to its square.
-            is_clear = abs(bend) > ROUGH * noise.level
-            if is_clear and abs(NEARER * bend - before) <= STEADY * abs(before):
+            is_clear = abs(bend) > ROUGHNESS_FACTOR * noise.level
+            if is_clear and abs(KINK_DIVISOR * bend - before) <= MAX_QUOTIENT_CHANGE * abs(before):
                 below, above = float((here - down) / step), float((up - here) / step)
                 return Probe("kink", *told, below, above, step, contradicts=False)
             before = bend
@@ -201,7 +211,7 @@ class DirectionalCheck:
         noise: Noise,
         slack: float,
         random: np.random.Generator,
-        count: int = COUNT,
+        count: int = DIRECTION_COUNT,
     ) -> "DirectionalCheck":
         """Draw directions, and measure nothing yet."""
         s = step_along(noise)
@@ -248,7 +258,7 @@ class DirectionalCheck:
         relative = f", {least / length:.0e} of the gradient's," if length else ""
         return (
             f"{len(self.results)} random directions agree. An error of length {least:.1e}"
-            f"{relative} or more is missed with a probability below {MISS:.0e}."
+            f"{relative} or more is missed with a probability below {MISS_PROBABILITY:.0e}."
         )
 
 
@@ -275,7 +285,7 @@ def disagreeing(check: DirectionalCheck, random: np.random.Generator) -> Sequenc
     return [part for part in check.parts if not (passes(part) and passes(part))] or check.parts
 
 
-def smallest_error(allowed: Sequence[float], miss: float = MISS) -> float:
+def smallest_error(allowed: Sequence[float], miss: float = MISS_PROBABILITY) -> float:
     """Return the length from which errors are missed with this probability at most.
 
     Parameters

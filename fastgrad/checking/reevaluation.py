@@ -19,14 +19,14 @@ import numpy as np
 from fastgrad.checking.log_offset import explain_by_offset, offset_along, sentence_of
 from fastgrad.checking.noise import measure_noise
 from fastgrad.checking.numerical import (
-    NEARLY,
+    SMALL_FAULT_SHARE,
     Explanation,
     NumericalGradient,
     about,
     largest_magnitude,
     numerical_gradients,
 )
-from fastgrad.checking.random_directions import COUNT, DirectionalCheck
+from fastgrad.checking.random_directions import DIRECTION_COUNT, DirectionalCheck
 from fastgrad.checking.subject import GradientUnderTest, Part, loss_of_net
 from fastgrad.differences.trees import is_structure, like
 from fastgrad.directional import displace, restorer
@@ -39,13 +39,13 @@ DISTANCES = (2.0**-6, 2.0**-5, 2.0**-4)
 A fault is at all of them, a kink hardly at each.
 """
 
-LEAST = 0.5
+MIN_SIZE_SHARE = 0.5
 """Part of the largest element of all by which small arrays are moved, such as biases near 0."""
 
-NEARER = 1e-2
+MAX_ERROR_SHARE = 1e-2
 """Share to which errors fall in the mode that the gradient runs in."""
 
-FLAGS = frozenset(
+TRAINING_FLAGS = frozenset(
     [
         *("train", "training", "train_flg", "train_flag"),
         *("is_train", "is_training", "train_mode", "training_mode"),
@@ -53,10 +53,10 @@ FLAGS = frozenset(
 )
 """Names of parameters that are true in training mode."""
 
-OPPOSITE = frozenset(["test", "is_test", "test_mode", "eval", "is_eval", "inference"])
+INFERENCE_FLAGS = frozenset(["test", "is_test", "test_mode", "eval", "is_eval", "inference"])
 """Names of parameters that are false in training mode."""
 
-WORDS = {"test": "train", "eval": "train", "inference": "training"}
+TRAINING_MODES = {"test": "train", "eval": "train", "inference": "training"}
 """Values of a parameter ``mode``, and what means training."""
 
 METHODS = ("loss", "predict", "forward")
@@ -101,7 +101,7 @@ def explain_by_repetition(wrong: list[NumericalGradient]) -> Explanation:
 
 def _is_nearly_right(numerical: NumericalGradient, gradient: Array) -> bool:
     """Return whether a gradient is right, up to a small fault such as the 1e-7's."""
-    return not numerical.is_wrong(gradient, NEARLY * largest_magnitude(numerical.value))
+    return not numerical.is_wrong(gradient, SMALL_FAULT_SHARE * largest_magnitude(numerical.value))
 
 
 def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:
@@ -137,7 +137,7 @@ def _claimed_next_to_x(
     sizes = [float(abs(array).max(initial=0)) for array in arrays]
     largest = max(sizes, default=0.0) or 1.0
     directions = [
-        max(size, LEAST * largest)
+        max(size, MIN_SIZE_SHARE * largest)
         * random.uniform(-1, 1, array.shape).astype(np.result_type(array.dtype, np.float64))
         for array, size in zip(arrays, sizes, strict=True)
     ]
@@ -180,7 +180,7 @@ def explain_by_mode(wrong: list[NumericalGradient]) -> Explanation:
     there = numerical_gradients(mode.subject, measure_noise(mode.subject, h), h, parts)
     inner = explain_by_offset([w for w in there if len(w.suspicious())])
     before, after = (max(w.largest_error for w in found) for found in (wrong, there))
-    if not after <= NEARER * before and len(inner.wrong) == len(wrong):
+    if not after <= MAX_ERROR_SHARE * before and len(inner.wrong) == len(wrong):
         return Explanation(wrong)
     sentence = mode.sentence
     if inner.wrong:
@@ -266,11 +266,11 @@ def _training_flags(net: Any) -> dict[str, dict[str, Any]]:
 
 def _training_value(name: str, default: Any) -> Any:
     """Return the value that a parameter has in training mode; None if it has it by default."""
-    if name in FLAGS and not default:
+    if name in TRAINING_FLAGS and not default:
         return True
-    if name in OPPOSITE and default is True:
+    if name in INFERENCE_FLAGS and default is True:
         return False
-    return WORDS.get(default) if isinstance(default, str) else None
+    return TRAINING_MODES.get(default) if isinstance(default, str) else None
 
 
 def _with_flags(method: Callable[..., Any], flags: dict[str, Any], *args: Any, **given: Any) -> Any:
@@ -299,7 +299,7 @@ def explained_along(
     with _claimed_next_to_x(subject, random, DISTANCES[0]) as claimed:
         parts = [part for part in claimed if part.x.size]
         there = DirectionalCheck.drawn(
-            subject, parts, check.noise, check.slack, random, COUNT // 2
+            subject, parts, check.noise, check.slack, random, DIRECTION_COUNT // 2
         ).measure()
         if not there.agrees:
             offset = offset_along(there)

@@ -119,7 +119,7 @@ class Report:
 
 
 HEADINGS = ("", "", "error", "at", "gradient", "numerical", "round-off", "truncation", "")
-LEFT = (0, 1, 3, 8)
+LEFT_COLUMNS = (0, 1, 3, 8)
 """Columns that are flushed left."""
 
 
@@ -138,7 +138,7 @@ def table(rows: tuple[Row, ...]) -> str:
     widths = [max(len(line[k]) for line in lines) for k in range(len(HEADINGS))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if k in LEFT else cell.rjust(width)
+            cell.ljust(width) if k in LEFT_COLUMNS else cell.rjust(width)
             for k, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
@@ -164,7 +164,7 @@ def _digits(shown: Element) -> int:
     return int(min(max(2 - np.floor(np.log10(relative)), 3), 12))
 
 
-VISIBLE = 1e3
+MIN_VALUE_FACTOR = 1e3
 """Times its own errors that a value is to be large for its relative error to mean something."""
 
 
@@ -188,7 +188,7 @@ def row_of(numerical: NumericalGradient, verdict: Verdict) -> Row:
     with np.errstate(all="ignore"):
         error = abs(part.claim - value)
         size = np.maximum(abs(part.claim), abs(value))
-        size += VISIBLE * (truncation + numerical.round_off)
+        size += MIN_VALUE_FACTOR * (truncation + numerical.round_off)
         smallest = float(np.finfo(np.float64).smallest_subnormal)
         absolute, relative = worst(error, 0.0), worst(error / size, smallest)
     shape = part.x.shape
@@ -225,7 +225,7 @@ def _list(names: list[str]) -> str:
 SAMPLE = 1000
 """Elements whose truncation errors are looked at."""
 
-HIDDEN = 1e-3
+HIDDEN_ERROR_SHARE = 1e-3
 """Share of the largest element from which the report says that smaller errors are not seen."""
 
 
@@ -303,7 +303,7 @@ def precision(right: list[NumericalGradient], noise: Noise, h: float) -> Iterato
         truncation = float(np.median(numerical.truncation[unseen])) if unseen.size else 0.0
         hidden = numerical.round_off + truncation
         largest = largest_magnitude(numerical.value)
-        if not hidden > HIDDEN * largest > 0:
+        if not hidden > HIDDEN_ERROR_SHARE * largest > 0:
             continue
         if truncation > numerical.round_off:
             balance = (numerical.round_off / (2 * truncation)) ** (1 / 3)

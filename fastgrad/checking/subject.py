@@ -36,7 +36,7 @@ from fastgrad.typing import Array
 NO_VALUE = (ValueError, OverflowError)
 """What f may raise at points outside of its domain, as ``math.log`` does: it has no value there."""
 
-GRAIN = 2.0**26
+MIN_STEP_SPACINGS = 2.0**26
 """Spacings of x that a step is to have at least, in double precision; half the bits elsewhere."""
 
 
@@ -233,7 +233,7 @@ class GradientUnderTest:
         """
         sizes = abs(as_floats(part.x.view(np.ndarray)))
         eps = float(np.finfo(part.x.dtype).eps)
-        grain = (8.0 if self.keeps_step else min(GRAIN, eps**-0.5)) * eps
+        grain = (8.0 if self.keeps_step else min(MIN_STEP_SPACINGS, eps**-0.5)) * eps
         if not sizes.size or not float(sizes.max()) * grain > 2 * h:
             return h
         with np.errstate(divide="ignore"):
@@ -518,7 +518,7 @@ def batch_behind(f: Any, x: Any, value: Any) -> Batch | None:
     arrays = [each for each in objects if isinstance(each, np.ndarray) and each.ndim]
     pairs = [(a, b) for a in arrays for b in arrays if a is not b and len(a) == len(b)]
     for net in nets:
-        for a, b in pairs[:MOST]:
+        for a, b in pairs[:MAX_PAIRS]:
             require_time()
             try:
                 if bool(net.loss(a, b) == value):
@@ -529,7 +529,7 @@ def batch_behind(f: Any, x: Any, value: Any) -> Batch | None:
     return None
 
 
-MOST = 12
+MAX_PAIRS = 12
 """Pairs of arrays that a net's loss is tried with."""
 
 

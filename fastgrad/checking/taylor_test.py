@@ -30,25 +30,25 @@ from fastgrad.typing import Array
 STEPS = 2.0 ** -np.arange(4, 34)
 """The steps along the direction, in units of its length."""
 
-CLEAR = 8.0
+MIN_REMAINDER_FACTOR = 8.0
 """Times its round-off that a remainder is to be for the slope to be read off it."""
 
-LAST = 5
+SLOPE_REMAINDERS = 5
 """Remainders, the last clear ones, from which the slope is read."""
 
-EXPLAINED = 3
+MIN_DIRECTIONS = 3
 """Directions along which an error must be explained, for it to be none."""
 
 MOST_GROUPS = 40
 """Further directions, at most, along which those elements are looked for that are at kinks."""
 
-UNEVEN = 100.0
+UNEVEN_RATIO = 100.0
 """Ratio of the largest and the smallest element of a gradient from which they are evened."""
 
 SMALLEST_SHARE = 1e-10
 """Part of the largest element that smaller ones are evened to."""
 
-BETWEEN = 1.5
+SLOPE_THRESHOLD = 1.5
 """Slopes above are taken for 2, slopes below for 1."""
 
 
@@ -104,7 +104,7 @@ class Slope:
             return f"Right: the remainder is round-off, {self.round_off:.0e}, at every step."
         falls = f"the remainder falls with the power {self.slope:.2f} of the step"
         if not self.right:
-            if self.slope < BETWEEN:
+            if self.slope < SLOPE_THRESHOLD:
                 return f"Wrong: {falls}; with 2 if the gradient is right, with 1 if it is wrong."
             return (
                 f"Wrong: at small steps f's slope differs from the gradient's by {self.error:.1e}."
@@ -207,7 +207,7 @@ def slope_test(
             unit = unit_of(np.array([here, *values]))
             rests = (np.array(values) - here) / unit - path.claim / unit * steps
             remainders, round_off = unit * abs(rests), 2 * noise.level
-            slope = _read(steps, remainders, CLEAR * round_off + rounding * steps)
+            slope = _read(steps, remainders, MIN_REMAINDER_FACTOR * round_off + rounding * steps)
             reason = _why_not(noise, parts, rests)
             if reason:
                 return Slope(False, slope, steps, remainders, round_off, np.nan, reason)
@@ -221,7 +221,7 @@ def slope_test(
             if judged.contradicts:
                 subject.find_batch()
                 # One direction may be explained by chance: further ones must be, too.
-                others = [_unit(random_direction(parts, random)) for _ in range(EXPLAINED - 1)]
+                others = [_unit(random_direction(parts, random)) for _ in range(MIN_DIRECTIONS - 1)]
                 results = [replace(each, kind="smooth") for each in (judged, *map(judge, others))]
                 check = DirectionalCheck(subject, parts, noise, 0.0, [v, *others], results)
                 explained = explained_along(check, random)
@@ -297,7 +297,7 @@ def _evened(parts: list[Part], direction: Direction) -> list[Array] | None:
     """
     sizes = np.concatenate([abs(part.claim) for part in parts]) if parts else np.zeros(0)
     known = sizes[sizes > 0]
-    if not known.size or not known.max() > UNEVEN * known.min():
+    if not known.size or not known.max() > UNEVEN_RATIO * known.min():
         return None
     least = max(float(known.min()), SMALLEST_SHARE * float(known.max()))
     return [
@@ -357,5 +357,5 @@ def _read(steps: Array, remainders: Array, least: Array) -> float:
     count = int(hidden[0]) if len(hidden) else len(steps)
     if count < 2:
         return float("nan")
-    last = slice(max(0, count - LAST), count)
+    last = slice(max(0, count - SLOPE_REMAINDERS), count)
     return float(np.polyfit(np.log(steps[last]), np.log(remainders[last]), 1)[0])

@@ -271,7 +271,7 @@ class Comparison:
 
     def _directions(self, random: np.random.Generator) -> DirectionalCheck:
         parts = [part for part in self.subject.parts if part.x.size]
-        noise = with_terms(self.noise, parts, [part.claim for part in parts])
+        noise = with_terms(self.noise, parts, [part.analytic for part in parts])
         slack = self.rtol * length_of(parts)
         return DirectionalCheck.drawn(self.subject, parts, noise, slack, random)
 
@@ -300,11 +300,11 @@ class Comparison:
             places = [(part, place) for part in parts for place in _drawn(part, random)]
             for k in random.permutation(len(places)).tolist():
                 part, place = places[k]
-                claim = float(part.claim[place])
-                seen = probe_element(subject, part, place, claim, directions.noise, self.h)
+                analytic = float(part.analytic[place])
+                seen = probe_element(subject, part, place, analytic, directions.noise, self.h)
                 counts[part.name] += 1
-                accepted = self.rtol * largest_magnitude(part.claim)
-                if seen.contradicts and not abs(seen.value - claim) <= accepted:
+                accepted = self.rtol * largest_magnitude(part.analytic)
+                if seen.contradicts and not abs(seen.value - analytic) <= accepted:
                     offset = offset_at(subject, part, place, directions.noise, self.h)
                     if offset is None:
                         wrong = (part, place, seen)
@@ -322,7 +322,7 @@ class Comparison:
             summary = f"The gradient of {part.name} is wrong."
             findings.insert(
                 0,
-                f"{part.element(place)} is {part.claim[place]:.6g}, but the differences give "
+                f"{part.element(place)} is {part.analytic[place]:.6g}, but the differences give "
                 f"{seen.value:.6g}.",
             )
         elif directions.refutes and directions.is_unexplained:

@@ -83,9 +83,9 @@ class FailedParameter:
     others: Sequence[NumericalGradient]
 
     @property
-    def claim(self) -> Array:
+    def analytic(self) -> Array:
         """What is claimed."""
-        return self.numerical.part.claim
+        return self.numerical.part.analytic
 
     @property
     def samples(self) -> int:
@@ -114,7 +114,7 @@ class FailedParameter:
             return False
         numerical, slack = self.numerical, slack + guess.slack
         allowed = numerical.truncation + numerical.round_off + slack
-        for size in (self.claim - guess.corrected, guess.seen):
+        for size in (self.analytic - guess.corrected, guess.seen):
             if size is None:
                 continue
             visible = int(np.count_nonzero(abs(size) > 4 * allowed))
@@ -153,13 +153,13 @@ def location(case: FailedParameter) -> str:
         places = np.flatnonzero(wrong)
         indices = [case.numerical.part.element(int(place)) for place in places]
         return f"only {', '.join(indices)} {'is' if count == 1 else 'are'} wrong."
-    whole = wrong.reshape(case.shape)
-    for axis in range(whole.ndim):
-        others = tuple(a for a in range(whole.ndim) if a != axis)
-        slices = np.flatnonzero(whole.any(axis=others))
-        if 0 < len(slices) <= max(1, whole.shape[axis] // 10) and whole.shape[axis] > 1:
-            where = _slices_text(axis, whole.ndim, slices)
-            rest = case.claim.reshape(case.shape).take(slices, axis)
+    shaped = wrong.reshape(case.shape)
+    for axis in range(shaped.ndim):
+        others = tuple(a for a in range(shaped.ndim) if a != axis)
+        slices = np.flatnonzero(shaped.any(axis=others))
+        if 0 < len(slices) <= max(1, shaped.shape[axis] // 10) and shaped.shape[axis] > 1:
+            where = _slices_text(axis, shaped.ndim, slices)
+            rest = case.analytic.reshape(case.shape).take(slices, axis)
             if not rest.any():
                 return (
                     f"{where} zero, all others are right: that unit, class or feature is left out."
@@ -182,7 +182,7 @@ def _strong(case: FailedParameter) -> NDArray[np.bool_]:
 
     Elements at kinks, where the differences are not what is claimed either, are not among them.
     """
-    error = abs(case.claim - case.value)
+    error = abs(case.analytic - case.value)
     suspects = np.zeros(error.shape, bool)
     suspects[case.numerical.wrong_places()] = True
     finite = error[np.isfinite(error) & suspects]
@@ -228,12 +228,12 @@ def diagnose(wrong: list[NumericalGradient], found: list[NumericalGradient]) -> 
             sharing.setdefault(proof.sentence, []).append(numerical.name)
             continue
         facts.setdefault(fact or location(case), []).append(numerical.name)
-        if fact is None and case.claim.size > 1:
+        if fact is None and case.analytic.size > 1:
             unknown.append(numerical.name)
     return [
         *(about(sharing[words], f"{words} {_corrected(same)}") for words, same in proofs.items()),
         *(about(names, words) for words, names in facts.items()),
-        *_where_to_look([w.name for w in found], [w.name for w in wrong], unknown),
+        *_location_sentences([w.name for w in found], [w.name for w in wrong], unknown),
     ]
 
 
@@ -246,13 +246,13 @@ def proven(case: FailedParameter) -> Diagnosis | None:
 def _fact(numerical: NumericalGradient) -> str | None:
     """Return what is plain to see."""
     part = numerical.part
-    if not np.isfinite(part.claim).all():
-        place = int(np.argmin(np.isfinite(part.claim)))
-        return f"{part.element(place)} is {part.claim[place]}."
+    if not np.isfinite(part.analytic).all():
+        place = int(np.argmin(np.isfinite(part.analytic)))
+        return f"{part.element(place)} is {part.analytic[place]}."
     if not np.isfinite(numerical.value).all():
         where = part.element(int(np.argmin(np.isfinite(numerical.value))))
         return f"f is not finite within the step {numerical.h:g} of {where}: pass a smaller h."
-    if not part.claim.any():
+    if not part.analytic.any():
         return "all zeros: it is never computed, or it is overwritten."
     return None
 
@@ -265,7 +265,7 @@ def _corrected(proofs: list[Diagnosis]) -> str:
     return f"Corrected for that, the largest error falls from {before:.1e} to {after:.1e}."
 
 
-def _where_to_look(names: list[str], wrong: list[str], unknown: list[str]) -> Iterator[str]:
+def _location_sentences(names: list[str], wrong: list[str], unknown: list[str]) -> Iterator[str]:
     """Say between which layers the fault is, if it has no name and its place shows it."""
     if not unknown or len(names) < 2:
         return
@@ -296,14 +296,14 @@ def _where_to_look(names: list[str], wrong: list[str], unknown: list[str]) -> It
 
 def _factor(case: FailedParameter) -> Iterator[Hypothesis]:
     """Hypothesis that it is a multiple of the right one."""
-    places = _largest(case.claim)
-    times = float(np.median(case.claim[places] / case.value[places]))
+    places = _largest(case.analytic)
+    times = float(np.median(case.analytic[places] / case.value[places]))
     if not np.isfinite(times) or times == 0:
         return
     for constant, words in meanings(case.samples, case.shape):
         if abs(times / constant - 1) < CONSTANT_TOLERANCE:
-            yield Hypothesis(words, case.claim / constant, seen=case.claim / constant)
-    right = case.claim / times
+            yield Hypothesis(words, case.analytic / constant, seen=case.analytic / constant)
+    right = case.analytic / times
     yield Hypothesis(
         f"{times:.6g} times what it should be, in every element.", right, 1, seen=right
     )
@@ -354,7 +354,7 @@ def meanings(samples: int, shape: Sequence[int]) -> Iterator[tuple[float, str]]:
 
 def _decay(case: FailedParameter) -> Iterator[Hypothesis]:
     """Hypothesis that a multiple of the parameter is missing, or too much."""
-    excess = case.claim - case.value
+    excess = case.analytic - case.value
     for direction, words in ((case.x, "the parameter itself"), (np.sign(case.x), "its sign")):
         if not direction.any():
             continue
@@ -364,7 +364,7 @@ def _decay(case: FailedParameter) -> Iterator[Hypothesis]:
         yield Hypothesis(
             f"{abs(rate):.4g} times {words} is {'missing' if rate < 0 else 'too much'}: the {has} "
             f"has this weight decay (regularisation), the {lacks} has not.",
-            case.claim - rate * direction,
+            case.analytic - rate * direction,
             1,
         )
 
@@ -374,29 +374,29 @@ def _order(case: FailedParameter) -> Iterator[Hypothesis]:
     shape = case.shape
     if len(shape) < 2:
         if len(shape) == 1:
-            yield Hypothesis("right, but in reverse order.", case.claim[::-1])
+            yield Hypothesis("right, but in reverse order.", case.analytic[::-1])
         return
-    claim = case.claim.reshape(shape)
+    analytic = case.analytic.reshape(shape)
     for axes in permutations(range(len(shape))):
         if [*axes] != sorted(axes) and tuple(shape[a] for a in axes) == shape:
             yield Hypothesis(
                 "transposed: return .T."
                 if len(shape) == 2
                 else f"its axes are exchanged: return .transpose{axes}.",
-                claim.transpose(axes).reshape(-1),
+                analytic.transpose(axes).reshape(-1),
             )
     yield Hypothesis(
         f"reshaped where it should be transposed: it is .reshape{shape} of its transpose.",
-        claim.reshape(shape[::-1]).T.reshape(-1),
+        analytic.reshape(shape[::-1]).T.reshape(-1),
     )
     for axis in range(len(shape)):
         yield Hypothesis(
-            f"right, but in reverse order along axis {axis}.", np.flip(claim, axis).ravel()
+            f"right, but in reverse order along axis {axis}.", np.flip(analytic, axis).ravel()
         )
     yield Hypothesis(
         "its last two axes are reversed: a filter is turned where it should not be, or the reverse "
         "(convolution and correlation).",
-        claim[..., ::-1, ::-1].reshape(-1),
+        analytic[..., ::-1, ::-1].reshape(-1),
     )
 
 
@@ -406,7 +406,7 @@ def _exchanged(case: FailedParameter) -> Iterator[Hypothesis]:
         if other.part.x.shape == case.shape:
             name = other.part.name
             yield Hypothesis(
-                f"it is the gradient of {name}.", case.claim - other.value + case.value,
+                f"it is the gradient of {name}.", case.analytic - other.value + case.value,
                 slack=other.round_off + float(other.truncation.max(initial=0)),
             )  # fmt: skip
 
@@ -421,7 +421,7 @@ def _summed(case: FailedParameter) -> Iterator[Hypothesis]:
         where = "all of its elements" if axes is None else f"its axis {axes}"
         yield Hypothesis(
             f"summed over {where}, too: all of them are the same; sum over the samples alone.",
-            case.claim - total + case.value,
+            case.analytic - total + case.value,
             slack=case.value.size * case.numerical.round_off,
         )
 
@@ -431,10 +431,10 @@ def _factor_and_decay(case: FailedParameter) -> Iterator[Hypothesis]:
     if not case.x.any():
         return
     basis = np.stack([case.value, case.x], axis=1)
-    chosen = np.arange(case.claim.size)
+    chosen = np.arange(case.analytic.size)
     for _ in range(2):  # the second time without elements at kinks
-        times, rate = np.linalg.lstsq(basis[chosen], case.claim[chosen], rcond=None)[0]
-        error = abs(case.claim - times * case.value - rate * case.x)
+        times, rate = np.linalg.lstsq(basis[chosen], case.analytic[chosen], rcond=None)[0]
+        error = abs(case.analytic - times * case.value - rate * case.x)
         chosen = np.flatnonzero(error <= np.quantile(error, 0.95))
     if not np.isfinite(times) or min(abs(times), abs(times - 1)) < CONSTANT_TOLERANCE:
         return
@@ -447,9 +447,9 @@ def _factor_and_decay(case: FailedParameter) -> Iterator[Hypothesis]:
     decay = rate / (1 - times)
     yield Hypothesis(
         f"all but its weight decay, {decay:.4g} times the parameter: {what}",
-        (case.claim - rate * case.x) / times,
+        (case.analytic - rate * case.x) / times,
         2,
-        seen=(case.claim - rate * case.x) / times - decay * case.x,
+        seen=(case.analytic - rate * case.x) / times - decay * case.x,
     )
 
 
@@ -481,7 +481,7 @@ MAX_SAMPLES = 512
 def _of_samples(case: FailedParameter) -> Iterator[Hypothesis]:
     """Hypotheses about how the samples enter."""
     batch = case.numerical.subject.batch
-    if batch is not None and 1 < batch.samples <= MAX_SAMPLES and case.claim.size:
+    if batch is not None and 1 < batch.samples <= MAX_SAMPLES and case.analytic.size:
         yield from _one_sample(case, batch)
         yield from _wrong_axis(case, batch)
 
@@ -507,7 +507,7 @@ FORMS: dict[str, Prediction] = {
 def _one_sample(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
     """Yield the guesses that fit the elements with the largest errors."""
     problem, h = case.numerical.part.problem, case.numerical.h
-    error = np.nan_to_num(abs(case.claim - case.value))
+    error = np.nan_to_num(abs(case.analytic - case.value))
     places = np.argsort(-error)[:MAX_PLACES]
     old = problem.x.view(np.ndarray).reshape(-1)[places]
     points = np.stack([old + h, old - h], axis=1).astype(problem.x.dtype)
@@ -515,7 +515,7 @@ def _one_sample(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
         loop.values(batch.loss_of(n), problem.x, places, points) for n in range(batch.samples)
     ]
     each = np.array([(v[:, 0] - v[:, 1]) / (2 * h) for v in values], dtype=case.value.dtype)
-    q, x, claim = case.value[places], case.x[places], case.claim[places]
+    q, x, analytic = case.value[places], case.x[places], case.analytic[places]
     if not np.allclose(each.mean(axis=0), q, rtol=1e-4, atol=10 * error[places].max() / MAX_PLACES):
         return  # the loss is no mean over samples
     for sentence, predict in FORMS.items():
@@ -523,8 +523,8 @@ def _one_sample(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
         plain = predict(q, each, batch.samples)
         decay = predict(x, x, batch.samples) - x
         for with_decay in (False, True):
-            rates = _rates(claim - plain, decay) if with_decay else np.zeros(batch.samples)
-            misfit = abs(claim - plain - np.outer(rates, decay)).max(axis=1)
+            rates = _rates(analytic - plain, decay) if with_decay else np.zeros(batch.samples)
+            misfit = abs(analytic - plain - np.outer(rates, decay)).max(axis=1)
             n = int(np.argmin(misfit))
             if misfit[n] <= 1e-2 * error[places].max():
                 alone = case.numerical.subject.quotients_of_sample(case.numerical.part, n, h)
@@ -532,7 +532,7 @@ def _one_sample(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
                 predicted = predicted + rates[n] * (predict(case.x, case.x, batch.samples) - case.x)
                 yield Hypothesis(
                     sentence.format(n=n, samples=batch.samples),
-                    case.claim - predicted + case.value,
+                    case.analytic - predicted + case.value,
                     slack=_slack(case),
                 )
 
@@ -547,7 +547,7 @@ def _rates(misfit: Array, decay: Array) -> Array:
 def _wrong_axis(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
     """Yield the guess that a bias is summed over its units, and not over the samples."""
     samples, numerical = batch.samples, case.numerical
-    if case.claim.size != samples or max(case.shape, default=0) != samples:
+    if case.analytic.size != samples or max(case.shape, default=0) != samples:
         return
     each = np.stack(
         [
@@ -559,7 +559,7 @@ def _wrong_axis(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
     yield Hypothesis(
         "summed over the wrong axis: it has a sum over the units for each sample; sum over the "
         "samples, by .sum(axis=0).",
-        case.claim - predicted + case.value,
+        case.analytic - predicted + case.value,
         slack=_slack(case) * float(np.sqrt(samples)),
     )
 

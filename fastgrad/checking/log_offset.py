@@ -92,12 +92,12 @@ def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:
     left = [w for w in suspected if w not in right and w.is_wrong()]
     offset = next((d for d in offsets.values() if d), OFFSETS[0])
     if left and classes is not None and not subject.is_own_net:
-        again = _numerical_without(left, classes, offset)
-        pairs = zip(left, again, strict=True)
+        recomputed = _numerical_without(left, classes, offset)
+        pairs = zip(left, recomputed, strict=True)
         explained = [after for before, after in pairs if _is_explained(before, after)]
         right += explained
         if right:
-            left = [after for after in again if after not in explained]
+            left = [after for after in recomputed if after not in explained]
     names = [part.name for part in subject.parts if part.name in [w.name for w in right]]
     sentences = [about(names, sentence_of(offset, subject))] if names else []
     decided = [w.name for w in left + right]
@@ -130,14 +130,14 @@ class Errors:
     @classmethod
     def of(cls, numerical: NumericalGradient) -> Errors:
         """Take the smaller step for suspects next to kinks, if there are more than a few."""
-        claim, value = numerical.part.claim, numerical.value
-        values, bounds, suspects = claim - value, numerical.bounds, numerical.suspicious()
+        analytic, value = numerical.part.analytic, numerical.value
+        values, bounds, suspects = analytic - value, numerical.bounds, numerical.suspicious()
         unclear = suspects[:0]
         if len(suspects) > MAX_FIRST_SUSPECTS:
             smaller = numerical.smaller
             known = (bounds + smaller.bounds)[suspects]
             unclear = suspects[~(abs(smaller.value - value)[suspects] <= known)]
-            values[unclear] = (claim - smaller.value)[unclear]
+            values[unclear] = (analytic - smaller.value)[unclear]
             bounds[unclear] = smaller.bounds[unclear]
         share = KINK_ERROR_FACTOR * largest_magnitude(np.delete(values, unclear))
         others = unclear[~(abs(values[unclear]) <= bounds[unclear] + share)]
@@ -177,7 +177,7 @@ def _is_explained(before: NumericalGradient, after: NumericalGradient) -> bool:
     return (
         MIN_ERROR_FACTOR * after.round_off < before.largest_error
         and all(
-            abs(before.part.claim[k] - probe.value) / 2
+            abs(before.part.analytic[k] - probe.value) / 2
             <= abs(after.value[k] - before.value[k]) + known
             for k, probe in before.probes.items()
             if probe.contradicts
@@ -218,7 +218,7 @@ def _without(v: Array, places: Places) -> Array:
 
 def offset_along(check: DirectionalCheck) -> float | None:
     """Return the number that explains the errors along directions, if there is one."""
-    errors = [result.claim - result.value for result in check.results]
+    errors = [result.analytic - result.value for result in check.results]
     if check.has_kinks or not np.isfinite(errors).all():
         return None
     classes = right_classes(check.subject)
@@ -241,8 +241,8 @@ def offset_at(
     for offset in OFFSETS:
         other = classes.without(subject, offset)
         same = next(each for each in other.parts if each.name == part.name)
-        claim = float(part.claim[place])
-        if not probe_element(other, same, place, claim, noise, h).contradicts:
+        analytic = float(part.analytic[place])
+        if not probe_element(other, same, place, analytic, noise, h).contradicts:
             return offset
     return None
 

@@ -148,16 +148,16 @@ class Path:
     ----------
     along : callable
         ``offsets -> (offsets by which x really moves, f there)``.
-    claim : float
+    analytic : float
         The derivative that is claimed.
     least : float
         The smallest offset at which x moves as it should, about.
     """
 
     def __init__(
-        self, along: Callable[[Array], tuple[Array, Array]], claim: float, least: float
+        self, along: Callable[[Array], tuple[Array, Array]], analytic: float, least: float
     ) -> None:
-        self.claim, self.least, self._along = claim, least, along
+        self.analytic, self.least, self._along = analytic, least, along
         self._known: dict[Any, tuple[Any, Any]] = {}
 
     def __call__(self, offsets: Array) -> tuple[Array, Array]:
@@ -170,10 +170,12 @@ class Path:
         return np.array(lengths), np.array(values)
 
 
-def element_path(subject: GradientUnderTest, part: Part, place: int, claim: float = np.nan) -> Path:
+def element_path(
+    subject: GradientUnderTest, part: Part, place: int, analytic: float = np.nan
+) -> Path:
     """Return the path along one element."""
     old = part.x.view(np.ndarray).reshape(-1)[place]
-    return Path(partial(subject.along, part, place), claim, float(np.spacing(abs(old))))
+    return Path(partial(subject.along, part, place), analytic, float(np.spacing(abs(old))))
 
 
 def extrapolate(near: Any, far: Any, h: float, level: float) -> tuple[Any, Any, float]:
@@ -287,13 +289,13 @@ def _elements(subject: GradientUnderTest) -> list[tuple[Part, int]]:
 
     By what is claimed of them, for nothing else is known yet.
     """
-    parts = [part for part in subject.parts if part.claim.size]
+    parts = [part for part in subject.parts if part.analytic.size]
     if not parts:
         return []
     chosen = [parts[0], parts[len(parts) // 2], parts[-1]]
     elements = []
     for k, part in enumerate(chosen):
-        sizes = np.nan_to_num(abs(part.claim), nan=0.0, posinf=0.0)
+        sizes = np.nan_to_num(abs(part.analytic), nan=0.0, posinf=0.0)
         among = min(k + 1, sizes.size) if chosen.count(part) > 1 else 1
         elements.append((part, int(np.argpartition(sizes, -among)[-among])))
     return elements

@@ -94,13 +94,13 @@ class NumericalGradient:
 
     @property
     def passed(self) -> dict[int, Probe]:
-        """The closer looks that do not contradict the claim, by place."""
+        """The closer looks that do not contradict the analytic gradient, by place."""
         return {place: each for place, each in self.probes.items() if not each.contradicts}
 
     @property
     def largest_error(self) -> float:
         """The largest error of what is claimed."""
-        return largest_magnitude(self.part.claim - self.value)
+        return largest_magnitude(self.part.analytic - self.value)
 
     @property
     def bounds(self) -> Array:
@@ -115,39 +115,39 @@ class NumericalGradient:
             bounds: Array = left + self.moved + self.round_off
         return bounds
 
-    def suspicious(self, claim: Array | None = None, slack: float = 0.0) -> Places:
+    def suspicious(self, analytic: Array | None = None, slack: float = 0.0) -> Places:
         """Return the elements that differ by more than the differences may, or are nan.
 
         Parameters
         ----------
-        claim : array (size,), optional
+        analytic : array (size,), optional
             What is compared, in place of what the user claims.
         slack : float
             What is allowed besides the differences' own errors.
         """
         with np.errstate(all="ignore"):
-            claim = self.part.claim if claim is None else claim
-            excess = np.abs(claim - self.value) - self.bounds
+            analytic = self.part.analytic if analytic is None else analytic
+            excess = np.abs(analytic - self.value) - self.bounds
             return np.flatnonzero(~(excess <= self.accepted + slack))
 
     def is_wrong(self, corrected: Array | None = None, slack: float = 0.0) -> bool:
-        """Return whether f shows that the claim is wrong, or one that is corrected for a guess.
+        """Return whether f shows that the gradient is wrong, or one that is corrected for a guess.
 
         If there are more than a few suspects, a smaller step clears those next to kinks, by one
         gradient for all of them. What still differs is looked at one by one, until one is wrong. A
-        corrected claim is given up if many elements are suspect.
+        corrected gradient is given up if many elements are suspect.
         """
-        claim = self.part.claim if corrected is None else corrected
-        suspects = self.suspicious(claim, slack)
+        analytic = self.part.analytic if corrected is None else corrected
+        suspects = self.suspicious(analytic, slack)
         if corrected is None:
             suspects = np.setdiff1d(suspects, [*self.passed])
         if not len(suspects):
             return False
         if corrected is not None and len(suspects) > max(
-            MAX_CORRECTED_SUSPECTS, MAX_SUSPECT_SHARE * claim.size
+            MAX_CORRECTED_SUSPECTS, MAX_SUSPECT_SHARE * analytic.size
         ):
             return True
-        if not np.isfinite(claim[suspects]).all():
+        if not np.isfinite(analytic[suspects]).all():
             return True
         if len(suspects) > MAX_FIRST_SUSPECTS:
             suspects = self.still_suspicious(suspects, corrected, slack)
@@ -157,13 +157,13 @@ class NumericalGradient:
         self, suspects: Places, corrected: Array | None = None, slack: float = 0.0
     ) -> Places:
         """Return the suspects that differ at a smaller step, too; the others pass."""
-        claim = self.part.claim if corrected is None else corrected
+        analytic = self.part.analytic if corrected is None else corrected
         smaller = self.smaller
-        left = np.intersect1d(suspects, smaller.suspicious(claim, slack))
+        left = np.intersect1d(suspects, smaller.suspicious(analytic, slack))
         if corrected is None:
             bounds, nan = smaller.bounds, float("nan")
             for place in np.setdiff1d(suspects, left).tolist():
-                known = float(claim[place]), float(smaller.value[place]), float(bounds[place])
+                known = float(analytic[place]), float(smaller.value[place]), float(bounds[place])
                 probe = Probe("step", *known, nan, nan, smaller.h, contradicts=False)
                 self.probes.setdefault(place, probe)
         return left
@@ -174,12 +174,12 @@ class NumericalGradient:
         Elements at kinks are suspects, too: of many, those agree at a smaller step; of the largest
         errors that are left each is looked at.
         """
-        claim = self.part.claim
+        analytic = self.part.analytic
         places = self.suspicious()
         if len(places) > MAX_COUNTED_ELEMENTS:
             places = self.still_suspicious(places)
-        for place in self._worst(claim, places, MAX_COUNTED_ELEMENTS).tolist():
-            if np.isfinite(claim[place]):
+        for place in self._worst(analytic, places, MAX_COUNTED_ELEMENTS).tolist():
+            if np.isfinite(analytic[place]):
                 self._probe(place)
         return np.setdiff1d(places, [*self.passed])
 
@@ -193,20 +193,20 @@ class NumericalGradient:
         [quotients] = self.subject.quotients([self.part], h)
         return _numerical(self.subject, self.part, self.noise, h, quotients, quotients)
 
-    def _worst(self, claim: Array, places: Places, count: int) -> Places:
+    def _worst(self, analytic: Array, places: Places, count: int) -> Places:
         """Return those that differ most, in units of what is allowed, and some by chance."""
         if len(places) <= count:
             return places
-        excess = abs(claim - self.value)[places] / (self.truncation[places] + self.round_off)
+        excess = abs(analytic - self.value)[places] / (self.truncation[places] + self.round_off)
         order = np.argsort(-np.nan_to_num(excess, nan=np.inf))
         drawn = np.random.default_rng(0).permutation(order[count // 2 :])[: count - count // 2]
         worst: Places = places[np.concatenate([order[: count // 2], drawn])]
         return worst
 
     def contradicts(self, places: Places, corrected: Array | None = None) -> bool:
-        """Return whether a closer look at one of the worst of these contradicts the claim."""
-        claim = self.part.claim if corrected is None else corrected
-        worst = self._worst(claim, places, MAX_PROBED_ELEMENTS).tolist()
+        """Return whether a closer look at one of the worst of these contradicts the gradient."""
+        analytic = self.part.analytic if corrected is None else corrected
+        worst = self._worst(analytic, places, MAX_PROBED_ELEMENTS).tolist()
         return any(self._probe(place, corrected).contradicts for place in worst)
 
     def _probe(self, place: int, corrected: Array | None = None) -> Probe:
@@ -214,9 +214,9 @@ class NumericalGradient:
         known = self.probes.get(place) if corrected is None else None
         if known is not None:
             return known
-        claim = self.part.claim if corrected is None else corrected
+        analytic = self.part.analytic if corrected is None else corrected
         probe = probe_element(
-            self.subject, self.part, place, float(claim[place]), self.noise, self.h
+            self.subject, self.part, place, float(analytic[place]), self.noise, self.h
         )
         if corrected is None:
             self.probes[place] = probe
@@ -311,11 +311,11 @@ def _round_off(
     Extrapolation takes the error of a quotient, level / h, one and a half times. Whoever computes a
     gradient rounds it by some eps of its largest entry.
     """
-    claim = ANALYTIC_ROUNDING_EPS * part.claim_eps * largest_magnitude(value)
+    rounding = ANALYTIC_ROUNDING_EPS * part.analytic_eps * largest_magnitude(value)
     own = _response_error(subject, part, h)
     step = subject.steps(part, h)
     longest = step if isinstance(step, float) else float(step.max())
-    return (1.5 * noise.level / longest if own is None else own) + claim
+    return (1.5 * noise.level / longest if own is None else own) + rounding
 
 
 def _moved(

@@ -73,7 +73,7 @@ def draw_steps(
         raise ValueError(f"name is {name!r}, which does not exist; pass one of {', '.join(names)}")
     part = subject.parts[names.index(name) if name is not None else 0]
     place = int(
-        np.argmax(abs(part.claim))
+        np.argmax(abs(part.analytic))
         if index is None
         else np.ravel_multi_index(tuple(index), part.x.shape)
     )
@@ -96,7 +96,7 @@ def _errors(subject: Any, part: Any, place: int, steps: Array) -> Array:
     up, down = np.split(values, 2)
     widths = offsets[: len(steps)] - offsets[len(steps) :]
     with np.errstate(all="ignore"):
-        return abs((up - down) / widths - part.claim[place])
+        return abs((up - down) / widths - part.analytic[place])
 
 
 def draw_difference(report: Report, name: str, path: str | Path) -> None:

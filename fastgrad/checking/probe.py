@@ -73,7 +73,7 @@ class Probe:
         Smooth over twice the step to both sides; or with a kink there; or with a jump at x; or not
         smooth at this step without either, so that only a smaller step shows the derivative; or
         such that one-sided quotients contradict the claim, but not those at the smallest steps.
-    claim : float
+    analytic : float
         What is claimed.
     value, error : float
         The derivative, and how wrong it may be; at a kink the value next to the claim that lies
@@ -89,7 +89,7 @@ class Probe:
     """
 
     kind: Kind
-    claim: float
+    analytic: float
     value: float
     error: float
     below: float
@@ -110,7 +110,7 @@ class Probe:
 
 
 def probe_element(
-    subject: GradientUnderTest, part: Part, place: int, claim: float, noise: Noise, h: float
+    subject: GradientUnderTest, part: Part, place: int, analytic: float, noise: Noise, h: float
 ) -> Probe:
     """Return whether f contradicts a claimed derivative, from calls along one element.
 
@@ -118,7 +118,7 @@ def probe_element(
     """
     step = subject.steps(part, h)
     h = step if isinstance(step, float) else float(step.reshape(-1)[place])
-    path = element_path(subject, part, place, claim)
+    path = element_path(subject, part, place, analytic)
     found = probe(path, noise.level, h, MAX_STEP_FACTOR * h)
     if found.contradicts:
         own = noise_along(path, h)
@@ -156,7 +156,7 @@ def probe(path: Path, level: float, h: float, top: float, slack: float = 0.0) ->
     """
     offsets, values = path(_grid(path, h))
     with np.errstate(all="ignore"):
-        smooth = _smooth(path.claim, offsets, values, level, slack)
+        smooth = _smooth(path.analytic, offsets, values, level, slack)
     if smooth is None:
         return probe_sides(path, level, top, slack)
     found, is_certain = smooth
@@ -171,7 +171,7 @@ def _grid(path: Path, h: float) -> Array:
 
 
 def _smooth(
-    claim: float, offsets: Array, values: Array, level: float, slack: float
+    analytic: float, offsets: Array, values: Array, level: float, slack: float
 ) -> tuple[Probe, bool] | None:
     """Return what central quotients tell if f is smooth there, and whether that is certain.
 
@@ -193,9 +193,9 @@ def _smooth(
     if not np.isfinite(told).all():
         return None
     value, error, below, above = told.tolist()
-    contradicts = not abs(claim - value) <= error + slack
-    found = Probe("smooth", claim, value, error, below, above, h, contradicts)
-    return found, contradicts or bool(abs(claim - value) <= unit * least + slack)
+    contradicts = not abs(analytic - value) <= error + slack
+    found = Probe("smooth", analytic, value, error, below, above, h, contradicts)
+    return found, contradicts or bool(abs(analytic - value) <= unit * least + slack)
 
 
 def probe_sides(path: Path, level: float, top: float, slack: float = 0.0) -> Probe:
@@ -205,12 +205,12 @@ def probe_sides(path: Path, level: float, top: float, slack: float = 0.0) -> Pro
 
     def remainder(offsets: Array) -> tuple[Array, Array]:
         lengths, values = path(offsets)
-        return lengths, (values - here) / unit - path.claim / unit * lengths
+        return lengths, (values - here) / unit - path.analytic / unit * lengths
 
     with np.errstate(all="ignore"):
         sides = one_sided(remainder, level / unit, top, 4 * path.least)
         value, below, above = (
-            float(path.claim + unit * rest) for rest in (sides.closest, sides.below, sides.above)
+            float(path.analytic + unit * rest) for rest in (sides.closest, sides.below, sides.above)
         )
         error = float(unit * sides.smallest_error)
         refuted = sides.refuted and not abs(unit * sides.closest) <= slack
@@ -222,7 +222,7 @@ def probe_sides(path: Path, level: float, top: float, slack: float = 0.0) -> Pro
     elif sides.has_kink:
         kind = "kink"
     wrong = refuted or not np.isfinite(sides.closest)
-    return Probe(kind, path.claim, value, error, below, above, sides.step, wrong)
+    return Probe(kind, path.analytic, value, error, below, above, sides.step, wrong)
 
 
 def _farthest(path: Path, level: float, h: float) -> float:

@@ -54,7 +54,7 @@ def random_direction(
     """
     directions = []
     for part in parts:
-        v = random.standard_normal(part.x.shape).astype(part.claim.dtype, copy=False)
+        v = random.standard_normal(part.x.shape).astype(part.analytic.dtype, copy=False)
         step = s if subject is None else subject.steps(part, s)
         directions.append(v if isinstance(step, float) else v * (step / s))
     return directions
@@ -94,9 +94,9 @@ def direction_path(
     what is claimed of it.
     """
     originals = [part.x.view(np.ndarray).copy() for part in parts]
-    slopes = [part.claim * v.reshape(-1) for part, v in zip(parts, direction, strict=True)]
+    slopes = [part.analytic * v.reshape(-1) for part, v in zip(parts, direction, strict=True)]
     rounding = [
-        ANALYTIC_ROUNDING_EPS * part.claim_eps * _norm(terms)
+        ANALYTIC_ROUNDING_EPS * part.analytic_eps * _norm(terms)
         for part, terms in zip(parts, slopes, strict=True)
     ]
 
@@ -111,17 +111,17 @@ def direction_path(
             offsets, evaluate_along(parts, direction, offsets.tolist(), value), strict=True
         ):
             for (part, v), original, point in zip(pairs, originals, points, strict=True):
-                f = f - part.claim @ (point - original - t * v).reshape(-1)
+                f = f - part.analytic @ (point - original - t * v).reshape(-1)
             values.append(f)
         return offsets, np.array(values)
 
-    claim = float(sum(terms.sum() for terms in slopes))
+    analytic = float(sum(terms.sum() for terms in slopes))
     shares = [
         float(np.median(np.spacing(abs(original[moved])).astype(v.dtype) / _lengths(v[moved])))
         for original, v in zip(originals, direction, strict=True)
         if (moved := v != 0).any()
     ]
-    return Path(along, claim, max(shares, default=0.0)), _norm(np.array(rounding))
+    return Path(along, analytic, max(shares, default=0.0)), _norm(np.array(rounding))
 
 
 def _lengths(moved: Array) -> Array:
@@ -151,20 +151,20 @@ def check_direction(
             near, far = (up - down) / (2 * step), (far_up - far_down) / (4 * step)
             value, truncation, round_off = extrapolate(near, far, step, noise.level)
             error = (
-                min(EXTRAPOLATION_SHARE * truncation, MAX_TRUNCATION_SHARE * abs(path.claim))
+                min(EXTRAPOLATION_SHARE * truncation, MAX_TRUNCATION_SHARE * abs(path.analytic))
                 + round_off
                 + rounding
             )
-            told = path.claim, float(value), float(error)
-            if abs(path.claim - value) <= error + slack:
+            told = path.analytic, float(value), float(error)
+            if abs(path.analytic - value) <= error + slack:
                 return Probe("smooth", *told, float(near), float(near), step, contradicts=False)
             _, [here] = path(np.zeros(1))
             bend = (up - here) + (down - here)
             rough = abs((far_up - here) + (far_down - here) - 4 * bend)
             if rough <= ROUGHNESS_FACTOR * noise.level:
                 error += 2 * float(rough) / step  # by a kink that the noise may hide
-                wrong = not abs(path.claim - value) <= error + slack
-                told = path.claim, float(value), float(error)
+                wrong = not abs(path.analytic - value) <= error + slack
+                told = path.analytic, float(value), float(error)
                 return Probe("smooth", *told, float(near), float(near), step, wrong)
             # Of a kink at x the bend is in proportion to the step, of what is smooth to its square.
             is_clear = abs(bend) > ROUGHNESS_FACTOR * noise.level
@@ -265,7 +265,7 @@ class DirectionalCheck:
 def length_of(parts: Sequence[Part]) -> float:
     """Return the length of the gradient that is checked."""
     with np.errstate(all="ignore"):
-        return _norm(np.array([_norm(part.claim) for part in parts]))
+        return _norm(np.array([_norm(part.analytic) for part in parts]))
 
 
 def _norm(values: Array) -> float:

@@ -69,12 +69,12 @@ def explain_by_repetition(wrong: list[NumericalGradient]) -> Explanation:
     It was first asked for before f was called at all.
     """
     subject = wrong[0].subject
-    if not subject.can_ask_again:
+    if not subject.can_reevaluate:
         return Explanation(wrong)
     names = [w.name for w in wrong]
-    old = [w.part.claim for w in wrong]
-    new = [part.claim for part in subject.claimed_after_loss() if part.name in names]
-    later = [part.claim for part in subject.claimed() if part.name in names]
+    old = [w.part.analytic for w in wrong]
+    new = [part.analytic for part in subject.analytic_parts_after_loss() if part.name in names]
+    later = [part.analytic for part in subject.analytic_parts() if part.name in names]
     if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(old, new, strict=True)):
         return Explanation(wrong)
     if all(_is_nearly_right(w, after) for w, after in zip(wrong, new, strict=True)):
@@ -110,12 +110,12 @@ def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:
     It is asked for there anew. x comes back bit for bit.
     """
     subject = wrong[0].subject
-    if not subject.can_ask_again:
+    if not subject.can_reevaluate:
         return Explanation(wrong)
     random, still = np.random.default_rng(0), {w.name for w in wrong}
     for distance in DISTANCES:
         if still:
-            with _claimed_next_to_x(subject, random, distance) as parts:
+            with _analytic_parts_next_to_x(subject, random, distance) as parts:
                 there = [part for part in parts if part.name in still]
                 found = numerical_gradients(subject, wrong[0].noise, wrong[0].h, there)
                 still = {w.name for w in found if w.is_wrong()}
@@ -129,7 +129,7 @@ def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:
 
 
 @contextmanager
-def _claimed_next_to_x(
+def _analytic_parts_next_to_x(
     subject: GradientUnderTest, random: np.random.Generator, distance: float
 ) -> Iterator[list[Part]]:
     """Move x while the block runs, and give it what the gradient claims there."""
@@ -144,7 +144,7 @@ def _claimed_next_to_x(
     put_back, originals = restorer(arrays)
     try:
         displace(arrays, originals, directions, distance, [None] * len(arrays))
-        yield subject.claimed_after_loss()
+        yield subject.analytic_parts_after_loss()
     finally:
         put_back()
         subject.call_loss()
@@ -218,9 +218,9 @@ def training_mode(subject: GradientUnderTest) -> Mode | None:
         same = [net.params[key] for key, array in batch.net.params.items() if array is subject.x]
         x = net.params if subject.x is batch.net.params else same[0]
         f: Callable[..., Any] = partial(loss_of_net, net, batch.x, batch.t)
-        asked = partial(net.gradient, batch.x, batch.t) if subject.can_ask_again else None
-        claims = iter([part.claim.reshape(part.x.shape) for part in subject.parts])
-        gradient = like(subject.x, claims) if is_structure(subject.x) else next(claims)
+        asked = partial(net.gradient, batch.x, batch.t) if subject.can_reevaluate else None
+        gradients = iter([part.analytic.reshape(part.x.shape) for part in subject.parts])
+        gradient = like(subject.x, gradients) if is_structure(subject.x) else next(gradients)
         if float(f(None)) != float(f(None)):
             f = partial(seeded, f)
             if callable(getattr(net, "predict", None)):
@@ -294,10 +294,10 @@ def explained_along(
         if there.agrees or offset is not None:
             found = [mode.sentence, *_of_offset(offset, mode.subject)]
             return f"{right} of the loss in training mode.", there, found
-    if not (check.has_kinks and subject.can_ask_again):
+    if not (check.has_kinks and subject.can_reevaluate):
         return None
-    with _claimed_next_to_x(subject, random, DISTANCES[0]) as claimed:
-        parts = [part for part in claimed if part.x.size]
+    with _analytic_parts_next_to_x(subject, random, DISTANCES[0]) as analytic_parts:
+        parts = [part for part in analytic_parts if part.x.size]
         there = DirectionalCheck.drawn(
             subject, parts, check.noise, check.slack, random, DIRECTION_COUNT // 2
         ).measure()

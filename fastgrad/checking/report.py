@@ -179,21 +179,22 @@ def row_of(numerical: NumericalGradient, verdict: Verdict) -> Row:
         place = int(np.argmax(errors)) if errors.size else 0  # the first nan, if there is one
         if not errors.size or errors[place] < least:
             return None
-        index, claim, of_place = part.index(place), float(part.claim[place]), float(value[place])
-        error = abs(claim - of_place)
+        index, analytic = part.index(place), float(part.analytic[place])
+        of_place = float(value[place])
+        error = abs(analytic - of_place)
         moved = float(np.broadcast_to(numerical.moved, value.shape)[place])
         round_off = numerical.round_off + moved
-        return Element(index, error, claim, of_place, round_off, float(truncation[place]))
+        return Element(index, error, analytic, of_place, round_off, float(truncation[place]))
 
     with np.errstate(all="ignore"):
-        error = abs(part.claim - value)
-        size = np.maximum(abs(part.claim), abs(value))
+        error = abs(part.analytic - value)
+        size = np.maximum(abs(part.analytic), abs(value))
         size += MIN_VALUE_FACTOR * (truncation + numerical.round_off)
         smallest = float(np.finfo(np.float64).smallest_subnormal)
         absolute, relative = worst(error, 0.0), worst(error / size, smallest)
     shape = part.x.shape
     return Row(
-        part.name, verdict, absolute, relative, part.claim.reshape(shape), value.reshape(shape)
+        part.name, verdict, absolute, relative, part.analytic.reshape(shape), value.reshape(shape)
     )
 
 

@@ -50,16 +50,16 @@ class Part:
         As the user calls it.
     problem : Problem
         f, and the array x that is moved, in place.
-    claim : array (x.size,)
+    analytic : array (x.size,)
         The gradient that is checked, in C order, in double precision at least.
-    claim_eps : float
+    analytic_eps : float
         The relative precision of the type in which it came.
     """
 
     name: str
     problem: Problem
-    claim: Array
-    claim_eps: float
+    analytic: Array
+    analytic_eps: float
 
     @property
     def x(self) -> Array:
@@ -111,11 +111,11 @@ class GradientUnderTest:
         self._users_f = f
         found = self._problems()
         self._gradient = gradient if callable(gradient) else None
-        claims = self._ask() if self._gradient else as_analytic_gradients(gradient, x, batch)
+        gradients = self._ask() if self._gradient else as_analytic_gradients(gradient, x, batch)
         names = [_name(problem.name, batch) for problem in found]
         self.parts = [
-            Part(name, problem, *claim)
-            for name, problem, claim in zip(names, found, claims, strict=True)
+            Part(name, problem, *analytic)
+            for name, problem, analytic in zip(names, found, gradients, strict=True)
         ]
         self.is_own_net = batch is not None and batch.differences_itself
         """Whether f is the loss of fastgrad's own net, which differences itself."""
@@ -142,11 +142,11 @@ class GradientUnderTest:
             require_floating_array(name, array, 1e-4)
             require_unmasked(name, array)
         require_separate(arrays)
-        whole = self.x if is_structure(self.x) else None
-        plain = whole is None and not self.args
+        structure = self.x if is_structure(self.x) else None
+        plain = structure is None and not self.args
         return [
             Problem(
-                self.f if plain else Call(self.f, self.args, whole, array),
+                self.f if plain else Call(self.f, self.args, structure, array),
                 array, name, central_quotient, 1e-4, None,
             )
             for name, array in arrays
@@ -163,7 +163,7 @@ class GradientUnderTest:
         return other
 
     @property
-    def can_ask_again(self) -> bool:
+    def can_reevaluate(self) -> bool:
         """Whether the gradient can be had at other points, too."""
         return self._gradient is not None
 
@@ -171,17 +171,17 @@ class GradientUnderTest:
         """Take this function for the one that returns the gradient of x as it is."""
         self._gradient = lambda *_: gradient()
 
-    def claimed(self) -> list[Part]:
+    def analytic_parts(self) -> list[Part]:
         """Call the gradient, and return the parts with what it claims of x as it is now."""
         return [
-            Part(part.name, part.problem, *claim)
-            for part, claim in zip(self.parts, self._ask(), strict=True)
+            Part(part.name, part.problem, *analytic)
+            for part, analytic in zip(self.parts, self._ask(), strict=True)
         ]
 
-    def claimed_after_loss(self) -> list[Part]:
+    def analytic_parts_after_loss(self) -> list[Part]:
         """Return the same, once f was called: layers keep what the last forward pass left."""
         self.call_loss()
-        return self.claimed()
+        return self.analytic_parts()
 
     def call_loss(self) -> None:
         """Call the user's f, whatever function of x is differenced in its place."""

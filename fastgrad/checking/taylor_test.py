@@ -195,7 +195,7 @@ def slope_test(
         subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
         noise = measure_noise(subject, None)
         parts = [part for part in subject.parts if part.x.size]
-        noise = with_terms(noise, parts, [part.claim for part in parts])
+        noise = with_terms(noise, parts, [part.analytic for part in parts])
         random = np.random.default_rng(seed)
         v: Direction = _unit(random_direction(parts, random))
         with np.errstate(all="ignore"):
@@ -205,7 +205,7 @@ def slope_test(
             path, rounding = direction_path(subject, parts, v)
             _, (here, *values) = path(np.append(0.0, steps))
             unit = unit_of(np.array([here, *values]))
-            rests = (np.array(values) - here) / unit - path.claim / unit * steps
+            rests = (np.array(values) - here) / unit - path.analytic / unit * steps
             remainders, round_off = unit * abs(rests), 2 * noise.level
             slope = _read(steps, remainders, MIN_REMAINDER_FACTOR * round_off + rounding * steps)
             reason = _why_not(noise, parts, rests)
@@ -229,7 +229,7 @@ def slope_test(
                     right, notes = True, explained[2]
         unclear = [] if judged.contradicts else _unclear(judged)
         return Slope(
-            right, slope, steps, remainders, round_off, judged.value - judged.claim, "",
+            right, slope, steps, remainders, round_off, judged.value - judged.analytic, "",
             (*notes, *unclear), is_clear=not unclear,
         )  # fmt: skip
 
@@ -295,13 +295,13 @@ def _evened(parts: list[Part], direction: Direction) -> list[Array] | None:
 
     None where they nearly do so along the given one.
     """
-    sizes = np.concatenate([abs(part.claim) for part in parts]) if parts else np.zeros(0)
+    sizes = np.concatenate([abs(part.analytic) for part in parts]) if parts else np.zeros(0)
     known = sizes[sizes > 0]
     if not known.size or not known.max() > UNEVEN_RATIO * known.min():
         return None
     least = max(float(known.min()), SMALLEST_SHARE * float(known.max()))
     return [
-        v * (least / np.maximum(abs(part.claim), least)).reshape(v.shape)
+        v * (least / np.maximum(abs(part.analytic), least)).reshape(v.shape)
         for v, part in zip(direction, parts, strict=True)
     ]
 
@@ -335,7 +335,7 @@ def _unclear(judged: Probe) -> list[str]:
     if judged.kind != "unclear":
         return []
     return [
-        f"the gradient times the direction is {judged.claim:.4g}, but f's slope there is "
+        f"the gradient times the direction is {judged.analytic:.4g}, but f's slope there is "
         f"{judged.below:.4g} from below and {judged.above:.4g} from above at a step of "
         f"{judged.step:.1g}, and something else at smaller ones, by kinks next to x or by noise. "
         "The gradient may be wrong."
@@ -344,7 +344,7 @@ def _unclear(judged: Probe) -> list[str]:
 
 def _why_not(noise: Noise, parts: list[Part], remainders: Array) -> str | None:
     """Return why there is nothing to test, or None."""
-    if not all(np.isfinite(part.claim).all() for part in parts):
+    if not all(np.isfinite(part.analytic).all() for part in parts):
         return "the gradient is not finite."
     if noise.why_not is None and parts and not np.isfinite(remainders).any():
         return "f is not finite next to x."

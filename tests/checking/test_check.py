@@ -239,10 +239,10 @@ def test_kinks_are_no_faults_and_are_named():
     assert "1 element is within a step of a kink of f, as x[3]" in str(report)
 
 
-@pytest.mark.parametrize("claim", [-1.2, 1.2])
-def test_a_gradient_outside_of_the_one_sided_derivatives_is_wrong_at_a_kink(claim):
+@pytest.mark.parametrize("analytic", [-1.2, 1.2])
+def test_a_gradient_outside_of_the_one_sided_derivatives_is_wrong_at_a_kink(analytic):
     x = np.array([0.0, 1.0])
-    assert not check_gradient(lambda x: float(abs(x).sum()), x, np.array([claim, 1.0]))
+    assert not check_gradient(lambda x: float(abs(x).sum()), x, np.array([analytic, 1.0]))
 
 
 def test_functions_that_vary_within_the_step_are_looked_at_closer():
@@ -508,9 +508,9 @@ def test_what_is_wrong_at_kinks_beside_them_and_at_huge_values_is_found():
 
             assert check_gradient(waves, x, right, fast=fast)
             assert not check_gradient(waves, x, 1.001 * right, fast=fast)
-    for place, claim in ((1e-4, 3.3), (4e-5, 3.01), (4e-5, 2.467)):
+    for place, analytic in ((1e-4, 3.3), (4e-5, 3.01), (4e-5, 2.467)):
         x = np.array([place, 1.0])
-        assert not check_gradient(lambda v: abs(v[0]) + 2 * v[0] + v[1] ** 2, x, [claim, 2.0])
+        assert not check_gradient(lambda v: abs(v[0]) + 2 * v[0] + v[1] ** 2, x, [analytic, 2.0])
         assert check_gradient(lambda v: abs(v[0]) + 2 * v[0] + v[1] ** 2, x, [3.0, 2.0])
 
 

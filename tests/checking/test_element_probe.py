@@ -8,7 +8,7 @@ from fastgrad.checking.probe import one_sided, probe_element
 from fastgrad.checking.subject import as_gradient_under_test
 
 
-def look_at(f, x, claim, h=1e-4):
+def probed(f, x, analytic, h=1e-4):
     subject = as_gradient_under_test(
         lambda x: f(float(x[0])), np.array([x]), None, np.ones(1), (), "auto"
     )
@@ -16,12 +16,12 @@ def look_at(f, x, claim, h=1e-4):
     smooth = as_gradient_under_test(
         lambda x: float(np.sin(x[0])), np.ones(1), None, np.ones(1), (), "auto"
     )
-    return probe_element(subject, subject.parts[0], 0, claim, measure_noise(smooth, None), h)
+    return probe_element(subject, subject.parts[0], 0, analytic, measure_noise(smooth, None), h)
 
 
 def test_smooth_functions_contradict_what_is_wrong():
-    assert not look_at(np.exp, 0.5, np.exp(0.5)).contradicts
-    found = look_at(np.exp, 0.5, np.exp(0.5) + 1e-8)
+    assert not probed(np.exp, 0.5, np.exp(0.5)).contradicts
+    found = probed(np.exp, 0.5, np.exp(0.5) + 1e-8)
     assert found.contradicts
     assert found.kind == "smooth"
     assert abs(found.value - np.exp(0.5)) <= found.error
@@ -36,21 +36,21 @@ def test_kinks_explain_what_lies_between_the_one_sided_derivatives(place, jump):
         return 0.25 * x + jump * max(x - place, 0.0)
 
     right = 0.25 + jump * (place < 0)
-    assert not look_at(f, 0.0, right).contradicts
-    assert look_at(f, 0.0, right + 2 * abs(jump)).contradicts
-    assert look_at(f, 0.0, right - 2 * abs(jump)).contradicts
+    assert not probed(f, 0.0, right).contradicts
+    assert probed(f, 0.0, right + 2 * abs(jump)).contradicts
+    assert probed(f, 0.0, right - 2 * abs(jump)).contradicts
 
 
 def test_a_kink_is_found_where_it_is():
-    found = look_at(lambda x: max(x - 3e-5, 0.0), 0.0, 0.0)
+    found = probed(lambda x: max(x - 3e-5, 0.0), 0.0, 0.0)
     assert found.kind == "kink"
     # To a few percent of the spacing of the closer points, h / 5.
     assert found.distance == pytest.approx(3e-5, abs=2e-5)
-    assert look_at(abs, 0.0, 0.5).distance == 0
+    assert probed(abs, 0.0, 0.5).distance == 0
 
 
 def test_what_varies_within_the_step_is_no_kink():
-    found = look_at(lambda x: np.sin(1e5 * x), 0.3, 1e5 * np.cos(1e5 * 0.3))
+    found = probed(lambda x: np.sin(1e5 * x), 0.3, 1e5 * np.cos(1e5 * 0.3))
     assert found.kind == "step"
     assert not found.contradicts
 
@@ -58,10 +58,10 @@ def test_what_varies_within_the_step_is_no_kink():
 EPS = float(np.finfo(float).eps)
 
 
-def tell(f, claim, noise=4 * EPS):
+def tell(f, analytic, noise=4 * EPS):
     def remainder(offsets):
         values = np.array([f(t) for t in offsets.tolist()])
-        return offsets, values - f(0.0) - claim * offsets
+        return offsets, values - f(0.0) - analytic * offsets
 
     return one_sided(remainder, noise, 1e-3, 1e-300)
 

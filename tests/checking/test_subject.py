@@ -38,10 +38,10 @@ def test_what_is_not_made_of_real_numbers_is_refused():
 
 def test_claims_are_copies_that_know_their_precision():
     given = np.arange(6, dtype=np.float32).reshape(2, 3)
-    ((claim, eps),) = as_analytic_gradients(given, np.zeros((2, 3)))
+    ((analytic, eps),) = as_analytic_gradients(given, np.zeros((2, 3)))
     given[:] = 0
-    np.testing.assert_array_equal(claim, np.arange(6.0))
-    assert claim.dtype == np.float64
+    np.testing.assert_array_equal(analytic, np.arange(6.0))
+    assert analytic.dtype == np.float64
     assert eps == np.finfo(np.float32).eps
     ((_, eps),) = as_analytic_gradients([1, 2], np.zeros(2))
     assert eps == np.finfo(np.float64).eps

@@ -13,9 +13,9 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import at, derivatives, memory_order
 from fastgrad.differences.richardson import (
-    CLEARLY,
-    MOST,
-    PLAUSIBLE,
+    CLEAR_SHARE,
+    MAX_JUMP,
+    MAX_STEPS,
     Outcome,
     RichardsonTableau,
     contradicts,
@@ -30,13 +30,13 @@ from fastgrad.typing import Array, EngineName, Map, Progress, Report, SchemeName
 
 EPS = float(np.finfo(np.float64).eps)
 
-FIRST = 0.25
+FIRST_STEP = 0.25
 """The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""
 
-MUCH_SMALLER = 2.0**-16
+SHRINK_FACTOR = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
 
-BLOCK = 1 << 9
+BLOCK_ELEMENTS = 1 << 9
 """Elements whose quotients are held in memory at a time."""
 
 
@@ -168,7 +168,7 @@ def differentiate(
         raise TypeError(f"h is {h!r}; pass a number, an array of x's shape, or 'auto'")
     if automatic and relative:
         raise ValueError("h is 'auto', which is relative to x already; leave out relative")
-    first = 1e-20 if automatic and chosen.is_complex else FIRST if automatic else h
+    first = 1e-20 if automatic and chosen.is_complex else FIRST_STEP if automatic else h
     wide = relative or (automatic and not chosen.is_complex)
     results: list[list[Array]] = []
     evaluations = 0
@@ -218,9 +218,9 @@ def _differentiate(
     steps = np.broadcast_to(np.asarray(problem.steps, np.float64), x.size)
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
-        steps = np.where(gone, FIRST, steps)
-    for start in range(0, len(places), BLOCK):
-        some = places[start : start + BLOCK]
+        steps = np.where(gone, FIRST_STEP, steps)
+    for start in range(0, len(places), BLOCK_ELEMENTS):
+        some = places[start : start + BLOCK_ELEMENTS]
         outcome = tableau.extrapolate(some, steps[some], begin, half)
         if retry:
             _try_again(tableau, some, steps[some], outcome)
@@ -255,11 +255,11 @@ def _try_again(
     d = problem.scheme.derivative
     spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(np.float64)
     height = np.fmax(base, outcome.height)
-    second = np.where(outcome.roundoff_limited, FIRST, first * MUCH_SMALLER)
-    larger = outcome.roundoff_limited & (first < FIRST)
+    second = np.where(outcome.roundoff_limited, FIRST_STEP, first * SHRINK_FACTOR)
+    larger = outcome.roundoff_limited & (first < FIRST_STEP)
     again = np.flatnonzero(larger | outcome.diverging | outcome.rough)
     while len(again):
-        other = tableau.extrapolate(places[again], second[again], patience=MOST)
+        other = tableau.extrapolate(places[again], second[again], patience=MAX_STEPS)
         before = outcome[again]
         # Smaller steps may see one value alone of an f that rounds its values.
         other.errors[...] = np.fmax(other.errors, before.coarse / other.steps**d)
@@ -268,13 +268,13 @@ def _try_again(
             smaller = other.steps < before.steps
             # Smaller steps that agree among themselves are believed, unless f jumps: then they see
             # nothing of it. Larger ones are not believed where they contradict smaller ones.
-            doubt = np.where(before.diverging, 1, 1 / CLEARLY) * other.errors
-            clear = smaller & (CLEARLY * apart > doubt) & (apart > before.errors)
+            doubt = np.where(before.diverging, 1, 1 / CLEAR_SHARE) * other.errors
+            clear = smaller & (CLEAR_SHARE * apart > doubt) & (apart > before.errors)
         contradicted = contradicts(other.values, other.errors, before.values, before.errors)
         better = (other.errors < before.errors) & (before.diverging | ~contradicted)
         better |= clear
-        asked = better & smaller & (CLEARLY * apart > other.errors)
-        asked &= apart * other.steps**d <= PLAUSIBLE * height[again]
+        asked = better & smaller & (CLEAR_SHARE * apart > other.errors)
+        asked &= apart * other.steps**d <= MAX_JUMP * height[again]
         asked &= before.coarse == 0  # how high its jumps are is known then
         jumping = np.zeros_like(asked)
         for k in np.flatnonzero(asked):
@@ -290,11 +290,11 @@ def _try_again(
         outcome.largest[again] = np.where(larger, before.largest, other.largest)
         outcome.widest[again] = np.where(larger, before.widest, other.widest)
         # What neither converges nor can be noise may have any slope that has been seen, or more.
-        wild = other.diverging & (other.errors * other.steps**d > PLAUSIBLE * height[again])
+        wild = other.diverging & (other.errors * other.steps**d > MAX_JUMP * height[again])
         unclear = ~better & smaller & (apart > before.errors + other.errors)
         unknown = again[before.diverging & (wild | unclear) & ~jumping]
         outcome.errors[unknown] = np.fmax(outcome.errors[unknown], 2 * outcome.largest[unknown])
-        second[again] *= MUCH_SMALLER
+        second[again] *= SHRINK_FACTOR
         further = other.diverging & ~before.roundoff_limited & (other.errors < np.inf)
         further &= second[again] > np.fmax(4 * spacing[again], EPS * first[again])
         again = again[further]

@@ -10,7 +10,7 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
-from fastgrad.engines.probe import INDEPENDENT, Repeating, is_independent
+from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, Repeating, is_independent
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.lazy import LazyModule
@@ -24,10 +24,10 @@ else:  # most gradients need neither
     measured_steps = LazyModule("fastgrad.differences.measured_steps")
     compiled = LazyModule("fastgrad.engines.compiled")
 
-MANY = 64
+MIN_EXAMINED_ELEMENTS = 64
 """Elements from which it pays to look first whether f depends on them: by three calls of f."""
 
-BOOK = 1e-4
+BOOK_STEP = 1e-4
 """The book's step."""
 
 
@@ -212,7 +212,7 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     probes = evaluator.probes
     if problem.automatic:
         if probes and _is_measured_in_vain(problem):
-            warn_caller(INDEPENDENT.format(problem.name))
+            warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
             return np.zeros_like(x)
         part = 1 / measured_steps.QUOTIENTS
         problem = measured_steps.measured(problem, evaluator.values(in_parts(report, part)))
@@ -229,15 +229,15 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     result = problem.gradient(Repeating(values, evaluator.values(None), first))
     is_zero = not np.count_nonzero(result.view(np.ndarray))
     if is_zero and problem.is_uniform and is_independent(f, x, problem.steps):
-        warn_caller(INDEPENDENT.format(problem.name))
+        warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
     return result
 
 
 def _is_measured_in_vain(problem: Problem) -> bool:
     """Say whether there are many steps to measure, of elements on which f does not depend."""
-    many = problem.x.size >= MANY
+    many = problem.x.size >= MIN_EXAMINED_ELEMENTS
     moves_freely = problem.bounds is None and not problem.scheme.is_complex
-    return many and moves_freely and is_independent(problem.f, problem.x, BOOK)
+    return many and moves_freely and is_independent(problem.f, problem.x, BOOK_STEP)
 
 
 def explain(

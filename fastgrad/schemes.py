@@ -370,12 +370,12 @@ def _whole(name: str, value: Any) -> int:
         ) from None
     if number < 1:
         raise ValueError(f"{name} is {number}, but it is 1 or more; pass 2")
-    if number > HIGHEST:
-        raise ValueError(f"{name} is {reprlib.repr(number)}, but it is {HIGHEST} or less; pass 2")
+    if number > MAX_ORDER:
+        raise ValueError(f"{name} is {reprlib.repr(number)}, but it is {MAX_ORDER} or less; pass 2")
     return number
 
 
-HIGHEST = 100
+MAX_ORDER = 100
 """The highest order of a scheme. Weights of some tens of points round away all digits of f."""
 
 
@@ -390,7 +390,7 @@ W. Squire and G. Trapp, "Using complex variables to estimate derivatives of real
 SIAM Review 40 (1998), 110-112.
 """
 
-NAMED = {
+SCHEMES_BY_NAME = {
     "central": central_quotient,
     "forward": forward(),
     "backward": backward(),
@@ -413,10 +413,10 @@ def as_scheme(scheme: str | Scheme) -> Scheme:
         raise TypeError(
             f"scheme is a {type(scheme).__name__}; pass a name, or fastgrad.schemes.central(4)"
         )
-    if scheme not in NAMED:
-        names = ", ".join(repr(name) for name in NAMED)
+    if scheme not in SCHEMES_BY_NAME:
+        names = ", ".join(repr(name) for name in SCHEMES_BY_NAME)
         raise ValueError(
             f"scheme is {scheme!r}, which does not exist; pass one of {names}, "
             "or a scheme such as fastgrad.schemes.central(4)"
         )
-    return NAMED[scheme]
+    return SCHEMES_BY_NAME[scheme]

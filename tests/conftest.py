@@ -125,7 +125,7 @@ def no_certificate():
 @pytest.fixture
 def lanes_at_once(monkeypatch):
     """Let compiled functions be evaluated in lanes from their first gradient on."""
-    monkeypatch.setattr(compilation, "WORTH_LANES", float("-inf"))
+    monkeypatch.setattr(compilation, "LANES_SECONDS", float("-inf"))
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def steady():
             clocks = SimpleNamespace(perf_counter=ticks, monotonic=time.monotonic)
             patch.setattr(module, "time", clocks)
         patch.setattr(trace, "MIN_RECORDING_SECONDS", 10.0)
-        patch.setattr(traced, "DEAR", 2 * REPLAY)
+        patch.setattr(traced, "DEAR_REPLAY_SECONDS", 2 * REPLAY)
         patch.setattr(traced, "MAX_EXPLAINING_SECONDS", 100.0)
         patch.setattr(check, "COMPARISON_SECONDS", 1e6)
         yield

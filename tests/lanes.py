@@ -12,7 +12,7 @@ def numbers(*shape, seed=0):
 
 def lanes_of(f):
     """Return the loop in lanes of a function that has been differenced; None if it has none."""
-    (kept,) = vars(f)[compilation.KEPT].values()
+    (kept,) = vars(f)[compilation.LOOPS_ATTRIBUTE].values()
     return kept.lanes(f)
 
 

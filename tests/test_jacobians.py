@@ -128,7 +128,7 @@ def test_empty_arrays_have_empty_jacobians():
 def test_many_elements_are_differenced_in_blocks(monkeypatch):
     x = np.arange(5.0)
     for module in (quotients, measured_steps):
-        monkeypatch.setattr(module, "BLOCK", 7)
+        monkeypatch.setattr(module, "BLOCK_DERIVATIVES", 7)
     for h in (1e-4, "auto"):
         np.testing.assert_allclose(jacobian(lambda x: x**2, x, h), np.diag(2 * x), atol=1e-8)
 

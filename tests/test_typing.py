@@ -19,7 +19,7 @@ def test_engines_are_those_of_the_tables():
 
 
 def test_schemes_are_those_of_the_table():
-    assert {*get_args(typing.SchemeName)} == {*schemes.NAMED}
+    assert {*get_args(typing.SchemeName)} == {*schemes.SCHEMES_BY_NAME}
 
 
 @pytest.mark.parametrize("name", ["differentiate", "jacobian", "hessian", "hessian_vector_product"])

@@ -12,11 +12,11 @@ from fastgrad.differences.validation import element_at
 from fastgrad.schemes import Scheme, backward, forward
 from fastgrad.typing import Array
 
-MOST_SHRUNK = 8
+MAX_SHRINK_FACTOR = 8
 """By how much a step may be shrunk so that a scheme fits: f may be noisier than it is taken to be.
 """
 
-NARROW = 2.0**-13
+MIN_ROOM_STEPS = 2.0**-13
 """The room before a bound, in first steps, that central quotients need to be extrapolated."""
 
 
@@ -189,7 +189,7 @@ def within(
     scale, eps = np.maximum(abs(old.astype(np.float64)), 1), precision(x, old)
     central = scheme.expected_error(shrunk / scale, eps)
     chosen = central <= one_sided.expected_error(best / scale, eps)
-    chosen &= (shrunk > 0) & (shrunk * MOST_SHRUNK >= best)
+    chosen &= (shrunk > 0) & (shrunk * MAX_SHRINK_FACTOR >= best)
     for fitting, served in _divided(scheme, chosen, above, below):
         if served.any():
             wanted = (shrunk if fitting is scheme else best)[served]
@@ -225,7 +225,7 @@ def first_steps(
     above, below = (np.minimum(largest, room) for room in _rooms(old, places, bounds))
     free = True if bounds is None else bounds[0][places] < bounds[1][places]
     # Central quotients are worth a few digits: f may be singular at the bound.
-    fits = _largest_steps(scheme, above, below) >= first * NARROW
+    fits = _largest_steps(scheme, above, below) >= first * MIN_ROOM_STEPS
     for fitting, served in _divided(scheme, fits, above, below):
         chosen = np.flatnonzero(free & served)
         if len(chosen):

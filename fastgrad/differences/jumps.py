@@ -8,25 +8,25 @@ from fastgrad.differences.quotients import moved
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array, Values
 
-ASIDE = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
+SAMPLE_POSITIONS = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
 """Where f is looked at, in units of the wide step: no simple ratios, which periods may have."""
 
-FLAT = 2.0**-20
+FLAT_SHARE = 2.0**-20
 """Part of the wide step over which f is constant, if it is piecewise."""
 
-ALIKE = 8
+SPREAD_FACTOR = 8
 """Times the spread of slopes beyond which changes are not explained by it."""
 
-CALLS = 2 * len(ASIDE)
+CALLS = 2 * len(SAMPLE_POSITIONS)
 """How often f is called."""
 
-DISTINCT = 4
+MIN_DISTINCT_VALUES = 4
 """Values of f, no two alike, that must all be short numbers: one is, by accident, at times."""
 
-BITS = 43
+MAX_BITS = 43
 """Binary digits of the longest short number: of random ones one in 1,000 is shorter."""
 
-DIGITS = 12
+MAX_DIGITS = 12
 """Decimal digits of the longest short number: of random ones one in 1,000 is shorter."""
 
 
@@ -86,7 +86,7 @@ def jumps(
         unexplained = np.median(abs(changes - (slopes[1:] + slopes[:-1]) / 2))
         # Slopes of waves are alike by accident at times; a jump within a narrow pair spoils one.
         spread = np.sort(abs(slopes - np.median(slopes)))[-3]
-        return bool(unexplained > ALIKE * spread + slope / 16)
+        return bool(unexplained > SPREAD_FACTOR * spread + slope / 16)
 
 
 def is_flat(
@@ -104,7 +104,7 @@ def is_flat(
     problem, values, place, wide, shape, output
         As for `jumps`.
     """
-    beside = _beside(problem, values, place, wide, wide * FLAT, shape)
+    beside = _beside(problem, values, place, wide, wide * FLAT_SHARE, shape)
     if beside is None:
         return False
     found = beside[1][..., output]
@@ -134,7 +134,7 @@ def _beside(
     if not 0 < 32 * narrow < highest - lowest:
         return None
     middle, half = (lowest + highest) / 2, (highest - lowest) / 2
-    asides = [middle + half * c + n for c in ASIDE for n in (0.0, narrow)]
+    asides = [middle + half * c + n for c in SAMPLE_POSITIONS for n in (0.0, narrow)]
     points = moved(x, here, asides, 1.0)
     if problem.bounds is not None:  # rounding may lead outside
         points = np.clip(points, problem.bounds[0][place], problem.bounds[1][place])
@@ -143,8 +143,8 @@ def _beside(
     except Exception as error:
         raise_interrupt(error)
         return None
-    found = np.asarray(measured.reshape(len(ASIDE), 2, -1), float)
-    return points.reshape(len(ASIDE), 2).astype(np.float64), found
+    found = np.asarray(measured.reshape(len(SAMPLE_POSITIONS), 2, -1), float)
+    return points.reshape(len(SAMPLE_POSITIONS), 2).astype(np.float64), found
 
 
 def resolution(values: Array) -> Array:
@@ -163,7 +163,7 @@ def resolution(values: Array) -> Array:
     -------
     float array (n, steps)
         The distance to the next value that f can have, at each step; 0 where values of f have more
-        digits than `BITS` and `DIGITS`.
+        digits than `MAX_BITS` and `MAX_DIGITS`.
 
     Examples
     --------
@@ -174,11 +174,11 @@ def resolution(values: Array) -> Array:
     spacing = np.zeros(known.shape[:2])
     with np.errstate(all="ignore"):
         flat = np.sort(known.reshape(len(known), -1), axis=1)
-        several = np.count_nonzero(np.diff(flat, axis=1), axis=1) + 1 >= DISTINCT
+        several = np.count_nonzero(np.diff(flat, axis=1), axis=1) + 1 >= MIN_DISTINCT_VALUES
         if several.any():
             known = known[several]
-            decimal = _grid(*_decimal(known), 10.0, DIGITS)
-            binary = _grid(*_binary(known), 2.0, BITS)
+            decimal = _grid(*_decimal(known), 10.0, MAX_DIGITS)
+            binary = _grid(*_binary(known), 2.0, MAX_BITS)
             spacing[several] = np.maximum(decimal, binary)
     return spacing
 
@@ -187,7 +187,7 @@ def are_short(values: Array) -> NDArray[np.bool_]:
     """Say which numbers are not finite, or have as few digits as values that are rounded."""
     known = np.where(np.isfinite(values), values, 0).astype(float)
     with np.errstate(all="ignore"):
-        return np.asarray((_binary(known)[1] <= BITS) | (_decimal(known)[1] <= DIGITS))
+        return np.asarray((_binary(known)[1] <= MAX_BITS) | (_decimal(known)[1] <= MAX_DIGITS))
 
 
 def _binary(values: Array) -> tuple[Array, Array]:
@@ -199,16 +199,16 @@ def _binary(values: Array) -> tuple[Array, Array]:
 
 
 def _decimal(values: Array) -> tuple[Array, Array]:
-    """Return exponents, and the number of decimal digits; 0 for 0, and more than `DIGITS` if so."""
+    """Return exponents, and the number of decimal digits: 0 for 0, inf beyond `MAX_DIGITS`."""
     size = abs(values)
     exponents = np.floor(np.log10(np.where(size > 0, size, 1))) + 1
-    scaled = size * 10.0 ** (DIGITS - exponents)
+    scaled = size * 10.0 ** (MAX_DIGITS - exponents)
     whole = np.rint(scaled)
     # Twelve digits are exact to 1e12 eps = 2e-4; the power of ten is rounded, and the product.
     short = abs(scaled - whole) <= 1e-3
-    digits = np.where(short, DIGITS, np.inf)
+    digits = np.where(short, MAX_DIGITS, np.inf)
     if short.any():
-        digits -= sum(whole % 10.0**k == 0 for k in range(1, DIGITS + 1))
+        digits -= sum(whole % 10.0**k == 0 for k in range(1, MAX_DIGITS + 1))
     return exponents, np.where(size > 0, digits, 0)
 
 

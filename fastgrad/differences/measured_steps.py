@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgrad.differences.jumps import is_flat, jumps
 from fastgrad.differences.problem import Problem
-from fastgrad.differences.quotients import BLOCK, at, moved, values_where_defined
+from fastgrad.differences.quotients import BLOCK_DERIVATIVES, at, moved, values_where_defined
 from fastgrad.differences.steps import precision, short
 from fastgrad.differences.validation import element_at, warn_caller
 from fastgrad.schemes import Scheme
@@ -18,49 +18,49 @@ from fastgrad.typing import Array, Values
 PILOTS = 8
 """Elements that are measured first; the others start from how noisy f was found to be there."""
 
-NOISIER = 16.0
+NOISE_FACTOR = 16.0
 """Times the rounding of f's values up to which differences are taken for just that."""
 
 QUOTIENTS = 3
 """Quotients that most elements take."""
 
-SURE = 1e-3
+SMOOTH_TRUNCATION = 1e-3
 """Relative truncation at the far step below which f is taken to be smooth up to there."""
 
-POOR = 1e-4
+MAX_ROUNDING = 1e-4
 """Relative rounding at the far step from which f is looked at still farther away."""
 
 RATIO = 8.0
 """Between the steps of a sweep."""
 
-SWEEP = 8
+SWEEP_STEPS = 8
 """Steps of a sweep at first."""
 
-FURTHER = 9
+EXTENSION_STEPS = 9
 """Steps by which a sweep goes on where it has not ended: with RATIO, a factor of 1e8."""
 
-MORE = 6
+EXTRA_CALLS = 6
 """Calls of f an element, beside the scheme's own, that find a step where f is smooth."""
 
-SMALLER, LARGER = 2.0**-6, 2.0**3
+MIN_CORRECTION, MAX_CORRECTION = 2.0**-6, 2.0**3
 """What one correction multiplies a step by, at least and at most."""
 
-WORTH = 10.0
+MIN_GAIN = 10.0
 """By how much an error must be too large to be worth another quotient of many points."""
 
-ENOUGH = 1e-7
+FINAL_TRUNCATION = 1e-7
 """Relative truncation that is left where one other step has been tried: f is smooth, too."""
 
-WIDEST = 0.25
+MAX_RELATIVE_STEP = 0.25
 """The largest step, in units of ``max(abs(x), 1)``."""
 
-CLEARLY = 0.1
+CLEAR_SHARE = 0.1
 """Times a contradiction that two steps must agree to for it to be one."""
 
-UNSETTLED = 0.1
+MAX_SETTLED_ERROR = 0.1
 """The relative error of the best quotient from which the user is told that no step suits f."""
 
-PLAUSIBLE = 1e-3
+MAX_NOISE = 1e-3
 """The largest noise of f, relative to its values, that is taken for noise: three digits."""
 
 
@@ -76,7 +76,7 @@ def measured(
 
     One whose steps are not automatic is returned as it is.
 
-    Where f is smooth, that takes at most `MORE` calls of f an element beside the scheme's own.
+    Where f is smooth, that takes at most `EXTRA_CALLS` of f an element beside the scheme's own.
 
     Of a scheme of one or two points three quotients show the step: at the scheme's best step h for
     functions that vary over distances of ``max(abs(x), 1)``; at a far step, the geometric mean of h
@@ -88,8 +88,8 @@ def measured(
 
     Of more points one quotient shows T already: those on its inner points are less accurate by
     their own truncation errors. Where T and R are far from balance there, a second quotient is
-    taken where they are in balance, or, of more than `MORE` points, at a step so near to that as
-    some of its points are known.
+    taken where they are in balance, or, of more than `EXTRA_CALLS` points, at a step so near to
+    that as some of its points are known.
 
     Otherwise f is noisier than R says, varies over short distances, or both; then quotients
     at many steps are compared (`_sweep`). What is found about the noise of f, and about the
@@ -143,7 +143,7 @@ def measured(
         best = problem.scheme.optimal_step(eps * work.noise)
         work.factor = float(np.median(work.steps[first] / (best * work.scales[first])))
         places = np.setdiff1d(places, first)
-    block = max(1, BLOCK // max(base.size, 1))
+    block = max(1, BLOCK_DERIVATIVES // max(base.size, 1))
     for start in range(0, len(places), block):
         work.measure(places[start : start + block])
     work.warn_of_unsettled()
@@ -183,7 +183,7 @@ class _Measurement:
     def warn_of_unsettled(self) -> None:
         """Warn of an element at which quotients at neighbouring steps do not agree, for any."""
         place = int(np.argmax(self.errors)) if self.errors.size else 0
-        if self.errors.size and self.errors[place] > UNSETTLED:
+        if self.errors.size and self.errors[place] > MAX_SETTLED_ERROR:
             where = element_at(self.problem.name, place, self.problem.x.shape)
             warn_caller(
                 f"h is 'auto', but no step suits f at {where}: "
@@ -208,7 +208,7 @@ class _Measurement:
         """
         scheme = self.problem.scheme
         p, d = scheme.accuracy, scheme.derivative
-        ratios, shared = _cheap_ratios(scheme), len(scheme.outer) > MORE
+        ratios, shared = _cheap_ratios(scheme), len(scheme.outer) > EXTRA_CALLS
         near, h, high, truncations = self._at(places, wanted * self.factor)
         self._keep(places, near, h)
         rounding = self._rounding(places, near, h)
@@ -217,15 +217,15 @@ class _Measurement:
         flat: NDArray[np.bool_] = ~np.any(high, axis=1)
         falling = np.maximum(truncation, np.finfo(float).tiny)
         ratio = (d * round_off / (p * falling)) ** (1 / (p + d))
-        lost = ~size.any(axis=1) | (round_off > POOR)  # derivatives hardly show
+        lost = ~size.any(axis=1) | (round_off > MAX_ROUNDING)  # derivatives hardly show
         ratio = np.where(lost, np.inf, ratio)
         ratio = np.clip(ratio, ratios[0], ratios[-1] if self.farther else 1)
         if shared:
             ratio = ratios[np.argmin(abs(np.log(ratio[:, np.newaxis] / ratios)), axis=1)]
         expected = truncation * ratio**p + round_off / ratio**d
-        sure = SURE * _slopes(scheme, near, high, h) + NOISIER * rounding
+        sure = SMOOTH_TRUNCATION * _slopes(scheme, near, high, h) + NOISE_FACTOR * rounding
         smooth = np.all(truncations <= sure, axis=1)
-        known: NDArray[np.bool_] = smooth & (truncation + round_off <= WORTH * expected)
+        known: NDArray[np.bool_] = smooth & (truncation + round_off <= MIN_GAIN * expected)
         known &= ~lost | (ratio <= 1)
         picked = smooth & ~known
         # Points are shared by quotients of elements whose steps have one ratio.
@@ -237,8 +237,8 @@ class _Measurement:
             rest = _largest(rounding, size[chosen])
             change = _largest(third - near[chosen], size[chosen])
             farther = np.maximum(used / h[chosen], 1) ** p
-            explained = NOISIER * (truncation[chosen] * farther + round_off[chosen] + rest)
-            enough = ENOUGH * _slopes(scheme, third, lift, used) + NOISIER * rounding
+            explained = NOISE_FACTOR * (truncation[chosen] * farther + round_off[chosen] + rest)
+            enough = FINAL_TRUNCATION * _slopes(scheme, third, lift, used) + NOISE_FACTOR * rounding
             confirmed = (change <= explained) & np.all(left <= enough, axis=1)
             confirmed &= ~lift.any(axis=1) | ~flat[chosen]
             known[chosen] = confirmed
@@ -263,8 +263,8 @@ class _Measurement:
         again: Any = True
         for _ in range(2 if self.farther else 0):  # while little but rounding shows
             rounding = self._rounding(places, far, wide)
-            same = (abs(far - near) <= NOISIER * self._rounding(places, near, h)).all(axis=1)
-            poor = (rounding > POOR * abs(far)).all(axis=1)
+            same = (abs(far - near) <= NOISE_FACTOR * self._rounding(places, near, h)).all(axis=1)
+            poor = (rounding > MAX_ROUNDING * abs(far)).all(axis=1)
             grown = np.flatnonzero(same & poor & again)
             more = self._at(places[grown], wide[grown] * RATIO**3)[:3]
             better = np.isfinite(more[0]).all(axis=1)
@@ -272,28 +272,30 @@ class _Measurement:
             for least, old, new in zip((near, h, low), (far, wide, high), more, strict=True):
                 least[grown], old[grown] = old[grown], new[better]
             # Where f changes, and has no derivative to be seen, one look is enough.
-            noise = NOISIER * self._rounding(places, far, wide) * _column(wide) ** d
+            noise = NOISE_FACTOR * self._rounding(places, far, wide) * _column(wide) ** d
             again = self._size(places, near, far, wide).any(axis=1) | (high <= noise).all(axis=1)
         self._keep(places, near, h)
         rounding, size = self._rounding(places, near, h), self._size(places, near, far, wide)
         truncation, round_off = _largest(far - near, size), _largest(rounding, size)
-        hidden = np.isfinite(truncation) & (truncation <= NOISIER * round_off)
+        hidden = np.isfinite(truncation) & (truncation <= NOISE_FACTOR * round_off)
         # Nearer to x, f is nearer to f(x): else there is a peak at x, or noise.
-        closer = 4 * high * (h / wide)[:, np.newaxis] + NOISIER * rounding * _column(h) ** d
+        closer = 4 * high * (h / wide)[:, np.newaxis] + NOISE_FACTOR * rounding * _column(h) ** d
         sound = (low <= closer + 4 * abs(near) * _column(h) ** d).all(axis=1)
         sound &= wide > 2 * h
-        known: NDArray[np.bool_] = sound & (hidden | (truncation <= SURE))
+        known: NDArray[np.bool_] = sound & (hidden | (truncation <= SMOOTH_TRUNCATION))
         asked = np.flatnonzero(sound & ~known & np.isfinite(truncation))
         if len(asked):  # does it fall as truncation does?
             some = places[asked]
             middle, between, _, _ = self._at(some, np.sqrt(h[asked] * wide[asked]))
             change = _largest(middle - near[asked], size[asked])
             least = (between / wide[asked]) ** p * truncation[asked]
-            falls = change <= 4 * least + NOISIER * round_off[asked]
+            falls = change <= 4 * least + NOISE_FACTOR * round_off[asked]
             # Nor may it vanish: f may be constant at small steps because it is rounded.
-            falls &= change >= (between / wide[asked]) ** p * least / 8 - NOISIER * round_off[asked]
+            falls &= (
+                change >= (between / wide[asked]) ** p * least / 8 - NOISE_FACTOR * round_off[asked]
+            )
             known[asked[falls]] = True
-            seen = change > NOISIER * round_off[asked]
+            seen = change > NOISE_FACTOR * round_off[asked]
             truncation[asked[seen]], wide[asked[seen]] = change[seen], between[seen]
         falling = np.maximum(truncation, round_off)
         # The step at which T(wide) (step / wide)**p and R(h) (h / step)**d are in balance.
@@ -306,7 +308,7 @@ class _Measurement:
         third, used, _, _ = self._at(places[picked], balance[picked])
         allowed = round_off[picked] * (1 + (h[picked] / used) ** d)
         allowed += truncation[picked] * (np.maximum(used, h[picked]) / wide[picked]) ** p
-        confirmed = _largest(third - near[picked], size[picked]) <= NOISIER * allowed
+        confirmed = _largest(third - near[picked], size[picked]) <= NOISE_FACTOR * allowed
         self._keep(places[picked[confirmed]], third[confirmed], used[confirmed])
         known[picked[~confirmed]] = False
         return known
@@ -325,14 +327,16 @@ class _Measurement:
         scheme = self.problem.scheme
         best = scheme.optimal_step(self.eps * self.noise) * self.scales[places]
         top = np.minimum(
-            2.0 ** np.ceil(np.log2(best)) * RATIO ** (SWEEP - 2), WIDEST * self.scales[places]
+            2.0 ** np.ceil(np.log2(best)) * RATIO ** (SWEEP_STEPS - 2),
+            MAX_RELATIVE_STEP * self.scales[places],
         )
-        shape = len(places), SWEEP + 2 * FURTHER
+        shape = len(places), SWEEP_STEPS + 2 * EXTENSION_STEPS
         steps = np.full(shape, np.nan)
         found = np.full((*shape, self.quotients.shape[1]), np.nan, self.quotients.dtype)
         lifts = found.copy()
         active, start = np.arange(len(places)), 0
-        for end in (SWEEP, SWEEP + FURTHER, SWEEP + 2 * FURTHER):  # downwards, until it converges
+        # Downwards, until it converges.
+        for end in (SWEEP_STEPS, SWEEP_STEPS + EXTENSION_STEPS, SWEEP_STEPS + 2 * EXTENSION_STEPS):
             some = places[active]
             for k in range(start, end):
                 wanted = np.maximum(top[active] * RATIO**-k, self.smallest[some])
@@ -349,7 +353,7 @@ class _Measurement:
 
     def _choose(self, place: Any, steps: Array, found: Array, lifts: Array, tried: int) -> bool:
         """Keep the best one of an element's steps; return whether there need be no smaller ones."""
-        last = tried > SWEEP + FURTHER
+        last = tried > SWEEP_STEPS + EXTENSION_STEPS
         scheme = self.problem.scheme
         p, d = scheme.accuracy, scheme.derivative
         order = np.unique(steps, return_index=True)[1]
@@ -368,7 +372,7 @@ class _Measurement:
         size = np.where(size < np.inf, size, 0)
         if not size.any():  # the derivative vanishes; at the largest step least of it is rounding
             self._keep(place, found[-1], steps[-1])
-            falls = lifts[:-1] <= 2 * lifts[1:] / RATIO + NOISIER * rounding[:-1] * _column(
+            falls = lifts[:-1] <= 2 * lifts[1:] / RATIO + NOISE_FACTOR * rounding[:-1] * _column(
                 steps[:-1] ** d
             )
             return last or bool(falls.all())
@@ -381,7 +385,7 @@ class _Measurement:
         # Larger steps are not believed against smaller ones, unless f can be as noisy as that.
         width = _column(steps) ** d
         height = np.maximum(self.magnitude, np.max(lifts, axis=0))
-        noise = PLAUSIBLE * height
+        noise = MAX_NOISE * height
         for k in range(1, len(steps)):
             astray = abs(found[:k] - found[k]) * width[:k] > noise
             if d == 1:
@@ -394,7 +398,7 @@ class _Measurement:
         rivals = []
         for k in range(j + 2, len(steps)):
             contradiction = float(_largest(found[k] - found[j], size))
-            if errors[k] < CLEARLY * contradiction and errors[k] <= errors[k - 1]:
+            if errors[k] < CLEAR_SHARE * contradiction and errors[k] <= errors[k - 1]:
                 rivals.append(k)
         certain = False
         if rivals:
@@ -422,13 +426,13 @@ class _Measurement:
         finer = differences[:j]
         if len(finer):
             times = float(np.max(finer / np.maximum(round_off[:j], np.finfo(float).tiny)))
-            self.noises[place] = max(self.noise, times if times > NOISIER else 1.0)
+            self.noises[place] = max(self.noise, times if times > NOISE_FACTOR else 1.0)
         if certain or last:
             return True
         # Below the least error there must be noise, or steps have to become smaller.
         rising = j > 0 and (j == len(differences) or differences[j - 1] >= differences[j] / RATIO)
-        explained = errors[j] <= NOISIER * RATIO * round_off[j]
-        return bool(errors[j] < CLEARLY and rising and explained)
+        explained = errors[j] <= NOISE_FACTOR * RATIO * round_off[j]
+        return bool(errors[j] < CLEAR_SHARE and rising and explained)
 
     def _finer(
         self,
@@ -451,9 +455,9 @@ class _Measurement:
             contradiction = float(_largest(found[k] - found[j], size))
             least = errors[k] <= min(errors[k - 1], errors[k + 1])
             spread = _largest(found[:k] - found[k], size)
-            explained = CLEARLY * contradiction + NOISIER * _largest(rounding[:k], size)
+            explained = CLEAR_SHARE * contradiction + NOISE_FACTOR * _largest(rounding[:k], size)
             converges = (spread <= explained).all()
-            if least and converges and max(errors[k], errors[j]) < CLEARLY * contradiction:
+            if least and converges and max(errors[k], errors[j]) < CLEAR_SHARE * contradiction:
                 confirmed.append(k)
         if not confirmed:
             return j
@@ -526,7 +530,7 @@ class _Measurement:
         values = np.empty((*points.shape, count), self.quotients.dtype)
         new = [*range(points.shape[1])]
         old_places, old_points, old_values = self._last
-        if points.shape[1] > MORE and np.isin(places, old_places).all():
+        if points.shape[1] > EXTRA_CALLS and np.isin(places, old_places).all():
             rows = np.searchsorted(old_places, places)
             for k, before in itertools.product([*new], range(old_points.shape[1])):
                 if k in new and (old_points[rows, before] == points[:, k]).all():
@@ -583,11 +587,11 @@ def _cheap_ratios(scheme: Scheme) -> Array:
 
     Of up to six points all are new. Of more some must be among those of the first quotient.
     """
-    if len(scheme.outer) <= MORE:
-        return np.array([SMALLER, LARGER])
+    if len(scheme.outer) <= EXTRA_CALLS:
+        return np.array([MIN_CORRECTION, MAX_CORRECTION])
     ratios = [2.0**k for k in range(-3, 4)]
     points = {*scheme.outer}
-    return np.array([r for r in ratios if len({o * r for o in points} - points) <= MORE])
+    return np.array([r for r in ratios if len({o * r for o in points} - points) <= EXTRA_CALLS])
 
 
 def _slopes(scheme: Scheme, quotients: Array, lifts: Array, steps: Array) -> Array:

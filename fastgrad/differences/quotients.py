@@ -11,10 +11,10 @@ from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Values
 
-BLOCK = 1 << 16
+BLOCK_DERIVATIVES = 1 << 16
 """Derivatives whose values of f are held in memory at a time."""
 
-FEW = 64
+MAX_ELEMENTS_AT_ONCE = 64
 """Elements whose points are computed at once; those of more take longer so than offset by offset.
 """
 
@@ -36,7 +36,7 @@ def fill(
     """
     elements: Any = result.view(np.ndarray)
     elements = elements.reshape(-1, *shape) if elements.flags.c_contiguous else elements.flat
-    length = max(1, BLOCK // max(math.prod(shape), 1))
+    length = max(1, BLOCK_DERIVATIVES // max(math.prod(shape), 1))
     for start in range(0, len(places), length):
         block = slice(start, start + length)
         step = steps[block] if isinstance(steps, np.ndarray) else steps
@@ -139,7 +139,7 @@ def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any
     x's own type; for float64 it is the same.
     """
     old = x.view(np.ndarray).reshape(-1)[places]
-    few = len(old) <= FEW and old.dtype == np.float64
+    few = len(old) <= MAX_ELEMENTS_AT_ONCE and old.dtype == np.float64
     if few and not isinstance(steps, np.ndarray):  # at once, which is faster
         everywhere: Array = old[:, np.newaxis] + np.array([offset * steps for offset in offsets])
         return everywhere

@@ -19,61 +19,61 @@ from fastgrad.typing import Array, Report, Values
 START = 4
 """Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""
 
-ENOUGH = 8
+SUFFICIENT_STEPS = 8
 """Steps after which an error that is small already is left as it is."""
 
-TINY = 5e-324
+SMALLEST_SPACING = 5e-324
 """The spacing of the smallest numbers."""
 
-NEAR = 100
+ROUNDING_FACTOR = 100
 """How many times its rounding error a derivative's error is where nothing else limits it."""
 
-MOST = 17
+MAX_STEPS = 17
 """Steps after which any is."""
 
 PATIENCE = 6
 """Steps without a better estimate after which a function that does not converge is left."""
 
-SMALL = 1e-6
+SMOOTH_ERROR = 1e-6
 """A relative error from which the steps are small enough for f to look smooth."""
 
-LOST = 1e-3
+DIVERGENCE_ERROR = 1e-3
 """A relative error from which the first step was probably of the wrong size."""
 
-SLOW = 4
+REMAINDER_FACTOR = 4
 """How many times the last difference a slow series may still be off: for powers of h as low as 1/2
 the rest is 1 / (1 - 2**-0.5) = 3.4 times as large."""
 
-EXACT = 8
+ERROR_FLOOR = 8
 """Rounding errors of the derivative itself that nobody needs to get below."""
 
 RATIO = 1 / 1.923
 """Of a step to the one before: nearly 1/2, but no two steps have a simple ratio, so that no wave
 fits into all of them; and no short number, so that values of f are short only if f rounds them."""
 
-GROWING = 8
+GROWTH_STEPS = 8
 """Steps over which quotients grow, without an end in sight, where a slope is infinite."""
 
-STEADY = 0.95
+MIN_GROWTH_RATIO = 0.95
 """How many times as large as the growth before a growth is that leads to no limit."""
 
-PLAUSIBLE = 1e-2
+MAX_JUMP = 1e-2
 """The largest jumps, relative to f, that are taken for rounded values."""
 
-NOISY = 3
+NOISE_STEPS = 3
 """Smallest steps from which the noise of f is judged."""
 
-CLEARLY = 0.1
+CLEAR_SHARE = 0.1
 """Times a contradiction that larger steps must agree to for it to be looked into."""
 
 
-FALLS = 4
+TRUNCATION_FACTOR = 4
 """How many times larger the truncation of a smaller step may be than by its leading power."""
 
-FEWEST = 5
+MIN_NOISE_STEPS = 5
 """Steps among which runs are looked at for noise, at least."""
 
-DOUBT = 4
+DEVIATION_FACTOR = 4
 """Times the bounds of errors that quotients at smaller steps may differ from a limit."""
 
 
@@ -326,14 +326,14 @@ def limits(
         own[~np.isfinite(own)] = np.inf
         times = truncations / round_offs
         excess = _excess(times)
-        smooth = np.minimum(runs.first[own.argmin(axis=1)], m - FEWEST)
+        smooth = np.minimum(runs.first[own.argmin(axis=1)], m - MIN_NOISE_STEPS)
         if (smooth > 0).any():  # with large steps f may be far from smooth
             among = runs.first >= smooth[:, np.newaxis]
             later = np.where(among, times, np.nan)
             excess = np.minimum(excess, _excess(later, np.count_nonzero(among, axis=1)))
         errors = own
         if checked:
-            slack = noise * (DOUBT + excess[:, np.newaxis])
+            slack = noise * (DEVIATION_FACTOR + excess[:, np.newaxis])
             errors = own + _unexplained(quotients, slack, entries, own, runs)
             errors[np.isnan(errors)] = np.inf
         # One run may agree with its parts by accident; two hardly do.
@@ -361,8 +361,8 @@ def _unexplained(quotients: Array, slack: Array, entries: Array, own: Array, run
     off = abs(quotients[:, :, np.newaxis] - entries[:, np.newaxis])  # (n, m, runs)
     # What the run's own quotients are off by falls with this power of the step.
     scale = np.maximum.reduce(np.where(runs.inside, off / runs.falls, 0), axis=1)
-    allowed = slack[:, :, np.newaxis] + DOUBT * own[:, np.newaxis]
-    allowed += (FALLS * scale)[:, np.newaxis] * runs.falls
+    allowed = slack[:, :, np.newaxis] + DEVIATION_FACTOR * own[:, np.newaxis]
+    allowed += (TRUNCATION_FACTOR * scale)[:, np.newaxis] * runs.falls
     result: Array = np.maximum.reduce(np.where(runs.after & (off > allowed), off, 0), axis=1)
     return result
 
@@ -482,10 +482,10 @@ class RichardsonTableau:
             stalled = np.where((errors < 0.5 * last) | (errors == np.inf), 0, stalled + 1)
             higher, lower = first[active] * step_at(top - 1), first[active] * step_at(top + tried)
             upwards = rounding & (found.first == 0) & (higher <= most[active])
-            done = (relative <= max(self.tolerance, EXACT * self._eps)) | (tried >= MOST)
+            done = (relative <= max(self.tolerance, ERROR_FLOOR * self._eps)) | (tried >= MAX_STEPS)
             # What is far from rounding, and no longer improves, may be noise.
-            near = errors < NEAR * found.round_off
-            done |= (relative < SMALL) & ((stalled > 0) & near | (tried >= ENOUGH))
+            near = errors < ROUNDING_FACTOR * found.round_off
+            done |= (relative < SMOOTH_ERROR) & ((stalled > 0) & near | (tried >= SUFFICIENT_STEPS))
             done |= stalled >= patience
             done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
             done |= ~upwards & (lower < smallest[active])
@@ -494,8 +494,8 @@ class RichardsonTableau:
             if ends.any():
                 now.roundoff_limited = rounding & (relative > self._eps**0.5) & (found.first == 0)
                 unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
-                now.diverging = ~now.roundoff_limited & unexplained & (relative > LOST)
-                now.rough = ~now.roundoff_limited & (errors > NEAR * found.round_off)
+                now.diverging = ~now.roundoff_limited & unexplained & (relative > DIVERGENCE_ERROR)
+                now.rough = ~now.roundoff_limited & (errors > ROUNDING_FACTOR * found.round_off)
                 now.rough &= (stalled > 0) & (relative > self.tolerance)
                 self._finish(scheme, places[active], ends, judged, found, now)
                 yield active[ends], now[ends]
@@ -527,8 +527,8 @@ class RichardsonTableau:
         quotients, noise, bends = table[:3]
         found = limits(quotients, noise, scheme.error_powers, RATIO, checked=True)
         truncation = found.truncation
-        slow = truncation > SMALL * abs(found.values)
-        errors = np.where(slow, found.errors + (SLOW - 1) * truncation, found.errors)
+        slow = truncation > SMOOTH_ERROR * abs(found.values)
+        errors = np.where(slow, found.errors + (REMAINDER_FACTOR - 1) * truncation, found.errors)
         if _sees_kinks(scheme):
             jump = limits(bends, noise * 2, (1, 3), RATIO)
             kink = np.fmax(abs(jump.values) - jump.errors, 0)
@@ -576,13 +576,13 @@ class RichardsonTableau:
         gain = 1 / (RATIO ** -powers[0] - 1)
         pairs = (1 + gain) * quotients[1:] - gain * quotients[:-1]
         heights = abs(pairs - now.values[row]) * steps[1:] ** d / (1 + 2 * gain)
-        if (heights[-NOISY + 1 :] < heights[-NOISY:-1] / 2).all():
+        if (heights[-NOISE_STEPS + 1 :] < heights[-NOISE_STEPS:-1] / 2).all():
             return  # what still falls is truncation
         # Truncation falls by this from step to step.
-        falls = FALLS * RATIO ** (powers[1] + d)
+        falls = TRUNCATION_FACTOR * RATIO ** (powers[1] + d)
         heights = np.where(np.isfinite(heights), heights, 0)
         heights[1:] -= np.minimum(falls * heights[:-1], heights[1:])
-        other = self._with_noise(scheme, table[:, row], np.max(heights[-NOISY:]))
+        other = self._with_noise(scheme, table[:, row], np.max(heights[-NOISE_STEPS:]))
         if now.errors[row] < other[1] < np.inf:
             now.values[row], now.errors[row], now.steps[row] = other
 
@@ -592,7 +592,7 @@ class RichardsonTableau:
         """Take what larger steps say instead, if it is jumps of f why smaller ones contradict."""
         rival, doubt = rivals.values[row], rivals.doubts[row]
         contradiction = float(abs(rival - now.values[row]))
-        if now.coarse[row] > 0 or not doubt < CLEARLY * contradiction:
+        if now.coarse[row] > 0 or not doubt < CLEAR_SHARE * contradiction:
             return
         quotients, noise, _, steps = table[:4, row]
         d, nearest = scheme.derivative, int(rivals.last[row])
@@ -602,7 +602,7 @@ class RichardsonTableau:
             return
         # So high are the jumps, at least.
         height = np.nanmax(abs(quotients - rival)[nearest + 1 :] * steps[nearest + 1 :] ** d)
-        if height > PLAUSIBLE * rounding / self._eps:
+        if height > MAX_JUMP * rounding / self._eps:
             return
         other = self._with_noise(scheme, table[:, row], height)
         now.values[row], now.errors[row], now.steps[row] = other
@@ -646,7 +646,7 @@ class RichardsonTableau:
         # Operations inside f are rounded relative to their arguments: as if x itself were.
         distance = abs(flat.astype(np.float64))[:, np.newaxis]
         magnitude = np.maximum.reduce(abs(wide), axis=2) + distance**d * abs(quotients)
-        noise = scheme.round_off(magnitude + TINY / self._eps, steps, self._eps)
+        noise = scheme.round_off(magnitude + SMALLEST_SPACING / self._eps, steps, self._eps)
         bends = np.zeros_like(quotients)
         if _sees_kinks(scheme):
             there, mirrored = wide[..., 0], wide[..., outer.index(-outer[0])]
@@ -661,12 +661,12 @@ def _sees_kinks(scheme: Scheme) -> bool:
 
 def _grows(table: Array) -> bool:
     """Say whether quotients grow towards x without an end in sight, as at an infinite slope."""
-    quotients, noise, _, steps = table[:4, -GROWING - 1 :]
+    quotients, noise, _, steps = table[:4, -GROWTH_STEPS - 1 :]
     growth = np.diff(quotients)
     rates = growth / -np.diff(np.log(steps))
-    steady = abs(rates[1:]) >= STEADY * abs(rates[:-1])
+    steady = abs(rates[1:]) >= MIN_GROWTH_RATIO * abs(rates[:-1])
     seen = (rates * quotients[-1] > 0) & (abs(growth) > 4 * noise[1:])
-    return len(rates) == GROWING and bool(steady.all() and seen.all())
+    return len(rates) == GROWTH_STEPS and bool(steady.all() and seen.all())
 
 
 def contradicts(new: Array, its: Array, old: Array, error: Array) -> NDArray[np.bool_]:

@@ -6,8 +6,8 @@ which returns f where elements of x are moved: `loop` serves any function, and t
 stacks of points; `compiled` one that numba has compiled (its loop is made by `compilation`; `lanes`
 evaluates several points at once); `workers` share the loop's calls. `traced` is a
 `fastgrad.typing.GradientEngine`, which gives a gradient at once, and is tried before the loop. A
-`certificate` compares a whole gradient with a few calls of f, along random `directions`; `probe`
-tells whether f depends on x, or is random; and `progress` how far a loop has come.
+`certificate` compares a whole gradient with a few calls of f, along random `directions`;
+`dependence` tells whether f depends on x, or is random; and `progress` how far a loop has come.
 
 >>> import numpy as np
 >>> from fastgrad.engines import loop

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 Run = Callable[[Array, tuple[Any, ...], NDArray[np.intp], Array, Array], None]
 
-KEPT = "_fastgrad_loops"
+LOOPS_ATTRIBUTE = "_fastgrad_loops"
 """The attribute of a jitted function where its loops are: they live as long as the function."""
 
-LAYOUT = 0x001 | 0x002 | 0x100 | 0x400
+LAYOUT_FLAGS = 0x001 | 0x002 | 0x100 | 0x400
 """NumPy's flags for C and Fortran order, alignment, and writing: what numba's type of an array says
 beside its dtype and axes."""
 
@@ -38,10 +38,10 @@ class NotCompilableError(ValueError):
         self.reason = reason
 
 
-WORTH_LANES = 0.25
+LANES_SECONDS = 0.25
 """Seconds that it takes to compile a loop over several points at a time, beside those for f."""
 
-COPIES = 2
+LANES_COMPILATIONS = 2
 """How many times f is compiled for that: in lanes, and as it is, to see whether it is the same."""
 
 
@@ -97,9 +97,9 @@ class CompiledLoop:
         """Return the loop over several points at a time; None if f, whose loop this is, has none.
 
         It is compiled once the loop over single points has taken as long as that may take:
-        `WORTH_LANES`, and `COPIES` times what numba took to compile f.
+        `LANES_SECONDS`, and `LANES_COMPILATIONS` times what numba took to compile f.
         """
-        worth = WORTH_LANES + COPIES * jitted.compile_seconds(self.overload)
+        worth = LANES_SECONDS + LANES_COMPILATIONS * jitted.compile_seconds(self.overload)
         if self.arguments is None or self.seconds < worth:
             return None
         if not self._lanes:
@@ -137,7 +137,7 @@ def compiled_loop(
         If numba cannot compile f for the arguments, or f returns something else than a number (or
         an array, if there is a shape).
     """
-    loops: dict[Any, CompiledLoop | str] = vars(f).setdefault(KEPT, {})
+    loops: dict[Any, CompiledLoop | str] = vars(f).setdefault(LOOPS_ATTRIBUTE, {})
     try:
         key = (elements.dtype, kind(arguments), shape)
         found = loops.get(key)
@@ -175,7 +175,7 @@ def kind(value: Any) -> Any:
         import numba
 
         return numba.typeof(value)
-    return value.dtype, value.ndim, value.flags.num & LAYOUT
+    return value.dtype, value.ndim, value.flags.num & LAYOUT_FLAGS
 
 
 def _compile(

@@ -15,16 +15,16 @@ from fastgrad.differences.validation import as_returned, remedy_for
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.typing import Array
 
-SCALARS = frozenset({float, int, np.float64, np.float32, np.longdouble})
+SCALAR_TYPES = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""
 
-DOUBLES = frozenset({float, np.float64})
+DOUBLE_TYPES = frozenset({float, np.float64})
 """Types of values that are doubles all together."""
 
-BLOCK = 512
+BLOCK_ELEMENTS = 512
 """Elements whose points are Python lists at a time: few enough to stay in the processor's cache."""
 
-SMALL = 512
+MAX_COMPARED_BYTES = 512
 """Bytes of x up to which it is compared with what it was after each element; else after a block."""
 
 
@@ -64,14 +64,14 @@ def values(
     take: Callable[[Any], Any] = _complex_number if x.dtype.kind == "c" else real_number
     if shape:
         take = partial(_array, shape)
-    exact = SCALARS if take is real_number else frozenset()
+    exact = SCALAR_TYPES if take is real_number else frozenset()
     results: list[Any] = []
     usual: type | None = None
     kinds = set()
     original = Original(x)
     plain, saved = original.plain, original.copy
     elements = _elements(plain)
-    small, before = saved.nbytes <= SMALL, saved.tobytes()
+    small, before = saved.nbytes <= MAX_COMPARED_BYTES, saved.tobytes()
     bits = getattr(elements, "tobytes", plain.tobytes)
 
     def looked_at(value: Any) -> Any:
@@ -101,7 +101,7 @@ def values(
                 original.require()
     finally:
         plain[...] = saved  # one assignment, which no interrupt can divide
-    if kinds <= DOUBLES:  # NumPy need not look at each
+    if kinds <= DOUBLE_TYPES:  # NumPy need not look at each
         return np.array(results, np.float64).reshape(*points.shape, *shape)
     collected = np.array(results)
     if collected.dtype.kind in "biu":
@@ -130,8 +130,8 @@ def _blocks(
     if first_alone:
         for target in points[:1].reshape(-1).tolist():
             yield [(int(places[0]), [target])]
-    for start in range(first_alone, len(places), BLOCK):
-        some = slice(start, start + BLOCK)
+    for start in range(first_alone, len(places), BLOCK_ELEMENTS):
+        some = slice(start, start + BLOCK_ELEMENTS)
         yield zip(places[some].tolist(), points[some].tolist(), strict=True)
 
 

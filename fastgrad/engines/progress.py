@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from fastgrad.differences.quotients import join
 from fastgrad.typing import Array, Progress, Report, Values
 
-PERIOD = 0.1
+REPORT_SECONDS = 0.1
 """Seconds between two reports, about."""
 
-ROUNDING = 1e-6
+ELEMENT_TOLERANCE = 1e-6
 """What elements may lack that are reported in parts, by points or steps of theirs."""
 
 
@@ -48,8 +48,8 @@ def shown(progress: Progress, total: int) -> Iterator[Report]:
     def report(elements: float) -> None:
         nonlocal done, told, last
         done = min(done + elements, total)  # x itself may be evaluated once more
-        now, whole = time.perf_counter(), int(done + ROUNDING)
-        if whole > told and (now - last >= PERIOD or whole == total):
+        now, whole = time.perf_counter(), int(done + ELEMENT_TOLERANCE)
+        if whole > told and (now - last >= REPORT_SECONDS or whole == total):
             if progress is True:
                 bar.update(whole - told)
             elif callable(progress):
@@ -120,5 +120,7 @@ def blocks(
         part = values(f, x, places[block], points[block], shape)
         start += size
         # Twice as many while the time is hardly measurable.
-        size = min(2 * size, max(1, int(size * PERIOD / max(time.perf_counter() - began, 1e-9))))
+        size = min(
+            2 * size, max(1, int(size * REPORT_SECONDS / max(time.perf_counter() - began, 1e-9)))
+        )
         yield part

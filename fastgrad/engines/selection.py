@@ -14,7 +14,7 @@ from fastgrad.differences.trees import is_structure
 from fastgrad.differences.validation import require_flag, warn_caller
 from fastgrad.engines import loop
 from fastgrad.engines import progress as progress_of
-from fastgrad.engines.probe import INDEPENDENT, is_independent
+from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, is_independent
 from fastgrad.jit.jitted import is_jitted
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing import first_calls
@@ -133,7 +133,7 @@ class Evaluator:
             if result is not None:
                 return result
             if reason == traced.UNUSED and is_independent(f, x, h):
-                warn_caller(INDEPENDENT.format(problem.name))
+                warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
                 return np.zeros_like(x)
         if x.size >= MIN_ANNOUNCED_ELEMENTS and reason not in ("", CHEAP_CALLS, DIFFERENT_RESULTS):
             warn_caller(  # of an f whose calls differ, the loop tells
@@ -161,7 +161,7 @@ class Evaluator:
             if text:
                 return text
             if reason == traced.UNUSED and is_independent(f, x, h):
-                return f"No engine is needed: {INDEPENDENT.format(problem.name)}."
+                return f"No engine is needed: {INDEPENDENCE_MESSAGE.format(problem.name)}."
         return f"{by_loop}.\nNot traced, because {reason}."
 
     def _why_not_tried(self, problem: Problem) -> str:

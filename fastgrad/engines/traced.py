@@ -26,7 +26,7 @@ CERTIFY = True
 the analysis alone."""
 
 
-DEAR = 0.1
+DEAR_REPLAY_SECONDS = 0.1
 """Seconds of a replay from which it is not done once more, with a small step, to certify it."""
 
 
@@ -254,7 +254,7 @@ def _certify(
         slopes,
         replayed.slopes if replayed.known else None,
         replayed.uneven,
-        is_dear=seconds > DEAR,
+        is_dear=seconds > DEAR_REPLAY_SECONDS,
         price=seconds / trace.seconds,
     )
     try:

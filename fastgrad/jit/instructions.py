@@ -29,7 +29,7 @@ from numba.core.registry import cpu_target
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-LOOKED_UP = (
+REQUIRED_ATTRIBUTES = (
     *(BaseContext.make_array, BaseContext.make_tuple, BaseContext.get_dummy_value),
     *(BaseContext.get_abi_sizeof, CPUContext.call_conv, JITCodeLibrary.get_pointer_to_function),
     *(CPUCallConv.get_function_type, CPUCallConv.call_function),

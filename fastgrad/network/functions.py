@@ -21,7 +21,7 @@ from fastgrad.differences.validation import (
     require_function,
     warn_caller,
 )
-from fastgrad.gradient import BOOK, numerical_gradient
+from fastgrad.gradient import BOOK_STEP, numerical_gradient
 from fastgrad.typing import Array
 
 __all__ = [
@@ -381,15 +381,15 @@ def numerical_diff(f: Callable[[Any], Any], x: Any) -> Any:
     """
     require_function(f)
     try:
-        x_above, x_below = x + BOOK, x - BOOK
+        x_above, x_below = x + BOOK_STEP, x - BOOK_STEP
     except (TypeError, OverflowError) as error:
         raise TypeError(
-            f"x is {reprlib.repr(x)}, to which no step of {BOOK} can be added; pass a number or "
-            "an array of numbers"
+            f"x is {reprlib.repr(x)}, to which no step of {BOOK_STEP} can be added; pass a number "
+            "or an array of numbers"
         ) from error
     if np.any(np.logical_and(abs(x) < np.inf, np.logical_or(x_above == x, x_below == x))):
         warn_caller(
-            f"the step of {BOOK} is lost when it is added to x, {reprlib.repr(x)}; pass "
+            f"the step of {BOOK_STEP} is lost when it is added to x, {reprlib.repr(x)}; pass "
             "x.astype(float) if it has fewer digits, or numbers that are not as large"
         )
     above = f(x_above)
@@ -397,7 +397,7 @@ def numerical_diff(f: Callable[[Any], Any], x: Any) -> Any:
         above = above.copy()  # f may return the same array every time
     below = f(x_below)
     try:
-        return (above - below) / (2 * BOOK)
+        return (above - below) / (2 * BOOK_STEP)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"f returned {reprlib.repr(below)}, of which no difference can be taken; let it return "
@@ -444,7 +444,7 @@ def numerical_gradient_2d(f: Callable[[Array], Any], x: Array) -> Array:
     K. Saito, *Deep Learning from Scratch*, O'Reilly Japan, 2016, section 4.4.
     """
     require_function(f)
-    require_floating_array("x", x, BOOK)
+    require_floating_array("x", x, BOOK_STEP)
     if x.ndim not in (1, 2):
         raise ValueError(
             f"x has shape {x.shape}, but it holds a point in each row, or is one; pass an array of "

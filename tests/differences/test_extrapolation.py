@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad.differences.richardson import TINY, limits
+from fastgrad.differences.richardson import SMALLEST_SPACING, limits
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 EPS = np.finfo(float).eps
@@ -29,7 +29,7 @@ def test_powers_are_eliminated_by_further_steps(limit, coefficients, even):
     columns = len(coefficients) + 3
     quotients = quotients_of([limit, *coefficients], [0, *powers[: len(coefficients)]], columns)
     # The smallest numbers are rounded to multiples of the least one.
-    noise = (EPS * abs(quotients).max() + TINY) * np.ones_like(quotients)
+    noise = (EPS * abs(quotients).max() + SMALLEST_SPACING) * np.ones_like(quotients)
     found = limits(quotients, noise, [*powers, 10, 12])
     # The noise is a bound for the rounding of each quotient, so the error must be one of the limit.
     assert abs(found.values[0] - limit) <= found.errors[0]

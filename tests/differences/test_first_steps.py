@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad import differentiate, directional_derivative, hessian, jacobian
-from fastgrad.adaptive import FIRST
+from fastgrad.adaptive import FIRST_STEP
 from fastgrad.differences.bounds import first_steps
 from fastgrad.differences.problem import problems
 from fastgrad.differences.quotients import moved
@@ -33,7 +33,7 @@ def points_in_bounds(draw):
 def test_even_the_largest_steps_stay_inside(where, accuracy):
     x, bounds = where
     [problem] = problems(
-        lambda x: 0.0, x, FIRST, scheme=central(accuracy), relative=True, bounds=bounds
+        lambda x: 0.0, x, FIRST_STEP, scheme=central(accuracy), relative=True, bounds=bounds
     )
     first = np.broadcast_to(problem.steps, 1)
     parts = first_steps(problem.scheme, x, np.array([0]), first, problem.bounds)

@@ -14,7 +14,7 @@ from oracle import JIT
 from fastgrad import numerical_gradient
 from fastgrad.differences.quotients import derivatives
 from fastgrad.engines import compiled
-from fastgrad.engines.compilation import KEPT, is_jitted
+from fastgrad.engines.compilation import LOOPS_ATTRIBUTE, is_jitted
 from fastgrad.schemes import central
 
 needs_jit = pytest.mark.skipif(not JIT, reason="numba compiles nothing here")
@@ -37,13 +37,13 @@ def make_function():
 def test_the_loop_is_compiled_once_for_each_function_and_type():
     f = make_function()
     numerical_gradient(f, numbers(5))
-    (kept,) = vars(f)[KEPT].values()
+    (kept,) = vars(f)[LOOPS_ATTRIBUTE].values()
     numerical_gradient(f, numbers(7), 1e-3, scheme=central(4))
     numerical_gradient(f, np.asfortranarray(numbers(6)))
-    assert [*vars(f)[KEPT].values()] == [kept]
+    assert [*vars(f)[LOOPS_ATTRIBUTE].values()] == [kept]
     numerical_gradient(f, numbers(6).astype(np.float32), 1e-2)
     numerical_gradient(f, numbers(6).reshape(2, 3))
-    assert len(vars(f)[KEPT]) == 3
+    assert len(vars(f)[LOOPS_ATTRIBUTE]) == 3
 
 
 @needs_jit
@@ -53,8 +53,8 @@ def test_functions_that_are_dropped_are_freed_with_their_loops():
     places, x = np.arange(3), numbers(3)
     numerical_gradient(f, x)
     derivatives(compiled.values, numba.njit(lambda x: x * 2), x, places, 1.0, central(), (3,))
-    loops = [kept.run for kept in vars(f)[KEPT].values()]
-    in_lanes = [kept.lanes(f) for kept in vars(f)[KEPT].values()]
+    loops = [kept.run for kept in vars(f)[LOOPS_ATTRIBUTE].values()]
+    in_lanes = [kept.lanes(f) for kept in vars(f)[LOOPS_ATTRIBUTE].values()]
     loops += [found.run for found in in_lanes if found]
     copies = [loop.py_func.__closure__[0].cell_contents for loop in loops]
     alive = [*map(weakref.ref, (f, *loops, *copies))]

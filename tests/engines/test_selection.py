@@ -277,7 +277,7 @@ def test_blas_has_its_threads_again_afterwards(derivative, threadpools):
 def test_progress_grows_to_its_total(derivative, how, monkeypatch):
     from fastgrad.engines import progress
 
-    monkeypatch.setattr(progress, "PERIOD", 0)
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0)
     f, x = smooth()
     told = []
     expected = derivative(f, x, workers=how)
@@ -295,7 +295,7 @@ def test_progress_grows_to_its_total(derivative, how, monkeypatch):
 def test_progress_of_a_hessian_is_not_full_before_the_last_row(monkeypatch):
     from fastgrad.engines import progress
 
-    monkeypatch.setattr(progress, "PERIOD", 0)
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0)
     told, before = [0], []
 
     def f(x):

@@ -117,17 +117,17 @@ def _gradient(program, namespace, certify):
     """Return the gradient under test, and a list of what it warns of."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        held = traced.CERTIFY, compilation.WORTH_LANES
+        held = traced.CERTIFY, compilation.LANES_SECONDS
         traced.CERTIFY = certify
         if program.lanes:
-            compilation.WORTH_LANES = -np.inf
+            compilation.LANES_SECONDS = -np.inf
         try:
             result = numerical_gradient(
                 namespace["f"], namespace["x"], program.h, engine=program.engine,
                 args=namespace.get("ARGUMENTS", ()), scheme=SCHEMES[program.scheme],
             )  # fmt: skip
         finally:
-            traced.CERTIFY, compilation.WORTH_LANES = held
+            traced.CERTIFY, compilation.LANES_SECONDS = held
     messages = [str(w.message) for w in said if "difference quotient at" not in str(w.message)]
     return result, [*dict.fromkeys(messages)]
 

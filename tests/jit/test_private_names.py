@@ -181,11 +181,11 @@ def missing(name, *packages):
         for each, value in zip(holders, kept):
             setattr(each, last, value)
 
-compilation.WORTH_LANES = -np.inf
+compilation.LANES_SECONDS = -np.inf
 x = np.arange(1.0, 6.0)
 f = numba.njit(lambda x: np.mean(x**2) + np.exp(x[0]))
 first = numerical_gradient(f, x[:4], engine="compiled")
-(loop,) = vars(f)[compilation.KEPT].values()
+(loop,) = vars(f)[compilation.LOOPS_ATTRIBUTE].values()
 for name in LANES + LANES_LATER[: int(sys.argv[1])]:
     loop._lanes.clear()
     with missing(name, "fastgrad.engines.lanes", "fastgrad.jit.instructions"):

@@ -468,7 +468,7 @@ EXTREMES: dict[Any, Callable[..., Any]] = {
 }
 
 
-OTHERS = (
+LANE_BY_LANE_FUNCTIONS = (
     *(operator.floordiv, operator.ifloordiv, operator.mod, operator.imod, operator.not_),
     *(operator.pow, operator.ipow, builtins.pow),
     *(builtins.bool, builtins.int, builtins.round),
@@ -482,7 +482,7 @@ for _arities, _functions in (((1,), UNARY), ((2,), BINARY), ((2, 3, 4), EXTREMES
     for _arity in _arities:
         for _function, _write in _functions.items():
             _register_elementwise(_function, _write, _arity)
-for _function in OTHERS:
+for _function in LANE_BY_LANE_FUNCTIONS:
     if _function not in UNARY:
         for _arity in (1, 2):
             _register_elementwise(_function, _lane_by_lane(_function), _arity)

@@ -22,38 +22,38 @@ if TYPE_CHECKING:
 else:  # many files
     trace = LazyModule("fastgrad.tracing.trace")
 
-INDEPENDENT = (
+INDEPENDENCE_MESSAGE = (
     "f does not depend on {}: its value stays the same to the last bit, however that is moved, and "
     "the gradient is 0. Does a layer hold another array, as after params[key] = params[key] - m? "
     "Write params[key] -= m, or let f read its argument"
 )
 
-RANDOM = (
+RANDOMNESS_MESSAGE = (
     "f is random, or changes with each call: it is {} and {} at one point, so that its difference "
     "quotients are noise; draw what is random outside of f, or seed it inside"
 )
 
-ALIKE = 256
+MAX_REPEAT_EPS = 256
 """How many eps apart, relative to their size, two values may be that are taken for the same: sums
 may be added up in another order."""
 
-MOST = 4
+MAX_REPEATS = 4
 """How often f is called again at a point."""
 
-FEW = 16
+POINTS_PER_REPEAT = 16
 """Points from which f is called twice at one point beforehand, and once more for so many more;
 with fewer it is called again only if its values differ by much."""
 
-MUCH = 1e-3
+MIN_RANDOM_DIFFERENCE = 1e-3
 """Differences of values, relative to the largest, by which f may be random."""
 
-NEAR = (1, 8, 64)
+NEAR_MOVE_STEPS = (1, 8, 64)
 """How far all of x is moved at once, up and down at random, in steps."""
 
 MIN_MOVE_ULPS = 8
 """By how many units in its last place an element is moved at least: a step may be lost."""
 
-FAR = (1.0, 1e3)
+FAR_MOVE_SCALES = (1.0, 1e3)
 """How far x is moved where f has not changed, in units of the largest element, or of 1."""
 
 
@@ -86,8 +86,8 @@ class Repeating:
         if self._has_looked:
             return self._values(f, x, places, points, shape)
         self._has_looked = True
-        if points.size >= FEW:  # before the many calls
-            number, first = 1 + min(MOST, points.size // FEW), self._first
+        if points.size >= POINTS_PER_REPEAT:  # before the many calls
+            number, first = 1 + min(MAX_REPEATS, points.size // POINTS_PER_REPEAT), self._first
             if first is not None:
                 first.make(number - len(first.values))
             if first is not None and len(first.values) > 1:
@@ -97,7 +97,7 @@ class Repeating:
                 _warn_if_random([self._again(*one)[0, 0] for _ in range(number)])
             return self._values(f, x, places, points, shape)
         found = self._values(f, x, places, points, shape)
-        if points.size and _differ(found.reshape(-1), MUCH):
+        if points.size and _differ(found.reshape(-1), MIN_RANDOM_DIFFERENCE):
             again = self._again(f, x, places[:1], points[:1, :1])
             _warn_if_random([found[0, 0], again[0, 0]])
         return found
@@ -107,9 +107,9 @@ def _warn_if_random(values: list[Any]) -> None:
     """Warn if values at one point differ by more than rounding."""
     if values.count(values[0]) == len(values):
         return
-    if _differ(np.array(values), ALIKE * float(np.finfo(np.float64).eps)):
+    if _differ(np.array(values), MAX_REPEAT_EPS * float(np.finfo(np.float64).eps)):
         other = next(value for value in values if value != values[0])
-        warn_caller(RANDOM.format(values[0], other))
+        warn_caller(RANDOMNESS_MESSAGE.format(values[0], other))
 
 
 def _differ(values: Array, part: float) -> bool:
@@ -145,14 +145,14 @@ def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
         with np.errstate(all="ignore"):
             bits = _bits(f(x))
             least = MIN_MOVE_ULPS * np.spacing(np.abs(original.copy))
-            for steps in NEAR:
+            for steps in NEAR_MOVE_STEPS:
                 moves = np.maximum(steps * h, least) * random.choice([-1.0, 1.0], x.shape)
                 if not (same_at(original.copy + moves) and same_at(original.copy - moves)):
                     return False
             original.put_back()
             if trace.is_used(f, x, h):
                 return False
-            far = [size * scale * random.normal(size=x.shape) for scale in FAR]
+            far = [size * scale * random.normal(size=x.shape) for scale in FAR_MOVE_SCALES]
             return all(map(same_at, [*far, np.full(x.shape, np.nan), original.copy]))
     except Exception as error:  # f cannot be called there, which depends on x
         raise_interrupt(error)

@@ -491,7 +491,7 @@ def _excuses(
     """Return the steps at which quotients excuse a claim that their limits contradict.
 
     None where the limits do not contradict it; none at all where it is refuted: by both sides, or
-    by their mean; at a jump by each side alone.
+    by their mean, which means nothing at a kink; at a jump by each side alone.
     """
     lower, upper, both = limits
     sides = [(below, lower), (above, upper)]
@@ -503,12 +503,19 @@ def _excuses(
         # A jump that is next to x makes the slope between two steps large, and no other one.
         return {k for each in known for k in each if {k - 1, k + 1} & each}
     found = [_excuses_of(sides, hidden)]
-    if both is not None:
+    if both is not None and not _is_kink(lower, upper):
         found.append(_excuses_of([((below + above) / 2, both)], hidden))
     known = [each for each in found if each is not None]
     if not known or not all(known):
         return set() if known else None
     return set().union(*known)
+
+
+def _is_kink(lower: Limit | None, upper: Limit | None) -> bool:
+    """Say whether the limits of both sides differ by more than twice their errors."""
+    if lower is None or upper is None:
+        return False
+    return abs(upper[0] - lower[0]) > 2 * (lower[1] + upper[1])
 
 
 def _limit(quotients: Array, hidden: Array) -> Limit | None:

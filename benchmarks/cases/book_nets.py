@@ -567,7 +567,7 @@ def deep_conv_net(smoke: bool = False) -> dict[str, Case]:
     np.random.seed(SEED)
     net = DeepConvNet((2, 2, 3, 3, 4, 4) if smoke else (16, 16, 32, 32, 64, 64), 5 if smoke else 50)
     group = _filters_or_affine(first_affine=7)
-    return _of_digits("DeepConvNet", net, smoke, group, samples=10)
+    return _of_digits("DeepConvNet", net, smoke, group, samples=2)
 
 
 def rnnlm(smoke: bool = False) -> dict[str, Case]:

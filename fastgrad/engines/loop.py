@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import repeat
 from numbers import Complex, Real
 from typing import Any
 
@@ -79,17 +80,26 @@ def values(
         kinds.add(type(result))
         return result
 
-    # As few steps of Python's as can be for each call, for after a long f the processor predicts
-    # none (`python -m benchmarks compiled`).
+    # The fastest of the forms that were tried (`python -m benchmarks compiled`): as few steps of
+    # Python's as can be for each call, for after a long f the processor predicts none. So two calls
+    # are written out, which most schemes make for each element.
     try:
         for block in _blocks(places, points, first_alone=not small):
-            for i, targets in block:
+            for i, target, second in block:
                 old = elements[i]  # not what it was at first: f may have written into it
-                for target in targets:
-                    elements[i] = target
+                elements[i] = target
+                value = f(x)
+                if elements[i] != target:  # f has written there, or it is a nan
+                    _require_moved(original, i, target)
+                if type(value) is not usual:
+                    value = looked_at(value)
+                    usual = type(value) if type(value) in exact else None
+                results.append(value)
+                if second is not None:
+                    elements[i] = second
                     value = f(x)
-                    if elements[i] != target:  # f has written there, or it is a nan
-                        _require_moved(original, i, target)
+                    if elements[i] != second:
+                        _require_moved(original, i, second)
                     if type(value) is not usual:
                         value = looked_at(value)
                         usual = type(value) if type(value) in exact else None
@@ -122,17 +132,21 @@ def _require_moved(original: Original, i: int, target: Any) -> None:
 
 def _blocks(
     places: NDArray[np.intp], points: Array, *, first_alone: bool
-) -> Iterator[Iterable[tuple[int, list[Any]]]]:
-    """Yield, some places at a time, a place and the points to which the element there is moved.
+) -> Iterator[Iterable[tuple[int, Any, Any]]]:
+    """Yield, some places at a time, a place and two points to which the element there is moved.
 
-    The first element's points may come one by one, so that x is looked at after the first call.
+    Or one and None. The first element's points may come one by one, so that x is looked at after
+    the first call.
     """
     if first_alone:
         for target in points[:1].reshape(-1).tolist():
-            yield [(int(places[0]), [target])]
+            yield [(int(places[0]), target, None)]
+    each = points.shape[1]
     for start in range(first_alone, len(places), BLOCK_ELEMENTS):
         some = slice(start, start + BLOCK_ELEMENTS)
-        yield zip(places[some].tolist(), points[some].tolist(), strict=True)
+        targets = iter(points[some].reshape(-1).tolist())
+        pairs = places[some].repeat(each if each % 2 else each // 2).tolist()
+        yield zip(pairs, targets, repeat(None) if each % 2 else targets, strict=False)
 
 
 def _elements(plain: Array) -> Any:

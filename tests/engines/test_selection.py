@@ -5,6 +5,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import contextmanager
 
 import numba
 import numpy as np
@@ -15,7 +16,7 @@ import fastgrad
 from fastgrad import schemes
 from fastgrad.adaptive import Derivatives
 from fastgrad.engines import selection
-from fastgrad.engines.workers import processes, scheduler
+from fastgrad.engines.workers import messages, processes, scheduler
 
 V = np.random.default_rng(2).normal(size=12)
 
@@ -265,6 +266,33 @@ def test_blas_has_its_threads_again_afterwards(derivative, threadpools):
 
     derivative(observed, x, workers=1)
     assert min(seen, default=1) == 1  # of some calls; others are made before any worker is needed
+    assert threadpools() == before
+
+
+def test_blas_has_its_threads_again_after_an_interrupt_at_the_end_of_a_block(
+    monkeypatch, threadpools
+):
+    """Ctrl-C may strike before the threads are given back."""
+    f, x = smooth((6,))
+    before, seen, entered = threadpools(), set(), []
+
+    @contextmanager
+    def interrupted():
+        entered.append(True)
+        if len(entered) == 2:  # where the first block ends
+            raise KeyboardInterrupt
+        yield
+
+    def observed(x):
+        seen.update(library["num_threads"] for library in threadpools())
+        return f(x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(messages, "uninterrupted", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fastgrad.numerical_gradient(f, x, workers=1)
+    fastgrad.numerical_gradient(observed, x, workers=1)
+    assert min(seen, default=1) == 1
     assert threadpools() == before
 
 

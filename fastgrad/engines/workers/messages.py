@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,7 +230,13 @@ def _view(owner: Any, offset: int, shape: Any, strides: Any, dtype: Any) -> Arra
 
 _lock = threading.Lock()
 free_after_fork(_lock)
-_holders = 0
+
+
+class _Holder:
+    """A block that holds BLAS to one thread, for as long as it runs, however it ends."""
+
+
+_holders: WeakSet[_Holder] = WeakSet()
 _limits: Any = None
 
 
@@ -241,24 +248,24 @@ def single_blas_thread() -> Iterator[None]:
     threads. Blocks of several Python threads may overlap: the last to end gives the threads back.
     Without threadpoolctl, which all workers need, nothing is held.
     """
-    global _holders, _limits
+    global _limits
     try:
         from threadpoolctl import threadpool_limits
     except ModuleNotFoundError:
         yield
         return
-    held = False
+    holder = _Holder()
     try:
         # Python drops an interrupt that strikes while threadpoolctl lists the libraries.
         with _lock, uninterrupted():
             if not _holders:
-                _limits = threadpool_limits(limits=1)
-            _holders += 1
-            held = True
+                limits = threadpool_limits(limits=1)
+                _limits = _limits or limits  # of a block whose end was interrupted
+            _holders.add(holder)
         yield
     finally:
-        if held:
-            with _lock, uninterrupted():
-                _holders -= 1
-                if not _holders:
-                    _limits.restore_original_limits()
+        with _lock, uninterrupted():
+            _holders.discard(holder)
+            if not _holders and _limits is not None:
+                _limits.restore_original_limits()
+                _limits = None

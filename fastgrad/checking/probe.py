@@ -352,7 +352,7 @@ class OneSided:
     @property
     def has_kink(self) -> bool:
         """Whether the limits differ by more than twice their errors."""
-        return not self.jumps and bool(abs(self.above - self.below) > 2 * sum(self.errors))
+        return not self.jumps and _differ(self.below, self.above, sum(self.errors))
 
 
 def one_sided(
@@ -503,7 +503,8 @@ def _excuses(
         # A jump that is next to x makes the slope between two steps large, and no other one.
         return {k for each in known for k in each if {k - 1, k + 1} & each}
     found = [_excuses_of(sides, hidden)]
-    if both is not None and not _is_kink(lower, upper):
+    is_kink = lower and upper and _differ(lower[0], upper[0], lower[1] + upper[1])
+    if both is not None and not is_kink:
         found.append(_excuses_of([((below + above) / 2, both)], hidden))
     known = [each for each in found if each is not None]
     if not known or not all(known):
@@ -511,11 +512,9 @@ def _excuses(
     return set().union(*known)
 
 
-def _is_kink(lower: Limit | None, upper: Limit | None) -> bool:
-    """Say whether the limits of both sides differ by more than twice their errors."""
-    if lower is None or upper is None:
-        return False
-    return abs(upper[0] - lower[0]) > 2 * (lower[1] + upper[1])
+def _differ(below: float, above: float, error: float) -> bool:
+    """Say whether the limits of both sides differ by more than twice their errors together."""
+    return bool(abs(above - below) > 2 * error)
 
 
 def _limit(quotients: Array, hidden: Array) -> Limit | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
 
@@ -48,15 +49,25 @@ def uninterrupted() -> Iterator[None]:
         return
     arrived: list[int] = []
     handlers = {
-        number: signal.getsignal(number)
+        number: handler
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT))
-        if callable(signal.getsignal(number))
+        if callable(handler := signal.getsignal(number))
     }
+    is_over = False
+
+    def defer(number: int, frame: FrameType | None) -> None:
+        # One may strike while the others' handlers are put back, and leave this one in their place.
+        if is_over:
+            handlers[number](number, frame)
+        else:
+            arrived.append(number)
+
     try:
         for number in handlers:
-            signal.signal(number, lambda number, _: arrived.append(number))
+            signal.signal(number, defer)
         yield
     finally:
+        is_over = True
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for number in arrived:

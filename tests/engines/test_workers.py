@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -140,7 +140,7 @@ def test_this_process_begins_while_the_first_processes_start(monkeypatch):
         return (x**2).sum()
 
     def start(workers, fresh):
-        return SimpleNamespace(done=lambda: len(calls) >= 50)
+        return SimpleNamespace(is_set=lambda: len(calls) >= 50)
 
     monkeypatch.setattr(processes, "start", start)
     monkeypatch.setattr(scheduler, "MAX_START_SECONDS", 1e6)
@@ -455,6 +455,30 @@ def test_an_interrupt_may_strike_at_any_time(strike, wait_until):
         assert x.tobytes() == before
     strike(0)
     wait_until(lambda: len(here.children(recursive=True)) <= idle)
+
+
+def test_an_interrupt_does_not_divide_what_a_future_does(monkeypatch, strike):
+    x = np.arange(100.0)
+    by_loop(np.sum, x, 2)
+    divided = []
+
+    def struck(method):
+        def wrapper(*arguments):
+            if threading.current_thread() is threading.main_thread():
+                try:
+                    signal.raise_signal(signal.SIGALRM)
+                except KeyboardInterrupt:
+                    divided.append(method.__name__)
+                    raise
+            return method(*arguments)
+
+        return wrapper
+
+    for name in ("result", "done", "add_done_callback", "cancel"):
+        monkeypatch.setattr(Future, name, struck(getattr(Future, name)))
+    with pytest.raises(KeyboardInterrupt):
+        by_loop(np.sum, x, 2)
+    assert not divided
 
 
 # What needs no workers

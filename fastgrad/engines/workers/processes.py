@@ -60,15 +60,17 @@ def may_start() -> bool:
     return not multiprocessing.current_process().daemon
 
 
-def start(workers: int, fresh: bool = False) -> Future[int]:
-    """Start this thread's processes, if they do not run; return what is done once one works.
+def start(workers: int, fresh: bool = False) -> threading.Event:
+    """Start this thread's processes, if they do not run; return what is set once one works.
 
     If fresh, those that run are killed first: they may know a module as it was before.
     """
+    works = threading.Event()
     while True:
         with suppress(BrokenExecutor), _deaf_children():  # one was killed, and that is just noticed
-            started: Future[int] = _executor(workers, fresh).submit(os.getpid)
-            return started
+            future = _executor(workers, fresh).submit(os.getpid)
+            future.add_done_callback(lambda _: works.set())
+            return works
 
 
 def map_in_processes(
@@ -78,19 +80,25 @@ def map_in_processes(
 
     If that is left early, what has not begun is not done, and processes that do not end what they
     do are killed.
+
+    Each method of a future takes its lock. Ctrl-C between that and the block that lets go of it
+    would leave it taken, and loky's thread would wait for it for ever. So Ctrl-C strikes only where
+    this thread waits for a queue.
     """
     file, futures = "", list[Future[Any]]()
+    done: list[SimpleQueue[object]] = []
     try:
         with _deaf_children():
             executor, file = _executor(workers), _written(function)
-            futures += [executor.submit(_call, file, item) for item in items]
-        for future in futures:
-            # Ctrl-C may strike while ``future.result()`` lets go of its lock, and then it raises
-            # RuntimeError of that lock in the place of KeyboardInterrupt.
-            done: SimpleQueue[object] = SimpleQueue()
-            future.add_done_callback(done.put)
-            done.get()
-            yield future.result()
+            for item in items:
+                futures.append(executor.submit(_call, file, item))
+                done.append(SimpleQueue())
+                futures[-1].add_done_callback(done[-1].put)
+        for future, arrived in zip(futures, done, strict=True):
+            arrived.get()
+            with uninterrupted():
+                result = future.result()
+            yield result
     except BrokenExecutor as error:
         raise LostWorkerError(
             "a worker process ended before its task: it was killed, crashed or ran out of memory; "

@@ -134,7 +134,7 @@ class WorkerPool:
             if not self._map:
                 ready, self._is_started = processes.start(self._number, fresh), True
                 end, values = time.monotonic() + MAX_START_SECONDS, here()
-                while done < number and not ready.done() and time.monotonic() < end:
+                while done < number and not ready.is_set() and time.monotonic() < end:
                     yield (part := next(values))
                     done += len(part)
             size = _chunk_size(number - done, function.seconds, self._number, whole)

@@ -1,0 +1,52 @@
+"""Does Ctrl-C strike after what it must not divide, and is each handler what it was?"""
+
+import signal
+
+import pytest
+
+from fastgrad.interrupts import uninterrupted
+
+
+class Struck(BaseException):
+    """What the handlers of these tests raise."""
+
+
+@pytest.fixture
+def handler(monkeypatch):
+    """Return the handler that SIGINT and SIGTERM have during a test."""
+
+    def raise_struck(number, frame):
+        raise Struck(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, raise_struck)
+    yield raise_struck
+    monkeypatch.undo()
+    for number, previous in before.items():
+        signal.signal(number, previous)
+
+
+def test_a_signal_strikes_after_the_block(handler):
+    reached = []
+    with pytest.raises(Struck), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        reached.append("the end")
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_signal_that_strikes_among_the_handlers_leaves_none_deaf(handler, monkeypatch):
+    original = signal.signal
+
+    def strike_once_restored(number, new):
+        original(number, new)
+        if new is handler:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr("fastgrad.interrupts.signal.signal", strike_once_restored)
+    with pytest.raises(Struck), uninterrupted():
+        pass
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(Struck):
+            signal.raise_signal(number)

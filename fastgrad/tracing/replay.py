@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.interrupts import require_time
+from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, UnitIds, propagate, single_id
 from fastgrad.tracing.batched import Batched, Stack, batched
@@ -357,36 +358,47 @@ class Update:
         places = self.places[units - 1]
         values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
         base = np.moveaxis(self.factor.value, self.axis, -1)
+        # Of these units alone, at (*rows, units, places of each).
+        own_values, own_base = np.take(values, places, -1), np.take(base, places, -1)
+        cancelling = self._cancelling(own_values, own_base, places)
+        change = np.subtract(own_values, own_base, out=own_values)
         if side_by_side and places.shape[1] == 1:
-            lone = places[:, 0]
-            versions = self._side_by_side(values[..., lone] - base[..., lone], lone)
+            versions = self._side_by_side(change[..., 0], places[:, 0])
         else:
-            change = values - base
-            amounts, *rows, length = change.shape
+            amounts, *rows, _, _ = change.shape
             # (units, amounts * rows, places of each) @ (units, places of each, columns)
-            of_units = change.reshape(-1, length)[:, places].transpose(1, 0, 2)
+            of_units = change.reshape(-1, *places.shape).transpose(1, 0, 2)
             product: Array = of_units @ self.other[places]
             product = product.reshape(len(units) * amounts, *rows, *self.columns)
             versions = product.transpose(0, *(1 + axis for axis in self.order))
             versions += self.node.value
-        for k in self._cancelling(values, base, places):
+        for k in cancelling:
             versions[k * len(values) : (k + 1) * len(values)] = self._anew(values, base, places[k])
         return versions
 
-    def _cancelling(self, values: Array, base: Array, places: NDArray[np.intp]) -> list[int]:
+    @lazy
+    def _all_terms(self) -> Array:
+        """For each of the factor's rows, what the magnitudes of all terms add up to, at least."""
+        sizes = abs(np.moveaxis(self.factor.value, self.axis, -1))
+        return np.asarray((sizes @ abs(self.other)).min(axis=-1, initial=np.inf))
+
+    def _cancelling(
+        self, own_values: Array, own_base: Array, places: NDArray[np.intp]
+    ) -> list[int]:
         """Return which units' terms make up almost all of a product, and shrink when moved.
 
         The change then cancels the product, as where the one likely component of a mixture is
         moved away; what is left over has the rounding error of what was there before.
         """
-        shrinks = ~(MAX_CANCELLATION * abs(values) >= abs(base)).all(axis=0)  # nan counts as well
-        shrinks &= base != 0
+        sizes = abs(own_base)
+        shrinks = ~(abs(own_values) >= sizes / MAX_CANCELLATION).all(axis=0)  # nan counts as well
+        shrinks &= own_base != 0
         if not shrinks.any():
             return []
-        shrinking = np.where(shrinks, abs(base), 0)[..., places].sum(axis=-1)  # (*rows, units)
-        most = abs(self.other)[places].sum(axis=1).max(axis=-1, initial=0)  # of each unit
-        all_terms = (abs(base) @ abs(self.other)).min(axis=-1, initial=np.inf)
-        dominates = ~(shrinking * most <= (1 - 1 / MAX_CANCELLATION) * all_terms[..., np.newaxis])
+        shrinking = np.where(shrinks, sizes, 0).sum(axis=-1)  # (*rows, units)
+        most = abs(self.other[places]).sum(axis=1).max(axis=-1, initial=0)  # of each unit
+        least = (1 - 1 / MAX_CANCELLATION) * self._all_terms[..., np.newaxis]
+        dominates = ~(shrinking * most <= least)
         dominates &= shrinking > 0
         return np.flatnonzero(dominates.reshape(-1, len(places)).any(axis=0)).tolist()
 

@@ -108,14 +108,28 @@ def test_a_program_is_shortened_to_what_is_wrong_with_it(monkeypatch):
     assert (short.setup, len(short.body), len(short.terms)) == ([X], 2, 1)
 
 
+def test_a_recording_that_is_kept_too_long_is_found_out(monkeypatch):
+    kept, right = {}, traced.trace_call
+
+    def stale(f, x, *arguments, **options):
+        """Return what was recorded of the same code before, whatever has changed since then."""
+        key = getattr(f, "__code__", None), id(x)
+        return kept.setdefault(key, kept.get(key) or right(f, x, *arguments, **options))
+
+    programs = [written("sequences", 0, number) for number in range(12)]
+    monkeypatch.setattr(traced, "trace_call", stale)
+    assert sum(judging.judge(p, certify=False).kind == "wrong" for p in programs) >= 6
+
+
 @pytest.mark.parametrize("certify", [False, True])
-@pytest.mark.parametrize("kind", ["numpy", "rows", "nets", "models"])
+@pytest.mark.parametrize("kind", ["numpy", "rows", "nets", "models", "sequences"])
 def test_random_programs_are_traced_as_the_loop_computes_them(kind, certify):
+    count = 12 if kind == "sequences" else 50  # of several calls each
     start = 1_000 * certify  # other programs
-    report = judged(kind, 0, range(start, start + 50), certify)
+    report = judged(kind, 0, range(start, start + count), certify)
     assert not report.faults, str(report)
     assert not report.warned, str(report)
-    assert report.counts["right"] >= 25, str(report)
+    assert report.counts["right"] >= count / 2, str(report)
 
 
 def test_random_compiled_functions_give_the_bits_of_the_loop():

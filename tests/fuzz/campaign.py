@@ -5,8 +5,8 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
-from . import functions, jitted, models, nets
-from .judge import judge
+from . import functions, jitted, models, nets, sequences
+from .judge import BAD, judge
 
 KINDS = {
     "numpy": functions.write,
@@ -14,14 +14,14 @@ KINDS = {
     "nets": nets.write,
     "models": models.write,
     "jitted": jitted.write,
+    "sequences": sequences.write,
 }
 """Kind -> ``write(seed)``, which returns a program; the seed is a list of integers."""
 
-SHARES = {"numpy": 0.35, "rows": 0.25, "nets": 0.15, "models": 0.235, "jitted": 0.015}
+SHARES = {
+    "numpy": 0.33, "rows": 0.23, "nets": 0.14, "models": 0.225, "jitted": 0.015, "sequences": 0.06,
+}  # fmt: skip
 """How many of all programs are of each kind: functions for numba take seconds to compile."""
-
-BAD = ("wrong", "spoiled", "raised")
-"""Verdicts that are faults of fastgrad."""
 
 CHUNK = 50
 

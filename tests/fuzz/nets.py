@@ -118,18 +118,38 @@ PENALTIES = listed("""
 """)
 
 ACCESSES = {
-    # how f reads the parameter W, the module's last statement, and f around its body
-    "argument": ("W", "", "def f(WEIGHT):\n    BODY"),
-    "global": ("W", "", "def f(_):\n    BODY"),
-    "dict": ("P['W']", "P = NAMES", "def f(_):\n    BODY"),
-    "attribute": ("NET.W", "class Net: pass\nNET = Net()\nvars(NET).update(NAMES)", (
+    # how f reads the parameter W, how the module does, its last statement, and f around its body
+    "argument": ("W", "W", "", "def f(WEIGHT):\n    BODY"),
+    "global": ("W", "W", "", "def f(_):\n    BODY"),
+    "dict": ("P['W']", "P['W']", "P = NAMES", "def f(_):\n    BODY"),
+    "attribute": ("NET.W", "NET.W", "class Net: pass\nNET = Net()\nvars(NET).update(NAMES)", (
         "def loss():\n    BODY\nNET.loss = loss\nf = lambda _: NET.loss()"
     )),
-    "method": ("self.params['W']", "", (
+    "method": ("self.params['W']", "f.__self__.params['W']", "", (
         "class Net:\n    def __init__(self):\n        self.params = NAMES\n"
         "    def loss(self, _):\n        BODY\nf = Net().loss"
     )),
+    "named tuple": ("P.W", "P.W", (
+        "import collections\nP = NAMES\nP = collections.namedtuple('Parameters', P)(**P)"
+    ), "def f(_):\n    BODY"),
+    "layers": ("L['W'].value", "L['W'].value", (
+        "import dataclasses\n@dataclasses.dataclass\nclass Layer:\n    value: np.ndarray\n"
+        "L = {name: Layer(value) for name, value in NAMES.items()}"
+    ), "def f(_):\n    BODY"),
+    "flat": ("P['W']", "P['W']", (
+        "FLAT = np.concatenate([value.reshape(-1) for value in NAMES.values()])\n"
+        "ENDS = np.cumsum([value.size for value in NAMES.values()])\n"
+        "P = dict(zip(NAMES, np.split(FLAT, ENDS[:-1])))\n"
+        "P = {name: P[name].reshape(value.shape) for name, value in NAMES.items()}"
+    ), "def f(_):\n    BODY"),
+    "closure": ("LOWER", "f.__closure__[f.__code__.co_freevars.index('LOWER')].cell_contents", "", (
+        "def make(ALL_LOWER):\n    def f(_):\n        BODY\n    return f\nf = make(ALL)"
+    )),
 }  # fmt: skip
+
+LAYOUTS = listed("""
+    {w}.astype(np.float32); np.asfortranarray({w}); np.repeat({w}, 2, axis=0)[::2]; {w}[::-1]
+""")
 
 
 def write(seed):
@@ -318,15 +338,27 @@ class Net:
         text = "\n".join(program.body + program.terms)
         used = [name for name in self.parameters if re.search(rf"\b{name}\b", text)]
         x = writer.choose(used)
-        read, setup, wrapping = ACCESSES[writer.choose([*ACCESSES])]
+        read, outside, setup, wrapping = ACCESSES[writer.choose([*ACCESSES])]
+        if writer.chance(0.15):
+            layout = writer.choose(LAYOUTS)
+            program.setup += [f"{name} = {layout.format(w=name)}" for name in used]
         names = "{" + ", ".join(f"'{name}': {name}" for name in used) + "}"
-        program.setup.append(f"x = {x}")
+
+        def of(form, name):
+            return form.replace("LOWER", name.lower()).replace("W", name)
+
         if setup:
             program.setup.append(setup.replace("NAMES", names))
+        program.setup.append(f"x = {x if outside.startswith('f.') else of(outside, x)}")
         program.wrapping = wrapping.replace("WEIGHT", x).replace("NAMES", names)
+        program.wrapping = program.wrapping.replace("ALL_LOWER", ", ".join(used).lower())
+        program.wrapping = program.wrapping.replace("ALL", ", ".join(used))
+        program.arrays = [of(outside, name) for name in [x, *used]]
+        if "P.W" in outside:
+            program.replaced = "P = P._replace(ARRAY=NEW)"
 
         def reading(line):
-            return re.sub(rf"\b({'|'.join(used)})\b", lambda m: read.replace("W", m[1]), line)
+            return re.sub(rf"\b({'|'.join(used)})\b", lambda m: of(read, m[1]), line)
 
         lines = program.body, program.terms
         program.body, program.terms = ([reading(line) for line in some] for some in lines)

@@ -1,10 +1,11 @@
 """A random program: the source of a function f of an array x, and how to build it.
 
-It is built with NumPy, or with a namespace in NumPy's place that computes in extended precision.
+It is built with NumPy, or with a namespace in NumPy's place that computes in extended precision. A
+sequence of calls is a program, too: that of the last call.
 """
 
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from textwrap import indent
 
 import numpy as np
@@ -43,6 +44,10 @@ class Program:
     h : float
     scheme : str
         A key of `SCHEMES`.
+    arrays : list of str
+        x and what else may be differenced: parameters, as the module reaches them.
+    replaced : str
+        A statement of the module that puts ``NEW`` in the place of ``ARRAY``, one of them.
     """
 
     setup: list = field(default_factory=list)
@@ -53,6 +58,8 @@ class Program:
     wrapping: str = "def f(w):\n    BODY"
     h: float = 1e-4
     scheme: str = "central"
+    arrays: list = field(default_factory=list)
+    replaced: str = "ARRAY = NEW"
 
     engine = "traced"
     lanes = False  # whether a compiled function is evaluated in lanes
@@ -77,10 +84,52 @@ class Program:
         exec(compile(source, "<program>", "exec"), namespace)
         return namespace
 
+    def start(self):
+        """Return the namespace in which all calls are made."""
+        return self.build()
+
+    @property
+    def calls(self):
+        """Pairs of the statements before a call, and the program of which it is the gradient."""
+        return [("", self)]
+
     def call(self):
         """Return the source of a call that differences f."""
         scheme = "" if self.scheme == "central" else f", scheme=<{self.scheme}>"
         return f'numerical_gradient(f, x, {self.h!r}, engine="traced"{scheme})'
+
+
+@dataclass
+class Sequence(Program):
+    """A program with calls, one after the other, and what is changed before each of them.
+
+    Attributes
+    ----------
+    steps : list of str
+        Statements of the module; the last one of a step says what f and x are in the next call.
+    engine : str
+    """
+
+    steps: list = field(default_factory=list)
+    engine: str = "traced"
+
+    def source(self):
+        """Return the module's source with all steps."""
+        return "\n".join([super().source(), *self.steps, ""])
+
+    def start(self):
+        """Return the namespace before the first step."""
+        return replace(self, steps=[]).build()
+
+    @property
+    def calls(self):
+        """Return the steps, each with the sequence that ends with it."""
+        numbers = range(len(self.steps))
+        return [(self.steps[k], replace(self, steps=self.steps[: k + 1])) for k in numbers]
+
+    def call(self):
+        """Return the source of a call, and where it is."""
+        return super().call() + " after each line f, x = ..."
 
 
 class ExtendedNumPy(types.ModuleType):

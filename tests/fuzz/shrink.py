@@ -23,8 +23,8 @@ def shrunk(program, certify):
 
 def _shorter(program):
     """Iterate over programs with a little less."""
-    for name in ("body", "setup", "terms"):
-        items = getattr(program, name)
+    for name in ("steps", "body", "setup", "terms"):
+        items = getattr(program, name, [])
         for i in reversed(range(len(items))):
             if len(items) > 1 or name != "terms":
                 yield _with(program, name, [*items[:i], *items[i + 1 :]])

@@ -288,7 +288,9 @@ class Certificate:
         self.example = self.example or self._said(example)
         if len(suspects) > self._most:
             raise Disagreement(self.example)
-        faults = self._wrong(np.union1d(suspects, [example]))
+        # One by one: where some are moved together, equal faults of two may cancel.
+        suspects = np.setdiff1d(np.union1d(suspects, [example]), self.apart)
+        faults = _wrong(self.values, self.quotients, suspects)
         self.quotients[faults] = self.values.quotients(faults, self.values.h)
         self._set_apart(faults)
         self.mended += len(faults)

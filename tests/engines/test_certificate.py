@@ -10,7 +10,7 @@ from nets import EPS, H
 from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import compiled, loop, traced
+from fastgrad.engines import certificate, compiled, loop, traced
 from fastgrad.engines.certificate import wrong
 from fastgrad.engines.directions import Directions, NearbyValues
 from fastgrad.schemes import central, forward, from_offsets
@@ -68,6 +68,15 @@ def test_faults_in_units_rows_and_some_elements_are_mended(monkeypatch, places):
     f, W = network()
     plant(monkeypatch, elements(places, 1e-5))
     with pytest.warns(RuntimeWarning, match=r"other elements are wrong"):
+        result = numerical_gradient(f, W, engine="traced")
+    np.testing.assert_allclose(result, loop.gradient(f, W, H), rtol=0, atol=8 * EPS * f(W) / H)
+
+
+def test_a_fault_beside_one_that_was_found_is_mended_though_others_cancel_it(monkeypatch):
+    f, W = network()
+    plant(monkeypatch, elements(slice(400, 440), 1e-5))
+    monkeypatch.setattr(certificate, "_agree", lambda values, quotients, places: len(places) > 1)
+    with pytest.warns(RuntimeWarning, match="and 39 other elements are wrong"):
         result = numerical_gradient(f, W, engine="traced")
     np.testing.assert_allclose(result, loop.gradient(f, W, H), rtol=0, atol=8 * EPS * f(W) / H)
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad import TwoLayerNet
-
 
 @dataclass
 class History:
@@ -50,7 +48,7 @@ class Checkpoint:
     """
 
     # Not `iterations`: a finished run may go on.
-    DECISIVE = ("seed", "batch_size", "hidden_size", "learning_rate", "gradient")
+    DECISIVE = ("seed", "batch_size", "hidden_size", "learning_rate", "net", "gradient")
 
     def __init__(self, settings: argparse.Namespace, train_size: int) -> None:
         self.path: Path | None = settings.checkpoint
@@ -58,7 +56,7 @@ class Checkpoint:
         self.settings = {name: getattr(settings, name) for name in self.DECISIVE}
         self.settings["train_size"] = train_size
 
-    def save(self, network: TwoLayerNet, history: History) -> None:
+    def save(self, network: Any, history: History) -> None:
         """Write a file of its own beside the last one, and put it in that one's place.
 
         Raises
@@ -71,7 +69,7 @@ class Checkpoint:
         _, key, *position = np.random.get_state()
         arrays = {
             "settings": np.array(json.dumps(self.settings)),
-            "params": network.params.buffer,
+            "params": np.concatenate([values.ravel() for values in network.params.values()]),
             "losses": np.array(history.losses),
             "accuracies": np.array(history.accuracies),
             "seconds": np.array(history.seconds),
@@ -100,7 +98,7 @@ class Checkpoint:
         finally:
             partial.unlink(missing_ok=True)
 
-    def restore(self, network: TwoLayerNet, history: History) -> None:
+    def restore(self, network: Any, history: History) -> None:
         """Set the network, the history and np.random to what the file holds, if there is one.
 
         Raises
@@ -114,7 +112,10 @@ class Checkpoint:
             with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 state = dict(arrays)
             self._require_same(json.loads(str(state["settings"])))
-            network.params.buffer = state["params"]
+            sizes = [values.size for values in network.params.values()]
+            parts = np.split(state["params"], np.cumsum(sizes)[:-1])
+            for values, part in zip(network.params.values(), parts, strict=True):
+                values[...] = part.reshape(values.shape)
             history.losses = state["losses"].tolist()
             history.accuracies = [(int(i), a, b) for i, a, b in state["accuracies"].tolist()]
             history.seconds = float(state["seconds"])

@@ -183,8 +183,11 @@ def test_the_curves_go_to_the_output_folder_where_no_window_can_open(trained):
 
 
 @needs_jit
-def test_backpropagation_trains_to_the_same_numbers(trained, train, tmp_path):
-    train(*QUICK, "--gradient", "backprop", "--checkpoint", "run")
+@pytest.mark.parametrize("other", [("--gradient", "backprop"), ("--net", "book")])
+def test_backpropagation_and_the_books_own_class_train_to_the_same_numbers(
+    trained, train, tmp_path, other
+):
+    train(*QUICK, *other, "--checkpoint", "run")
     # Truncation, h**2 / 6 times the third derivative, is what the gradients differ by.
     np.testing.assert_allclose(
         losses(tmp_path / "run"), losses(trained[0] / "run"), rtol=0, atol=1e-8
@@ -209,6 +212,7 @@ def test_another_seed_gives_another_run_and_the_curves_go_where_they_are_wanted(
         ("--learning-rate", "nan", "not a finite number above 0"),
         ("--learning-rate", "fast", "not a finite number above 0"),
         ("--seed", "4294967296", "not a whole number from 0 to 2**32 - 1"),
+        ("--net", "deep", "invalid choice"),
         ("--gradient", "exact", "invalid choice"),
         ("--data", "nowhere", "not a folder"),
         ("--output", ".", "is a folder"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure.machine import wait_until_idle
 from benchmarks.reporting.page import BENCHMARKS, PARTS, measure, merge, title
-from benchmarks.reporting.result import FIGURES_HEAD, SCALES, table
+from benchmarks.reporting.result import SCALES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--anyway", action="store_true", help="measure on a busy machine, too; write no report"
     )
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(given)
+    options = parser.parse_args(arguments)
     if options.names == "list":
         for name in BENCHMARKS:
             print(f"{name:17} {title(name)}")
@@ -66,20 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [*(options.only or PARTS)] if report else options.names
     if "all" in names:
         names = [*BENCHMARKS]
-    command = " ".join(["python -m benchmarks", *given])
-    _run(names, options, command if report and not options.anyway else None)
+    _run(names, options, writes=report and not options.anyway)
 
 
-def _run(names: Sequence[str], options: argparse.Namespace, command: str | None) -> None:
+def _run(names: Sequence[str], options: argparse.Namespace, *, writes: bool) -> None:
     """Run benchmarks, one after the other; print what they find, or write it into the page.
 
-    The page is written after each, with the command, so that what stops the run loses one part.
+    The page is written after each, so that what stops the run loses one part.
     """
     scale = replace(SCALES[options.scale], seed=options.seed)
     folder = options.output or Path(__file__).parent
     failures, start = [], time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = folder / "plots" if command else Path(scratch)
+        pictures = folder / "plots" if writes else Path(scratch)
         pictures.mkdir(parents=True, exist_ok=True)
         for number, name in enumerate(names, 1):
             if not options.anyway and options.scale != "smoke":
@@ -89,12 +87,11 @@ def _run(names: Sequence[str], options: argparse.Namespace, command: str | None)
             )
             result = measure(name, scale, pictures)
             failures += result.failures
-            if command and not result.failures:
-                merge(folder / "RESULTS.md", result, command)
-            elif not command:
-                figures = [table(FIGURES_HEAD, result.figures)] if result.figures else []
-                print("\n\n".join([*figures, *result.text]), end="\n\n", flush=True)
-    if command:
+            if writes and not result.failures:
+                merge(folder / "RESULTS.md", result, options.scale)
+            elif not writes:
+                print(result, end="\n\n", flush=True)
+    if writes:
         print(f"written: {folder / 'RESULTS.md'} and {pictures}")
     if failures:
         sys.exit("not as exact as it has to be, and not in the report:\n" + "\n".join(failures))

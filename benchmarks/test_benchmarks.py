@@ -15,7 +15,7 @@ def test_benchmark(
 ) -> None:
     scale = SCALES["smoke" if request.config.getoption("--smoke") else "quick"]
     result = benchmark.pedantic(run, (name, scale, tmp_path), rounds=1)
-    benchmark.extra_info["found"] = [*result.figures, *result.text]
-    print("\n\n".join([*result.figures, *result.text]))
+    benchmark.extra_info["found"] = str(result)
+    print(result)
     assert result.failures == []
     assert {path.name for path in tmp_path.iterdir()} == PICTURES.get(name, {}).keys()

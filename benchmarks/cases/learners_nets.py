@@ -141,9 +141,19 @@ class Affine:
 
     def forward(self, x: Array) -> Array:
         """Return x W + b, one row a sample."""
+        self.original_x_shape = x.shape
         self.x = x.reshape(x.shape[0], -1)
         out: Array = np.dot(self.x, self.weights) + self.biases
         return out
+
+    def backward(self, dout: Array) -> Array:
+        """Return the derivatives by x, and keep those by the parameters."""
+        self.gradients = [
+            (self.weights, np.dot(self.x.T, dout)),
+            (self.biases, np.sum(dout, axis=0)),
+        ]
+        dx: Array = np.dot(dout, self.weights.T)
+        return dx.reshape(self.original_x_shape)
 
 
 class Relu:
@@ -155,6 +165,11 @@ class Relu:
         out = x.copy()
         out[self.mask] = 0
         return out
+
+    def backward(self, dout: Array) -> Array:
+        """Return the derivatives by x."""
+        dout[self.mask] = 0
+        return dout
 
 
 class LayeredNet:

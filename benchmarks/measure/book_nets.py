@@ -2,57 +2,123 @@
 
 import io
 import os
-from collections.abc import Callable, Mapping
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.cases.learners_nets import Case
-from benchmarks.measure.accuracy import SEED, roundoff_bound
+from benchmarks.measure.accuracy import roundoff_bound, sampled_entries
 from benchmarks.measure.book_loop import run_loop
 from benchmarks.measure.timing import stopwatch
-from fastgrad import explain, numerical_gradient
+from fastgrad import check_gradient, explain, numerical_gradient
+from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import Array
 
 CALLS = 5
 """How many calls of f are timed; the shortest counts."""
 
 LONG = 2.0
-"""Seconds of a gradient from which it is computed once, without warming up."""
+"""Seconds of a gradient from which it is computed once with each number of threads."""
+
+TOO_LONG = 20.0
+"""Seconds of all gradients of a net with one BLAS thread from which no more threads are tried."""
+
+MAX_SHARE, SHORTEST, LONGEST = 0.2, 5.0, 45.0
+"""Share of the loop's time after which a gradient is given up: it then counts as that long; but not
+before and not after so many seconds."""
+
+MAX_CHECK_SECONDS = 45.0
+"""Seconds after which a check is to end with what it has compared."""
+
+RATE = 0.01
+"""The learning rate of the step between two gradients: each has new parameters, as in training."""
+
+Progress = Callable[[str], object]
+"""Is told what comes next, as words."""
 
 
 @dataclass(frozen=True)
-class ArraysRun:
-    """What was measured of the gradients of some arrays.
+class ArrayRun:
+    """What was measured of the gradient of an array, or of several, one after the other.
 
     Attributes
     ----------
-    call, loop, gradient : float
-        Seconds: of a call of f; of the loop, extrapolated from the elements that it visited; and of
-        what fastgrad does, verification included, the loop where that is it.
+    elements : int
+    loop, gradient : float
+        Seconds: of the loop, extrapolated from the elements that it visited; and of what fastgrad
+        does, verification included, the loop where that is it.
+    """
+
+    elements: int
+    loop: float
+    gradient: float
+
+    @property
+    def times_faster(self) -> float:
+        """The loop's time over fastgrad's."""
+        return self.loop / self.gradient
+
+
+@dataclass(frozen=True)
+class NetRun:
+    """What was measured of a net, each side with the number of BLAS threads that suits it best.
+
+    Attributes
+    ----------
+    call : float
+        Seconds of a call of its loss.
+    arrays : dict of ArrayRun
+        By the name of the array.
+    whole : ArrayRun
+        All of them.
+    threads : int
+        With how many BLAS threads the gradients took shortest.
     deviation : float
         The largest from the loop's quotients, in units of eps L / h.
-    reasons : dict of list of str
-        The names of the arrays that are left to the loop, by the reason.
-    threads : dict of int
-        The number of BLAS threads with which each of the times was the shortest.
+    reasons : dict of str
+        Why arrays are left to the loop, or not measured to their end, by their names.
     """
 
     call: float
-    loop: float
-    gradient: float
+    arrays: Mapping[str, ArrayRun]
+    whole: ArrayRun
+    threads: int
     deviation: float
-    reasons: Mapping[str, list[str]]
-    threads: Mapping[str, int]
+    reasons: Mapping[str, str]
 
 
-def measure_arrays(case: Case, per_array: int, rounds: int) -> ArraysRun:
-    """Time each side with one BLAS thread and with all of them, and take its best.
+@dataclass(frozen=True)
+class CheckRun:
+    """What a check of a net's own backpropagation said, and took.
+
+    Attributes
+    ----------
+    right : bool
+    seconds : float
+    calls : int
+        Of the loss.
+    """
+
+    right: bool
+    seconds: float
+    calls: int
+
+
+def blas_threads() -> list[int]:
+    """Return the numbers of BLAS threads that are tried: one, and one for each core."""
+    return sorted({1, os.cpu_count() or 1})
+
+
+def measure_net(case: Case, per_array: int, rounds: int, progress: Progress) -> NetRun:
+    """Time a call of the loss, the loop and fastgrad with one BLAS thread and with all of them.
 
     Parameters
     ----------
@@ -61,59 +127,48 @@ def measure_arrays(case: Case, per_array: int, rounds: int) -> ArraysRun:
         How many elements of each array the loop visits.
     rounds : int
         How many gradients of an array are computed, if that does not take long.
+    progress : callable
     """
-    runs = {}
-    for count in sorted({1, os.cpu_count() or 1}):
-        with threadpool_limits(count, "blas"):
-            runs[count] = _measure(case, per_array, rounds)
+    params = dict(zip(case.names, case.arrays, strict=True))
+    progress(f"{case.title}: the loop")
+    entries = np.array([place for place, _, _ in sampled_entries(params, per_array)])
+    calls, loops = {}, {}
+    for threads in blas_threads():
+        with threadpool_limits(threads, "blas"):
+            loops[threads] = run_loop(case.loss, case.arrays, entries)
+            calls[threads] = min(stopwatch(partial(case.loss, case.x)) for _ in range(CALLS))
+    loop = min(loops.values(), key=lambda run: run.times.median)
+    element = loop.times.median / loop.parameters
+    reasons: dict[str, str] = {}
+    seconds: dict[int, dict[str, float]] = {}
+    deviation = 0.0
+    for threads in blas_threads():
+        with threadpool_limits(threads, "blas"):
+            words = f"{case.title}, BLAS threads: {threads}"
+            found, flat = _gradients(case, element, reasons, rounds, words, progress)
+        looped = {name: params[name].size * element for name in reasons}
+        seconds[threads] = looped | found
+        if flat.count():
+            deviation = max(deviation, loop.deviation(flat))
+        if sum(found.values()) > TOO_LONG:
+            break
+    best = min(seconds, key=lambda threads: sum(seconds[threads].values()))
+    arrays = {
+        name: ArrayRun(values.size, values.size * element, min(s[name] for s in seconds.values()))
+        for name, values in params.items()
+    }
+    whole = ArrayRun(loop.parameters, loop.times.median, sum(seconds[best].values()))
+    unit = roundoff_bound(case.loss(case.x))
+    return NetRun(min(calls.values()), arrays, whole, best, deviation / unit, reasons)
 
-    def best(name: str) -> int:
-        return min(runs, key=lambda count: float(getattr(runs[count], name)))
 
-    threads = {name: best(name) for name in ("call", "loop", "gradient")}
-    return ArraysRun(
-        runs[threads["call"]].call,
-        runs[threads["loop"]].loop,
-        runs[threads["gradient"]].gradient,
-        max(run.deviation for run in runs.values()),
-        runs[threads["gradient"]].reasons,
-        threads,
-    )
-
-
-def total(runs: list[ArraysRun]) -> ArraysRun:
-    """Return the figures of several groups of arrays of one net together."""
-    return ArraysRun(
-        min(run.call for run in runs),
+def together(runs: Sequence[ArrayRun]) -> ArrayRun:
+    """Return the figures of several arrays, one after the other."""
+    return ArrayRun(
+        sum(run.elements for run in runs),
         sum(run.loop for run in runs),
         sum(run.gradient for run in runs),
-        max(run.deviation for run in runs),
-        {reason: names for run in runs for reason, names in run.reasons.items()},
-        {},
     )
-
-
-def _measure(case: Case, per_array: int, rounds: int) -> ArraysRun:
-    call = partial(case.loss, case.x)
-    call()
-    loops, gradients, deviation = 0.0, 0.0, 0.0
-    reasons: dict[str, list[str]] = {}
-    unit = roundoff_bound(case.loss(case.x))
-    for name, values in zip(case.names, case.arrays, strict=True):
-        entries = np.random.default_rng(SEED).permutation(values.size)[:per_array]
-        visited = run_loop(case.loss, [values], entries)
-        loop = median(visited.seconds) * values.size
-        loops += loop
-        reason = why_left_to_loop(case.loss, values)
-        if reason:
-            reasons.setdefault(reason, []).append(name)
-            gradients += loop
-            continue
-        seconds, gradient = _timed(partial(numerical_gradient, case.loss, values), rounds)
-        gradients += seconds
-        deviation = max(deviation, visited.deviation(gradient.reshape(-1)) / unit)
-    shortest = min(stopwatch(call) for _ in range(CALLS))
-    return ArraysRun(shortest, loops, gradients, deviation, reasons, {})
 
 
 def why_left_to_loop(f: Callable[[Array], Any], x: Array) -> str:
@@ -124,14 +179,68 @@ def why_left_to_loop(f: Callable[[Array], Any], x: Array) -> str:
     return "" if text.startswith("Traced") else text.strip().splitlines()[-1]
 
 
-def _timed(compute: Callable[[], Array], rounds: int) -> tuple[float, Array]:
-    """Return the seconds of the shortest of some calls, and the last one's result."""
-    results: list[Array] = []
+def measure_check(case: Case, threads: int, *, fast: bool) -> CheckRun:
+    """Check the net's backpropagation, with so many BLAS threads."""
+    with threadpool_limits(threads, "blas"):
+        start = time.perf_counter()
+        report = check_gradient(
+            case.net, x=case.x, t=case.t, fast=fast, max_seconds=MAX_CHECK_SECONDS
+        )
+        return CheckRun(bool(report), time.perf_counter() - start, report.evaluations)
 
-    def call() -> None:
-        results[:] = [compute()]
 
-    seconds = [stopwatch(call)]
-    if seconds[0] < LONG:
-        seconds += [stopwatch(call) for _ in range(rounds)]
-    return min(seconds), results[0]
+def _gradients(
+    case: Case,
+    element: float,
+    reasons: dict[str, str],
+    rounds: int,
+    words: str,
+    progress: Progress,
+) -> tuple[dict[str, float], Any]:
+    """Compute the gradients of all arrays, one after the other, and follow them, in rounds.
+
+    Parameters
+    ----------
+    element : float
+        Seconds that the loop takes for an element.
+    reasons : dict of str
+        By the names of the arrays that are left out, why; to which those are added that are left to
+        the loop, and those that take too long.
+
+    Returns
+    -------
+    seconds : dict of float
+        The shortest, by name.
+    gradient : masked array
+        The first ones, flat: those at the parameters as they were, and are again afterwards.
+    """
+    saved = [values.copy() for values in case.arrays]
+    gradient = np.ma.MaskedArray(np.zeros(sum(values.size for values in saved)), mask=True)
+    seconds: dict[str, float] = {}
+    for number in range(rounds):
+        found, end = [], 0
+        for name, values in zip(case.names, case.arrays, strict=True):
+            start, end = end, end + values.size
+            if name in reasons or seconds.get(name, 0.0) > LONG:
+                continue
+            progress(f"{words}: {name}")
+            limit = min(max(MAX_SHARE * values.size * element, SHORTEST), LONGEST)
+            begin = time.perf_counter()
+            try:
+                with ending_at(time.monotonic() + limit), warnings.catch_warnings():
+                    warnings.filterwarnings("error", "f is called .* cannot be traced")
+                    found.append((values, numerical_gradient(case.loss, values)))
+            except RuntimeWarning as warning:
+                reasons[name] = re.split(r"traced: |; ", str(warning))[1]
+                continue
+            except OutOfTimeError:
+                reasons[name] = f"given up after {limit:.0f} s"
+            taken = time.perf_counter() - begin
+            seconds[name] = min(taken, seconds.get(name, taken))
+            if number == 0 and name not in reasons:
+                gradient[start:end] = found[-1][1].reshape(-1)
+        for values, step in found:
+            values -= RATE * step
+    for values, before in zip(case.arrays, saved, strict=True):
+        values[...] = before
+    return seconds, gradient

@@ -1,5 +1,6 @@
 """The machine that is measured on: its processor and versions, and whether it is idle."""
 
+import math
 import os
 import platform
 import time
@@ -14,6 +15,12 @@ BUSY_CORES = 0.5
 """Cores in use by others from which on times are not right."""
 
 MAX_WAIT_SECONDS = 600.0
+
+SHOWN_PERCENT = 10.0
+"""Share of a core from which on a process is named."""
+
+MESSAGE_SECONDS = 60.0
+"""Seconds between two messages that say for whom it waits."""
 
 
 def processor() -> str:
@@ -39,21 +46,58 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def busy_cores(seconds: float = 3.0) -> float:
-    """Return how many cores others keep busy while this process sleeps."""
-    return float(psutil.cpu_percent(seconds)) / 100 * (os.cpu_count() or 1)
+def busy_cores(seconds: float = 3.0) -> tuple[float, list[str]]:
+    """Return how many cores others keep busy while this process sleeps, and which processes do.
+
+    The processes are named with their numbers, the busiest first.
+    """
+    processes = list(psutil.process_iter())
+    for process in processes:
+        _share(process)  # which counts from here on
+    psutil.cpu_percent()
+    time.sleep(seconds)
+    cores = float(psutil.cpu_percent()) / 100 * (os.cpu_count() or 1)
+    shares = sorted(
+        ((_share(process), process) for process in processes), key=lambda pair: -pair[0]
+    )
+    return cores, [name for share, process in shares[:3] if share > 10 and (name := _name(process))]
 
 
 def wait_until_idle(max_seconds: float = MAX_WAIT_SECONDS) -> None:
-    """Return when others leave the machine alone; give up after some minutes, with a sentence."""
-    end, told = time.monotonic() + max_seconds, False
-    while (cores := busy_cores()) > BUSY_CORES:
-        if time.monotonic() > end:
+    """Return when others leave the machine alone; give up after some minutes, with a sentence.
+
+    Meanwhile say for whom it waits, once a minute.
+    """
+    start = time.monotonic()
+    said = -math.inf
+    while (busy := busy_cores())[0] > BUSY_CORES:
+        cores, names = busy
+        seconds = time.monotonic() - start
+        who = f"{cores:.1f} cores{': ' * bool(names)}{', '.join(names)}"
+        if seconds > max_seconds:
             raise SystemExit(
                 f"Other processes have kept the machine busy for {max_seconds / 60:.0f} minutes, "
-                f"now {cores:.1f} cores, and what is timed beside them is too long: end them, or "
-                "pass --anyway, which measures but leaves the page as it is."
+                f"now {who}; what is timed beside them is too long. End them, or pass --anyway, "
+                "which measures but leaves the page as it is."
             )
-        if not told:
-            print(f"Waiting: other processes keep {cores:.1f} cores busy.", flush=True)
-            told = True
+        if seconds >= said + MESSAGE_SECONDS:
+            left = (max_seconds - seconds) / 60
+            print(f"Waiting, for {left:.0f} minutes at most: others keep {who} busy.", flush=True)
+            said = seconds
+
+
+def _share(process: psutil.Process) -> float:
+    """Return the percentage of a core that a process took since this was last asked."""
+    try:
+        return float(process.cpu_percent())
+    except psutil.Error:  # it has ended, or is nobody's business
+        return 0.0
+
+
+def _name(process: psutil.Process) -> str:
+    """Return how a process was started, in short, and its number."""
+    try:
+        command = " ".join(process.cmdline()) or process.name()
+    except psutil.Error:
+        command = "a process that has ended"
+    return f"{command[:40]} ({process.pid})"

@@ -71,13 +71,6 @@ class Run:
     kinked: int
     errors: Errors
 
-    @property
-    def accuracy(self) -> str:
-        """Say how far the quotients are from the loop's."""
-        kinks = f", {self.kinked} of them over a kink," if self.kinked else ""
-        compared = len(self.loop.entries) + self.kinked
-        return f"{self.deviation:.2f} eps L / h at {compared:,} elements{kinks} compared"
-
 
 def compare_with_loop(case: Case, per_array: int | None = 96, rounds: int = 7) -> Run:
     """Let the loop visit elements and fastgrad compute gradients, in turns.

@@ -49,12 +49,10 @@ def schemes(result: Result, scale: Scale, folder: Path) -> None:
     _steps(result, 1 if scale.smoke else 5, 4 if scale.smoke else STEPS)
     sizes = SIZES[:2] if scale.smoke else SIZES
     seconds, errors = measure_times(sizes)
-    result.text.append(
-        "One gradient of Rosenbrock's function, in milliseconds (the shortest of several); "
-        "fastgrad and SciPy evaluate it twice a variable, numdifftools and jacobi more often, "
-        "to extrapolate:"
-    )
     result.table(
+        "How long does one gradient of Rosenbrock's function of n variables take? Milliseconds, "
+        "the shortest; fastgrad and SciPy evaluate it twice a variable, numdifftools and "
+        "jacobi more often, to extrapolate:",
         " | ".join(["way", *(f"n = {size:,}" for size in sizes), "largest relative error"]),
         (
             (
@@ -86,8 +84,9 @@ def _schemes(result: Result, folder: Path) -> None:
             best[name] = step, error
         points, order = str(len(scheme.offsets)), str(scheme.accuracy)
         rows.append((f"`{name}`", points, order, f"{slope:.3f}", f"{step:.1e}", f"{error:.0e}"))
-    result.text.append(f"Schemes, of exp(sin(x)) at {X}:")
     result.table(
+        f"Do the errors of schemes fall with the step as their order says, for exp(sin(x)) at {X}, "
+        'and how small is the one of h="auto"?',
         'scheme | points | accuracy order | slope of the error | step of h="auto" | '
         "relative error there",
         rows,
@@ -122,8 +121,8 @@ def _steps(result: Result, each: int, steps: int) -> None:
                     f"{calls / len(errors):.1f}",
                 )
             )
-    result.text.append("The functions of `benchmarks/cases/suite.py`, central differences:")
     result.table(
+        "How many derivatives of `benchmarks/cases/suite.py` does each step keep digits of?",
         "x | h | relative error below 1e-3 | at least 0.1, or refused | median error | "
         "calls of f an element",
         rows,
@@ -144,9 +143,10 @@ def compiled(result: Result, scale: Scale, folder: Path) -> None:
             faster = f"{ratio(times, our_times)} than {ours}; {wanted} wanted"
             result.check(our_error <= error or scale.smoke, f"{ours} is as exact as {way}, {f}")
         rows.append((f, way, times.milliseconds, f"{error:.2g}", faster))
-    result.text.append(f"Rosenbrock's function, n = {n:,}:")
     result.table(
-        "f | gradient by | ms: median (minimum) | largest error | fastgrad is faster", rows
+        f"How long does a gradient of Rosenbrock's function take, n = {n:,}, and how exact is it?",
+        "f | gradient by | ms: median (minimum) | largest error | fastgrad is faster",
+        rows,
     )
     rows = []
     for style in STYLES:
@@ -157,12 +157,14 @@ def compiled(result: Result, scale: Scale, folder: Path) -> None:
             two = str(ratio(hand, turns["two"])) if "two" in turns else "one core"
             rows.append((style, f"{size:,}", single, str(ratio(turns["one"], hand)), two))
     result.table(
+        "Is a gradient as fast as a compiled loop by hand, and do two threads pay?",
         "f is | n | f takes | one thread / by hand; 1.05 wanted | "
         "by hand / two threads; 1.8 wanted",
         rows,
     )
     overheads = loop_overheads(n, rounds)
     result.table(
+        "How much does the loop cost beyond the calls of f?",
         "plain loop | us a call beyond f's 5; 0.5 and below the textbook's wanted | us once",
         ((name, f"{call:.3f}", f"{once:.0f}") for name, (call, once) in overheads.items()),
     )
@@ -206,6 +208,7 @@ def adaptive(result: Result, scale: Scale, folder: Path) -> None:
             (name, method, covered, *quantiles, f"{np.median(calls):.0f}", f"{calls.mean():.1f}")
         )
     result.table(
+        "Are error estimates honest, and the errors small, for few calls of f?",
         "cases | method | true error below the estimate | median relative error | 90 % below | "
         "calls of f: median | mean",
         rows,
@@ -226,7 +229,8 @@ def honesty(result: Result, scale: Scale, folder: Path) -> None:
     rows = []
     for name, (cases, wrong) in count_dishonest(count, scale.seed).items():
         rows.append((name, f"{cases}", f"{wrong} ({100 * wrong / cases:.2f} %)"))
-    result.table("functions | cases | beyond ten times their estimate; 0.1 % wanted", rows)
+    lead = "How many derivatives are further from the truth than ten times their error estimate?"
+    result.table(lead, "functions | cases | beyond ten times their estimate; 0.1 % wanted", rows)
 
 
 def workers(result: Result, scale: Scale, folder: Path) -> None:
@@ -240,9 +244,11 @@ def workers(result: Result, scale: Scale, folder: Path) -> None:
         taken = [f"{s:.2f} s" for s in (one.minimum, two.minimum, first)]
         ratios = [f"{one.minimum / s:.2f}" for s in (two.minimum, first)]
         rows.append((name, *taken, *ratios, "same" if same else "OTHER"))
-    result.table("f | 1 worker | 2 workers | first call | ratio | first | bits", rows)
-    result.text.append(
-        "Minima of the rounds; only the first call of the first line has to start everything."
+    result.table(
+        "How much faster are two workers, and the first call, which in the first line starts them? "
+        "The shortest of the rounds:",
+        "f | 1 worker | 2 workers | first call | ratio | first | bits",
+        rows,
     )
 
 
@@ -250,6 +256,7 @@ def checking(result: Result, scale: Scale, folder: Path) -> None:
     """Checks of gradients: planted faults, false alarms, and costs."""
     faults = planted_faults()
     result.table(
+        "Is each fault found and named, in a net of two layers and in one of three?",
         "planted fault | two layers | three layers",
         ((name, *(found.verdict for found in faults if found.fault == name)) for name in FAULTS),
     )
@@ -268,6 +275,7 @@ def checking(result: Result, scale: Scale, folder: Path) -> None:
     seeds = f" (seeds {wrong})" if wrong else ""
     right = f"right random nets called wrong, of {count}: {kinks} at kinks, {singles} in float32"
     result.table(
+        "How many faults are found in all, and how often is a right gradient called wrong?",
         "what | measured",
         [
             (f"faults found, of {len(faults)}", f"{sum(f.found for f in faults)}"),
@@ -280,15 +288,12 @@ def checking(result: Result, scale: Scale, folder: Path) -> None:
         ],
     )
     result.table(
+        "How long is a check, over a backpropagation and a numerical gradient together? Minima:",
         "net | full check | fast check",
         (
             (name, f"{full:.2g}", f"{fast:.2g}")
             for name, full, fast in costs(min(scale.rounds, 5), scale.smoke)
         ),
-    )
-    result.text.append(
-        "Times over that of one backpropagation and one numerical gradient together, minima in "
-        "alternation."
     )
 
 
@@ -303,7 +308,9 @@ def random_gradients(result: Result, scale: Scale, folder: Path) -> None:
         planted = (f"{rate.wrong:,}", f"{rate.approved}") if way == "full" else ("", "")
         rows.append((kind, way, f"{rate.right:,}", f"{rate.alarms}", *planted))
     result.table(
-        "kind | check | right | called wrong | wrong by 1e-4 in one element | approved", rows
+        "How many right gradients are called wrong, and how many wrong ones approved?",
+        "kind | check | right | called wrong | wrong by 1e-4 in one element | approved",
+        rows,
     )
     for (kind, way), rate in found.items():
         if rate.names:

@@ -1,13 +1,12 @@
 """Benchmarks of the book's net, of training it, and of nets that learners write."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from benchmarks.cases.book_nets import BOOK_NETS, with_dropout
 from benchmarks.cases.learners_nets import CASES
 from benchmarks.cases.two_layer_net import Problem, gradients, mnist_problem, random_problem
 from benchmarks.measure.accuracy import (
@@ -18,28 +17,27 @@ from benchmarks.measure.accuracy import (
     roundoff_bound,
 )
 from benchmarks.measure.book_loop import books_loop
-from benchmarks.measure.book_nets import measure_arrays, total, why_left_to_loop
 from benchmarks.measure.cold_start import first_gradient_times, import_times
 from benchmarks.measure.density import SHARES, sparse_over_dense
-from benchmarks.measure.growth import BASE, SIZES, SMOKE_BASE, seconds_by_size
+from benchmarks.measure.growth import (
+    BASE,
+    CONVOLUTIONAL_SAMPLES,
+    SIZES,
+    SMOKE_BASE,
+    seconds_by_size,
+)
 from benchmarks.measure.timing import Times, compare, ratio
 from benchmarks.measure.traced import (
     compare_with_loop,
-    measure_errors,
     overhead,
     untraceable_functions,
 )
-from benchmarks.measure.training import RATE, accuracy, everyone, numerical, pytorch, train
+from benchmarks.measure.training import RATE, accuracy, digits, everyone, numerical, pytorch, train
 from benchmarks.reporting import pictures
-from benchmarks.reporting.pictures import LABELS
-from benchmarks.reporting.result import Result, Scale
-from fastgrad import load_mnist, numerical_gradient
-from fastgrad.datasets import load_mnist_sample
+from benchmarks.reporting.pictures import GROWTH, LABELS, WORDS
+from benchmarks.reporting.result import ROUNDOFF_UNITS, Result, Scale
+from fastgrad import numerical_gradient
 from fastgrad.network import matrix_products
-
-ROUNDOFF_UNITS = 4
-"""Rounding moves the loss by a few units in its last place, as in the sum over samples; eps L / h
-stands for one unit in each of the two losses."""
 
 
 def cold_start(result: Result, scale: Scale, folder: Path) -> None:
@@ -157,10 +155,10 @@ def batches(result: Result, scale: Scale, folder: Path) -> None:
 
 
 TRACED = {
-    "two_layers": "at least 1,000 times faster",
-    "two_layers_dense": "at least 1,000 times faster",
-    "layered": "at least 300 times faster",
-    "deep": "",
+    "two_layers": "at least 3,000 times faster",
+    "two_layers_dense": "at least 3,000 times faster",
+    "layered": "at least 1,500 times faster",
+    "deep": "at least 500 times faster",
 }
 
 
@@ -173,7 +171,6 @@ def traced(result: Result, scale: Scale, folder: Path) -> None:
         rounds = min(scale.rounds, 3 if name in ("filters", "deep") else 7)
         per_array = None if whole else 4 if scale.smoke else 96
         run = runs[case.title] = compare_with_loop(case, per_array, rounds)
-        result.text.append(f"The loop of a learner's net, {case.title}: {run.loop.summary}.")
         measured = str(ratio(run.loop.times, run.traced))
         result.figure(f"a learner's own net against its loop: {case.title}", reach, measured)
         result.check(run.deviation <= ROUNDOFF_UNITS, f"{case.title} is near its loop")
@@ -181,20 +178,26 @@ def traced(result: Result, scale: Scale, folder: Path) -> None:
             # The largest of a few may be either's.
             limit = 1 if scale.smoke else min(1, run.errors.loop)
             result.check(run.errors.traced <= limit, f"{case.title} is near the exact quotients")
+    kinked = sum(run.kinked for run in runs.values())
+    compared = sum(len(run.loop.entries) for run in runs.values()) + kinked
     result.figure(
         "largest deviation from the loop, same nets",
         "the loop's own round-off, eps L / h, kinks included",
-        "; ".join(run.accuracy for run in runs.values()),
+        f"{max(run.deviation for run in runs.values()):.2f} eps L / h at {compared:,} elements, "
+        f"{kinked} of them over a kink",
+    )
+    visited = [f"{len(run.loop.entries):,} of {run.loop.parameters:,}" for run in runs.values()]
+    result.text.append(
+        f"The loops visited {', '.join(visited)} parameters; where these are not all, their times "
+        "are extrapolated."
     )
     _times_table(
         result,
         {title: {"loop": run.loop.times, "traced": run.traced} for title, run in runs.items()},
     )
-    result.text.append(
-        "Largest errors of their quotients against the same in extended precision, and the traced "
-        "engine's deviation from the loop at the same elements, in units of round-off, eps L / h:"
-    )
     result.table(
+        "How far are they from the same quotients in extended precision, and traced from the loop? "
+        "The largest, in units of round-off, eps L / h:",
         "problem | elements | the loop's error | traced's error | deviation",
         (
             (title, f"{e.elements}", f"{e.loop:.2g}", f"{e.traced:.2g}", f"{e.deviation:.2g}")
@@ -206,68 +209,6 @@ def traced(result: Result, scale: Scale, folder: Path) -> None:
         for title, run in runs.items()
     }
     pictures.traced(bars, folder / "traced.png")
-
-
-BOOK_REACH = {
-    ("multi_layer_net", "all parameters"): "at least 600 times faster",
-    ("with_batchnorm", "W1"): "at least 30 times faster",
-    ("simple_conv_net", "filters"): "at least 40 times faster",
-    ("simple_conv_net", "affine weights"): "at least 1,000 times faster",
-    ("deep_conv_net", "filters"): "at least 20 times faster",
-    ("deep_conv_net", "affine weights"): "at least 1,000 times faster",
-}
-
-
-def book_nets(result: Result, scale: Scale, folder: Path) -> None:
-    """One gradient of the book's later nets, beside the book's loop, by groups of parameters."""
-    rows = []
-    for net, make in BOOK_NETS.items():
-        runs = {}
-        for group, case in make(scale.smoke).items():
-            run = runs[group] = measure_arrays(case, 2 if scale.smoke else 8, min(scale.rounds, 3))
-            result.check(run.deviation <= ROUNDOFF_UNITS, f"{case.title} is near its loop")
-            if scale.smoke:
-                errors = measure_errors(case, 2)
-                is_near = not EXTENDED or errors.traced <= max(1, errors.loop)
-                result.check(is_near, f"{case.title} is near the exact quotients")
-            result.figure(
-                f"the book's {case.title}",
-                BOOK_REACH.get((net, group), ""),
-                f"{run.gradient:.3g} s, {run.gradient / run.call:,.0f} calls of its loss; "
-                f"{run.loop / run.gradient:,.3g} times faster than its loop",
-            )
-            result.text += [
-                f"{case.title}: {', '.join(names)} by the loop. {reason}"
-                for reason, names in run.reasons.items()
-            ]
-        if len(runs) > 1:
-            runs["all parameters"] = total([*runs.values()])
-        title = case.title.rpartition(":")[0]
-        rows += [
-            (
-                title,
-                group,
-                f"{1e3 * run.call:.3g}",
-                *(f"{seconds:.3g}" for seconds in (run.loop, run.gradient)),
-                f"{run.gradient / run.call:,.0f}",
-                f"{run.loop / run.gradient:,.3g}",
-                f"{run.deviation:.2f}",
-                " ".join(map(str, run.threads.values())),
-            )
-            for group, run in runs.items()
-        ]
-    dropout = with_dropout(scale.smoke)["all parameters"]
-    result.text.append(f"{dropout.title}: {why_left_to_loop(dropout.loss, dropout.arrays[0])}")
-    result.text.append(
-        "The loop's seconds are extrapolated from a few elements of each array; each side at its "
-        "best number of BLAS threads, which the last column has, for the loss, the loop and "
-        "fastgrad; the deviation from the loop is in units of eps L / h."
-    )
-    result.table(
-        "net | parameters | loss, ms | loop, s | fastgrad, s | in calls of the loss | "
-        "times faster | deviation | threads",
-        rows,
-    )
 
 
 def untraceable(result: Result, scale: Scale, folder: Path) -> None:
@@ -288,16 +229,15 @@ def untraceable(result: Result, scale: Scale, folder: Path) -> None:
 
 def training(result: Result, scale: Scale, folder: Path) -> None:
     """Training, 784-50-10, batches of 100 digits: choose, gradient, update, loss."""
-    (x, t), (x_test, t_test) = load_mnist_sample()
-    data = "the embedded sample of MNIST"
-    if not scale.smoke:
-        with suppress(ConnectionError, ImportError):
-            (x, t), (x_test, t_test) = load_mnist()
-            data = "full MNIST"
+    (x, t), (x_test, t_test), data = digits(scale.smoke)
     train(everyone(x, t), 3)  # warm up
     steps, trainers = min(scale.steps, 2_000), everyone(x, t)
     rates = {name: steps / times.total for name, times in train(trainers, steps).items()}
-    result.table("gradient by | steps a second", ((name, f"{r:,.0f}") for name, r in rates.items()))
+    result.table(
+        "With which gradient are most steps made in a second?",
+        "gradient by | steps a second",
+        ((name, f"{r:,.0f}") for name, r in rates.items()),
+    )
     ends = {trainer.name: trainer.parameters() for trainer in trainers}
     rivals = [pytorch(x, t)] if "PyTorch" in ends else []
     for name in ("numerical_gradient", "net.gradient") if rivals else ():
@@ -328,12 +268,26 @@ def training(result: Result, scale: Scale, folder: Path) -> None:
 
 
 def growth(result: Result, scale: Scale, folder: Path) -> None:
-    """The cost of a gradient against the number of samples, inputs and hidden units."""
-    for variable in SIZES:
-        seconds = seconds_by_size(variable, scale.smoke, min(scale.rounds, 4))
-        others = SMOKE_BASE if scale.smoke else BASE
-        fixed = ", ".join(f"{size} {name}" for name, size in others.items() if name != variable)
-        pictures.growth(seconds, variable, fixed, folder / f"growth_{variable}.png")
+    """The cost of a training step against hidden units, inputs, batch, layers and filters."""
+    seconds, rows = {}, []
+    for variable in tqdm(SIZES, unit=" sizes", mininterval=1):
+        found = seconds[variable] = seconds_by_size(variable, scale.smoke, min(scale.rounds, 4))
+        for size, loop in found["loop"].items():
+            loop_over = f"{loop / found['traced'][size]:,.3g}"
+            over = f"{found['traced'][size] / found['backpropagation'][size]:,.3g}"
+            times = [f"{1e3 * found[way][size]:,.3g}" if way in found else "" for way in GROWTH]
+            rows.append((f"{size} {WORDS[variable]}", *times, loop_over, over))
+    base = SMOKE_BASE if scale.smoke else BASE
+    fixed = ", ".join(f"{size} {WORDS[name]}" for name, size in base.items())
+    lead = (
+        f"What does a step of training cost when one size grows? A learner's net in plain NumPy, "
+        f"by the loop (extrapolated), by fastgrad and by backpropagation; and `TwoLayerNet`'s own. "
+        f"Else {fixed}; filters: the book's SimpleConvNet, {CONVOLUTIONAL_SAMPLES} digits. "
+        "Milliseconds, the shortest step:"
+    )
+    head = [*GROWTH.values(), "loop over traced", "traced over backpropagation"]
+    result.table(lead, " | ".join(["with", *head]), rows)
+    pictures.growth(seconds, folder / "growth.png")
 
 
 def density(result: Result, scale: Scale, folder: Path) -> None:
@@ -345,6 +299,7 @@ def density(result: Result, scale: Scale, folder: Path) -> None:
         rows.append((f"{hidden}", *(f"{r:.2f}" for r in ratios), f"{crossing:.0%}"))
     head = " | ".join(f"{share:.0%}" for share in SHARES)
     result.table(
+        "From which share of nonzeros on does a batch take longer entry by entry, above 1?",
         f"hidden units: sparse over dense at | {head} | "
         f"equal; now {matrix_products.MAX_DENSITY:.0%}",
         rows,
@@ -354,8 +309,8 @@ def density(result: Result, scale: Scale, folder: Path) -> None:
 def _times_table(result: Result, times: Mapping[str, Mapping[str, Times]]) -> None:
     """Add one row a problem, one column a way to the gradient."""
     names = [name for name in LABELS if any(name in taken for taken in times.values())]
-    result.text.append("One gradient, in milliseconds: median (minimum).")
     result.table(
+        "How long does one gradient take? Milliseconds: median (minimum):",
         " | ".join(["problem", *(LABELS[name] for name in names)]),
         (
             (problem, *(taken[name].milliseconds if name in taken else "" for name in names))

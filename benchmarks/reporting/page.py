@@ -1,14 +1,16 @@
 """RESULTS.md: the table of all figures, and a section for each part of the report."""
 
+import os
 import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from benchmarks.measure.machine import processor, versions
-from benchmarks.reporting import functions, nets
+from benchmarks.reporting import book, functions, nets
 from benchmarks.reporting.result import FIGURES_HEAD, Result, Scale, table
 
 Benchmark = Callable[[Result, Scale, Path], None]
@@ -22,7 +24,7 @@ PARTS: dict[str, Benchmark] = {
         nets.hard_problems,
         nets.batches,
         nets.traced,
-        nets.book_nets,
+        book.book_nets,
         nets.untraceable,
         nets.training,
         nets.growth,
@@ -47,11 +49,7 @@ PICTURES = {
         "error.png": "Error against the exact quotient",
     },
     "traced": {"traced.png": "Time of one gradient of learners' nets"},
-    "growth": {
-        "growth_samples.png": "Cost against samples",
-        "growth_inputs.png": "Cost against inputs",
-        "growth_hidden.png": "Cost against hidden units",
-    },
+    "growth": {"growth.png": "Cost of a step against sizes of the net and the batch"},
     "schemes": {
         "schemes.png": "Error against step for each scheme",
         "functions_time.png": "Time of a gradient against the number of variables",
@@ -61,9 +59,9 @@ PICTURES = {
 INTRODUCTION = """# Results
 
 Written by `python -m benchmarks report`, which measures nothing while others keep the machine busy;
-each part says when and by what it was measured. Contenders take turns in short blocks in one run;
-a ratio is given of the medians and of the minima of single calls. Accuracy is asserted, by
-`pytest benchmarks/`, too; time never is.
+one part is measured again by `python -m benchmarks report --only NAME`. Contenders take turns in
+short blocks in one run; a ratio is given of the medians and of the minima of single calls.
+Accuracy is asserted, by `pytest benchmarks/`, too; time never is.
 
 ## Figures to reach
 """
@@ -71,8 +69,20 @@ a ratio is given of the medians and of the minima of single calls. Accuracy is a
 
 def measure(name: str, scale: Scale, folder: Path) -> Result:
     """Run a benchmark in a fresh process, so that none has what others loaded or started."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
         return pool.submit(run, name, scale, folder).result()
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as the one that started it has ended, however that did."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def run(name: str, scale: Scale, folder: Path) -> Result:
@@ -87,35 +97,37 @@ def title(name: str) -> str:
     return (BENCHMARKS[name].__doc__ or "").splitlines()[0].rstrip(".")
 
 
-def section(result: Result, command: str) -> str:
-    """Return a part of the page, without its figures."""
+def section(result: Result, scale: str) -> str:
+    """Return a part of the page, without its figures; say how much was measured, unless all."""
+    less = "" if scale == "full" else f", with `--{scale}`,"
     lines = [
         f"## {result.name}: {title(result.name)}",
-        f"Measured on {time.strftime('%Y-%m-%d')} by `{command}` on {processor()}; {versions()}.",
-        *result.text,
+        f"Measured on {time.strftime('%Y-%m-%d')}{less} on {processor()}; {versions()}.",
+        *(result.text or ["All that it finds is in the table of figures above."]),
     ]
     pictures = PICTURES.get(result.name, {})
     lines += [f"![{words}](plots/{picture})" for picture, words in pictures.items()]
     return "\n\n".join(lines) + "\n"
 
 
-def merge(page: Path, result: Result, command: str) -> None:
+def merge(page: Path, result: Result, scale: str) -> None:
     """Write a part and its figures into the page, and keep the others."""
     figures, sections = read(page)
-    figures[result.name], sections[result.name] = result.figures, section(result, command)
+    figures[result.name], sections[result.name] = result.figures, section(result, scale)
     rows = [row for name in PARTS for row in figures.get(name, [])]
     parts = [sections[name] for name in PARTS if name in sections]
     text = "\n".join([INTRODUCTION, table(FIGURES_HEAD, rows), "", *parts])
     page.write_text(text, encoding="utf-8")
 
 
-def read(page: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
+def read(page: Path) -> tuple[dict[str, list[tuple[str, ...]]], dict[str, str]]:
     """Return the figures and the section of each part that the page has, if there is one."""
-    figures: dict[str, list[str]] = {}
+    figures: dict[str, list[tuple[str, ...]]] = {}
     sections: dict[str, str] = {}
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    for found in re.finditer(r"^\|.*`python -m benchmarks (\w+)` \|$", text, re.M):
-        figures.setdefault(found[1], []).append(found[0])
+    for found in re.finditer(r"^\|.*`python -m benchmarks (\w+)` *\|$", text, re.M):
+        cells = tuple(cell.strip() for cell in found[0].strip("|").split(" | "))
+        figures.setdefault(found[1], []).append(cells)
     for found in re.finditer(r"^## (\w+): .*?(?=^## |\Z)", text, re.M | re.S):
         sections[found[1]] = found[0].rstrip() + "\n"
     return figures, sections

@@ -20,6 +20,7 @@ COLOURS = {
     "response": "#d1495b",
     "traced": "#c8553d",
     "net.gradient": "#4f9d8f",
+    "backpropagation": "#4f9d8f",
     "PyTorch": "#3d6fb4",
     "JAX": "#8a6bbf",
     "fastgrad, loop": "#c8553d",
@@ -45,13 +46,27 @@ LABELS = {
     "PyTorch": "PyTorch autograd",
     "JAX": "JAX grad, compiled",
 }
+GROWTH = {
+    "loop": "the book's loop",
+    "traced": "fastgrad",
+    "backpropagation": "backpropagation",
+    "response": "TwoLayerNet, fastgrad",
+}
+"""Ways to make a step of training."""
+
 DASHED = {
     "complex",  # beside central, where it truncates
     "SciPy, 3-point",
     "numdifftools",
     "jacobi",
 }
-WORDS = {"samples": "samples", "inputs": "inputs", "hidden": "hidden units"}
+WORDS = {
+    "hidden": "hidden units",
+    "inputs": "inputs",
+    "samples": "samples in the batch",
+    "layers": "hidden layers",
+    "filters": "filters of a convolution",
+}
 
 Curves = Mapping[str, tuple[Iterable[float], Iterable[float]]]
 """Name -> places and values."""
@@ -96,18 +111,24 @@ def traced(seconds: Mapping[str, tuple[float, float]], path: Path) -> None:
         figure.legend(loc="outside upper right", ncols=2, frameon=False)
 
 
-def growth(
-    seconds: Mapping[str, Mapping[int, float]], variable: str, fixed: str, path: Path
-) -> None:
-    """Draw the cost of a gradient against one size, both axes logarithmic."""
-    title = f"Cost against {WORDS[variable]}; {fixed}; the loop is extrapolated"
-    with _curves(path, {name: (s, s.values()) for name, s in seconds.items()}, "o") as axes:
-        sizes = list(seconds["loop"])
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
-        axes.set_xlabel(WORDS[variable])
-        axes.set_ylabel("seconds for one gradient")
-        axes.set_title(title)
+def growth(seconds: Mapping[str, Mapping[str, Mapping[int, float]]], path: Path) -> None:
+    """Draw the cost of a step against each size, all axes logarithmic, in a panel each."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 5.6), layout="constrained")
+        panels = figure.subplots(2, 3, sharey=True).flat
+        for panel, (variable, curves) in zip(panels, seconds.items(), strict=False):
+            _draw(panel, {name: (s, s.values()) for name, s in curves.items()}, "o")
+            sizes = list(curves["loop"])
+            panel.set_xticks(sizes, [str(size) for size in sizes])
+            panel.minorticks_off()
+            panel.set_xlabel(WORDS[variable])
+        for panel in figure.axes[::3]:
+            panel.set_ylabel("seconds for one step")
+        legend = figure.axes[-1]
+        legend.set_axis_off()
+        legend.legend(figure.axes[0].lines, GROWTH.values(), loc="center", frameon=False)
+        figure.suptitle("A training step in plain NumPy when one size grows", x=0.01, ha="left")
+        figure.savefig(path)
 
 
 def errors_by_step(
@@ -174,22 +195,27 @@ def _picture(path: Path, width: float, height: float) -> Iterator[Axes]:
 def _curves(path: Path, curves: Curves, marker: str = "") -> Iterator[Axes]:
     """Yield logarithmic axes with the curves, to which a legend is added."""
     with _picture(path, 8.5, 5.0) as axes:
-        for name, (places, values) in curves.items():
-            axes.plot(
-                list(places),
-                list(values),
-                marker + ("--" if name in DASHED else "-"),
-                color=COLOURS[name],
-                ms=4,
-                lw=1.6,
-                label=LABELS.get(name, name),
-            )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.grid()
+        _draw(axes, curves, marker)
         yield axes
         figure: Any = axes.figure
         figure.legend(loc="outside right center", frameon=False)
+
+
+def _draw(axes: Axes, curves: Curves, marker: str = "") -> None:
+    """Draw curves on logarithmic axes."""
+    for name, (places, values) in curves.items():
+        axes.plot(
+            list(places),
+            list(values),
+            marker + ("--" if name in DASHED else "-"),
+            color=COLOURS[name],
+            ms=4,
+            lw=1.6,
+            label=LABELS.get(name, name),
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid()
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,8 @@ have taken as much longer than they can as one thread would, kernels run on one 
 and then it is tried again. Results do not depend on it.
 
 **Chunks.** What lets go of the GIL is done by Python's threads, which take short chunks of it in
-order: Ctrl-C strikes between two, and a thread that is late holds nobody up.
+order: Ctrl-C strikes between two, and a thread that is late holds nobody up. BLAS, which they may
+call, has one thread meanwhile.
 
 **Forks.** A fork takes locks, and releases them on both sides. The child has one thread. What
 another thread of its parent held when it was forked would stay held in it for ever, and the memory
@@ -18,11 +19,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import RLock
 from typing import Any
+from weakref import WeakSet
 
 from fastgrad.interrupts import uninterrupted
 
@@ -194,6 +198,43 @@ def spread(
     return chunks.seconds
 
 
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Return what a function that lets go of the GIL returns for each item, in order.
+
+    Threads share the items if that pays; each sees the caller's context. BLAS has one thread
+    meanwhile wherever there are several items, for its results may depend on how many it has. Where
+    BLAS cannot be held, one thread does all: BLAS's own would wait for each other's cores.
+    """
+    if len(items) < 2:
+        return [function(item) for item in items]
+    results: list[Any] = [None] * len(items)
+    context = copy_context()
+
+    def work(chunk: slice) -> None:
+        for k in range(chunk.start, chunk.stop):
+            results[k] = function(items[k])
+
+    def new_work() -> Work:
+        own = context.copy()  # no two threads can run in one
+        return lambda chunk: own.run(work, chunk)
+
+    with single_blas_thread(is_known=True) as is_held:
+        spread(new_work, len(items), core_count if is_held else lambda: 1)
+    return results
+
+
+def core_count() -> int:
+    """Return how many threads compiled code uses, or would use: numba need not be loaded for it."""
+    if getattr(sys.modules.get("numba.np.ufunc.parallel"), "_is_initialized", False):
+        return thread_count()
+    wanted = os.environ.get("NUMBA_NUM_THREADS", "")
+    if wanted.isdigit():
+        return max(1, int(wanted))
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class _Helpers:
     """Threads that do tasks, as many at once as there are.
 
@@ -333,6 +374,60 @@ class _Chunks:
         return chunk
 
 
+# BLAS's threads -----------------------------------------------------------------------------------
+
+
+class _Holder:
+    """A block that holds BLAS to one thread, for as long as it runs, however it ends."""
+
+
+_holders: WeakSet[_Holder] = WeakSet()
+_limits: list[Any] = []
+_blas: Any = None
+"""What tells the BLAS libraries that were loaded at first how many threads they have."""
+
+_changing_limits = threading.Lock()
+
+
+@contextmanager
+def single_blas_thread(*, is_known: bool = False) -> Iterator[bool]:
+    """Let BLAS and OpenMP compute with one thread in this process; say whether they do.
+
+    With more, this process's threads, or its workers, would fight for the cores; and BLAS's sums
+    depend on the number of its threads. Blocks of several Python threads may overlap: the last to
+    end gives the threads back. Without threadpoolctl, which all workers need, nothing is held.
+
+    Parameters
+    ----------
+    is_known : bool
+        Whether it is enough to hold the BLAS libraries that had been loaded when this was first
+        asked for, NumPy's among them: listing all that are loaded now takes a millisecond.
+    """
+    global _blas
+    try:
+        from threadpoolctl import ThreadpoolController, threadpool_limits
+    except ModuleNotFoundError:
+        yield False
+        return
+    holder = _Holder()
+    try:
+        # Python drops an interrupt that strikes while threadpoolctl lists the libraries.
+        with _changing_limits, uninterrupted():
+            if is_known and _blas is None:
+                _blas = ThreadpoolController().select(user_api="blas")
+            if not is_known:
+                _limits.append(threadpool_limits(limits=1))
+            elif not _holders:
+                _limits.append(_blas.limit(limits=1))
+            _holders.add(holder)
+        yield not is_known or len(_blas) > 0
+    finally:
+        with _changing_limits, uninterrupted():
+            _holders.discard(holder)
+            while _limits and not _holders:
+                _limits.pop().restore_original_limits()
+
+
 # Forks --------------------------------------------------------------------------------------------
 
 exclusive = RLock()
@@ -361,6 +456,7 @@ def free_after_fork(lock: Any) -> None:
 
 
 free_after_fork(importing)
+free_after_fork(_changing_limits)
 # A process is forked between kernels, never while another thread compiles or runs one.
 free_after_fork(exclusive)
 

@@ -78,21 +78,44 @@ def _elementwise(node: Node) -> Batched:
     axes = len(node.shape)
     function: Any = node.function
     keywords = node.keywords
+    is_choice = function is np.where and node.value.dtype == np.float64 and len(node.arguments) == 3
 
     def aligned(argument: Any) -> Any:
         if type(argument) is not Stack:
             return argument
-        m, *shape = argument.values.shape
-        return argument.values.reshape(m, *(1,) * (axes - len(shape)), *shape)
+        values = argument.values
+        if values.ndim > axes:
+            return values
+        m, *shape = values.shape
+        return values.reshape(m, *(1,) * (axes - len(shape)), *shape)
 
     def apply(arguments: Any, m: int) -> Array:
-        operands = replaced(arguments, aligned)
+        operands = [aligned(argument) for argument in arguments]  # none of them is nested
+        if is_choice:
+            return _chosen(*operands)
         spare = [a.values for a in arguments if type(a) is Stack and a.is_spare]
         if spare:
             return np.asarray(function(*operands, out=spare[0]))
         return np.asarray(function(*operands, **keywords))
 
     return apply
+
+
+def _chosen(condition: Any, first: Any, second: Any) -> Array:
+    """Return what `np.where` does, of float64, without a branch for each element.
+
+    Where neighbours differ at random, as the signs of units do, a processor guesses each second
+    branch wrong, and waits.
+    """
+    first, second = (np.asarray(a, np.float64).view(np.int64) for a in (first, second))
+    bits: Array = np.asarray(condition, bool).astype(np.int64)
+    if first.ndim == 0 and not first:
+        bits -= 1  # all where the condition is false
+        bits = bits & second
+    else:
+        np.negative(bits, out=bits)  # all where it is true
+        bits = (first ^ second) & bits ^ second
+    return bits.view(np.float64)
 
 
 # Reductions --------------------------------------------------------------------------------------

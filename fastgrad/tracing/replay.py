@@ -13,7 +13,7 @@ Losses are summed by the rows that they depend on, if the rows do not mix: the o
 a test with nan.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, combinations, count, islice
@@ -24,21 +24,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.interrupts import require_time
+from fastgrad.jit.concurrency import in_threads
 from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, UnitIds, propagate, single_id
 from fastgrad.tracing.batched import Batched, Stack, batched
-from fastgrad.tracing.operations import Node, between, factors, product_spec, replaced, value_of
+from fastgrad.tracing.operations import (
+    BRANCHED,
+    Node,
+    between,
+    factors,
+    product_spec,
+    replaced,
+    value_of,
+)
 from fastgrad.typing import Array, Doubles
 
 Observer = Callable[[Node, Mapping[Node, Stack], "NDArray[np.intp] | None"], None]
 """``observe(node, versions, units)`` is called before an operation is computed, with its arguments'
 versions: one for each unit and amount, or, without units, one for each amount."""
 
-BATCH_ELEMENTS = 2**18
-"""Elements of the largest array that is computed at a time: calling NumPy then costs little."""
+BATCH_ELEMENTS = 2**17
+"""Elements of the largest array that is computed at a time: calling NumPy then costs little, and
+what one operation hands on to the next stays in a core's own cache."""
 
-np.empty(4 * 8 * BATCH_ELEMENTS, np.uint8)
+np.empty(2**23, np.uint8)
 # Got and given back at once: from then on GNU's malloc keeps twice as much for the arrays to come.
 # Otherwise it gives a batch's memory back to the system, which clears it for the next one: that was
 # a fifth of the time of a gradient, 2,000 page faults for 784 x 50 weights and 100 samples.
@@ -118,18 +128,27 @@ class Replay:
             update is None and node.kind == operations.PRODUCT
             for node, update in self._updates.items()
         )
-        self._spreads = {
-            leaf
+        self._spread_for = {
+            node: [leaf for leaf in node.inputs() if leaf in self.unit_ids]
             for node in self._mixed
             if self._updates[node] is None
-            for leaf in node.inputs()
-            if leaf in self.unit_ids
+        }
+        self._spreads = {leaf for spread in self._spread_for.values() for leaf in spread}
+        self._nested = {
+            node
+            for node in self.nodes
+            if any(issubclass(type(argument), BRANCHED) for argument in node.arguments)
         }
 
     @property
     def is_separate(self) -> bool:
         """Whether each element of the target depends on one unit at most."""
         return not self._mixed
+
+    @lazy
+    def largest(self) -> int:
+        """The elements of the largest array that is computed for each unit by itself."""
+        return max((node.value.size for node in [*self._mixed, *self._spreads]), default=1)
 
     @property
     def mixed_operations(self) -> int:
@@ -152,18 +171,26 @@ class Replay:
             What is added to the versions of some nodes, besides; of shape (m, *node.shape).
         """
         largest = max(node.value.size for node in [self.root, *self.nodes])
-        results = []
-        for chunk in _chunks(np.arange(len(values)), largest):
+
+        def of(chunk: UnitIds) -> Array:
             more = {node: array[chunk] for node, array in (added or {}).items()}
             stacks = {self.root: Stack(values[chunk[0] : chunk[-1] + 1])}
             self._run(self._in_order, stacks, len(chunk), added=more)
-            results.append(stacks[self.target].values)
+            return stacks[self.target].values
+
+        results = in_threads(of, _chunks(np.arange(len(values)), largest))
         return results[0] if len(results) == 1 else np.concatenate(results)
 
     def moved(
-        self, values: Array, units: NDArray[np.intp] | None = None, observe: Observer | None = None
-    ) -> Iterator[Outcome]:
-        """Return what the target becomes, for some units at a time.
+        self,
+        values: Array,
+        units: NDArray[np.intp] | None = None,
+        observe: Observer | None = None,
+        use: Callable[[Outcome], Any] = lambda outcome: outcome,
+    ) -> list[Any]:
+        """Return what is made of what the target becomes, for some units at a time.
+
+        Several threads do this, each for other units.
 
         Parameters
         ----------
@@ -173,20 +200,23 @@ class Replay:
             The units that are wanted; without it, all.
         observe : callable, optional
             What is told of each operation.
+        use : callable, optional
+            What is made of each `Outcome`; without it, that is returned itself.
         """
         amounts = len(values)
         separate: dict[Node, Stack] = {self.root: Stack(values)}
         self._run(self._separate, separate, amounts, observe)
         wanted = self.units if units is None else units
         if self.is_separate:
-            yield Outcome(wanted, separate[self.target].values, self.unit_ids[self.target])
-            return
-        largest = max(node.value.size for node in [*self._mixed, *self._spreads])
+            outcome = Outcome(wanted, separate[self.target].values, self.unit_ids[self.target])
+            return [use(outcome)]
 
-        for chunk in _chunks(wanted, largest * amounts):
+        def of(chunk: UnitIds) -> Any:
             versions = self._run_mixed(separate, chunk, amounts, observe)
             shape = (len(chunk), amounts, *self.target.shape)
-            yield Outcome(chunk, versions.reshape(shape), unit_ids=None)
+            return use(Outcome(chunk, versions.reshape(shape), unit_ids=None))
+
+        return in_threads(of, _chunks(wanted, self.largest * amounts))
 
     def _run(
         self,
@@ -203,8 +233,11 @@ class Replay:
             if observe is not None:
                 observe(node, stacks, units)  # before the arguments are written over
             spare = self._spare.get(node)
-            stand_in = partial(_stack_or_value, stacks=stacks, spare=spare)
-            arguments = replaced(node.arguments, stand_in)
+            if node in self._nested:
+                stand_in = partial(_stack_or_value, stacks=stacks, spare=spare)
+                arguments = replaced(node.arguments, stand_in)
+            else:
+                arguments = tuple([_stack_or_value(a, stacks, spare) for a in node.arguments])
             stacks[node] = Stack(self.functions[node](arguments, m))
             if added is not None and node in added:
                 stacks[node] = Stack(stacks[node].values + added[node])
@@ -230,7 +263,11 @@ class Replay:
         }
 
     def _run_mixed(
-        self, separate: dict[Node, Stack], units: UnitIds, amounts: int, observe: Observer | None
+        self,
+        separate: dict[Node, Stack],
+        units: UnitIds,
+        amounts: int,
+        observe: Observer | None,
     ) -> Array:
         """Compute one version for each unit and amount, the units in the outer order."""
         stacks: dict[Node, Stack] = {}
@@ -241,8 +278,8 @@ class Replay:
                 versions = update.apply(separate, units, side_by_side=self._side_by_side)
                 stacks[node] = Stack(versions)
                 continue
-            for leaf in node.inputs():
-                if leaf in separate and leaf not in stacks:
+            for leaf in self._spread_for[node]:
+                if leaf not in stacks:
                     stacks[leaf] = Stack(self._spread(leaf, separate[leaf].values, units))
             self._run([node], stacks, len(units) * amounts, observe, units)
         return stacks[self.target].values
@@ -368,7 +405,9 @@ class Update:
             amounts, *rows, _, _ = change.shape
             # (units, amounts * rows, places of each) @ (units, places of each, columns)
             of_units = change.reshape(-1, *places.shape).transpose(1, 0, 2)
-            product: Array = of_units @ self.other[places]
+            other = self.other[places]
+            # NumPy's product of a column and a row takes many times as long as multiplying them.
+            product: Array = of_units * other if places.shape[1] == 1 else of_units @ other
             product = product.reshape(len(units) * amounts, *rows, *self.columns)
             versions = product.transpose(0, *(1 + axis for axis in self.order))
             versions += self.node.value
@@ -512,8 +551,7 @@ class RowLosses:
         -------
         array of shape (units, amounts, rows)
         """
-        parts = [self._summed(outcome) for outcome in self.replay.moved(values, units, observe)]
-        return np.concatenate(parts)
+        return np.concatenate(self.replay.moved(values, units, observe, self._summed))
 
     @property
     def has_loss(self) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, log, pi
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,7 @@ class SmoothnessMonitor:
         # is at most n^2 times its largest value (A. A. Markov, 1889).
         self.straight = 1 / (2 * (2 * count) ** 2 * self.factor)
         self.first, self.last = np.full(non_smooth.size, inf), np.full(non_smooth.size, -inf)
+        self._noting = Lock()  # several threads tell it of operations
 
     @property
     def may_have_kink(self) -> NDArray[np.bool_]:
@@ -235,8 +237,9 @@ class SmoothnessMonitor:
         beyond = np.isfinite(flips[0]) & (abs(flips[0]) > 1 + 2 * self.straight)
         counts = (unit > 0) & (row > 0) & ~beyond
         place = row[counts] - 1, unit[counts] - 1
-        np.minimum.at(self.first, place, flips[0, counts])
-        np.maximum.at(self.last, place, flips[1, counts])
+        with self._noting:
+            np.minimum.at(self.first, place, flips[0, counts])
+            np.maximum.at(self.last, place, flips[1, counts])
 
     def _versions(self, node: Node, stacks: Mapping[Node, Stack], m: int) -> Array:
         """Return the versions of a quantity."""

@@ -204,7 +204,9 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
         return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
 
     used = stage.used_inputs
-    for block in _blocks(len(used), len(sides) * stage.node.value.size):
+    # No more inputs at a time than what one unit changes has room for.
+    size = max(stage.node.value.size, 8 * rows.replay.largest)
+    for block in _blocks(len(used), len(sides) * size):
         change[np.array(sides)[:, np.newaxis], used[block]] = moved(used[block], h)
     wanted = np.tensordot(weights, change, 1)
     if weights[0] != -weights[1]:

@@ -16,7 +16,8 @@ import fastgrad
 from fastgrad import schemes
 from fastgrad.adaptive import Derivatives
 from fastgrad.engines import selection
-from fastgrad.engines.workers import messages, processes, scheduler
+from fastgrad.engines.workers import processes, scheduler
+from fastgrad.jit import concurrency
 
 V = np.random.default_rng(2).normal(size=12)
 
@@ -288,7 +289,7 @@ def test_blas_has_its_threads_again_after_an_interrupt_at_the_end_of_a_block(
         return f(x)
 
     with monkeypatch.context() as patch:
-        patch.setattr(messages, "uninterrupted", interrupted)
+        patch.setattr(concurrency, "uninterrupted", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fastgrad.numerical_gradient(f, x, workers=1)
     fastgrad.numerical_gradient(observed, x, workers=1)

@@ -1,5 +1,6 @@
 """Work that is spread over threads is done once, in order of failures, and none is left behind."""
 
+import sys
 import threading
 
 import numpy as np
@@ -99,3 +100,62 @@ def test_work_that_cannot_be_begun_in_another_thread_fails(monkeypatch):
 
     with pytest.raises(MemoryError, match="no copy"):
         concurrency.spread(new_work, 200, lambda: 2)
+
+
+def test_results_come_in_order_and_threads_see_the_context(monkeypatch):
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(concurrency, "core_count", lambda: 4)
+    both = threading.Barrier(2)  # each thread takes a single item at first
+
+    def of(item):
+        if item < 2:
+            both.wait(60)
+        return item, threading.get_ident(), np.geterr()["over"]
+
+    with np.errstate(over="call"):
+        results = concurrency.in_threads(of, range(20))
+    assert [item for item, _, _ in results] == [*range(20)]
+    assert results[0][1] != results[1][1]
+    assert {over for _, _, over in results} == {"call"}
+
+
+def test_what_a_thread_raises_is_raised_where_the_results_are_wanted(monkeypatch):
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(concurrency, "core_count", lambda: 4)
+
+    def of(item):
+        if item > 70:
+            raise ValueError(str(item))
+        return item
+
+    for _ in range(20):
+        with pytest.raises(ValueError, match="71"):
+            concurrency.in_threads(of, range(100))
+
+
+def test_blas_has_one_thread_while_several_compute(threadpools, monkeypatch):
+    monkeypatch.setattr(concurrency, "_blas", None)  # as if no library had been loaded since
+    before = threadpools()
+
+    def of(item):
+        return {pool["num_threads"] for pool in threadpools() if pool["user_api"] == "blas"}
+
+    assert concurrency.in_threads(of, range(3)) == [{1}] * 3
+    assert threadpools() == before
+
+
+def test_one_thread_computes_where_blas_cannot_be_held(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(concurrency, "core_count", lambda: 4)
+    threads = concurrency.in_threads(lambda _: threading.get_ident(), range(20))
+    assert set(threads) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(("wanted", "count"), [("3", 3), ("0", 1)])
+def test_cores_are_counted_without_numba(wanted, count, monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba.np.ufunc.parallel", None)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", wanted)
+    assert concurrency.core_count() == count
+    monkeypatch.delenv("NUMBA_NUM_THREADS")
+    assert concurrency.core_count() >= 1

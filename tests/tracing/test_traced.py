@@ -426,6 +426,30 @@ def test_the_size_of_batches_of_versions_does_not_matter(batch, monkeypatch):
         assert_the_loops(*nets.CASES[name]())
 
 
+def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch, threadpools):
+    """Neither on that of the replay's, nor of BLAS's."""
+    from fastgrad.jit import concurrency
+    from fastgrad.tracing import replay
+
+    monkeypatch.setattr(replay, "BATCH_ELEMENTS", 200)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
+
+    def normalised(W):
+        a = nets.INPUT @ W
+        z = np.maximum((a - a.mean(axis=0)) / np.sqrt(a.var(axis=0) + 1e-6), 0)
+        return np.mean(np.tanh(z @ np.outer(np.arange(W.shape[1]), [0.1, -0.2, 0.3])) ** 2)
+
+    cases = [nets.CASES[name]() for name in ("book W1", "relu layers W1", "columns W1")]
+    for f, x in [*cases, (normalised, nets.two_layers()["W1"])]:
+        bits = set()
+        for threads in (1, 2, 5):
+            monkeypatch.setattr(concurrency, "core_count", lambda threads=threads: threads)
+            bits.add(numerical_gradient(f, x, engine="traced").tobytes())
+        assert len(bits) == 1
+        assert_the_loops(f, x)
+    assert {pool["num_threads"] for pool in threadpools() if pool["user_api"] == "blas"} == {2}
+
+
 def test_warnings_of_numpy_are_not_raised_by_the_replay():
     W = nets.two_layers()["W1"]
 

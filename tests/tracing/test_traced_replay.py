@@ -265,6 +265,26 @@ def assert_each_version(expression, values):
         assert close(mine, right, scale_of(nodes))
 
 
+@pytest.mark.parametrize("first", [0, 0.0, -0.0, np.nan, 2.5, ROW, A])
+def test_choices_have_the_bits_of_where(first):
+    special = np.resize([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -7.0], A.shape)
+    values = np.stack([A, special, np.flip(special)])
+    for expression in (
+        lambda x: np.where(x > 0, first, x),
+        lambda x: np.where(x > 0, x, first),
+        lambda x: np.where(x.T > 0, x.T, 2 * x.T),
+        lambda x: np.where(x[0] > 0, first, x),
+        lambda x: np.where(x.astype(bool), x, x.astype(np.float32)),
+        lambda x: np.where(MASK, x, first),
+    ):
+        with np.errstate(all="ignore"):
+            nodes, target = recorded(expression)
+            replayed = Replay(nodes, nodes[0], np.ones(A.shape, np.intp), target)
+            result = replayed.all_versions(values)
+            expected = np.stack([expression(version) for version in values])
+        assert result.tobytes() == expected.tobytes()
+
+
 LABELS = {
     "columns": np.broadcast_to(np.arange(1, COLUMNS + 1), A.shape),
     "rows": np.broadcast_to(np.arange(1, ROWS + 1)[:, np.newaxis], A.shape),

@@ -11,19 +11,16 @@ import pickle
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from uuid import uuid4
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.trees import Call, leaves
 from fastgrad.engines import loop
-from fastgrad.interrupts import uninterrupted
-from fastgrad.jit.concurrency import free_after_fork
+from fastgrad.jit.concurrency import single_blas_thread
 from fastgrad.typing import Array
 
 LONG_CALL_SECONDS = 0.1
@@ -226,46 +223,3 @@ def _owner(array: Any) -> Any:
 def _view(owner: Any, offset: int, shape: Any, strides: Any, dtype: Any) -> Array:
     """Return a view of the owner's memory."""
     return np.ndarray(shape, dtype, owner.view(np.ndarray).ravel("K"), offset, strides)
-
-
-_lock = threading.Lock()
-free_after_fork(_lock)
-
-
-class _Holder:
-    """A block that holds BLAS to one thread, for as long as it runs, however it ends."""
-
-
-_holders: WeakSet[_Holder] = WeakSet()
-_limits: Any = None
-
-
-@contextmanager
-def single_blas_thread() -> Iterator[None]:
-    """Let BLAS and OpenMP compute with one thread in this process, on behalf of workers.
-
-    With more, workers would fight for the cores; and BLAS's sums depend on the number of its
-    threads. Blocks of several Python threads may overlap: the last to end gives the threads back.
-    Without threadpoolctl, which all workers need, nothing is held.
-    """
-    global _limits
-    try:
-        from threadpoolctl import threadpool_limits
-    except ModuleNotFoundError:
-        yield
-        return
-    holder = _Holder()
-    try:
-        # Python drops an interrupt that strikes while threadpoolctl lists the libraries.
-        with _lock, uninterrupted():
-            if not _holders:
-                limits = threadpool_limits(limits=1)
-                _limits = _limits or limits  # of a block whose end was interrupted
-            _holders.add(holder)
-        yield
-    finally:
-        with _lock, uninterrupted():
-            _holders.discard(holder)
-            if not _holders and _limits is not None:
-                _limits.restore_original_limits()
-                _limits = None

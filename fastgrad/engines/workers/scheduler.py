@@ -18,12 +18,8 @@ from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import loop
 from fastgrad.engines.progress import blocks
 from fastgrad.engines.workers import processes
-from fastgrad.engines.workers.messages import (
-    SharedFunction,
-    WorkItem,
-    WorkResult,
-    single_blas_thread,
-)
+from fastgrad.engines.workers.messages import SharedFunction, WorkItem, WorkResult
+from fastgrad.jit.concurrency import single_blas_thread
 from fastgrad.typing import Array, Map, Report, Values
 
 Result = TypeVar("Result")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
@@ -26,7 +25,7 @@ from fastgrad.differences.validation import as_number, require_flag
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.schemes import Scheme, as_scheme
-from fastgrad.typing import Array, EngineName, Map, Progress, Report, SchemeName, Structure
+from fastgrad.typing import Array, EngineName, Map, Places, Progress, Report, SchemeName, Structure
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -173,12 +172,10 @@ def differentiate(
     results: list[list[Array]] = []
     evaluations = 0
     x = users_array(x)
-    with (
-        guarded(f, x, args),
-        choose_evaluator(
+    with guarded(f, x, args):
+        evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
-        ) as evaluator,
-    ):
+        )
         found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
         with evaluator.shown(sum(problem.x.size for problem in found)) as report:
             for problem in found:
@@ -243,9 +240,7 @@ def _differentiate(
     return results, 1 + tableau.evaluations
 
 
-def _try_again(
-    tableau: RichardsonTableau, places: NDArray[np.intp], first: Array, outcome: Outcome
-) -> None:
+def _try_again(tableau: RichardsonTableau, places: Places, first: Array, outcome: Outcome) -> None:
     """Begin at another size where the first step may be of the wrong one, and keep what is right.
 
     Where quotients do not converge, or stop converging far above their rounding, f may vary over

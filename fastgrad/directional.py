@@ -1,7 +1,6 @@
 """Directional derivatives: x is moved along a line."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -260,12 +259,10 @@ def directional_derivative(
     """
     chosen = as_scheme(scheme)
     x = users_array(x)
-    with (
-        guarded(f, x, args),
-        choose_evaluator(
+    with guarded(f, x, args):
+        evaluator = choose_evaluator(
             None, x, "auto", vectorized=vectorized, workers=workers, progress=progress
-        ) as evaluator,
-    ):
+        )
         found = problems(f, x, PROBE_STEP, args=args, scheme=chosen, relative=True, bounds=bounds)
         directions = as_directions(v, x, found)
         automatic = isinstance(h, str) and h == "auto" and not chosen.is_complex
@@ -309,7 +306,7 @@ def along(
     position = np.full((), origin)
     [along] = problems(line, position, h, scheme=scheme, bounds=line.limits())
     whole = (position, *(problem.x for problem in found))
-    return part, replace(along, f=Call(line.at_first, (), whole, position))
+    return part, along.replaced(f=Call(line.at_first, (), whole, position))
 
 
 def one_by_one(values: Values) -> Values:

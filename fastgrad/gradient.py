@@ -11,7 +11,6 @@ from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.trees import is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
 from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, Repeating, is_independent
-from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
@@ -20,7 +19,9 @@ from fastgrad.typing import Array, GradientEngineName, Map, Progress, Report, Sc
 if TYPE_CHECKING:
     from fastgrad.differences import measured_steps
     from fastgrad.engines import compiled
-else:  # most gradients need neither
+    from fastgrad.engines import progress as progress_of
+else:  # most gradients need none of these
+    progress_of = LazyModule("fastgrad.engines.progress")
     measured_steps = LazyModule("fastgrad.differences.measured_steps")
     compiled = LazyModule("fastgrad.engines.compiled")
 
@@ -171,18 +172,10 @@ def numerical_gradient(
     array([3., 3.])
     """
     x = users_array(x)
-    with (
-        guarded(f, x, args) as guard,
-        choose_evaluator(
-            f,
-            x,
-            engine,
-            vectorized=vectorized,
-            workers=workers,
-            progress=progress,
-            at_once=True,
-        ) as evaluator,
-    ):
+    with guarded(f, x, args) as guard:
+        evaluator = choose_evaluator(
+            f, x, engine, vectorized=vectorized, workers=workers, progress=progress, at_once=True
+        )
         parts = problems(
             f,
             x,
@@ -215,7 +208,9 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
             warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
             return np.zeros_like(x)
         part = 1 / measured_steps.QUOTIENTS
-        problem = measured_steps.measured(problem, evaluator.values(in_parts(report, part)))
+        problem = measured_steps.measured(
+            problem, evaluator.values(progress_of.in_parts(report, part))
+        )
     first = evaluator.first_calls(problem)
     result = evaluator.gradient_at_once(problem, first)
     if result is not None:
@@ -266,7 +261,8 @@ def explain(
     Not traced, because calls of it are cheap.
     """
     x = users_array(x)
-    with guarded(f, x, args), choose_evaluator(f, x, at_once=True) as evaluator:
+    with guarded(f, x, args):
+        evaluator = choose_evaluator(f, x, at_once=True)
         book = evaluator.is_as_in_the_book
         for problem in problems(f, x, h, args=args, as_in_the_book=book):
             print(evaluator.explain(problem))

@@ -99,12 +99,10 @@ def hessian(
             "arrays into one, or use hessian_vector_product"
         )
     x = users_array(x)
-    with (
-        guarded(f, x, args) as guard,
-        choose_evaluator(
+    with guarded(f, x, args) as guard:
+        evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
-        ) as evaluator,
-    ):
+        )
         [problem], base = prepare(
             f,
             x,
@@ -176,12 +174,10 @@ def hessian_vector_product(
     array([6., 2.])
     """
     x = users_array(x)
-    with (
-        guarded(f, x, args) as guard,
-        choose_evaluator(
+    with guarded(f, x, args) as guard:
+        evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
-        ) as evaluator,
-    ):
+        )
         found = problems(f, x, PROBE_STEP, args=args, relative=True)
         directions = as_directions(v, x, found)
         base = value_at(found, f, x, args, evaluator.stacked)
@@ -192,9 +188,8 @@ def hessian_vector_product(
         seconds = problems(f, x, "auto", args=args, scheme=scheme)
         arrays = [problem.x for problem in found]
         put_back, originals = restorer(arrays)
-        with choose_evaluator(None, x, vectorized=vectorized) as single:
-            on_line = one_by_one(single.values(None))
-            line = measured(line, on_line, base.reshape(()), eps, farther=False)
+        on_line = one_by_one(choose_evaluator(None, x, vectorized=vectorized).values(None))
+        line = measured(line, on_line, base.reshape(()), eps, farther=False)
         put_back()
         # A power of two: the direction is multiplied without rounding.
         step = float(part * 2.0 ** np.round(np.log2(line.steps[0])))

@@ -1,14 +1,20 @@
 """What ends a calculation early: Ctrl-C, and the time that it is given."""
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from fastgrad.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import signal
+    import threading
+else:  # most calls need neither
+    signal, threading = LazyModule("signal"), LazyModule("threading")
 
 
 class LostWorkerError(RuntimeError):

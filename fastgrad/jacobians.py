@@ -91,12 +91,10 @@ def jacobian(
            [0., 4.]])
     """
     x = users_array(x)
-    with (
-        guarded(f, x, args) as guard,
-        choose_evaluator(
+    with guarded(f, x, args) as guard:
+        evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
-        ) as evaluator,
-    ):
+        )
         found, base = prepare(
             f,
             x,

@@ -4,19 +4,24 @@ import math
 import operator
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgrad.lazy import lazy
+from fastgrad.lazy import LazyModule, lazy
+from fastgrad.typing import Array
+
+if TYPE_CHECKING:
+    import fractions
+else:  # for other schemes than those that have a name
+    fractions = LazyModule("fractions")
 
 
-def finite_difference_weights(offsets: Sequence[Any], derivative: int = 1) -> list[Fraction]:
+def finite_difference_weights(
+    offsets: Sequence[Any], derivative: int = 1
+) -> "list[fractions.Fraction]":
     """Return the weights w with ``sum(w[k] * f(offsets[k]))`` the derivative of f at 0.
 
     Exact for polynomials of a degree below the number of offsets, and computed in fractions, so
@@ -39,6 +44,7 @@ def finite_difference_weights(offsets: Sequence[Any], derivative: int = 1) -> li
     >>> [str(weight) for weight in finite_difference_weights([-1, 0, 1], 2)]
     ['1', '-2', '1']
     """
+    Fraction = fractions.Fraction
     points = [Fraction(offset) for offset in offsets]
     # table[m][k]: the weight of point k in the m-th derivative, on the points up to the newest.
     table = [[Fraction(0)] * len(points) for _ in range(derivative + 1)]
@@ -59,7 +65,6 @@ def finite_difference_weights(offsets: Sequence[Any], derivative: int = 1) -> li
     return table[derivative]
 
 
-@dataclass(frozen=True)
 class Scheme:
     """A difference scheme: a derivative as a weighted sum of values at points in the distance.
 
@@ -94,21 +99,53 @@ class Scheme:
     offsets: tuple[Any, ...]
     numerators: tuple[Any, ...]
     denominator: Any
-    derivative: int = 1
+    derivative: int
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        offsets: tuple[Any, ...],
+        numerators: tuple[Any, ...],
+        denominator: Any,
+        derivative: int = 1,
+    ) -> None:
+        # No dataclass, which takes longer to be made than a gradient.
+        vars(self).update(
+            offsets=offsets, numerators=numerators, denominator=denominator, derivative=derivative
+        )
         if len(set(self.offsets)) < len(self.offsets) or 0 in self.offsets[:-1]:
             raise ValueError(
                 f"offsets are {self.offsets}; they must differ from each other, and 0 comes last"
             )
         moments = [self._moment(power) / self.denominator for power in range(self.derivative + 1)]
         wanted = [0] * self.derivative + [math.factorial(self.derivative)]
-        if self.derivative < 1 or not np.allclose([float(m) for m in moments], wanted, atol=1e-9):
+        exact = zip((float(moment) for moment in moments), wanted, strict=True)
+        if self.derivative < 1 or not all(abs(m - w) <= 1e-9 + 1e-5 * w for m, w in exact):
             raise ValueError(
                 f"the weights {self.numerators} / {self.denominator} at the offsets {self.offsets} "
                 f"do not give derivative {self.derivative}; pass fastgrad.schemes.from_offsets("
                 f"{[*self.offsets]}, {self.derivative})"
             )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: others may have the same scheme."""
+        raise AttributeError(f"a Scheme cannot be changed; make one with another {name}")
+
+    def __eq__(self, other: object) -> bool:
+        """Say whether both have the same points and weights."""
+        return self is other or (isinstance(other, Scheme) and self._parts == other._parts)
+
+    def __hash__(self) -> int:
+        """Return a hash of the points and weights."""
+        return hash(self._parts)
+
+    def __repr__(self) -> str:
+        """Return how it is made."""
+        parts = zip(Scheme.__annotations__, self._parts, strict=True)
+        return f"Scheme({', '.join(f'{name}={value!r}' for name, value in parts)})"
+
+    @lazy
+    def _parts(self) -> tuple[Any, ...]:
+        return self.offsets, self.numerators, self.denominator, self.derivative
 
     @lazy
     def is_complex(self) -> bool:
@@ -176,7 +213,9 @@ class Scheme:
 
     def _moment(self, power: int) -> Any:
         """Return ``sum(weight * offset**power)``, exactly for integers."""
-        exact = [o if isinstance(o, complex) else Fraction(o) for o in self.offsets]
+        exact = [
+            o if isinstance(o, (complex, int)) else fractions.Fraction(o) for o in self.offsets
+        ]
         terms = [w * o**power for w, o in zip(self.numerators, exact, strict=True)]
         total = sum(terms)
         # Weights that are not integers are rounded.
@@ -184,7 +223,7 @@ class Scheme:
         total = total.real if isinstance(total, complex) else total
         return total if abs(total) > 1e-9 * largest else 0
 
-    def combine(self, values: NDArray[Any], steps: Any) -> NDArray[Any]:
+    def combine(self, values: Array, steps: Any) -> Array:
         """Return the derivatives.
 
         Parameters
@@ -210,7 +249,7 @@ class Scheme:
         width = self.denominator * steps**self.derivative
         if isinstance(width, np.ndarray):
             width = np.reshape(width, (-1,) + (1,) * (total.ndim - 1))
-        quotients: NDArray[Any] = total / width
+        quotients: Array = total / width
         return quotients
 
     def round_off(self, magnitude: Any, steps: Any, eps: float) -> Any:
@@ -355,7 +394,7 @@ def backward(accuracy: int = 1, derivative: int = 1) -> Scheme:
     return from_offsets(range(1 - accuracy - derivative, 1), derivative)
 
 
-def _times(numerator: Any, values: NDArray[Any]) -> NDArray[Any]:
+def _times(numerator: Any, values: Array) -> Array:
     """Return the product, without multiplying by 1."""
     return values if numerator == 1 else numerator * values
 
@@ -379,8 +418,8 @@ MAX_ORDER = 100
 """The highest order of a scheme. Weights of some tens of points round away all digits of f."""
 
 
-central_quotient = central()
-"""The book's."""
+central_quotient = Scheme(offsets=(1, -1), numerators=(1, -1), denominator=2)
+"""The book's: ``central()``, which need not compute its weights."""
 
 complex_step = Scheme(offsets=(1j,), numerators=(-1j,), denominator=1)
 """``imag(f(x + i h)) / h``: nothing is subtracted, so h may be tiny. For functions that are written
@@ -392,8 +431,8 @@ SIAM Review 40 (1998), 110-112.
 
 SCHEMES_BY_NAME = {
     "central": central_quotient,
-    "forward": forward(),
-    "backward": backward(),
+    "forward": Scheme(offsets=(1, 0), numerators=(1, -1), denominator=1),
+    "backward": Scheme(offsets=(-1, 0), numerators=(-1, 1), denominator=1),
     "complex": complex_step,
 }
 """The schemes that a name stands for."""

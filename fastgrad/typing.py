@@ -1,19 +1,26 @@
 """Types that annotations share: arrays, ways of evaluating f, map-like callables, progress."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-"""An array of any dtype."""
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
-"""An array of float64."""
+    Array = NDArray[Any]
+    """An array of any dtype."""
 
-Places = NDArray[np.intp]
-"""Elements of an array, by their numbers in C order; or other indices."""
+    Doubles = NDArray[np.float64]
+    """An array of float64."""
+
+    Places = NDArray[np.intp]
+    """Elements of an array, by their numbers in C order; or other indices."""
+
+    Flags = NDArray[np.bool_]
+    """An array of truth values."""
+else:  # `numpy.typing` takes as long to load as a gradient of a hundred elements
+    Array = Doubles = Places = Flags = np.ndarray
 
 Structure = TypeVar("Structure")
 """What x is, an array or a dict, list or tuple of arrays; and so what is returned of its form."""
@@ -50,7 +57,7 @@ class Values(Protocol):
         self,
         f: Callable[[Any], Any],
         x: Array,
-        places: NDArray[np.intp],
+        places: Places,
         points: Array,
         shape: tuple[int, ...] = (),
     ) -> Array:

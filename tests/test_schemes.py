@@ -1,6 +1,7 @@
 """Are the weights the known ones, and is each scheme as accurate as it says?"""
 
 import math
+import pickle
 from fractions import Fraction
 
 import mpmath
@@ -222,6 +223,21 @@ def test_offsets_may_be_numpys_numbers_and_fractions():
     assert from_offsets(np.array([-1, 1], np.float32)) == central()
     halves = from_offsets([Fraction(1, 2), Fraction(-1, 2)])
     assert halves == Scheme((0.5, -0.5), (1, -1), 1)
+
+
+def test_schemes_with_a_name_are_those_that_are_computed():
+    computed = {"central": central(), "forward": forward(), "backward": backward()}
+    named = {name: as_scheme(name) for name in computed}
+    assert named == computed
+    assert [repr(scheme) for scheme in named.values()] == [*map(repr, computed.values())]
+    assert {hash(scheme) for scheme in named.values()} == {*map(hash, computed.values())}
+
+
+def test_a_scheme_cannot_be_changed_and_can_be_pickled():
+    scheme = from_offsets([-1, 0.5, 2])
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        scheme.derivative = 2
+    assert pickle.loads(pickle.dumps(scheme)) == scheme != central()
 
 
 def test_weights_that_no_float_holds_are_rounded():

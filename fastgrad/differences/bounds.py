@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.quotients import moved
 from fastgrad.differences.steps import limits_of, precision, representable
 from fastgrad.differences.validation import element_at
 from fastgrad.schemes import Scheme, backward, forward
-from fastgrad.typing import Array
+from fastgrad.typing import Array, Flags, Places
 
 MAX_SHRINK_FACTOR = 8
 """By how much a step may be shrunk so that a scheme fits: f may be noisier than it is taken to be.
@@ -150,8 +149,8 @@ def _inwards(bound: Array, inside: float, dtype: np.dtype[Any]) -> Array:
 
 
 def within(
-    scheme: Scheme, x: Array, places: NDArray[np.intp], steps: Any, bounds: tuple[Array, Array]
-) -> Iterator[tuple[Scheme, NDArray[np.intp], Array]]:
+    scheme: Scheme, x: Array, places: Places, steps: Any, bounds: tuple[Array, Array]
+) -> Iterator[tuple[Scheme, Places, Array]]:
     """Divide the elements of x among schemes that do not move them across a bound.
 
     Parameters
@@ -199,10 +198,10 @@ def within(
 def first_steps(
     scheme: Scheme,
     x: Array,
-    places: NDArray[np.intp],
+    places: Places,
     first: Array,
     bounds: tuple[Array, Array] | None,
-) -> Iterator[tuple[Scheme, NDArray[np.intp], Array, Array]]:
+) -> Iterator[tuple[Scheme, Places, Array, Array]]:
     """Divide elements among schemes that stay within the bounds, at steps to be extrapolated.
 
     Parameters
@@ -236,9 +235,7 @@ def first_steps(
             yield fitting, chosen, np.minimum(_power_of_two(first[chosen]), most), most
 
 
-def _rooms(
-    old: Array, places: NDArray[np.intp], bounds: tuple[Array, Array] | None
-) -> tuple[Array, Array]:
+def _rooms(old: Array, places: Places, bounds: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """Return how far numbers may be moved upwards and downwards: without end, if without bounds."""
     if bounds is None:
         return np.full(old.shape, np.inf), np.full(old.shape, np.inf)
@@ -255,8 +252,8 @@ def _largest_steps(scheme: Scheme, above: Array, below: Array) -> Array:
 
 
 def _divided(
-    scheme: Scheme, fits: NDArray[np.bool_], above: Array, below: Array
-) -> Iterator[tuple[Scheme, NDArray[np.bool_]]]:
+    scheme: Scheme, fits: Flags, above: Array, below: Array
+) -> Iterator[tuple[Scheme, Flags]]:
     """Yield the scheme where it fits, and one-sided ones of its orders where there is more room."""
     yield scheme, fits
     if fits.all():
@@ -273,7 +270,7 @@ def _power_of_two(steps: Array) -> Array:
 
 
 def _fitting(
-    scheme: Scheme, x: Array, places: NDArray[np.intp], steps: Array, bounds: tuple[Array, Array]
+    scheme: Scheme, x: Array, places: Places, steps: Array, bounds: tuple[Array, Array]
 ) -> Array:
     """Return representable steps that lead nowhere across a bound.
 
@@ -289,12 +286,12 @@ def _fitting(
 
 
 def _fits(
-    scheme: Scheme, x: Array, places: NDArray[np.intp], steps: Array, bounds: tuple[Array, Array]
-) -> NDArray[np.bool_]:
+    scheme: Scheme, x: Array, places: Places, steps: Array, bounds: tuple[Array, Array]
+) -> Flags:
     """Say which elements a scheme leaves inside: the very points at which f is evaluated."""
     offsets = [offset for offset in scheme.offsets if not isinstance(offset, complex)]
     points = moved(x, places, offsets, steps)
     lower, upper = bounds[0][places][:, np.newaxis], bounds[1][places][:, np.newaxis]
     outside = (points < lower) | (points > upper)
-    inside: NDArray[np.bool_] = ~np.any(outside, axis=1)
+    inside: Flags = ~np.any(outside, axis=1)
     return inside  # a nan is not outside: there are no points to keep inside

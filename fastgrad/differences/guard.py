@@ -7,22 +7,20 @@ where one moves what another reads.
 
 import os
 import sys
-import threading
 import time
 import warnings
+from _thread import RLock, get_ident  # `threading` takes as long to load as a gradient
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
-from numpy.typing import NDArray
 
 from fastgrad.differences.trees import is_structure, leaves
 from fastgrad.differences.validation import element_at, is_masked_array
 from fastgrad.lazy import LazyModule
-from fastgrad.typing import Array
+from fastgrad.typing import Array, Flags
 
 if TYPE_CHECKING:
     from fastgrad.tracing import references
@@ -46,9 +44,101 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 5e-5, 0.02
 """Seconds after which a waiting thread looks again: few at first, twice as many each time."""
 
 
-@contextmanager
-def guarded(f: Any, x: Any, args: Any = ()) -> Iterator["Guard"]:
+class turn:
+    """Wait until no other thread is in the way, and hold others up during the block.
+
+    A block moves arrays in place, and its function reads those and others. Two blocks of different
+    threads are in each other's way if one moves what the other reads; then the later one waits.
+    What a function reads is found by following its references, which is done only while several
+    threads are at it. Blocks within a block, of the same thread, never wait for it.
+
+    Not a generator, which would take longer than all else: an interrupt that strikes as the block
+    is entered or left may leave it among those that go on until its function has returned, and then
+    it counts no more.
+
+    Parameters
+    ----------
+    moved : arrays
+        What is moved during the block.
+    things : tuple
+        From where all that is read during the block can be reached.
+
+    Raises
+    ------
+    RuntimeError
+        If the other thread waits for this one, in a call within its call.
+
+    Warns
+    -----
+    RuntimeWarning
+        If it waits for a minute.
+    """
+
+    def __init__(self, moved: Sequence[Array], things: Any) -> None:
+        self._moved, self._things = moved, things
+        self._read: list[Extent] | None = None
+
+    def __enter__(self) -> Self:
+        """Wait for the turn."""
+        self.thread = get_ident()
+        self._frame = _entered_from()
+        with _lock:
+            is_first = not _turns
+            if is_first:
+                _turns[self] = None
+        if not is_first:
+            _begin(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        _turns.pop(self, None)  # which no interrupt can divide
+
+    def goes_on(self) -> bool:
+        """Say whether the function that takes it has not returned.
+
+        Where Ctrl-C strikes as a block is entered or left, what would end it may wait until the
+        exception's traceback is dropped.
+        """
+        frame = sys._current_frames().get(self.thread)
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is not None
+
+    @property
+    def moved(self) -> list[Extent]:
+        """Where the memory is that it moves."""
+        return [byte_bounds(array) for array in self._moved if array.size]
+
+    def read(self) -> list[Extent] | None:
+        """Return where the memory is that it reads; None if that cannot be found out now."""
+        if self._read is None:
+            try:
+                found = references.find_references(self._things)
+            except Exception:  # another thread changes what is looked at
+                return None
+            arrays = [reference.held for reference in found]
+            self._read = [*self.moved, *(byte_bounds(array) for array in arrays if array.size)]
+        return self._read
+
+    def is_in_the_way_of(self, other: "turn") -> bool:
+        """Say whether one of two moves what the other reads; yes, if in doubt."""
+        if self.thread == other.thread:
+            return False
+        if _overlap(self.moved, other.moved):
+            return True
+        for one, another in ((self, other), (other, self)):
+            if one.moved:
+                read = another.read()
+                if read is None or _overlap(one.moved, read):
+                    return True
+        return False
+
+
+class guarded(turn):
     """Keep x as it is, whatever f does during the block; threads that share arrays take turns.
+
+    Not a generator, which would take longer.
 
     Parameters
     ----------
@@ -64,44 +154,45 @@ def guarded(f: Any, x: Any, args: Any = ()) -> Iterator["Guard"]:
     ValueError
         At the end of the block, if f has changed x and nothing else has been raised.
     """
-    guard = Guard(x)
-    with turn(guard.arrays, (f, x, args)):
-        guard.copy()
-        try:
-            yield guard
-            guard.check()
-        finally:
-            guard.put_back()
 
+    _originals: Sequence["Original"] = ()
+    _containers: Sequence[tuple[Any, Any]] = ()
 
-class Guard:
-    """What x is made of, and copies of that.
-
-    Attributes
-    ----------
-    arrays : list of arrays
-        Those in x that can be moved.
-    """
-
-    def __init__(self, x: Any) -> None:
+    def __init__(self, f: Any, x: Any, args: Any = ()) -> None:
         self._x = x
-        self._has_parts = is_structure(x)
-        named = [*leaves(x)] if self._has_parts else [("x", x)]
-        movable = [(name, array) for name, array in named if _is_movable(array)]
-        self.arrays: list[Array] = [array for _, array in movable]
-        self._names = [name for name, _ in movable]
-        self._originals: list[Original] = []
-        self._containers: list[tuple[Any, Any]] = []
+        named = [*leaves(x)] if is_structure(x) else [("x", x)]
+        self._named = [(name, array) for name, array in named if _is_movable(array)]
+        super().__init__([array for _, array in self._named], (f, x, args))
 
-    def copy(self) -> None:
-        """Take x as it is now for what it is to be in the end."""
-        self._originals = [Original(array) for array in self.arrays]
-        if self._has_parts:
-            self._containers = [*_containers(self._x)]
+    def __enter__(self) -> Self:
+        """Wait for the turn, and take x as it is then for what it is to be in the end."""
+        super().__enter__()
+        try:
+            self._originals = [Original(array) for _, array in self._named]
+            if is_structure(self._x):
+                self._containers = [*_containers(self._x)]
+        except BaseException:
+            super().__exit__()
+            raise
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Put x back, and end the turn."""
+        try:
+            if raised[0] is None:
+                self.check()
+        finally:
+            self.put_back()
+            super().__exit__()
+
+    def __del__(self) -> None:
+        """Put x back where Ctrl-C has struck before the end of the block could begin."""
+        if self._originals:
+            self.put_back()
 
     def check(self) -> None:
         """Refuse an f that has changed x."""
-        for name, original in zip(self._names, self._originals, strict=True):
+        for (name, _), original in zip(self._named, self._originals, strict=True):
             original.require(name)
         for container, before in self._containers:
             if not _is_as_before(container, before):
@@ -119,6 +210,7 @@ class Guard:
             if not _is_as_before(container, before):
                 container.clear()
                 (container.update if isinstance(container, dict) else container.extend)(before)
+        self._originals = self._containers = ()
 
 
 class Original:
@@ -139,7 +231,7 @@ class Original:
         self._array = array
         self.plain = array.view(np.ndarray)
         self.copy = self.plain.copy(order="K")
-        self.is_masked = is_masked_array(array)
+        self.is_masked = type(array) is not np.ndarray and is_masked_array(array)
         self._mask: Any = np.ma.getmaskarray(array).copy() if self.is_masked else None
 
     def require(self, name: str = "x") -> None:
@@ -220,113 +312,21 @@ def require_unchanged(now: Array, before: Array, name: str = "x") -> None:
     )
 
 
-def _changed(now: Array, before: Array) -> NDArray[np.bool_]:
+def _changed(now: Array, before: Array) -> Flags:
     """Return which elements differ."""
     if now.dtype.kind == "c":
         return _changed(now.real, before.real) | _changed(now.imag, before.imag)
     same = (now == before) & (np.signbit(now) == np.signbit(before))
-    result: NDArray[np.bool_] = ~(same | (np.isnan(now) & np.isnan(before)))
+    result: Flags = ~(same | (np.isnan(now) & np.isnan(before)))
     return result
 
 
-class turn:
-    """Wait until no other thread is in the way, and hold others up during the block.
-
-    A block moves arrays in place, and its function reads those and others. Two blocks of different
-    threads are in each other's way if one moves what the other reads; then the later one waits.
-    What a function reads is found by following its references, which is done only while several
-    threads are at it. Blocks within a block, of the same thread, never wait for it.
-
-    Not a generator, which would take longer than all else: an interrupt that strikes as the block
-    is entered or left may leave it among those that go on until its function has returned, and then
-    it counts no more.
-
-    Parameters
-    ----------
-    moved : arrays
-        What is moved during the block.
-    things : tuple
-        From where all that is read during the block can be reached.
-
-    Raises
-    ------
-    RuntimeError
-        If the other thread waits for this one, in a call within its call.
-
-    Warns
-    -----
-    RuntimeWarning
-        If it waits for a minute.
-    """
-
-    def __init__(self, moved: Sequence[Array], things: Any) -> None:
-        self._moved, self._things = moved, things
-        self._read: list[Extent] | None = None
-
-    def __enter__(self) -> None:
-        """Wait for the turn."""
-        self.thread = threading.get_ident()
-        self._frame = _entered_from()
-        with _lock:
-            if not _turns:
-                _turns[self] = None
-                return
-        _begin(self)
-
-    def __exit__(self, *_: object) -> None:
-        """End it."""
-        _turns.pop(self, None)  # which no interrupt can divide
-
-    def goes_on(self) -> bool:
-        """Say whether the function that takes it has not returned.
-
-        Where Ctrl-C strikes as a block is entered or left, what would end it may wait until the
-        exception's traceback is dropped.
-        """
-        frame = sys._current_frames().get(self.thread)
-        while frame is not None and frame is not self._frame:
-            frame = frame.f_back
-        return frame is not None
-
-    @property
-    def moved(self) -> list[Extent]:
-        """Where the memory is that it moves."""
-        return [byte_bounds(array) for array in self._moved if array.size]
-
-    def read(self) -> list[Extent] | None:
-        """Return where the memory is that it reads; None if that cannot be found out now."""
-        if self._read is None:
-            try:
-                found = references.find_references(self._things)
-            except Exception:  # another thread changes what is looked at
-                return None
-            arrays = [reference.held for reference in found]
-            self._read = [*self.moved, *(byte_bounds(array) for array in arrays if array.size)]
-        return self._read
-
-    def is_in_the_way_of(self, other: "turn") -> bool:
-        """Say whether one of two moves what the other reads; yes, if in doubt."""
-        if self.thread == other.thread:
-            return False
-        if _overlap(self.moved, other.moved):
-            return True
-        for one, another in ((self, other), (other, self)):
-            if one.moved:
-                read = another.read()
-                if read is None or _overlap(one.moved, read):
-                    return True
-        return False
-
-
 def _entered_from() -> FrameType | None:
-    """Return the frame whose block is entered: the first one that is not of a context manager."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") in _MANAGERS:
+    """Return the frame whose block is entered: the first one outside of this file."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals is globals():
         frame = frame.f_back
     return frame
-
-
-_MANAGERS = frozenset({"contextlib", __name__})
 
 
 def _overlap(some: list[Extent], others: list[Extent]) -> bool:
@@ -339,7 +339,7 @@ _turns: dict["turn", None] = {}
 _waiting: dict[int, set[int]] = {}
 """Which threads wait for which."""
 
-_lock = threading.RLock()
+_lock = RLock()
 """Held while these are looked at. Not a condition to be notified: that takes and lets go of its
 lock in Python code, where Ctrl-C may leave it taken for ever; this one does it in C."""
 
@@ -401,7 +401,7 @@ def _waited_for(threads: set[int]) -> set[int]:
 def _forget_others() -> None:
     """Begin anew in a forked process, which has none of its parent's threads."""
     global _lock
-    _lock = threading.RLock()
+    _lock = RLock()
     _turns.clear()
     _waiting.clear()
 

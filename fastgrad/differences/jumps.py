@@ -1,12 +1,11 @@
 """Values of f that are rounded: whether it jumps where its slope does not say so, and how far."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import moved
 from fastgrad.interrupts import raise_interrupt
-from fastgrad.typing import Array, Values
+from fastgrad.typing import Array, Flags, Values
 
 SAMPLE_POSITIONS = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
 """Where f is looked at, in units of the wide step: no simple ratios, which periods may have."""
@@ -183,7 +182,7 @@ def resolution(values: Array) -> Array:
     return spacing
 
 
-def are_short(values: Array) -> NDArray[np.bool_]:
+def are_short(values: Array) -> Flags:
     """Say which numbers are not finite, or have as few digits as values that are rounded."""
     known = np.where(np.isfinite(values), values, 0).astype(float)
     with np.errstate(all="ignore"):

@@ -1,11 +1,9 @@
 """Automatic steps, measured: where f's own values show truncation and round-off in balance."""
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.jumps import is_flat, jumps
 from fastgrad.differences.problem import Problem
@@ -13,7 +11,7 @@ from fastgrad.differences.quotients import BLOCK_DERIVATIVES, at, moved, values_
 from fastgrad.differences.steps import precision, short
 from fastgrad.differences.validation import element_at, warn_caller
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, Values
+from fastgrad.typing import Array, Flags, Places, Values
 
 PILOTS = 8
 """Elements that are measured first; the others start from how noisy f was found to be there."""
@@ -148,7 +146,7 @@ def measured(
         work.measure(places[start : start + block])
     work.warn_of_unsettled()
     quotients = work.quotients.reshape(n, *base.shape)
-    return replace(problem, steps=work.steps, quotients=quotients)
+    return problem.replaced(steps=work.steps, quotients=quotients)
 
 
 class _Measurement:
@@ -172,7 +170,7 @@ class _Measurement:
         self.errors = np.zeros(self.x.size)
         self._raised: dict[int, Exception] = {}
 
-    def measure(self, places: NDArray[np.intp]) -> None:
+    def measure(self, places: Places) -> None:
         """Find the steps of these elements."""
         with np.errstate(all="ignore"):
             self._measure(places)
@@ -191,7 +189,7 @@ class _Measurement:
                 "distances that x can hardly hold"
             )
 
-    def _measure(self, places: NDArray[np.intp]) -> None:
+    def _measure(self, places: Places) -> None:
         scheme = self.problem.scheme
         wanted = scheme.optimal_step(self.eps * self.noise) * self.scales[places]
         by = self._by_inner_schemes if len(scheme.outer) > 2 else self._by_a_far_step
@@ -199,7 +197,7 @@ class _Measurement:
         self.noises[places] = self.noise
         self._sweep(places[~known])
 
-    def _by_inner_schemes(self, places: NDArray[np.intp], wanted: Array) -> NDArray[np.bool_]:
+    def _by_inner_schemes(self, places: Places, wanted: Array) -> Flags:
         """Find steps by the truncation that shows at one step; return where they suit f.
 
         It costs no calls: schemes on the nearer ones of the points, of lower accuracy, differ by
@@ -214,7 +212,7 @@ class _Measurement:
         rounding = self._rounding(places, near, h)
         size = self._size(places, near, near, h)
         truncation, round_off = _largest(truncations, size), _largest(rounding, size)
-        flat: NDArray[np.bool_] = ~np.any(high, axis=1)
+        flat: Flags = ~np.any(high, axis=1)
         falling = np.maximum(truncation, np.finfo(float).tiny)
         ratio = (d * round_off / (p * falling)) ** (1 / (p + d))
         lost = ~size.any(axis=1) | (round_off > MAX_ROUNDING)  # derivatives hardly show
@@ -225,7 +223,7 @@ class _Measurement:
         expected = truncation * ratio**p + round_off / ratio**d
         sure = SMOOTH_TRUNCATION * _slopes(scheme, near, high, h) + NOISE_FACTOR * rounding
         smooth = np.all(truncations <= sure, axis=1)
-        known: NDArray[np.bool_] = smooth & (truncation + round_off <= MIN_GAIN * expected)
+        known: Flags = smooth & (truncation + round_off <= MIN_GAIN * expected)
         known &= ~lost | (ratio <= 1)
         picked = smooth & ~known
         # Points are shared by quotients of elements whose steps have one ratio.
@@ -247,7 +245,7 @@ class _Measurement:
             self._keep(some[better], third[better], used[better])
         return known
 
-    def _by_a_far_step(self, places: NDArray[np.intp], wanted: Array) -> NDArray[np.bool_]:
+    def _by_a_far_step(self, places: Places, wanted: Array) -> Flags:
         """Find steps by a quotient at a far one; return where they suit f."""
         scheme = self.problem.scheme
         p, d = scheme.accuracy, scheme.derivative
@@ -282,7 +280,7 @@ class _Measurement:
         closer = 4 * high * (h / wide)[:, np.newaxis] + NOISE_FACTOR * rounding * _column(h) ** d
         sound = (low <= closer + 4 * abs(near) * _column(h) ** d).all(axis=1)
         sound &= wide > 2 * h
-        known: NDArray[np.bool_] = sound & (hidden | (truncation <= SMOOTH_TRUNCATION))
+        known: Flags = sound & (hidden | (truncation <= SMOOTH_TRUNCATION))
         asked = np.flatnonzero(sound & ~known & np.isfinite(truncation))
         if len(asked):  # does it fall as truncation does?
             some = places[asked]
@@ -313,7 +311,7 @@ class _Measurement:
         known[picked[~confirmed]] = False
         return known
 
-    def _sweep(self, places: NDArray[np.intp]) -> None:
+    def _sweep(self, places: Places) -> None:
         """Find the steps of elements at which f is noisy, or varies over short distances.
 
         Quotients at steps in a geometric sequence differ by truncation where the steps are large,
@@ -498,7 +496,7 @@ class _Measurement:
         return int(np.argmin(np.where(changes, wrong, np.inf))), True
 
     def _at(
-        self, places: NDArray[np.intp], steps: Array, *, exactly: bool = False
+        self, places: Places, steps: Array, *, exactly: bool = False
     ) -> tuple[Array, Array, Array, Array]:
         """Return quotients ``(n, outputs)``, the steps that bounds allow, lifts, truncations.
 
@@ -524,7 +522,7 @@ class _Measurement:
                 truncations[where] = self._truncation(scheme, values, lengths, result[where])
         return result, used, lifts, truncations
 
-    def _values(self, places: NDArray[np.intp], points: Array) -> Array:
+    def _values(self, places: Places, points: Array) -> Array:
         """Return f at these points; what has been found at other steps is not evaluated again."""
         x, f, count = self.problem.x, self.problem.f, self.quotients.shape[1]
         values = np.empty((*points.shape, count), self.quotients.dtype)
@@ -573,7 +571,7 @@ class _Measurement:
         result: Array = self.problem.scheme.round_off(height, steps, self.eps * self.noise)
         return result
 
-    def _size(self, places: NDArray[np.intp], near: Array, far: Array, wide: Array) -> Array:
+    def _size(self, places: Places, near: Array, far: Array, wide: Array) -> Array:
         """Return the sizes of derivatives; 0 for those that are only rounding."""
         size = np.fmax(abs(near), abs(far))
         return np.where(size > 4 * self._rounding(places, far, wide), size, 0)

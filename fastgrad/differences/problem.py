@@ -1,11 +1,9 @@
 """Problems: a function of one array, its scheme and steps, and the shape of what it returns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.quotients import fill, memory_order, moved
 from fastgrad.differences.steps import choose_steps, limits_of, representable
@@ -18,7 +16,7 @@ from fastgrad.differences.validation import (
 )
 from fastgrad.lazy import LazyModule, lazy
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
-from fastgrad.typing import Array, Values
+from fastgrad.typing import Array, Places, Values
 
 if TYPE_CHECKING:
     from fastgrad.differences import bounds as limits
@@ -26,9 +24,8 @@ else:  # most problems have none
     limits = LazyModule("fastgrad.differences.bounds")
 
 
-@dataclass(frozen=True, eq=False)
 class Problem:
-    """A function of one array, and how it is to be differenced.
+    """A function of one array, and how it is to be differenced; not to be changed.
 
     Attributes
     ----------
@@ -52,21 +49,32 @@ class Problem:
         Whether some elements do not move, because the step is lost in their rounding.
     """
 
-    f: Callable[[Any], Any]
-    x: Array
-    name: str
-    scheme: Scheme
-    steps: Any
-    bounds: tuple[Array, Array] | None
-    automatic: bool = False
-    quotients: Array | None = None
-    is_lost: bool = False
+    def __init__(
+        self,
+        f: Callable[[Any], Any],
+        x: Array,
+        name: str,
+        scheme: Scheme,
+        steps: Any,
+        bounds: tuple[Array, Array] | None,
+        automatic: bool = False,
+        quotients: Array | None = None,
+        is_lost: bool = False,
+    ) -> None:
+        self.f, self.x, self.name = f, x, name
+        self.scheme, self.steps, self.bounds = scheme, steps, bounds
+        self.automatic, self.quotients, self.is_lost = automatic, quotients, is_lost
+
+    def replaced(self, **changes: Any) -> "Problem":
+        """Return the same problem, but for some attributes."""
+        same = {name: value for name, value in vars(self).items() if name != "partition"}
+        return Problem(**(same | changes))
 
     @property
     def is_uniform(self) -> bool:
         """Whether all elements are moved alike: by one step, on the real line, without bounds."""
         several = isinstance(self.steps, np.ndarray)
-        return not (self.scheme.is_complex or several or self.bounds is not None)
+        return self.bounds is None and not several and not self.scheme.is_complex
 
     def gradient(self, values: Values) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f.
@@ -77,21 +85,24 @@ class Problem:
             known = np.zeros_like(self.x)
             known.view(np.ndarray)[...] = self.quotients.reshape(self.x.shape)  # and no mask
             return known
-        result = np.empty_like(self.x) if self.bounds is None else np.zeros_like(self.x)
+        if self.is_uniform:
+            result = np.empty_like(self.x)
+            places = memory_order(self.x)
+            fill(result, values, self.f, self.x, places, self.steps, self.scheme)
+            return result
+        result = np.zeros_like(self.x)
         for scheme, places, steps in self.partition:
             fill(result, values, self.f, self.x, places, steps, scheme)
         return result
 
     @lazy
-    def partition(self) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
+    def partition(self) -> list[tuple[Scheme, Places, Any]]:
         """Which elements are moved in which scheme by which steps: all that can be."""
         places = memory_order(self.x)
         several = isinstance(self.steps, np.ndarray)
         return self.partition_of(places, self.steps[places] if several else self.steps)
 
-    def partition_of(
-        self, places: NDArray[np.intp], steps: Any
-    ) -> list[tuple[Scheme, NDArray[np.intp], Any]]:
+    def partition_of(self, places: Places, steps: Any) -> list[tuple[Scheme, Places, Any]]:
         """Return which of these elements are moved in which scheme by which steps."""
         if self.bounds is None:
             return [(self.scheme, places, steps)]
@@ -123,25 +134,41 @@ def problems(
     if not isinstance(args, tuple):
         raise TypeError(f"args is a {type(args).__name__}; pass a tuple of f's further arguments")
     chosen = as_scheme(scheme)
-    whole = x if is_structure(x) else None
-    arrays = [("x", x)] if whole is None else [*leaves(x)]
+    if not is_structure(x):
+        require_floating_array("x", x, h)
+        call = Call(f, args, None, x) if args else f
+        return [_problem(call, "x", x, h, chosen, relative, bounds, as_in_the_book)]
+    arrays = [*leaves(x)]
     for name, array in arrays:
         require_floating_array(name, array, h)
     if len(arrays) > 1:
         require_separate(arrays)
-    result = []
-    for (name, array), step, bound in zip(
-        arrays, _parts(h, x, arrays, "h"), _bounds_of(bounds, x, arrays), strict=True
-    ):
-        call = f if whole is None and not args else Call(f, args, whole, array)
-        eps = limits_of(array.dtype)[0]
-        steps = choose_steps(step, array, chosen, relative=relative, eps=eps)
-        pair = None if bound is None else limits.as_bounds(name, bound, array)
-        problem = Problem(call, array, name, chosen, steps, pair, isinstance(step, str))
-        book = as_in_the_book and problem.is_uniform and chosen == central_quotient
-        moving = _require_steps(problem, may_be_lost=book)
-        result.append(problem if moving else replace(problem, is_lost=True))
-    return result
+    given = zip(arrays, _parts(h, x, arrays, "h"), _bounds_of(bounds, x, arrays), strict=True)
+    return [
+        _problem(
+            Call(f, args, x, array), name, array, step, chosen, relative, bound, as_in_the_book
+        )
+        for (name, array), step, bound in given
+    ]
+
+
+def _problem(
+    f: Callable[[Any], Any],
+    name: str,
+    x: Array,
+    h: Any,
+    scheme: Scheme,
+    relative: bool,
+    bounds: Any,
+    as_in_the_book: bool,
+) -> Problem:
+    """Return the problem of one array, once its step and bounds have been checked."""
+    steps = choose_steps(h, x, scheme, relative=relative, eps=limits_of(x.dtype)[0])
+    pair = None if bounds is None else limits.as_bounds(name, bounds, x)
+    problem = Problem(f, x, name, scheme, steps, pair, isinstance(h, str))
+    book = as_in_the_book and problem.is_uniform and scheme == central_quotient
+    problem.is_lost = not _require_steps(problem, may_be_lost=book)
+    return problem
 
 
 def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
@@ -151,7 +178,11 @@ def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
         return moving
     eps, tiny, largest = limits_of(x.dtype)
     # Neighbours of a number in x are no farther away.
-    spacing = eps * float(np.abs(x.view(np.ndarray)).max()) + tiny
+    spacing = eps * float(np.maximum.reduce(np.abs(x.view(np.ndarray)), axis=None)) + tiny
+    if problem.is_uniform:
+        nearest, farthest = problem.scheme.reach
+        if problem.steps * nearest > spacing and 2 * problem.steps * farthest < largest:
+            return moving  # as mostly
     for scheme, places, steps in problem.partition:
         if not scheme.real or not places.size:
             continue
@@ -233,7 +264,7 @@ def _exact(problem: Problem) -> Problem:
         return problem
     flat = problem.x.view(np.ndarray).reshape(-1)
     steps = np.broadcast_to(np.asarray(problem.steps, np.float64), flat.shape)
-    return replace(problem, steps=representable(steps, flat))
+    return problem.replaced(steps=representable(steps, flat))
 
 
 def value_at(

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, Values
+from fastgrad.typing import Array, Places, Values
 
 BLOCK_DERIVATIVES = 1 << 16
 """Derivatives whose values of f are held in memory at a time."""
@@ -24,7 +23,7 @@ def fill(
     values: Values,
     f: Callable[[Any], Any],
     x: Array,
-    places: NDArray[np.intp],
+    places: Places,
     steps: Any,
     scheme: Scheme,
     shape: tuple[int, ...] = (),
@@ -36,6 +35,9 @@ def fill(
     """
     elements: Any = result.view(np.ndarray)
     elements = elements.reshape(-1, *shape) if elements.flags.c_contiguous else elements.flat
+    if len(places) <= MAX_ELEMENTS_AT_ONCE and not shape:
+        elements[places] = derivatives(values, f, x, places, steps, scheme)
+        return
     length = max(1, BLOCK_DERIVATIVES // max(math.prod(shape), 1))
     for start in range(0, len(places), length):
         block = slice(start, start + length)
@@ -47,7 +49,7 @@ def derivatives(
     values: Values,
     f: Callable[[Any], Any],
     x: Array,
-    places: NDArray[np.intp],
+    places: Places,
     steps: Any,
     scheme: Scheme,
     shape: tuple[int, ...] = (),
@@ -93,7 +95,7 @@ def values_where_defined(
     values: Values,
     f: Callable[[Any], Any],
     x: Array,
-    places: NDArray[np.intp],
+    places: Places,
     points: Array,
     raised: dict[int, Exception],
     shape: tuple[int, ...] = (),
@@ -132,7 +134,7 @@ def join(parts: list[Array]) -> Array:
     return mixed.reshape(-1, *parts[0].shape[1:])
 
 
-def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any) -> Array:
+def moved(x: Array, places: Places, offsets: Sequence[Any], steps: Any) -> Array:
     """Return where elements of x are moved to, an array ``(len(places), len(offsets))``.
 
     As in the book, what is raised is computed in double precision at least, and what is lowered in
@@ -141,8 +143,8 @@ def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any
     old = x.view(np.ndarray).reshape(-1)[places]
     few = len(old) <= MAX_ELEMENTS_AT_ONCE and old.dtype == np.float64
     if few and not isinstance(steps, np.ndarray):  # at once, which is faster
-        everywhere: Array = old[:, np.newaxis] + np.array([offset * steps for offset in offsets])
-        return everywhere
+        distances = [offset * steps for offset in offsets]
+        return old[:, np.newaxis] + distances  # type: ignore[no-any-return]
     wide = old if old.dtype.itemsize > 4 else old.astype(np.float64)
     points = np.empty((len(places), len(offsets)), dtype=old.dtype)
     for k, offset in enumerate(offsets):
@@ -151,7 +153,7 @@ def moved(x: Array, places: NDArray[np.intp], offsets: Sequence[Any], steps: Any
     return points
 
 
-def memory_order(x: Array) -> NDArray[np.intp]:
+def memory_order(x: Array) -> Places:
     """Return the flat (C-order) indices of x in the order in which np.nditer visits them."""
     if x.flags.c_contiguous:
         return np.arange(x.size)

@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.bounds import first_steps
 from fastgrad.differences.jumps import CALLS, are_short, is_flat, jumps, resolution
@@ -14,7 +13,7 @@ from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import moved, values_where_defined
 from fastgrad.differences.steps import as_floats, precision, representable
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, Report, Values
+from fastgrad.typing import Array, Flags, Places, Report, Values
 
 START = 4
 """Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""
@@ -106,9 +105,9 @@ class Outcome:
     widest: Array
     height: Array
     coarse: Array
-    roundoff_limited: NDArray[np.bool_]
-    diverging: NDArray[np.bool_]
-    rough: NDArray[np.bool_]
+    roundoff_limited: Flags
+    diverging: Flags
+    rough: Flags
 
     def __getitem__(self, rows: Any) -> "Outcome":
         """Return a copy of some rows."""
@@ -164,11 +163,11 @@ class _Runs:
 
     weights: Array
     magnitudes: Array
-    inside: NDArray[np.bool_]
-    after: NDArray[np.bool_]
-    first: NDArray[np.intp]
-    last: NDArray[np.intp]
-    parts: NDArray[np.intp]
+    inside: Flags
+    after: Flags
+    first: Places
+    last: Places
+    parts: Places
     falls: Array
 
 
@@ -227,8 +226,8 @@ class Limits:
     truncation: Array
     round_off: Array
     errors: Array
-    first: NDArray[np.intp]
-    last: NDArray[np.intp]
+    first: Places
+    last: Places
     entries: Array
     own_errors: Array
     all_errors: Array
@@ -259,8 +258,8 @@ class Rivals(NamedTuple):
 
     values: Array
     doubts: Array
-    first: NDArray[np.intp]
-    last: NDArray[np.intp]
+    first: Places
+    last: Places
 
 
 def limits(
@@ -412,7 +411,7 @@ class RichardsonTableau:
 
     def extrapolate(
         self,
-        places: NDArray[np.intp],
+        places: Places,
         first: Array,
         begin: Values | None = None,
         ended: Report | None = None,
@@ -451,12 +450,12 @@ class RichardsonTableau:
     def _extrapolated(
         self,
         scheme: Scheme,
-        places: NDArray[np.intp],
+        places: Places,
         table: Array,
         first: Array,
         most: Array,
         patience: int,
-    ) -> Iterator[tuple[NDArray[np.intp], Outcome]]:
+    ) -> Iterator[tuple[Places, Outcome]]:
         """Yield indices into places, and the derivatives there, as soon as they have been found."""
         now = nothing_yet(first)
         x = self.problem.x.view(np.ndarray).reshape(-1)[places]
@@ -544,8 +543,8 @@ class RichardsonTableau:
     def _finish(
         self,
         scheme: Scheme,
-        places: NDArray[np.intp],
-        ends: NDArray[np.bool_],
+        places: Places,
+        ends: Flags,
         table: Array,
         found: Limits,
         now: Outcome,
@@ -626,7 +625,7 @@ class RichardsonTableau:
         return is_flat(self.problem, self.values, place, step)
 
     def _evaluate_steps(
-        self, scheme: Scheme, places: NDArray[np.intp], steps: Array, values: Values | None = None
+        self, scheme: Scheme, places: Places, steps: Array, values: Values | None = None
     ) -> Array:
         """Return the tableau's numbers at these steps, ``(4 + points, *steps.shape)``."""
         x, outer, d = self.problem.x, scheme.outer, scheme.derivative
@@ -669,7 +668,7 @@ def _grows(table: Array) -> bool:
     return len(rates) == GROWTH_STEPS and bool(steady.all() and seen.all())
 
 
-def contradicts(new: Array, its: Array, old: Array, error: Array) -> NDArray[np.bool_]:
+def contradicts(new: Array, its: Array, old: Array, error: Array) -> Flags:
     """Say where two values differ by more than both of their errors; where one is nan, not."""
     with np.errstate(invalid="ignore"):
         return np.asarray(abs(new - old) > its + error)

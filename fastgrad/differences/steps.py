@@ -61,6 +61,8 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
     Steps that depend on x are made representable: replaced by ``(x + h) - x``, so that the distance
     by which x is moved is the one by which the difference is divided.
     """
+    if type(h) is float and relative is False and 0 < h < math.inf:  # as mostly
+        return h
     if not isinstance(relative, (bool, np.bool_)):
         raise TypeError(
             f"relative is {relative!r}, but it says whether h is in units of abs(x); pass "

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
-from numpy.typing import NDArray
 
-from fastgrad.typing import Structure
+from fastgrad.typing import Array, Structure
 
 
 def leaves(structure: object, name: str = "x") -> Iterator[tuple[str, Any]]:
@@ -66,10 +65,10 @@ def is_structure(x: object) -> bool:
     return isinstance(x, (dict, list, tuple))
 
 
-def require_separate(arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+def require_separate(arrays: Iterable[tuple[str, Array]]) -> None:
     """Refuse arrays that share elements: what moves in one of them would move in the other, too."""
     extents = [(*byte_bounds(array), name, array) for name, array in arrays if array.size]
-    reached: list[tuple[int, str, NDArray[Any]]] = []
+    reached: list[tuple[int, str, Array]] = []
     for start, end, name, array in sorted(extents, key=lambda extent: extent[0]):
         reached = [before for before in reached if before[0] > start]
         for _, other_name, other in reached:

@@ -8,7 +8,8 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from fastgrad.typing import Array, Places
 
 
 def require_function(f: object) -> None:
@@ -79,7 +80,7 @@ def require_floating_array(name: str, x: object, h: object) -> None:
         )
 
 
-def may_share_elements(x: NDArray[Any]) -> bool:
+def may_share_elements(x: Array) -> bool:
     """Say whether some elements of an array have the same place in memory, as in a broadcast one.
 
     Examples
@@ -122,7 +123,7 @@ def no_array(name: str, values: Any, remedy: str) -> TypeError:
     return TypeError(f"{name} is {reprlib.repr(values)}, of which no array can be made; {remedy}")
 
 
-def as_array(name: str, values: Any, remedy: str) -> NDArray[Any]:
+def as_array(name: str, values: Any, remedy: str) -> Array:
     """Return an argument as an array; refuse what none can be made of."""
     try:
         return np.asarray(values)
@@ -130,7 +131,7 @@ def as_array(name: str, values: Any, remedy: str) -> NDArray[Any]:
         raise no_array(name, values, remedy) from error
 
 
-def as_returned(value: Any) -> NDArray[Any]:
+def as_returned(value: Any) -> Array:
     """Return a copy of what f returned as an array; refuse what is none.
 
     A copy, for f may return the same array every time.
@@ -158,9 +159,9 @@ def remedy_for(value: Any) -> str:
 
 def require_moved(
     name: str,
-    x: NDArray[Any],
-    places: NDArray[np.intp],
-    points: NDArray[Any],
+    x: Array,
+    places: Places,
+    points: Array,
     steps: Any,
     *,
     may_be_lost: bool = False,

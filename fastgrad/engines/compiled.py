@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from numbers import Number
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -378,7 +377,7 @@ def certify(problem: Problem, values: Values, gradient: Array) -> None:
         return run.jitted(*copies.arguments)
 
     def slopes(step: float) -> Array:
-        central = replace(problem, steps=step, scheme=central_quotient, quotients=None)
+        central = problem.replaced(steps=step, scheme=central_quotient, quotients=None)
         return central.gradient(values).reshape(-1)
 
     quotients = gradient.reshape(-1).copy()

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.guard import Original
 from fastgrad.differences.validation import warn_caller
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing.first_calls import FirstCalls
-from fastgrad.typing import Array, Values
+from fastgrad.typing import Array, Places, Values
 
 if TYPE_CHECKING:
     from fastgrad.tracing import trace
@@ -78,7 +77,7 @@ class Repeating:
         self,
         f: Callable[[Any], Any],
         x: Array,
-        places: NDArray[np.intp],
+        places: Places,
         points: Array,
         shape: tuple[int, ...] = (),
     ) -> Array:

@@ -8,13 +8,12 @@ from numbers import Complex, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.guard import Original, require_unchanged
 from fastgrad.differences.quotients import fill, memory_order
 from fastgrad.differences.validation import as_returned, remedy_for
 from fastgrad.schemes import Scheme, central_quotient
-from fastgrad.typing import Array
+from fastgrad.typing import Array, Places
 
 SCALAR_TYPES = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""
@@ -32,7 +31,7 @@ MAX_COMPARED_BYTES = 512
 def values(
     f: Callable[[Array], Any],
     x: Array,
-    places: NDArray[np.intp],
+    places: Places,
     points: Array,
     shape: tuple[int, ...] = (),
 ) -> Array:
@@ -131,7 +130,7 @@ def _require_moved(original: Original, i: int, target: Any) -> None:
 
 
 def _blocks(
-    places: NDArray[np.intp], points: Array, *, first_alone: bool
+    places: Places, points: Array, *, first_alone: bool
 ) -> Iterator[Iterable[tuple[int, Any, Any]]]:
     """Yield, some places at a time, a place and two points to which the element there is moved.
 
@@ -240,7 +239,7 @@ cache is evaluated faster than what does not."""
 def stacked_values(
     f: Callable[[Array], Any],
     x: Array,
-    places: NDArray[np.intp],
+    places: Places,
     points: Array,
     shape: tuple[int, ...] = (),
 ) -> Array:

@@ -6,11 +6,8 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastgrad.differences.quotients import join
-from fastgrad.typing import Array, Progress, Report, Values
+from fastgrad.typing import Array, Places, Progress, Report, Values
 
 REPORT_SECONDS = 0.1
 """Seconds between two reports, about."""
@@ -93,7 +90,7 @@ def _reported(
     report: Report,
     f: Callable[[Any], Any],
     x: Array,
-    places: NDArray[np.intp],
+    places: Places,
     points: Array,
     shape: tuple[int, ...] = (),
 ) -> Array:
@@ -108,7 +105,7 @@ def blocks(
     values: Values,
     f: Callable[[Any], Any],
     x: Array,
-    places: NDArray[np.intp],
+    places: Places,
     points: Array,
     shape: tuple[int, ...],
 ) -> Iterator[Array]:

@@ -3,8 +3,6 @@
 import reprlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +11,6 @@ from fastgrad.differences.problem import Problem
 from fastgrad.differences.trees import is_structure
 from fastgrad.differences.validation import require_flag, warn_caller
 from fastgrad.engines import loop
-from fastgrad.engines import progress as progress_of
 from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, is_independent
 from fastgrad.jit.jitted import is_jitted
 from fastgrad.lazy import LazyModule
@@ -23,7 +20,10 @@ from fastgrad.typing import Array, GradientEngine, Map, Progress, Report, Values
 
 if TYPE_CHECKING:
     from fastgrad.engines import compiled, traced
+    from fastgrad.engines import progress as progress_of
+    from fastgrad.engines.workers.scheduler import WorkerPool
 else:  # many files
+    progress_of = LazyModule("fastgrad.engines.progress")
     compiled = LazyModule("fastgrad.engines.compiled")
     traced = LazyModule("fastgrad.engines.traced")
 
@@ -39,6 +39,9 @@ GRADIENT_ENGINES: dict[str, GradientEngine] = {
 }
 """Name -> what gives a gradient at once, without f at each moved point."""
 
+NOBODY = nullcontext()
+"""Who is told how far it has come if nobody is."""
+
 MIN_TRACED_ELEMENTS = 8
 """Elements of x from which recording may pay: with fewer, the loop calls f about as often."""
 
@@ -46,7 +49,6 @@ MIN_ANNOUNCED_ELEMENTS = 5_000
 """Elements of x from which the user is told that the loop is used, and why."""
 
 
-@dataclass(frozen=True, eq=False)
 class Evaluator:
     """How derivatives are evaluated, and who is told how far that has come.
 
@@ -56,20 +58,26 @@ class Evaluator:
         The engine that the user has asked for.
     engine : str
         The engine that evaluates f at moved points.
-    values : callable
-        ``values(report)`` is a `Values`, which tells report how many elements it has evaluated;
-        without report it is silent.
     progress : bool or callable
         Who is to be told.
-    has_workers : bool
-        Whether workers share the loop's calls.
     """
 
-    asked: str
-    engine: str
-    values: Callable[[Report | None], Values]
-    progress: Progress
-    has_workers: bool
+    def __init__(
+        self,
+        asked: str,
+        engine: str,
+        values: Values,
+        progress: Progress,
+        workers: "WorkerPool | None",
+    ) -> None:
+        self.asked, self.engine, self.progress = asked, engine, progress
+        self._values, self._workers = values, workers
+
+    def values(self, report: Report | None) -> Values:
+        """Return how f is evaluated, and report told how many elements are; None is not told."""
+        if self._workers is not None:
+            return self._workers.values(report)
+        return self._values if report is None else progress_of.reporting(self._values, report)
 
     @property
     def stacked(self) -> bool:
@@ -84,11 +92,11 @@ class Evaluator:
     @property
     def probes(self) -> bool:
         """Whether f is called some times more, to see if it is random, or independent of x."""
-        return self.asked == "auto" and self.engine == "loop" and not self.has_workers
+        return self.asked == "auto" and self.engine == "loop" and self._workers is None
 
     def shown(self, total: int) -> AbstractContextManager[Report | None]:
         """Give a block what elements are reported to, so many in all; None if nobody is told."""
-        return nullcontext() if self.progress is False else progress_of.shown(self.progress, total)
+        return NOBODY if self.progress is False else progress_of.shown(self.progress, total)
 
     def require_served(self, problems: list[Problem]) -> None:
         """Refuse what an engine that gives gradients at once does not serve, if asked for one."""
@@ -186,20 +194,19 @@ def choose_evaluator(
     workers: int | Map | None = None,
     progress: Progress = False,
     at_once: bool = False,
-) -> AbstractContextManager[Evaluator]:
-    """Choose how f is evaluated during a block: the rule for all that differentiates.
+) -> Evaluator:
+    """Choose how f is evaluated: the rule for all that differentiates.
 
     With engine="auto" it is the best way that serves f. Workers evaluate what is otherwise the
-    loop's; other engines use the threads of this process. They start when they are first worth it,
-    once for the block, and have ended when it has.
+    loop's, and start when they are first worth it; other engines use the threads of this process.
 
     Parameters
     ----------
     f, x, engine, vectorized, workers, progress
-        As `fastgrad.numerical_gradient` takes them. f is None where the block evaluates a function
+        As `fastgrad.numerical_gradient` takes them. f is None where the caller evaluates a function
         of its own.
     at_once : bool
-        Whether the block takes gradients that an engine gives at once.
+        Whether the caller takes gradients that an engine gives at once.
 
     Raises
     ------
@@ -228,7 +235,8 @@ def choose_evaluator(
     jitted = is_jitted(f)
     if jitted:
         compiled.require_no_dict(x)
-    progress_of.require_progress(progress)
+    if progress is not False:
+        progress_of.require_progress(progress)
     if vectorized:
         name, values = "vectorized", loop.stacked_values
     elif engine == "auto" or engine in GRADIENT_ENGINES:
@@ -238,15 +246,12 @@ def choose_evaluator(
     else:
         names = ", ".join(repr(name) for name in ["auto", *GRADIENT_ENGINES, *ENGINES])
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
-    reported = partial(progress_of.reporting, values)
-    evaluator = Evaluator(engine, name, reported, progress, workers is not None)
+    pool = None
     if workers is not None:
         from fastgrad.engines.workers.scheduler import WorkerPool
 
         pool = WorkerPool(workers)
-        if name == "loop":
-            evaluator = replace(evaluator, values=pool.values)
-    return nullcontext(evaluator)
+    return Evaluator(engine, name, values, progress, pool if name == "loop" else None)
 
 
 def _why_not_recorded(problem: Problem, first: FirstCalls) -> str:

@@ -14,12 +14,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-COMPILATION_NUMBERS = re.compile(r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+|\[\d+ x i8\]")
+COMPILATION_NUMBERS = r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+|\[\d+ x i8\]"
 """Numbers in the names of code, and the names' lengths: each compilation has others."""
 
-MISFIT = re.compile(
-    r"^@\.const\.pickledata\.(\w+) = .*(unable to broadcast argument \d+ to output array)\\0AFile ",
-    re.MULTILINE,
+MISFIT = (
+    r"(?m)^@\.const\.pickledata\.(\w+) = "
+    r".*(unable to broadcast argument \d+ to output array)\\0AFile "
 )
 """The text of the exception that numba raises where shapes do not fit. It also says which line of
 any function numba looked at last before."""
@@ -132,9 +132,9 @@ def _code(f: Any, arguments: tuple[Any, ...]) -> tuple[list[str], list[str]]:
     caller.compile((numba.types.Tuple(arguments),))
     finish(caller)
     code = code_of(caller)
-    for name, text in MISFIT.findall(code):
+    for name, text in re.findall(MISFIT, code):
         code = code.replace(name, text)
-    lines = COMPILATION_NUMBERS.sub("", code).splitlines()
+    lines = re.sub(COMPILATION_NUMBERS, "", code).splitlines()
     constants = sorted(
         line for line in lines if line.startswith("@") and not line.startswith(MISFITS)
     )

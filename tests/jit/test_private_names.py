@@ -84,7 +84,14 @@ ON_OBJECTS = {
 """Underscored attributes in jit/ and engines/lanes/, and what has them. Where one is missing, what
 uses it fails, as it does without the other names of its file."""
 
-OF_CPYTHON = {"sys._getframe", "sys._current_frames", "os._exit", "functools._lru_cache_wrapper"}
+OF_CPYTHON = {
+    "sys._getframe",
+    "sys._current_frames",
+    "os._exit",
+    "functools._lru_cache_wrapper",
+    "_thread.get_ident",
+    "_thread.RLock",
+}
 """Documented, or the type of a documented object; they may stand anywhere."""
 
 OF_NAMED_TUPLES = {"_asdict", "_field_defaults", "_fields", "_make", "_replace"}

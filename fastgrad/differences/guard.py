@@ -105,6 +105,11 @@ class turn:
             frame = frame.f_back
         return frame is not None
 
+    def move_also(self, arrays: Sequence[Array]) -> None:
+        """Move further arrays during the block."""
+        self._moved = [*self._moved, *arrays]
+        self._read = None
+
     @property
     def moved(self) -> list[Extent]:
         """Where the memory is that it moves."""
@@ -319,6 +324,16 @@ def _changed(now: Array, before: Array) -> Flags:
     same = (now == before) & (np.signbit(now) == np.signbit(before))
     result: Flags = ~(same | (np.isnan(now) & np.isnan(before)))
     return result
+
+
+def take_along(arrays: Sequence[Array]) -> bool:
+    """Let the turn of this thread move further arrays, if no other thread has one; say whether."""
+    with _lock:
+        own = [one for one in _turns if one.thread == get_ident()]
+        if len(own) < len(_turns) or not own:
+            return False
+        own[-1].move_also(arrays)
+        return True
 
 
 def _entered_from() -> FrameType | None:

@@ -10,7 +10,7 @@ import numpy as np
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.trees import is_structure
 from fastgrad.differences.validation import require_flag, warn_caller
-from fastgrad.engines import loop
+from fastgrad.engines import loop, siblings
 from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, is_independent
 from fastgrad.jit.jitted import is_jitted
 from fastgrad.lazy import LazyModule
@@ -108,7 +108,9 @@ class Evaluator:
 
     def first_calls(self, problem: Problem) -> FirstCalls | None:
         """Return calls of f at x itself, if it depends on them whether f is traced."""
-        return None if self._why_not_tried(problem) else FirstCalls(problem.f, problem.x)
+        if self._why_not_tried(problem):
+            return None
+        return FirstCalls(problem.f, problem.x, once=siblings.may_know(problem.x))
 
     def gradient_at_once(self, problem: Problem, first: FirstCalls | None) -> Array | None:
         """Return the gradient by an engine that needs no values at moved points, if one serves.
@@ -135,6 +137,10 @@ class Evaluator:
             return GRADIENT_ENGINES[self.asked](f, x, h, scheme)
         if first is None:
             return None
+        result = siblings.known(f, x, h, scheme, first)
+        if result is not None:
+            return result
+        first.confirm()
         reason = _why_not_recorded(problem, first)
         if not reason:
             result, reason = traced.gradient_if_faster(f, x, h, scheme, first)

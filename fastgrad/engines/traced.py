@@ -4,11 +4,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
 
+from fastgrad.differences.guard import take_along
 from fastgrad.differences.validation import warn_caller
+from fastgrad.engines import siblings
 from fastgrad.engines.certificate import Certificate, Disagreement
 from fastgrad.engines.directions import NearbyValues
 from fastgrad.interrupts import OutOfTimeError, ending_at, raise_interrupt
@@ -17,6 +21,7 @@ from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
+from fastgrad.tracing.references import Slot, temporarily_replaced
 from fastgrad.tracing.strategy import choose_strategies
 from fastgrad.tracing.trace import InDouble, Trace, trace_call
 from fastgrad.typing import Array, Doubles
@@ -40,6 +45,26 @@ MAX_EXPLAINING_SECONDS = 2.0
 
 class Mistaken(NotTraceable):
     """What was replayed is not f; the message says where."""
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """What a replay gives.
+
+    Attributes
+    ----------
+    quotients, slopes : arrays (elements of x,)
+        In C order.
+    uneven : array (elements of x,)
+        By how much slopes differ, as a rule, if moves up and down are answered differently.
+    known : bool
+        Whether slopes are known.
+    """
+
+    quotients: Doubles
+    slopes: Doubles
+    uneven: Doubles
+    known: bool
 
 
 def gradient(
@@ -132,18 +157,77 @@ def traced_gradient(
         result = np.zeros_like(x)
         result[...] = quotients * (distance / (2 * h))
         return result
+    if first is None:
+        first = FirstCalls(f, x)
+        known = siblings.known(f, x, h, scheme, first)
+        if known is not None:
+            return known
+    point = siblings.new_point(f, x, h, scheme, first)
+    expected = {} if point is None else point.siblings
+    if not take_along([*expected.values()]):
+        expected = {}
+    others = [*expected.values()]
     calls = x.size * sum(offset != 0 for offset in scheme.offsets)
-    trace = trace_call(f, x, h, calls, first, is_limited=if_faster)
+    trace = trace_call(f, x, h, calls, first, is_limited=if_faster, siblings=others)
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
     start = time.perf_counter()
     replayed = _replayed(trace, h, scheme, limit)
+    if point is not None and expected:
+        gradients = _with_siblings(f, [x, *others], h, trace, replayed, start)
+        if gradients is not None:
+            point.gradients = dict(zip(expected, gradients[1:], strict=True))
+            return gradients[0]
+        point.give_up(for_good=not trace.siblings)
     if CERTIFY:
         seconds = time.perf_counter() - start
         _certify(f, x, h, scheme, trace, replayed, seconds)
-    quotients = replayed.quotients
+    return _like(x, replayed.quotients)
+
+
+def _like(x: Array, quotients: Array) -> Array:
+    """Return quotients as an array like x."""
     result = np.zeros_like(x)
     result[...] = quotients.reshape(x.shape)
     return result
+
+
+def _with_siblings(
+    f: Callable[[Doubles], Any],
+    arrays: list[Doubles],
+    h: float,
+    trace: Trace,
+    replayed: Replayed,
+    start: float,
+) -> list[Doubles] | None:
+    """Return the gradients of several arrays, of which the first has been replayed.
+
+    They are certified together, as one. None if they cannot be.
+    """
+    traces = [trace, *(each for each in trace.siblings if each is not None)]
+    if len(traces) < len(arrays):
+        return None
+    try:
+        replays = [replayed, *(_replayed(each, h, central_quotient, inf) for each in traces[1:])]
+    except NotTraceable:
+        return None
+    whole = Replayed(
+        np.concatenate([each.quotients for each in replays]),
+        np.concatenate([each.slopes for each in replays]),
+        np.concatenate([each.uneven for each in replays]),
+        all(each.known for each in replays),
+    )
+    if CERTIFY:
+        joined = Joined(f, arrays)
+        seconds = time.perf_counter() - start
+        certificate = _certificate(joined, joined.x, h, central_quotient, traces, whole, seconds)
+        try:
+            certificate.mend()
+        except Disagreement:
+            return None
+        if certificate.said:
+            return None
+    parts = np.split(whole.quotients, np.cumsum([array.size for array in arrays])[:-1])
+    return [_like(array, part) for array, part in zip(arrays, parts, strict=True)]
 
 
 @contextmanager
@@ -170,26 +254,6 @@ def in_double(
         yield wide, first_wide
     finally:
         first.make(1)
-
-
-@dataclass(frozen=True, eq=False)
-class Replayed:
-    """What a replay gives.
-
-    Attributes
-    ----------
-    quotients, slopes : arrays (elements of x,)
-        In C order.
-    uneven : array (elements of x,)
-        By how much slopes differ, as a rule, if moves up and down are answered differently.
-    known : bool
-        Whether slopes are known.
-    """
-
-    quotients: Doubles
-    slopes: Doubles
-    uneven: Doubles
-    known: bool
 
 
 def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> Replayed:
@@ -240,23 +304,7 @@ def _certify(
     seconds: float,
 ) -> None:
     """Compare the quotients with f, and mend them; see `certificate`."""
-
-    def slopes(step: float) -> Doubles:
-        return _replayed(trace, step, central_quotient, np.inf).slopes
-
-    floats = [node.value.dtype for node in trace.nodes if node.value.dtype.kind in "fc"]
-    eps = max(float(np.finfo(dtype).eps) for dtype in floats)
-    norms = [abs(term.scale) * np.linalg.norm(np.ravel(term.node.value)) for term in trace.terms]
-    own = float(np.linalg.norm(norms))
-    certificate = Certificate(
-        NearbyValues(f, x, h, scheme, trace.magnitude, own, eps),
-        replayed.quotients,
-        slopes,
-        replayed.slopes if replayed.known else None,
-        replayed.uneven,
-        is_dear=seconds > DEAR_REPLAY_SECONDS,
-        price=seconds / trace.seconds,
-    )
+    certificate = _certificate(f, x, h, scheme, [trace], replayed, seconds)
     try:
         certificate.mend()
     except Disagreement as where:
@@ -266,6 +314,65 @@ def _certify(
             f"the traced gradient was wrong: {certificate.said}; it has been mended by calls of f. "
             "If f gives the same value at each call, this is a defect of fastgrad: please report f"
         )
+
+
+def _certificate(
+    f: Callable[[Doubles], Any],
+    x: Doubles,
+    h: float,
+    scheme: Scheme,
+    traces: list[Trace],
+    replayed: Replayed,
+    seconds: float,
+) -> Certificate:
+    """Return what compares quotients with f: those of one array, or of several, joined in x."""
+
+    def slopes(step: float) -> Doubles:
+        parts = [_replayed(trace, step, central_quotient, np.inf).slopes for trace in traces]
+        return np.concatenate(parts)
+
+    nodes = [node for trace in traces for node in trace.nodes]
+    floats = {node.value.dtype for node in nodes if node.value.dtype.kind in "fc"}
+    eps = max(float(np.finfo(dtype).eps) for dtype in floats)
+    return Certificate(
+        NearbyValues(
+            f,
+            x,
+            h,
+            scheme,
+            max(trace.magnitude for trace in traces),
+            max(trace.own_magnitude for trace in traces),
+            eps,
+        ),
+        replayed.quotients,
+        slopes,
+        replayed.slopes if replayed.known else None,
+        replayed.uneven,
+        is_dear=seconds > DEAR_REPLAY_SECONDS,
+        price=seconds / traces[0].seconds,
+    )
+
+
+class Joined:
+    """f of several arrays as a function of one, in which their elements follow each other.
+
+    Attributes
+    ----------
+    x : array (elements of all arrays,)
+    """
+
+    def __init__(self, f: Callable[[Doubles], Any], arrays: list[Doubles]) -> None:
+        self._f, self._given = f, arrays[0]
+        self.x = np.concatenate([array.reshape(-1) for array in arrays])
+        parts = np.split(self.x, np.cumsum([array.size for array in arrays])[:-1])
+        self._slots: list[Slot] = [
+            (partial(array.__setitem__, ...), array.copy(order="K"), part.reshape(array.shape))
+            for array, part in zip(arrays, parts, strict=True)
+        ]
+
+    def __call__(self, x: Doubles) -> Any:
+        """Return f where the arrays hold what is in x; they are then as they were."""
+        return temporarily_replaced(self._slots, lambda: self._f(self._given))
 
 
 def explain(

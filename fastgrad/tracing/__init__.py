@@ -2,7 +2,7 @@
 
 - Recording: `first_calls` tells whether it may pay; `trace` calls f once more; `recorder` notes the
   `operations` on stand-ins (`stand_in`), which stand where f finds x (`references`, which puts
-  everything back) and NumPy (`namespace`).
+  everything back) and NumPy (`namespace`). `state` compares all that f can reach with what it was.
 - Analysis: `affine` finds where x enters, its units and rows, and the terms of the loss;
   `smoothness` tells what may happen between measured shifts.
 - Replay: `strategy` chooses for each term, and keeps what operations tell for the next recording

@@ -41,9 +41,13 @@ class FirstCalls:
     f : callable
     x : array
         As it was after each call, whatever f does.
+    once : bool
+        Whether `confirm` is left to others.
 
     Attributes
     ----------
+    is_known : bool
+        Whether all that f can reach is known to be as it was at a gradient before.
     values : list of float
         What f has returned.
     seconds : float
@@ -52,18 +56,24 @@ class FirstCalls:
         Why f cannot be recorded, if that is known; "" otherwise.
     """
 
-    def __init__(self, f: Callable[[Any], Any], x: Array) -> None:
+    def __init__(self, f: Callable[[Any], Any], x: Array, *, once: bool = False) -> None:
         self._f, self._x = f, x
         self._plain = x.view(np.ndarray)  # of x's shape, whatever f makes of that
         self._saved = self._plain.copy(order="K")
         self.values: list[float] = []
         self.seconds, self.refusal = np.inf, ""
+        self.is_known = False
         if x.dtype not in (np.float64, np.float32) or type(x) is not np.ndarray:
             self.refusal = "x is not a plain array of float64 or float32"
         else:
             self.make(1)
-            if self.seconds < SHORT_CALL_SECONDS:
-                self.make(1)
+            if not once:
+                self.confirm()
+
+    def confirm(self) -> None:
+        """Call f once more if the first call was short, and the only one."""
+        if len(self.values) == 1 and self.seconds < SHORT_CALL_SECONDS:
+            self.make(1)
 
     def make(self, times: int) -> None:
         """Call f so many times more, unless it is known to be of no use."""

@@ -131,6 +131,9 @@ def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
     kept: dict[Any, Node] = {}
     same: dict[Node, Node] = {}
     for node in nodes:
+        if node.function is None:  # one of the arrays at the beginning
+            kept[node] = same[node] = node
+            continue
         node.arguments = replaced(
             node.arguments, lambda leaf: same.get(leaf, leaf) if type(leaf) is Node else leaf
         )

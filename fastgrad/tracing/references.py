@@ -120,7 +120,7 @@ def look_around(
         seen.add(id(holder))
         kind = type(holder)
         if kind is types.FunctionType:
-            if _is_foreign(holder):
+            if is_foreign(holder):
                 continue
             around.functions.append(holder)
         if kind not in shared:
@@ -225,7 +225,7 @@ def _items(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
         yield from _of_object(holder)
 
 
-def _is_foreign(item: Any) -> bool:
+def is_foreign(item: Any) -> bool:
     """Say whether a function, class or module belongs to a library that holds no user's array."""
     module: Any = vars(item).get("__name__") if is_a(item, types.ModuleType) else item.__module__
     return is_a(module, str) and is_of_library(module) and module not in FORMULAS
@@ -281,13 +281,13 @@ def _of_module(
 ) -> Iterator[tuple[Any, Assign | None]]:
     """Follow what code that names a module may take from it, and from modules in it."""
     seen.add(id(module))
-    is_foreign = _is_foreign(module)
+    is_library = is_foreign(module)
     for name in names & vars(module).keys():
         item = vars(module)[name]
         is_new = is_a(item, types.ModuleType) and id(item) not in seen
-        if is_new and not (is_foreign or _is_foreign(item)):
+        if is_new and not (is_library or is_foreign(item)):
             yield from _of_module(item, names, seen)
-        if not is_foreign:
+        if not is_library:
             yield item, functools.partial(dict.__setitem__, vars(module), name)
         elif type(item) is types.FunctionType and item.__module__ in FORMULAS:
             yield item, None
@@ -305,7 +305,7 @@ def names_of(code: types.CodeType) -> set[str]:
 def _of_object(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
     """Follow an instance: its items, its attributes and slots, the methods of its class."""
     kind = type(holder)
-    slots = [pair for pair in slots_of(holder) if not _is_foreign(pair[0].__objclass__)]
+    slots = [pair for pair in slots_of(holder) if not is_foreign(pair[0].__objclass__)]
     places: list[tuple[Any, Assign | None]] = [
         (item, functools.partial(slot.__set__, holder)) for slot, item in slots
     ]
@@ -321,7 +321,7 @@ def _of_object(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
     known = {id(item) for item, _ in places} | {id(attributes)}
     others = (item for item in gc.get_referents(holder) if id(item) not in known)
     yield from ((item, None) for item in others if not is_a(item, type))
-    if not _is_foreign(kind):
+    if not is_foreign(kind):
         yield from ((base, None) for base in kind.__mro__[:-1])
 
 

@@ -3,9 +3,9 @@
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Any
@@ -67,18 +67,27 @@ class Trace:
         The result.
     seconds : float
         How long one call takes.
+    siblings : tuple of Trace or None
+        The same call, with what depends on other arrays; None of an array that f does not use.
     """
 
     nodes: list[Node]
     terms: list[Term]
     value: float
     seconds: float
+    siblings: "tuple[Trace | None, ...]" = ()
 
     @property
     def magnitude(self) -> float:
         """The sum of the magnitudes of all that is added up to the result, and the result's."""
         terms = (abs(term.scale) * abs(term.node.value).sum() for term in self.terms)
         return abs(self.value) + float(sum(terms))
+
+    @property
+    def own_magnitude(self) -> float:
+        """The root of the sum of the squares of all that is added up to the result."""
+        terms = [abs(term.scale) * np.linalg.norm(np.ravel(term.node.value)) for term in self.terms]
+        return float(np.linalg.norm(terms))
 
 
 def trace_call(
@@ -89,6 +98,7 @@ def trace_call(
     first: FirstCalls | None = None,
     *,
     is_limited: bool = False,
+    siblings: Sequence[Doubles] = (),
 ) -> Trace:
     """Record one call of f.
 
@@ -106,6 +116,9 @@ def trace_call(
         The first calls of f, if they have been made.
     is_limited : bool
         Whether recording is given no more than a small part of the time of the loop's calls.
+    siblings : sequence of float64 arrays
+        Further arrays that f can reach, apart from each other in memory, which are moved, too. If
+        f cannot be recorded so, x is moved alone, and there are no siblings.
 
     Raises
     ------
@@ -114,14 +127,18 @@ def trace_call(
     """
     first = FirstCalls(f, x) if first is None else first
     _require_no_refusal(first)
-    saved, value, seconds = x.copy(order="K"), first.values[0], first.seconds
-    if np.isnan(saved).any():
+    value, seconds = first.values[0], first.seconds
+    if np.isnan(x).any():
         raise NotTraceable("x has elements that are nan")
     part = MAX_RECORDING_SHARE * calls * seconds
     limits = max(MIN_RECORDING_SECONDS, part), max(MIN_OPERATIONS, part / SECONDS_PER_OPERATION)
     if not is_limited:
         limits = MAX_SECONDS + calls * seconds, inf
-    nodes, output = _record_as_needed(f, x, h, saved, limits, first)
+    if siblings:
+        traces = _record_together(f, [x, *siblings], h, limits, first)
+        if traces and traces[0] is not None:
+            return replace(traces[0], siblings=tuple(traces[1:]))
+    nodes, output = _record_as_needed(f, x, h, limits, first)
     if value != _number(output.value):
         first.make(1)
         _require_no_refusal(first)
@@ -131,6 +148,39 @@ def trace_call(
     return Trace(nodes, split_into_terms(output), value, seconds)
 
 
+def _record_together(
+    f: Callable[[Doubles], Any],
+    arrays: list[Doubles],
+    h: float,
+    limits: tuple[float, float],
+    first: FirstCalls,
+) -> list[Trace | None]:
+    """Return a trace for each array, of one call that is recorded; none if it cannot be."""
+    result = _record_alone(f, arrays, h, Recording(*limits))
+    if isinstance(result, Refusal) or np.ravel(result[1].value)[0] != first.values[0]:
+        return []
+    nodes, output = without_repeats(*result)
+    return [_part(root, nodes, output, first) for root in nodes[: len(arrays)]]
+
+
+def _part(root: Node, nodes: list[Node], output: Node, first: FirstCalls) -> Trace | None:
+    """Return what depends on one of the arrays of a recording, where all others are constant."""
+    own = {root: root}
+
+    def argument(leaf: Any) -> Any:
+        return own.get(leaf, leaf.value) if type(leaf) is Node else leaf
+
+    for node in nodes:
+        if not own.keys().isdisjoint(node.inputs()):
+            arguments = operations.replaced(node.arguments, argument)
+            own[node] = Node(node.function, arguments, node.keywords, node.value, depends=True)
+    if output not in own:
+        return None
+    part = [*own.values()]
+    merge_moves(part)
+    return Trace(part, split_into_terms(own[output]), first.values[0], first.seconds)
+
+
 def is_used(f: Callable[[Any], Any], x: NDArray[Any], h: float) -> bool:
     """Say whether f computes with x, an array of any real type; True where it cannot be told.
 
@@ -138,10 +188,9 @@ def is_used(f: Callable[[Any], Any], x: NDArray[Any], h: float) -> bool:
     """
     if type(x) is not np.ndarray:
         return True
-    saved = x.copy(order="K")
-    result = _record_alone(f, x, h, saved, Recording(MAX_SECONDS))
+    result = _record_alone(f, [x], h, Recording(MAX_SECONDS))
     if type(result) is Refusal and result.is_of_constants:
-        result = _record_alone(f, x, h, saved, Recording(MAX_SECONDS, creates=True))
+        result = _record_alone(f, [x], h, Recording(MAX_SECONDS, creates=True))
     f(x)  # so that buffers which f fills hold what a whole call leaves
     return type(result) is not Refusal or result.reason != UNUSED
 
@@ -150,14 +199,13 @@ def _record_as_needed(
     f: Callable[[Doubles], Any],
     x: Doubles,
     h: float,
-    saved: Doubles,
     limits: tuple[float, float],
     first: FirstCalls,
 ) -> tuple[list[Node], Node]:
     """Record one call of f; once more, thoroughly, if an array took a recorded value unasked."""
-    result = _record_alone(f, x, h, saved, Recording(*limits))
+    result = _record_alone(f, [x], h, Recording(*limits))
     if type(result) is Refusal and result.is_of_constants:
-        result = _record_alone(f, x, h, saved, Recording(*limits, creates=True))
+        result = _record_alone(f, [x], h, Recording(*limits, creates=True))
     if type(result) is Refusal:
         first.make(1)  # so that buffers which f fills hold what a whole call leaves
         raise NotTraceable(result.reason)
@@ -173,7 +221,7 @@ class Refusal:
 
 
 def _record_alone(
-    f: Callable[[Doubles], Any], x: Doubles, h: float, saved: Doubles, recording: Recording
+    f: Callable[[Doubles], Any], moved: list[Doubles], h: float, recording: Recording
 ) -> tuple[list[Node], Node] | Refusal:
     """Record one call of f while no other thread does, and leave nothing of it anywhere.
 
@@ -188,7 +236,7 @@ def _record_alone(
         recording.pauses_gc = gc.isenabled()  # not before: another thread may have paused it
         _open.append(recording)
         gc.disable()
-        return _record(f, x, h, saved, recording)
+        return _record(f, moved, h, recording)
     finally:
         try:
             _close(recording)
@@ -234,28 +282,35 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 
 def _record(
-    f: Callable[[Doubles], Any], x: Doubles, h: float, saved: Doubles, recording: Recording
+    f: Callable[[Doubles], Any], moved: list[Doubles], h: float, recording: Recording
 ) -> tuple[list[Node], Node] | Refusal:
     """Record one call of f; if it needs them, with stand-ins for all other arrays, too.
 
-    A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given.
+    A plain array's own methods, as in ``data.dot(x)``, do not ask what they are given. Of the
+    arrays that are moved f is given the first.
     """
     try:
         around = _surroundings(f, recording.is_late)
     except NotTraceable as refusal:
         return Refusal(str(refusal), is_of_constants=False)
-    moved = x + h * np.random.default_rng(0).uniform(0.5, 1.0, x.shape)
-    root = recording.start(saved)
-    root.memory = x
-    slots: list[Slot] = [(partial(x.__setitem__, ...), saved, moved)]
+    random = np.random.default_rng(0)
+    roots: list[Recorded] = []
+    slots: list[Slot] = []
+    for x in moved:
+        saved = x.copy(order="K")
+        root = recording.start(saved)
+        root.memory = x
+        roots.append(root)
+        elsewhere = x + h * random.uniform(0.5, 1.0, x.shape)
+        slots.append((partial(x.__setitem__, ...), saved, elsewhere))
     replacements: list[tuple[Reference, Any]] = []
     constants: dict[int, Recorded] = {}
     for reference in around.references:
         assign, array = reference.assign, reference.held
         stand_in = None
-        is_of_x = share(array, x)
-        if is_of_x:
-            stand_in = _stand_in(root, array, x)
+        k = next((k for k, x in enumerate(moved) if share(array, x)), None)
+        if k is not None:
+            stand_in = _stand_in(roots[k], array, moved[k])
             if stand_in is None or (assign is None and reference.within is None):
                 where = "by another array" if stand_in is None else "where no stand-in can be put"
                 return Refusal(f"it can reach x's memory {where}", is_of_constants=False)
@@ -276,7 +331,7 @@ def _record(
         if code is not function.__code__ and function.__globals__.keys().isdisjoint(BUILTINS):
             slots.append((partial(setattr, function, "__code__"), function.__code__, code))
     recording.slots = slots
-    call = partial(record, lambda: f(root), recording)  # type: ignore[arg-type]  # a stand-in
+    call = partial(record, lambda: f(roots[0]), recording)  # type: ignore[arg-type]  # stand-ins
     try:
         output = temporarily_replaced(slots, call, around.restore)
     except NotTraceable as refusal:

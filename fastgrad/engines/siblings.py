@@ -1,0 +1,176 @@
+"""Gradients of several arrays at one point, which are asked for one after the other.
+
+A learner who trains asks for the gradients of W1, b1, W2 and b2 by closures over one net, which
+ignore what they are given; and then again, at other parameters. So from the second point on all of
+them are computed when the first is asked for, from one recording of f, and kept until each of the
+others is, if all that f can reach is the same then (`tracing.state`), and its value.
+
+Each thread keeps one point, with copies of the arrays that f reaches, until these are freed.
+"""
+
+from _thread import _local
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+
+from fastgrad.lazy import LazyModule
+from fastgrad.schemes import Scheme, central_quotient
+from fastgrad.tracing.first_calls import FirstCalls
+from fastgrad.typing import Array
+
+if TYPE_CHECKING:
+    from fastgrad.tracing import state as states
+else:  # loaded only if functions are recorded
+    states = LazyModule("fastgrad.tracing.state")
+
+MAX_HABITS = 16
+"""Of how many functions it is kept what has been asked for at a point."""
+
+Wish = tuple[int, float]
+"""An array, by its place among those that f reaches, and the h of the gradient that is wanted."""
+
+
+class Point:
+    """All that f can reach at one time, and the gradients that are asked for there.
+
+    Attributes
+    ----------
+    asked : list of Wish
+        What has been asked for.
+    expected : tuple of Wish
+        What was asked for at the point before.
+    gradients : dict of arrays
+        What has been computed of that, and not been asked for.
+    """
+
+    def __init__(self, state: "states.State", key: Any, value: float, first: Wish) -> None:
+        self.asked = [first]
+        self.gradients: dict[Wish, Array] = {}
+        self.expected: tuple[Wish, ...] = _kept.habits.get(key, ())
+        self._state: states.State | None = state
+        self._key, self._value = key, value
+        forget = partial(_forget, ref(self))
+        wishes = first, *self.expected
+        arrays = [state.arrays[place]() for place, _ in wishes if place < len(state.arrays)]
+        self._watched = [ref(array, forget) for array in arrays if array is not None]
+
+    def place_of(self, x: Array) -> int | None:
+        """Return which of the arrays that f reaches x is."""
+        return None if self._state is None else self._state.place_of(x)
+
+    @property
+    def siblings(self) -> dict[Wish, Array]:
+        """What is likely to be asked for after the first, and can be moved together with it."""
+        state, first = self._state, self.asked[0]
+        if state is None or first not in self.expected:
+            return {}
+        found: dict[Wish, Any] = {first: state.arrays[first[0]]()}
+        for place, h in self.expected:
+            array = state.arrays[place]() if place < len(state.arrays) else None
+            if (
+                h == first[1]
+                and array is not None
+                and array.dtype == np.float64
+                and array.flags.writeable
+                and not np.isnan(array).any()
+                and not any(np.may_share_memory(array, other) for other in found.values())
+            ):
+                found[place, h] = array
+        del found[first]
+        return found
+
+    def is_that_of(self, f: Callable[..., Any], value: float) -> bool:
+        """Say whether all that f can reach is as it was, and its value."""
+        state = self._state
+        return state is not None and value == self._value and state.is_that_of(f)
+
+    def forget(self) -> None:
+        """Forget all, for an array has been freed: nobody can ask for the others' gradients."""
+        self._state = None
+        self.gradients.clear()
+
+    def end(self) -> None:
+        """Note what has been asked for, as what will be at the next point."""
+        habits = _kept.habits
+        if habits.get(self._key) != ():
+            habits.pop(self._key, None)
+            habits[self._key] = tuple(self.asked)  # the last one now
+        while len(habits) > MAX_HABITS:
+            del habits[next(iter(habits))]
+
+    def give_up(self, *, for_good: bool) -> None:
+        """Compute nothing in advance at the next point, or at any: it was in vain."""
+        _kept.habits[self._key] = ()
+        if not for_good:
+            del _kept.habits[self._key]
+
+
+def _forget(point: "ref[Point]", _: Any) -> None:
+    if (kept := point()) is not None:
+        kept.forget()
+
+
+class _Kept(_local):
+    """What a thread keeps: a point, and what has been asked for at those before, by functions."""
+
+    def __init__(self) -> None:
+        self.point: Point | None = None
+        self.habits: dict[Any, tuple[Wish, ...]] = {}
+
+
+_kept = _Kept()
+
+
+def may_know(x: Array) -> bool:
+    """Say whether x is an array that was reached at the point that is kept."""
+    return _kept.point is not None and _kept.point.place_of(x) is not None
+
+
+def known(
+    f: Callable[..., Any], x: Array, h: float, scheme: Scheme, first: FirstCalls
+) -> Array | None:
+    """Return a gradient that has been computed in advance, if it is the one that is asked for.
+
+    Parameters
+    ----------
+    f, x, h, scheme
+        What is asked for.
+    first : FirstCalls
+        Of f, which has just been called. They are told if they belong to the point that is kept.
+    """
+    point = _kept.point
+    if point is None or first.refusal or scheme != central_quotient:
+        return None
+    place = point.place_of(x)
+    if place is None or not (states.ignores_argument(f) and point.is_that_of(f, first.values[0])):
+        return None
+    first.is_known = True
+    point.asked.append((place, h))
+    return point.gradients.pop((place, h), None)
+
+
+def new_point(
+    f: Callable[..., Any], x: Array, h: float, scheme: Scheme, first: FirstCalls
+) -> Point | None:
+    """Return the point of a call, if it can be compared; None if it is the one that is kept.
+
+    Parameters
+    ----------
+    f, x, h, scheme, first
+        As for `known`, which has been asked.
+    """
+    if first.is_known or first.refusal or scheme != central_quotient:
+        return None
+    before, _kept.point = _kept.point, None
+    if before is not None:
+        before.end()
+    state = states.state_of(f) if states.ignores_argument(f) else None
+    place = None if state is None else state.place_of(x)
+    if state is None or place is None:
+        return None
+    key = states.code_of(f), len(state.arrays)
+    _kept.point = Point(state, key, first.values[0], (place, h))
+    return _kept.point

@@ -1,0 +1,333 @@
+"""The state of all that a function can reach, to be compared with what it is at another call.
+
+Where two states are the same, a function that computes with nothing else does the same: code is,
+numbers, containers, generators of random numbers, and arrays, bit for bit. What holds an object
+that cannot be compared, as a file or a lock, has no state. What cannot be reached, as the clock,
+shows in the function's value only.
+"""
+
+import abc
+import collections
+import dis
+import functools
+import re
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+
+from fastgrad.tracing.recorder import owner_of
+from fastgrad.tracing.references import attributes_of, is_a, is_foreign, names_of, slots_of
+from fastgrad.typing import Array
+
+MAX_BYTES = 2**26
+"""The bytes of all arrays, at most, which are copied."""
+
+MAX_THINGS = 5_000
+"""How many objects are compared, at most."""
+
+CONSTANTS = frozenset(
+    {str, bytes, int, bool, type(None), type(...), range, np.ufunc, type(np.sum), types.CodeType}
+    | {re.Pattern}
+)
+"""Classes of objects that never change, and are equal where they are the same."""
+
+SEQUENCES: tuple[Any, ...] = list, tuple, collections.deque
+
+CONTAINERS = frozenset({dict, collections.OrderedDict, *SEQUENCES})
+
+METACLASSES = frozenset({type, abc.ABCMeta})
+
+METHODS = frozenset({staticmethod, classmethod})
+
+DESCRIPTORS = frozenset(
+    {types.GetSetDescriptorType, types.MemberDescriptorType}
+    | {type(collections.namedtuple("One", "item").item)}  # type: ignore[attr-defined]
+)
+
+WRITTEN_IN_C = frozenset(
+    {types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType}
+)
+"""What is only in classes that are written in C, whose objects may hold what cannot be seen."""
+
+UNBOUND = object()
+"""Stands for what a variable of a closure holds before it is assigned to."""
+
+LOOKING = frozenset({"locals", "vars", "eval", "exec", "dir"})
+"""Functions by which code gets at variables that it does not name."""
+
+
+class Incomparable(Exception):
+    """An object can be reached whose state cannot be told."""
+
+
+class State:
+    """The state of what a function can reach.
+
+    It keeps none of the user's objects alive but code, and copies of the arrays.
+
+    Attributes
+    ----------
+    arrays : list of weak references
+        To the arrays, in the order in which they are reached.
+
+    Raises
+    ------
+    Incomparable
+        If it cannot be told.
+    """
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        walk = _Walk(f)
+        self._form = walk.form
+        self._copies = [bytearray(_bytes_of(array)) for array in walk.arrays]
+        self.arrays = [ref(array) for array in walk.arrays]
+
+    def place_of(self, x: Array) -> int | None:
+        """Return which of the arrays x is."""
+        return next((k for k, array in enumerate(self.arrays) if array() is x), None)
+
+    def is_that_of(self, f: Callable[..., Any]) -> bool:
+        """Say whether it is the state of what a function can reach now."""
+        try:
+            walk = _Walk(f)
+        except Incomparable:
+            return False
+        return self._form == walk.form and all(
+            copied.__eq__(_bytes_of(array))  # by memcmp
+            for array, copied in zip(walk.arrays, self._copies, strict=True)
+        )
+
+
+def state_of(f: Callable[..., Any]) -> State | None:
+    """Return the state of what a function can reach; None if it cannot be told."""
+    try:
+        return State(f)
+    except Incomparable:
+        return None
+
+
+def _bytes_of(array: Array) -> Array:
+    """Return an array's elements as bytes; without a copy where they lie side by side."""
+    in_order = array if array.flags.c_contiguous else array.T
+    return np.ascontiguousarray(in_order).reshape(-1).view(np.uint8)
+
+
+class _Walk:
+    """A walk through all that a function can reach, the same where that is the same.
+
+    Attributes
+    ----------
+    form : list
+        What is met on the way, but for what is in arrays.
+    arrays : list of arrays
+    """
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self.form: list[Any] = []
+        self.arrays: list[Array] = []
+        self._waiting: list[Any] = [f]
+        self._met: list[Any] = []  # kept, or another object might get the same id
+        self._numbers: dict[int, int] = {}
+        self._memory: dict[int, tuple[int, int]] = {}
+        self._bytes = 0
+        self._go()
+
+    def _go(self) -> None:
+        waiting, note, numbers = self._waiting, self.form.append, self._numbers
+        while waiting:
+            thing = waiting.pop()
+            kind = type(thing)
+            note(kind)
+            if kind in CONSTANTS:
+                note(thing)
+            elif kind is float or kind is complex:
+                note(repr(thing))  # tells -0.0 from 0.0
+            elif id(thing) in numbers:
+                note(numbers[id(thing)])
+            else:
+                numbers[id(thing)] = len(numbers)
+                self._met.append(thing)
+                if len(self.form) > MAX_THINGS:
+                    raise Incomparable
+                self._enter(thing, kind)
+
+    def _enter(self, thing: Any, kind: Any) -> None:
+        if kind is np.ndarray:
+            self._note_array(thing)
+        elif kind in CONTAINERS:
+            self._note_items(thing)
+        elif kind is types.FunctionType:
+            self._note_function(thing)
+        elif kind is types.MethodType:
+            self._waiting += thing.__func__, thing.__self__
+        elif kind in METACLASSES:
+            self._note_class(thing)
+        elif kind is functools.partial:
+            self._waiting += thing.func, thing.args, thing.keywords, attributes_of(thing)
+        elif kind is types.ModuleType:
+            self._note_module(thing, ())
+        elif kind is types.BuiltinFunctionType:
+            is_method = not is_a(thing.__self__, (types.ModuleType, type(None)))
+            self.form.append(thing.__name__ if is_method else thing)
+            self._waiting.append(thing.__self__ if is_method else None)
+        elif kind is np.random.Generator:
+            self._waiting += thing.bit_generator.state.items()
+        elif kind is np.random.RandomState:
+            self._waiting += thing.get_state(legacy=False).items()
+        elif is_a(thing, np.dtype) and not thing.hasobject:
+            self.form.append(thing)
+        elif is_a(thing, np.generic) and not thing.dtype.hasobject:
+            self.form.append(thing.tobytes())
+        elif _is_of_python(kind):
+            self._note_object(thing)
+        else:
+            raise Incomparable
+
+    def _note_array(self, array: Array) -> None:
+        self._bytes += array.nbytes
+        if array.dtype.hasobject or self._bytes > MAX_BYTES:
+            raise Incomparable
+        self.arrays.append(array)
+        start = array.__array_interface__["data"][0]
+        number, first = self._memory.setdefault(owner_of(array), (len(self._memory), start))
+        self.form.append((array.dtype, array.shape, array.strides, number, start - first))
+
+    def _note_items(self, holder: Any) -> None:
+        if is_a(holder, dict):
+            keys: Iterable[Any] = dict.keys(holder)
+            if not CONSTANTS.issuperset(map(type, keys)):
+                raise Incomparable
+            self.form += keys
+            self._waiting += dict.values(holder)
+        else:
+            kind = next(kind for kind in SEQUENCES if is_a(holder, kind))
+            items = [*kind.__iter__(holder)]
+            if len(items) > MAX_THINGS:
+                raise Incomparable
+            self.form.append(len(items))
+            self._waiting += items
+
+    def _note_function(self, function: types.FunctionType) -> None:
+        if is_foreign(function) and not function.__closure__:
+            self.form.append(function)
+            return
+        code = function.__code__
+        self.form.append(_without_place(code))
+        for cell in function.__closure__ or ():
+            try:
+                self._waiting.append(cell.cell_contents)
+            except ValueError:
+                self.form.append(UNBOUND)
+        self._waiting += function.__defaults__, function.__kwdefaults__, function.__dict__ or None
+        self._note_names(function.__globals__, _sorted_names(code))
+
+    def _note_names(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
+        for name in names:
+            if name in namespace:
+                self.form.append(name)
+                item = namespace[name]
+                if type(item) is types.ModuleType:
+                    self._note_module(item, names)
+                else:
+                    self._waiting.append(item)
+
+    def _note_module(self, module: types.ModuleType, names: Iterable[str]) -> None:
+        """Note a library's module, or what names may mean in one of the user's."""
+        if is_foreign(module):
+            self.form.append(module)
+        elif names and id(module) not in self._numbers:
+            self._numbers[id(module)] = len(self._numbers)
+            self._note_names(vars(module), names)
+        else:
+            raise Incomparable
+
+    def _note_class(self, kind: type) -> None:
+        if is_foreign(kind):
+            self.form.append(kind)
+            return
+        self._waiting += kind.__mro__[1:-1]
+        for name, item in vars(kind).items():
+            if type(item) in METHODS:
+                item = item.__func__
+            elif type(item) is property:
+                item = item.fget, item.fset, item.fdel
+            elif type(item) is functools.cached_property:
+                item = item.func
+            is_special = name.startswith("__") or name == "_abc_impl"
+            if type(item) in DESCRIPTORS or (is_special and type(item) is not types.FunctionType):
+                continue
+            self.form.append(name)
+            self._waiting.append(item)
+
+    def _note_object(self, thing: Any) -> None:
+        self._waiting.append(type(thing))
+        if is_a(thing, tuple(CONTAINERS)):
+            self._note_items(thing)
+        self._waiting.append(attributes_of(thing))
+        for slot, item in slots_of(thing):
+            self.form.append(slot.__name__)
+            self._waiting.append(item)
+
+
+def _is_of_python(kind: type) -> bool:
+    """Say whether a class is written in Python: its objects hold what can be seen."""
+    if kind not in _of_python:
+        _of_python[kind] = all(
+            base in CONTAINERS
+            or base is types.SimpleNamespace
+            or not any(
+                type(item) in WRITTEN_IN_C
+                or (type(item) is types.GetSetDescriptorType and name[:2] != "__")
+                for name, item in vars(base).items()
+            )
+            for base in kind.__mro__[:-1]
+        )
+    return _of_python[kind]
+
+
+_of_python: "WeakKeyDictionary[type, bool]" = WeakKeyDictionary()
+
+
+@functools.lru_cache(4096)
+def _sorted_names(code: types.CodeType) -> tuple[str, ...]:
+    return tuple(sorted(names_of(code)))
+
+
+@functools.lru_cache(4096)
+def _without_place(code: types.CodeType) -> types.CodeType:
+    """Return code as it would be anywhere: a closure may be written once for each array."""
+    return code.replace(
+        co_filename="", co_firstlineno=1, co_linetable=b"", co_name="", co_qualname=""
+    )
+
+
+def ignores_argument(f: Callable[..., Any]) -> bool:
+    """Say whether a function is known never to look at what it is given, as the book's closures.
+
+    Examples
+    --------
+    >>> ignores_argument(lambda _: 1.0), ignores_argument(lambda x: x.sum())
+    (True, False)
+    """
+    code = code_of(f)
+    return code is not None and _ignores(code, int(type(f) is types.MethodType))
+
+
+def code_of(f: Callable[..., Any]) -> types.CodeType | None:
+    """Return the code of a function or method that is written in Python, wherever it stands."""
+    function = f.__func__ if type(f) is types.MethodType else f
+    return _without_place(function.__code__) if type(function) is types.FunctionType else None
+
+
+@functools.lru_cache(256)
+def _ignores(code: types.CodeType, place: int) -> bool:
+    if code.co_argcount <= place or not LOOKING.isdisjoint(code.co_names):
+        return False
+    name = code.co_varnames[place]
+    if name in code.co_cellvars:
+        return False
+    used = (each.argval for each in dis.get_instructions(code) if "_FAST" in each.opname)
+    return not any(name in one if type(one) is tuple else name == one for one in used)

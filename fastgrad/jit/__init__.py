@@ -4,8 +4,8 @@
 - `vectors`: numbers computed several at a time, in registers.
 - `instructions`: LLVM's, for both of these.
 - `jitted`: what numba has compiled for a user's function, and whether its globals are still that.
-- `concurrency`: how many threads compute, how chunks of work are spread over Python's, and locks
-  that a forked child finds free.
+- `concurrency`: how many threads compute, how chunks of work are spread over Python's while BLAS
+  has one, and locks that a forked child finds free.
 
 What numba does not promise stands here and in `engines/lanes/` alone, and nothing needs it: without
 `instructions` kernels are plain ones of numba, without `jitted` functions go the loop's way.

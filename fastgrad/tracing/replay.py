@@ -29,6 +29,7 @@ from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, UnitIds, propagate, single_id
 from fastgrad.tracing.batched import Batched, Stack, batched
+from fastgrad.tracing.chains import Chain, chained
 from fastgrad.tracing.operations import (
     BRANCHED,
     Node,
@@ -55,6 +56,10 @@ np.empty(2**23, np.uint8)
 
 REPLAY_TOLERANCE = 1e-10
 """By how much what is replayed may differ from what was recorded, relative to the largest."""
+
+MIN_COMPILED_ELEMENTS = 10**10
+"""The elements that a replay computes from which it compiles chains of its operations: as long as
+NumPy takes for so many, compiling takes, too."""
 
 ELEMENTS_PER_CALL = 1_000
 """Elements that could be computed in the time of one call of a function for one version."""
@@ -134,6 +139,7 @@ class Replay:
             if self._updates[node] is None
         }
         self._spreads = {leaf for spread in self._spread_for.values() for leaf in spread}
+        self._steps: list[Any] = self._mixed
         self._nested = {
             node
             for node in self.nodes
@@ -149,6 +155,15 @@ class Replay:
     def largest(self) -> int:
         """The elements of the largest array that is computed for each unit by itself."""
         return max((node.value.size for node in [*self._mixed, *self._spreads]), default=1)
+
+    def compile_if_dear(self, amounts: int) -> None:
+        """Compile chains of operations if moving all units by so many amounts takes long.
+
+        Results do not depend on it. Operations that are observed are computed one by one.
+        """
+        if self.cost(amounts) >= MIN_COMPILED_ELEMENTS and self._steps is self._mixed:
+            updates = {node for node, update in self._updates.items() if update is not None}
+            self._steps = chained(self._mixed, updates, {self.root, *self.nodes}, self.target)
 
     @property
     def mixed_operations(self) -> int:
@@ -271,17 +286,22 @@ class Replay:
     ) -> Array:
         """Compute one version for each unit and amount, the units in the outer order."""
         stacks: dict[Node, Stack] = {}
-        for node in self._mixed:
+        steps: list[Any] = self._mixed if observe is not None else self._steps
+        for step in steps:
             require_time()
-            update = self._updates[node]
+            update = self._updates.get(step)
             if update is not None:
                 versions = update.apply(separate, units, side_by_side=self._side_by_side)
-                stacks[node] = Stack(versions)
+                stacks[step] = Stack(versions)
                 continue
-            for leaf in self._spread_for[node]:
-                if leaf not in stacks:
+            is_chain = type(step) is Chain
+            for leaf in step.inputs if is_chain else self._spread_for[step]:
+                if leaf in separate and leaf not in stacks:
                     stacks[leaf] = Stack(self._spread(leaf, separate[leaf].values, units))
-            self._run([node], stacks, len(units) * amounts, observe, units)
+            if is_chain:
+                stacks |= step.run(stacks, len(units) * amounts)
+            else:
+                self._run([step], stacks, len(units) * amounts, observe, units)
         return stacks[self.target].values
 
     def _spread(self, node: Node, values: Array, units: UnitIds) -> Array:

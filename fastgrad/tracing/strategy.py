@@ -43,7 +43,7 @@ from fastgrad.tracing.unit_responses import (
 )
 from fastgrad.typing import Array
 
-SECONDS_PER_ELEMENT = 4e-9
+SECONDS_PER_ELEMENT = 2e-9
 """About what an element of a replayed array costs, at least; for the choice."""
 
 

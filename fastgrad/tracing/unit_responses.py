@@ -204,6 +204,7 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
         return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
 
     used = stage.used_inputs
+    rows.replay.compile_if_dear(len(sides) * len(used))
     # No more inputs at a time than what one unit changes has room for.
     size = max(stage.node.value.size, 8 * rows.replay.largest)
     for block in _blocks(len(used), len(sides) * size):

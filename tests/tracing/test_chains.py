@@ -1,0 +1,120 @@
+"""Do compiled chains of operations give what NumPy gives, one operation after the other?"""
+
+import nets
+import numpy as np
+import pytest
+from looped import assert_the_loops
+from nets import EPS, H
+from test_traced import exact_quotient
+from test_traced_replay import EXPRESSIONS, LABELS, SQUARE, A, close, recorded, scale_of, versions
+
+from fastgrad import numerical_gradient
+from fastgrad.tracing import chains, replay
+from fastgrad.tracing.chains import Chain
+from fastgrad.tracing.replay import Replay
+
+pytestmark = pytest.mark.skipif(
+    vars(chains.numba.config)["DISABLE_JIT"], reason="nothing is compiled with the JIT off"
+)
+
+MORE = {
+    "normalised": lambda x: np.where(
+        (y := (z := x - x.mean(axis=0)) / np.sqrt(np.mean(z**2, axis=0) + 1e-6)) > 0, y, 0.1 * y
+    ),
+    "mean kept": lambda x: (x - x.mean(axis=0, keepdims=True)) * A,
+    "sum of a part": lambda x: (x * x)[:, :3] + (2 * x).sum(axis=0)[3:] * x[:, 3:],
+    "sums of sums": lambda x: (x + x.sum(axis=0)) - (x * x.sum(axis=0)).sum(axis=0),
+    "of a cube": lambda x: (x.reshape(2, 2, 6) - x.reshape(2, 2, 6).mean(axis=(0, 1))) * 2.0,
+    "middle axis": lambda x: x.reshape(2, 2, 6).sum(axis=1) - 1,
+    "copied": lambda x: (y := (x + 1).copy()) * y.reshape(x.shape),
+    "copy of an argument": lambda x: np.abs(x.copy()) + np.square(-x),
+    "nan and infinite": lambda x: np.maximum(np.sqrt(x), 1 / (x - x)) + np.minimum(x, np.nan),
+    "masks": lambda x: x * (x > 0) * (A >= 0) + np.where(A > 0, x, 3),
+    "numbers": lambda x: (x - 2) / np.float32(3) + (x <= True),
+    "compared and wanted": lambda x: np.stack([x > 0.5, (x + 1 > 0) & (x < 2)]) + 0.0,
+    "single column": lambda x: (y := x[:, :1] * 2 + 1) + y * x,
+}
+
+
+def chains_of(every):
+    return [step for step in every._steps if type(step) is Chain]
+
+
+@pytest.mark.parametrize("name", [*EXPRESSIONS, *MORE])
+def test_chains_give_what_their_operations_give(name, monkeypatch):
+    """As plain Python, for to compile all would take a minute."""
+    monkeypatch.setattr(chains, "compiled", chains.as_function)
+    monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
+    expression = {**EXPRESSIONS, **MORE}[name]
+    values, before = versions(3), A.copy()
+    with np.errstate(all="ignore"):
+        nodes, target = recorded(lambda x: expression(x @ SQUARE))
+        every = Replay(nodes, nodes[0], LABELS["columns"], target)
+        expected = np.concatenate([outcome.values for outcome in every.moved(values)])
+        every.compile_if_dear(1)
+        found = np.concatenate([outcome.values for outcome in every.moved(values)])
+    assert nodes[0].value.tobytes() == before.tobytes()
+    assert found.dtype == expected.dtype
+    assert close(found, expected, scale_of(nodes)) or np.isnan(expected).any()
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    if name in MORE:
+        assert chains_of(every)
+        assert np.array_equal(found, expected, equal_nan=True)
+
+
+def normalised_net(dtype=np.float64):
+    """Return the loss of a net whose rows mix, and its first weights."""
+    random = np.random.default_rng(3)
+    X, V, t = random.random((8, 5)), random.normal(size=(6, 4)), random.integers(0, 4, 8)
+    X, V = X.astype(dtype), V.astype(dtype)
+
+    def normalised(a):
+        centered = a - a.mean(axis=0)
+        out = centered / np.sqrt(np.mean(centered**2, axis=0) + dtype(1e-6))
+        mask = out <= 0
+        out = out.copy()
+        out[mask] = 0
+        return out
+
+    def loss(W):
+        scores = normalised(normalised(X @ W) @ V)
+        return -np.sum(np.log(nets.softmax(scores)[np.arange(8), t] + dtype(1e-7))) / 8
+
+    return loss, random.normal(size=(5, 6))
+
+
+def test_gradients_by_compiled_chains_are_the_loops_and_have_the_same_bits(monkeypatch):
+    f, W = normalised_net()
+    plain = numerical_gradient(f, W, engine="traced")
+    made = []
+    monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
+    monkeypatch.setattr(
+        replay, "chained", lambda *given: made.append(chains.chained(*given)) or made[-1]
+    )
+    compiled = assert_the_loops(f, W, engine="traced")
+    assert any(type(step) is Chain for steps in made for step in steps)
+    assert compiled.tobytes() == plain.tobytes()
+    if np.finfo(np.longdouble).eps < EPS:
+        exact = exact_quotient(normalised_net(np.longdouble)[0], W, H)
+        assert abs(compiled - exact).max() <= 4 * EPS * f(W) / H
+
+
+def test_short_replays_are_not_compiled():
+    nodes, target = recorded(lambda x: MORE["normalised"](x @ SQUARE))
+    every = Replay(nodes, nodes[0], LABELS["columns"], target)
+    every.compile_if_dear(1)
+    assert not chains_of(every)
+
+
+def test_what_has_been_compiled_serves_other_values_of_the_same_operations(monkeypatch):
+    monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
+    sources = set()
+    for constant in (1.0, 2.0):
+        nodes, target = recorded(lambda x, c=constant: c * (x @ SQUARE) + c * A)
+        every = Replay(nodes, nodes[0], LABELS["columns"], target)
+        expected = np.concatenate([outcome.values for outcome in every.moved(versions(2))])
+        every.compile_if_dear(1)
+        found = np.concatenate([outcome.values for outcome in every.moved(versions(2))])
+        assert found.tobytes() == expected.tobytes()
+        sources |= {chain.source for chain in chains_of(every)}
+    assert len(sources) == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad import TwoLayerNet
+from fastgrad import TwoLayerNet, reference
 from fastgrad.datasets import load_mnist_sample
 from fastgrad.typing import Array
 
@@ -57,9 +57,12 @@ def mnist_problem(samples: int = 100, hidden: int = 50) -> Problem:
 def gradients(problem: Problem) -> dict[str, GradientCall]:
     """Return the ways to the gradient that take about a millisecond, by name, where installed."""
     net, x, t = problem.net, problem.x, problem.t
+    plain = reference.TwoLayerNet(1, 1, 1)
+    plain.params = dict(net.params)
     calls: dict[str, GradientCall] = {
         "response": lambda: net.numerical_gradient(x, t),
         "net.gradient": lambda: net.gradient(x, t),
+        "NumPy": lambda: plain.gradient(x, t),
     }
     if find_spec("torch"):
         calls["PyTorch"] = pytorch_gradient(problem)

@@ -37,10 +37,47 @@ from benchmarks.measure.schemes import (
     slope_of_error,
     suite_errors,
 )
+from benchmarks.measure.small import FEW, derivatives, few_variables, first_calls
 from benchmarks.measure.timing import ratio
 from benchmarks.measure.workers import in_numpy, in_python, lasting, one_and_two
 from benchmarks.reporting import pictures
 from benchmarks.reporting.result import Result, Scale
+
+
+def small(result: Result, scale: Scale, folder: Path) -> None:
+    """What users time first: functions of few numbers, and the first call of a fresh process."""
+    rounds = 1 if scale.smoke else 15
+    found = derivatives(rounds)
+    times, calls, error = found["fastgrad.differentiate"]
+    what = "`differentiate(f, x)`, one variable, a cheap f"
+    result.figure(what, "at most 0.5 ms", f"{times.milliseconds} ms, {calls} calls")
+    result.check(error < 1e-13, "a derivative is exact to its last digits")
+    result.table(
+        "How long does one derivative of exp(sin(x)) with an error estimate take?",
+        "way | ms: median (minimum) | calls of f | relative error",
+        (
+            (name, times.milliseconds, f"{calls}", f"{error:.0e}")
+            for name, (times, calls, error) in found.items()
+        ),
+    )
+    few = few_variables(rounds)
+    ours, hand = few["fastgrad.numerical_gradient"], few["a loop by hand"]
+    what = f"`numerical_gradient` of {FEW} variables, f of 1 us, beyond a loop by hand"
+    beyond = 1e6 * (ours.minimum - hand.minimum)
+    result.figure(what, "at most 25 us", f"{beyond:.3g} us (minima)")
+    first = first_calls(1 if scale.smoke else 11)
+    mine, theirs = (1e3 * call.median for _, call in first.values())
+    what = "first gradient of a fresh process, a cheap f, beyond SciPy's, after the imports"
+    result.figure(what, "at most 5 ms", f"{mine - theirs:.3g} ms (medians)")
+    result.table(
+        "How long do the import and the first gradient of a fresh process take, after NumPy's "
+        "import?",
+        "way | import, ms: median (minimum) | first gradient, ms",
+        (
+            (name, imported.milliseconds, call.milliseconds)
+            for name, (imported, call) in first.items()
+        ),
+    )
 
 
 def schemes(result: Result, scale: Scale, folder: Path) -> None:

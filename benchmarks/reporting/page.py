@@ -20,6 +20,7 @@ PARTS: dict[str, Benchmark] = {
     benchmark.__name__: benchmark
     for benchmark in (
         nets.cold_start,
+        functions.small,
         nets.dense,
         nets.hard_problems,
         nets.batches,

@@ -21,6 +21,7 @@ COLOURS = {
     "traced": "#c8553d",
     "net.gradient": "#4f9d8f",
     "backpropagation": "#4f9d8f",
+    "NumPy": "#7a9a3d",
     "PyTorch": "#3d6fb4",
     "JAX": "#8a6bbf",
     "fastgrad, loop": "#c8553d",
@@ -42,7 +43,8 @@ LABELS = {
     "direct": "direct",
     "response": "response",
     "traced": "traced",
-    "net.gradient": "backpropagation",
+    "net.gradient": "backpropagation, compiled",
+    "NumPy": "backpropagation, NumPy",
     "PyTorch": "PyTorch autograd",
     "JAX": "JAX grad, compiled",
 }

@@ -45,6 +45,10 @@ def propagate(nodes: list[Node], root: Node, ids: UnitIds) -> dict[Node, UnitIds
 
 def single_id(ids: UnitIds, axes: tuple[int, ...]) -> UnitIds | None:
     """Return the one id, 0 apart, along each line of some axes; None if any line has several."""
+    if ids.size:
+        first = ids[tuple(slice(1) if axis in axes else slice(None) for axis in range(ids.ndim))]
+        if np.all(ids == first):  # most often, and in less time
+            return np.asarray(first.squeeze(axes))
     largest: UnitIds = ids.max(axis=axes, initial=0)
     smallest = np.where(ids > 0, ids, np.iinfo(np.intp).max).min(axis=axes, initial=2**62)
     return np.asarray(largest) if np.all((largest == 0) | (smallest == largest)) else None
@@ -57,6 +61,8 @@ def ids_of_result(node: Node, ids_of: Mapping[Node, UnitIds]) -> UnitIds | None:
             return _merged(node, [ids_of[leaf] for leaf in node.inputs() if leaf in ids_of])
         case operations.MOVE:
             moved = leaves(node.arguments[0])
+            if len(moved) == 1 and node.function in operations.VIEWS:
+                return np.asarray(node.compute((_of(moved[0], ids_of), *node.arguments[1:])))
             blocks = [np.zeros(1, np.intp), *(_of(part, ids_of).reshape(-1) for part in moved)]
             return np.asarray(np.concatenate(blocks)[node.sources])
         case operations.REDUCTION:

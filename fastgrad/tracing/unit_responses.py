@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing.affine import Stage, UnitIds
 from fastgrad.tracing.kinks import MAX_GAP_STEPS, by_kinked_rows
+from fastgrad.tracing.picks import picked
 from fastgrad.tracing.replay import BATCH_ELEMENTS, RowLosses
 from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
 from fastgrad.typing import Array, Doubles, Places
@@ -188,6 +189,8 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
     Changes
         Of shape (I, units).
     """
+    largest = float(abs(_distances(stage, x, h)).max(initial=0))
+    rows, stage = picked(rows, stage, largest) or (rows, stage)
     shape, units = stage.where.shape, rows.replay.units
     sides = [side for side in (0, 1) if weights[side]]
     change = np.zeros((2, *shape))
@@ -205,8 +208,9 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
 
     used = stage.used_inputs
     rows.replay.compile_if_dear(len(sides) * len(used))
-    # No more inputs at a time than what one unit changes has room for.
-    size = max(stage.node.value.size, 8 * rows.replay.largest)
+    # No more inputs at a time than what one unit changes has room for, but some.
+    largest_mixed = rows.replay.largest
+    size = max(stage.node.value.size, largest_mixed, min(8 * largest_mixed, BATCH_ELEMENTS // 2))
     for block in _blocks(len(used), len(sides) * size):
         change[np.array(sides)[:, np.newaxis], used[block]] = moved(used[block], h)
     wanted = np.tensordot(weights, change, 1)

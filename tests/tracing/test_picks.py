@@ -1,0 +1,198 @@
+"""Masks and maxima pick elements: what is replayed of these alone is what all of f would give."""
+
+import numpy as np
+import pytest
+
+from fastgrad import numerical_gradient
+from fastgrad.engines import loop, traced
+from fastgrad.tracing import picks, unit_responses
+from fastgrad.tracing.affine import find_stage
+from fastgrad.tracing.replay import Replay, RowLosses
+from fastgrad.tracing.trace import trace_call
+
+EPS = float(np.finfo(np.float64).eps)
+H = 1e-4
+
+
+def windows(images, size, stride=1):
+    """Lay the windows of (N, C, H, W) out as rows, as the book does."""
+    n, channels, height, width = images.shape
+    down, across = (height - size) // stride + 1, (width - size) // stride + 1
+    col = np.zeros((n, channels, size, size, down, across), images.dtype)
+    for y in range(size):
+        for x in range(size):
+            col[:, :, y, x] = images[
+                :, :, y : y + stride * down : stride, x : x + stride * across : stride
+            ]
+    return col.transpose(0, 4, 5, 1, 2, 3).reshape(n * down * across, -1)
+
+
+def relu_by_mask(a):
+    out = a.copy()
+    out[a <= 0] = 0
+    return out
+
+
+RELUS = {
+    "mask": relu_by_mask,
+    "maximum": lambda a: np.maximum(a, 0),
+    "where": lambda a: np.where(a > 0, a, 0),
+    "product": lambda a: a * (a > 0),
+    "both signs": lambda a: np.where((a > -0.1) & ~(a > 0.2), 0, a),
+    "minimum": lambda a: 0.5 + np.minimum(a - 3, np.zeros(a.shape)),
+}
+
+POOLS = {
+    "max": lambda col: col.max(axis=1),
+    "min": lambda col: np.min(col, axis=-1, keepdims=True),
+    "tree": lambda col: np.maximum(
+        np.maximum(col[:, 0], col[:, 1]), np.maximum(col[:, 2], col[:, 3])
+    ),
+}
+
+RANDOM = np.random.default_rng(5)
+IMAGES = RANDOM.uniform(size=(3, 1, 9, 9)) * (RANDOM.uniform(size=(3, 1, 9, 9)) > 0.4)
+FILTERS = RANDOM.normal(size=(4, 1, 4, 4))
+AFTER = RANDOM.normal(size=(4 * 9, 5)) / 20
+TARGETS = RANDOM.normal(size=(3, 5))
+
+
+class Net:
+    """conv - relu - pool - affine - tanh - mean of squares, in the type of x."""
+
+    def __init__(self, relu="mask", pool="max", images=IMAGES, bias=0.0):
+        self.relu, self.pool = RELUS[relu], POOLS[pool]
+        self.images, self.bias = images, bias
+
+    def __call__(self, x):
+        kind = np.asarray(x).dtype if type(x) is np.ndarray else np.float64
+        images, after, targets = (a.astype(kind) for a in (self.images, AFTER, TARGETS))
+        col = windows(images, 4)
+        out = np.dot(col, x.reshape(4, -1).T) + self.bias
+        out = self.relu(out.reshape(len(images), 6, 6, 4).transpose(0, 3, 1, 2))
+        pooled = self.pool(windows(out, 2, 2).reshape(-1, 4)).reshape(len(images), 3, 3, 4)
+        scores = np.tanh(np.dot(pooled.transpose(0, 3, 1, 2).reshape(len(images), -1), after))
+        return ((scores - targets) ** 2).mean()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count how often picks are used; without the certificate, which would mend them."""
+    used = []
+
+    def counting(*arguments):
+        used.append(picks.picked(*arguments))
+        return used[-1]
+
+    monkeypatch.setattr(unit_responses, "picked", counting)
+    monkeypatch.setattr(picks, "MIN_GAIN", 0)
+    monkeypatch.setattr(traced, "CERTIFY", False)
+    return used
+
+
+def assert_the_loops(f, x):
+    got = numerical_gradient(f, x, H, engine="traced")
+    expected = loop.gradient(f, x, H)
+    assert abs(got - expected).max() <= 8 * EPS * max(1, abs(f(x))) / H
+    assert abs(expected).max() > 1e-3
+    return got
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("relu", RELUS)
+def test_filters_before_masks_and_maxima_are_the_loops(relu, pool, counted):
+    assert_the_loops(Net(relu, pool), FILTERS.copy())
+    (used,) = counted
+    assert used is not None
+    assert used[1].node.value.size < 3 * 36 * 4
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > EPS / 100, reason="longdouble is float64 here")
+def test_the_quotient_in_extended_precision_is_missed_by_no_more_than_rounding(counted):
+    f = Net()
+    got = numerical_gradient(f, FILTERS.copy(), H, engine="traced")
+    exact = loop.gradient(f, FILTERS.astype(np.longdouble), H)
+    assert exact.dtype == np.longdouble
+    assert abs(got - exact).max() <= 4 * EPS * f(FILTERS) / H
+    assert counted[0] is not None
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-6, 3e-5, 9e-5, 1.1e-4])
+def test_decisions_that_change_within_the_step_are_computed_anew(distance, counted):
+    x = FILTERS.copy()
+    f = Net(bias=0.0)
+    outputs = np.sort((windows(IMAGES, 4) @ x.reshape(4, -1).T).reshape(-1))
+    f.bias = -outputs[len(outputs) // 2] + distance  # one stands as near as that to its kink
+    assert_the_loops(f, x)
+    assert counted[0] is not None
+
+
+def test_blank_windows_and_ties_among_them_are_not_open(counted):
+    images = IMAGES.copy()
+    images[:, :, :, 4:] = 0  # with no bias, all outputs there are 0, and stay that
+    assert_the_loops(Net(images=images), FILTERS.copy())
+    (used,) = counted
+    assert used is not None
+
+
+def test_where_many_decisions_may_change_all_is_replayed(counted):
+    alike = np.full_like(IMAGES, 0.5)  # all that a maximum is taken of is the same
+    assert_the_loops(Net(images=alike), FILTERS + 1)
+    assert counted == [None]
+
+
+def test_what_does_not_pick_is_replayed_as_a_whole(counted):
+    f = Net()
+    f.relu = np.tanh
+    assert_the_loops(f, FILTERS.copy())
+    assert counted == [None]
+
+
+def test_few_inputs_or_little_to_gain_are_not_worth_it(counted, monkeypatch):
+    monkeypatch.setattr(picks, "MIN_GAIN", 1e9)
+    assert_the_loops(Net(), FILTERS.copy())
+    monkeypatch.setattr(picks, "MIN_GAIN", 0)
+    monkeypatch.setattr(picks, "MIN_INPUTS", 17)
+    assert_the_loops(Net(), FILTERS.copy())
+    assert counted == [None, None]
+
+
+def test_a_pick_that_is_not_what_was_recorded_is_refused(counted, monkeypatch):
+    def wrong(*arguments):
+        right = moved(*arguments)
+        return np.roll(right, 1) if right.dtype == np.intp else right
+
+    moved = picks._moved
+    monkeypatch.setattr(picks, "_moved", wrong)
+    assert_the_loops(Net(), FILTERS.copy())
+    assert counted == [None]
+
+
+@pytest.mark.parametrize("name", ["min", "max"])
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 2)])
+def test_extrema_along_any_axes_pick(name, axis):
+    inputs, weights = RANDOM.normal(size=(12, 9)), RANDOM.normal(size=(9, 2))
+
+    def f(w):
+        a = (inputs @ w).reshape(3, 4, 2).transpose(2, 0, 1)  # of unit 1 and 2
+        best = [getattr(each, name)(axis=axis) for each in (a[:1], a[1:])]
+        return (np.tanh(best[0]).sum() + best[1].sum()) ** 2
+
+    assert_the_loops(f, weights)
+
+
+def test_the_losses_of_what_is_picked_are_those_of_all(monkeypatch):
+    f, x = Net(), FILTERS.copy()
+    trace = trace_call(f, x, H)
+    (term,) = trace.terms
+    stage = find_stage(trace.nodes, term.node)
+    replay = Replay(trace.nodes, stage.node, stage.unit_ids, term.node)
+    rows = RowLosses(replay, np.ones(term.node.shape, np.intp), 1)
+    monkeypatch.setattr(picks, "MIN_GAIN", 0)
+    few, few_stage = picks.picked(rows, stage, H)
+    for i in range(16):
+        shifts = H * stage.inputs[:, i]
+        whole = rows.changes(stage.node.value + shifts[stage.rows - 1][np.newaxis])
+        given = few.changes(few_stage.node.value + shifts[few_stage.rows - 1][np.newaxis])
+        assert abs(given - whole).max() <= 16 * EPS
+        assert abs(whole).max() > 1e-8

@@ -118,6 +118,11 @@ class Certificate:
         values = self.values
         self._take_what_is_not_finite()
         if self.known is not None and values.eps == EPS:
+            if self.is_dear and 2 * len(self._bent) > self.quotients.size:
+                # Directions would not agree, at none of their steps.
+                self.compared = self.directions.begin(self.known, values.h)
+                self._compare_uneven(self.known)
+                return
             if self._agree(self.known, values.h, if_unclear=False):
                 self._compare_bends()
                 return
@@ -185,13 +190,13 @@ class Certificate:
         """
         last = self.directions.last
         uneven = np.zeros(slopes.size) if self.uneven is None else self.uneven
+        bent = self._bent
         residual, tolerance = self.directions.residual(last.direction, last.step, self.compared)
         moved = self.directions.move(last.direction, last.step).moved
         tolerance += MAX_SUM_FACTOR * float(np.linalg.norm(uneven * moved))
         if not abs(residual) <= tolerance:
             self._find_faults()
             return
-        bent = np.flatnonzero(uneven > self._least_seen)
         if len(bent) == len(uneven):
             self._compare_sample()
             return
@@ -207,6 +212,12 @@ class Certificate:
             self._compare_bends()
 
     # Single elements -----------------------------------------------------------------------------
+
+    @property
+    def _bent(self) -> Places:
+        """Elements at which f is known to answer moves up and down differently."""
+        uneven = np.zeros(0) if self.uneven is None else self.uneven
+        return np.flatnonzero(uneven > self._least_seen)
 
     @property
     def _least_seen(self) -> float:
@@ -228,11 +239,16 @@ class Certificate:
             self._replace(places, faults[0])
 
     def _compare_sample(self, among: Places | None = None) -> None:
-        """Compare elements with f that are drawn at random, and the largest."""
+        """Compare elements with f that are drawn at random, and the largest.
+
+        Those among which f is uneven bend each other: each is compared by itself.
+        """
         places = np.arange(self.quotients.size) if among is None else among
         drawn = self._draw(ELEMENTS_SAMPLED, places)
         largest = places[np.argmax(abs(self.quotients[places]))]
-        faults = self._wrong(np.unique([*drawn, largest]))
+        sample = np.setdiff1d([*drawn, largest], self.apart)
+        compare = wrong if among is None else _wrong
+        faults = compare(self.values, self.quotients, sample)
         if faults.size:
             raise Disagreement(self._said(faults[0]))
 

@@ -208,6 +208,13 @@ class Directions:
         slopes[self.left_out] = 0
         return Slopes(slopes, step)
 
+    def begin(self, slopes: Array, step: float) -> Slopes:
+        """Return slopes to compare; a first direction, at the smallest step, counts as unclear."""
+        self.drawn.append(self.draw())
+        smallest = self.values.h / FIRST_STEP_DIVISOR / STEP_RATIO**MAX_STEPS
+        self.last = Comparison(Verdict.UNCLEAR, self.drawn[-1], smallest)
+        return self.slopes(slopes, step)
+
     def agree(self, slopes: Slopes, *, if_unclear: bool | None = None) -> bool | None:
         """Say whether slopes are those along two directions, or clearly those along one.
 

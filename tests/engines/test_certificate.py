@@ -11,7 +11,7 @@ from oracle import JIT
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import certificate, compiled, loop, traced
-from fastgrad.engines.certificate import wrong
+from fastgrad.engines.certificate import Certificate, Disagreement, wrong
 from fastgrad.engines.directions import Directions, NearbyValues
 from fastgrad.schemes import central, forward, from_offsets
 
@@ -207,6 +207,46 @@ def test_single_elements_are_compared_together_unless_they_act_on_each_other(f):
     for fault in (1e-6, np.nan):
         quotients[places[4]] += fault
         assert wrong(values, quotients, places).tolist() == [places[4]]
+
+
+def uneven_gradient(fault):
+    """Return the certificate of a gradient whose first 30 of 40 elements have kinks within h."""
+    random = np.random.default_rng(2)
+    x, slopes = random.normal(size=40), random.normal(size=40)
+    kinks = x + H * random.uniform(-0.5, 0.5, 40)
+
+    def f(x):
+        return float(slopes @ x + 0.01 * np.maximum(x - kinks, 0)[:30].sum())
+
+    quotients = loop.gradient(f, x, H)
+    around = np.array([f(x + H * e) + f(x - H * e) - 2 * f(x) for e in np.eye(40)])
+    if fault is not None:
+        quotients[fault] += 1e-4 if fault < 30 else 1e-7
+    values = NearbyValues(f, x, H, central(), abs(f(x)), abs(f(x)))
+    uneven, known = abs(around) / (2 * H), quotients.copy()
+    return Certificate(values, quotients, None, known, uneven, is_dear=True)
+
+
+def test_a_fault_of_an_even_element_among_uneven_ones_is_mended():
+    certified = uneven_gradient(35)
+    certified.mend()
+    assert certified.mended == 1
+
+
+def test_a_fault_of_an_uneven_element_is_found_if_it_is_compared(monkeypatch):
+    monkeypatch.setattr(certificate, "ELEMENTS_SAMPLED", 40)
+    with pytest.raises(Disagreement):
+        uneven_gradient(29).mend()
+
+
+def test_a_right_gradient_that_is_mostly_uneven_is_believed_after_few_calls():
+    certified = uneven_gradient(None)
+    calls = []
+    f = certified.values.f
+    certified.values.f = lambda x: calls.append(1) or f(x)
+    certified.mend()
+    assert not certified.mended
+    assert len(calls) <= 26
 
 
 # Compiled functions ------------------------------------------------------------------------------

@@ -54,11 +54,7 @@ def uninterrupted() -> Iterator[None]:
         yield  # Python never raises them here
         return
     arrived: list[int] = []
-    handlers = {
-        number: handler
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT))
-        if callable(handler := signal.getsignal(number))
-    }
+    handlers = _handlers()
     is_over = False
 
     def defer(number: int, frame: FrameType | None) -> None:
@@ -78,6 +74,54 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         for number in arrived:
             signal.raise_signal(number)
+
+
+@contextmanager
+def never_lost() -> Iterator[None]:
+    """Raise at the end of the block, if it ends otherwise, what Ctrl-C or an alarm raised in it.
+
+    It strikes at once. But what is raised in a callback of C code is dropped by Python, and some
+    code makes an exception of its own of it, as numba's compiler does: "RuntimeError: generator
+    raised StopIteration".
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python never raises them here
+        return
+    struck: list[BaseException] = []
+    handlers = _handlers()
+    is_over = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        try:
+            handlers[number](number, frame)
+        except BaseException as error:
+            if not is_over:
+                struck.append(error)
+            raise
+
+    try:
+        for number in handlers:
+            signal.signal(number, note)
+        try:
+            yield
+        except Exception:
+            if not struck:
+                raise
+    finally:
+        is_over = True
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if struck:
+        raise struck[0] from None
+
+
+def _handlers() -> dict[int, Callable[[int, FrameType | None], Any]]:
+    """Return what Python calls for the signals of Ctrl-C, of an end, and of an alarm."""
+    return {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT))
+        if callable(handler := signal.getsignal(number))
+    }
 
 
 class OutOfTimeError(BaseException):

@@ -62,11 +62,13 @@ def repeats(request):
 
 @pytest.fixture
 def strike():
-    """Return ``strike(seconds, note)``: a KeyboardInterrupt after that time, and note() before it.
+    """Return ``strike(seconds, call, note)``: call again and again until a KeyboardInterrupt.
 
-    And another one each second, until it is called again: Python drops what is raised in callbacks
-    of C code and in finalizers, and a test would wait for ever. The garbage collector is off for
-    the same reason, since hypothesis registers a callback.
+    It is raised after that time, and note() is called before. Python drops what is raised in
+    callbacks of C code and in finalizers, and a test would wait for ever: then another one follows.
+    What is dropped in silence, after `UNSEEN_SECONDS`, more than any machine takes to end the call:
+    a second one while it ends would be another test. The garbage collector is off for the same
+    reason, since hypothesis registers a callback.
     """
     if not hasattr(signal, "setitimer"):
         pytest.skip("needs a timer signal")
@@ -77,12 +79,18 @@ def strike():
             note()
         raise KeyboardInterrupt
 
-    def strike(seconds, note=None):
+    def strike(seconds, call, note=None):
         notes[:] = [note] if note else []
-        signal.setitimer(signal.ITIMER_REAL, seconds, 1)
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - whenever it is raised
+            signal.setitimer(signal.ITIMER_REAL, seconds, UNSEEN_SECONDS)
+            while True:
+                call()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def unraisable(dropped):
-        if dropped.exc_type is not KeyboardInterrupt:
+        if dropped.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 1, UNSEEN_SECONDS)
+        else:
             told(dropped)
 
     previous, told = signal.signal(signal.SIGALRM, interrupt), sys.unraisablehook
@@ -93,6 +101,10 @@ def strike():
     gc.enable()
     sys.unraisablehook = told
     signal.signal(signal.SIGALRM, previous)
+
+
+UNSEEN_SECONDS = 30.0
+"""Seconds after which an interrupt is repeated that Python has dropped in silence."""
 
 
 @pytest.fixture

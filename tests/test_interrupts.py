@@ -1,10 +1,11 @@
 """Does Ctrl-C strike after what it must not divide, and is each handler what it was?"""
 
+import contextlib
 import signal
 
 import pytest
 
-from fastgrad.interrupts import uninterrupted
+from fastgrad.interrupts import never_lost, uninterrupted
 
 
 class Struck(BaseException):
@@ -50,3 +51,36 @@ def test_a_signal_that_strikes_among_the_handlers_leaves_none_deaf(handler, monk
     for number in (signal.SIGINT, signal.SIGTERM):
         with pytest.raises(Struck):
             signal.raise_signal(number)
+
+
+def dropped():
+    with contextlib.suppress(Struck):
+        signal.raise_signal(signal.SIGINT)
+
+
+def another():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except Struck as error:
+        raise RuntimeError("generator raised StopIteration") from error
+
+
+def passed():
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("block", [dropped, another, passed])
+def test_a_signal_is_raised_whatever_the_block_makes_of_it(handler, block):
+    with pytest.raises(Struck), never_lost():
+        block()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_what_no_signal_has_raised_passes(handler):
+    with pytest.raises(ValueError, match="mine"), never_lost():
+        raise ValueError("mine")
+    calls = []
+    signal.signal(signal.SIGINT, lambda *_: calls.append(0))
+    with never_lost():
+        signal.raise_signal(signal.SIGINT)
+    assert calls == [0]

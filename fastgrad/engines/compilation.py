@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.trees import Call
+from fastgrad.interrupts import never_lost
 from fastgrad.jit import concurrency, jitted
 from fastgrad.jit.jitted import code_of, finish
 from fastgrad.typing import Array
@@ -105,7 +106,8 @@ class CompiledLoop:
         if not self._lanes:
             self.price = 0.0  # what is new is certified at once
             made = None
-            with suppress(Exception):  # whatever numba says of lanes, f computes with numbers
+            # Whatever numba says of lanes, f computes with numbers.
+            with suppress(Exception), never_lost():
                 with concurrency.importing:  # which takes a second
                     from fastgrad.engines.lanes.loop import LanesLoop
                 # Its constants must be certain to be those that f has.
@@ -160,7 +162,8 @@ def _compiled(
 ) -> CompiledLoop | str:
     """Return the loop, or why it cannot be compiled."""
     try:
-        return _compile(f, elements, arguments, shape)
+        with never_lost():
+            return _compile(f, elements, arguments, shape)
     except NotCompilableError as refusal:
         return refusal.reason
     except Exception as error:  # whatever numba says; its inner names are not promised

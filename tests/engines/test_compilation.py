@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+import signal
 import subprocess
 import sys
 import weakref
@@ -13,7 +14,7 @@ from oracle import JIT
 
 from fastgrad import numerical_gradient
 from fastgrad.differences.quotients import derivatives
-from fastgrad.engines import compiled
+from fastgrad.engines import compilation, compiled
 from fastgrad.engines.compilation import LOOPS_ATTRIBUTE, is_jitted
 from fastgrad.schemes import central
 
@@ -110,3 +111,21 @@ assert "numba" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
     assert is_jitted(squares) == JIT
+
+
+@needs_jit
+def test_an_interrupt_of_which_numba_makes_an_error_is_raised_and_not_kept(monkeypatch):
+    f, compile_ = make_function(), compilation._compile
+
+    def interrupted(*arguments):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("generator raised StopIteration") from None
+        return compile_(*arguments)
+
+    monkeypatch.setattr(compilation, "_compile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        numerical_gradient(f, numbers(5), engine="compiled")
+    monkeypatch.undo()
+    numerical_gradient(f, numbers(5), engine="compiled")

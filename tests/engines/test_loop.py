@@ -115,16 +115,10 @@ def test_x_is_restored_and_the_exception_passes_unchanged(x, data):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_x_is_restored_wherever_an_interrupt_strikes(strike, dtype, stride):
     x = np.random.default_rng(0).normal(size=600).astype(dtype)[::stride]
-    before, struck, dice = x.tobytes(), 0, random.Random(0)
+    before, dice = x.tobytes(), random.Random(0)
     for _ in range(200):
-        try:
-            strike(dice.uniform(1e-5, 5e-4))
-            while True:
-                loop.gradient(lambda x: 0.0, x, H)
-        except KeyboardInterrupt:
-            struck += 1
+        strike(dice.uniform(1e-5, 5e-4), lambda: loop.gradient(lambda x: 0.0, x, H))
         assert x.tobytes() == before
-    assert struck == 200
 
 
 @pytest.mark.parametrize("bits", [0x7FF8000000000001, 0xFFF8000000000042, 0x8000000000000000])

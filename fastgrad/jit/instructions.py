@@ -179,18 +179,23 @@ def _lanes_below(builder: Any, count: Any, lanes: int = LANES) -> Any:
 
 
 def _bytes_of(number: Any) -> int:
-    """Return the size of a floating-point type."""
-    return 4 if number == ir.FloatType() else 8
+    """Return the size of a float64 or int32."""
+    return 8 if number == ir.DoubleType() else 4
+
+
+def _zeros(vector: Any) -> Any:
+    """Return a vector of zeros."""
+    zero = 0.0 if vector.element == ir.DoubleType() else 0
+    return ir.Constant(vector, [zero] * vector.count)
 
 
 def _write_masked_load(builder: Any, address: Any, mask: Any) -> Any:
     """Write the instructions that load the chosen lanes, and zero into the others."""
     vector = address.type.pointee
     size = _bytes_of(vector.element)
-    zeros = ir.Constant(vector, [0.0] * vector.count)
-    operands = [address, ir.IntType(32)(size), mask, zeros]
-    name = f"llvm.masked.load.v{vector.count}f{8 * size}.p0"
-    return write_call(builder, name, vector, operands)
+    kind = "f64" if size == 8 else "i32"
+    operands = [address, ir.IntType(32)(size), mask, _zeros(vector)]
+    return write_call(builder, f"llvm.masked.load.v{vector.count}{kind}.p0", vector, operands)
 
 
 def _write_masked_store(builder: Any, address: Any, mask: Any, vector: Any) -> None:
@@ -264,81 +269,35 @@ def _integer(value: int) -> Any:
     return ir.Constant(ir.IntType(64), value)
 
 
-def _element(builder: Any, pointer: Any, stride: Any, row: Any, column: Any) -> Any:
-    """Write the address of a row's element; the rows are some bytes apart."""
-    size = _integer(_bytes_of(pointer.type.pointee))
-    place = builder.add(builder.mul(row, stride), builder.mul(column, size))
-    moved = builder.gep(builder.bitcast(pointer, ir.IntType(8).as_pointer()), [place])
-    return builder.bitcast(moved, pointer.type)
-
-
-@_lowering(
-    "pack",
-    *(
-        types.none(types.Array(kind, 1, "C"), _MATRIX, types.intp, types.intp)
-        for kind in (types.float64, types.float32)
-    ),
-)
-def _write_pack(builder: Any, packed: Any, a: Any, top: Any, m: Any, *, tile_rows: int) -> None:
-    """Write the instructions that copy rows of tiles, to the power of 2m + 1, vector by vector."""
-    number = packed.data.type.pointee
-    column_ir = ir.VectorType(ir.DoubleType(), tile_rows)
-    packed_ir = ir.VectorType(number, tile_rows)
-    _, depth = unpack_tuple(builder, a.shape, 2)
-    _, stride = unpack_tuple(builder, a.strides, 2)
-    size = builder.mul(depth, _integer(tile_rows))
-    tiles = builder.sdiv(unpack_tuple(builder, packed.shape, 1)[0], size)
-    register = alloca_once(builder, packed_ir)
-    with for_range(builder, depth) as column, for_range(builder, tiles) as tile:
-        row = builder.add(top, builder.mul(tile.index, _integer(tile_rows)))
-        elements = _element(builder, a.data, stride, column.index, row)
-        value = builder.load(builder.bitcast(elements, column_ir.as_pointer()), align=8)
-        if packed_ir != column_ir:
-            value = builder.fptrunc(value, packed_ir)
-        square = builder.fmul(value, value)
-        builder.store(value, register)
-        with for_range(builder, m):
-            builder.store(builder.fmul(builder.load(register), square), register)
-        place = builder.mul(column.index, _integer(tile_rows))
-        place = builder.gep(packed.data, [builder.add(builder.mul(tile.index, size), place)])
-        place = builder.bitcast(place, packed_ir.as_pointer())
-        builder.store(builder.load(register), place, align=_bytes_of(number))
+def _address_after(builder: Any, pointer: Any, count: Any, stride: Any) -> Any:
+    """Write the address that lies so many strides, in bytes, after a pointer."""
+    start = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    return builder.bitcast(builder.gep(start, [builder.mul(count, stride)]), pointer.type)
 
 
 @_lowering(
     "tile",
     *(
-        types.none(
-            _MATRIX,
-            *_PLACE,
-            types.Array(kind, 1, "C"),
-            types.Array(kind, 2, "A"),
-            *_PLACE,
-            types.boolean,
-        )
-        for kind in (types.float64, types.float32)
+        types.none(_MATRIX, *2 * [types.Array(word, 2, "A")], NUMBER, types.boolean)
+        for word in (types.float64, types.int32)
     ),
 )
 def _write_tile(
     builder: Any,
     out: Any,
-    i: Any,
-    j: Any,
     a: Any,
     b: Any,
-    k: Any,
-    left: Any,
+    scale: Any,
     add: Any,
     *,
     tile_rows: int,
     vectors: int,
-    vector_bytes: int,
     partial: bool,
 ) -> None:
     """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
-    number = b.data.type.pointee
-    lanes = vector_bytes // _bytes_of(number)
-    factor_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (number, ir.DoubleType()))
+    word = b.data.type.pointee
+    lanes = VECTOR_BYTES // _bytes_of(word)
+    word_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (word, ir.DoubleType()))
 
     def vector(pointer: Any, v: int) -> Any:
         """Write the address of the v-th vector after a pointer."""
@@ -347,17 +306,18 @@ def _write_tile(
 
     rows, columns = unpack_tuple(builder, out.shape, 2)
     out_stride, _ = unpack_tuple(builder, out.strides, 2)
+    _, depth = unpack_tuple(builder, a.shape, 2)
+    a_row_stride, a_stride = unpack_tuple(builder, a.strides, 2)
     b_stride, _ = unpack_tuple(builder, b.strides, 2)
-    depth = builder.sdiv(unpack_tuple(builder, a.shape, 1)[0], _integer(tile_rows))
-    inside = _lanes_below(builder, builder.sub(columns, j), lanes)
+    inside = _lanes_below(builder, columns, lanes)
 
-    out_rows = [
-        _element(builder, out.data, out_stride, builder.add(i, _integer(r)), j)
-        for r in range(tile_rows)
-    ]
-    sums = [[alloca_once(builder, factor_ir) for _ in range(vectors)] for _ in range(tile_rows)]
+    out_rows, a_rows = (
+        [_address_after(builder, data, _integer(r), stride) for r in range(tile_rows)]
+        for data, stride in ((out.data, out_stride), (a.data, a_row_stride))
+    )
+    sums = [[alloca_once(builder, word_ir) for _ in range(vectors)] for _ in range(tile_rows)]
     for register in chain(*sums):
-        builder.store(ir.Constant(factor_ir, [0.0] * lanes), register)
+        builder.store(_zeros(word_ir), register)
 
     # The old results are needed only after the loop: let them come into the cache meanwhile.
     for_writing, closest, data = (ir.IntType(32)(flag) for flag in (1, 3, 1))
@@ -368,34 +328,49 @@ def _write_tile(
             write_call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
 
     with for_range(builder, depth) as loop:
-        b_row = _element(builder, b.data, b_stride, builder.add(k, loop.index), left)
+        b_row = _address_after(builder, b.data, loop.index, b_stride)
         factors = [
             _write_masked_load(builder, vector(b_row, v), inside)
             if partial
-            else builder.load(vector(b_row, v), align=_bytes_of(number))
+            else builder.load(vector(b_row, v), align=_bytes_of(word))
             for v in range(vectors)
         ]
-        column = builder.gep(a.data, [builder.mul(loop.index, _integer(tile_rows))])
-        for r, row_sums in enumerate(sums):
-            factor = repeated(builder, builder.load(builder.gep(column, [_integer(r)])), lanes)
+        for a_row, row_sums in zip(a_rows, sums, strict=True):
+            element = builder.load(_address_after(builder, a_row, loop.index, a_stride))
+            factor = repeated(builder, element, lanes)
             for register, b_vector in zip(row_sums, factors, strict=True):
-                product = builder.fmul(factor, b_vector, flags=FLAGS)
-                total = builder.fadd(builder.load(register), product, flags=FLAGS)
+                total = _write_multiply_add(builder, factor, b_vector, builder.load(register))
                 builder.store(total, register)
 
+    scales = repeated(builder, scale, lanes)
+    everywhere = ir.Constant(inside.type, [1] * lanes)
+    mask = inside if partial else everywhere
+    old_mask = builder.select(add, mask, _zeros(inside.type))
     for r, row_sums in enumerate(sums):
-        with builder.if_then(builder.icmp_signed("<", builder.add(i, _integer(r)), rows)):
+        with builder.if_then(builder.icmp_signed("<", _integer(r), rows)):
             for v, register in enumerate(row_sums):
                 place = vector(out_rows[r], v)
-                everywhere = ir.Constant(inside.type, [1] * lanes)
-                nowhere = ir.Constant(inside.type, [0] * lanes)
-                mask = inside if partial else everywhere
-                old = _write_masked_load(builder, place, builder.select(add, mask, nowhere))
-                partial_sum = builder.load(register)
-                if factor_ir != result_ir:
-                    partial_sum = builder.fpext(partial_sum, result_ir)
-                new = builder.fadd(old, partial_sum)
+                old = _write_masked_load(builder, place, old_mask)
+                result = builder.load(register)
+                if word_ir != result_ir:
+                    result = builder.sitofp(result, result_ir)
+                new = builder.fadd(old, builder.fmul(result, scales, flags=FLAGS), flags=FLAGS)
                 _write_masked_store(builder, place, mask, new)
+
+
+def _write_multiply_add(builder: Any, x: Any, y: Any, total: Any) -> Any:
+    """Write total + x y; a product of words is the sum of those of their two 16-bit integers."""
+    if x.type.element == ir.DoubleType():
+        return builder.fadd(total, builder.fmul(x, y, flags=FLAGS), flags=FLAGS)
+    # So written, LLVM has one or two instructions for it: pmaddwd and paddd, or vpdpwssd.
+    halves, lanes = 2 * x.type.count, ir.VectorType(ir.IntType(32), x.type.count)
+    short, long = (ir.VectorType(ir.IntType(bits), halves) for bits in (16, 32))
+    products = builder.mul(*(builder.sext(builder.bitcast(word, short), long) for word in (x, y)))
+    low, high = (
+        builder.shuffle_vector(products, products, ir.Constant(lanes, [*range(half, halves, 2)]))
+        for half in (0, 1)
+    )
+    return builder.add(total, builder.add(low, high))
 
 
 # Launches -----------------------------------------------------------------------------------------

@@ -1,15 +1,9 @@
 """Matrix products on all threads: in tiles whose sums stay in registers, or of nonzeros alone.
 
 LLVM's loop vectoriser does not keep a tile of results in registers, so the tile's instructions are
-written out in `jit/instructions.py`, once, for every width of vectors. The method is that of Goto
-and van de Geijn (2008), "Anatomy of high-performance matrix multiplication",
-doi:10.1145/1356052.1356053.
-
-With NumPy's products, by its BLAS, in place of the tiles, the gradient of 784-100-10 with 100 dense
-samples takes 1.9 times as long on one thread, or 1.7 times if it, too, multiplies the cubes in
-float32 (784-1000-10 with 1,000 samples: 1.2 times, or the same); and with two threads on a machine
-that is busy 50 times as long, since those of OpenBLAS wait for each other where
-`fastgrad.jit.concurrency.Pace` goes on with one.
+written out in `jit/instructions.py`, once, for every width of vectors. Factors are read where they
+are: packing them first, as Goto and van de Geijn (2008), "Anatomy of high-performance matrix
+multiplication", doi:10.1145/1356052.1356053, do, takes as long as it saves here.
 """
 
 from typing import Any
@@ -30,43 +24,151 @@ from fastgrad.typing import Doubles
 # The rows of a tile, and its vectors a row: its sums take 24 of 32 registers, or 12 of 16.
 TILE_ROWS, TILE_VECTORS = (8, 3) if LANES_PER_VECTOR == 8 else (4, 3)
 
-# Bytes of a vector in the tiles of the last columns. Of two that are half as wide, the second one
-# is often not needed.
-NARROW_BYTES = min(VECTOR_BYTES, 32)
+# Products summed at a time: a tile's columns of the second factor stay in a cache of 256 KB, and
+# results are read and written as often as there are runs.
+RUN_LENGTH = 512
 
-# Products summed at a time, and rows: the block of the first factor, 190 KB, stays in a cache of
-# 256 KB, and results are read and written as often as there are runs. With 128 and 184 products of
-# 1,000 samples with 1,000 units take 1.07 times as long.
-RUN_LENGTH = 336
-BLOCK_ROWS = 72
+# The largest magnitude of rounded integers: RUN_LENGTH products are less than 2^31.
+MAX_INTEGER = 2047
 
-# Products from which on float32 pays: to see that it suffices takes some microseconds.
-MIN_FLOAT32_PRODUCTS = 1_000_000
+# Rows from which on it pays to copy the second factor.
+MIN_ROWS_TO_PACK = 256
+
+# Products from which on integers pay: to see that they suffice takes some microseconds.
+MIN_INTEGER_PRODUCTS = 1_000_000
 
 
-def sum_products(out: Doubles, a: Doubles, b: Doubles, exact: int | None = None) -> None:
-    """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., with elementwise powers.
+def multiply(out: Doubles, a: Doubles, b: Doubles) -> None:
+    """Compute out = a @ b.
 
     Parameters
     ----------
-    out : array of shape (rows, any)
-        Overwritten, as far as b has columns. A row's elements are contiguous.
-    a : array of shape (rows or fewer, depth), with any strides
-        Any further row is one of ones: what such a row weighs is a bias.
-    b : array of shape (terms, depth, columns), contiguous
-        Columns that `out` does not have are left out.
-    exact : int, optional
-        From this term on, powers and products are rounded to float32, and at most `RUN_LENGTH`
-        products are summed so, in half the time.
+    out : array of shape (rows, at least columns)
+        Overwritten, as far as b has columns.
+    a : array of shape (rows, depth)
+    b : array of shape (depth, columns)
     """
-    tasks = tasks_for(b.shape[0] * b.shape[1] * out.size // LANES_PER_VECTOR)
-    sum_float64_products(tasks, out, a, b[:exact], 0)
-    if exact is not None and exact < len(b):
-        sum_float32_products(tasks, out, a, b[exact:].astype(np.float32), exact)
+    sum_float64_products(_tasks(out, b), out, a, b, 1.0, 1.0, False)
 
 
-def sum_terms(task: int, tasks: int, out: Any, a: Any, b: Any, first: int) -> None:
-    """Add the terms a^(2m+1) @ b[m - first] to `out`; if the first one is 0, overwrite it.
+def sum_polynomials(
+    out: Doubles, x: Doubles, c: Doubles, reach: float = 1.0, exact: int | None = None
+) -> None:
+    """Sum odd polynomials of inputs over the samples, and the same of a last input that is 1.
+
+        out[i, j] = sum over n of x[n, i] c[0, n, j] + sum over n, m > 0 of P_m(x[n, i]) c[m, n, j]
+
+    with the Chebyshev polynomials P_m(x) = T_(2m+1)(x / reach).
+
+    Parameters
+    ----------
+    out : array of shape (inputs + 1, any)
+        Overwritten, as far as c has columns.
+    x : array of shape (samples, at least inputs), C-contiguous
+        Further columns are left out.
+    c : array of shape (terms, samples, columns), C-contiguous
+        Columns that `out` does not have are left out.
+    reach : float
+        At least the largest magnitude in x, and 1.
+    exact : int, optional
+        From this term on, polynomials and coefficients are rounded to integers between
+        +-`MAX_INTEGER`, which are summed exactly, in a quarter of the time.
+    """
+    inputs = len(out) - 1
+    tasks = _tasks(out, c[0])
+    sum_float64_products(tasks, out, x[:, :inputs].T, c[0], 1.0, 1.0, False)
+    for m in range(1, len(c)):
+        if exact is None or m < exact:
+            factor, one = np.empty_like(x), np.empty((1, 1))
+            evaluate_polynomials(tasks_for(x.size), factor, x, m, reach)
+            evaluate_polynomials(1, one, np.ones((1, 1)), m, reach)
+            sum_float64_products(tasks, out, factor[:, :inputs].T, c[m], one[0, 0], 1.0, True)
+        else:
+            largest, _ = magnitude_and_nonzeros(c[m])
+            factors = rounded(x, m, reach), rounded(c[m], 0, largest or 1.0)
+            one = rounded(np.ones((2, 1)), m, reach)
+            scale = largest / MAX_INTEGER**2
+            sum_integer_products(
+                tasks, out, factors[0][:, :inputs].T, factors[1], one[0, 0], scale, True
+            )
+
+
+def _tasks(out: Doubles, b: Doubles) -> int:
+    return tasks_for(len(b) * out.size // LANES_PER_VECTOR)
+
+
+def rounded(values: Doubles, m: int, reach: float) -> Any:
+    """Return the integers nearest to `MAX_INTEGER` T_(2m+1)(values / reach), in words of two rows.
+
+    Parameters
+    ----------
+    values : array of shape (rows, columns), C-contiguous
+    m : int
+    reach : float
+        Not zero, and at least the largest magnitude.
+
+    Returns
+    -------
+    int32 array of shape (half the rows, columns)
+        The lower 16 bits are those of an even row, and the upper ones of the next, or zero.
+    """
+    words = np.empty((-(-len(values) // 2), values.shape[1]), np.int32)
+    round_polynomials(tasks_for(values.size), words, values, m, reach)
+    return words
+
+
+@kernel("(int32[:, ::1], float64[:, ::1], int64, float64)")
+def round_polynomials(task: int, tasks: int, words: Any, values: Any, m: int, reach: float) -> None:
+    """Write what `rounded` returns to `words`."""
+    rows, columns = values.shape
+    pair = np.zeros((2, columns))
+    for k in range(len(words) * task // tasks, len(words) * (task + 1) // tasks):
+        evaluate_polynomials_of_row(pair[0], values[2 * k], m, reach)
+        if 2 * k + 1 < rows:
+            evaluate_polynomials_of_row(pair[1], values[2 * k + 1], m, reach)
+        else:
+            pair[1] = 0.0
+        for i in range(columns):
+            low = np.int32(np.floor(MAX_INTEGER * pair[0, i] + 0.5))
+            high = np.int32(np.floor(MAX_INTEGER * pair[1, i] + 0.5))
+            words[k, i] = (high << 16) | (low & 0xFFFF)
+
+
+@kernel("(float64[:, ::1], float64[:, ::1], int64, float64)")
+def evaluate_polynomials(
+    task: int, tasks: int, out: Any, values: Any, m: int, reach: float
+) -> None:
+    """Compute T_(2m+1)(values / reach)."""
+    for n in range(len(out) * task // tasks, len(out) * (task + 1) // tasks):
+        evaluate_polynomials_of_row(out[n], values[n], m, reach)
+
+
+@inlined
+def evaluate_polynomials_of_row(out: Any, values: Any, m: int, reach: float) -> None:
+    """Compute T_(2m+1)(values / reach), by T_(2m+1)(u) = (4 u^2 - 2) T_(2m-1)(u) - T_(2m-3)(u)."""
+    for i in range(0, out.size, LANES_PER_VECTOR):
+        u = load_part(values, i, out.size - i) * (1.0 / reach)
+        ahead = 4.0 * u * u - 2.0
+        before = u  # T_-1, as T_1
+        last = u
+        for _ in range(m):
+            following = ahead * last - before
+            before = last
+            last = following
+        store_part(out, i, out.size - i, last)
+
+
+def sum_products(
+    task: int,
+    tasks: int,
+    out: Any,
+    a: Any,
+    b: Any,
+    one: Any,
+    scale: float,
+    add: bool,
+) -> None:
+    """Compute out = scale * (a @ b), or add that to `out`.
 
     An element's products are summed in runs of at most `RUN_LENGTH`, in order: it has the same bits
     however many tasks there are.
@@ -76,153 +178,98 @@ def sum_terms(task: int, tasks: int, out: Any, a: Any, b: Any, first: int) -> No
     task, tasks : int
         Which task, and how many parts the rows are divided into.
     out : float64 array of shape (rows, any)
-        A row's elements are contiguous.
-    a : float64 array of shape (rows or fewer, depth), with any strides
-        Any further row is one of ones.
-    b : float64 or float32 array of shape (terms, depth, columns)
-        In its type powers are taken, and runs of products summed.
-    first : int
-        The first term.
+        Overwritten, as far as b has columns. A row's elements are contiguous.
+    a : float64 or int32 array of shape (rows or fewer, depth), with any strides
+        An int32 is a word of two 16-bit integers; the product of two words is the sum of both
+        integers' products.
+    b : array of a's type, of shape (depth, columns)
+    one : float64 or int32
+        What any further row of a consists of.
+    scale : float
+    add : bool
     """
-    tiles = -(-out.shape[0] // TILE_ROWS)
-    terms, depth, columns = b.shape
+    tiles = -(-len(out) // TILE_ROWS)
+    start = tiles * task // tasks * TILE_ROWS
+    depth, columns = b.shape
     own = out[: tiles * (task + 1) // tasks * TILE_ROWS, :columns]
-    runs = -(-depth // RUN_LENGTH)
-    packed = np.empty(BLOCK_ROWS * RUN_LENGTH, b.dtype)
-    wide = TILE_VECTORS * VECTOR_BYTES // packed.itemsize
-    narrow = NARROW_BYTES // packed.itemsize
-    for m in range(first, first + terms):
-        for r in range(runs):
-            k, end = depth * r // runs, depth * (r + 1) // runs
-            size = TILE_ROWS * (end - k)
-            for top in range(tiles * task // tasks * TILE_ROWS, len(own), BLOCK_ROWS):
-                bottom = min(top + BLOCK_ROWS, len(own))
-                pack_rows(a[:, k:end], top, bottom, m, packed)
-                j = 0
-                while j < own.shape[1]:
-                    is_wide = j + wide <= own.shape[1]
-                    for i in range(top, bottom, TILE_ROWS):
-                        place = (i - top) // TILE_ROWS * size
-                        tile = packed[place : place + size]
-                        if is_wide:
-                            multiply_wide_tile(own, i, j, tile, b[m - first], k, j, m + r > 0)
-                        else:
-                            multiply_narrow_tile(own, i, j, tile, b[m - first], k, j, m + r > 0)
-                    j += wide if is_wide else narrow
+    whole = len(a) // TILE_ROWS * TILE_ROWS
+    edge = np.full((TILE_ROWS, depth), one, b.dtype)  # the tile that a has only a part of
+    edge[: len(a) - whole] = a[whole:]
+    width = TILE_VECTORS * VECTOR_BYTES // b.itemsize
+    packs = len(own) - start >= MIN_ROWS_TO_PACK
+    panels = np.empty(
+        (own.shape[1] // width if packs else 0, min(depth, RUN_LENGTH), width), b.dtype
+    )
+    runs = -(-depth * 8 // (RUN_LENGTH * b.itemsize))
+    for r in range(runs):
+        k, end = depth * r // runs, depth * (r + 1) // runs
+        if packs:
+            for panel in range(own.shape[1] // width):
+                for row in range(k, end):
+                    for column in range(width):
+                        panels[panel, row - k, column] = b[row, panel * width + column]
+        j = 0
+        while j < own.shape[1]:
+            is_wide = j + width <= own.shape[1]
+            factor = panels[j // width, : end - k] if is_wide and packs else b[k:end, j:]
+            for i in range(start, len(own), TILE_ROWS):
+                tile = a[i : i + TILE_ROWS, k:end] if i < whole else edge[:, k:end]
+                if is_wide:
+                    multiply_wide_tile(own[i:, j:], tile, factor, scale, add or r > 0)
+                else:
+                    multiply_narrow_tile(own[i:, j:], tile, factor, scale, add or r > 0)
+            j += width if is_wide else VECTOR_BYTES // b.itemsize
 
 
-sum_float64_products = kernel("(float64[:, :], float64[:, :], float64[:, :, ::1], int64)")(
-    sum_terms
-)
-sum_float32_products = kernel("(float64[:, :], float64[:, :], float32[:, :, ::1], int64)")(
-    sum_terms
-)
-
-
-@inlined
-def pack_rows(a: Any, top: int, bottom: int, m: int, packed: Any) -> None:
-    """Copy rows of a, to the power of 2m + 1, as tiles of `TILE_ROWS` rows.
-
-    Parameters
-    ----------
-    a : float64 array of shape (rows, depth), with any strides
-        Any further row is one of ones.
-    top, bottom : int
-        The first row, and what is beyond the last one.
-    m : int
-    packed : 1-D float64 or float32 array, with space for whole tiles
-        Overwritten: tile by tile, one column of TILE_ROWS elements after the other.
-    """
-    rows, depth = a.shape
-    size = TILE_ROWS * depth
-    whole = (min(bottom, rows) - top) // TILE_ROWS if a.strides[0] == a.itemsize else 0
-    pack_columns(packed[: whole * size], a, top, m)
-    for start in range(top + whole * TILE_ROWS, bottom, TILE_ROWS):
-        place = (start - top) * depth
-        tile = packed[place : place + size]
-        if start + TILE_ROWS > rows:
-            tile[:] = 1.0
-        pack_tile(tile, a[start : start + TILE_ROWS], m)
-
-
-@inlined
-def pack_tile(tile: Any, a: Any, m: int) -> None:
-    """Copy all rows of a, to the power of 2m + 1, into a tile, element by element."""
-    rows, depth = a.shape
-    for k in range(depth):
-        for row in range(rows):
-            tile[k * TILE_ROWS + row] = a[row, k]
-    if m > 0:
-        for e in range(tile.size):
-            value = tile[e]
-            square = value * value
-            for _ in range(m):
-                value = value * square
-            tile[e] = value
-
-
-@lowered("pack", tile_rows=TILE_ROWS)
-def pack_columns(packed: Any, a: Any, top: int, m: int) -> None:
-    """Copy as many tiles as `packed` holds, of rows whose elements in a column lie side by side."""
-    size = TILE_ROWS * a.shape[1]
-    for place in range(0, packed.size, size):
-        start = top + place // size * TILE_ROWS
-        pack_tile(packed[place : place + size], a[start : start + TILE_ROWS], m)
+sum_float64_products = kernel(
+    "(float64[:, :], float64[:, :], float64[:, ::1], float64, float64, boolean)"
+)(sum_products)
+sum_integer_products = kernel(
+    "(float64[:, :], int32[:, :], int32[:, ::1], int32, float64, boolean)"
+)(sum_products)
 
 
 # Tiles --------------------------------------------------------------------------------------------
 
 
 @inlined
-def _multiply_tile(
-    width_bytes: int, out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
-) -> None:
+def _multiply_tile(vectors: int, out: Any, a: Any, b: Any, scale: float, add: bool) -> None:
     """Compute a tile without the instructions."""
-    depth = a.size // TILE_ROWS
-    rows = min(TILE_ROWS, out.shape[0] - i)
-    columns = min(width_bytes // a.itemsize, out.shape[1] - j)
-    for row in range(rows):
-        for column in range(columns):
-            total = (a[row::TILE_ROWS] * b[k : k + depth, left + column]).sum()
-            out[i + row, j + column] = out[i + row, j + column] + total if add else total
+    for row in range(min(TILE_ROWS, len(out))):
+        for column in range(min(vectors * VECTOR_BYTES // b.itemsize, out.shape[1])):
+            x, y = a[row], b[:, column]
+            if b.itemsize == 8:
+                total = (x * y).sum() * scale
+            else:
+                total = ((x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16)).sum() * scale
+            out[row, column] = out[row, column] + total if add else total
 
 
-@lowered(
-    "tile", tile_rows=TILE_ROWS, vectors=TILE_VECTORS, vector_bytes=VECTOR_BYTES, partial=False
-)
-def multiply_wide_tile(
-    out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
-) -> None:
-    """Compute a tile of a product, out[i:, j:] = a @ b[k:, left:], of full width.
+@lowered("tile", tile_rows=TILE_ROWS, vectors=TILE_VECTORS, partial=False)
+def multiply_wide_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> None:
+    """Compute a tile of a product, out = scale * (a @ b), of full width.
 
     The tile has `TILE_ROWS` rows, each of `TILE_VECTORS` vectors.
 
     Parameters
     ----------
-    out : float64 array of shape (rows, columns)
-        Overwritten at the tile's place, up to its last row. A row's elements are contiguous.
-    i, j : int
-        The tile's first row and column.
-    a : contiguous float64 or float32 array of size TILE_ROWS * depth
-        The first factor, one column of TILE_ROWS elements after the other; rows that `out` does not
-        have are computed, but not stored.
-    b : array of a's type, of shape (any, any)
-        The second factor is b[k : k + depth, left : left + width]. A row's elements are contiguous.
-        A vector of float32 has twice the lanes, and its products are summed in float32.
-    k, left : int
-        Its first row and column.
+    out : float64 array of shape (any, any)
+        Overwritten where the tile is, up to its last row. A row's elements are contiguous.
+    a : float64 or int32 array of shape (TILE_ROWS, depth), with any strides
+        Rows that `out` does not have are computed, but not stored.
+    b : array of a's type, of shape (depth, any)
+        A row's elements are contiguous.
+    scale : float
     add : bool
         Whether to add to `out` or to overwrite it.
     """
-    _multiply_tile(TILE_VECTORS * VECTOR_BYTES, out, i, j, a, b, k, left, add)
+    _multiply_tile(TILE_VECTORS, out, a, b, scale, add)
 
 
-@lowered("tile", tile_rows=TILE_ROWS, vectors=1, vector_bytes=NARROW_BYTES, partial=True)
-def multiply_narrow_tile(
-    out: Any, i: int, j: int, a: Any, b: Any, k: int, left: int, add: bool
-) -> None:
+@lowered("tile", tile_rows=TILE_ROWS, vectors=1, partial=True)
+def multiply_narrow_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> None:
     """Compute a tile as `multiply_wide_tile` does, but one vector wide, up to the last column."""
-    _multiply_tile(NARROW_BYTES, out, i, j, a, b, k, left, add)
+    _multiply_tile(1, out, a, b, scale, add)
 
 
 # Sparse matrices ----------------------------------------------------------------------------------
@@ -243,15 +290,27 @@ def is_sparse(x: Doubles, nonzeros: int) -> bool:
     return nonzeros <= MAX_DENSITY * x.size
 
 
-def sum_sparse_products(out: Doubles, a: Doubles, b: Doubles, nonzeros: int) -> None:
-    """Compute what `sum_products` does, of an a that is mostly zeros; `nonzeros` are not."""
+def sum_sparse_products(
+    out: Doubles, a: Doubles, b: Doubles, nonzeros: int, reach: float = 1.0
+) -> None:
+    """Compute what `sum_polynomials` does, with a = x', of which few entries are not zero.
+
+    Parameters
+    ----------
+    out, a, b, reach
+        As `sum_nonzero_products` takes them.
+    nonzeros : int
+        How many entries of a are not zero.
+    """
     operations = len(b) * (a.size + nonzeros * out.shape[1] // LANES_PER_VECTOR)
-    sum_nonzero_products(tasks_for(operations), out, a, b)
+    sum_nonzero_products(tasks_for(operations), out, a, b, reach)
 
 
-@kernel("(float64[:, ::1], float64[:, :], float64[:, :, ::1])")
-def sum_nonzero_products(task: int, tasks: int, out: Any, a: Any, b: Any) -> None:
-    """Compute out = a @ b[0] + a^3 @ b[1] + a^5 @ b[2] + ..., row by row, of nonzeros alone.
+@kernel("(float64[:, ::1], float64[:, :], float64[:, :, ::1], float64)")
+def sum_nonzero_products(task: int, tasks: int, out: Any, a: Any, b: Any, reach: float) -> None:
+    """Compute out = a @ b[0] + P_1(a) @ b[1] + P_2(a) @ b[2] + ..., row by row, of nonzeros alone.
+
+    The P_m are the polynomials of `sum_polynomials`, elementwise; they are zero where a is.
 
     Parameters
     ----------
@@ -263,28 +322,29 @@ def sum_nonzero_products(task: int, tasks: int, out: Any, a: Any, b: Any) -> Non
         Any further row is one of ones.
     b : float64 array of shape (terms, depth, columns)
         Columns that `out` does not have are left out.
+    reach : float
+        At least the largest magnitude in a, and 1.
     """
     rows = out.shape[0]
     terms, depth, columns = b.shape
-    powers = np.empty((terms, depth))
+    factors = np.empty((terms, depth))
     where = np.empty(depth, np.int64)
     for i in range(rows * task // tasks, rows * (task + 1) // tasks):
         count = 0
         for k in range(depth):
             value = a[i, k] if i < a.shape[0] else 1.0
-            powers[0, count] = value
+            factors[0, count] = value
             where[count] = k
             count += value != 0.0  # no branch: nothing could predict it
         for m in range(1, terms):
-            for e in range(count):
-                powers[m, e] = powers[m - 1, e] * (powers[0, e] * powers[0, e])
+            evaluate_polynomials_of_row(factors[m, :count], factors[0, :count], m, reach)
         for j in range(0, min(columns, out.shape[1]), GROUP_COLUMNS):
-            sum_rows(out[i, :columns], j, powers, where, count, b)
+            sum_rows(out[i, :columns], j, factors, where, count, b)
 
 
 @inlined
-def sum_rows(out: Any, j: int, powers: Any, where: Any, count: int, b: Any) -> None:
-    """Compute out[g] = sum over m and e < count of powers[m, e] b[m, where[e], g].
+def sum_rows(out: Any, j: int, factors: Any, where: Any, count: int, b: Any) -> None:
+    """Compute out[g] = sum over m and e < count of factors[m, e] b[m, where[e], g].
 
     The columns g are the group of up to `GROUP_COLUMNS` that starts at j.
 
@@ -293,7 +353,7 @@ def sum_rows(out: Any, j: int, powers: Any, where: Any, count: int, b: Any) -> N
     out : float64 array of shape (columns,)
         Overwritten from j to j + GROUP_COLUMNS.
     j : int
-    powers : float64 array of shape (terms, at least count)
+    factors : float64 array of shape (terms, at least count)
     where : int64 array of shape (at least count,)
     count : int
     b : float64 array of shape (terms, any, at least columns)
@@ -308,23 +368,23 @@ def sum_rows(out: Any, j: int, powers: Any, where: Any, count: int, b: Any) -> N
     sum6 = repeat(0.0)
     for m in range(b.shape[0]):
         for e in range(count):
-            power = powers[m, e]
+            factor = factors[m, e]
             row = b[m, where[e]]
-            sum0 = sum0 + power * load_part(row, j, width)
-            sum1 = sum1 + power * load_part(row, j + LANES_PER_VECTOR, width - LANES_PER_VECTOR)
-            sum2 = sum2 + power * load_part(
+            sum0 = sum0 + factor * load_part(row, j, width)
+            sum1 = sum1 + factor * load_part(row, j + LANES_PER_VECTOR, width - LANES_PER_VECTOR)
+            sum2 = sum2 + factor * load_part(
                 row, j + 2 * LANES_PER_VECTOR, width - 2 * LANES_PER_VECTOR
             )
-            sum3 = sum3 + power * load_part(
+            sum3 = sum3 + factor * load_part(
                 row, j + 3 * LANES_PER_VECTOR, width - 3 * LANES_PER_VECTOR
             )
-            sum4 = sum4 + power * load_part(
+            sum4 = sum4 + factor * load_part(
                 row, j + 4 * LANES_PER_VECTOR, width - 4 * LANES_PER_VECTOR
             )
-            sum5 = sum5 + power * load_part(
+            sum5 = sum5 + factor * load_part(
                 row, j + 5 * LANES_PER_VECTOR, width - 5 * LANES_PER_VECTOR
             )
-            sum6 = sum6 + power * load_part(
+            sum6 = sum6 + factor * load_part(
                 row, j + 6 * LANES_PER_VECTOR, width - 6 * LANES_PER_VECTOR
             )
     store_part(out, j, width, sum0)

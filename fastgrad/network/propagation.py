@@ -19,7 +19,12 @@ from fastgrad.jit.vectors import (
     where_negative,
 )
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.matrix_products import is_sparse, sum_products, sum_sparse_products
+from fastgrad.network.matrix_products import (
+    is_sparse,
+    multiply,
+    sum_polynomials,
+    sum_sparse_products,
+)
 from fastgrad.network.parameters import Parameters
 from fastgrad.typing import Doubles
 
@@ -52,20 +57,25 @@ class Forward:
     sigmoid_slope: Doubles
     p: Doubles
 
-    def sum_over_samples(self, c: Doubles, d: Doubles, exact: int | None = None) -> Doubles:
-        """Sum coefficients of odd powers of each weight's input over the samples.
+    def sum_over_samples(
+        self, c: Doubles, d: Doubles, reach: float = 1.0, exact: int | None = None
+    ) -> Doubles:
+        """Sum odd polynomials of each weight's input over the samples.
 
-            G_W1 = sum over m of (x^(2m+1))' c[m],   G_b1 = sum over m, n of c[m, n],
+            G_W1[i, j] = sum over n, m of P_m(x[n, i]) c[m, n, j],   G_b1[j] the same of an input 1,
 
-        and with z and d in place of x and c the same for W2, b2. A bias is the weight of an input
-        that is 1: in the gradient, as in the parameters, it lies as one more row below its weights.
+        with the polynomials of `sum_polynomials`; and with z and d in place of x and c the same for
+        W2, b2. A bias is the weight of an input that is 1: in the gradient, as in the parameters,
+        it lies as one more row below its weights.
 
         Parameters
         ----------
         c, d : arrays of shape (terms, N, Hp) and (terms, N, Kp)
             The coefficients.
+        reach : float
+            At least the largest magnitude in x, and 1.
         exact : int, optional
-            How many powers of x are summed in float64; see `sum_products`.
+            How many terms of x are summed in float64; see `sum_polynomials`.
 
         Returns
         -------
@@ -76,10 +86,10 @@ class Forward:
         border = result.size - (hidden + 1) * classes
         first, second = result[:border].reshape(-1, hidden), result[border:].reshape(-1, classes)
         if is_sparse(self.x, self.nonzeros):
-            sum_sparse_products(first, self.x.T, c, self.nonzeros)
+            sum_sparse_products(first, self.x.T, c, self.nonzeros, reach)
         else:
-            sum_products(first, self.x.T, c, exact)
-        sum_products(second, self.z[:, :hidden].T, d)
+            sum_polynomials(first, self.x, c, reach, exact)
+        sum_polynomials(second, self.z, d)
         return result
 
 
@@ -107,7 +117,7 @@ def run_forward(params: Parameters, x: Doubles, nonzeros: int) -> Forward:
     if is_sparse(x, nonzeros):
         sum_sparse_products(z, x, w1[np.newaxis], nonzeros)
     else:
-        sum_products(z, x, w1[np.newaxis])
+        multiply(z, x, w1)
     tasks = tasks_for(z.size * (classes + 30) // LANES_PER_VECTOR)  # thirty for the exponential
     activate(tasks, w2_transposed, b2, z, sigmoid_slope, p)
     return Forward(params, x, nonzeros, w2_transposed, z, sigmoid_slope, p)

@@ -2,13 +2,13 @@
 
 Shifting one pre-activation of one sample by s changes that sample's loss l; its *odd response* is
 
-    R(s) = l(a + s) - l(a - s) = r_0 (s/S) + r_1 (s/S)^3 + ... + r_{T-1} (s/S)^(2T-1),   |s| <= S,
+    R(s) = l(a + s) - l(a - s) = r_0 T_1(s/S) + r_1 T_3(s/S) + ... + r_{T-1} T_{2T-1}(s/S)
 
-up to a truncation error. R is measured at T shifts, at the Chebyshev points of s^2 in [0, S^2], and
-the r_m are interpolated. The central difference of every weight into the unit is then a sum over
-samples of R at s = h x.
+for |s| <= S, with Chebyshev polynomials and up to a truncation error. R is measured at T shifts, at
+the positive zeros of T_{2T}, and the r_m are interpolated. The central difference of every weight
+into the unit is then a sum over samples of R at s = h x.
 
-`plan_responses` chooses T by a proven bound on the error, `first_in_float32` how exactly to sum.
+`plan_responses` chooses T by a proven bound on the error, `first_in_integers` how exactly to sum.
 
 N samples, I inputs, H hidden units, K classes. Rows of units are padded to whole vectors (Hp, Kp),
 with weights of zero. Threads write disjoint elements, and an element is always summed in the same
@@ -17,9 +17,8 @@ order: the results do not depend on the number of threads.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
-from math import cos, factorial, pi, prod
+from math import factorial, inf, pi, prod
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ def gradient(run: Forward, labels: NDArray[np.intp], h: float, largest: float) -
 
     Parameter W[i, j] shifts unit j of sample n by +-h x[n, i], so its difference quotient is
     ``1 / (2 h N) sum over n of R[n, j](h x[n, i])`` with the odd response R, a sum of few odd
-    powers (see `plan_responses`). A bias is the weight of an input that is 1.
+    polynomials (see `plan_responses`). A bias is the weight of an input that is 1.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ def gradient(run: Forward, labels: NDArray[np.intp], h: float, largest: float) -
         tasks, run.z, run.sigmoid_slope, run.p, labels, run.w2_transposed,
         plan.points, plan.interpolation, growths, plan.factors, scales, c, d,
     )  # fmt: skip
-    return run.sum_over_samples(c, d, _exact_terms(run, c, reach))
+    return run.sum_over_samples(c, d, reach, _exact_terms(run, c, reach))
 
 
 @lru_cache
@@ -90,23 +89,25 @@ def _constants(terms: int, h: float, reach: float, samples: int) -> tuple[Double
     growths : array of shape (2, 2, terms)
         For the hidden layer, whose largest shift is h * reach, and the output layer, where it is h.
     scales : array of shape (2, terms)
-        1 / (2 h N reach^(2m+1)), and the same with reach 1.
+        1 / (2 h N), and for the first term of the hidden layer, which is a multiple of x itself,
+        1 / (2 h N reach).
     """
     points, _ = interpolation(terms)
     reaches = np.array([[reach], [1.0]])
     shifts = h * reaches * points
     growths = np.stack([np.expm1(shifts), np.expm1(-shifts)], axis=1)
-    powers = 2.0 * np.arange(terms) + 1
-    return growths, reaches**-powers / (2 * h * samples)
+    scales = np.full((2, terms), 1 / (2 * h * samples))
+    scales[0, 0] /= reach
+    return growths, scales
 
 
 def _exact_terms(run: Forward, c: Doubles, reach: float) -> int:
-    """Choose how many powers of x are summed in float64; float32 suffices for those after them."""
+    """Choose how many terms are summed in float64; integers suffice for those after them."""
     products = run.x.shape[1] * c[0].size
-    if is_sparse(run.x, run.nonzeros) or products < matrix_products.MIN_FLOAT32_PRODUCTS:
+    if is_sparse(run.x, run.nonzeros) or products < matrix_products.MIN_INTEGER_PRODUCTS:
         return len(c)
     magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in c]
-    return first_in_float32(magnitudes, reach, matrix_products.RUN_LENGTH)
+    return first_in_integers(reach * magnitudes[0], magnitudes[1:])
 
 
 def _aligned(*shape: int) -> Doubles:
@@ -205,75 +206,52 @@ def _factors(count: int) -> Doubles:
 
 @lru_cache
 def interpolation(terms: int) -> tuple[Doubles, Doubles]:
-    """Return the points c_i and the inverse of the matrix c_i^(2m+1), rounded once.
+    """Return the positive zeros of T_2T, and the matrix 2/T T_(2m+1)(zero_i).
 
-    Column i of the inverse holds the coefficients of the product over j != i of
-    (u - c_j^2) / (c_i^2 - c_j^2), divided by c_i. They are computed in exact fractions: they reach
-    hundreds, and what rounding would do to them does not cancel between the powers.
+    At these points the odd Chebyshev polynomials are orthogonal: the matrix is the inverse of that
+    of their values, and none of its entries is large.
     """
-    points = np.array([cos((2 * i + 1) * pi / (4 * terms)) for i in range(terms)])
-    squares = [Fraction(c) ** 2 for c in points]
-    inverse = np.empty((terms, terms))
-    for i, own in enumerate(squares):
-        polynomial = [1 / Fraction(points[i])]
-        for other in squares[:i] + squares[i + 1 :]:
-            raised, lowered = [Fraction(0), *polynomial], [*polynomial, Fraction(0)]
-            pairs = zip(raised, lowered, strict=True)
-            polynomial = [(up - other * same) / (own - other) for up, same in pairs]
-        inverse[:, i] = [float(coefficient) for coefficient in polynomial]
-    return points, inverse
+    odd = 2 * np.arange(terms) + 1
+    return np.cos(odd * pi / (4 * terms)), 2 / terms * np.cos(np.outer(odd, odd) * pi / (4 * terms))
 
 
-def first_in_float32(magnitudes: Sequence[float], reach: float, run: int) -> int:
-    """Choose the first term whose sum over the samples is certain to be exact enough in float32.
+def first_in_integers(largest: float, magnitudes: Sequence[float]) -> int:
+    """Choose the first term whose sum over the samples is certain to be exact enough in integers.
 
-    Term m sums x^(2m+1) c[m] over N samples. Let x and c[m] be rounded to float32, the square of x,
-    its powers and their products with c[m] be computed there, and runs of the products be summed
-    there. A rounding moves what it rounds by at most 2^-24 of its size, or 2^-150 where that
-    underflows; that of x counts 2m + 1 times in its power, that of its square m times. So
-    run + 4m + 3 roundings move the sum by at most
+    Term m sums T_(2m+1)(x / reach) c[m] over N samples. The polynomial, at most 1 in magnitude, is
+    rounded by at most 1/2 of 1 / `MAX_INTEGER`, and c[m] by 1/2 of its largest magnitude over that;
+    the integers are summed exactly. So the sum is moved by at most
 
-        N ((run + 4m + 5) 2^-24 X |c[m]| + 2^-150 (X + |c[m]| + 1))   with X = reach^(2m+1).
+        N |c[m]| 1.01 / `MAX_INTEGER`.
 
     All terms together may not exceed `TOLERANCE` of N reach |c[0]|. The |c[m]| are the largest
-    magnitudes that were measured: nothing is assumed of the coefficients. In the book's case
-    X |c[1]| is 1e-9 reach |c[0]|, so the bound is 1e-14 of it; what occurs is a thousandth of that.
-    A bias, whose x is 1, has at most 1/reach of that error, since X >= reach: `TOLERANCE` of
-    N |c[0]| again.
+    magnitudes that were measured: nothing is assumed of the coefficients.
 
     Parameters
     ----------
+    largest : float
+        reach |c[0]|; may be nan or inf, as the next.
     magnitudes : sequence of float
-        The largest magnitude of each coefficient; any may be nan or inf.
-    reach : float
-        The largest |x|, or more.
-    run : int
-        How many products are summed in float32 at most.
+        The largest magnitude of each coefficient from c[1] on.
 
     Returns
     -------
     int
-        At least 1; the number of terms if none is certain.
+        At least 1; one more than there are magnitudes if none is certain.
 
     Examples
     --------
-    >>> first_in_float32([1e-3, 1e-12], reach=1.0, run=200)
+    >>> first_in_integers(1e-3, [1e-14])
     1
-    >>> first_in_float32([1e-3, 1e-9], reach=1.0, run=200)
+    >>> first_in_integers(1e-3, [1e-10, 1e-16])
     2
     """
-    first = len(magnitudes)
-    if not reach <= 1e3:  # whose powers float32 has
-        return first
-    allowed = TOLERANCE * reach * magnitudes[0]
-    for m in range(first - 1, 0, -1):
-        power, largest = reach ** (2 * m + 1), magnitudes[m]
-        allowed -= (run + 4 * m + 5) * 2**-24 * power * largest
-        allowed -= 2**-150 * (power + largest + 1)
-        if not (allowed >= 0 and run * power * largest < 2**126 and largest < 2**126):
-            break
-        first = m
-    return first
+    allowed = TOLERANCE * largest
+    for m in range(len(magnitudes), 0, -1):
+        allowed -= 1.01 / matrix_products.MAX_INTEGER * magnitudes[m - 1]
+        if not (0 <= allowed < inf and (magnitudes[m - 1] == 0 or magnitudes[m - 1] > 1e-290)):
+            return m + 1
+    return 1
 
 
 # Kernels ------------------------------------------------------------------------------------------
@@ -300,7 +278,7 @@ def respond(
     c: Any,
     d: Any,
 ) -> None:
-    """Measure the odd responses of all units at T shifts; write the coefficients of their powers.
+    """Measure the odd responses of all units at T shifts; write their coefficients.
 
     A shift by s changes a sigmoid's output by z (1 - z) m / (1 + z m) with m = e^s - 1, and a logit
     by s. `log_ratio` turns what this does to the softmax's denominator into the odd response.
@@ -467,10 +445,10 @@ def inverse(v: Any) -> Any:
 def interpolate(
     responses: Any, points: Any, interpolation: Any, scales: Any, n: int, j: int, c: Any
 ) -> None:
-    """Turn responses at T shifts into the coefficients of T odd powers, each times its scale.
+    """Turn responses at T shifts into the coefficients of T polynomials, each times its scale.
 
     The response at the smallest shift, continued as a straight line, is taken off the others first.
-    What is left of them is small, so rounding in the interpolation's large entries does no harm.
+    What is left of them is small, and so is what rounding does to the coefficients after the first.
 
     Parameters
     ----------

@@ -31,14 +31,14 @@ SHORT = {"parallel": 0, "serial": 10**9}
 
 def gradients(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """Return what each run gives, by its name and the number of tasks."""
-    product, rounds = matrix_products.sum_float32_products, set()
+    product, rounds = matrix_products.sum_integer_products, set()
 
     def sum_products(*arguments: Any) -> None:
         rounds.add(True)
         product(*arguments)
 
-    monkeypatch.setattr(matrix_products, "MIN_FLOAT32_PRODUCTS", 0)
-    monkeypatch.setattr(matrix_products, "sum_float32_products", sum_products)
+    monkeypatch.setattr(matrix_products, "MIN_INTEGER_PRODUCTS", 0)
+    monkeypatch.setattr(matrix_products, "sum_integer_products", sum_products)
     results = {}
     for division, short in SHORT.items():
         monkeypatch.setattr(jit, "MIN_PARALLEL_OPERATIONS", short)
@@ -48,7 +48,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
             x, t = np.random.rand(23, 37), np.random.randint(0, 5, 23)
             rounds.clear()
             results[f"{name}, {division}"] = run(net, x, t).buffer
-            assert (True in rounds) == (name in ("dense", "long series"))  # float32 is in use
+            assert (True in rounds) == (name in ("dense", "long series"))  # integers are in use
     return results
 
 
@@ -82,61 +82,70 @@ def test_kernels_agree_with_their_python_form(
         np.testing.assert_allclose(found, plain[name], tolerance, atol, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    ("rows", "depth", "columns", "terms"),
-    [
-        (1, 1, 1, 1),
-        (7, 3, 5, 2),
-        (8, 128, 24, 1),
-        (13, 300, 37, 3),
-        (6, 129, 270, 2),
-        (1030, 5, 9, 1),
-        (300, 900, 130, 2),
-        (258, 220, 519, 2),
-        (72 * 3 + 1, 340, 7, 2),
-    ],
-)
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_blocked_product_is_the_product(
-    rows: int, depth: int, columns: int, terms: int, transposed: bool, bias: bool
-) -> None:
-    generator = np.random.default_rng(rows)
-    a = (
-        generator.standard_normal((depth, rows)).T
-        if transposed
-        else (generator.standard_normal((rows, depth)))
-    )
-    b = generator.standard_normal((terms, depth, columns + 3))
-    out = np.full((rows + bias, columns), np.nan)
-    matrix_products.sum_products(out, a, b)
-    a = np.vstack([a, np.ones((int(bias), depth))])
-    expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
-    magnitudes = sum(abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]) for m in range(terms))
-    assert np.all(abs(out - expected) <= 2 * (depth + terms + 6) * terms * EPS * magnitudes)
+def polynomial(m: int, u: np.ndarray) -> np.ndarray:
+    """Return the Chebyshev polynomial of degree 2m + 1 of numbers of at most 1 in magnitude."""
+    return np.cos((2 * m + 1) * np.arccos(u))
 
 
-@pytest.mark.parametrize(
-    ("rows", "depth", "columns", "terms"),
-    [(1, 1, 1, 2), (7, 3, 5, 3), (13, 300, 37, 3), (6, 401, 270, 2), (258, 220, 519, 2)],
-)
-@pytest.mark.parametrize("exact", [1, 2])
-def test_a_product_that_is_rounded_to_float32_stays_within_the_bound(
-    rows: int, depth: int, columns: int, terms: int, exact: int
-) -> None:
+SIZES = [
+    (1, 1, 1, 1),
+    (7, 3, 5, 2),
+    (8, 128, 24, 1),
+    (13, 300, 37, 3),
+    (6, 129, 270, 2),
+    (1030, 5, 9, 1),
+    (300, 900, 130, 2),
+    (258, 220, 519, 2),
+    (255, 1030, 7, 2),
+]
+"""Rows, products of an element, columns and terms."""
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [size[:3] for size in SIZES])
+def test_a_product_in_tiles_is_the_product(rows: int, depth: int, columns: int) -> None:
     generator = np.random.default_rng(rows)
-    a = generator.standard_normal((depth, rows)).T
-    b = generator.standard_normal((terms, depth, columns + 3))
-    out = np.full((rows, columns), np.nan)
-    matrix_products.sum_products(out, a, b, exact)
+    a, b = generator.standard_normal((rows, depth)), generator.standard_normal((depth, columns))
+    out = np.full((rows, columns + 3), 7.0)
+    matrix_products.multiply(out, a, b)
+    assert np.all(abs(out[:, :columns] - a @ b) <= 2 * (depth + 1) * EPS * (abs(a) @ abs(b)))
+    assert (out[:, columns:] == 7).all()
+
+
+@pytest.mark.parametrize(("inputs", "samples", "columns", "terms"), SIZES)
+@pytest.mark.parametrize("exact", [None, 1, 2])
+@pytest.mark.parametrize("reach", [1.0, 255.0])
+def test_sums_of_polynomials_are_the_sums_and_in_integers_stay_within_the_bound(
+    inputs: int, samples: int, columns: int, terms: int, exact: int | None, reach: float
+) -> None:
+    generator = np.random.default_rng(inputs)
+    x = generator.uniform(-reach, reach, (samples, inputs + 2))
+    c = generator.standard_normal((terms, samples, columns + 3))
+    out = np.full((inputs + 1, columns), np.nan)
+    matrix_products.sum_polynomials(out, x, c, reach, exact)
+
+    factor, c = np.hstack([x[:, :inputs], np.ones((samples, 1))]), c[:, :, :columns]
+    expected, magnitude = factor.T @ c[0], abs(factor).T @ abs(c[0])
     bound = np.zeros(out.shape)
-    for m in range(terms):
-        # A float32 sum has at most RUN_LENGTH terms; factors and their product are rounded too.
-        share = (matrix_products.RUN_LENGTH + 4 * m + 5) * 2**-24 if m >= exact else 0.0
-        share += 2 * (depth + terms + 6) * terms * EPS
-        bound += share * (abs(a) ** (2 * m + 1) @ abs(b[m, :, :columns]))
-    expected = sum(a ** (2 * m + 1) @ b[m, :, :columns] for m in range(terms))
-    assert np.all(abs(out - expected) <= bound)
+    for m in range(1, terms):
+        values = polynomial(m, factor / reach)
+        expected += values.T @ c[m]
+        magnitude += abs(values).T @ abs(c[m])
+        # Rounding moves u by eps / 2, and a polynomial's slope is at most (2m + 1)^2.
+        bound += 8 * (2 * m + 1) ** 2 * EPS * abs(c[m]).sum(axis=0)
+        if exact is not None and m >= exact:
+            bound += samples * 1.01 / matrix_products.MAX_INTEGER * abs(c[m]).max()
+    assert np.all(abs(out - expected) <= bound + 2 * (samples + terms) * terms * EPS * magnitude)
+
+
+def test_sums_of_the_largest_integers_do_not_overflow() -> None:
+    samples = 2 * matrix_products.RUN_LENGTH + 1
+    assert matrix_products.RUN_LENGTH * matrix_products.MAX_INTEGER**2 < 2**31
+    x, c = np.ones((samples, 9)), np.ones((2, samples, 24))
+    out = np.empty((10, 24))
+    matrix_products.sum_polynomials(out, x, c, exact=1)
+    assert np.all(abs(out - 2 * samples) <= 4 * samples * EPS)
+    matrix_products.sum_polynomials(out, -x, c, exact=1)
+    assert np.all(abs(out[:-1] + 2 * samples) <= 4 * samples * EPS)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
@@ -156,11 +165,14 @@ def test_a_sparse_product_is_the_product(
 
     c = generator.standard_normal((2, samples, padded(hidden)))
     out = np.full((inputs + 1, hidden), np.nan)
-    matrix_products.sum_sparse_products(out, x.T, c, nonzeros)
+    reach = max(1.0, float(abs(x).max()))
+    matrix_products.sum_sparse_products(out, x.T, c, nonzeros, reach)
     c = c[:, :, :hidden]
     x = np.hstack([x, np.ones((samples, 1))])
-    expected = x.T @ c[0] + (x**3).T @ c[1]
-    bound = 4 * (samples + 2) * EPS * (abs(x).T @ abs(c[0]) + (abs(x) ** 3).T @ abs(c[1]))
+    cubic = polynomial(1, x / reach)
+    expected = x.T @ c[0] + cubic.T @ c[1]
+    # Rounding moves u by eps / 2, and the polynomial's slope is at most 9.
+    bound = 4 * (samples + 2) * EPS * (abs(x).T @ abs(c[0]) + 9 * abs(c[1]).sum(axis=0))
     assert np.all(abs(out - expected) <= bound)
 
 

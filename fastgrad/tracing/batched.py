@@ -6,7 +6,7 @@ reductions and products take whole stacks; any other function is called version 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from string import ascii_letters
 from typing import Any
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from fastgrad.tracing import operations
 from fastgrad.tracing.operations import Node, leaves, product_spec, replaced, value_of
 from fastgrad.typing import Array
+
+MAX_LAYOUTS = 4
+"""How many layouts of arguments in memory the places to take elements from are kept for."""
 
 MAX_WINDOW = 9
 """Elements of windows that are laid one beside the other: those of pooling."""
@@ -158,6 +161,9 @@ def _move(node: Node) -> Batched:
     dtype = node.value.dtype
     if axes is not None:
         return lambda arguments, _: leaves(arguments[0])[0].values.transpose(axes)
+    if _moves_nothing(node):
+        return lambda arguments, _: leaves(arguments[0])[0].values
+    in_memory = lru_cache(MAX_LAYOUTS)(partial(_places_in_memory, place))
 
     def apply(arguments: Any, m: int) -> Array:
         parts = leaves(arguments[0])
@@ -165,13 +171,41 @@ def _move(node: Node) -> Batched:
             flat = np.ascontiguousarray(parts[0].values).reshape(m, -1)
             strides = (flat.strides[0], *(flat.itemsize * step for step in steps))
             return as_strided(flat[:, place.flat[0] - 1 :], (m, *place.shape), strides)
+        places = place
+        if len(parts) == 1:  # as it lies in memory, which is not always in C order
+            values = parts[0].values
+            order = tuple(np.argsort([-stride for stride in values.strides], kind="stable"))
+            in_order = values.transpose(order)
+            if order[0] == 0 and in_order.flags.c_contiguous:
+                places = in_memory(values.shape[1:], order)
+                parts = [Stack(in_order)]
         if len(parts) == 1 and is_without_zeros:
-            return _taken(parts[0].values.reshape(m, -1), place - 1)
+            return _taken(parts[0].values.reshape(m, -1), places - 1)
         blocks = [np.zeros((m, 1), dtype), *(_flat(part, m) for part in parts)]
-        moved = _taken(np.concatenate(blocks, axis=1), place)
+        moved = _taken(np.concatenate(blocks, axis=1), places)
         return moved.astype(dtype, copy=False)  # as an assignment rounds
 
     return apply
+
+
+def _moves_nothing(node: Node) -> bool:
+    """Say whether a move's result is its one argument, in the same shape and dtype."""
+    source, *others = leaves(node.arguments[0])
+    return (
+        not others
+        and (np.shape(value_of(source)), value_of(source).dtype) == (node.shape, node.value.dtype)
+        and np.array_equal(node.sources.reshape(-1), np.arange(1, node.value.size + 1))
+    )
+
+
+def _places_in_memory(
+    places: NDArray[np.intp], shape: tuple[int, ...], order: tuple[int, ...]
+) -> NDArray[np.intp]:
+    """Return places, counted from 1 in C order, as they are in the memory of a transposed stack."""
+    axes = [axis - 1 for axis in order[1:]]
+    numbers = np.arange(1, prod(shape) + 1).reshape([shape[axis] for axis in axes])
+    in_c_order = numbers.transpose(np.argsort(axes)).reshape(-1)
+    return np.concatenate([np.zeros(1, np.intp), in_c_order])[places]
 
 
 def _taken(flat: Array, places: NDArray[np.intp]) -> Array:

@@ -73,7 +73,9 @@ def test_moves_are_merged_with_the_same_elements(name):
     assert output.compute((source.value, output.arguments[1])).tobytes() == value.tobytes()
     # Versions, too: of shapes and memory that move in other ways.
     stack = np.stack([source.value, -source.value, np.tanh(source.value)])
-    for versions in (stack, np.asfortranarray(stack)):
+    channels_last = np.ascontiguousarray(stack.transpose(0, 1, 3, 4, 2)).transpose(0, 1, 4, 2, 3)
+    columns_first = np.ascontiguousarray(stack.transpose(0, 4, 2, 1, 3)).transpose(0, 3, 2, 4, 1)
+    for versions in (stack, np.asfortranarray(stack), channels_last, columns_first):
         arguments = (Stack(versions), output.arguments[1])
         moved = batched(output)(arguments, 3)
         for k in range(3):

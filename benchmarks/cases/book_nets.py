@@ -89,7 +89,7 @@ def _of_digits(title: str, net: Any, samples: int) -> Case:
     x, t = digits(samples)
     if "Conv" in title:
         x = x.reshape(-1, 1, 28, 28)
-    return _whole(f"{title}, {samples} digits", net, x, t)
+    return _whole(f"{title}, {samples} digit{'s' * (samples > 1)}", net, x, t)
 
 
 def _language_model(title: str, smoke: bool, lstm: bool) -> Case:

@@ -81,7 +81,7 @@ def compare_with_loop(case: Case, per_array: int | None = 96, rounds: int = 7) -
     per_array : int or None
         How many elements of each parameter are drawn for the loop; without it all are visited.
     rounds : int
-        How many gradients are timed, each after its share of the loop.
+        How many gradients are timed, each after its share of the loop, at parameters of its own.
     """
     gradient = _gradient(case)  # warm up
     traced: list[float] = []
@@ -93,7 +93,7 @@ def compare_with_loop(case: Case, per_array: int | None = 96, rounds: int = 7) -
         case.arrays,
         entries,
         rounds,
-        lambda: traced.append(stopwatch(partial(_gradient, case))),
+        lambda: traced.append(_seconds_elsewhere(case, 1 + 1e-3 * (1 + len(traced)))),
     )
     kinked = np.random.default_rng(SEED).permutation(case.kinked)[:MOST_KINKED]
     deviation = loop.deviation(gradient)
@@ -102,6 +102,17 @@ def compare_with_loop(case: Case, per_array: int | None = 96, rounds: int = 7) -
     unit = roundoff_bound(case.loss(case.x))
     errors = measure_errors(case, min(per_array or MOST_EXACT, MOST_EXACT))
     return Run(loop, Times(traced), deviation / unit, len(kinked), errors)
+
+
+def _seconds_elsewhere(case: Case, factor: float) -> float:
+    """Time a gradient at parameters that are new, as in training, and put the old ones back."""
+    saved = [values.copy() for values in case.arrays]
+    for values in case.arrays:
+        values *= factor
+    seconds = stopwatch(partial(_gradient, case))
+    for values, before in zip(case.arrays, saved, strict=True):
+        values[...] = before
+    return seconds
 
 
 def measure_errors(case: Case, per_array: int = MOST_EXACT) -> Errors:

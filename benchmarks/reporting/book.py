@@ -50,15 +50,10 @@ def book_nets(result: Result, scale: Scale, folder: Path) -> None:
     cases = {name: make(scale.smoke) for name, make in BOOK_NETS.items()}
     runs: dict[str, NetRun] = {}
     checks: dict[tuple[str, str], CheckRun] = {}
-    with tqdm(total=len(cases) + 1, unit=" nets", mininterval=1, miniters=0) as bar:
-
-        def say(words: str) -> None:
-            bar.set_description_str(words, refresh=False)
-            bar.update(0)  # which shows it once a second
-
+    with tqdm(total=len(cases) + 1, unit=" nets") as bar:
         for name, case in cases.items():
             sample = 2 if scale.smoke else 8
-            run = runs[name] = measure_net(case, sample, min(scale.rounds, 2), say)
+            run = runs[name] = measure_net(case, sample, min(scale.rounds, 2), bar.set_description)
             result.check(run.deviation <= ROUNDOFF_UNITS, f"{case.title} is near its loop")
             if scale.smoke:
                 errors = measure_errors(case, 2)
@@ -66,12 +61,12 @@ def book_nets(result: Result, scale: Scale, folder: Path) -> None:
                 result.check(is_near, f"{case.title} is near the exact quotients")
             for way in ("full", "fast") if hasattr(case.net, "gradient") else ():
                 if way == "fast" or name in FULL_GRADIENTS:
-                    say(f"{case.title}: check_gradient, {way}")
+                    bar.set_description(f"{case.title}: check_gradient, {way}")
                     check = measure_check(case, run.threads, fast=way == "fast")
                     checks[name, way] = check
                     result.check(check.right, f"{case.title}'s gradient is right, {way}")
             bar.update()
-        say("the book's own class")
+        bar.set_description("the book's own class")
         (x, t), _, data = digits(scale.smoke)
         steps = [train_plain(x, t, min(scale.steps, 300), count) for count in blas_threads()]
         bar.update()

@@ -55,11 +55,14 @@ class ArrayRun:
     loop, gradient : float
         Seconds: of the loop, extrapolated from the elements that it visited; and of what fastgrad
         does, verification included, the loop where that is it.
+    is_whole : bool
+        Whether it was measured to its end: else it takes longer.
     """
 
     elements: int
     loop: float
     gradient: float
+    is_whole: bool
 
     @property
     def times_faster(self) -> float:
@@ -84,7 +87,7 @@ class NetRun:
     deviation : float
         The largest from the loop's quotients, in units of eps L / h.
     reasons : dict of str
-        Why arrays are left to the loop, or not measured to their end, by their names.
+        Why arrays are left to the loop, by their names.
     """
 
     call: float
@@ -105,11 +108,14 @@ class CheckRun:
     seconds : float
     calls : int
         Of the loss.
+    is_whole : bool
+        Whether it was over in time.
     """
 
     right: bool
     seconds: float
     calls: int
+    is_whole: bool
 
 
 def blas_threads() -> list[int]:
@@ -140,24 +146,27 @@ def measure_net(case: Case, per_array: int, rounds: int, progress: Progress) -> 
     loop = min(loops.values(), key=lambda run: run.times.median)
     element = loop.times.median / loop.parameters
     reasons: dict[str, str] = {}
+    given_up: set[str] = set()
     seconds: dict[int, dict[str, float]] = {}
     deviation = 0.0
     for threads in blas_threads():
         with threadpool_limits(threads, "blas"):
             words = f"{case.title}, BLAS threads: {threads}"
-            found, flat = _gradients(case, element, reasons, rounds, words, progress)
+            found, flat = _gradients(case, element, reasons, given_up, rounds, words, progress)
         looped = {name: params[name].size * element for name in reasons}
         seconds[threads] = looped | found
         if flat.count():
             deviation = max(deviation, loop.deviation(flat))
-        if sum(found.values()) > TOO_LONG:
+        if given_up or sum(found.values()) > TOO_LONG:
             break
     best = min(seconds, key=lambda threads: sum(seconds[threads].values()))
-    arrays = {
-        name: ArrayRun(values.size, values.size * element, min(s[name] for s in seconds.values()))
-        for name, values in params.items()
-    }
-    whole = ArrayRun(loop.parameters, loop.times.median, sum(seconds[best].values()))
+    arrays = {}
+    for name, values in params.items():
+        shortest = min(taken[name] for taken in seconds.values())
+        is_whole = name not in given_up
+        arrays[name] = ArrayRun(values.size, values.size * element, shortest, is_whole)
+    total = sum(seconds[best].values())
+    whole = ArrayRun(loop.parameters, loop.times.median, total, not given_up)
     unit = roundoff_bound(case.loss(case.x))
     return NetRun(min(calls.values()), arrays, whole, best, deviation / unit, reasons)
 
@@ -168,6 +177,7 @@ def together(runs: Sequence[ArrayRun]) -> ArrayRun:
         sum(run.elements for run in runs),
         sum(run.loop for run in runs),
         sum(run.gradient for run in runs),
+        all(run.is_whole for run in runs),
     )
 
 
@@ -186,13 +196,15 @@ def measure_check(case: Case, threads: int, *, fast: bool) -> CheckRun:
         report = check_gradient(
             case.net, x=case.x, t=case.t, fast=fast, max_seconds=MAX_CHECK_SECONDS
         )
-        return CheckRun(bool(report), time.perf_counter() - start, report.evaluations)
+        seconds = time.perf_counter() - start
+        return CheckRun(bool(report), seconds, report.evaluations, seconds < MAX_CHECK_SECONDS)
 
 
 def _gradients(
     case: Case,
     element: float,
     reasons: dict[str, str],
+    given_up: set[str],
     rounds: int,
     words: str,
     progress: Progress,
@@ -204,8 +216,10 @@ def _gradients(
     element : float
         Seconds that the loop takes for an element.
     reasons : dict of str
-        By the names of the arrays that are left out, why; to which those are added that are left to
-        the loop, and those that take too long.
+        By the names of the arrays that are left out, why; those that are left to the loop are
+        added.
+    given_up : set of str
+        To which the names of those are added that take too long.
 
     Returns
     -------
@@ -221,7 +235,7 @@ def _gradients(
         found, end = [], 0
         for name, values in zip(case.names, case.arrays, strict=True):
             start, end = end, end + values.size
-            if name in reasons or seconds.get(name, 0.0) > LONG:
+            if name in reasons or name in given_up or seconds.get(name, 0.0) > LONG:
                 continue
             progress(f"{words}: {name}")
             limit = min(max(MAX_SHARE * values.size * element, SHORTEST), LONGEST)
@@ -234,10 +248,10 @@ def _gradients(
                 reasons[name] = re.split(r"traced: |; ", str(warning))[1]
                 continue
             except OutOfTimeError:
-                reasons[name] = f"given up after {limit:.0f} s"
+                given_up.add(name)
             taken = time.perf_counter() - begin
             seconds[name] = min(taken, seconds.get(name, taken))
-            if number == 0 and name not in reasons:
+            if number == 0 and name not in given_up:
                 gradient[start:end] = found[-1][1].reshape(-1)
         for values, step in found:
             values -= RATE * step

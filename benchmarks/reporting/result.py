@@ -43,7 +43,7 @@ stands for one unit in each of the two losses."""
 
 FIGURES_HEAD = "what | reach | measured | printed by"
 
-NUMBER = re.compile(r"[-+]?[\d.,e+-]+( %|%| s)?( \([\d.e+-]+\))?|")
+NUMBER = re.compile(r"([<>] )?[-+]?[\d.,e+-]+( %|%| s)?( \([\d.e+-]+\))?|")
 """What makes a column one of numbers, which stand at its right end."""
 
 

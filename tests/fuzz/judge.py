@@ -276,12 +276,13 @@ def _scale(program):
 
 
 def _move(namespace, random, by):
-    """Move all data, relative to their size; those that share memory, once."""
+    """Move all data, relative to their size, by some eps; those that share memory, once."""
     moved = []
     for array in data_of(namespace).values():
         if array.size and not any(np.may_share_memory(array, other) for other in moved):
             size = np.sqrt(np.mean(array**2))
-            array += by * np.maximum(abs(array), size) * random.uniform(-1, 1, array.shape)
+            share = max(by, MOVED / EPS * float(np.finfo(array.dtype).eps))
+            array += share * np.maximum(abs(array), size) * random.uniform(-1, 1, array.shape)
             moved.append(array)
 
 

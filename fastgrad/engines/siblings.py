@@ -3,7 +3,9 @@
 A learner who trains asks for the gradients of W1, b1, W2 and b2 by closures over one net, which
 ignore what they are given; and then again, at other parameters. So from the second point on all of
 them are computed when the first is asked for, from one recording of f, and kept until each of the
-others is, if all that f can reach is the same then (`tracing.state`), and its value.
+others is, if all that f can reach is the same then (`tracing.state`), and its value. What cannot be
+reached may have changed nevertheless, a file or ``globals()["name"]``: so f is called once more, at
+a point beside, before a gradient is given out.
 
 Each thread keeps one point, with copies of the arrays that f reaches, until these are freed.
 """
@@ -16,6 +18,7 @@ from weakref import ref
 
 import numpy as np
 
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.first_calls import FirstCalls
@@ -25,6 +28,18 @@ if TYPE_CHECKING:
     from fastgrad.tracing import state as states
 else:  # loaded only if functions are recorded
     states = LazyModule("fastgrad.tracing.state")
+
+EPS = float(np.finfo(np.float64).eps)
+
+BESIDE_DIVISOR = 1024
+"""How many times smaller than h the step to the point beside is: f is straight until there."""
+
+MAX_CHANGE_SHARE = 0.02
+"""By how much of the gradient's norm f may change otherwise than the gradient says. A gradient that
+is computed in vain costs more time, and no more."""
+
+MAX_ROUNDINGS = 16
+"""How many eps of f's value this change may be off, besides."""
 
 MAX_HABITS = 16
 """Of how many functions it is kept what has been asked for at a point."""
@@ -147,9 +162,31 @@ def known(
     place = point.place_of(x)
     if place is None or not (states.ignores_argument(f) and point.is_that_of(f, first.values[0])):
         return None
+    gradient = point.gradients.pop((place, h), None)
+    if gradient is not None and not _is_gradient(gradient, f, x, h, first.values[0]):
+        return None
     first.is_known = True
     point.asked.append((place, h))
-    return point.gradients.pop((place, h), None)
+    return gradient
+
+
+def _is_gradient(g: Array, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
+    """Say whether f changes as a gradient says, to a point beside x, in a random direction."""
+    saved = x.copy(order="K")
+    direction = np.random.default_rng().uniform(-1, 1, x.shape)
+    step = h / BESIDE_DIVISOR
+    beside = saved + step * (direction + np.copysign(1, direction))
+    moved = beside - saved
+    try:
+        x[...] = beside
+        change = float(np.asarray(f(x), np.float64).reshape(())) - value
+    except Exception as error:  # which f does not raise at x
+        raise_interrupt(error)
+        return False
+    finally:
+        x[...] = saved
+    allowed = MAX_CHANGE_SHARE * step * float(np.linalg.norm(g)) + MAX_ROUNDINGS * EPS * abs(value)
+    return abs(change - float(np.sum(g * moved))) <= allowed
 
 
 def new_point(

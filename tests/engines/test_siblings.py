@@ -18,6 +18,8 @@ pytestmark = pytest.mark.usefixtures("cheap_functions_traced", "nothing_kept")
 NAMES = "W1", "b1", "W2", "b2"
 SETTINGS = types.SimpleNamespace(scale=1.0)
 SCALE = 1.0
+FROZEN = False
+SETTINGS_MODULE = types.ModuleType("settings_of_a_test")
 random = np.random.default_rng(5)
 
 
@@ -180,6 +182,36 @@ def test_what_is_changed_between_two_calls_is_noticed(change, at_hand, monkeypat
         names = NAMES[:2]
     step(net, x, t, between, names)
     assert not any(at_hand[:2])
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [lambda: globals()["FROZEN"], lambda: getattr(SETTINGS_MODULE, "frozen")],  # noqa: B009
+    ids=["globals", "getattr"],
+)
+def test_what_cannot_be_seen_and_leaves_the_value_as_it_is_is_noticed(hidden, at_hand, monkeypatch):
+    X, params = random.normal(size=(9, 5)), {"W": random.normal(size=(5, 4)), "b": np.zeros(4)}
+    params["V"] = random.normal(size=(4, 3))
+    kept = params["V"].copy()
+
+    def loss(_):
+        V = kept if hidden() else params["V"]
+        used = 0 * params["V"].sum()
+        return np.mean((np.tanh(X @ params["W"] + params["b"]) @ V) ** 2) + used
+
+    for frozen in (False, False, True):
+        for name, array in params.items():
+            if name == "V":
+                monkeypatch.setitem(globals(), "FROZEN", frozen)
+                SETTINGS_MODULE.frozen = frozen
+            gradient = numerical_gradient(loss, array, engine="traced")
+            looped = loop.gradient(loss, array, H)
+            np.testing.assert_allclose(gradient, looped, rtol=0, atol=1e-9)
+            monkeypatch.setitem(globals(), "FROZEN", False)
+            SETTINGS_MODULE.frozen = False
+        for array in params.values():
+            array -= 0.1
+        kept[...] = params["V"]
 
 
 def test_a_variable_of_the_closure_may_hold_another_batch(at_hand):

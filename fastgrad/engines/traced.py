@@ -16,6 +16,7 @@ from fastgrad.engines import siblings
 from fastgrad.engines.certificate import Certificate, Disagreement
 from fastgrad.engines.directions import NearbyValues
 from fastgrad.interrupts import OutOfTimeError, ending_at, raise_interrupt
+from fastgrad.jit.concurrency import single_blas_thread
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls
@@ -144,7 +145,9 @@ def traced_gradient(
 ) -> Doubles:
     """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked.
 
-    The first calls of f are made if they have not been; that they are not cheap is known.
+    The first calls of f are made if they have not been; that they are not cheap is known. From the
+    replay on, BLAS has one thread: where other processes compute, those of several wait for each
+    other many times as long as one takes, in f as well.
     """
     if x.dtype == np.float32:
         if scheme != central_quotient:
@@ -170,17 +173,18 @@ def traced_gradient(
     calls = x.size * sum(offset != 0 for offset in scheme.offsets)
     trace = trace_call(f, x, h, calls, first, is_limited=if_faster, siblings=others)
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
-    start = time.perf_counter()
-    replayed = _replayed(trace, h, scheme, limit)
-    if point is not None and expected:
-        gradients = _with_siblings(f, [x, *others], h, trace, replayed, start)
-        if gradients is not None:
-            point.gradients = dict(zip(expected, gradients[1:], strict=True))
-            return gradients[0]
-        point.give_up(for_good=not trace.siblings)
-    if CERTIFY:
-        seconds = time.perf_counter() - start
-        _certify(f, x, h, scheme, trace, replayed, seconds)
+    with single_blas_thread(is_known=True):
+        start = time.perf_counter()
+        replayed = _replayed(trace, h, scheme, limit)
+        if point is not None and expected:
+            gradients = _with_siblings(f, [x, *others], h, trace, replayed, start)
+            if gradients is not None:
+                point.gradients = dict(zip(expected, gradients[1:], strict=True))
+                return gradients[0]
+            point.give_up(for_good=not trace.siblings)
+        if CERTIFY:
+            seconds = time.perf_counter() - start
+            _certify(f, x, h, scheme, trace, replayed, seconds)
     return _like(x, replayed.quotients)
 
 

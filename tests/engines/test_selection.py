@@ -293,6 +293,25 @@ def test_blas_has_its_threads_again_after_an_interrupt_at_the_end_of_a_block(
     assert threadpools() == before
 
 
+def test_blas_has_one_thread_while_a_gradient_is_replayed_and_certified(threadpools, monkeypatch):
+    monkeypatch.setattr(concurrency, "_blas", None)  # as if no library had been loaded since
+    random = np.random.default_rng(0)
+    X, W = random.random((30, 12)), random.normal(size=(12, 9))
+    before, seen = threadpools(), []
+
+    def f(W):
+        seen.append([pool["num_threads"] for pool in before_or_now()])
+        return np.mean(np.tanh(X @ W) ** 2)
+
+    def before_or_now():
+        return [pool for pool in threadpools() if pool["user_api"] == "blas"]
+
+    fastgrad.numerical_gradient(f, W, engine="traced")
+    assert set(seen[0]) == {2}
+    assert set(seen[-1]) == {1}
+    assert threadpools() == before
+
+
 # Progress
 
 

@@ -6,9 +6,9 @@
 - Analysis: `affine` finds where x enters, its units and rows, and the terms of the loss;
   `smoothness` tells what may happen between measured shifts.
 - Replay: `strategy` chooses for each term, and keeps what operations tell for the next recording
-  of the same; `unit_responses` and `kinks` measure, by `replay`, which also tells whether rows mix,
-  and `batched`; `picks` leaves out what masks and maxima do not pick; `chains` compiles what long
-  replays do between products.
+  of the same; `unit_responses` and `kinks` measure, by `row_losses`, which also tells whether rows
+  mix, `replay` and `batched`; `picks` leaves out what masks and maxima do not pick; `chains`
+  compiles what long replays do between products.
 
 The way in is `trace.trace_call`; the way out is `strategy.choose_strategies`. What cannot be traced
 raises `recorder.NotTraceable`, with the reason for the user.

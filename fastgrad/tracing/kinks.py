@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, UnitIds, propagate
 from fastgrad.tracing.operations import Node, factors, leaves, product_spec, value_of
-from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay, RowLosses
+from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
+from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.typing import Array, Doubles
 
 MAX_GAP_STEPS = 5

@@ -19,7 +19,8 @@ from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, propagate
 from fastgrad.tracing.batched import Batched, Stack, batched, reduced_axes
 from fastgrad.tracing.operations import Node, leaves, replaced, value_of
-from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay, RowLosses
+from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
+from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import EXTREMA, name_of
 from fastgrad.typing import Array, Places
 

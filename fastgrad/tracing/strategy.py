@@ -24,13 +24,8 @@ from fastgrad.tracing.affine import (
 from fastgrad.tracing.batched import Batched
 from fastgrad.tracing.operations import Node, factors, leaves, product_spec
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.replay import (
-    REPLAY_TOLERANCE,
-    Replay,
-    RowLosses,
-    difference,
-    rows_of_elements,
-)
+from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
+from fastgrad.tracing.row_losses import RowLosses, difference, rows_of_elements
 from fastgrad.tracing.smoothness import name_of
 from fastgrad.tracing.trace import Trace
 from fastgrad.tracing.unit_responses import (

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from fastgrad.tracing.affine import Stage, UnitIds
 from fastgrad.tracing.kinks import MAX_GAP_STEPS, by_kinked_rows
 from fastgrad.tracing.picks import picked
-from fastgrad.tracing.replay import BATCH_ELEMENTS, RowLosses
+from fastgrad.tracing.replay import BATCH_ELEMENTS
+from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
 from fastgrad.typing import Array, Doubles, Places
 

@@ -7,7 +7,8 @@ from fastgrad import numerical_gradient
 from fastgrad.engines import loop, traced
 from fastgrad.tracing import picks, unit_responses
 from fastgrad.tracing.affine import find_stage
-from fastgrad.tracing.replay import Replay, RowLosses
+from fastgrad.tracing.replay import Replay
+from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.trace import trace_call
 
 EPS = float(np.finfo(np.float64).eps)

@@ -11,7 +11,8 @@ from fastgrad import numerical_gradient
 from fastgrad.tracing import kinks
 from fastgrad.tracing.affine import Stage, propagate
 from fastgrad.tracing.kinks import restricted
-from fastgrad.tracing.replay import Replay, RowLosses
+from fastgrad.tracing.replay import Replay
+from fastgrad.tracing.row_losses import RowLosses
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 

@@ -5,7 +5,8 @@ import pytest
 
 from fastgrad.tracing.affine import Stage
 from fastgrad.tracing.recorder import Recording
-from fastgrad.tracing.replay import Replay, _sets, is_confirmed, rows_of_elements
+from fastgrad.tracing.replay import Replay
+from fastgrad.tracing.row_losses import _sets, is_confirmed, rows_of_elements
 
 ROWS, UNITS = 11, 3
 

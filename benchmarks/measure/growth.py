@@ -74,6 +74,7 @@ def _seconds(variable: str, size: int, smoke: bool, rounds: int) -> dict[str, fl
         sizes = (SMOKE_BASE if smoke else BASE) | {variable: size}
         own = random_problem(sizes["samples"], sizes["inputs"], sizes["hidden"])
         gradient = partial(own.net.numerical_gradient, own.x, own.t)
+        gradient()  # its kernels may have to be compiled first
         seconds["response"] = _shortest_step(own.net.params, gradient, rounds)
     return seconds
 

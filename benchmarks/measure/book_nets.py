@@ -5,7 +5,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -145,28 +145,33 @@ def measure_net(case: Case, per_array: int, rounds: int, progress: Progress) -> 
             calls[threads] = min(stopwatch(partial(case.loss, case.x)) for _ in range(CALLS))
     loop = min(loops.values(), key=lambda run: run.times.median)
     element = loop.times.median / loop.parameters
+    limits = {
+        name: min(max(MAX_SHARE * values.size * element, SHORTEST), LONGEST)
+        for name, values in params.items()
+    }
     reasons: dict[str, str] = {}
-    given_up: set[str] = set()
     seconds: dict[int, dict[str, float]] = {}
     deviation = 0.0
     for threads in blas_threads():
         with threadpool_limits(threads, "blas"):
             words = f"{case.title}, BLAS threads: {threads}"
-            found, flat = _gradients(case, element, reasons, given_up, rounds, words, progress)
+            found = _gradients(case, limits, reasons, rounds, words, progress)
+        reasons |= found.reasons
         looped = {name: params[name].size * element for name in reasons}
-        seconds[threads] = looped | found
-        if flat.count():
-            deviation = max(deviation, loop.deviation(flat))
-        if given_up or sum(found.values()) > TOO_LONG:
+        seconds[threads] = looped | found.seconds
+        if found.first.count():
+            deviation = max(deviation, loop.deviation(found.first))
+        if sum(found.seconds.values()) > TOO_LONG:
             break
     best = min(seconds, key=lambda threads: sum(seconds[threads].values()))
     arrays = {}
     for name, values in params.items():
         shortest = min(taken[name] for taken in seconds.values())
-        is_whole = name not in given_up
+        is_whole = name in reasons or shortest <= limits[name]
         arrays[name] = ArrayRun(values.size, values.size * element, shortest, is_whole)
     total = sum(seconds[best].values())
-    whole = ArrayRun(loop.parameters, loop.times.median, total, not given_up)
+    is_whole = all(run.is_whole for run in arrays.values())
+    whole = ArrayRun(loop.parameters, loop.times.median, total, is_whole)
     unit = roundoff_bound(case.loss(case.x))
     return NetRun(min(calls.values()), arrays, whole, best, deviation / unit, reasons)
 
@@ -200,61 +205,69 @@ def measure_check(case: Case, threads: int, *, fast: bool) -> CheckRun:
         return CheckRun(bool(report), seconds, report.evaluations, seconds < MAX_CHECK_SECONDS)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Gradients of the arrays of a net.
+
+    Attributes
+    ----------
+    seconds : dict of float
+        The shortest, by name; above its limit where it was given up.
+    first : masked array
+        The first ones, flat: those at the parameters as they were.
+    reasons : dict of str
+        Why others are left to the loop.
+    """
+
+    seconds: dict[str, float]
+    first: Any
+    reasons: dict[str, str]
+
+
 def _gradients(
     case: Case,
-    element: float,
-    reasons: dict[str, str],
-    given_up: set[str],
+    limits: Mapping[str, float],
+    left: Container[str],
     rounds: int,
     words: str,
     progress: Progress,
-) -> tuple[dict[str, float], Any]:
+) -> _Found:
     """Compute the gradients of all arrays, one after the other, and follow them, in rounds.
 
     Parameters
     ----------
-    element : float
-        Seconds that the loop takes for an element.
-    reasons : dict of str
-        By the names of the arrays that are left out, why; those that are left to the loop are
-        added.
-    given_up : set of str
-        To which the names of those are added that take too long.
-
-    Returns
-    -------
-    seconds : dict of float
-        The shortest, by name.
-    gradient : masked array
-        The first ones, flat: those at the parameters as they were, and are again afterwards.
+    limits : dict of float
+        After how many seconds the gradient of an array is given up.
+    left : container of str
+        Arrays that are left out.
     """
     saved = [values.copy() for values in case.arrays]
-    gradient = np.ma.MaskedArray(np.zeros(sum(values.size for values in saved)), mask=True)
-    seconds: dict[str, float] = {}
+    size = sum(values.size for values in saved)
+    found = _Found({}, np.ma.MaskedArray(np.zeros(size), mask=True), {})
     for number in range(rounds):
-        found, end = [], 0
+        steps, end = [], 0
         for name, values in zip(case.names, case.arrays, strict=True):
             start, end = end, end + values.size
-            if name in reasons or name in given_up or seconds.get(name, 0.0) > LONG:
+            is_done = found.seconds.get(name, 0.0) > LONG
+            if name in left or name in found.reasons or is_done:
                 continue
             progress(f"{words}: {name}")
-            limit = min(max(MAX_SHARE * values.size * element, SHORTEST), LONGEST)
             begin = time.perf_counter()
             try:
-                with ending_at(time.monotonic() + limit), warnings.catch_warnings():
+                with ending_at(time.monotonic() + limits[name]), warnings.catch_warnings():
                     warnings.filterwarnings("error", "f is called .* cannot be traced")
-                    found.append((values, numerical_gradient(case.loss, values)))
+                    steps.append((values, numerical_gradient(case.loss, values)))
+                if number == 0:
+                    found.first[start:end] = steps[-1][1].reshape(-1)
             except RuntimeWarning as warning:
-                reasons[name] = re.split(r"traced: |; ", str(warning))[1]
+                found.reasons[name] = re.split(r"traced: |; ", str(warning))[1]
                 continue
             except OutOfTimeError:
-                given_up.add(name)
-            taken = time.perf_counter() - begin
-            seconds[name] = min(taken, seconds.get(name, taken))
-            if number == 0 and name not in given_up:
-                gradient[start:end] = found[-1][1].reshape(-1)
-        for values, step in found:
+                pass  # as its seconds tell
+            seconds = time.perf_counter() - begin
+            found.seconds[name] = min(seconds, found.seconds.get(name, seconds))
+        for values, step in steps:
             values -= RATE * step
     for values, before in zip(case.arrays, saved, strict=True):
         values[...] = before
-    return seconds, gradient
+    return found

@@ -121,10 +121,9 @@ def _assembled(
         is_kept[np.where(picks[end].sure, picks[end].source, 0)] = True
     is_kept[needed.get(root, np.zeros(0, np.intp)) + 1] = True
     is_kept &= reach > 0
+    is_kept[np.argmax(stage.unit_ids) + 1] = True  # of the last unit: all of them are counted
     number = np.where(is_kept, np.cumsum(is_kept), 0)
     kept = np.flatnonzero(is_kept) - 1
-    if not kept.size:
-        return None
     few = Node(None, (), {}, np.zeros(len(kept)), True)  # by how much each is moved
     before: list[Node] = []
 

@@ -136,6 +136,16 @@ def test_blank_windows_and_ties_among_them_are_not_open(counted):
     assert used is not None
 
 
+@pytest.mark.parametrize("alive", [[0], [1, 2], [3], []])
+def test_filters_that_answer_nowhere_have_no_gradient(alive, counted):
+    x = FILTERS.copy()
+    f = Net(bias=np.where(np.isin(np.arange(4), alive), 0.0, -100.0))
+    got = numerical_gradient(f, x, H, engine="traced")
+    assert abs(got - loop.gradient(f, x, H)).max() <= 8 * EPS * f(x) / H
+    assert np.flatnonzero(got.any(axis=(1, 2, 3))).tolist() == alive
+    assert counted[0] is not None
+
+
 def test_where_many_decisions_may_change_all_is_replayed(counted):
     alike = np.full_like(IMAGES, 0.5)  # all that a maximum is taken of is the same
     assert_the_loops(Net(images=alike), FILTERS + 1)

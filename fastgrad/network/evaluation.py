@@ -118,7 +118,9 @@ def quotients(batch: Batch, step: float, engine: str) -> Doubles:
 
 def _by_responses(batch: Batch, h: float) -> Doubles:
     """Measure a few shifts a unit; where no certain plan exists, perturb every weight."""
-    result = response.gradient(batch.forward(), batch.labels, h, batch.largest)
+    result = response.gradient(
+        batch.params, batch.x, batch.nonzeros, batch.labels, h, batch.largest
+    )
     return _by_perturbation(batch, h) if result is None else result
 
 

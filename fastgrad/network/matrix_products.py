@@ -16,7 +16,6 @@ from fastgrad.jit.vectors import (
     VECTOR_BYTES,
     load_part,
     lowered,
-    repeat,
     store_part,
 )
 from fastgrad.typing import Doubles
@@ -52,7 +51,12 @@ def multiply(out: Doubles, a: Doubles, b: Doubles) -> None:
 
 
 def sum_polynomials(
-    out: Doubles, x: Doubles, c: Doubles, reach: float = 1.0, exact: int | None = None
+    out: Doubles,
+    x: Doubles,
+    c: Doubles,
+    reach: float = 1.0,
+    exact: int | None = None,
+    add: bool = False,
 ) -> None:
     """Sum odd polynomials of inputs over the samples, and the same of a last input that is 1.
 
@@ -73,10 +77,12 @@ def sum_polynomials(
     exact : int, optional
         From this term on, polynomials and coefficients are rounded to integers between
         +-`MAX_INTEGER`, which are summed exactly, in a quarter of the time.
+    add : bool
+        Whether to add to `out` or to overwrite it.
     """
     inputs = len(out) - 1
     tasks = _tasks(out, c[0])
-    sum_float64_products(tasks, out, x[:, :inputs].T, c[0], 1.0, 1.0, False)
+    sum_float64_products(tasks, out, x[:, :inputs].T, c[0], 1.0, 1.0, add)
     for m in range(1, len(c)):
         if exact is None or m < exact:
             factor, one = np.empty_like(x), np.empty((1, 1))
@@ -291,23 +297,30 @@ def is_sparse(x: Doubles, nonzeros: int) -> bool:
 
 
 def sum_sparse_products(
-    out: Doubles, a: Doubles, b: Doubles, nonzeros: int, reach: float = 1.0
+    out: Doubles,
+    a: Doubles,
+    b: Doubles,
+    nonzeros: int,
+    reach: float = 1.0,
+    add: bool = False,
 ) -> None:
     """Compute what `sum_polynomials` does, with a = x', of which few entries are not zero.
 
     Parameters
     ----------
-    out, a, b, reach
+    out, a, b, reach, add
         As `sum_nonzero_products` takes them.
     nonzeros : int
         How many entries of a are not zero.
     """
     operations = len(b) * (a.size + nonzeros * out.shape[1] // LANES_PER_VECTOR)
-    sum_nonzero_products(tasks_for(operations), out, a, b, reach)
+    sum_nonzero_products(tasks_for(operations), out, a, b, reach, add)
 
 
-@kernel("(float64[:, ::1], float64[:, :], float64[:, :, ::1], float64)")
-def sum_nonzero_products(task: int, tasks: int, out: Any, a: Any, b: Any, reach: float) -> None:
+@kernel("(float64[:, ::1], float64[:, :], float64[:, :, ::1], float64, boolean)")
+def sum_nonzero_products(
+    task: int, tasks: int, out: Any, a: Any, b: Any, reach: float, add: bool
+) -> None:
     """Compute out = a @ b[0] + P_1(a) @ b[1] + P_2(a) @ b[2] + ..., row by row, of nonzeros alone.
 
     The P_m are the polynomials of `sum_polynomials`, elementwise; they are zero where a is.
@@ -324,12 +337,16 @@ def sum_nonzero_products(task: int, tasks: int, out: Any, a: Any, b: Any, reach:
         Columns that `out` does not have are left out.
     reach : float
         At least the largest magnitude in a, and 1.
+    add : bool
+        Whether to add to `out` or to overwrite it.
     """
     rows = out.shape[0]
     terms, depth, columns = b.shape
     factors = np.empty((terms, depth))
     where = np.empty(depth, np.int64)
     for i in range(rows * task // tasks, rows * (task + 1) // tasks):
+        if not add:
+            out[i, :columns] = 0.0
         count = 0
         for k in range(depth):
             value = a[i, k] if i < a.shape[0] else 1.0
@@ -344,14 +361,14 @@ def sum_nonzero_products(task: int, tasks: int, out: Any, a: Any, b: Any, reach:
 
 @inlined
 def sum_rows(out: Any, j: int, factors: Any, where: Any, count: int, b: Any) -> None:
-    """Compute out[g] = sum over m and e < count of factors[m, e] b[m, where[e], g].
+    """Add to out[g] the sum over m and e < count of factors[m, e] b[m, where[e], g].
 
     The columns g are the group of up to `GROUP_COLUMNS` that starts at j.
 
     Parameters
     ----------
     out : float64 array of shape (columns,)
-        Overwritten from j to j + GROUP_COLUMNS.
+        Added to from j to j + GROUP_COLUMNS.
     j : int
     factors : float64 array of shape (terms, at least count)
     where : int64 array of shape (at least count,)
@@ -359,13 +376,13 @@ def sum_rows(out: Any, j: int, factors: Any, where: Any, count: int, b: Any) -> 
     b : float64 array of shape (terms, any, at least columns)
     """
     width = out.size - j
-    sum0 = repeat(0.0)
-    sum1 = repeat(0.0)
-    sum2 = repeat(0.0)
-    sum3 = repeat(0.0)
-    sum4 = repeat(0.0)
-    sum5 = repeat(0.0)
-    sum6 = repeat(0.0)
+    sum0 = load_part(out, j, width)
+    sum1 = load_part(out, j + LANES_PER_VECTOR, width - LANES_PER_VECTOR)
+    sum2 = load_part(out, j + 2 * LANES_PER_VECTOR, width - 2 * LANES_PER_VECTOR)
+    sum3 = load_part(out, j + 3 * LANES_PER_VECTOR, width - 3 * LANES_PER_VECTOR)
+    sum4 = load_part(out, j + 4 * LANES_PER_VECTOR, width - 4 * LANES_PER_VECTOR)
+    sum5 = load_part(out, j + 5 * LANES_PER_VECTOR, width - 5 * LANES_PER_VECTOR)
+    sum6 = load_part(out, j + 6 * LANES_PER_VECTOR, width - 6 * LANES_PER_VECTOR)
     for m in range(b.shape[0]):
         for e in range(count):
             factor = factors[m, e]

@@ -53,7 +53,9 @@ class Parameters(dict[str, Doubles]):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         sizes = [_size(name, shape) for name, shape in shapes.items()]
-        self._bind(shapes, np.zeros(sum(sizes)))
+        buffer = aligned(sum(sizes))
+        buffer.fill(0.0)
+        self._bind(shapes, buffer)
 
     def _bind(self, shapes: Mapping[str, tuple[int, ...]], buffer: Doubles) -> Self:
         """Make buffer the home of the parameters, and the arrays its views."""
@@ -151,6 +153,14 @@ class Parameters(dict[str, Doubles]):
         )
 
     __delitem__ = pop = popitem = clear = _refuse
+
+
+def aligned(*shape: int) -> Doubles:
+    """Return an array that starts at a multiple of 64 bytes, so that no vector spans two lines."""
+    size = math.prod(shape)
+    memory = np.empty(size + 8)
+    start = -memory.__array_interface__["data"][0] % 64 // 8
+    return memory[start : start + size].reshape(shape)
 
 
 def _copy_into(view: Doubles, values: ArrayLike, name: str) -> None:

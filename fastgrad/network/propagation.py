@@ -58,8 +58,14 @@ class Forward:
     p: Doubles
 
     def sum_over_samples(
-        self, c: Doubles, d: Doubles, reach: float = 1.0, exact: int | None = None
-    ) -> Doubles:
+        self,
+        out: Doubles,
+        c: Doubles,
+        d: Doubles,
+        reach: float = 1.0,
+        exact: int | None = None,
+        add: bool = False,
+    ) -> None:
         """Sum odd polynomials of each weight's input over the samples.
 
             G_W1[i, j] = sum over n, m of P_m(x[n, i]) c[m, n, j],   G_b1[j] the same of an input 1,
@@ -70,27 +76,25 @@ class Forward:
 
         Parameters
         ----------
+        out : array of shape (I H + H + H K + K,)
+            Overwritten.
         c, d : arrays of shape (terms, N, Hp) and (terms, N, Kp)
             The coefficients.
         reach : float
             At least the largest magnitude in x, and 1.
         exact : int, optional
             How many terms of x are summed in float64; see `sum_polynomials`.
-
-        Returns
-        -------
-        array of shape (I H + H + H K + K,)
+        add : bool
+            Whether to add to `out`, the sum over other samples.
         """
         hidden, classes = self.params["W2"].shape
-        result = np.empty_like(self.params.buffer)
-        border = result.size - (hidden + 1) * classes
-        first, second = result[:border].reshape(-1, hidden), result[border:].reshape(-1, classes)
+        border = out.size - (hidden + 1) * classes
+        first, second = out[:border].reshape(-1, hidden), out[border:].reshape(-1, classes)
         if is_sparse(self.x, self.nonzeros):
-            sum_sparse_products(first, self.x.T, c, self.nonzeros, reach)
+            sum_sparse_products(first, self.x.T, c, self.nonzeros, reach, add)
         else:
-            sum_polynomials(first, self.x, c, reach, exact)
-        sum_polynomials(second, self.z, d)
-        return result
+            sum_polynomials(first, self.x, c, reach, exact, add)
+        sum_polynomials(second, self.z, d, add=add)
 
 
 def run_forward(params: Parameters, x: Doubles, nonzeros: int) -> Forward:
@@ -205,4 +209,6 @@ def backpropagate(run: Forward, labels: NDArray[np.intp]) -> Doubles:
         errors *= (p_label / (p_label + LOG_OFFSET) / len(labels))[:, np.newaxis]
         weights = run.w2_transposed[:-1]
         hidden_errors = errors[:, : len(weights)] @ weights * run.sigmoid_slope
-    return run.sum_over_samples(hidden_errors[np.newaxis], errors[np.newaxis])
+    result = np.empty_like(run.params.buffer)
+    run.sum_over_samples(result, hidden_errors[np.newaxis], errors[np.newaxis])
+    return result

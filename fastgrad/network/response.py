@@ -18,7 +18,7 @@ order: the results do not depend on the number of threads.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import factorial, inf, pi, prod
+from math import factorial, inf, pi
 from typing import Any
 
 import numpy as np
@@ -29,15 +29,26 @@ from fastgrad.jit.vectors import LANES_PER_VECTOR, load, repeat, store
 from fastgrad.network import matrix_products
 from fastgrad.network.functions import LOG_OFFSET
 from fastgrad.network.matrix_products import is_sparse, magnitude_and_nonzeros
-from fastgrad.network.propagation import Forward
+from fastgrad.network.parameters import Parameters, aligned
+from fastgrad.network.propagation import Forward, run_forward
 from fastgrad.typing import Doubles
 
 MAX_TERMS = 6
 
 TOLERANCE = 2e-13
 
+# Outputs of hidden units that are computed at a time, as many samples as give so many.
+BLOCK_OUTPUTS = 2**18
 
-def gradient(run: Forward, labels: NDArray[np.intp], h: float, largest: float) -> Doubles | None:
+
+def gradient(
+    params: Parameters,
+    x: Doubles,
+    nonzeros: int,
+    labels: NDArray[np.intp],
+    h: float,
+    largest: float,
+) -> Doubles | None:
     """Compute the central differences of the mean loss for all parameters, if that is certain.
 
     Parameter W[i, j] shifts unit j of sample n by +-h x[n, i], so its difference quotient is
@@ -46,8 +57,11 @@ def gradient(run: Forward, labels: NDArray[np.intp], h: float, largest: float) -
 
     Parameters
     ----------
-    run : Forward
-        The forward pass at the parameters.
+    params : Parameters
+        W1, b1, W2, b2.
+    x : array of shape (N, I), C-contiguous
+    nonzeros : int
+        How many entries of x are not zero.
     labels : array of shape (N,)
     h : float
         The step.
@@ -60,24 +74,44 @@ def gradient(run: Forward, labels: NDArray[np.intp], h: float, largest: float) -
         None if no plan is certain to reach full precision; `plan_responses` holds the proof for
         those that are.
     """
-    weights = run.w2_transposed[:-1]
-    spread = float((weights.max(axis=0) - weights.min(axis=0)).max())
+    weights = params["W2"]
+    spread = float((weights.max(axis=1) - weights.min(axis=1)).max())
     reach = max(1.0, largest)  # the largest input of a weight or a bias
     plan = plan_responses(h * reach, spread)
     if plan is None:
         return None
-    terms = plan.terms
-    growths, scales = _constants(terms, h, reach, len(run.x))
-    tasks = tasks_for(
-        run.z.size * (len(run.w2_transposed) * plan.factors.size + 50 * terms) // LANES_PER_VECTOR
-    )
-    c = _aligned(terms, *run.z.shape)
-    d = np.empty((terms, *run.p.shape))
+    samples = len(x)
+    growths, scales = _constants(plan.terms, h, reach, samples)
+    result = aligned(params.buffer.size)
+    blocks = -(-samples * len(weights) // BLOCK_OUTPUTS)
+    for block in range(blocks):
+        rows = slice(samples * block // blocks, samples * (block + 1) // blocks)
+        run = run_forward(params, x[rows], nonzeros // blocks)
+        _sum_responses(result, run, labels[rows], plan, growths, scales, reach, block > 0)
+        del run  # whose memory the next block can have
+    return result
+
+
+def _sum_responses(
+    out: Doubles,
+    run: Forward,
+    labels: NDArray[np.intp],
+    plan: "InterpolationPlan",
+    growths: Doubles,
+    scales: Doubles,
+    reach: float,
+    add: bool,
+) -> None:
+    """Measure the responses of a block of samples, and sum them, or add their sums to `out`."""
+    c = aligned(plan.terms, *run.z.shape)
+    d = np.empty((plan.terms, *run.p.shape))
+    operations = run.z.size * (len(run.w2_transposed) * plan.factors.size + 50 * plan.terms)
     respond(
-        tasks, run.z, run.sigmoid_slope, run.p, labels, run.w2_transposed,
-        plan.points, plan.interpolation, growths, plan.factors, scales, c, d,
+        tasks_for(operations // LANES_PER_VECTOR), run.z, run.sigmoid_slope, run.p, labels,
+        run.w2_transposed, plan.points, plan.interpolation, growths, plan.factors, plan.is_small,
+        scales, c, d,
     )  # fmt: skip
-    return run.sum_over_samples(c, d, reach, _exact_terms(run, c, reach))
+    run.sum_over_samples(out, c, d, reach, _exact_terms(run, c, reach), add)
 
 
 @lru_cache
@@ -110,14 +144,6 @@ def _exact_terms(run: Forward, c: Doubles, reach: float) -> int:
     return first_in_integers(reach * magnitudes[0], magnitudes[1:])
 
 
-def _aligned(*shape: int) -> Doubles:
-    """Return an array that starts at a multiple of 64 bytes, so that no vector spans two lines."""
-    size = prod(shape)
-    memory = np.empty(size + 8)
-    start = -memory.__array_interface__["data"][0] % 64 // 8
-    return memory[start : start + size].reshape(shape)
-
-
 # Plans --------------------------------------------------------------------------------------------
 
 
@@ -133,11 +159,15 @@ class InterpolationPlan:
         r_m = sum over i of interpolation[m, i] R(points[i] S).
     factors : array of shape (4, 8 or 12,)
         1/r! for r = 1, 2, ...: the terms of the series of e^u - 1 that the shifted logits need.
+    is_small : bool
+        Whether all that moves does so by so little that `log_ratio` and `inverse` are exact with
+        few terms.
     """
 
     points: Doubles
     interpolation: Doubles
     factors: Doubles
+    is_small: bool
 
     @property
     def terms(self) -> int:
@@ -194,7 +224,8 @@ def plan_responses(shift: float, spread: float) -> InterpolationPlan | None:
             continue
         for series in (4, 8, 12):
             if moved**series / factorial(series + 1) <= 2**-56:
-                return InterpolationPlan(*interpolation(terms), _factors(series))
+                is_small = shift <= 1e-3 and moved <= 5e-4
+                return InterpolationPlan(*interpolation(terms), _factors(series), is_small)
     return None
 
 
@@ -259,7 +290,7 @@ def first_in_integers(largest: float, magnitudes: Sequence[float]) -> int:
 
 @kernel(
     "(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
-    "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "
+    "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], boolean, float64[:, ::1], "
     "float64[:, :, ::1], float64[:, :, ::1])"
 )
 def respond(
@@ -274,6 +305,7 @@ def respond(
     interpolation: Any,
     growths: Any,
     factors: Any,
+    is_small: bool,
     scales: Any,
     c: Any,
     d: Any,
@@ -300,6 +332,8 @@ def respond(
         e^s - 1 and e^-s - 1 at the shifts of the hidden layer, then of the output layer.
     factors : float64 array of shape (series,)
         1/r! for r = 1, 2, ..., as many as the shifted logits need.
+    is_small : bool
+        As in the `InterpolationPlan`.
     scales : float64 array of shape (2, T)
         What the coefficients are multiplied by: the hidden layer's, then the output layer's.
     c : float64 array of shape (T, N, Hp)
@@ -328,10 +362,12 @@ def respond(
                 raised = 1.0 + output * grown
                 lowered = 1.0 + output * shrunk
                 excess = output * (grown + shrunk) + output * output * (grown * shrunk)
-                scale = load(sigmoid_slope, (n, j)) * inverse(excess)  # slope / (raised * lowered)
+                scale = load(sigmoid_slope, (n, j)) * inverse(
+                    excess, is_small
+                )  # slope / (raised * lowered)
                 up = evaluate_series(moments, grown * (lowered * scale))
                 down = evaluate_series(moments, shrunk * (raised * scale))
-                store(responses, (i, 0), log_ratio(p_label, up, down))
+                store(responses, (i, 0), log_ratio(p_label, up, down, is_small))
             interpolate(responses, points, interpolation, scales[0], n, j, c)
 
         up_row, down_row = moments[0], moments[1]
@@ -343,7 +379,11 @@ def respond(
                 if k <= label < k + LANES_PER_VECTOR:  # raising its logit is lowering all others
                     up_row[label - k] = others * shrunk
                     down_row[label - k] = others * grown
-                store(responses, (i, 0), log_ratio(p_label, load(up_row, 0), load(down_row, 0)))
+                store(
+                    responses,
+                    (i, 0),
+                    log_ratio(p_label, load(up_row, 0), load(down_row, 0), is_small),
+                )
             interpolate(responses, points, interpolation, scales[1], n, k, d)
 
 
@@ -406,7 +446,7 @@ def evaluate_series(moments: Any, delta: Any) -> Any:
 
 
 @inlined
-def log_ratio(p_label: float, up: Any, down: Any) -> Any:
+def log_ratio(p_label: float, up: Any, down: Any, is_small: bool) -> Any:
     """Return the odd response log((y_t^- + eps) / (y_t^+ + eps)) of the loss, without cancellation.
 
     A shift multiplies the softmax's denominator, relative to the label's logit, by 1 + Q, so
@@ -416,12 +456,18 @@ def log_ratio(p_label: float, up: Any, down: Any) -> Any:
         u = p_label (up - down) / (p_label (2 + up + down) + 2 eps (1 + up) (1 + down)),
 
     whose denominator is 2 (p_label + eps) (1 + v) with a small v; its logarithm is 2 artanh(u), of
-    which seven terms are full precision up to |u| = 0.09.
+    which seven terms are full precision up to |u| = 0.09, and three up to 0.0011.
+
+    If the plan `is_small`, no logit moves by more than M = 5e-4 beside the label's, or 1e-3 in the
+    output layer, nor a pre-activation by more than S = 1e-3: there |u| <= 1.01e-3, and with
+    |up + down| <= 1.1 M (S + M), or S^2 in the output layer, |v| <= 2.1e-6.
     """
     half = 0.5 / (p_label + LOG_OFFSET)
     v = (half * (p_label + 2.0 * LOG_OFFSET)) * (up + down) + (half * 2.0 * LOG_OFFSET) * up * down
-    u = (half * p_label) * (up - down) * inverse(v)
+    u = (half * p_label) * (up - down) * inverse(v, is_small)
     square = u * u
+    if is_small:
+        return 2.0 * (u + u * (square * (square * (1.0 / 5.0) + 1.0 / 3.0)))
     series = square * (1.0 / 13.0) + 1.0 / 11.0
     series = series * square + 1.0 / 9.0
     series = series * square + 1.0 / 7.0
@@ -431,11 +477,14 @@ def log_ratio(p_label: float, up: Any, down: Any) -> Any:
 
 
 @inlined
-def inverse(v: Any) -> Any:
+def inverse(v: Any, is_small: bool) -> Any:
     """Return 1 / (1 + v) for |v| <= 0.1, by products: a division of vectors takes as long as ten.
 
-    (1 - v) (1 + v^2) (1 + v^4) (1 + v^8) = (1 - v^16) / (1 + v).
+    (1 - v) (1 + v^2) (1 + v^4) (1 + v^8) = (1 - v^16) / (1 + v); for |v| <= 2.4e-6, of which the
+    cube is below 2^-56, it is 1 - v + v^2.
     """
+    if is_small:
+        return v * v - v + 1.0
     square = v * v
     fourth = square * square
     return ((1.0 - v) * (1.0 + square)) * ((1.0 + fourth) * (1.0 + fourth * fourth))

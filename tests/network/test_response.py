@@ -15,6 +15,8 @@ from fastgrad.network.response import (
     MAX_TERMS,
     TOLERANCE,
     first_in_integers,
+    inverse,
+    log_ratio,
     plan_responses,
 )
 
@@ -177,6 +179,31 @@ def test_the_truncation_error_of_random_units_stays_below_its_bound(terms, sprea
         for _ in range(4):
             error, bound = truncation_and_bound(generator, terms, spread, certainty)
             assert 0 < error <= bound <= TOLERANCE <= 1e-12
+
+
+@pytest.mark.parametrize("p_label", [1e-12, 1e-7, 0.1, 1 - 1e-12])
+@pytest.mark.parametrize("sizes", [(1e-3, -1e-3), (-5e-4, 4.995e-4), (3e-7, -3e-7), (0.0, 0.0)])
+def test_logarithms_of_small_moves_need_few_terms(p_label, sizes):
+    up, down = sizes
+    found = log_ratio(p_label, up, down, True)
+    with mpmath.workdps(40):
+        moved = [mpmath.mpf(p_label) / (1 + mpmath.mpf(q)) + mpmath.mpf(LOG_OFFSET) for q in sizes]
+        expected = mpmath.log(moved[1] / moved[0])
+        # up - down, and each of some ten operations, is rounded by eps / 2.
+        assert abs(found - expected) <= 8 * EPS * abs(expected)
+    assert abs(found - log_ratio(p_label, up, down, False)) <= 8 * EPS * abs(found)
+
+
+@pytest.mark.parametrize("v", [2.4e-6, -2.4e-6, 1e-9, 0.0])
+def test_inverses_of_small_numbers_need_two_products(v):
+    assert abs(inverse(v, True) * (1 + v) - 1) <= 2 * EPS
+
+
+def test_plans_are_small_only_as_far_as_their_bounds_hold():
+    assert plan_responses(1e-4, 5.0).is_small
+    assert plan_responses(1e-3, 1.0).is_small
+    assert not plan_responses(1.01e-3, 0.0).is_small
+    assert not plan_responses(1e-3, 2.0).is_small
 
 
 def test_integers_are_for_the_last_terms_and_only_while_all_their_roundings_are_tolerated():

@@ -97,8 +97,11 @@ def test_who_keeps_the_machine_busy_is_named(monkeypatch: Patch) -> None:
         def cpu_percent(self) -> float:
             return 80.0
 
+        def name(self) -> str:
+            return "python"
+
         def cmdline(self) -> list[str]:
-            return ["python", "-m", "pytest"]
+            return ["/usr/bin/python", "-m", "pytest"]
 
     class Idle(Busy):
         def cpu_percent(self) -> float:

@@ -1,7 +1,6 @@
 """Gradients of the book's later nets, with one BLAS thread and with all, beside the book's loop."""
 
 import io
-import os
 import re
 import time
 import warnings
@@ -17,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.cases.learners_nets import Case
 from benchmarks.measure.accuracy import roundoff_bound, sampled_entries
 from benchmarks.measure.book_loop import run_loop
-from benchmarks.measure.timing import stopwatch
+from benchmarks.measure.timing import blas_threads, stopwatch
 from fastgrad import check_gradient, explain, numerical_gradient
 from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import Array
@@ -116,11 +115,6 @@ class CheckRun:
     seconds: float
     calls: int
     is_whole: bool
-
-
-def blas_threads() -> list[int]:
-    """Return the numbers of BLAS threads that are tried: one, and one for each core."""
-    return sorted({1, os.cpu_count() or 1})
 
 
 def measure_net(case: Case, per_array: int, rounds: int, progress: Progress) -> NetRun:

@@ -97,7 +97,7 @@ def _share(process: psutil.Process) -> float:
 def _name(process: psutil.Process) -> str:
     """Return how a process was started, in short, and its number."""
     try:
-        command = " ".join(process.cmdline()) or process.name()
+        command = " ".join([process.name(), *process.cmdline()[1:]])
     except psutil.Error:
         command = "a process that has ended"
     return f"{command[:40]} ({process.pid})"

@@ -1,9 +1,13 @@
 """Times of calls that take turns in short blocks, by median and minimum."""
 
+import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
+
+from threadpoolctl import threadpool_limits
 
 Call = Callable[[], object]
 
@@ -86,6 +90,21 @@ def compare(calls: Mapping[str, Call], rounds: int = 15) -> dict[str, Times]:
                 call()
             seconds[name] += _block(call)
     return {name: Times(values) for name, values in seconds.items()}
+
+
+def blas_threads() -> list[int]:
+    """Return the numbers of BLAS threads that are tried: one, and one for each core."""
+    return sorted({1, os.cpu_count() or 1})
+
+
+def best_blas_threads(call: Call, rounds: int = 5) -> int:
+    """Return with how many BLAS threads a call takes shortest, of some in turns."""
+    shortest = dict.fromkeys(blas_threads(), math.inf)
+    for _ in range(rounds):
+        for threads, seconds in shortest.items():
+            with threadpool_limits(threads, "blas"):
+                shortest[threads] = min(seconds, stopwatch(call))
+    return min(shortest, key=lambda threads: shortest[threads])
 
 
 def ratio(times: Times, to: Times) -> Ratio:

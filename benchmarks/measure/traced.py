@@ -11,11 +11,12 @@ from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from benchmarks.cases.learners_nets import STEP, Case
 from benchmarks.measure.accuracy import EXTENDED, SEED, roundoff_bound, sampled_entries
 from benchmarks.measure.book_loop import LoopRun, run_loop
-from benchmarks.measure.timing import Times, compare, stopwatch
+from benchmarks.measure.timing import Times, best_blas_threads, compare, stopwatch
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop as any_loop
 from fastgrad.typing import Array, GradientEngineName
@@ -75,6 +76,8 @@ class Run:
 def compare_with_loop(case: Case, per_array: int | None = 96, rounds: int = 7) -> Run:
     """Let the loop visit elements and fastgrad compute gradients, in turns.
 
+    Each with the number of BLAS threads with which it takes shortest.
+
     Parameters
     ----------
     case : Case
@@ -85,16 +88,18 @@ def compare_with_loop(case: Case, per_array: int | None = 96, rounds: int = 7) -
     """
     gradient = _gradient(case)  # warm up
     traced: list[float] = []
+    loops_threads = best_blas_threads(partial(case.loss, case.x))
+    own_threads = best_blas_threads(partial(_gradient, case), 2)
+
+    def time_gradient() -> None:
+        with threadpool_limits(own_threads, "blas"):
+            traced.append(_seconds_elsewhere(case, 1 + 1e-3 * (1 + len(traced))))
+
     entries = None
     if per_array:  # in an order that mixes the arrays
         entries = np.random.default_rng(SEED).permutation(_drawn(case, per_array))
-    loop = run_loop(
-        case.loss,
-        case.arrays,
-        entries,
-        rounds,
-        lambda: traced.append(_seconds_elsewhere(case, 1 + 1e-3 * (1 + len(traced)))),
-    )
+    with threadpool_limits(loops_threads, "blas"):
+        loop = run_loop(case.loss, case.arrays, entries, rounds, time_gradient)
     kinked = np.random.default_rng(SEED).permutation(case.kinked)[:MOST_KINKED]
     deviation = loop.deviation(gradient)
     if kinked.size:

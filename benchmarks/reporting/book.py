@@ -12,12 +12,12 @@ from benchmarks.measure.book_nets import (
     ArrayRun,
     CheckRun,
     NetRun,
-    blas_threads,
     measure_check,
     measure_net,
     together,
     why_left_to_loop,
 )
+from benchmarks.measure.timing import blas_threads
 from benchmarks.measure.traced import measure_errors
 from benchmarks.measure.training import RATE, PlainRun, digits, train_plain
 from benchmarks.reporting.result import ROUNDOFF_UNITS, Result, Scale

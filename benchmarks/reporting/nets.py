@@ -194,7 +194,7 @@ def traced(result: Result, scale: Scale, folder: Path) -> None:
     visited = [f"{len(run.loop.entries):,} of {run.loop.parameters:,}" for run in runs.values()]
     result.text.append(
         f"The loops visited {', '.join(visited)} parameters; where these are not all, their times "
-        "are extrapolated."
+        "are extrapolated. Each side ran with the number of BLAS threads that suits it best."
     )
     _times_table(
         result,

@@ -25,6 +25,9 @@ MAX_LAYOUTS = 4
 MAX_WINDOW = 9
 """Elements of windows that are laid one beside the other: those of pooling."""
 
+MAX_SHORT_LINE = 16
+"""Elements of lines whose extrema are taken element by element of all lines: scores of classes."""
+
 Batched = Callable[[Any, int], Array]
 """``batched(arguments, m)`` -> array of shape (m, *node.shape). The arguments are the node's, with
 a `Stack` of m versions or a plain value in the place of each node."""
@@ -111,12 +114,13 @@ def _chosen(condition: Any, first: Any, second: Any) -> Array:
     branch wrong, and waits.
     """
     first, second = (np.asarray(a, np.float64).view(np.int64) for a in (first, second))
-    bits: Array = np.asarray(condition, bool).astype(np.int64)
+    is_first = np.asarray(condition, bool).view(np.int8)
     if first.ndim == 0 and not first:
-        bits -= 1  # all where the condition is false
-        bits = bits & second
+        bits: Array = (is_first - np.int8(1)).astype(np.int64)  # all where the condition is false
+        fits = np.broadcast(bits, second).shape == bits.shape
+        bits = np.bitwise_and(bits, second, out=bits if fits else None)
     else:
-        np.negative(bits, out=bits)  # all where it is true
+        bits = np.negative(is_first).astype(np.int64)  # all where it is true
         bits = (first ^ second) & bits ^ second
     return bits.view(np.float64)
 
@@ -129,12 +133,17 @@ def _reduction(node: Node) -> Batched:
     keywords = {key: value for key, value in node.keywords.items() if key != "axis"}
     axes = tuple(axis + 1 for axis in reduced_axes(node))
     axis: Any = axes[0] if len(axes) == 1 else axes
-    shape = node.shape
+    shape, reduced = node.shape, np.shape(value_of(node.arguments[0]))
+    # One element of all lines after the other: NumPy takes long to begin with a line.
+    is_of_few = function in (np.max, np.min) and axes == (len(reduced),)
+    is_of_few = is_of_few and reduced[-1] <= MAX_SHORT_LINE
 
     def apply(arguments: Any, m: int) -> Array:
         values = arguments[0].values
         if len(axes) > 1 and function in (np.argmax, np.argmin):
             result = function(values.reshape(m, -1), axis=1)
+        elif is_of_few:
+            result = function(np.ascontiguousarray(np.moveaxis(values, -1, 0)), axis=0)
         else:
             result = function(values, axis=axis, **keywords)
         return np.asarray(result).reshape(m, *shape)

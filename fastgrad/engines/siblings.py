@@ -34,7 +34,7 @@ EPS = float(np.finfo(np.float64).eps)
 BESIDE_DIVISOR = 1024
 """How many times smaller than h the step to the point beside is: f is straight until there."""
 
-MAX_CHANGE_SHARE = 0.02
+MAX_CHANGE_SHARE = 1e-3
 """By how much of the gradient's norm f may change otherwise than the gradient says. A gradient that
 is computed in vain costs more time, and no more."""
 

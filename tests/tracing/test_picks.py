@@ -207,3 +207,58 @@ def test_the_losses_of_what_is_picked_are_those_of_all(monkeypatch):
         given = few.changes(few_stage.node.value + shifts[few_stage.rows - 1][np.newaxis])
         assert abs(given - whole).max() <= 16 * EPS
         assert abs(whole).max() > 1e-8
+
+
+def random_net(random):
+    """Return a loss of masks, maxima and moves in any order, and its first weights; many tie."""
+    samples, places, units = random.integers(1, 4), 6, random.integers(1, 4)
+    inputs = random.normal(size=(samples * places, 9)).round(random.integers(1, 4))
+    inputs[random.uniform(size=len(inputs)) < 0.2] = 0
+    steps = [str(step) for step in random.choice([*STEPS], random.integers(1, 5))]
+    constants = random.normal(size=(8,)).round(1)
+    after = random.normal(size=(500, 4)) / 4
+
+    def f(w):
+        a = (inputs @ w).reshape(samples, 2, 3, -1)
+        for step in steps:
+            a = STEPS[step](a, constants)
+        flat = a.transpose(0, 3, 1, 2).reshape(samples, -1)
+        return (np.tanh(flat @ after[: flat.shape[1]]) ** 2).mean()
+
+    return f, random.normal(size=(9, units)).round(random.integers(1, 4))
+
+
+def padded(a, _):
+    return np.pad(a, ((0, 0), (1, 0), (0, 1), (0, 0)))
+
+
+def pooled(a, _):
+    wide = a[:, :, : max(1, a.shape[2] // 2 * 2)]
+    pairs = wide.reshape(*a.shape[:2], -1, min(2, a.shape[2]), a.shape[3])
+    return pairs.max(axis=3)
+
+
+STEPS = {
+    "relu": lambda a, c: np.maximum(a, 0),
+    "mask": lambda a, c: relu_by_mask(a),
+    "product": lambda a, c: (a > c[0]) * a,
+    "band": lambda a, c: np.where((a < c[1]) | (a >= c[2]), a, c[3]),
+    "own": lambda a, c: np.where(a > a[:, ::-1], a, a[:, :, ::-1]),
+    "of two": lambda a, c: np.minimum(a, a[:, ::-1] + c[4]),
+    "shifted": lambda a, c: c[5] + a - c[6],
+    "padded": padded,
+    "pooled": pooled,
+    "largest of rows": lambda a, c: a.max(axis=1, keepdims=True),
+    "turned": lambda a, c: a.transpose(0, 2, 1, 3)[:, ::-1],
+    "taken": lambda a, c: a[:, [0, -1, 0]],
+}
+
+
+@pytest.mark.parametrize("h", [1e-4, 1e-2, 0.30517])  # none meets a tie
+def test_random_masks_maxima_and_moves_are_the_loops(h, counted, repeats, monkeypatch):
+    monkeypatch.setattr(picks, "MAX_OPEN_SHARE", 1)
+    for seed in range(repeats(20, 500)):
+        f, w = random_net(np.random.default_rng(seed))
+        got, expected = numerical_gradient(f, w, h, engine="traced"), loop.gradient(f, w, h)
+        assert abs(got - expected).max() <= 8 * EPS * max(1, f(w)) / h, seed
+    assert sum(used is not None for used in counted) > len(counted) // 2

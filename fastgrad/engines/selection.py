@@ -110,7 +110,7 @@ class Evaluator:
         """Return calls of f at x itself, if it depends on them whether f is traced."""
         if self._why_not_tried(problem):
             return None
-        return FirstCalls(problem.f, problem.x, once=siblings.may_know(problem.x))
+        return FirstCalls(problem.f, problem.x, once=True)
 
     def gradient_at_once(self, problem: Problem, first: FirstCalls | None) -> Array | None:
         """Return the gradient by an engine that needs no values at moved points, if one serves.
@@ -140,7 +140,8 @@ class Evaluator:
         result = siblings.known(f, x, h, scheme, first)
         if result is not None:
             return result
-        first.confirm()
+        if not siblings.is_familiar(f):  # the recorded call is the second one
+            first.confirm()
         reason = _why_not_recorded(problem, first)
         if not reason:
             result, reason = traced.gradient_if_faster(f, x, h, scheme, first)
@@ -149,6 +150,7 @@ class Evaluator:
             if reason == traced.UNUSED and is_independent(f, x, h):
                 warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
                 return np.zeros_like(x)
+        first.confirm()
         if x.size >= MIN_ANNOUNCED_ELEMENTS and reason not in ("", CHEAP_CALLS, DIFFERENT_RESULTS):
             warn_caller(  # of an f whose calls differ, the loop tells
                 f"f is called {_calls(problem):,} times, because it cannot be traced: "

@@ -102,6 +102,10 @@ class Point:
         state = self._state
         return state is not None and value == self._value and state.is_that_of(f)
 
+    def is_like(self, f: Callable[..., Any]) -> bool:
+        """Say whether several gradients were asked for of a function that has the same code."""
+        return len(self.asked) > 1 and states.code_of(f) is self._key[0]
+
     def forget(self) -> None:
         """Forget all, for an array has been freed: nobody can ask for the others' gradients."""
         self._state = None
@@ -139,9 +143,9 @@ class _Kept(_local):
 _kept = _Kept()
 
 
-def may_know(x: Array) -> bool:
-    """Say whether x is an array that was reached at the point that is kept."""
-    return _kept.point is not None and _kept.point.place_of(x) is not None
+def is_familiar(f: Callable[..., Any]) -> bool:
+    """Say whether f, or another one of its code, was just asked for several gradients."""
+    return _kept.point is not None and _kept.point.is_like(f)
 
 
 def known(

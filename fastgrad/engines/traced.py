@@ -353,7 +353,7 @@ def _certificate(
         replayed.slopes if replayed.known else None,
         replayed.uneven,
         is_dear=seconds > DEAR_REPLAY_SECONDS,
-        price=seconds / traces[0].seconds,
+        price=seconds / traces[0].seconds / len(traces),  # of each array
     )
 
 

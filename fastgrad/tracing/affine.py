@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import reduced_axes
 from fastgrad.tracing.operations import Node, between, factors, leaves, product_spec, value_of
@@ -116,6 +117,9 @@ def _merged(node: Node, parts: list[UnitIds]) -> UnitIds | None:
 
 MAX_TERMS = 20
 
+MAX_INPUT_VALUES = 3
+"""If inputs have no more magnitudes than this, responses are measured at just these shifts."""
+
 
 @dataclass(frozen=True, eq=False)
 class Term:
@@ -211,7 +215,27 @@ class Stage:
     unit_ids: UnitIds
     rows: UnitIds
 
-    @property
+    def is_in_order(self, size: int) -> bool:
+        """Say whether the weights are all elements of x, so many, in C order."""
+        where = self.where.reshape(-1)
+        return len(where) == size and np.array_equal(where, np.arange(size))
+
+    @lazy
+    def few_magnitudes(self) -> Array | None:
+        """The magnitudes of inputs, 0 apart; None if they are more than `MAX_INPUT_VALUES`."""
+        for sample in (self.inputs.reshape(-1)[:1000], self.inputs):  # the beginning mostly tells
+            magnitudes = np.unique(abs(sample))
+            magnitudes = magnitudes[magnitudes > 0]
+            if len(magnitudes) > MAX_INPUT_VALUES:
+                return None
+        return magnitudes
+
+    @lazy
+    def largest_input(self) -> float:
+        """The largest of the inputs' magnitudes."""
+        return float(abs(self.inputs).max())
+
+    @lazy
     def used_inputs(self) -> NDArray[np.intp]:
         """Which inputs are not 0 in all rows: weights of others, as of blank pixels, move none."""
         return np.flatnonzero(self.inputs.any(axis=0))

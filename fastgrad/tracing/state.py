@@ -13,7 +13,7 @@ import functools
 import re
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -51,6 +51,9 @@ WRITTEN_IN_C = frozenset(
     {types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType}
 )
 """What is only in classes that are written in C, whose objects may hold what cannot be seen."""
+
+MAX_CODES = 4096
+"""Of how many functions it is kept what their code is."""
 
 UNBOUND = object()
 """Stands for what a variable of a closure holds before it is assigned to."""
@@ -214,15 +217,15 @@ class _Walk:
         if is_foreign(function) and not function.__closure__:
             self.form.append(function)
             return
-        code = function.__code__
-        self.form.append(_without_place(code))
+        code = _known(function.__code__)
+        self.form.append(code.anywhere)
         for cell in function.__closure__ or ():
             try:
                 self._waiting.append(cell.cell_contents)
             except ValueError:
                 self.form.append(UNBOUND)
         self._waiting += function.__defaults__, function.__kwdefaults__, function.__dict__ or None
-        self._note_names(function.__globals__, _sorted_names(code))
+        self._note_names(function.__globals__, code.names)
 
     def _note_names(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
         for name in names:
@@ -291,17 +294,31 @@ def _is_of_python(kind: type) -> bool:
 _of_python: "WeakKeyDictionary[type, bool]" = WeakKeyDictionary()
 
 
-@functools.lru_cache(4096)
-def _sorted_names(code: types.CodeType) -> tuple[str, ...]:
-    return tuple(sorted(names_of(code)))
+class _Code(NamedTuple):
+    """What is known of a function's code, which is kept, so that no other one gets its id."""
+
+    code: types.CodeType
+    anywhere: types.CodeType
+    names: tuple[str, ...]
 
 
-@functools.lru_cache(4096)
-def _without_place(code: types.CodeType) -> types.CodeType:
-    """Return code as it would be anywhere: a closure may be written once for each array."""
-    return code.replace(
-        co_filename="", co_firstlineno=1, co_linetable=b"", co_name="", co_qualname=""
-    )
+def _known(code: types.CodeType) -> _Code:
+    """Return code as it would be in any place, as a closure is written once for each array."""
+    found = _codes.get(id(code))
+    if found is None:
+        anywhere = code.replace(
+            co_filename="", co_firstlineno=1, co_linetable=b"", co_name="", co_qualname=""
+        )
+        same = next((each for each in _codes.values() if each.anywhere == anywhere), None)
+        if same is not None:
+            anywhere = same.anywhere  # and comparing them takes no time
+        if len(_codes) >= MAX_CODES:
+            _codes.clear()
+        found = _codes[id(code)] = _Code(code, anywhere, tuple(sorted(names_of(code))))
+    return found
+
+
+_codes: dict[int, _Code] = {}
 
 
 def ignores_argument(f: Callable[..., Any]) -> bool:
@@ -312,17 +329,25 @@ def ignores_argument(f: Callable[..., Any]) -> bool:
     >>> ignores_argument(lambda _: 1.0), ignores_argument(lambda x: x.sum())
     (True, False)
     """
-    code = code_of(f)
-    return code is not None and _ignores(code, int(type(f) is types.MethodType))
+    code, place = code_of(f), int(type(f) is types.MethodType)
+    if code is None:
+        return False
+    if (id(code), place) not in _ignoring:
+        if len(_ignoring) >= MAX_CODES:
+            _ignoring.clear()
+        _ignoring[id(code), place] = code, _ignores(code, place)
+    return _ignoring[id(code), place][1]
+
+
+_ignoring: dict[tuple[int, int], tuple[types.CodeType, bool]] = {}
 
 
 def code_of(f: Callable[..., Any]) -> types.CodeType | None:
     """Return the code of a function or method that is written in Python, wherever it stands."""
     function = f.__func__ if type(f) is types.MethodType else f
-    return _without_place(function.__code__) if type(function) is types.FunctionType else None
+    return _known(function.__code__).anywhere if type(function) is types.FunctionType else None
 
 
-@functools.lru_cache(256)
 def _ignores(code: types.CodeType, place: int) -> bool:
     if code.co_argcount <= place or not LOOKING.isdisjoint(code.co_names):
         return False

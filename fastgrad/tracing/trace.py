@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 from typing import Any
 
@@ -293,24 +293,23 @@ def _record(
         around = _surroundings(f, recording.is_late)
     except NotTraceable as refusal:
         return Refusal(str(refusal), is_of_constants=False)
-    random = np.random.default_rng(0)
     roots: list[Recorded] = []
     slots: list[Slot] = []
-    for x in moved:
+    for k, x in enumerate(moved):
         saved = x.copy(order="K")
         root = recording.start(saved)
         root.memory = x
         roots.append(root)
-        elsewhere = x + h * random.uniform(0.5, 1.0, x.shape)
+        elsewhere = x + h * np.resize(_parts_of_h()[k:], x.shape)
         slots.append((partial(x.__setitem__, ...), saved, elsewhere))
     replacements: list[tuple[Reference, Any]] = []
     constants: dict[int, Recorded] = {}
     for reference in around.references:
         assign, array = reference.assign, reference.held
         stand_in = None
-        k = next((k for k, x in enumerate(moved) if share(array, x)), None)
-        if k is not None:
-            stand_in = _stand_in(roots[k], array, moved[k])
+        of = next((k for k, x in enumerate(moved) if share(array, x)), None)
+        if of is not None:
+            stand_in = _stand_in(roots[of], array, moved[of])
             if stand_in is None or (assign is None and reference.within is None):
                 where = "by another array" if stand_in is None else "where no stand-in can be put"
                 return Refusal(f"it can reach x's memory {where}", is_of_constants=False)
@@ -339,6 +338,12 @@ def _record(
     if not recording.constants.are_unchanged():
         return Refusal("an array that it computes with is changed afterwards", False)
     return recording.nodes, output
+
+
+@lru_cache(1)
+def _parts_of_h() -> Doubles:
+    """Return the parts of h by which elements are moved: they begin anew where there are more."""
+    return np.random.default_rng(0).uniform(0.5, 1.0, 2**16)
 
 
 def _surroundings(f: Callable[..., Any], is_late: Callable[[], bool]) -> Surroundings:

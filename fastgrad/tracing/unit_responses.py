@@ -21,9 +21,9 @@ rule, and the change is measured once more, by small moves (`straightened`).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import cos, pi
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,6 @@ from fastgrad.typing import Array, Doubles, Places
 
 Weights = tuple[float, float]
 """How much is wanted of L(h) - L(0), and of L(-h) - L(0)."""
-
-MAX_INPUT_VALUES = 3
-"""If inputs have no more magnitudes than this, responses are measured at just these shifts."""
 
 MAX_POINTS = 1_000
 """If more shifts were needed, responses are not measured: each weight is moved by itself."""
@@ -122,13 +119,13 @@ def by_responses(
     Changes
         Of shape (I, units). None if too many responses are no polynomials.
     """
-    magnitudes = _few_magnitudes(stage.inputs)
+    magnitudes = stage.few_magnitudes
     if magnitudes is not None and not magnitudes.size:
         nothing = np.zeros((stage.inputs.shape[1], len(rows.replay.units)))
         return Changes(nothing, nothing)
     if magnitudes is not None:
         return _by_values(rows, stage, x, h, weights, magnitudes)
-    largest = float(abs(stage.inputs).max())
+    largest = stage.largest_input
     if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
         return None
     noise = _noise(rows, stage, h * largest)
@@ -167,10 +164,10 @@ def shifts_of_responses(stage: Stage) -> int:
 
     If that is too often, those of the weights.
     """
-    magnitudes = _few_magnitudes(stage.inputs)
+    magnitudes = stage.few_magnitudes
     if magnitudes is not None:
         return len(magnitudes)
-    count = _count(float(abs(stage.inputs).max()), TERM_COUNTS[0])
+    count = _count(stage.largest_input, TERM_COUNTS[0])
     return int(count) if count <= MAX_POINTS else len(stage.used_inputs)
 
 
@@ -305,16 +302,6 @@ def straightened(
 # Shifts that make up for all inputs ---------------------------------------------------------------
 
 
-def _few_magnitudes(inputs: Array) -> Array | None:
-    """Return the magnitudes of inputs, 0 apart; None if they are more than `MAX_INPUT_VALUES`."""
-    for sample in (inputs.reshape(-1)[:1000], inputs):  # most often the beginning tells
-        magnitudes = np.unique(abs(sample))
-        magnitudes = magnitudes[magnitudes > 0]
-        if len(magnitudes) > MAX_INPUT_VALUES:
-            return None
-    return magnitudes
-
-
 def _by_values(
     rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weights, magnitudes: Array
 ) -> Changes | None:
@@ -362,7 +349,7 @@ def _by_values(
 
 def _by_case(wanted: Array, change: Array) -> Array:
     """Add up the changes of all rows, each in its case; of shape (I, units)."""
-    return np.asarray(np.einsum("kni,ukn->iu", wanted, change, optimize=True))
+    return np.tensordot(wanted, change, ((0, 1), (1, 2)))
 
 
 def _distances(stage: Stage, x: Array, h: float, inputs: Any = slice(None)) -> Array:
@@ -480,9 +467,10 @@ def fit(
     None if that is so for more than isolated units.
     """
     response, curvature = measured[:, 0] - measured[:, 1], measured[:, 0] + measured[:, 1]
-    odd = points[:, np.newaxis] ** (2 * np.arange(terms) + 1)
-    even = odd * points[:, np.newaxis]
-    residual = np.maximum(_residual(response, odd), _residual(curvature, even)).T
+    odd, even = _polynomials(tuple(points), terms)
+    residual = np.maximum(
+        _residual(response, odd.unreached), _residual(curvature, even.unreached)
+    ).T
     freedom = len(points) - terms
     # One point may miss by more than many do in the mean.
     allowed = MAX_MEAN_DEVIATIONS + (MAX_DEVIATIONS - MAX_MEAN_DEVIATIONS) / np.sqrt(freedom)
@@ -496,14 +484,39 @@ def fit(
     coefficients = {}
     for sign in signs:
         powers, values = (odd, response) if sign < 0 else (even, curvature)
-        coefficients[sign] = np.einsum("mi,iun->mnu", np.linalg.pinv(powers), values)
+        coefficients[sign] = np.einsum("mi,iun->mnu", powers.inverse, values)
         coefficients[sign][:, kinked] = 0
     return coefficients, kinked
 
 
-def _residual(values: Doubles, powers: Doubles) -> Doubles:
+class Polynomials(NamedTuple):
+    """Sums of some powers of points, as a space.
+
+    Attributes
+    ----------
+    inverse : array of shape (terms, points)
+        Turns values at the points into coefficients.
+    unreached : array of shape (points, points - terms)
+        A base of what no coefficients give.
+    """
+
+    inverse: Array
+    unreached: Array
+
+
+@lru_cache
+def _polynomials(points: tuple[float, ...], terms: int) -> tuple[Polynomials, Polynomials]:
+    """Return the odd polynomials and the even ones of so many terms."""
+    column = np.array(points)[:, np.newaxis]
+    odd = column ** (2 * np.arange(terms) + 1)
+    return tuple(  # type: ignore[return-value]  # two of them
+        Polynomials(np.linalg.pinv(powers), np.linalg.svd(powers)[0][:, terms:])
+        for powers in (odd, odd * column)
+    )
+
+
+def _residual(values: Doubles, unreached: Doubles) -> Doubles:
     """Return how far values are from sums of powers: the root mean square of what is left over."""
-    unreached = np.linalg.svd(powers)[0][:, powers.shape[1] :]
     left = np.einsum("ik,i...->k...", unreached, values)
     return np.asarray(np.sqrt(np.mean(left**2, axis=0)))
 

@@ -1,7 +1,7 @@
 """The engine for NumPy functions: the operations are recorded once, and replayed."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +23,9 @@ from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.references import Slot, temporarily_replaced
-from fastgrad.tracing.strategy import choose_strategies
+from fastgrad.tracing.strategy import TermStrategy, choose_strategies
 from fastgrad.tracing.trace import InDouble, Trace, trace_call
+from fastgrad.tracing.unit_responses import Weights
 from fastgrad.typing import Array, Doubles
 
 CERTIFY = True
@@ -66,6 +67,24 @@ class Replayed:
     slopes: Doubles
     uneven: Doubles
     known: bool
+
+    @classmethod
+    def joined(cls, parts: "list[Replayed]") -> "Replayed":
+        """Return those of several arrays, one after the other."""
+        return cls(
+            np.concatenate([part.quotients for part in parts]),
+            np.concatenate([part.slopes for part in parts]),
+            np.concatenate([part.uneven for part in parts]),
+            all(part.known for part in parts),
+        )
+
+    def split(self, size: int) -> "tuple[Replayed, Replayed]":
+        """Return those of the first elements, so many, and of the others."""
+        first, second = (
+            Replayed(self.quotients[part], self.slopes[part], self.uneven[part], self.known)
+            for part in (slice(size), slice(size, None))
+        )
+        return first, second
 
 
 def gradient(
@@ -175,13 +194,13 @@ def traced_gradient(
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
     with single_blas_thread(is_known=True):
         start = time.perf_counter()
-        replayed = _replayed(trace, h, scheme, limit)
         if point is not None and expected:
-            gradients = _with_siblings(f, [x, *others], h, trace, replayed, start)
+            gradients = _with_siblings(f, [x, *others], h, trace, limit, start)
             if gradients is not None:
                 point.gradients = dict(zip(expected, gradients[1:], strict=True))
                 return gradients[0]
             point.give_up(for_good=not trace.siblings)
+        replayed, _ = _replayed(trace, h, scheme, limit)
         if CERTIFY:
             seconds = time.perf_counter() - start
             _certify(f, x, h, scheme, trace, replayed, seconds)
@@ -200,26 +219,30 @@ def _with_siblings(
     arrays: list[Doubles],
     h: float,
     trace: Trace,
-    replayed: Replayed,
+    limit: float,
     start: float,
 ) -> list[Doubles] | None:
-    """Return the gradients of several arrays, of which the first has been replayed.
+    """Return the gradients of several arrays, of which the trace of the first is given.
 
     They are certified together, as one. None if they cannot be.
     """
     traces = [trace, *(each for each in trace.siblings if each is not None)]
     if len(traces) < len(arrays):
         return None
+    replays: dict[int, Replayed] = {}
     try:
-        replays = [replayed, *(_replayed(each, h, central_quotient, inf) for each in traces[1:])]
+        for k in sorted(range(len(traces)), key=lambda k: not traces[k].biases):
+            if k not in replays:  # else a bias, which is moved with what it is added to
+                replayed, bias = _replayed(
+                    traces[k], h, central_quotient, inf if k else limit, traces
+                )
+                if bias is None:
+                    replays[k] = replayed
+                else:
+                    replays[k], replays[bias] = replayed.split(arrays[k].size)
     except NotTraceable:
         return None
-    whole = Replayed(
-        np.concatenate([each.quotients for each in replays]),
-        np.concatenate([each.slopes for each in replays]),
-        np.concatenate([each.uneven for each in replays]),
-        all(each.known for each in replays),
-    )
+    whole = Replayed.joined([replays[k] for k in range(len(traces))])
     if CERTIFY:
         joined = Joined(f, arrays)
         seconds = time.perf_counter() - start
@@ -260,15 +283,26 @@ def in_double(
         first.make(1)
 
 
-def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> Replayed:
-    """Return the quotients of all elements, and the slopes."""
-    total, straight, uneven = np.zeros((3, trace.nodes[0].value.size))
+def _replayed(
+    trace: Trace, h: float, scheme: Scheme, limit: float, traces: Sequence[Trace] = ()
+) -> tuple[Replayed, int | None]:
+    """Return the quotients of all elements, and the slopes.
+
+    Of the arrays whose traces are given, one that is added to the stage is moved with it: the
+    second result is its number, and its elements come last.
+    """
+    size, bias = trace.nodes[0].value.size, None
     known = scheme.derivative == 1
     try:
         with np.errstate(all="ignore"):
+            replays = []
             for offset, weights in by_distance(scheme).items():
-                for strategy in choose_strategies(trace, offset * h, limit, weights):
-                    known &= strategy.add_to(total, straight, uneven)
+                strategies, bias = _strategies(trace, offset * h, limit, weights, traces)
+                replays += strategies
+            size += 0 if bias is None else traces[bias].nodes[0].value.size
+            total, straight, uneven = np.zeros((3, size))
+            for strategy in replays:
+                known &= strategy.add_to(total, straight, uneven)
             total /= scheme.denominator * h**scheme.derivative
             straight /= scheme.denominator * h
             uneven /= scheme.denominator * h
@@ -277,7 +311,25 @@ def _replayed(trace: Trace, h: float, scheme: Scheme, limit: float) -> Replayed:
     except Exception as error:  # whatever it is, the loop can do without
         raise_interrupt(error)
         raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
-    return Replayed(total, straight, uneven, known)
+    return Replayed(total, straight, uneven, known), bias
+
+
+def _strategies(
+    trace: Trace, h: float, limit: float, weights: Weights, traces: Sequence[Trace]
+) -> tuple[list[TermStrategy], int | None]:
+    """Return how terms are differenced, and which array is moved as a bias of the stage.
+
+    It must enter in no other way: there are as many terms with it as its own trace has.
+    """
+    biases = trace.biases.items() if traces else ()
+    added = {product: traces[k].nodes[0].value.reshape(-1) for product, k in biases}
+    strategies = choose_strategies(trace, h, limit, weights, added)
+    found = [trace.biases[each.stage.node] for each in strategies if each.has_bias and each.stage]
+    if not found:
+        return strategies, None
+    if len(set(found)) == 1 and len(found) == len(traces[found[0]].terms):
+        return strategies, found[0]
+    return choose_strategies(trace, h, limit, weights), None
 
 
 def by_distance(scheme: Scheme) -> dict[float, tuple[float, float]]:
@@ -332,7 +384,7 @@ def _certificate(
     """Return what compares quotients with f: those of one array, or of several, joined in x."""
 
     def slopes(step: float) -> Doubles:
-        parts = [_replayed(trace, step, central_quotient, np.inf).slopes for trace in traces]
+        parts = [_replayed(trace, step, central_quotient, inf)[0].slopes for trace in traces]
         return np.concatenate(parts)
 
     nodes = [node for trace in traces for node in trace.nodes]

@@ -220,6 +220,20 @@ class Stage:
         where = self.where.reshape(-1)
         return len(where) == size and np.array_equal(where, np.arange(size))
 
+    def with_bias(self, start: int) -> "Stage | None":
+        """Return the stage with one more input, which is 1.
+
+        Its weights are what is added to each row: further elements of x, from the start on. None
+        if the units do not lie along the last axis, one after the other.
+        """
+        units = self.where.shape[1]
+        in_order = np.broadcast_to(np.arange(1, units + 1), (*self.unit_ids.shape[:-1], units))
+        if not np.array_equal(self.unit_ids, in_order):
+            return None
+        inputs = np.column_stack([self.inputs, np.ones(len(self.inputs))])
+        where = np.vstack([self.where, np.arange(start, start + units)])
+        return Stage(self.node, inputs, where, self.unit_ids, self.rows)
+
     @lazy
     def few_magnitudes(self) -> Array | None:
         """The magnitudes of inputs, 0 apart; None if they are more than `MAX_INPUT_VALUES`."""

@@ -7,6 +7,7 @@ is differenced by moving the elements of x themselves.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class TermStrategy:
         How much is wanted of ``L(x + h) - L(x)``, and of ``L(x - h) - L(x)``.
     limit : float
         The seconds that it may take.
+    has_bias : bool
+        Whether what is added to the stage is moved, too.
     """
 
     term: Term
@@ -72,6 +75,7 @@ class TermStrategy:
     x: Array
     weights: Weights
     limit: float
+    has_bias: bool = False
 
     @property
     def moves(self) -> int:
@@ -103,11 +107,12 @@ class TermStrategy:
         if self.term.scale == 0:  # a penalty that is switched off
             return True
         term_changes = self._changes()
-        where: Any = ...
+        where: Any = slice(term_changes.wanted.size)
         if self.stage is not None:
             if self.stage.is_in_order(changes.size):
                 shape = self.stage.where.shape
                 changes, straight, uneven = (a.reshape(shape) for a in (changes, straight, uneven))
+                where = ...
             else:
                 where = self.stage.where
         changes[where] += term_changes.wanted
@@ -154,7 +159,11 @@ class TermStrategy:
 
 
 def choose_strategies(
-    trace: Trace, h: float, limit: float, weights: Weights = (1.0, -1.0)
+    trace: Trace,
+    h: float,
+    limit: float,
+    weights: Weights = (1.0, -1.0),
+    biases: Mapping[Node, Array] = MappingProxyType({}),
 ) -> list[TermStrategy]:
     """Choose how each term is differenced.
 
@@ -167,6 +176,8 @@ def choose_strategies(
         The seconds that all may take: those of the loop.
     weights : pair of floats
         Which changes are wanted, as in `TermStrategy`.
+    biases : dict of arrays (units,)
+        Of products, what is added to them: as if these elements came after those of x.
 
     Raises
     ------
@@ -179,7 +190,23 @@ def choose_strategies(
         stage, replay, row_of_element = _analyzed(trace.nodes, signature, term.node)
         _require_same(replay)
         x = trace.nodes[0].value.reshape(-1)
-        strategies.append(TermStrategy(term, replay, stage, row_of_element, h, x, weights, limit))
+        wider = None
+        if stage is not None and stage.node in biases:
+            wider = stage.with_bias(x.size)
+            x = np.concatenate([x, biases[stage.node]])
+        strategies.append(
+            TermStrategy(
+                term,
+                replay,
+                wider or stage,
+                row_of_element,
+                h,
+                x,
+                weights,
+                limit,
+                has_bias=wider is not None,
+            )
+        )
     seconds = sum(strategy.seconds for strategy in strategies)
     if seconds > limit:
         raise NotTraceable(

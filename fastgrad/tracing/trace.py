@@ -3,9 +3,9 @@
 import gc
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import inf
 from typing import Any
@@ -69,6 +69,9 @@ class Trace:
         How long one call takes.
     siblings : tuple of Trace or None
         The same call, with what depends on other arrays; None of an array that f does not use.
+    biases : dict
+        Of products to which, before all else, another array is added: the number of that array
+        among all that are moved.
     """
 
     nodes: list[Node]
@@ -76,6 +79,7 @@ class Trace:
     value: float
     seconds: float
     siblings: "tuple[Trace | None, ...]" = ()
+    biases: Mapping[Node, int] = field(default_factory=dict)
 
     @property
     def magnitude(self) -> float:
@@ -160,10 +164,36 @@ def _record_together(
     if isinstance(result, Refusal) or np.ravel(result[1].value)[0] != first.values[0]:
         return []
     nodes, output = without_repeats(*result)
-    return [_part(root, nodes, output, first) for root in nodes[: len(arrays)]]
+    roots = nodes[: len(arrays)]
+    biases = _find_biases(roots, nodes)
+    return [_part(root, nodes, output, biases, first) for root in roots]
 
 
-def _part(root: Node, nodes: list[Node], output: Node, first: FirstCalls) -> Trace | None:
+def _find_biases(roots: list[Node], nodes: list[Node]) -> dict[Node, int]:
+    """Return the products to which nothing is done but adding an array to each row, and which."""
+    users: dict[Node, list[Node]] = {node: [] for node in nodes}
+    for node in nodes:
+        for leaf in node.inputs():
+            users[leaf].append(node)
+    found: dict[Node, int] = {}
+    for k, root in enumerate(roots):
+        if len(users[root]) == 1 and users[root][0].function is np.add:
+            (node,) = users[root]
+            others = [leaf for leaf in node.inputs() if leaf is not root]
+            if (
+                len(others) == 1
+                and others[0].kind == operations.PRODUCT
+                and users[others[0]] == [node]
+                and others[0].shape == node.shape
+                and root.value.size == node.shape[-1] == root.shape[-1]
+            ):
+                found[others[0]] = k
+    return found
+
+
+def _part(
+    root: Node, nodes: list[Node], output: Node, biases: Mapping[Node, int], first: FirstCalls
+) -> Trace | None:
     """Return what depends on one of the arrays of a recording, where all others are constant."""
     own = {root: root}
 
@@ -178,7 +208,13 @@ def _part(root: Node, nodes: list[Node], output: Node, first: FirstCalls) -> Tra
         return None
     part = [*own.values()]
     merge_moves(part)
-    return Trace(part, split_into_terms(own[output]), first.values[0], first.seconds)
+    return Trace(
+        part,
+        split_into_terms(own[output]),
+        first.values[0],
+        first.seconds,
+        biases={own[product]: k for product, k in biases.items() if product in own},
+    )
 
 
 def is_used(f: Callable[[Any], Any], x: NDArray[Any], h: float) -> bool:

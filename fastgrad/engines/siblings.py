@@ -164,7 +164,9 @@ def known(
     if point is None or first.refusal or scheme != central_quotient:
         return None
     place = point.place_of(x)
-    if place is None or not (states.ignores_argument(f) and point.is_that_of(f, first.values[0])):
+    if place is None or (place, h) in point.asked:  # again: another round begins
+        return None
+    if not (states.ignores_argument(f) and point.is_that_of(f, first.values[0])):
         return None
     gradient = point.gradients.pop((place, h), None)
     if gradient is not None and not _is_gradient(gradient, f, x, h, first.values[0]):

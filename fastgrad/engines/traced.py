@@ -61,12 +61,15 @@ class Replayed:
         By how much slopes differ, as a rule, if moves up and down are answered differently.
     known : bool
         Whether slopes are known.
+    bias : int or None
+        The number of another array, whose elements come last.
     """
 
     quotients: Doubles
     slopes: Doubles
     uneven: Doubles
     known: bool
+    bias: int | None = None
 
     @classmethod
     def joined(cls, parts: "list[Replayed]") -> "Replayed":
@@ -200,7 +203,7 @@ def traced_gradient(
                 point.gradients = dict(zip(expected, gradients[1:], strict=True))
                 return gradients[0]
             point.give_up(for_good=not trace.siblings)
-        replayed, _ = _replayed(trace, h, scheme, limit)
+        replayed = _replayed(trace, h, scheme, limit)
         if CERTIFY:
             seconds = time.perf_counter() - start
             _certify(f, x, h, scheme, trace, replayed, seconds)
@@ -233,13 +236,11 @@ def _with_siblings(
     try:
         for k in sorted(range(len(traces)), key=lambda k: not traces[k].biases):
             if k not in replays:  # else a bias, which is moved with what it is added to
-                replayed, bias = _replayed(
-                    traces[k], h, central_quotient, inf if k else limit, traces
-                )
-                if bias is None:
+                replayed = _replayed(traces[k], h, central_quotient, inf if k else limit, traces)
+                if replayed.bias is None:
                     replays[k] = replayed
                 else:
-                    replays[k], replays[bias] = replayed.split(arrays[k].size)
+                    replays[k], replays[replayed.bias] = replayed.split(arrays[k].size)
     except NotTraceable:
         return None
     whole = Replayed.joined([replays[k] for k in range(len(traces))])
@@ -285,11 +286,10 @@ def in_double(
 
 def _replayed(
     trace: Trace, h: float, scheme: Scheme, limit: float, traces: Sequence[Trace] = ()
-) -> tuple[Replayed, int | None]:
+) -> Replayed:
     """Return the quotients of all elements, and the slopes.
 
-    Of the arrays whose traces are given, one that is added to the stage is moved with it: the
-    second result is its number, and its elements come last.
+    Of the arrays whose traces are given, one that is added to the stage is moved with it.
     """
     size, bias = trace.nodes[0].value.size, None
     known = scheme.derivative == 1
@@ -311,7 +311,7 @@ def _replayed(
     except Exception as error:  # whatever it is, the loop can do without
         raise_interrupt(error)
         raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
-    return Replayed(total, straight, uneven, known), bias
+    return Replayed(total, straight, uneven, known, bias)
 
 
 def _strategies(
@@ -384,7 +384,7 @@ def _certificate(
     """Return what compares quotients with f: those of one array, or of several, joined in x."""
 
     def slopes(step: float) -> Doubles:
-        parts = [_replayed(trace, step, central_quotient, inf)[0].slopes for trace in traces]
+        parts = [_replayed(trace, step, central_quotient, inf).slopes for trace in traces]
         return np.concatenate(parts)
 
     nodes = [node for trace in traces for node in trace.nodes]

@@ -38,6 +38,8 @@ SEQUENCES: tuple[Any, ...] = list, tuple, collections.deque
 
 CONTAINERS = frozenset({dict, collections.OrderedDict, *SEQUENCES})
 
+SETS = frozenset({set, frozenset})
+
 METACLASSES = frozenset({type, abc.ABCMeta})
 
 METHODS = frozenset({staticmethod, classmethod})
@@ -176,6 +178,8 @@ class _Walk:
             is_method = not is_a(thing.__self__, (types.ModuleType, type(None)))
             self.form.append(thing.__name__ if is_method else thing)
             self._waiting.append(thing.__self__ if is_method else None)
+        elif kind in SETS and CONSTANTS.issuperset(map(type, thing)):
+            self.form.append(tuple(thing))  # in the order in which f meets them
         elif kind is np.random.Generator:
             self._waiting += thing.bit_generator.state.items()
         elif kind is np.random.RandomState:

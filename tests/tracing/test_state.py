@@ -58,6 +58,8 @@ PAIRS = {
     "lists and tuples": ([1], (1,)),
     "dicts": ({"a": 1}, {"a": 2}),
     "keys": ({"a": 1}, {"b": 1}),
+    "sets": ({1, 2}, {1, 3}),
+    "sets and frozen ones": ({1}, frozenset({1})),
     "deques": (collections.deque([1]), collections.deque([2])),
     "tuples with names": (Named(1, 2), Named(1, 3)),
     "arrays": (ARRAY, np.arange(1.0, 7)),
@@ -109,7 +111,7 @@ def test_what_differs_is_seen(one, other):
 @pytest.mark.parametrize(
     "thing",
     [
-        threading.Lock(), itertools.count(), iter([1]), (i for i in [1]), {1, 2}, open,
+        threading.Lock(), itertools.count(), iter([1]), (i for i in [1]), {(1, 2)}, open,
         np.random.RandomState(1).rand,
         np.ma.array([1.0]), np.array([None]), functools.lru_cache(len), [0] * 10_000, types,
         {(1, 2): 3}, type("Meta", (type,), {})("Class", (), {}), memoryview(b"1"),

@@ -4,10 +4,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic
 
 import numpy as np
 
+from fastgrad.differences import smooth
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import at, derivatives, memory_order
@@ -19,12 +21,14 @@ from fastgrad.differences.richardson import (
     RichardsonTableau,
     contradicts,
 )
+from fastgrad.differences.smooth import Remembered
 from fastgrad.differences.steps import as_floats, precision
 from fastgrad.differences.trees import like, users_array
 from fastgrad.differences.validation import as_number, require_flag
+from fastgrad.engines import progress as progress_of
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
-from fastgrad.schemes import Scheme, as_scheme
+from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.typing import Array, EngineName, Map, Places, Progress, Report, SchemeName, Structure
 
 EPS = float(np.finfo(np.float64).eps)
@@ -34,6 +38,9 @@ FIRST_STEP = 0.25
 
 SHRINK_FACTOR = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
+
+MAX_SINGLE_ELEMENTS = 6
+"""Elements up to which each is looked at by itself first: of more, arrays take less time."""
 
 BLOCK_ELEMENTS = 1 << 9
 """Elements whose quotients are held in memory at a time."""
@@ -211,11 +218,21 @@ def _differentiate(
     values, begin = evaluator.values(None), evaluator.values(half)
     here = np.zeros(1, dtype=np.intp)
     base = as_floats(values(problem.f, x, here, at(x)))[0, 0]
-    tableau = RichardsonTableau(problem, values, base, tolerance)
+    remembered = Remembered(values)
+    tableau = RichardsonTableau(problem, remembered, base, tolerance)
     steps = np.broadcast_to(np.asarray(problem.steps, np.float64), x.size)
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
         steps = np.where(gone, FIRST_STEP, steps)
+    if evaluator.takes_points_in_turn and len(places) <= MAX_SINGLE_ELEMENTS:
+        known = _one_by_one(problem, remembered, base, steps, tolerance)
+        for place, numbers in known.items():
+            for flat, number in zip(flats, numbers, strict=True):
+                flat[place] = number
+        if report is not None:
+            report(len(known))
+        places = np.array([place for place in places.tolist() if place not in known], np.intp)
+        begin = remembered if half is None else progress_of.reporting(remembered, half)
     for start in range(0, len(places), BLOCK_ELEMENTS):
         some = places[start : start + BLOCK_ELEMENTS]
         outcome = tableau.extrapolate(some, steps[some], begin, half)
@@ -237,7 +254,24 @@ def _differentiate(
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
         for flat, array in zip(flats, (outcome.values, errors, outcome.steps), strict=True):
             flat[some] = array
-    return results, 1 + tableau.evaluations
+    return results, 1 + tableau.evaluations + remembered.evaluations
+
+
+def _one_by_one(
+    problem: Problem, remembered: Remembered, base: Any, steps: Array, tolerance: float
+) -> dict[int, tuple[float, float, float]]:
+    """Return the derivatives with respect to elements in which f looks smooth; errors and steps."""
+    f, x, known = problem.f, problem.x, {}
+    if x.dtype != np.float64 or problem.bounds is not None or problem.scheme != central_quotient:
+        return {}
+    for place, here in enumerate(x.view(np.ndarray).reshape(-1).tolist()):
+        evaluate = partial(remembered.of_one, f, x, place)
+        first = float(steps[place])
+        found = smooth.derivative(evaluate, here, float(base), first, tolerance)
+        if found is not None:
+            value, error, step = found
+            known[place] = value, error + EPS / 2 * abs(value), step
+    return known
 
 
 def _try_again(tableau: RichardsonTableau, places: Places, first: Array, outcome: Outcome) -> None:

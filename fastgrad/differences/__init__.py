@@ -8,7 +8,7 @@ way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of
 - `problem`: what is to be differenced, once the arguments are right.
 - `measured_steps`, `jumps`: steps for h="auto"; what is rounded or jumps is told from what f is.
 - `quotients`: points, values and a scheme's weights become derivatives.
-- `richardson`: limits of quotients, with error estimates.
+- `smooth`, `richardson`: limits of quotients, with error estimates, for one element and for many.
 
 >>> import numpy as np
 >>> from fastgrad.engines import loop

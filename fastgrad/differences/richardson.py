@@ -15,6 +15,9 @@ from fastgrad.differences.steps import as_floats, precision, representable
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Flags, Places, Report, Values
 
+BEND_POWERS = 1, 3
+"""The first two powers of h in half the difference of f's slopes on both sides of x."""
+
 START = 4
 """Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""
 
@@ -529,7 +532,7 @@ class RichardsonTableau:
         slow = truncation > SMOOTH_ERROR * abs(found.values)
         errors = np.where(slow, found.errors + (REMAINDER_FACTOR - 1) * truncation, found.errors)
         if _sees_kinks(scheme):
-            jump = limits(bends, noise * 2, (1, 3), RATIO)
+            jump = limits(bends, noise * 2, BEND_POWERS, RATIO)
             kink = np.fmax(abs(jump.values) - jump.errors, 0)
             # What grows towards x is a spike at x itself, seen from outside.
             rows, columns, sizes = np.arange(len(bends)), np.arange(bends.shape[1]), abs(bends)

@@ -85,6 +85,11 @@ class Evaluator:
         return self.engine == "vectorized"
 
     @property
+    def takes_points_in_turn(self) -> bool:
+        """Whether it gains nothing from many points at once, as stacks and workers do."""
+        return not self.stacked and self._workers is None
+
+    @property
     def is_as_in_the_book(self) -> bool:
         """Whether the book's numbers are promised, for its scheme and steps."""
         return self.asked in ("auto", "loop") and not self.stacked

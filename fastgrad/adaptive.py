@@ -40,7 +40,8 @@ SHRINK_FACTOR = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
 
 MAX_SINGLE_ELEMENTS = 6
-"""Elements up to which each is looked at by itself first: of more, arrays take less time."""
+"""Elements up to which each is looked at by itself first: of more, arrays take less time, and
+workers have more to do at once."""
 
 BLOCK_ELEMENTS = 1 << 9
 """Elements whose quotients are held in memory at a time."""
@@ -224,7 +225,7 @@ def _differentiate(
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
         steps = np.where(gone, FIRST_STEP, steps)
-    if evaluator.takes_points_in_turn and len(places) <= MAX_SINGLE_ELEMENTS:
+    if len(places) <= MAX_SINGLE_ELEMENTS and not evaluator.has_workers:
         known = _one_by_one(problem, remembered, base, steps, tolerance)
         for place, numbers in known.items():
             for flat, number in zip(flats, numbers, strict=True):

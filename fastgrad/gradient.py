@@ -8,9 +8,18 @@ import numpy as np
 
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
+from fastgrad.differences.quotients import at
 from fastgrad.differences.trees import is_structure, leaves, like, users_array
 from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
-from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, Repeating, is_independent
+from fastgrad.engines import loop
+from fastgrad.engines.dependence import (
+    INDEPENDENCE_MESSAGE,
+    POINTS_PER_REPEAT,
+    Repeating,
+    is_independent,
+    is_repeated,
+    look_again,
+)
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
@@ -30,6 +39,9 @@ MIN_EXAMINED_ELEMENTS = 64
 
 BOOK_STEP = 1e-4
 """The book's step."""
+
+HERE = np.zeros(1, np.intp)
+"""The first element."""
 
 
 def numerical_gradient(
@@ -187,13 +199,15 @@ def numerical_gradient(
             as_in_the_book=evaluator.is_as_in_the_book,
         )
         evaluator.require_served(parts)
-        with evaluator.shown(sum(part.x.size for part in parts)) as report:
+        with evaluator.shown(sum([part.x.size for part in parts])) as report:
             gradients = []
             for part in parts:
                 gradients.append(_gradient(part, evaluator, report))
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
+    if not is_structure(x):
+        return gradients[0]  # type: ignore[return-value]  # x is an array
     return like(x, iter(gradients))
 
 
@@ -216,12 +230,19 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     if result is not None:
         return result
     values = evaluator.values(report)
+    few = values is loop.values and problem.is_as_in_the_book and loop.are_few(x)
     if not probes:
-        result = problem.gradient(values)
+        result = loop.gradient_of_few(f, x, problem.steps)[0] if few else problem.gradient(values)
         if evaluator.engine == "compiled" and problem.is_uniform:
             compiled.certify(problem, values, result)
         return result
-    result = problem.gradient(Repeating(values, evaluator.values(None), first))
+    is_short = 2 * x.size < POINTS_PER_REPEAT  # then f is called again afterwards, if at all
+    if few and (is_short or is_repeated(first, 2 * x.size)):
+        result, found = loop.gradient_of_few(f, x, problem.steps)
+        if is_short:
+            look_again(values, f, x, HERE, at(x) + problem.steps, found)
+    else:
+        result = problem.gradient(Repeating(values, evaluator.values(None), first))
     is_zero = not np.count_nonzero(result.view(np.ndarray))
     if is_zero and problem.is_uniform and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))

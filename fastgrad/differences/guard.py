@@ -165,8 +165,10 @@ class guarded(turn):
 
     def __init__(self, f: Any, x: Any, args: Any = ()) -> None:
         self._x = x
-        named = [*leaves(x)] if is_structure(x) else [("x", x)]
-        self._named = [(name, array) for name, array in named if _is_movable(array)]
+        if is_structure(x):
+            self._named = [(name, array) for name, array in leaves(x) if _is_movable(array)]
+        else:
+            self._named = [("x", x)] if _is_movable(x) else []
         super().__init__([array for _, array in self._named], (f, x, args))
 
     def __enter__(self) -> Self:

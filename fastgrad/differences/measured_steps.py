@@ -260,9 +260,10 @@ class _Measurement:
             far[lost], wide[lost], high[lost], _ = self._at(places[lost], wide[lost] / RATIO)
         again: Any = True
         for _ in range(2 if self.farther else 0):  # while little but rounding shows
-            rounding = self._rounding(places, far, wide)
+            poor = (self._rounding(places, far, wide) > MAX_ROUNDING * abs(far)).all(axis=1)
+            if not np.count_nonzero(poor & again):
+                break
             same = (abs(far - near) <= NOISE_FACTOR * self._rounding(places, near, h)).all(axis=1)
-            poor = (rounding > MAX_ROUNDING * abs(far)).all(axis=1)
             grown = np.flatnonzero(same & poor & again)
             more = self._at(places[grown], wide[grown] * RATIO**3)[:3]
             better = np.isfinite(more[0]).all(axis=1)
@@ -515,7 +516,7 @@ class _Measurement:
             if len(scheme.outer) < len(scheme.offsets):  # x itself comes last
                 here = np.broadcast_to(self.base, (len(some), 1, count))
                 values = np.concatenate([values, here], axis=1)
-            where = np.searchsorted(places, some)
+            where: Any = ... if len(some) == len(places) else np.searchsorted(places, some)
             result[where], used[where] = scheme.combine(values, lengths), lengths
             lifts[where] = lifted
             if scheme.inner:
@@ -525,17 +526,21 @@ class _Measurement:
     def _values(self, places: Places, points: Array) -> Array:
         """Return f at these points; what has been found at other steps is not evaluated again."""
         x, f, count = self.problem.x, self.problem.f, self.quotients.shape[1]
-        values = np.empty((*points.shape, count), self.quotients.dtype)
+        raised, shape, dtype = self._raised, self.shape, self.quotients.dtype
+        if points.shape[1] <= EXTRA_CALLS:
+            found = values_where_defined(self.values, f, x, places, points, raised, shape)
+            return found.reshape(*points.shape, count).astype(dtype, copy=False)
+        values = np.empty((*points.shape, count), dtype)
         new = [*range(points.shape[1])]
         old_places, old_points, old_values = self._last
-        if points.shape[1] > EXTRA_CALLS and np.isin(places, old_places).all():
+        if np.isin(places, old_places).all():
             rows = np.searchsorted(old_places, places)
             for k, before in itertools.product([*new], range(old_points.shape[1])):
                 if k in new and (old_points[rows, before] == points[:, k]).all():
                     values[:, k] = old_values[rows, before]
                     new.remove(k)
         wanted = np.ascontiguousarray(points[:, new])
-        found = values_where_defined(self.values, f, x, places, wanted, self._raised, self.shape)
+        found = values_where_defined(self.values, f, x, places, wanted, raised, shape)
         values[:, new] = found.reshape(len(places), len(new), count)
         if len(new) == points.shape[1]:
             self._last = places, points, values

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.differences.quotients import fill, memory_order, moved
+from fastgrad.differences.quotients import MAX_ELEMENTS_AT_ONCE, fill, memory_order, moved
 from fastgrad.differences.steps import choose_steps, limits_of, representable
 from fastgrad.differences.trees import Call, is_structure, leaves, require_separate
 from fastgrad.differences.validation import (
@@ -75,6 +75,11 @@ class Problem:
         """Whether all elements are moved alike: by one step, on the real line, without bounds."""
         several = isinstance(self.steps, np.ndarray)
         return self.bounds is None and not several and not self.scheme.is_complex
+
+    @property
+    def is_as_in_the_book(self) -> bool:
+        """Whether it is the book's: central quotients, by one step for all elements."""
+        return self.is_uniform and self.scheme == central_quotient
 
     def gradient(self, values: Values) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f.
@@ -166,7 +171,7 @@ def _problem(
     steps = choose_steps(h, x, scheme, relative=relative, eps=limits_of(x.dtype)[0])
     pair = None if bounds is None else limits.as_bounds(name, bounds, x)
     problem = Problem(f, x, name, scheme, steps, pair, isinstance(h, str))
-    book = as_in_the_book and problem.is_uniform and scheme == central_quotient
+    book = as_in_the_book and problem.is_as_in_the_book
     problem.is_lost = not _require_steps(problem, may_be_lost=book)
     return problem
 
@@ -177,8 +182,13 @@ def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
     if not x.size:
         return moving
     eps, tiny, largest = limits_of(x.dtype)
+    plain = x.view(np.ndarray)
+    if x.size <= MAX_ELEMENTS_AT_ONCE:  # of so few, Python's numbers are faster
+        size = max(map(abs, plain.reshape(-1).tolist()))
+    else:
+        size = np.abs(plain).max()
     # Neighbours of a number in x are no farther away.
-    spacing = eps * float(np.maximum.reduce(np.abs(x.view(np.ndarray)), axis=None)) + tiny
+    spacing = eps * float(size) + tiny
     if problem.is_uniform:
         nearest, farthest = problem.scheme.reach
         if problem.steps * nearest > spacing and 2 * problem.steps * farthest < largest:

@@ -138,7 +138,7 @@ def short(steps: Array, x: Array) -> Array:
     array([210.])
     """
     fractions, exponents = np.frexp(steps)
-    return representable(np.ldexp(np.round(fractions * 256), exponents - 8), x)
+    return representable(np.ldexp(np.rint(fractions * 256), exponents - 8), x)
 
 
 def _has_axes(h: Any) -> bool:

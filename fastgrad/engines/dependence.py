@@ -86,20 +86,58 @@ class Repeating:
             return self._values(f, x, places, points, shape)
         self._has_looked = True
         if points.size >= POINTS_PER_REPEAT:  # before the many calls
-            number, first = 1 + min(MAX_REPEATS, points.size // POINTS_PER_REPEAT), self._first
-            if first is not None:
-                first.make(number - len(first.values))
-            if first is not None and len(first.values) > 1:
-                _warn_if_random(first.values)
-            else:  # it cannot be called at x itself
+            if not is_repeated(self._first, points.size):  # it cannot be called at x itself
                 one = f, x, places[:1], points[:1, :1]
+                number = 1 + min(MAX_REPEATS, points.size // POINTS_PER_REPEAT)
                 _warn_if_random([self._again(*one)[0, 0] for _ in range(number)])
             return self._values(f, x, places, points, shape)
         found = self._values(f, x, places, points, shape)
-        if points.size and _differ(found.reshape(-1), MIN_RANDOM_DIFFERENCE):
-            again = self._again(f, x, places[:1], points[:1, :1])
-            _warn_if_random([found[0, 0], again[0, 0]])
+        if points.size and found.dtype.kind != "c":
+            look_again(self._again, f, x, places, points, found.reshape(-1).tolist())
         return found
+
+
+def is_repeated(first: FirstCalls | None, points: int) -> bool:
+    """Call f at x itself as often as suits so many points, and warn if it is random.
+
+    Say whether that is done: it is not where f cannot be called there, nor for few points, after
+    which `look_again` looks.
+    """
+    repeats = min(MAX_REPEATS, points // POINTS_PER_REPEAT)
+    if first is None or not repeats:
+        return False
+    first.make(1 + repeats - len(first.values))
+    if len(first.values) < 2:
+        return False
+    _warn_if_random(first.values)
+    return True
+
+
+def look_again(
+    again: Values,
+    f: Callable[[Any], Any],
+    x: Array,
+    places: Places,
+    points: Array,
+    found: list[Any],
+) -> None:
+    """Call f again at the first of a few points if what was found differs by much; warn if random.
+
+    Parameters
+    ----------
+    again : callable
+        The way of evaluating f.
+    f, x, places, points
+        As `Values` takes them; the first point is enough.
+    found : list of numbers
+        f at all points, in their order.
+    """
+    lowest, highest = min(found), max(found)
+    if highest - lowest <= MIN_RANDOM_DIFFERENCE * max(highest, -lowest):
+        return  # as mostly; comparisons with nan are false
+    if _differ(np.array(found), MIN_RANDOM_DIFFERENCE):
+        other = again(f, x, places[:1], points[:1, :1])
+        _warn_if_random([found[0], other[0, 0]])
 
 
 def _warn_if_random(values: list[Any]) -> None:

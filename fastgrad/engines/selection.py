@@ -1,6 +1,7 @@
 """The choice of an engine, and of workers and progress, for everything that differentiates."""
 
 import reprlib
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from fastgrad.differences.trees import is_structure
 from fastgrad.differences.validation import require_flag, warn_caller
 from fastgrad.engines import loop, siblings
 from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, is_independent
-from fastgrad.jit.jitted import is_jitted
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import CHEAP_CALLS, DIFFERENT_RESULTS, FirstCalls
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from fastgrad.engines import compiled, traced
     from fastgrad.engines import progress as progress_of
     from fastgrad.engines.workers.scheduler import WorkerPool
+    from fastgrad.jit import jitted
 else:  # many files
+    jitted = LazyModule("fastgrad.jit.jitted")
     progress_of = LazyModule("fastgrad.engines.progress")
     compiled = LazyModule("fastgrad.engines.compiled")
     traced = LazyModule("fastgrad.engines.traced")
@@ -85,9 +87,9 @@ class Evaluator:
         return self.engine == "vectorized"
 
     @property
-    def takes_points_in_turn(self) -> bool:
-        """Whether it gains nothing from many points at once, as stacks and workers do."""
-        return not self.stacked and self._workers is None
+    def has_workers(self) -> bool:
+        """Whether workers share the loop's calls."""
+        return self._workers is not None
 
     @property
     def is_as_in_the_book(self) -> bool:
@@ -97,7 +99,7 @@ class Evaluator:
     @property
     def probes(self) -> bool:
         """Whether f is called some times more, to see if it is random, or independent of x."""
-        return self.asked == "auto" and self.engine == "loop" and self._workers is None
+        return self.asked == "auto" and self.engine == "loop" and not self.has_workers
 
     def shown(self, total: int) -> AbstractContextManager[Report | None]:
         """Give a block what elements are reported to, so many in all; None if nobody is told."""
@@ -245,15 +247,15 @@ def choose_evaluator(
             f"engine is {'vectorized' if vectorized else engine!r}, but workers share the loop's "
             "calls of f; leave out workers, or pass engine='loop'"
         )
-    jitted = is_jitted(f)
-    if jitted:
+    is_jitted = "numba" in sys.modules and jitted.is_jitted(f)
+    if is_jitted:
         compiled.require_no_dict(x)
     if progress is not False:
         progress_of.require_progress(progress)
     if vectorized:
         name, values = "vectorized", loop.stacked_values
     elif engine == "auto" or engine in GRADIENT_ENGINES:
-        name, values = ("compiled", compiled.values_or_loop) if jitted else ("loop", loop.values)
+        name, values = ("compiled", compiled.values_or_loop) if is_jitted else ("loop", loop.values)
     elif engine in ENGINES:
         name, values = engine, ENGINES[engine]
     else:

@@ -60,6 +60,7 @@ class FirstCalls:
         self._f, self._x = f, x
         self._plain = x.view(np.ndarray)  # of x's shape, whatever f makes of that
         self._saved = self._plain.copy(order="K")
+        self._bytes = self._saved.tobytes() if self._saved.nbytes <= SMALL_X_BYTES else None
         self.values: list[float] = []
         self.seconds, self.refusal = np.inf, ""
         self.is_known = False
@@ -99,8 +100,8 @@ class FirstCalls:
     def _put_back(self) -> bool:
         """Restore x bit for bit; return whether it had been changed."""
         now, before = self._plain, self._saved
-        if now.nbytes <= SMALL_X_BYTES:
-            is_same = now.tobytes() == before.tobytes()
+        if self._bytes is not None:
+            is_same = now.tobytes() == self._bytes
         else:
             bits = np.dtype(f"i{now.itemsize}")
             is_same = np.array_equal(now.view(bits), before.view(bits))

@@ -63,6 +63,48 @@ def test_points_order_and_quotients_are_the_books_bit_for_bit(x, f):
     assert x.tobytes() == before.tobytes()
 
 
+KINDS = {
+    "float": float,
+    "float64": np.float64,
+    "float32": np.float32,
+    "longdouble": np.longdouble,
+    "int": lambda value: int(1e3 * value),
+    "int8": lambda value: np.int8(value % 100),
+    "Fraction": Fraction,
+    "an array": lambda value: np.array([value]),
+    "one or the other": lambda value: float(value) if value > 0 else np.float32(value),
+    "huge": lambda value: 1e308 * float(np.sign(value)),
+    "huge float64": lambda value: np.float64(1e308) * np.sign(value),
+    "infinite": lambda value: float(value) * np.inf,
+    "nan": lambda value: np.nan,
+}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (4, 2), (64,)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:tests")
+def test_few_elements_have_the_bits_of_arrays(kind, shape):
+    x = np.array(np.random.default_rng(0).normal(size=shape))
+    before = x.tobytes()
+
+    def f(x):
+        return KINDS[kind](oscillation(x))
+
+    assert loop.are_few(x)
+    found, points = difference_with_history(loop.gradient, f, x)
+    few, few_points = difference_with_history(lambda *a: loop.gradient_of_few(*a)[0], f, x)
+    assert few_points == points
+    assert (few.tobytes(), few.shape, few.dtype) == (found.tobytes(), x.shape, x.dtype)
+    assert x.tobytes() == before
+
+
+def test_few_elements_are_those_of_small_plain_arrays_of_doubles():
+    x = np.ones((8, 8))
+    assert loop.are_few(x)
+    others = [x.T[:, 1:], x[:, ::2], x.astype("f4"), x.astype(">f8"), np.ones(65), np.ma.ones(3)]
+    assert not any(map(loop.are_few, others))
+
+
 def test_float32_points_are_rounded_as_the_book_rounds_them():
     # Near the size of the step the rounding of h itself shows: raised in double, lowered not.
     x = np.random.default_rng(0).normal(scale=H, size=1000).astype(np.float32)

@@ -208,14 +208,14 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
     if len(items) < 2:
         return [function(item) for item in items]
     results: list[Any] = [None] * len(items)
-    context = copy_context()
+    variables = copy_context()
 
     def work(chunk: slice) -> None:
         for k in range(chunk.start, chunk.stop):
             results[k] = function(items[k])
 
     def new_work() -> Work:
-        own = context.copy()  # no two threads can run in one
+        own = variables.copy()  # no two threads can run in one
         return lambda chunk: own.run(work, chunk)
 
     with single_blas_thread(is_known=True) as is_held:

@@ -91,6 +91,7 @@ OF_CPYTHON = {
     "functools._lru_cache_wrapper",
     "_thread.get_ident",
     "_thread.RLock",
+    "_thread._local",
 }
 """Documented, or the type of a documented object; they may stand anywhere."""
 

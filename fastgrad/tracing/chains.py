@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgrad.jit.concurrency import importing
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import Stack, reduced_axes
@@ -90,6 +91,10 @@ class Chain:
                 self._add(node, arguments)
         self._close()
         self.source = self._as_source()
+
+    def compile(self) -> None:
+        """Compile it, for the dtypes and axes of its arrays."""
+        self.run({a: Stack(np.empty((0, *a.shape), a.value.dtype)) for a in self.inputs}, 0)
 
     def run(self, stacks: Mapping[Node, Stack], m: int) -> dict[Node, Stack]:
         """Return m versions of what is needed afterwards, from those of the inputs."""
@@ -274,7 +279,9 @@ def chained(nodes: list[Node], breaks: Any, varying: Any, target: Node) -> list[
     list of Node and Chain
         With the JIT off, of nodes alone.
     """
-    if vars(numba.config)["DISABLE_JIT"]:
+    with importing:
+        is_disabled = vars(numba.config)["DISABLE_JIT"]
+    if is_disabled:
         return [*nodes]
     runs: list[list[Node]] = []
     is_chain = False

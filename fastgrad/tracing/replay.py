@@ -11,6 +11,7 @@ The arrays after the one that is moved come in two forms.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.interrupts import require_time
+from fastgrad.interrupts import never_lost, require_time
 from fastgrad.jit.concurrency import in_threads
 from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
@@ -154,11 +155,18 @@ class Replay:
     def compile_if_dear(self, amounts: int) -> None:
         """Compile chains of operations if moving all units by so many amounts takes long.
 
-        Results do not depend on it. Operations that are observed are computed one by one.
+        Results do not depend on it. Operations that are observed are computed one by one; and so
+        are all if numba cannot compile them.
         """
-        if self.cost(amounts) >= MIN_COMPILED_ELEMENTS and self._steps is self._mixed:
-            updates = {node for node, update in self._updates.items() if update is not None}
-            self._steps = chained(self._mixed, updates, {self.root, *self.nodes}, self.target)
+        if self.cost(amounts) < MIN_COMPILED_ELEMENTS or self._steps is not self._mixed:
+            return
+        updates = {node for node, update in self._updates.items() if update is not None}
+        steps = chained(self._mixed, updates, {self.root, *self.nodes}, self.target)
+        with suppress(Exception), never_lost():
+            for step in steps:
+                if type(step) is Chain:
+                    step.compile()
+            self._steps = steps
 
     @property
     def mixed_operations(self) -> int:

@@ -1,5 +1,7 @@
 """Do compiled chains of operations give what NumPy gives, one operation after the other?"""
 
+import signal
+
 import nets
 import numpy as np
 import pytest
@@ -97,6 +99,34 @@ def test_gradients_by_compiled_chains_are_the_loops_and_have_the_same_bits(monke
     if np.finfo(np.longdouble).eps < EPS:
         exact = exact_quotient(normalised_net(np.longdouble)[0], W, H)
         assert abs(compiled - exact).max() <= 4 * EPS * f(W) / H
+
+
+def test_what_numba_cannot_compile_is_computed_by_numpy(monkeypatch):
+    f, W = normalised_net()
+    plain = numerical_gradient(f, W, engine="traced")
+
+    def refuse(source):
+        raise NotImplementedError(source)
+
+    monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
+    monkeypatch.setattr(chains, "compiled", refuse)
+    assert numerical_gradient(f, W, engine="traced").tobytes() == plain.tobytes()
+
+
+def test_an_interrupt_of_numbas_compiler_is_raised(monkeypatch):
+    def interrupted(source):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("generator raised StopIteration") from None
+
+    nodes, target = recorded(lambda x: MORE["normalised"](x @ SQUARE))
+    every = Replay(nodes, nodes[0], LABELS["columns"], target)
+    monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
+    monkeypatch.setattr(chains, "compiled", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        every.compile_if_dear(1)
+    assert not chains_of(every)
 
 
 def test_short_replays_are_not_compiled():

@@ -1,11 +1,13 @@
 """Matrix products on all threads: in tiles whose sums stay in registers, or of nonzeros alone.
 
 LLVM's loop vectoriser does not keep a tile of results in registers, so the tile's instructions are
-written out in `jit/instructions.py`, once, for every width of vectors. Factors are read where they
-are: packing them first, as Goto and van de Geijn (2008), "Anatomy of high-performance matrix
-multiplication", doi:10.1145/1356052.1356053, do, takes as long as it saves here.
+written out in `jit/instructions.py`, once, for every width of vectors. The method is that of Goto
+and van de Geijn (2008), "Anatomy of high-performance matrix multiplication",
+doi:10.1145/1356052.1356053, but that factors are read where they are: only where many rows share
+the second one, its columns are copied first.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -76,7 +78,7 @@ def sum_polynomials(
         At least the largest magnitude in x, and 1.
     exact : int, optional
         From this term on, polynomials and coefficients are rounded to integers between
-        +-`MAX_INTEGER`, which are summed exactly, in a quarter of the time.
+        +-`MAX_INTEGER`, which are summed exactly, and faster.
     add : bool
         Whether to add to `out` or to overwrite it.
     """
@@ -84,19 +86,18 @@ def sum_polynomials(
     tasks = _tasks(out, c[0])
     sum_float64_products(tasks, out, x[:, :inputs].T, c[0], 1.0, 1.0, add)
     for m in range(1, len(c)):
+        one = math.cos((2 * m + 1) * math.acos(1 / reach))  # the polynomial of an input that is 1
         if exact is None or m < exact:
-            factor, one = np.empty_like(x), np.empty((1, 1))
+            factor = np.empty_like(x)
             evaluate_polynomials(tasks_for(x.size), factor, x, m, reach)
-            evaluate_polynomials(1, one, np.ones((1, 1)), m, reach)
-            sum_float64_products(tasks, out, factor[:, :inputs].T, c[m], one[0, 0], 1.0, True)
+            sum_float64_products(tasks, out, factor[:, :inputs].T, c[m], one, 1.0, True)
         else:
             largest, _ = magnitude_and_nonzeros(c[m])
-            factors = rounded(x, m, reach), rounded(c[m], 0, largest or 1.0)
-            one = rounded(np.ones((2, 1)), m, reach)
+            words, coefficients = rounded(x, m, reach), rounded(c[m], 0, largest or 1.0)
+            integer = math.floor(MAX_INTEGER * one + 0.5)
+            word = integer << 16 | integer & 0xFFFF
             scale = largest / MAX_INTEGER**2
-            sum_integer_products(
-                tasks, out, factors[0][:, :inputs].T, factors[1], one[0, 0], scale, True
-            )
+            sum_integer_products(tasks, out, words[:, :inputs].T, coefficients, word, scale, True)
 
 
 def _tasks(out: Doubles, b: Doubles) -> int:
@@ -153,7 +154,7 @@ def evaluate_polynomials(
 def evaluate_polynomials_of_row(out: Any, values: Any, m: int, reach: float) -> None:
     """Compute T_(2m+1)(values / reach), by T_(2m+1)(u) = (4 u^2 - 2) T_(2m-1)(u) - T_(2m-3)(u)."""
     for i in range(0, out.size, LANES_PER_VECTOR):
-        u = load_part(values, i, out.size - i) * (1.0 / reach)
+        u = load_rest(values, i) * (1.0 / reach)
         ahead = 4.0 * u * u - 2.0
         before = u  # T_-1, as T_1
         last = u
@@ -161,7 +162,7 @@ def evaluate_polynomials_of_row(out: Any, values: Any, m: int, reach: float) -> 
             following = ahead * last - before
             before = last
             last = following
-        store_part(out, i, out.size - i, last)
+        store_rest(out, i, last)
 
 
 def sum_products(
@@ -281,9 +282,8 @@ def multiply_narrow_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> N
 # Sparse matrices ----------------------------------------------------------------------------------
 
 # Above this share of nonzeros whole tiles are multiplied: they do more, but at a higher rate.
-# benchmarks/density.py finds the two equal at a tenth to a quarter, the more the fewer hidden units
-# there are; digits, whose zeros lie side by side, have a fifth. With tiles instead, the gradient of
-# 784-50-10 with 100 digits takes 1.6 times as long.
+# `python -m benchmarks density` finds where the two are equal: the later, the fewer hidden units
+# there are.
 MAX_DENSITY = 0.25
 
 # Columns that are summed at a time: seven vectors, whose sums stay in registers. So many additions
@@ -375,42 +375,43 @@ def sum_rows(out: Any, j: int, factors: Any, where: Any, count: int, b: Any) -> 
     count : int
     b : float64 array of shape (terms, any, at least columns)
     """
-    width = out.size - j
-    sum0 = load_part(out, j, width)
-    sum1 = load_part(out, j + LANES_PER_VECTOR, width - LANES_PER_VECTOR)
-    sum2 = load_part(out, j + 2 * LANES_PER_VECTOR, width - 2 * LANES_PER_VECTOR)
-    sum3 = load_part(out, j + 3 * LANES_PER_VECTOR, width - 3 * LANES_PER_VECTOR)
-    sum4 = load_part(out, j + 4 * LANES_PER_VECTOR, width - 4 * LANES_PER_VECTOR)
-    sum5 = load_part(out, j + 5 * LANES_PER_VECTOR, width - 5 * LANES_PER_VECTOR)
-    sum6 = load_part(out, j + 6 * LANES_PER_VECTOR, width - 6 * LANES_PER_VECTOR)
+    sum0 = load_rest(out, j)
+    sum1 = load_rest(out, j + LANES_PER_VECTOR)
+    sum2 = load_rest(out, j + 2 * LANES_PER_VECTOR)
+    sum3 = load_rest(out, j + 3 * LANES_PER_VECTOR)
+    sum4 = load_rest(out, j + 4 * LANES_PER_VECTOR)
+    sum5 = load_rest(out, j + 5 * LANES_PER_VECTOR)
+    sum6 = load_rest(out, j + 6 * LANES_PER_VECTOR)
     for m in range(b.shape[0]):
         for e in range(count):
             factor = factors[m, e]
             row = b[m, where[e]]
-            sum0 = sum0 + factor * load_part(row, j, width)
-            sum1 = sum1 + factor * load_part(row, j + LANES_PER_VECTOR, width - LANES_PER_VECTOR)
-            sum2 = sum2 + factor * load_part(
-                row, j + 2 * LANES_PER_VECTOR, width - 2 * LANES_PER_VECTOR
-            )
-            sum3 = sum3 + factor * load_part(
-                row, j + 3 * LANES_PER_VECTOR, width - 3 * LANES_PER_VECTOR
-            )
-            sum4 = sum4 + factor * load_part(
-                row, j + 4 * LANES_PER_VECTOR, width - 4 * LANES_PER_VECTOR
-            )
-            sum5 = sum5 + factor * load_part(
-                row, j + 5 * LANES_PER_VECTOR, width - 5 * LANES_PER_VECTOR
-            )
-            sum6 = sum6 + factor * load_part(
-                row, j + 6 * LANES_PER_VECTOR, width - 6 * LANES_PER_VECTOR
-            )
-    store_part(out, j, width, sum0)
-    store_part(out, j + LANES_PER_VECTOR, width - LANES_PER_VECTOR, sum1)
-    store_part(out, j + 2 * LANES_PER_VECTOR, width - 2 * LANES_PER_VECTOR, sum2)
-    store_part(out, j + 3 * LANES_PER_VECTOR, width - 3 * LANES_PER_VECTOR, sum3)
-    store_part(out, j + 4 * LANES_PER_VECTOR, width - 4 * LANES_PER_VECTOR, sum4)
-    store_part(out, j + 5 * LANES_PER_VECTOR, width - 5 * LANES_PER_VECTOR, sum5)
-    store_part(out, j + 6 * LANES_PER_VECTOR, width - 6 * LANES_PER_VECTOR, sum6)
+            sum0 = sum0 + factor * load_rest(row, j)
+            sum1 = sum1 + factor * load_rest(row, j + LANES_PER_VECTOR)
+            sum2 = sum2 + factor * load_rest(row, j + 2 * LANES_PER_VECTOR)
+            sum3 = sum3 + factor * load_rest(row, j + 3 * LANES_PER_VECTOR)
+            sum4 = sum4 + factor * load_rest(row, j + 4 * LANES_PER_VECTOR)
+            sum5 = sum5 + factor * load_rest(row, j + 5 * LANES_PER_VECTOR)
+            sum6 = sum6 + factor * load_rest(row, j + 6 * LANES_PER_VECTOR)
+    store_rest(out, j, sum0)
+    store_rest(out, j + LANES_PER_VECTOR, sum1)
+    store_rest(out, j + 2 * LANES_PER_VECTOR, sum2)
+    store_rest(out, j + 3 * LANES_PER_VECTOR, sum3)
+    store_rest(out, j + 4 * LANES_PER_VECTOR, sum4)
+    store_rest(out, j + 5 * LANES_PER_VECTOR, sum5)
+    store_rest(out, j + 6 * LANES_PER_VECTOR, sum6)
+
+
+@inlined
+def load_rest(row: Any, i: int) -> Any:
+    """Return the elements of a row from i on as a vector, with zeros after the last one."""
+    return load_part(row, i, row.size - i)
+
+
+@inlined
+def store_rest(row: Any, i: int, vector: Any) -> None:
+    """Write a vector's lanes to a row from i on, up to its last element."""
+    store_part(row, i, row.size - i, vector)
 
 
 # What is in a matrix ------------------------------------------------------------------------------
@@ -422,7 +423,6 @@ def magnitude_and_nonzeros(values: Doubles) -> tuple[float, int]:
     """Return the largest magnitude and the number of nonzero entries of a contiguous array.
 
     A nan counts as larger than inf, and inf as larger than any number. An empty array has (0.0, 0).
-    It takes half the time of two reductions of NumPy.
     """
     largest, nonzeros = _largest_bits_and_nonzeros(values.reshape(-1).view(np.int64))
     return float(np.int64(largest).view(np.float64)), nonzeros

@@ -2,10 +2,10 @@
 
 A learner who trains asks for the gradients of W1, b1, W2 and b2 by closures over one net, which
 ignore what they are given; and then again, at other parameters. So from the second point on all of
-them are computed when the first is asked for, from one recording of f, and kept until each of the
-others is, if all that f can reach is the same then (`tracing.state`), and its value. What cannot be
-reached may have changed nevertheless, a file or ``globals()["name"]``: so f is called once more, at
-a point beside, before a gradient is given out.
+them are computed when the first is asked for, from one recording of f; those of a dict of arrays
+always are. They are kept until each of the others is asked for, if all that f can reach is the same
+then (`tracing.state`), and its value. What cannot be reached may have changed nevertheless, a file
+or ``globals()["name"]``: so f is called once more, at a point beside, before one is given out.
 
 Each thread keeps one point, with copies of the arrays that f reaches, until these are freed.
 """
@@ -18,6 +18,7 @@ from weakref import ref
 
 import numpy as np
 
+from fastgrad.differences.trees import Call, leaves
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme, central_quotient
@@ -100,11 +101,12 @@ class Point:
     def is_that_of(self, f: Callable[..., Any], value: float) -> bool:
         """Say whether all that f can reach is as it was, and its value."""
         state = self._state
-        return state is not None and value == self._value and state.is_that_of(f)
+        return state is not None and value == self._value and state.is_that_of(_reached_from(f))
 
     def is_like(self, f: Callable[..., Any]) -> bool:
         """Say whether several gradients were asked for of a function that has the same code."""
-        return len(self.asked) > 1 and states.code_of(f) is self._key[0]
+        code = _code_of(f)
+        return len(self.asked) > 1 and code is not None and code is self._key[0]
 
     def forget(self) -> None:
         """Forget all, for an array has been freed: nobody can ask for the others' gradients."""
@@ -143,6 +145,20 @@ class _Kept(_local):
 _kept = _Kept()
 
 
+def _reached_from(f: Callable[..., Any]) -> Any:
+    """Return from where all that f computes with can be reached, whichever array it is given.
+
+    None if what it is given may matter.
+    """
+    if type(f) is Call and f.whole is not None:
+        return f.f, f.whole, f.args
+    return f if states.ignores_argument(f) else None
+
+
+def _code_of(f: Callable[..., Any]) -> Any:
+    return states.code_of(f.f if type(f) is Call else f)
+
+
 def is_familiar(f: Callable[..., Any]) -> bool:
     """Say whether f, or another one of its code, was just asked for several gradients."""
     return _kept.point is not None and _kept.point.is_like(f)
@@ -166,7 +182,7 @@ def known(
     place = point.place_of(x)
     if place is None or (place, h) in point.asked:  # again: another round begins
         return None
-    if not (states.ignores_argument(f) and point.is_that_of(f, first.values[0])):
+    if _reached_from(f) is None or not point.is_that_of(f, first.values[0]):
         return None
     gradient = point.gradients.pop((place, h), None)
     if gradient is not None and not _is_gradient(gradient, f, x, h, first.values[0]):
@@ -210,10 +226,14 @@ def new_point(
     before, _kept.point = _kept.point, None
     if before is not None:
         before.end()
-    state = states.state_of(f) if states.ignores_argument(f) else None
+    reached = _reached_from(f)
+    state = None if reached is None else states.state_of(reached)
     place = None if state is None else state.place_of(x)
     if state is None or place is None:
         return None
-    key = states.code_of(f), len(state.arrays)
+    key = _code_of(f), len(state.arrays)
+    if type(f) is Call and key not in _kept.habits:
+        places = [state.place_of(array) for _, array in leaves(f.whole)]
+        _kept.habits[key] = tuple((each, h) for each in places if each is not None)
     _kept.point = Point(state, key, first.values[0], (place, h))
     return _kept.point

@@ -84,7 +84,7 @@ class State:
         If it cannot be told.
     """
 
-    def __init__(self, f: Callable[..., Any]) -> None:
+    def __init__(self, f: Any) -> None:
         walk = _Walk(f)
         self._form = walk.form
         self._copies = [bytearray(_bytes_of(array)) for array in walk.arrays]
@@ -94,7 +94,7 @@ class State:
         """Return which of the arrays x is."""
         return next((k for k, array in enumerate(self.arrays) if array() is x), None)
 
-    def is_that_of(self, f: Callable[..., Any]) -> bool:
+    def is_that_of(self, f: Any) -> bool:
         """Say whether it is the state of what a function can reach now."""
         try:
             walk = _Walk(f)
@@ -106,7 +106,7 @@ class State:
         )
 
 
-def state_of(f: Callable[..., Any]) -> State | None:
+def state_of(f: Any) -> State | None:
     """Return the state of what a function can reach; None if it cannot be told."""
     try:
         return State(f)
@@ -130,7 +130,7 @@ class _Walk:
     arrays : list of arrays
     """
 
-    def __init__(self, f: Callable[..., Any]) -> None:
+    def __init__(self, f: Any) -> None:
         self.form: list[Any] = []
         self.arrays: list[Array] = []
         self._waiting: list[Any] = [f]

@@ -102,6 +102,24 @@ def test_from_the_second_step_on_all_but_the_first_are_at_hand(at_hand, engine):
     assert at_hand == 4 * [False] + 2 * [False, True, True, True]
 
 
+def test_all_arrays_of_a_structure_are_computed_at_once(at_hand):
+    net = Net()
+    for number in range(3):
+        x, t = batch()
+
+        def f(params):
+            assert params is net.params
+            return net.loss(x, t) + number * np.sum(params["b2"] ** 3)  # noqa: B023
+
+        gradients = numerical_gradient(f, net.params, engine=["auto", "traced"][number % 2])
+        for name, gradient in gradients.items():
+            assert_right(lambda _: f(net.params), net.params[name], gradient)
+        learn(net, gradients)
+    assert at_hand == 3 * [False, True, True, True]
+    of_list = numerical_gradient(lambda ab: np.sum(ab[0] ** 2 * ab[1]), [np.ones(9), np.ones(9)])
+    np.testing.assert_allclose(of_list, [9 * [2], 9 * [1]], rtol=1e-9)
+
+
 def test_rounds_at_one_point_are_computed_anew_and_each_at_once(at_hand):
     net, data = Net(), batch()
     for _ in range(3):

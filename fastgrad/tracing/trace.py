@@ -482,12 +482,19 @@ class InDouble:
         wide = self.x = x.astype(np.float64)
         around = _surroundings(f, bool)
         places = [at for at in around.references if share(at.held, x)]
-        if any(at.held is not x or (at.assign or at.within) is None for at in places):
-            raise NotTraceable("it can reach x's memory, of float32, where x cannot be replaced")
+        # Each element of a view of x, such as its transpose, is one of x.
+        indices = [None if at.held is x else places_in(x, at.held) for at in places]
+        for at, index in zip(places, indices, strict=True):
+            is_of_x = at.held is x or (index is not None and at.held.dtype == x.dtype)
+            if not is_of_x or (at.assign or at.within) is None:
+                reason = "it can reach x's memory, of float32, where x cannot be replaced"
+                raise NotTraceable(reason)
         memory: Slot = partial(x.__setitem__, ...), x.copy(order="K"), wide
 
         def call(stand_in: Any) -> Any:
-            slots = [memory, *_slots_of([(at, stand_in) for at in places])]
+            flat = np.ravel(stand_in)
+            new = [stand_in if index is None else flat[index] for index in indices]
+            slots = [memory, *_slots_of([*zip(places, new, strict=True)])]
             return temporarily_replaced(slots, lambda: f(stand_in))
 
         self._call = call  # whose variables are not looked into, for it is none of the user's

@@ -193,11 +193,31 @@ def test_another_function_in_double_precision_is_refused():
         numerical_gradient(f, np.linspace(0.1, 1, 20).astype("f"), engine="traced")
 
 
-def test_a_view_of_the_array_is_refused():
-    w = np.linspace(0.1, 1, 20).astype("f")
-    first = w[:5]
+@pytest.mark.parametrize("engine", ["auto", "traced"])
+def test_views_of_the_array_are_differenced_too(engine):
+    w = RANDOM.normal(size=(6, 4)).astype("f")
+    held = {"tied": w.T, "some": (w[1:3, ::-2], 1.0)}  # as the weights of an embedding are
+    before = [*held.values()]
+
+    def loss(v):
+        return np.mean(np.tanh(v @ held["tied"]) ** 2) + np.sum(held["some"][0] ** 3)
+
+    gradient = numerical_gradient(loss, w, engine=engine)
+    assert all(now is then for now, then in zip(held.values(), before, strict=True))
+    looped = loop.gradient(loss, w, H)
+    assert abs(gradient - looped).max() <= 4 * EPS32 * loss(w) / H
+    wide = w.astype(np.float64)
+    held["tied"], held["some"] = wide.T, (wide[1:3, ::-2], 1.0)
+    if engine == "traced":
+        exact = loop.gradient(loss, wide, H)
+        scale = ((w + np.float32(H)) - (w - np.float32(H))).astype(float) / (2 * H)
+        assert abs(gradient - exact * scale).max() <= 4 * EPS32 * abs(exact).max()
+
+
+def test_an_array_that_holds_more_than_x_is_refused():
+    whole = np.linspace(0.1, 1, 20).astype("f")
     with pytest.raises(ValueError, match="where x cannot be replaced"):
-        numerical_gradient(lambda v: np.sum(v**2) + first.sum(), w, engine="traced")
+        numerical_gradient(lambda v: np.sum(v**2) + whole.sum(), whole[:9], engine="traced")
 
 
 def test_random_functions_are_refused():

@@ -225,6 +225,7 @@ def _taken(flat: Array, places: NDArray[np.intp]) -> Array:
     return np.take(flat, places, axis=1)
 
 
+@np.errstate(invalid="ignore")  # of signalling nans, as np.empty may find them in memory
 def merge_moves(nodes: list[Node]) -> None:
     """Let moves that put parts of one array together take them from there, in one move each.
 

@@ -108,3 +108,16 @@ def test_pooled_convolutions_are_the_loops(pad, tied):
         return np.mean((pooled.reshape(N, -1) @ W) ** 2)
 
     assert_the_loops(f, filters, engine="traced")
+
+
+def test_memory_that_is_not_filled_yet_may_hold_signalling_nans():
+    held = np.frombuffer(b"\x01\x00\x00\x00\x00\x00\xf0\x7f" * 20).reshape(4, 5)
+
+    def loss(x):
+        rows = np.zeros((4, 5))
+        rows[...] = held
+        for i in range(4):
+            rows[i] = x[i]
+        return np.sum(rows**2)
+
+    assert_the_loops(loss, RANDOM.normal(size=(4, 5)))

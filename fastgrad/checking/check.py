@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,8 +32,9 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.steps import as_positive_number
 from fastgrad.differences.trees import users_array
 from fastgrad.differences.validation import as_number, require_flag
+from fastgrad.engines.progress import require_progress, shown
 from fastgrad.interrupts import OutOfTimeError, ending_at
-from fastgrad.typing import GradientEngineName, NetEngineName
+from fastgrad.typing import GradientEngineName, NetEngineName, Progress
 
 COMPARISON_SECONDS = 30.0
 """Seconds that comparing elements takes at most, where the fast check has to, unless more are
@@ -41,6 +42,9 @@ granted."""
 
 FULL_COMPARISON_TIME_SHARE = 0.6
 """Share of the time in which all elements are to be compared; in the rest some are, by chance."""
+
+BAR_DELAY = 1.0
+"""Seconds from which a bar is shown."""
 
 MAX_DRAWN_ELEMENTS = 4096
 """Elements of a part that are drawn."""
@@ -60,6 +64,7 @@ def check_gradient(
     rtol: float = 0.0,
     fast: bool = False,
     max_seconds: float | None = None,
+    progress: Progress = False,
 ) -> Report:
     """Compare a gradient with the differences of f, and say what is wrong with it.
 
@@ -90,13 +95,16 @@ def check_gradient(
     rtol : float
         An error that is accepted in any case, relative to the largest element of each array.
     fast : bool
-        Whether to compare along 8 random directions only, by about 60 calls of f for any number of
+        Whether to compare along 8 random directions only, by 60 to 100 calls of f for any number of
         parameters. The report says which errors that misses how improbably. Arrays whose gradient
         does not pass are then checked in full, for 30 seconds at most if max_seconds is not given.
     max_seconds : float, optional
         How long the check may take: to within a call of f or of the gradient, and some percent.
         When it is over, the report says how many elements were compared, and what random directions
         tell of the others; it is true only if these agree.
+    progress : bool or callable
+        True shows a bar if the check takes longer than a second; a callable is called as
+        ``progress(done, total)``, with numbers of elements: the share that is done of all stages.
 
     Returns
     -------
@@ -132,6 +140,7 @@ or for something that is added twice. Corrected for that, every element agrees.
     if not 0 <= accepted < 1:
         raise ValueError(f"rtol is {rtol}, but it is from 0 to below 1; pass one such as 1e-6")
     require_flag("fast", fast)
+    require_progress(progress)
     end = math.inf
     if max_seconds is not None:
         seconds = as_number("max_seconds", max_seconds, "it is a number", "one such as 60")
@@ -144,7 +153,13 @@ or for something that is added twice. Corrected for that, every element agrees.
     with guarded((f, gradient), moved_by(f, x), args):
         subject = as_gradient_under_test(f, x, t, gradient, args, engine)
         subject.keeps_step = step is not None
-        with np.errstate(all="ignore"), ending_at(end):  # what f does outside of its domain
+        size = sum(part.x.size for part in subject.parts)
+        with (
+            nullcontext() if progress is False else shown(progress, size, BAR_DELAY) as report,
+            np.errstate(all="ignore"),  # what f does outside of its domain
+            ending_at(end),
+        ):
+            subject.report = report
             return _check(subject, step, accepted, end, fast=fast)
 
 

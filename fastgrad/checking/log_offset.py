@@ -27,6 +27,7 @@ from fastgrad.checking.numerical import (
 from fastgrad.checking.probe import probe_element
 from fastgrad.checking.random_directions import (
     DIRECTION_COUNT,
+    KINK_DIVISOR,
     Direction,
     DirectionalCheck,
     evaluate_along,
@@ -45,6 +46,9 @@ MAX_MISFIT_SHARE = 1e-3
 
 MISFIT_SHARE_PER_STEP = 64.0
 """Times the step s that this share is: more than what s**2 leaves, in double precision 1e-5."""
+
+SLOPE_NOISE_FACTOR = 32.0
+"""Times the relative noise that it is taken for, of what is differenced to that share."""
 
 MAX_SAMPLES = 512
 """Samples whose losses are evaluated one by one at most."""
@@ -112,11 +116,13 @@ class Errors:
     Attributes
     ----------
     values, bounds : array (size,)
-        The errors, and what each may be wrong by itself; 0 at the others.
+        The errors, and what each may be wrong by itself; 0 where they are left out.
     unclear : places
         Suspects next to kinks: there both steps do not say the same.
     others : places
         Of these, where the error is not as small as elsewhere.
+    left_out : places
+        The others, and those that agree at the smaller step.
     share : float
         How small that is.
     """
@@ -125,6 +131,7 @@ class Errors:
     bounds: Array
     unclear: Places
     others: Places
+    left_out: Places
     share: float
 
     @classmethod
@@ -140,9 +147,11 @@ class Errors:
             values[unclear] = (analytic - smaller.value)[unclear]
             bounds[unclear] = smaller.bounds[unclear]
         share = KINK_ERROR_FACTOR * largest_magnitude(np.delete(values, unclear))
-        others = unclear[~(abs(values[unclear]) <= bounds[unclear] + share)]
-        values[others], bounds[others] = 0.0, 0.0
-        return cls(values, bounds, unclear, others, share)
+        size, known = abs(values[unclear]), bounds[unclear]
+        others, left_out = unclear[~(size <= known + share)], unclear[~(size > known)]
+        left_out = np.union1d(left_out, others)
+        values[left_out], bounds[left_out] = 0.0, 0.0
+        return cls(values, bounds, unclear, others, left_out, share)
 
 
 def _is_explained_by(
@@ -154,7 +163,8 @@ def _is_explained_by(
     other = classes.without(before.subject, offset)
     part = next(part for part in other.parts if part.name == before.name)
     after = replace(before, subject=other, part=part, probes=before.probes)
-    return not after.contradicts(errors.others)
+    left = before.not_at_kinks(errors.others, slack=errors.share)
+    return not any(after.contradicts(places) for places in left)
 
 
 def _numerical_without(
@@ -198,16 +208,15 @@ def _offset_of(
         return None
     if not 4 * np.linalg.norm(bounds) < np.linalg.norm(errors):
         return None
-    parts, s = [w.part for w in suspected], step_along(suspected[0].noise)
-    random = np.random.default_rng(0)
+    parts, noise, random = [w.part for w in suspected], suspected[0].noise, np.random.default_rng(0)
     directions = [
-        [_without(v, known[w.name].others) for v, w in zip(arrays, suspected, strict=True)]
+        [_without(v, known[w.name].left_out) for v, w in zip(arrays, suspected, strict=True)]
         for arrays in (random_direction(parts, random) for _ in range(DIRECTION_COUNT))
     ]
     flat = [np.concatenate([v.reshape(-1) for v in arrays]) for arrays in directions]
     wanted = [float(v @ errors) for v in flat]
     allowed = [6 * float(np.linalg.norm(v * bounds)) for v in flat]
-    return _offset_behind(classes, parts, s, zip(directions, wanted, allowed, strict=True))
+    return _offset_behind(classes, parts, noise, zip(directions, wanted, allowed, strict=True))
 
 
 def _without(v: Array, places: Places) -> Array:
@@ -225,10 +234,8 @@ def offset_along(check: DirectionalCheck) -> float | None:
     if classes is None:
         return None
     allowed = [result.error + check.slack for result in check.results]
-    s = step_along(check.noise)
-    return _offset_behind(
-        classes, check.parts, s, zip(check.directions, errors, allowed, strict=True)
-    )
+    along = zip(check.directions, errors, allowed, strict=True)
+    return _offset_behind(classes, check.parts, check.noise, along)
 
 
 def offset_at(
@@ -250,12 +257,12 @@ def offset_at(
 def _offset_behind(
     classes: RightClasses,
     parts: Sequence[Part],
-    s: float,
+    noise: Noise,
     errors: Iterable[tuple[Direction, float, float]],
 ) -> float | None:
     """Return the number that explains errors along directions, each with what it may be off by."""
     left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
-    exact = min(MAX_MISFIT_SHARE, MISFIT_SHARE_PER_STEP * s)
+    s, exact = _step_of_slopes(parts, noise), _misfit_share(noise)
     for direction, error, allowed in errors:
         up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
         slopes = {d: classes.slope(up, down, s, d) for d in left}
@@ -263,6 +270,22 @@ def _offset_behind(
         for d in left:
             seen[d] |= abs(slopes[d]) > 2 * allowed
     return next((d for d in left if seen[d]), None)
+
+
+def _misfit_share(noise: Noise) -> float:
+    return min(MAX_MISFIT_SHARE, MISFIT_SHARE_PER_STEP * step_along(noise))
+
+
+def _step_of_slopes(parts: Sequence[Part], noise: Noise) -> float:
+    """Return the step at which the right classes' probabilities are differenced.
+
+    It crosses fewer kinks than that of f: what rounds them is as much smaller as the number is that
+    is added to them.
+    """
+    s, share = step_along(noise), _misfit_share(noise)
+    rounding = max(largest_magnitude(part.x) * float(np.finfo(part.x.dtype).eps) for part in parts)
+    hidden = max(SLOPE_NOISE_FACTOR * noise.relative, rounding)
+    return min(s, max(s / KINK_DIVISOR**2, hidden / share))
 
 
 def _loss_without(f: Any, classes: RightClasses, offset: float, *arguments: Any) -> Any:
@@ -350,20 +373,15 @@ def _log_probabilities(subject: GradientUnderTest) -> Callable[[], Array] | None
         shape = y.reshape(-1, y.shape[-1]).shape
         labels = t.reshape(shape).argmax(axis=1) if t.size == y.size else t.reshape(-1)
         # Scores may be probabilities by chance, but not next to x as well.
-        random = np.random.default_rng(0)
-        moved = evaluate_along(
-            subject.parts,
-            random_direction(subject.parts, random),
-            (0.0, 0.125),
-            lambda: np.array(predict(x)),
-        )
+        y, direction = np.array(y), random_direction(subject.parts, np.random.default_rng(0))
+        moved = evaluate_along(subject.parts, direction, (0.125,), lambda: np.array(predict(x)))
         are_scores = not all(
-            (y >= 0).all() and np.allclose(y.sum(axis=-1), 1, atol=1e-5) for y in moved
+            (y >= 0).all() and np.allclose(y.sum(axis=-1), 1, atol=1e-5) for y in (y, *moved)
         )
         places = (np.arange(shape[0]), labels)
         predicted = partial(_log_predicted, predict, x, shape, places, are_scores)
         with np.errstate(divide="ignore"):
-            found = predicted()
+            found = _log_predicted(lambda _: y, x, shape, places, are_scores)
     except Exception as error:  # a net of another kind
         raise_interrupt(error)
         return None

@@ -152,13 +152,19 @@ class Path:
         The derivative that is claimed.
     least : float
         The smallest offset at which x moves as it should, about.
+    known : dict, optional
+        What along returns for offsets, as far as it is known.
     """
 
     def __init__(
-        self, along: Callable[[Array], tuple[Array, Array]], analytic: float, least: float
+        self,
+        along: Callable[[Array], tuple[Array, Array]],
+        analytic: float,
+        least: float,
+        known: dict[Any, tuple[Any, Any]] | None = None,
     ) -> None:
         self.analytic, self.least, self._along = analytic, least, along
-        self._known: dict[Any, tuple[Any, Any]] = {}
+        self._known = dict(known or {})
 
     def __call__(self, offsets: Array) -> tuple[Array, Array]:
         """Return by which offsets x really moves, and f there; f is asked once for each."""
@@ -217,15 +223,20 @@ def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
     level = float(abs(first - second))
     if repeats and np.isfinite(height):
         step = h if h is not None else Noise(eps, 1.0, eps, True, (0, 0)).step
-        spreads, sizes = [], [height]
+        spreads, rough, sizes = [], [], [height]
         for part, place in _elements(subject):
             path = element_path(subject, part, place)
             spread = _spread(path, step / STEP_DIVISORS[0])
             if spread > 4 * eps * height:
-                spread = _steady_noise(path, step, [*reversed(STEP_DIVISORS)])
-            spreads.append(spread)
+                rough.append(path)
+            else:
+                spreads.append(spread)
             x = float(part.x.view(np.ndarray).reshape(-1)[place])
             sizes.append(_size(path, step / STEP_DIVISORS[0], x))
+        if len(rough) > 1 or not spreads:
+            spreads += [_steady_noise(path, step, [*reversed(STEP_DIVISORS)]) for path in rough]
+        else:  # whatever it is, the middle one is not larger than this
+            spreads = [max(spreads)]
         height = max(sizes)
         level = max(
             eps * height, DEVIATIONS * float(np.median(spreads)) if spreads else 0.0, MIN_NOISE

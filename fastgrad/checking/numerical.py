@@ -1,6 +1,6 @@
 """Differences of f beside a claimed gradient: each element, with what they know it to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,15 @@ from fastgrad.checking.noise import (
     extrapolate,
     with_terms,
 )
-from fastgrad.checking.probe import Probe, probe_element
+from fastgrad.checking.probe import Kind, Probe, probe_element
+from fastgrad.checking.sides import (
+    MIN_ERROR_FACTOR,
+    SMALLER_STEPS,
+    STEP_RATIO,
+    excused_by,
+    hidden_at,
+    sides_of,
+)
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.lazy import LazyModule, lazy
 from fastgrad.typing import Array, Places
@@ -27,6 +35,9 @@ EPS = float(np.finfo(np.float64).eps)
 
 MAX_FIRST_SUSPECTS = 4
 """Suspects of a part that are looked at one by one, before a smaller step clears some of them."""
+
+MAX_FIRST_SIDES = 2
+"""Of these, how many are looked at from both sides before all others are."""
 
 MAX_CORRECTED_SUSPECTS = 16
 """Suspects of a corrected gradient from which it is given up, if they are more than their share."""
@@ -48,6 +59,9 @@ MAX_QUOTIENT_CHANGE = 0.25
 
 MAX_SUSPECT_SHARE = 0.05
 """Part of the elements beyond which suspects of a corrected gradient are not looked at."""
+
+SHARE_PER_GRADIENT = 0.35
+"""Share of a check's progress that is reported for the differences at a step."""
 
 SMALL_FAULT_SHARE = 1e-5
 """Share of the largest element that a second, small fault may leave."""
@@ -74,6 +88,8 @@ class NumericalGradient:
         An error that is accepted in any case.
     probes : dict
         The closer looks at single elements so far, by place.
+    sides : dict
+        The one-sided quotients of elements so far, by the number of the step, and by place.
     """
 
     subject: GradientUnderTest
@@ -86,6 +102,7 @@ class NumericalGradient:
     moved: float | Array = 0.0
     accepted: float = 0.0
     probes: dict[int, Probe] = field(default_factory=dict)
+    sides: dict[int, dict[int, Array]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -151,6 +168,8 @@ class NumericalGradient:
             return True
         if len(suspects) > MAX_FIRST_SUSPECTS:
             suspects = self.still_suspicious(suspects, corrected, slack)
+            left = self.not_at_kinks(suspects, corrected, slack)
+            return any(self.contradicts(places, corrected) for places in left)
         return self.contradicts(suspects, corrected)
 
     def still_suspicious(
@@ -168,17 +187,74 @@ class NumericalGradient:
                 self.probes.setdefault(place, probe)
         return left
 
+    def not_at_kinks(
+        self,
+        suspects: Places,
+        corrected: Array | None = None,
+        slack: float = 0.0,
+        count: int = MAX_PROBED_ELEMENTS,
+    ) -> Iterator[Places]:
+        """Yield those of the worst suspects that no kink excuses, seen from both sides.
+
+        A few first, which tell if the gradient is wrong everywhere; then the others.
+        """
+        analytic = self.part.analytic if corrected is None else corrected
+        suspects = self._worst(analytic, suspects, count)
+        first = self._worst(analytic, suspects, MAX_FIRST_SIDES)
+        for places in (first, np.setdiff1d(suspects, first)):
+            yield self._without_kinks(places, corrected, slack)
+
+    def _without_kinks(self, suspects: Places, corrected: Array | None, slack: float) -> Places:
+        """Return the suspects that no kink excuses; the others pass.
+
+        Where noise hides what they differ by at a smaller step, that is not asked.
+        """
+        analytic = self.part.analytic if corrected is None else corrected
+        for k in range(1, 1 + SMALLER_STEPS):
+            h = self.smaller.h / STEP_RATIO**k
+            with np.errstate(all="ignore"):
+                hidden = hidden_at(self.subject, self.part, self.noise.level, h)[suspects]
+                differs = abs(analytic - self.smaller.value)[suspects] - slack
+                asked = suspects[differs > MIN_ERROR_FACTOR * hidden]
+                allowed = hidden[differs > MIN_ERROR_FACTOR * hidden] + slack
+                if not len(asked):
+                    break
+                far, near = self._sides(asked, k - 1), self._sides(asked, k)
+                at_kink, next_to_kink = excused_by(far, near, allowed, analytic[asked])
+            excused = at_kink | next_to_kink
+            suspects = np.setdiff1d(suspects, asked[excused])
+            for j in np.flatnonzero(excused).tolist() if corrected is None else ():
+                claim, (below, above) = float(analytic[asked[j]]), near[j].tolist()
+                value = min(max(claim, min(below, above)), max(below, above))
+                kind: Kind = "kink" if at_kink[j] else "step"
+                known = claim, value, float(allowed[j]), below, above
+                self.probes.setdefault(int(asked[j]), Probe(kind, *known, h, contradicts=False))
+        return suspects
+
+    def _sides(self, places: Places, k: int) -> Array:
+        """Return both sides' quotients at the k-th of the smaller steps; each is measured once."""
+        known = self.sides.setdefault(k, {})
+        new = np.array([place for place in places.tolist() if place not in known], np.intp)
+        if len(new):
+            h, central = self.smaller.h / STEP_RATIO**k, None if k else self.smaller.value
+            found = sides_of(self.subject, self.part, new, h, central)
+            known.update(zip(new.tolist(), found, strict=True))
+        return np.array([known[place] for place in places.tolist()])
+
     def wrong_places(self) -> Places:
         """Return the elements of which f contradicts what the user claims, as far as is looked.
 
         Elements at kinks are suspects, too: of many, those agree at a smaller step; of the largest
         errors that are left each is looked at.
         """
-        analytic = self.part.analytic
+        analytic, count = self.part.analytic, MAX_COUNTED_ELEMENTS
         places = self.suspicious()
-        if len(places) > MAX_COUNTED_ELEMENTS:
+        if len(places) > count:
             places = self.still_suspicious(places)
-        for place in self._worst(analytic, places, MAX_COUNTED_ELEMENTS).tolist():
+            for _ in self.not_at_kinks(places, count=count):
+                pass
+            places, count = np.setdiff1d(places, [*self.passed]), MAX_COUNTED_ELEMENTS // 8
+        for place in self._worst(analytic, places, count).tolist():
             if np.isfinite(analytic[place]):
                 self._probe(place)
         return np.setdiff1d(places, [*self.passed])
@@ -274,7 +350,7 @@ def numerical_gradients(
     rtol: float = 0.0,
 ) -> list[NumericalGradient]:
     """Difference f at two steps, and return what that says of each part."""
-    near, far = subject.quotients(parts, h), subject.quotients(parts, 2 * h)
+    near, far = (subject.quotients(parts, step, share=SHARE_PER_GRADIENT) for step in (h, 2 * h))
     raised = noise
     if not subject.is_own_net:
         raised = with_terms(noise, parts, [_steady(*pair) for pair in zip(near, far, strict=True)])

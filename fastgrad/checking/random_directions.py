@@ -38,6 +38,12 @@ MISS_PROBABILITY = 1e-9
 KINK_DIVISOR = 16.0
 """By what the step is divided where kinks may be in its way."""
 
+SHARE_PER_DIRECTION = 0.05
+"""Share of a check's progress that is reported for a direction."""
+
+SPARE_DIRECTIONS = 2
+"""Directions in place of others that cross kinks at the smallest step, too."""
+
 Direction = Sequence[Array]
 """A direction v: an array for each one that is moved."""
 
@@ -86,12 +92,18 @@ def evaluate_along(
 
 
 def direction_path(
-    subject: GradientUnderTest, parts: Sequence[Part], direction: Direction
+    subject: GradientUnderTest, parts: Sequence[Part], direction: Direction, here: Any = None
 ) -> tuple[Path, float]:
     """Return the path along a direction, and how far rounding may change what is claimed of it.
 
     What x moves beside the direction, for what is stored is rounded, is taken off f's values, by
     what is claimed of it.
+
+    Parameters
+    ----------
+    subject, parts, direction
+    here : number, optional
+        What f is at x, if it is known.
     """
     originals = [part.x.view(np.ndarray).copy() for part in parts]
     slopes = [part.analytic * v.reshape(-1) for part, v in zip(parts, direction, strict=True)]
@@ -121,7 +133,8 @@ def direction_path(
         for original, v in zip(originals, direction, strict=True)
         if (moved := v != 0).any()
     ]
-    return Path(along, analytic, max(shares, default=0.0)), _norm(np.array(rounding))
+    known = {} if here is None else {0.0: (0.0, here)}
+    return Path(along, analytic, max(shares, default=0.0), known), _norm(np.array(rounding))
 
 
 def _lengths(moved: Array) -> Array:
@@ -142,18 +155,50 @@ def check_direction(
     If they do not say what is claimed, and f is not smooth there, by as many at smaller steps,
     which cross fewer kinks, unless there is one at x; and if that does not help, by some more.
     """
-    s = step_along(noise)
-    with np.errstate(all="ignore"):
-        path, rounding = direction_path(subject, parts, direction)
-        before = math.nan
-        for step in (s, s / KINK_DIVISOR, s / KINK_DIVISOR**2):
+    line = Line.of(subject, parts, direction)
+    return line.check(noise, slack) or line.probe(noise, slack)
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A path along a direction, and how far rounding may change what is claimed of it."""
+
+    path: Path
+    rounding: float
+
+    @classmethod
+    def of(
+        cls,
+        subject: GradientUnderTest,
+        parts: Sequence[Part],
+        direction: Direction,
+        here: Any = None,
+    ) -> "Line":
+        """Return that of these parts along a direction; here is f at x, if it is known."""
+        with np.errstate(all="ignore"):
+            return cls(*direction_path(subject, parts, direction, here))
+
+    @np.errstate(all="ignore")
+    def check(self, noise: Noise, slack: float, first: int = 0) -> Probe | None:
+        """Return what steps tell that may cross no kinks, or that x is at one; None if none does.
+
+        Parameters
+        ----------
+        noise : Noise
+        slack : float
+        first : int
+            Which of the three steps is the first; 0 is the largest one.
+        """
+        path, before = self.path, math.nan
+        for k in range(first, 3):
+            step = step_along(noise) / KINK_DIVISOR**k
             _, (up, down, far_up, far_down) = path(step * np.array([1.0, -1.0, 2.0, -2.0]))
             near, far = (up - down) / (2 * step), (far_up - far_down) / (4 * step)
             value, truncation, round_off = extrapolate(near, far, step, noise.level)
             error = (
                 min(EXTRAPOLATION_SHARE * truncation, MAX_TRUNCATION_SHARE * abs(path.analytic))
                 + round_off
-                + rounding
+                + self.rounding
             )
             told = path.analytic, float(value), float(error)
             if abs(path.analytic - value) <= error + slack:
@@ -172,7 +217,12 @@ def check_direction(
                 below, above = float((here - down) / step), float((up - here) / step)
                 return Probe("kink", *told, below, above, step, contradicts=False)
             before = bend
-        return probe(path, noise.level, step, 4 * s, rounding + slack)
+        return None
+
+    def probe(self, noise: Noise, slack: float) -> Probe:
+        """Return what a closer look tells, at the smallest of the steps and below."""
+        s = step_along(noise)
+        return probe(self.path, noise.level, s / KINK_DIVISOR**2, 4 * s, self.rounding + slack)
 
 
 @dataclass(eq=False)
@@ -188,7 +238,8 @@ class DirectionalCheck:
         How exact values of f are.
     slack : float
         An error that is accepted in any case.
-    directions : sequence of Direction
+    directions, spares : list of Direction
+        Those along which it is checked, and others that take the place of some.
     results : list of Probe
         Of the first directions, or of all: what has been measured so far.
     is_unexplained : bool
@@ -199,7 +250,8 @@ class DirectionalCheck:
     parts: Sequence[Part]
     noise: Noise
     slack: float
-    directions: Sequence[Direction]
+    directions: list[Direction]
+    spares: list[Direction] = field(default_factory=list)
     results: list[Probe] = field(default_factory=list)
     is_unexplained: bool = False
 
@@ -215,8 +267,10 @@ class DirectionalCheck:
     ) -> "DirectionalCheck":
         """Draw directions, and measure nothing yet."""
         s = step_along(noise)
-        directions = [random_direction(parts, random, subject, s) for _ in range(count)]
-        return cls(subject, parts, noise, slack, directions)
+        directions: list[Direction] = [
+            random_direction(parts, random, subject, s) for _ in range(count + SPARE_DIRECTIONS)
+        ]
+        return cls(subject, parts, noise, slack, directions[:count], directions[count:])
 
     def of(self, subject: GradientUnderTest) -> "DirectionalCheck":
         """Return the same directions for another function or gradient of such parts."""
@@ -226,13 +280,24 @@ class DirectionalCheck:
     def measure(self) -> "DirectionalCheck":
         """Measure along the directions, up to one along which f has a kink at x.
 
-        Nearly all directions have such a kink, and none tells anything.
+        Nearly all directions have such a kink, and none tells anything. One that crosses a kink
+        next to x at all steps makes way for another; what the largest step crosses along one, is
+        as near to x along others.
         """
-        for v in self.directions:
-            result = check_direction(self.subject, self.parts, v, self.noise, self.slack)
+        here, first, smaller = self.subject.value(), 0, step_along(self.noise)
+        for k in range(len(self.directions)):
+            line = Line.of(self.subject, self.parts, self.directions[k], here)
+            result = line.check(self.noise, self.slack, first)
+            while result is None and self.spares:
+                self.directions[k] = self.spares.pop()
+                line = Line.of(self.subject, self.parts, self.directions[k], here)
+                result = line.check(self.noise, self.slack, first)
+            result = result or line.probe(self.noise, self.slack)
             self.results.append(result)
+            self.subject.tell(SHARE_PER_DIRECTION)
             if not result.is_smooth:
                 break
+            first = int(result.step < smaller)
         return self
 
     @property

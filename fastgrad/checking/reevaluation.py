@@ -26,7 +26,7 @@ from fastgrad.checking.numerical import (
     largest_magnitude,
     numerical_gradients,
 )
-from fastgrad.checking.random_directions import DIRECTION_COUNT, DirectionalCheck
+from fastgrad.checking.random_directions import DirectionalCheck
 from fastgrad.checking.subject import GradientUnderTest, Part, loss_of_net
 from fastgrad.differences.trees import is_structure, like
 from fastgrad.directional import displace, restorer
@@ -38,6 +38,9 @@ DISTANCES = (2.0**-6, 2.0**-5, 2.0**-4)
 
 A fault is at all of them, a kink hardly at each.
 """
+
+DIRECTIONS_NEXT_TO_X = 6
+"""Random directions there, where those at x tell nothing."""
 
 MIN_SIZE_SHARE = 0.5
 """Part of the largest element of all by which small arrays are moved, such as biases near 0."""
@@ -299,7 +302,7 @@ def explained_along(
     with _analytic_parts_next_to_x(subject, random, DISTANCES[0]) as analytic_parts:
         parts = [part for part in analytic_parts if part.x.size]
         there = DirectionalCheck.drawn(
-            subject, parts, check.noise, check.slack, random, DIRECTION_COUNT // 2
+            subject, parts, check.noise, check.slack, random, DIRECTIONS_NEXT_TO_X
         ).measure()
         if not there.agrees:
             offset = offset_along(there)

@@ -31,13 +31,17 @@ from fastgrad.gradient import numerical_gradient
 from fastgrad.interrupts import is_limited, raise_interrupt, require_time, value_in_time
 from fastgrad.network import TwoLayerNet
 from fastgrad.schemes import central_quotient
-from fastgrad.typing import Array
+from fastgrad.typing import Array, Report, SchemeName
 
 NO_VALUE = (ValueError, OverflowError)
 """What f may raise at points outside of its domain, as ``math.log`` does: it has no value there."""
 
 MIN_STEP_SPACINGS = 2.0**26
 """Spacings of x that a step is to have at least, in double precision; half the bits elsewhere."""
+
+
+MAX_TOLD_SHARE = 0.95
+"""Share of a check that is reported before its end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +127,16 @@ class GradientUnderTest:
         """How often f was called, the calls by engines for whole gradients aside."""
         self.keeps_step = False
         """Whether the user chose the step."""
+        self.report: Report | None = None
+        """Who is told how far a check has come, in elements."""
+        self._told = 0.0
+
+    def tell(self, share: float) -> None:
+        """Report that a share of the check is done; the last one is for its end to report."""
+        share = min(share, MAX_TOLD_SHARE - self._told)
+        if self.report is not None and share > 0:
+            self._told += share
+            self.report(share * sum(part.x.size for part in self.parts))
 
     def find_batch(self) -> None:
         """Probe for the net and the batch whose loss f is, if they were not given."""
@@ -240,42 +254,67 @@ class GradientUnderTest:
             steps: Array = np.maximum(h, 2.0 ** np.round(np.log2(sizes * grain)))
             return steps
 
-    def quotients(self, parts: Sequence[Part], h: float) -> list[Array]:
-        """Return the central difference quotients of these parts, by the engine."""
+    def quotients(
+        self, parts: Sequence[Part], h: float, scheme: SchemeName = "central", share: float = 0.0
+    ) -> list[Array]:
+        """Return the difference quotients of these parts, by the engine.
+
+        Parameters
+        ----------
+        parts, h, scheme
+        share : float
+            Of a check, which is reported while they are computed.
+        """
+        reported = 0.0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal reported
+            require_time()
+            self.tell(share * done / total - reported)
+            reported = share * done / total
+
         if self.is_own_net and self.batch is not None:
             net, engine = self.batch.net, "response" if self.engine == "auto" else self.engine
             found = net.numerical_gradient(self.batch.x, self.batch.t, h, engine=engine)
             return [_flat(found[part.name]) for part in parts]
         steps = [self.steps(part, h) for part in parts]
         if len(parts) == len(self.parts):
-            return self._differenced(self.f, self.x, steps, self.args)
+            return self._differenced(self.f, self.x, steps, self.args, scheme, tell)
+        share /= len(parts)
         return [
-            self._differenced(part.problem.f, part.x, [step], ())[0]
+            self._differenced(part.problem.f, part.x, [step], (), scheme, tell)[0]
             for part, step in zip(parts, steps, strict=True)
         ]
 
     def _differenced(
-        self, f: Any, x: Any, steps: list[float | Array], args: tuple[Any, ...]
+        self,
+        f: Any,
+        x: Any,
+        steps: list[float | Array],
+        args: tuple[Any, ...],
+        scheme: SchemeName = "central",
+        tell: Callable[[int, int], None] | None = None,
     ) -> list[Array]:
         """Return the quotients of f, nan where it has no value; None is said to the user of it."""
         plain = all(isinstance(step, float) for step in steps)
         h: Any = max(steps, default=1e-4) if plain else like(x, iter(steps))
         engine: Any = self.engine if plain or self.engine != "traced" else "auto"
         require_time()
-        progress: Any = False
+        progress: Any = False if self.report is None or tell is None else tell
         if is_limited():
             if is_jitted(f):  # which is not called by Python
-                progress = lambda *_: require_time()  # noqa: E731
+                progress = progress or (lambda *_: require_time())
             else:
                 f = partial(value_in_time, f)
         with np.errstate(all="ignore"), warnings.catch_warnings():
             # The report says which quotients are not finite.
             warnings.filterwarnings("ignore", "the difference quotient at")
+            given = {"args": args, "engine": engine, "scheme": scheme}
             try:
-                found = numerical_gradient(f, x, h, args=args, engine=engine, progress=progress)
+                found = numerical_gradient(f, x, h, progress=progress, **given)
             except NO_VALUE:
                 f = partial(value_or_nan, f)
-                found = numerical_gradient(f, x, h, args=args, engine=engine)
+                found = numerical_gradient(f, x, h, **given)
         return [_flat(array) for _, array in leaves(found)]
 
     def quotients_of_sample(self, part: Part, n: int, h: float) -> Array:

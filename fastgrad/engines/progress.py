@@ -17,7 +17,7 @@ ELEMENT_TOLERANCE = 1e-6
 
 
 @contextmanager
-def shown(progress: Progress, total: int) -> Iterator[Report]:
+def shown(progress: Progress, total: int, delay: float = 0.0) -> Iterator[Report]:
     """Give the block a function to report progress to.
 
     Parameters
@@ -27,6 +27,8 @@ def shown(progress: Progress, total: int) -> Iterator[Report]:
         done each time, and at the end with all, unless an exception ends the block.
     total : int
         How many elements there are.
+    delay : float
+        Seconds from which a bar is shown.
 
     Examples
     --------
@@ -39,7 +41,7 @@ def shown(progress: Progress, total: int) -> Iterator[Report]:
     if progress is True:
         from tqdm import tqdm
 
-        bar = tqdm(total=total, desc="Elements", unit="")
+        bar = tqdm(total=total, desc="Elements", unit="", delay=delay)
     done, told, last = 0.0, 0, time.perf_counter()
 
     def report(elements: float) -> None:

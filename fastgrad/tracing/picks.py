@@ -79,6 +79,7 @@ def picked(rows: RowLosses, stage: Stage, largest: float) -> tuple[RowLosses, St
     work = root.value.size + sum(node.value.size for node in separate if not _is_view(node))
     if (
         root in read
+        or replay.is_separate
         or len(stage.used_inputs) < MIN_INPUTS
         or MIN_GAIN * sum(3 * node.value.size for node in ends) > work
         or not all(_may_pick(node) for node in separate)
@@ -217,7 +218,7 @@ def _may_pick(node: Node) -> bool:
     if kind == operations.MOVE:
         return len(leaves(node.arguments[0])) == 1
     if kind == operations.REDUCTION:
-        return name in EXTREMA and type(node.arguments[0]) is Node
+        return name in EXTREMA and node.value.dtype == np.float64 and len(node.inputs()) == 1
     if kind != operations.ELEMENTWISE or node.keywords:
         return False
     dtypes = [np.asarray(value_of(argument)).dtype.kind for argument in node.arguments]
@@ -275,21 +276,13 @@ def _of_extremum(node: Node, array: Picks, reach: Array) -> Picks:
     value, source, sure = lines(array.value), lines(array.source), lines(array.sure)
     reached = reach[source]
     best = node.value.reshape(value.shape[1:])
-    is_best = np.zeros(best.shape, bool)
-    of_best = Picks(best, np.zeros_like(source[0]), np.ones_like(sure[0]))
-    reach_of_best = np.zeros_like(reached[0])
-    for k in range(len(value)):
-        is_first = (value[k] == best) & ~is_best
-        is_best |= is_first
-        np.copyto(of_best.source, source[k], where=is_first)
-        np.copyto(reach_of_best, reached[k], where=is_first)
-    for k in range(len(value)):
-        decided = abs(best - value[k]) >= reach_of_best + reached[k]
-        decided |= of_best.source == source[k]
-        of_best.sure &= decided & sure[k]
-    of_best.sure &= is_best
-    source, sure = of_best.source.reshape(node.shape), of_best.sure.reshape(node.shape)
-    return Picks(node.value, source, sure)
+    is_best = value == best
+    which = is_best.argmax(axis=0)[np.newaxis]
+    of_best, reach_of_best = (np.take_along_axis(a, which, 0) for a in (source, reached))
+    decided = abs(best - value) >= reached + reach_of_best
+    decided |= source == of_best
+    sure = (sure & decided).all(axis=0) & is_best.any(axis=0)
+    return Picks(node.value, of_best.reshape(node.shape), sure.reshape(node.shape))
 
 
 def _of_elementwise(node: Node, picks: Mapping[Node, Picks], reach: Array) -> Picks:

@@ -192,6 +192,15 @@ def test_extrema_along_any_axes_pick(name, axis):
     assert_the_loops(f, weights)
 
 
+@pytest.mark.parametrize(
+    "loss", [lambda a: a.max(axis=0).sum(), lambda a: ((a > 0).max(axis=0) * a[0]).sum() ** 2]
+)
+def test_losses_that_are_picked_and_extrema_of_truths_are_replayed_as_a_whole(loss, counted):
+    inputs, weights = RANDOM.normal(size=(12, 9)), RANDOM.normal(size=(9, 2))
+    assert_the_loops(lambda w: loss(inputs @ w), weights)
+    assert counted == [None]
+
+
 def test_the_losses_of_what_is_picked_are_those_of_all(monkeypatch):
     f, x = Net(), FILTERS.copy()
     trace = trace_call(f, x, H)

@@ -37,7 +37,8 @@ MAX_TERMS = 6
 
 TOLERANCE = 2e-13
 
-# Outputs of hidden units that are computed at a time, as many samples as give so many.
+# Outputs of hidden units that are computed at a time, those of a block of samples: what is kept for
+# each takes some ten megabytes, whatever the batch.
 BLOCK_OUTPUTS = 2**18
 
 
@@ -83,7 +84,7 @@ def gradient(
     samples = len(x)
     growths, scales = _constants(plan.terms, h, reach, samples)
     result = aligned(params.buffer.size)
-    blocks = -(-samples * len(weights) // BLOCK_OUTPUTS)
+    blocks = min(samples, -(-samples * len(weights) // BLOCK_OUTPUTS))
     for block in range(blocks):
         rows = slice(samples * block // blocks, samples * (block + 1) // blocks)
         run = run_forward(params, x[rows], nonzeros // blocks)

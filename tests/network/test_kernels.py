@@ -148,16 +148,17 @@ def test_sums_of_the_largest_integers_do_not_overflow() -> None:
     assert np.all(abs(out[:-1] + 2 * samples) <= 4 * samples * EPS)
 
 
+@pytest.mark.parametrize("outputs", [1, 7 * 19])  # of one sample, and of seven
 @pytest.mark.parametrize("name", ["dense", "sparse", "long series"])
 def test_samples_in_blocks_have_the_gradient_of_all(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, outputs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matrix_products, "MIN_INTEGER_PRODUCTS", 0)
     np.random.seed(4)
     net = TwoLayerNet(37, 19, 5, weight_init_std=0.5)
     x, t = np.random.rand(23, 37), np.random.randint(0, 5, 23)
     expected = RUNS[name](net, x, t).buffer
-    monkeypatch.setattr(response, "BLOCK_OUTPUTS", 7 * 19)  # samples in four blocks
+    monkeypatch.setattr(response, "BLOCK_OUTPUTS", outputs)
     found = RUNS[name](net, x, t).buffer
     # Each block rounds to integers of its own; that is within the response's tolerance.
     assert abs(found - expected).max() <= response.TOLERANCE * abs(expected).max()

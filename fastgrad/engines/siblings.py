@@ -58,13 +58,13 @@ class Point:
         What has been asked for.
     expected : tuple of Wish
         What was asked for at the point before.
-    gradients : dict of arrays
-        What has been computed of that, and not been asked for.
+    gradients : dict of pairs of arrays
+        What has been computed of that, and not been asked for: the gradient, and slopes.
     """
 
     def __init__(self, state: "states.State", key: Any, value: float, first: Wish) -> None:
         self.asked = [first]
-        self.gradients: dict[Wish, Array] = {}
+        self.gradients: dict[Wish, tuple[Array, Array]] = {}
         self.expected: tuple[Wish, ...] = _kept.habits.get(key, ())
         self._state: states.State | None = state
         self._key, self._value = key, value
@@ -184,16 +184,16 @@ def known(
         return None
     if _reached_from(f) is None or not point.is_that_of(f, first.values[0]):
         return None
-    gradient = point.gradients.pop((place, h), None)
-    if gradient is not None and not _is_gradient(gradient, f, x, h, first.values[0]):
-        return None
     first.is_known = True
     point.asked.append((place, h))
-    return gradient
+    gradient, slopes = point.gradients.pop((place, h), (None, None))
+    return gradient if _are_slopes(slopes, f, x, h, first.values[0]) else None
 
 
-def _is_gradient(g: Array, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
-    """Say whether f changes as a gradient says, to a point beside x, in a random direction."""
+def _are_slopes(g: Array | None, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
+    """Say whether f changes as slopes say, to a point beside x, in a random direction."""
+    if g is None:
+        return False
     saved = x.copy(order="K")
     direction = np.random.default_rng().uniform(-1, 1, x.shape)
     step = h / BESIDE_DIVISOR
@@ -208,7 +208,7 @@ def _is_gradient(g: Array, f: Callable[..., Any], x: Array, h: float, value: flo
     finally:
         x[...] = saved
     allowed = MAX_CHANGE_SHARE * step * float(np.linalg.norm(g)) + MAX_ROUNDINGS * EPS * abs(value)
-    return abs(change - float(np.sum(g * moved))) <= allowed
+    return abs(change - float(np.sum(g.reshape(x.shape) * moved))) <= allowed
 
 
 def new_point(

@@ -201,7 +201,7 @@ def traced_gradient(
             gradients = _with_siblings(f, [x, *others], h, trace, limit, start)
             if gradients is not None:
                 point.gradients = dict(zip(expected, gradients[1:], strict=True))
-                return gradients[0]
+                return gradients[0][0]
             point.give_up(for_good=not trace.siblings)
         replayed = _replayed(trace, h, scheme, limit)
         if CERTIFY:
@@ -224,8 +224,8 @@ def _with_siblings(
     trace: Trace,
     limit: float,
     start: float,
-) -> list[Doubles] | None:
-    """Return the gradients of several arrays, of which the trace of the first is given.
+) -> list[tuple[Doubles, Doubles]] | None:
+    """Return gradients and slopes of several arrays, of which the trace of the first is given.
 
     They are certified together, as one. None if they cannot be.
     """
@@ -254,8 +254,13 @@ def _with_siblings(
             return None
         if certificate.said:
             return None
-    parts = np.split(whole.quotients, np.cumsum([array.size for array in arrays])[:-1])
-    return [_like(array, part) for array, part in zip(arrays, parts, strict=True)]
+    ends = np.cumsum([array.size for array in arrays])[:-1]
+    slopes = np.split(whole.slopes if whole.known else whole.quotients, ends)
+    quotients = np.split(whole.quotients, ends)
+    return [
+        (_like(array, of_array), straight.copy())  # of its own, for the others may be freed before
+        for array, of_array, straight in zip(arrays, quotients, slopes, strict=True)
+    ]
 
 
 @contextmanager

@@ -200,8 +200,10 @@ def sum_products(
     depth, columns = b.shape
     own = out[: tiles * (task + 1) // tasks * TILE_ROWS, :columns]
     whole = len(a) // TILE_ROWS * TILE_ROWS
-    edge = np.full((TILE_ROWS, depth), one, b.dtype)  # the tile that a has only a part of
-    edge[: len(a) - whole] = a[whole:]
+    edge = np.empty((TILE_ROWS, depth), b.dtype)  # the tile that a has only a part of
+    for row in range(TILE_ROWS):
+        for k in range(depth):
+            edge[row, k] = a[whole + row, k] if whole + row < len(a) else one
     width = TILE_VECTORS * VECTOR_BYTES // b.itemsize
     packs = len(own) - start >= MIN_ROWS_TO_PACK
     panels = np.empty(

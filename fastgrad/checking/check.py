@@ -43,6 +43,10 @@ granted."""
 FULL_COMPARISON_TIME_SHARE = 0.6
 """Share of the time in which all elements are to be compared; in the rest some are, by chance."""
 
+MIN_DIRECTION_NOISE_EPS = 4.0
+"""Times eps of f's size that its noise is at least where all parameters move at once: each sample's
+loss is rounded anew then, more of them than where the noise is measured, along single elements."""
+
 BAR_DELAY = 1.0
 """Seconds from which a bar is shown."""
 
@@ -287,6 +291,8 @@ class Comparison:
     def _directions(self, random: np.random.Generator) -> DirectionalCheck:
         parts = [part for part in self.subject.parts if part.x.size]
         noise = with_terms(self.noise, parts, [part.analytic for part in parts])
+        least = MIN_DIRECTION_NOISE_EPS * noise.eps * noise.height
+        noise = replace(noise, level=max(noise.level, least))
         slack = self.rtol * length_of(parts)
         return DirectionalCheck.drawn(self.subject, parts, noise, slack, random)
 

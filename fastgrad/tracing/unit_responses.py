@@ -475,11 +475,12 @@ def fit(
     # One point may miss by more than many do in the mean.
     allowed = MAX_MEAN_DEVIATIONS + (MAX_DEVIATIONS - MAX_MEAN_DEVIATIONS) / np.sqrt(freedom)
     kinked = may_have_kink | ~(residual <= allowed * noise)
-    smooth = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
-    row_misfit = np.sqrt(np.mean(smooth**2, axis=1))
+    misfit = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
+    row_misfit = np.sqrt(np.mean(misfit**2, axis=1, keepdims=True))
+    # Where a row misses in the mean, those that miss by more are measured, and no others.
+    kinked |= (row_misfit > MAX_MEAN_DEVIATIONS) & (misfit > MAX_MEAN_DEVIATIONS)
     responses = np.count_nonzero(has_loss) * kinked.shape[1]
-    kinks = np.count_nonzero(kinked[has_loss[:, 0]])
-    if kinks > MAX_KINK_SHARE * responses or np.any(row_misfit > MAX_MEAN_DEVIATIONS):
+    if np.count_nonzero(kinked[has_loss[:, 0]]) > MAX_KINK_SHARE * responses:
         return None
     coefficients = {}
     for sign in signs:

@@ -73,3 +73,21 @@ def test_nan_is_no_polynomial():
     measured[1, 0, 2, 3] = np.nan
     _, kinked = fitted(measured)
     assert np.argwhere(kinked).tolist() == [[3, 2]]
+
+
+def test_in_a_row_that_misses_in_the_mean_those_that_miss_most_are_no_polynomials():
+    _, _, measured = polynomials(6)
+    # No response misses by the 8 deviations that one may; the row's mean is more than 3.
+    beside = np.linalg.svd(POINTS[:, np.newaxis] ** [1, 3])[0][:, TERMS]
+    missed = np.where(np.arange(UNITS) < UNITS // 2, 6, 1) * 2 * NOISE
+    measured[:, 0, :, 5] += beside[:, np.newaxis] * missed
+    coefficients, kinked = fitted(measured)
+    assert np.argwhere(kinked).tolist() == [[5, unit] for unit in range(UNITS // 2)]
+    assert not coefficients[-1][:, kinked].any()
+
+
+def test_many_rows_that_miss_in_the_mean_are_no_polynomials():
+    _, _, measured = polynomials(7)
+    beside = np.linalg.svd(POINTS[:, np.newaxis] ** [1, 3])[0][:, TERMS]
+    measured[:, 0] += beside.reshape(-1, 1, 1) * 12 * NOISE
+    assert fitted(measured) is None

@@ -235,7 +235,7 @@ def offset_along(check: DirectionalCheck) -> float | None:
         return None
     allowed = [result.error + check.slack for result in check.results]
     along = zip(check.directions, errors, allowed, strict=True)
-    return _offset_behind(classes, check.parts, check.noise, along)
+    return _offset_behind(classes, check.parts, check.noise, along, min_factor=1.0)
 
 
 def offset_at(
@@ -259,8 +259,12 @@ def _offset_behind(
     parts: Sequence[Part],
     noise: Noise,
     errors: Iterable[tuple[Direction, float, float]],
+    min_factor: float = 2.0,
 ) -> float | None:
-    """Return the number that explains errors along directions, each with what it may be off by."""
+    """Return the number that explains errors along directions, each with what it may be off by.
+
+    Along one of them it has to change the loss by more than so many times that.
+    """
     left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
     s, exact = _step_of_slopes(parts, noise), _misfit_share(noise)
     for direction, error, allowed in errors:
@@ -268,7 +272,7 @@ def _offset_behind(
         slopes = {d: classes.slope(up, down, s, d) for d in left}
         left = [d for d in left if abs(error - slopes[d]) <= allowed + exact * abs(slopes[d])]
         for d in left:
-            seen[d] |= abs(slopes[d]) > 2 * allowed
+            seen[d] |= abs(slopes[d]) > min_factor * allowed
     return next((d for d in left if seen[d]), None)
 
 

@@ -121,7 +121,11 @@ class Replay:
         self._separate = [node for node in self.nodes if node in self.unit_ids]
         self._mixed = [node for node in self.nodes if node not in self.unit_ids]
         self._in_order = [*self._separate, *self._mixed]
-        self._spare = self._find_spare()
+        last_user = {leaf: node for node in self._in_order for leaf in node.inputs()}
+        self._finished: dict[Node, list[Node]] = {}
+        for leaf, node in last_user.items():
+            self._finished.setdefault(node, []).append(leaf)
+        self._spare = self._find_spare(last_user)
         self._updates = {node: self._as_update(node) for node in self._mixed}
         # Sums over a few classes go through memory in order if an element's versions lie side by
         # side; products, if a version's elements do.
@@ -259,15 +263,16 @@ class Replay:
             stacks[node] = Stack(self.functions[node](arguments, m))
             if added is not None and node in added:
                 stacks[node] = Stack(stacks[node].values + added[node])
+            for leaf in self._finished.get(node, ()):  # memory in a core's cache, for the next ones
+                stacks.pop(leaf, None)
         return stacks
 
-    def _find_spare(self) -> dict[Node, Node]:
+    def _find_spare(self, last_user: dict[Node, Node]) -> dict[Node, Node]:
         """Return, for NumPy's elementwise functions, the argument that nothing else will need.
 
         Operations that mix no units are computed before all that do, whatever their order in f; so
         what they hand on to those is needed until the end.
         """
-        last_user = {leaf: node for node in self._in_order for leaf in node.inputs()}
         kinds = {node: node.kind for node in self.nodes}
         moves = [node for node in self.nodes if kinds[node] == operations.MOVE]
         viewed = {self.root, *moves, *(leaf for node in moves for leaf in node.inputs())}

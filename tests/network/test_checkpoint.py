@@ -39,6 +39,7 @@ def checkpoint(module, path):
             "batch_size": 100,
             "hidden_size": 2,
             "learning_rate": 0.1,
+            "net": "fastgrad",
             "gradient": "numerical",
         }
         return module.Checkpoint(argparse.Namespace(**settings | changes), train_size=5000)
@@ -136,7 +137,13 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_old_file(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("hidden_size", 3), ("learning_rate", 0.2), ("seed", 1), ("gradient", "backprop")],
+    [
+        ("hidden_size", 3),
+        ("learning_rate", 0.2),
+        ("seed", 1),
+        ("gradient", "backprop"),
+        ("net", "book"),
+    ],
 )
 def test_a_run_with_other_settings_is_refused(checkpoint, restore, history, setting, value):
     checkpoint().save(TwoLayerNet(3, 2, 2), history)

@@ -11,7 +11,7 @@ import numpy as np
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.trees import is_structure
 from fastgrad.differences.validation import require_flag, warn_caller
-from fastgrad.engines import loop, siblings
+from fastgrad.engines import joint_gradients, loop
 from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, is_independent
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing import first_calls
@@ -144,10 +144,10 @@ class Evaluator:
             return GRADIENT_ENGINES[self.asked](f, x, h, scheme)
         if first is None:
             return None
-        result = siblings.known(f, x, h, scheme, first)
+        result = joint_gradients.computed_in_advance(f, x, h, scheme, first)
         if result is not None:
             return result
-        if not siblings.is_familiar(f):  # the recorded call is the second one
+        if not joint_gradients.is_asked_for_several(f):  # the recorded call is the second one
             first.confirm()
         reason = _why_not_recorded(problem, first)
         if not reason:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastgrad.differences.guard import take_along
 from fastgrad.differences.validation import warn_caller
-from fastgrad.engines import siblings
+from fastgrad.engines import joint_gradients
 from fastgrad.engines.certificate import Certificate, Disagreement
 from fastgrad.engines.directions import NearbyValues
 from fastgrad.interrupts import OutOfTimeError, ending_at, raise_interrupt
@@ -184,25 +184,25 @@ def traced_gradient(
         return result
     if first is None:
         first = FirstCalls(f, x)
-        known = siblings.known(f, x, h, scheme, first)
-        if known is not None:
-            return known
-    point = siblings.new_point(f, x, h, scheme, first)
-    expected = {} if point is None else point.siblings
+        computed = joint_gradients.computed_in_advance(f, x, h, scheme, first)
+        if computed is not None:
+            return computed
+    point = joint_gradients.new_point(f, x, h, scheme, first)
+    expected = {} if point is None else point.expected_arrays
     if not take_along([*expected.values()]):
         expected = {}
     others = [*expected.values()]
     calls = x.size * sum(offset != 0 for offset in scheme.offsets)
-    trace = trace_call(f, x, h, calls, first, is_limited=if_faster, siblings=others)
+    trace = trace_call(f, x, h, calls, first, is_limited=if_faster, others=others)
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
     with single_blas_thread(is_known=True):
         start = time.perf_counter()
         if point is not None and expected:
-            gradients = _with_siblings(f, [x, *others], h, trace, limit, start)
+            gradients = _joint_gradients(f, [x, *others], h, trace, limit, start)
             if gradients is not None:
                 point.gradients = dict(zip(expected, gradients[1:], strict=True))
                 return gradients[0][0]
-            point.give_up(for_good=not trace.siblings)
+            point.give_up(for_good=not trace.others)
         replayed = _replayed(trace, h, scheme, limit)
         if CERTIFY:
             seconds = time.perf_counter() - start
@@ -217,7 +217,7 @@ def _like(x: Array, quotients: Array) -> Array:
     return result
 
 
-def _with_siblings(
+def _joint_gradients(
     f: Callable[[Doubles], Any],
     arrays: list[Doubles],
     h: float,
@@ -229,7 +229,7 @@ def _with_siblings(
 
     They are certified together, as one. None if they cannot be.
     """
-    traces = [trace, *(each for each in trace.siblings if each is not None)]
+    traces = [trace, *(each for each in trace.others if each is not None)]
     if len(traces) < len(arrays):
         return None
     replays: dict[int, Replayed] = {}

@@ -67,7 +67,7 @@ class Trace:
         The result.
     seconds : float
         How long one call takes.
-    siblings : tuple of Trace or None
+    others : tuple of Trace or None
         The same call, with what depends on other arrays; None of an array that f does not use.
     biases : dict
         Of products to which, before all else, another array is added: the number of that array
@@ -78,7 +78,7 @@ class Trace:
     terms: list[Term]
     value: float
     seconds: float
-    siblings: "tuple[Trace | None, ...]" = ()
+    others: "tuple[Trace | None, ...]" = ()
     biases: Mapping[Node, int] = field(default_factory=dict)
 
     @property
@@ -102,7 +102,7 @@ def trace_call(
     first: FirstCalls | None = None,
     *,
     is_limited: bool = False,
-    siblings: Sequence[Doubles] = (),
+    others: Sequence[Doubles] = (),
 ) -> Trace:
     """Record one call of f.
 
@@ -120,9 +120,9 @@ def trace_call(
         The first calls of f, if they have been made.
     is_limited : bool
         Whether recording is given no more than a small part of the time of the loop's calls.
-    siblings : sequence of float64 arrays
+    others : sequence of float64 arrays
         Further arrays that f can reach, apart from each other in memory, which are moved, too. If
-        f cannot be recorded so, x is moved alone, and there are no siblings.
+        f cannot be recorded so, x is moved alone, and there are no others.
 
     Raises
     ------
@@ -138,10 +138,10 @@ def trace_call(
     limits = max(MIN_RECORDING_SECONDS, part), max(MIN_OPERATIONS, part / SECONDS_PER_OPERATION)
     if not is_limited:
         limits = MAX_SECONDS + calls * seconds, inf
-    if siblings:
-        traces = _record_together(f, [x, *siblings], h, limits, first)
+    if others:
+        traces = _record_together(f, [x, *others], h, limits, first)
         if traces and traces[0] is not None:
-            return replace(traces[0], siblings=tuple(traces[1:]))
+            return replace(traces[0], others=tuple(traces[1:]))
     nodes, output = _record_as_needed(f, x, h, limits, first)
     if value != _number(output.value):
         first.make(1)

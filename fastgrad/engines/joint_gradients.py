@@ -1,11 +1,11 @@
-"""Gradients of several arrays at one point, which are asked for one after the other.
+"""Gradients of several arrays at one point, computed together when the first is asked for.
 
 A learner who trains asks for the gradients of W1, b1, W2 and b2 by closures over one net, which
 ignore what they are given; and then again, at other parameters. So from the second point on all of
 them are computed when the first is asked for, from one recording of f; those of a dict of arrays
 always are. They are kept until each of the others is asked for, if all that f can reach is the same
 then (`tracing.state`), and its value. What cannot be reached may have changed nevertheless, a file
-or ``globals()["name"]``: so f is called once more, at a point beside, before one is given out.
+or ``globals()["name"]``: so f is called once more, at a nearby point, before one is given out.
 
 Each thread keeps one point, with copies of the arrays that f reaches, until these are freed.
 """
@@ -32,20 +32,20 @@ else:  # loaded only if functions are recorded
 
 EPS = float(np.finfo(np.float64).eps)
 
-BESIDE_DIVISOR = 1024
-"""How many times smaller than h the step to the point beside is: f is straight until there."""
+NEARBY_STEP_DIVISOR = 1024
+"""How many times smaller than h the step to a nearby point is: f is straight until there."""
 
 MAX_CHANGE_SHARE = 1e-3
-"""By how much of the gradient's norm f may change otherwise than the gradient says. A gradient that
-is computed in vain costs more time, and no more."""
+"""The share of the gradient's norm by which f may change otherwise than the gradient says. What is
+refused though it is right costs time only."""
 
-MAX_ROUNDINGS = 16
+MAX_CHANGE_EPS = 16
 """How many eps of f's value this change may be off, besides."""
 
-MAX_HABITS = 16
-"""Of how many functions it is kept what has been asked for at a point."""
+MAX_REMEMBERED_FUNCTIONS = 16
+"""How many functions, at most, are remembered with what has been asked for at a point."""
 
-Wish = tuple[int, float]
+Request = tuple[int, float]
 """An array, by its place among those that f reaches, and the h of the gradient that is wanted."""
 
 
@@ -54,23 +54,23 @@ class Point:
 
     Attributes
     ----------
-    asked : list of Wish
-        What has been asked for.
-    expected : tuple of Wish
+    asked : list of Request
+        What has been asked for here.
+    expected : tuple of Request
         What was asked for at the point before.
     gradients : dict of pairs of arrays
-        What has been computed of that, and not been asked for: the gradient, and slopes.
+        What has been computed of that, and not been asked for yet: a gradient, and slopes.
     """
 
-    def __init__(self, state: "states.State", key: Any, value: float, first: Wish) -> None:
+    def __init__(self, state: "states.State", key: Any, value: float, first: Request) -> None:
         self.asked = [first]
-        self.gradients: dict[Wish, tuple[Array, Array]] = {}
-        self.expected: tuple[Wish, ...] = _kept.habits.get(key, ())
+        self.gradients: dict[Request, tuple[Array, Array]] = {}
+        self.expected: tuple[Request, ...] = _kept.requests.get(key, ())
         self._state: states.State | None = state
         self._key, self._value = key, value
         forget = partial(_forget, ref(self))
-        wishes = first, *self.expected
-        arrays = [state.arrays[place]() for place, _ in wishes if place < len(state.arrays)]
+        likely = first, *self.expected
+        arrays = [state.arrays[place]() for place, _ in likely if place < len(state.arrays)]
         self._watched = [ref(array, forget) for array in arrays if array is not None]
 
     def place_of(self, x: Array) -> int | None:
@@ -78,12 +78,12 @@ class Point:
         return None if self._state is None else self._state.place_of(x)
 
     @property
-    def siblings(self) -> dict[Wish, Array]:
-        """What is likely to be asked for after the first, and can be moved together with it."""
+    def expected_arrays(self) -> dict[Request, Array]:
+        """The arrays whose gradients are likely to be asked for next, if all can move at once."""
         state, first = self._state, self.asked[0]
         if state is None or first not in self.expected:
             return {}
-        found: dict[Wish, Any] = {first: state.arrays[first[0]]()}
+        found: dict[Request, Any] = {first: state.arrays[first[0]]()}
         for place, h in self.expected:
             array = state.arrays[place]() if place < len(state.arrays) else None
             if (
@@ -115,18 +115,19 @@ class Point:
 
     def end(self) -> None:
         """Note what has been asked for, as what will be at the next point."""
-        habits = _kept.habits
-        if habits.get(self._key) != ():
-            habits.pop(self._key, None)
-            habits[self._key] = tuple(self.asked)  # the last one now
-        while len(habits) > MAX_HABITS:
-            del habits[next(iter(habits))]
+        requests = _kept.requests
+        if requests.get(self._key) != ():
+            requests.pop(self._key, None)
+            requests[self._key] = tuple(self.asked)  # the last one now
+        while len(requests) > MAX_REMEMBERED_FUNCTIONS:
+            del requests[next(iter(requests))]
 
     def give_up(self, *, for_good: bool) -> None:
         """Compute nothing in advance at the next point, or at any: it was in vain."""
-        _kept.habits[self._key] = ()
-        if not for_good:
-            del _kept.habits[self._key]
+        if for_good:
+            _kept.requests[self._key] = ()
+        else:
+            _kept.requests.pop(self._key, None)
 
 
 def _forget(point: "ref[Point]", _: Any) -> None:
@@ -139,7 +140,7 @@ class _Kept(_local):
 
     def __init__(self) -> None:
         self.point: Point | None = None
-        self.habits: dict[Any, tuple[Wish, ...]] = {}
+        self.requests: dict[Any, tuple[Request, ...]] = {}
 
 
 _kept = _Kept()
@@ -159,12 +160,12 @@ def _code_of(f: Callable[..., Any]) -> Any:
     return states.code_of(f.f if type(f) is Call else f)
 
 
-def is_familiar(f: Callable[..., Any]) -> bool:
+def is_asked_for_several(f: Callable[..., Any]) -> bool:
     """Say whether f, or another one of its code, was just asked for several gradients."""
     return _kept.point is not None and _kept.point.is_like(f)
 
 
-def known(
+def computed_in_advance(
     f: Callable[..., Any], x: Array, h: float, scheme: Scheme, first: FirstCalls
 ) -> Array | None:
     """Return a gradient that has been computed in advance, if it is the one that is asked for.
@@ -184,30 +185,30 @@ def known(
         return None
     if _reached_from(f) is None or not point.is_that_of(f, first.values[0]):
         return None
-    first.is_known = True
+    first.is_unchanged = True
     point.asked.append((place, h))
     gradient, slopes = point.gradients.pop((place, h), (None, None))
     return gradient if _are_slopes(slopes, f, x, h, first.values[0]) else None
 
 
 def _are_slopes(g: Array | None, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
-    """Say whether f changes as slopes say, to a point beside x, in a random direction."""
+    """Say whether f changes as slopes say, to a point near x, in a random direction."""
     if g is None:
         return False
     saved = x.copy(order="K")
     direction = np.random.default_rng().uniform(-1, 1, x.shape)
-    step = h / BESIDE_DIVISOR
-    beside = saved + step * (direction + np.copysign(1, direction))
-    moved = beside - saved
+    step = h / NEARBY_STEP_DIVISOR
+    nearby = saved + step * (direction + np.copysign(1, direction))
+    moved = nearby - saved
     try:
-        x[...] = beside
+        x[...] = nearby
         change = float(np.asarray(f(x), np.float64).reshape(())) - value
     except Exception as error:  # which f does not raise at x
         raise_interrupt(error)
         return False
     finally:
         x[...] = saved
-    allowed = MAX_CHANGE_SHARE * step * float(np.linalg.norm(g)) + MAX_ROUNDINGS * EPS * abs(value)
+    allowed = MAX_CHANGE_SHARE * step * float(np.linalg.norm(g)) + MAX_CHANGE_EPS * EPS * abs(value)
     return abs(change - float(np.sum(g.reshape(x.shape) * moved))) <= allowed
 
 
@@ -219,9 +220,9 @@ def new_point(
     Parameters
     ----------
     f, x, h, scheme, first
-        As for `known`, which has been asked.
+        As for `computed_in_advance`, which has been asked.
     """
-    if first.is_known or first.refusal or scheme != central_quotient:
+    if first.is_unchanged or first.refusal or scheme != central_quotient:
         return None
     before, _kept.point = _kept.point, None
     if before is not None:
@@ -232,8 +233,8 @@ def new_point(
     if state is None or place is None:
         return None
     key = _code_of(f), len(state.arrays)
-    if type(f) is Call and key not in _kept.habits:
+    if type(f) is Call and key not in _kept.requests:
         places = [state.place_of(array) for _, array in leaves(f.whole)]
-        _kept.habits[key] = tuple((each, h) for each in places if each is not None)
+        _kept.requests[key] = tuple((each, h) for each in places if each is not None)
     _kept.point = Point(state, key, first.values[0], (place, h))
     return _kept.point

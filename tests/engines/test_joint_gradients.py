@@ -11,7 +11,7 @@ import pytest
 from nets import EPS, H, cross_entropy_error, sigmoid, softmax
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import loop, siblings, traced
+from fastgrad.engines import joint_gradients, loop, traced
 
 pytestmark = pytest.mark.usefixtures("cheap_functions_traced", "nothing_kept")
 
@@ -56,19 +56,19 @@ def batch(samples=10):
 
 @pytest.fixture(name="nothing_kept", autouse=True)
 def _nothing_kept(monkeypatch):
-    monkeypatch.setattr(siblings, "_kept", siblings._Kept())
+    monkeypatch.setattr(joint_gradients, "_kept", joint_gradients._Kept())
 
 
 @pytest.fixture
 def at_hand(monkeypatch):
     """Return a list of which gradients were known when they were asked for."""
-    found, known = [], siblings.known
+    found, known = [], joint_gradients.computed_in_advance
 
     def noted(*arguments):
         found.append((result := known(*arguments)) is not None)
         return result
 
-    monkeypatch.setattr(siblings, "known", noted)
+    monkeypatch.setattr(joint_gradients, "computed_in_advance", noted)
     return found
 
 
@@ -134,7 +134,7 @@ def test_gradients_are_those_that_are_computed_by_themselves():
         net.params["b2"] += 1e-3
     net.params["b2"] -= 1e-3
     for name in NAMES:
-        siblings._kept.point = None
+        joint_gradients._kept.point = None
         alone = numerical_gradient(lambda _: net.loss(x, t), net.params[name], engine="traced")
         assert abs(alone - gradients[name]).max() <= 20 * EPS * net.loss(x, t) / H
 
@@ -218,7 +218,9 @@ def test_what_cannot_be_seen_and_leaves_the_value_as_it_is_is_noticed(hidden, at
     X, params = random.normal(size=(9, 5)), {"W": random.normal(size=(5, 4)), "b": np.zeros(4)}
     params["V"] = random.normal(size=(4, 3))
     kept = params["V"].copy()
-    monkeypatch.setattr(siblings, "MAX_CHANGE_SHARE", 0.0)  # by which chance may hide one in 1,000
+    monkeypatch.setattr(
+        joint_gradients, "MAX_CHANGE_SHARE", 0.0
+    )  # by which chance may hide one in 1,000
 
     def loss(_):
         V = kept if hidden() else params["V"]
@@ -312,7 +314,7 @@ def test_only_what_was_asked_for_last_time_is_computed(at_hand):
     for names in (NAMES, NAMES, ["b1"], ["b1"], ["b1", "W2"], ["b1", "W2", "b2"]):
         learn(net, step(net, *batch(), names=names))
     assert at_hand == [*4 * [False], False, True, True, True, *4 * [False], False, True, False]
-    assert not siblings._kept.point.gradients
+    assert not joint_gradients._kept.point.gradients
 
 
 def test_another_h_and_another_scheme_are_not_mixed_up(at_hand):
@@ -453,9 +455,9 @@ def test_biases_are_moved_with_what_they_are_added_to(loss, biases, shape, monke
 def test_what_cannot_be_recorded_together_is_not_tried_again(at_hand, monkeypatch):
     tried, together = [], traced.trace_call
 
-    def noted(*arguments, siblings=(), **options):
-        tried.append(len(siblings))
-        return together(*arguments, siblings=siblings, **options)
+    def noted(*arguments, others=(), **options):
+        tried.append(len(others))
+        return together(*arguments, others=others, **options)
 
     monkeypatch.setattr(traced, "trace_call", noted)
     net = Net()
@@ -472,14 +474,14 @@ def test_nothing_is_kept_of_arrays_that_are_freed():
         learn(net, step(net, *batch(), names=NAMES[:2]))
     x, t = batch()
     step(net, x, t, names=NAMES[:1])
-    assert siblings._kept.point.gradients
+    assert joint_gradients._kept.point.gradients
     alive = [weakref.ref(array) for array in (*net.params.values(), net.z, x, t)]
     alive.append(weakref.ref(net))
     del net, x, t
     gc.collect()
     assert not any(reference() is not None for reference in alive)
-    assert siblings._kept.point._state is None
-    assert not siblings._kept.point.gradients
+    assert joint_gradients._kept.point._state is None
+    assert not joint_gradients._kept.point.gradients
 
 
 def test_threads_keep_their_own():

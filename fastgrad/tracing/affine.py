@@ -215,11 +215,6 @@ class Stage:
     unit_ids: UnitIds
     rows: UnitIds
 
-    def is_in_order(self, size: int) -> bool:
-        """Say whether the weights are all elements of x, so many, in C order."""
-        where = self.where.reshape(-1)
-        return len(where) == size and np.array_equal(where, np.arange(size))
-
     def with_bias(self, start: int) -> "Stage | None":
         """Return the stage with one more input, which is 1.
 

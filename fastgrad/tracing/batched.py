@@ -170,7 +170,7 @@ def _move(node: Node) -> Batched:
     dtype = node.value.dtype
     if axes is not None:
         return lambda arguments, _: leaves(arguments[0])[0].values.transpose(axes)
-    if _moves_nothing(node):
+    if moves_nothing(node):
         return lambda arguments, _: leaves(arguments[0])[0].values
     in_memory = lru_cache(MAX_LAYOUTS)(partial(_places_in_memory, place))
 
@@ -197,7 +197,7 @@ def _move(node: Node) -> Batched:
     return apply
 
 
-def _moves_nothing(node: Node) -> bool:
+def moves_nothing(node: Node) -> bool:
     """Say whether a move's result is its one argument, in the same shape and dtype."""
     source, *others = leaves(node.arguments[0])
     return (

@@ -18,7 +18,7 @@ import numpy as np
 from fastgrad.jit.concurrency import importing
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import Stack, reduced_axes
+from fastgrad.tracing.batched import Stack, moves_nothing, reduced_axes
 from fastgrad.tracing.operations import Node, leaves, value_of
 
 numba: Any = LazyModule("numba")
@@ -226,7 +226,7 @@ def is_link(node: Node) -> bool:
         return False
     match node.kind:
         case operations.MOVE:
-            return _is_copy(node)
+            return moves_nothing(node)
         case operations.REDUCTION:
             return _is_sum(node)
     compares = node.function in (np.greater, np.greater_equal, np.less, np.less_equal)
@@ -247,17 +247,6 @@ def _is_sum(node: Node) -> bool:
         and type(argument) is Node
         and node.value.dtype == argument.value.dtype == np.float64
         and len(argument.shape) - 1 not in reduced_axes(node)
-    )
-
-
-def _is_copy(node: Node) -> bool:
-    """Say whether a move moves nothing."""
-    source, *others = leaves(node.arguments[0])
-    return (
-        not others
-        and type(source) is Node
-        and (source.shape, source.value.dtype) == (node.shape, node.value.dtype)
-        and np.array_equal(node.sources.reshape(-1), np.arange(1, node.value.size + 1))
     )
 
 

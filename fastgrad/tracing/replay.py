@@ -47,8 +47,7 @@ what one operation hands on to the next stays in a core's own cache."""
 
 np.empty(2**23, np.uint8)
 # Got and given back at once: from then on GNU's malloc keeps twice as much for the arrays to come.
-# Otherwise it gives a batch's memory back to the system, which clears it for the next one: that was
-# a fifth of the time of a gradient, 2,000 page faults for 784 x 50 weights and 100 samples.
+# Otherwise it gives a batch's memory back to the system, which clears each page for the next one.
 
 REPLAY_TOLERANCE = 1e-10
 """By how much what is replayed may differ from what was recorded, relative to the largest."""
@@ -434,7 +433,7 @@ class Update:
             # (units, amounts * rows, places of each) @ (units, places of each, columns)
             of_units = change.reshape(-1, *places.shape).transpose(1, 0, 2)
             other = self.other[places]
-            # NumPy's product of a column and a row takes many times as long as multiplying them.
+            # NumPy's product of a column and a row takes longer than multiplying their elements.
             product: Array = of_units * other if places.shape[1] == 1 else of_units @ other
             product = product.reshape(len(units) * amounts, *rows, *self.columns)
             versions = product.transpose(0, *(1 + axis for axis in self.order))

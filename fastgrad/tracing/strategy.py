@@ -107,14 +107,8 @@ class TermStrategy:
         if self.term.scale == 0:  # a penalty that is switched off
             return True
         term_changes = self._changes()
-        where: Any = slice(term_changes.wanted.size)
-        if self.stage is not None:
-            if self.stage.is_in_order(changes.size):
-                shape = self.stage.where.shape
-                changes, straight, uneven = (a.reshape(shape) for a in (changes, straight, uneven))
-                where = ...
-            else:
-                where = self.stage.where
+        size = term_changes.wanted.size
+        where: Any = slice(size) if self.stage is None else self.stage.where
         changes[where] += term_changes.wanted
         if term_changes.uneven is not None:
             uneven[where] += term_changes.uneven

@@ -218,9 +218,8 @@ def test_what_cannot_be_seen_and_leaves_the_value_as_it_is_is_noticed(hidden, at
     X, params = random.normal(size=(9, 5)), {"W": random.normal(size=(5, 4)), "b": np.zeros(4)}
     params["V"] = random.normal(size=(4, 3))
     kept = params["V"].copy()
-    monkeypatch.setattr(
-        joint_gradients, "MAX_CHANGE_SHARE", 0.0
-    )  # by which chance may hide one in 1,000
+    # Otherwise chance hides one change in 1,000.
+    monkeypatch.setattr(joint_gradients, "MAX_CHANGE_SHARE", 0.0)
 
     def loss(_):
         V = kept if hidden() else params["V"]

@@ -106,7 +106,7 @@ class Point:
     def is_like(self, f: Callable[..., Any]) -> bool:
         """Say whether several gradients were asked for of a function that has the same code."""
         code = _code_of(f)
-        return len(self.asked) > 1 and code is not None and code is self._key[0]
+        return len(self.asked) > 1 and code is not None and code == self._key[0]
 
     def forget(self) -> None:
         """Forget all, for an array has been freed: nobody can ask for the others' gradients."""

@@ -5,7 +5,7 @@ arguments, or not at all: masks, as of a ReLU, maxima, as of pooling, and moves.
 depends on decisions, such as ``a > 0``. Where the stage is moved so little that no decision
 changes, the result is what was recorded, plus what one element of the stage has been moved by. The
 stage's other elements need not be moved, nor the operations replayed. Elements for which a decision
-may change are *open*: these alone are computed by the recorded operations.
+may change are *undecided*: these alone are computed by the recorded operations.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,11 +30,11 @@ MIN_INPUTS = 8
 MIN_GAIN = 2
 """How many times fewer elements are to be computed, at least."""
 
-MAX_OPEN_SHARE = 0.1
-"""The share of elements that may be open."""
+MAX_UNDECIDED_SHARE = 0.1
+"""The share of elements that may be undecided."""
 
-ROUNDINGS = 8
-"""By how many units of rounding a decision may be missed."""
+DECISION_MARGIN_EPS = 8
+"""Units of rounding, of the largest number, by which a decision may be missed."""
 
 
 @dataclass(eq=False)
@@ -90,11 +90,12 @@ def picked(rows: RowLosses, stage: Stage, largest: float) -> tuple[RowLosses, St
     if not np.isfinite(reach).all():
         return None
     picks = _follow(root, separate, reach)
-    is_open = {node: np.flatnonzero(~picks[node].sure) for node in ends}
-    if sum(map(len, is_open.values())) > MAX_OPEN_SHARE * sum(node.value.size for node in ends):
+    undecided = {node: np.flatnonzero(~picks[node].sure) for node in ends}
+    size = sum(node.value.size for node in ends)
+    if sum(map(len, undecided.values())) > MAX_UNDECIDED_SHARE * size:
         return None
-    needed = _needed(separate, is_open)
-    return _assembled(rows, stage, mixed, picks, is_open, needed, reach)
+    needed = _needed(separate, undecided)
+    return _assembled(rows, stage, mixed, picks, undecided, needed, reach)
 
 
 def _reach(stage: Stage, nodes: list[Node], largest: float) -> Array:
@@ -102,7 +103,7 @@ def _reach(stage: Stage, nodes: list[Node], largest: float) -> Array:
     arrays = [node.value for node in [stage.node, *nodes] if node.value.dtype.kind == "f"]
     size = max(max(array.max(initial=0), -array.min(initial=0)) for array in arrays)
     of_rows = largest * abs(stage.inputs).max(axis=1)
-    of_rows[of_rows > 0] += ROUNDINGS * np.finfo(np.float64).eps * size
+    of_rows[of_rows > 0] += DECISION_MARGIN_EPS * np.finfo(np.float64).eps * size
     return np.concatenate([np.zeros(1), of_rows[stage.rows - 1].reshape(-1)])
 
 
@@ -111,14 +112,14 @@ def _assembled(
     stage: Stage,
     mixed: list[Node],
     picks: Mapping[Node, Picks],
-    is_open: Mapping[Node, Places],
+    undecided: Mapping[Node, Places],
     needed: Mapping[Node, Places],
     reach: Array,
 ) -> tuple[RowLosses, Stage] | None:
     """Return the losses by operations on what is picked; None if they are not the same."""
     replay, root = rows.replay, stage.node
     is_kept = np.zeros(root.value.size + 1, bool)
-    for end in is_open:
+    for end in undecided:
         is_kept[np.where(picks[end].sure, picks[end].source, 0)] = True
     is_kept[needed.get(root, np.zeros(0, np.intp)) + 1] = True
     is_kept &= reach > 0
@@ -136,7 +137,7 @@ def _assembled(
 
     anew = _computed_anew(root, few, number, needed, [n for n in replay.nodes if n in needed], add)
     new: dict[Node, Node] = {}
-    for end, places in is_open.items():
+    for end, places in undecided.items():
         source = np.where(picks[end].sure, number[picks[end].source], 0)
         moved = few
         if places.size:
@@ -335,11 +336,11 @@ def _decided(a: Picks, b: Picks, reach: Array) -> NDArray[np.bool_]:
     return np.asarray(abs(np.subtract(a.value, b.value, dtype=np.float64)) >= both)
 
 
-# What is open, computed anew ----------------------------------------------------------------------
+# Undecided elements, computed anew ----------------------------------------------------------------
 
 
-def _needed(nodes: list[Node], is_open: Mapping[Node, Places]) -> dict[Node, Places]:
-    """Return which elements of all arrays open elements are computed from: places, rising."""
+def _needed(nodes: list[Node], undecided: Mapping[Node, Places]) -> dict[Node, Places]:
+    """Return which elements of all arrays undecided ones are computed from: places, rising."""
     is_needed: dict[Node, NDArray[np.bool_]] = {}
     needed: dict[Node, Places] = {}
 
@@ -348,8 +349,8 @@ def _needed(nodes: list[Node], is_open: Mapping[Node, Places]) -> dict[Node, Pla
         mask[places[places >= 0]] = True
 
     for node in reversed(nodes):
-        if is_open.get(node, np.zeros(0)).size:
-            note(node, is_open[node])
+        if undecided.get(node, np.zeros(0)).size:
+            note(node, undecided[node])
         if node in is_needed:
             needed[node] = np.flatnonzero(is_needed.pop(node))
             for leaf, places in _read(node, needed[node]):

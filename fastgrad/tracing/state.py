@@ -9,10 +9,10 @@ shows in the function's value only.
 import abc
 import collections
 import dis
-import functools
 import re
 import types
 from collections.abc import Callable, Iterable
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -25,31 +25,31 @@ from fastgrad.typing import Array
 MAX_BYTES = 2**26
 """The bytes of all arrays, at most, which are copied."""
 
-MAX_THINGS = 5_000
+MAX_OBJECTS = 5_000
 """How many objects are compared, at most."""
 
-CONSTANTS = frozenset(
+IMMUTABLE_TYPES = frozenset(
     {str, bytes, int, bool, type(None), type(...), range, np.ufunc, type(np.sum), types.CodeType}
     | {re.Pattern}
 )
 """Classes of objects that never change, and are equal where they are the same."""
 
-SEQUENCES: tuple[Any, ...] = list, tuple, collections.deque
+SEQUENCE_TYPES: tuple[Any, ...] = list, tuple, collections.deque
 
-CONTAINERS = frozenset({dict, collections.OrderedDict, *SEQUENCES})
+CONTAINER_TYPES = frozenset({dict, collections.OrderedDict, *SEQUENCE_TYPES})
 
-SETS = frozenset({set, frozenset})
+SET_TYPES = frozenset({set, frozenset})
 
 METACLASSES = frozenset({type, abc.ABCMeta})
 
-METHODS = frozenset({staticmethod, classmethod})
+METHOD_TYPES = frozenset({staticmethod, classmethod})
 
-DESCRIPTORS = frozenset(
+DESCRIPTOR_TYPES = frozenset(
     {types.GetSetDescriptorType, types.MemberDescriptorType}
     | {type(collections.namedtuple("One", "item").item)}  # type: ignore[attr-defined]
 )
 
-WRITTEN_IN_C = frozenset(
+C_DESCRIPTOR_TYPES = frozenset(
     {types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType}
 )
 """What is only in classes that are written in C, whose objects may hold what cannot be seen."""
@@ -60,7 +60,7 @@ MAX_CODES = 4096
 UNBOUND = object()
 """Stands for what a variable of a closure holds before it is assigned to."""
 
-LOOKING = frozenset({"locals", "vars", "eval", "exec", "dir"})
+NAMESPACE_READERS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 """Functions by which code gets at variables that it does not name."""
 
 
@@ -86,7 +86,7 @@ class State:
 
     def __init__(self, f: Any) -> None:
         walk = _Walk(f)
-        self._form = walk.form
+        self._structure = walk.structure
         self._copies = [bytearray(_bytes_of(array)) for array in walk.arrays]
         self.arrays = [ref(array) for array in walk.arrays]
 
@@ -100,7 +100,7 @@ class State:
             walk = _Walk(f)
         except Incomparable:
             return False
-        return self._form == walk.form and all(
+        return self._structure == walk.structure and all(
             copied.__eq__(_bytes_of(array))  # by memcmp
             for array, copied in zip(walk.arrays, self._copies, strict=True)
         )
@@ -125,13 +125,13 @@ class _Walk:
 
     Attributes
     ----------
-    form : list
+    structure : list
         What is met on the way, but for what is in arrays.
     arrays : list of arrays
     """
 
     def __init__(self, f: Any) -> None:
-        self.form: list[Any] = []
+        self.structure: list[Any] = []
         self.arrays: list[Array] = []
         self._waiting: list[Any] = [f]
         self._met: list[Any] = []  # kept, or another object might get the same id
@@ -141,12 +141,12 @@ class _Walk:
         self._go()
 
     def _go(self) -> None:
-        waiting, note, numbers = self._waiting, self.form.append, self._numbers
+        waiting, note, numbers = self._waiting, self.structure.append, self._numbers
         while waiting:
             thing = waiting.pop()
             kind = type(thing)
             note(kind)
-            if kind in CONSTANTS:
+            if kind in IMMUTABLE_TYPES:
                 note(thing)
             elif kind is float or kind is complex:
                 note(repr(thing))  # tells -0.0 from 0.0
@@ -155,14 +155,14 @@ class _Walk:
             else:
                 numbers[id(thing)] = len(numbers)
                 self._met.append(thing)
-                if len(self.form) > MAX_THINGS:
+                if len(self.structure) > MAX_OBJECTS:
                     raise Incomparable
                 self._enter(thing, kind)
 
     def _enter(self, thing: Any, kind: Any) -> None:
         if kind is np.ndarray:
             self._note_array(thing)
-        elif kind in CONTAINERS:
+        elif kind in CONTAINER_TYPES:
             self._note_items(thing)
         elif kind is types.FunctionType:
             self._note_function(thing)
@@ -170,24 +170,24 @@ class _Walk:
             self._waiting += thing.__func__, thing.__self__
         elif kind in METACLASSES:
             self._note_class(thing)
-        elif kind is functools.partial:
+        elif kind is partial:
             self._waiting += thing.func, thing.args, thing.keywords, attributes_of(thing)
         elif kind is types.ModuleType:
             self._note_module(thing, ())
         elif kind is types.BuiltinFunctionType:
             is_method = not is_a(thing.__self__, (types.ModuleType, type(None)))
-            self.form.append(thing.__name__ if is_method else thing)
+            self.structure.append(thing.__name__ if is_method else thing)
             self._waiting.append(thing.__self__ if is_method else None)
-        elif kind in SETS and CONSTANTS.issuperset(map(type, thing)):
-            self.form.append(tuple(thing))  # in the order in which f meets them
+        elif kind in SET_TYPES and IMMUTABLE_TYPES.issuperset(map(type, thing)):
+            self.structure.append(tuple(thing))  # in the order in which f meets them
         elif kind is np.random.Generator:
             self._waiting += thing.bit_generator.state.items()
         elif kind is np.random.RandomState:
             self._waiting += thing.get_state(legacy=False).items()
         elif is_a(thing, np.dtype) and not thing.hasobject:
-            self.form.append(thing)
+            self.structure.append(thing)
         elif is_a(thing, np.generic) and not thing.dtype.hasobject:
-            self.form.append(thing.tobytes())
+            self.structure.append(thing.tobytes())
         elif _is_of_python(kind):
             self._note_object(thing)
         else:
@@ -200,41 +200,41 @@ class _Walk:
         self.arrays.append(array)
         start = array.__array_interface__["data"][0]
         number, first = self._memory.setdefault(owner_of(array), (len(self._memory), start))
-        self.form.append((array.dtype, array.shape, array.strides, number, start - first))
+        self.structure.append((array.dtype, array.shape, array.strides, number, start - first))
 
     def _note_items(self, holder: Any) -> None:
         if is_a(holder, dict):
             keys: Iterable[Any] = dict.keys(holder)
-            if not CONSTANTS.issuperset(map(type, keys)):
+            if not IMMUTABLE_TYPES.issuperset(map(type, keys)):
                 raise Incomparable
-            self.form += keys
+            self.structure += keys
             self._waiting += dict.values(holder)
         else:
-            kind = next(kind for kind in SEQUENCES if is_a(holder, kind))
+            kind = next(kind for kind in SEQUENCE_TYPES if is_a(holder, kind))
             items = [*kind.__iter__(holder)]
-            if len(items) > MAX_THINGS:
+            if len(items) > MAX_OBJECTS:
                 raise Incomparable
-            self.form.append(len(items))
+            self.structure.append(len(items))
             self._waiting += items
 
     def _note_function(self, function: types.FunctionType) -> None:
         if is_foreign(function) and not function.__closure__:
-            self.form.append(function)
+            self.structure.append(function)
             return
-        code = _known(function.__code__)
-        self.form.append(code.anywhere)
+        code = _described(function.__code__)
+        self.structure.append(code.without_place)
         for cell in function.__closure__ or ():
             try:
                 self._waiting.append(cell.cell_contents)
             except ValueError:
-                self.form.append(UNBOUND)
+                self.structure.append(UNBOUND)
         self._waiting += function.__defaults__, function.__kwdefaults__, function.__dict__ or None
         self._note_names(function.__globals__, code.names)
 
     def _note_names(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
         for name in names:
             if name in namespace:
-                self.form.append(name)
+                self.structure.append(name)
                 item = namespace[name]
                 if type(item) is types.ModuleType:
                     self._note_module(item, names)
@@ -244,7 +244,7 @@ class _Walk:
     def _note_module(self, module: types.ModuleType, names: Iterable[str]) -> None:
         """Note a library's module, or what names may mean in one of the user's."""
         if is_foreign(module):
-            self.form.append(module)
+            self.structure.append(module)
         elif names and id(module) not in self._numbers:
             self._numbers[id(module)] = len(self._numbers)
             self._note_names(vars(module), names)
@@ -253,29 +253,31 @@ class _Walk:
 
     def _note_class(self, kind: type) -> None:
         if is_foreign(kind):
-            self.form.append(kind)
+            self.structure.append(kind)
             return
         self._waiting += kind.__mro__[1:-1]
         for name, item in vars(kind).items():
-            if type(item) in METHODS:
+            if type(item) in METHOD_TYPES:
                 item = item.__func__
             elif type(item) is property:
                 item = item.fget, item.fset, item.fdel
-            elif type(item) is functools.cached_property:
+            elif type(item) is cached_property:
                 item = item.func
             is_special = name.startswith("__") or name == "_abc_impl"
-            if type(item) in DESCRIPTORS or (is_special and type(item) is not types.FunctionType):
+            if type(item) in DESCRIPTOR_TYPES or (
+                is_special and type(item) is not types.FunctionType
+            ):
                 continue
-            self.form.append(name)
+            self.structure.append(name)
             self._waiting.append(item)
 
     def _note_object(self, thing: Any) -> None:
         self._waiting.append(type(thing))
-        if is_a(thing, tuple(CONTAINERS)):
+        if is_a(thing, tuple(CONTAINER_TYPES)):
             self._note_items(thing)
         self._waiting.append(attributes_of(thing))
         for slot, item in slots_of(thing):
-            self.form.append(slot.__name__)
+            self.structure.append(slot.__name__)
             self._waiting.append(item)
 
 
@@ -283,10 +285,10 @@ def _is_of_python(kind: type) -> bool:
     """Say whether a class is written in Python: its objects hold what can be seen."""
     if kind not in _of_python:
         _of_python[kind] = all(
-            base in CONTAINERS
+            base in CONTAINER_TYPES
             or base is types.SimpleNamespace
             or not any(
-                type(item) in WRITTEN_IN_C
+                type(item) in C_DESCRIPTOR_TYPES
                 or (type(item) is types.GetSetDescriptorType and name[:2] != "__")
                 for name, item in vars(base).items()
             )
@@ -299,30 +301,19 @@ _of_python: "WeakKeyDictionary[type, bool]" = WeakKeyDictionary()
 
 
 class _Code(NamedTuple):
-    """What is known of a function's code, which is kept, so that no other one gets its id."""
+    """A function's code without its place and name, and the names that it looks up."""
 
-    code: types.CodeType
-    anywhere: types.CodeType
+    without_place: types.CodeType
     names: tuple[str, ...]
 
 
-def _known(code: types.CodeType) -> _Code:
+@lru_cache(MAX_CODES)
+def _described(code: types.CodeType) -> _Code:
     """Return code as it would be in any place, as a closure is written once for each array."""
-    found = _codes.get(id(code))
-    if found is None:
-        anywhere = code.replace(
-            co_filename="", co_firstlineno=1, co_linetable=b"", co_name="", co_qualname=""
-        )
-        same = next((each for each in _codes.values() if each.anywhere == anywhere), None)
-        if same is not None:
-            anywhere = same.anywhere  # and comparing them takes no time
-        if len(_codes) >= MAX_CODES:
-            _codes.clear()
-        found = _codes[id(code)] = _Code(code, anywhere, tuple(sorted(names_of(code))))
-    return found
-
-
-_codes: dict[int, _Code] = {}
+    without_place = code.replace(
+        co_filename="", co_firstlineno=1, co_linetable=b"", co_name="", co_qualname=""
+    )
+    return _Code(without_place, tuple(sorted(names_of(code))))
 
 
 def ignores_argument(f: Callable[..., Any]) -> bool:
@@ -334,26 +325,19 @@ def ignores_argument(f: Callable[..., Any]) -> bool:
     (True, False)
     """
     code, place = code_of(f), int(type(f) is types.MethodType)
-    if code is None:
-        return False
-    if (id(code), place) not in _ignoring:
-        if len(_ignoring) >= MAX_CODES:
-            _ignoring.clear()
-        _ignoring[id(code), place] = code, _ignores(code, place)
-    return _ignoring[id(code), place][1]
-
-
-_ignoring: dict[tuple[int, int], tuple[types.CodeType, bool]] = {}
+    return code is not None and _ignores(code, place)
 
 
 def code_of(f: Callable[..., Any]) -> types.CodeType | None:
     """Return the code of a function or method that is written in Python, wherever it stands."""
     function = f.__func__ if type(f) is types.MethodType else f
-    return _known(function.__code__).anywhere if type(function) is types.FunctionType else None
+    is_of_python = type(function) is types.FunctionType
+    return _described(function.__code__).without_place if is_of_python else None
 
 
+@lru_cache(MAX_CODES)
 def _ignores(code: types.CodeType, place: int) -> bool:
-    if code.co_argcount <= place or not LOOKING.isdisjoint(code.co_names):
+    if code.co_argcount <= place or not NAMESPACE_READERS.isdisjoint(code.co_names):
         return False
     name = code.co_varnames[place]
     if name in code.co_cellvars:

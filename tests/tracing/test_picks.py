@@ -128,7 +128,7 @@ def test_decisions_that_change_within_the_step_are_computed_anew(distance, count
     assert counted[0] is not None
 
 
-def test_blank_windows_and_ties_among_them_are_not_open(counted):
+def test_blank_windows_and_ties_among_them_are_decided(counted):
     images = IMAGES.copy()
     images[:, :, :, 4:] = 0  # with no bias, all outputs there are 0, and stay that
     assert_the_loops(Net(images=images), FILTERS.copy())
@@ -265,7 +265,7 @@ STEPS = {
 
 @pytest.mark.parametrize("h", [1e-4, 1e-2, 0.30517])  # none meets a tie
 def test_random_masks_maxima_and_moves_are_the_loops(h, counted, repeats, monkeypatch):
-    monkeypatch.setattr(picks, "MAX_OPEN_SHARE", 1)
+    monkeypatch.setattr(picks, "MAX_UNDECIDED_SHARE", 1)
     for seed in range(repeats(20, 500)):
         f, w = random_net(np.random.default_rng(seed))
         got, expected = numerical_gradient(f, w, h, engine="traced"), loop.gradient(f, w, h)

@@ -40,9 +40,6 @@ MIN_EXAMINED_ELEMENTS = 64
 BOOK_STEP = 1e-4
 """The book's step."""
 
-HERE = np.zeros(1, np.intp)
-"""The first element."""
-
 
 def numerical_gradient(
     f: Callable[..., Any],
@@ -240,7 +237,8 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     if few and (is_short or is_repeated(first, 2 * x.size)):
         result, found = loop.gradient_of_few(f, x, problem.steps)
         if is_short:
-            look_again(values, f, x, HERE, at(x) + problem.steps, found)
+            first_place = np.zeros(1, np.intp)
+            look_again(values, f, x, first_place, at(x) + problem.steps, found)
     else:
         result = problem.gradient(Repeating(values, evaluator.values(None), first))
     is_zero = not np.count_nonzero(result.view(np.ndarray))

@@ -328,7 +328,7 @@ def _changed(now: Array, before: Array) -> Flags:
     return result
 
 
-def take_along(arrays: Sequence[Array]) -> bool:
+def extend_turn(arrays: Sequence[Array]) -> bool:
     """Let the turn of this thread move further arrays, if no other thread has one; say whether."""
     with _lock:
         own = [one for one in _turns if one.thread == get_ident()]

@@ -123,8 +123,8 @@ class Limit(NamedTuple):
     error: float
 
 
-class Triangle:
-    """Quotients at steps with neighbouring numbers, and all runs of neighbours.
+class Tableau:
+    """Richardson tableau: quotients at steps with neighbouring numbers, and all runs of neighbours.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def derivative(
     if not (abs(x) < LARGEST_SIZE and abs(base) < LARGEST_SIZE > first > SMALLEST_STEP):
         return None
     first = math.ldexp(1.0, math.frexp(first)[1] - 1)
-    quotients, bends = Triangle(central_quotient.error_powers), Triangle(BEND_POWERS)
+    quotients, bends = Tableau(central_quotient.error_powers), Tableau(BEND_POWERS)
     steps: dict[int, float] = {}
     new, upwards, stalled, error = range(START), False, 0, math.inf
     value = step = math.nan
@@ -303,7 +303,7 @@ def derivative(
     return None
 
 
-def _spike(bends: Triangle, run: Run) -> float:
+def _spike(bends: Tableau, run: Run) -> float:
     """Return by how much f bends more where the run ends than farther away; 0 if it does not."""
     narrow, *wide = (abs(bends.quotients[k]) for k in range(run.last, run.first - 1, -1))
     return narrow - bends.noise[run.last] if narrow >= max(wide) else 0.0

@@ -80,7 +80,7 @@ class Certificate:
     uneven : array (elements of x,) or None
         By how much these may be wrong, because f answers moves up and down differently. None if
         that is not known.
-    is_dear : bool
+    is_expensive : bool
         Whether it takes too long to measure slopes at another step.
     price : float
         How many calls of f take as long as the quotients did.
@@ -97,7 +97,7 @@ class Certificate:
     slopes: Callable[[float], Array]
     known: Array | None = None
     uneven: Array | None = None
-    is_dear: bool = False
+    is_expensive: bool = False
     price: float = inf
     apart: Places = field(default_factory=lambda: np.zeros(0, np.intp))
     example: str = ""
@@ -118,7 +118,7 @@ class Certificate:
         values = self.values
         self._take_what_is_not_finite()
         if self.known is not None and values.eps == EPS:
-            if self.is_dear and 2 * len(self._bent) > self.quotients.size:
+            if self.is_expensive and 2 * len(self._bent) > self.quotients.size:
                 # Directions would not agree, at none of their steps.
                 self.compared = self.directions.begin(self.known, values.h)
                 self._compare_uneven(self.known)
@@ -126,7 +126,7 @@ class Certificate:
             if self._agree(self.known, values.h, if_unclear=False):
                 self._compare_bends()
                 return
-            if self.is_dear:
+            if self.is_expensive:
                 self._compare_uneven(self.known)
                 return
         fine = values.h / FIRST_STEP_DIVISOR

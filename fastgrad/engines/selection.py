@@ -41,9 +41,6 @@ GRADIENT_ENGINES: dict[str, GradientEngine] = {
 }
 """Name -> what gives a gradient at once, without f at each moved point."""
 
-NOBODY = nullcontext()
-"""Who is told how far it has come if nobody is."""
-
 MIN_TRACED_ELEMENTS = 8
 """Elements of x from which recording may pay: with fewer, the loop calls f about as often."""
 
@@ -103,7 +100,7 @@ class Evaluator:
 
     def shown(self, total: int) -> AbstractContextManager[Report | None]:
         """Give a block what elements are reported to, so many in all; None if nobody is told."""
-        return NOBODY if self.progress is False else progress_of.shown(self.progress, total)
+        return nullcontext() if self.progress is False else progress_of.shown(self.progress, total)
 
     def require_served(self, problems: list[Problem]) -> None:
         """Refuse what an engine that gives gradients at once does not serve, if asked for one."""

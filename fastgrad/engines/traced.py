@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.guard import take_along
+from fastgrad.differences.guard import extend_turn
 from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import joint_gradients
 from fastgrad.engines.certificate import Certificate, Disagreement
@@ -33,7 +33,7 @@ CERTIFY = True
 the analysis alone."""
 
 
-DEAR_REPLAY_SECONDS = 0.1
+EXPENSIVE_REPLAY_SECONDS = 0.1
 """Seconds of a replay from which it is not done once more, with a small step, to certify it."""
 
 
@@ -189,13 +189,13 @@ def traced_gradient(
             return computed
     point = joint_gradients.new_point(f, x, h, scheme, first)
     expected = {} if point is None else point.expected_arrays
-    if not take_along([*expected.values()]):
+    if not extend_turn([*expected.values()]):
         expected = {}
     others = [*expected.values()]
     calls = x.size * sum(offset != 0 for offset in scheme.offsets)
     trace = trace_call(f, x, h, calls, first, is_limited=if_faster, others=others)
     limit = calls * trace.seconds / len(by_distance(scheme)) if if_faster else np.inf
-    with single_blas_thread(is_known=True):
+    with single_blas_thread(is_listed_once=True):
         start = time.perf_counter()
         if point is not None and expected:
             gradients = _joint_gradients(f, [x, *others], h, trace, limit, start)
@@ -409,7 +409,7 @@ def _certificate(
         slopes,
         replayed.slopes if replayed.known else None,
         replayed.uneven,
-        is_dear=seconds > DEAR_REPLAY_SECONDS,
+        is_expensive=seconds > EXPENSIVE_REPLAY_SECONDS,
         price=seconds / traces[0].seconds / len(traces),  # of each array
     )
 

@@ -218,7 +218,7 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
         own = variables.copy()  # no two threads can run in one
         return lambda chunk: own.run(work, chunk)
 
-    with single_blas_thread(is_known=True) as is_held:
+    with single_blas_thread(is_listed_once=True) as is_held:
         spread(new_work, len(items), core_count if is_held else lambda: 1)
     return results
 
@@ -390,7 +390,7 @@ _changing_limits = threading.Lock()
 
 
 @contextmanager
-def single_blas_thread(*, is_known: bool = False) -> Iterator[bool]:
+def single_blas_thread(*, is_listed_once: bool = False) -> Iterator[bool]:
     """Let BLAS and OpenMP compute with one thread in this process; say whether they do.
 
     With more, this process's threads, or its workers, would fight for the cores; and BLAS's sums
@@ -399,9 +399,9 @@ def single_blas_thread(*, is_known: bool = False) -> Iterator[bool]:
 
     Parameters
     ----------
-    is_known : bool
-        Whether it is enough to hold the BLAS libraries that had been loaded when this was first
-        asked for, NumPy's among them: listing all that are loaded now takes a millisecond.
+    is_listed_once : bool
+        Whether BLAS's libraries are listed at the first call alone, when NumPy's has been loaded:
+        to list all that are loaded now takes longer than a small replay.
     """
     global _blas
     try:
@@ -413,14 +413,14 @@ def single_blas_thread(*, is_known: bool = False) -> Iterator[bool]:
     try:
         # Python drops an interrupt that strikes while threadpoolctl lists the libraries.
         with _changing_limits, uninterrupted():
-            if is_known and _blas is None:
+            if is_listed_once and _blas is None:
                 _blas = ThreadpoolController().select(user_api="blas")
-            if not is_known:
+            if not is_listed_once:
                 _limits.append(threadpool_limits(limits=1))
             elif not _holders:
                 _limits.append(_blas.limit(limits=1))
             _holders.add(holder)
-        yield not is_known or len(_blas) > 0
+        yield not is_listed_once or len(_blas) > 0
     finally:
         with _changing_limits, uninterrupted():
             _holders.discard(holder)

@@ -116,6 +116,7 @@ def _merged(node: Node, parts: list[UnitIds]) -> UnitIds | None:
 
 
 MAX_TERMS = 20
+"""Terms up to which a loss is split: each is replayed by itself."""
 
 MAX_INPUT_VALUES = 3
 """If inputs have no more magnitudes than this, responses are measured at just these shifts."""

@@ -5,7 +5,7 @@ NumPy takes each of them through the arrays of all versions; a compiled `Chain` 
 after the other, each element by as many operations as follow each other, without the interpreter.
 It adds up in NumPy's order, and contracts nothing.
 
-To compile takes seconds: `fastgrad.tracing.replay.Replay.compile_if_dear` does it.
+To compile takes seconds: `fastgrad.tracing.replay.Replay.compile_if_slow` does it.
 """
 
 from collections.abc import Callable, Mapping

@@ -207,10 +207,13 @@ COMPARISONS = frozenset(
     {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "logical_not"}
     | {"logical_and", "logical_or", "invert", "bitwise_and", "bitwise_or"}
 )
+"""Functions that decide."""
 
 CHOICES = frozenset({"maximum", "minimum", "fmax", "fmin", "where", "multiply"})
+"""Functions that pick one of two elements; to multiply by a truth picks it or zero."""
 
 SUMS = frozenset({"add", "subtract", "positive"})
+"""Functions that add what does not move."""
 
 
 def _may_pick(node: Node) -> bool:

@@ -155,7 +155,7 @@ class Replay:
         """The elements of the largest array that is computed for each unit by itself."""
         return max((node.value.size for node in [*self._mixed, *self._spreads]), default=1)
 
-    def compile_if_dear(self, amounts: int) -> None:
+    def compile_if_slow(self, amounts: int) -> None:
         """Compile chains of operations if moving all units by so many amounts takes long.
 
         Results do not depend on it. Operations that are observed are computed one by one; and so

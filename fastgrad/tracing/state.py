@@ -35,27 +35,29 @@ IMMUTABLE_TYPES = frozenset(
 """Classes of objects that never change, and are equal where they are the same."""
 
 SEQUENCE_TYPES: tuple[Any, ...] = list, tuple, collections.deque
-
 CONTAINER_TYPES = frozenset({dict, collections.OrderedDict, *SEQUENCE_TYPES})
-
 SET_TYPES = frozenset({set, frozenset})
+"""Classes of objects that hold others, which are entered; sets only if these never change."""
 
 METACLASSES = frozenset({type, abc.ABCMeta})
+"""Classes of classes, whose attributes are entered."""
 
 METHOD_TYPES = frozenset({staticmethod, classmethod})
+"""Classes of what holds a function of a class."""
 
 DESCRIPTOR_TYPES = frozenset(
     {types.GetSetDescriptorType, types.MemberDescriptorType}
     | {type(collections.namedtuple("One", "item").item)}  # type: ignore[attr-defined]
 )
+"""Classes of what a class has for its slots and fields, which holds nothing itself."""
 
 C_DESCRIPTOR_TYPES = frozenset(
     {types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType}
 )
-"""What is only in classes that are written in C, whose objects may hold what cannot be seen."""
+"""Classes of what is only in classes written in C, whose objects may hold what cannot be seen."""
 
 MAX_CODES = 4096
-"""Of how many functions it is kept what their code is."""
+"""Codes of functions, at most, of which it is kept what is known."""
 
 UNBOUND = object()
 """Stands for what a variable of a closure holds before it is assigned to."""

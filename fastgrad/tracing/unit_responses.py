@@ -205,7 +205,7 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
         return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
 
     used = stage.used_inputs
-    rows.replay.compile_if_dear(len(sides) * len(used))
+    rows.replay.compile_if_slow(len(sides) * len(used))
     # No more inputs at a time than what one unit changes has room for, but some.
     largest_mixed = rows.replay.largest
     size = max(stage.node.value.size, largest_mixed, min(8 * largest_mixed, BATCH_ELEMENTS // 2))

@@ -224,7 +224,7 @@ def uneven_gradient(fault):
         quotients[fault] += 1e-4 if fault < 30 else 1e-7
     values = NearbyValues(f, x, H, central(), abs(f(x)), abs(f(x)))
     uneven, known = abs(around) / (2 * H), quotients.copy()
-    return Certificate(values, quotients, None, known, uneven, is_dear=True)
+    return Certificate(values, quotients, None, known, uneven, is_expensive=True)
 
 
 def test_a_fault_of_an_even_element_among_uneven_ones_is_mended():

@@ -53,7 +53,7 @@ def test_chains_give_what_their_operations_give(name, monkeypatch):
         nodes, target = recorded(lambda x: expression(x @ SQUARE))
         every = Replay(nodes, nodes[0], LABELS["columns"], target)
         expected = np.concatenate([outcome.values for outcome in every.moved(values)])
-        every.compile_if_dear(1)
+        every.compile_if_slow(1)
         found = np.concatenate([outcome.values for outcome in every.moved(values)])
     assert nodes[0].value.tobytes() == before.tobytes()
     assert found.dtype == expected.dtype
@@ -125,14 +125,14 @@ def test_an_interrupt_of_numbas_compiler_is_raised(monkeypatch):
     monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
     monkeypatch.setattr(chains, "compiled", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        every.compile_if_dear(1)
+        every.compile_if_slow(1)
     assert not chains_of(every)
 
 
 def test_short_replays_are_not_compiled():
     nodes, target = recorded(lambda x: MORE["normalised"](x @ SQUARE))
     every = Replay(nodes, nodes[0], LABELS["columns"], target)
-    every.compile_if_dear(1)
+    every.compile_if_slow(1)
     assert not chains_of(every)
 
 
@@ -143,7 +143,7 @@ def test_what_has_been_compiled_serves_other_values_of_the_same_operations(monke
         nodes, target = recorded(lambda x, c=constant: c * (x @ SQUARE) + c * A)
         every = Replay(nodes, nodes[0], LABELS["columns"], target)
         expected = np.concatenate([outcome.values for outcome in every.moved(versions(2))])
-        every.compile_if_dear(1)
+        every.compile_if_slow(1)
         found = np.concatenate([outcome.values for outcome in every.moved(versions(2))])
         assert found.tobytes() == expected.tobytes()
         sources |= {chain.source for chain in chains_of(every)}

@@ -95,9 +95,21 @@ def judge(program, *, certify=True):
             seconds += verdict.seconds
             if verdict.kind in BAD or verdict.warned:
                 verdict.detail += f" (call {number})" if step else ""
+                if _remembers_calls(program, number):
+                    verdict = Verdict("unfit", "f's value depends on its calls before")
                 break
     verdict.seconds = seconds
     return verdict
+
+
+def _remembers_calls(program, number):
+    """Say whether f has another value in a call of a sequence where it was called before that."""
+    here, calls = program.start(), program.calls[: number + 1]
+    for step, _ in calls:
+        exec(step, here)
+        value = _function(here)(here["x"])
+    plain = calls[-1][1].build()
+    return not np.array_equal(value, _function(plain)(plain["x"]), equal_nan=True)
 
 
 def _judge_call(program, here, certify):

@@ -56,6 +56,9 @@ OPTIONS = {
     ),
 }  # fmt: skip
 
+INCOMPARABLE = {"bytes", "object array", "set"}
+"""What has no state that could be compared: nothing is computed in advance beside it."""
+
 NEW_VALUES = listed("""
     {a} + 0.1 * {draws}.normal(size={a}.shape); {a} * 0.9; {a} * {draws}.uniform(0.5, 2, {a}.shape);
     {a}[::-1]; np.asfortranarray({a} * 1.1); {a} - 1e-4; np.zeros({a}.shape); {a}.copy();
@@ -88,26 +91,33 @@ FUNCTIONS = listed("""
 """How f is written in a call: kept, or anew, as a learner does. All but LOSS ignore what they are
 given."""
 
+LEARNERS = ["KEPT", "NEW()"]
+"""How f is written in a loop that trains: as one function, or as a new one of the same code."""
+
 NAMED = """import functools, types
-LOSS, KEPT, SQUARE = f, lambda _: LOSS({a0}), lambda _: LOSS({a0}) ** 2 + LOSS({a0})"""
+LOSS, KEPT, SQUARE = f, lambda _: LOSS({a0}), lambda _: LOSS({a0}) ** 2 + LOSS({a0})
+NEW = lambda: lambda _: LOSS({a0})"""
 
 
 def write(seed):
     """Return a random sequence."""
     random = np.random.default_rng([*seed, 1])
+    trains = bool(random.integers(2))
     kinds = [nets.write, functions.write, functions.write_by_rows, models.write]
-    written = kinds[random.choice(4, p=[0.6, 0.15, 0.1, 0.15])](seed)
+    written = kinds[random.choice(4, p=[1, 0, 0, 0] if trains else [0.6, 0.15, 0.1, 0.15])](seed)
     program = Sequence(**vars(written), engine=str(random.choice(["traced", "auto"], p=[0.7, 0.3])))
     program.arrays = program.arrays or ["x"]
-    return _Steps(program, random).written()
+    return _Steps(program, random, trains).written()
 
 
 class _Steps:
     """Writes the steps of a sequence, and tries them."""
 
-    def __init__(self, program, random):
-        self.program, self.random = program, random
-        names = random.choice([*OPTIONS], 2, replace=False)
+    def __init__(self, program, random, trains):
+        self.program, self.random, self.trains = program, random, trains
+        self.functions = [self._choose(LEARNERS)] if trains else FUNCTIONS
+        options = [name for name in OPTIONS if not (trains and name in INCOMPARABLE)]
+        names = random.choice(options, 2, replace=False)
         self.options = [OPTIONS[name] for name in names]
         for setup, use, _ in self.options:
             program.setup.append(setup)
@@ -117,19 +127,30 @@ class _Steps:
 
     def written(self):
         """Return the program with some rounds of calls."""
-        program, first = self.program, NAMED.format(a0=self.program.arrays[0])
+        first = NAMED.format(a0=self.program.arrays[0])
+        trained = self.random.permutation([*dict.fromkeys(self.program.arrays)])[:3]
         for _ in range(self._integer(2) + 2):
-            asked = self.random.permutation(program.arrays)[:3]
-            for name in [*asked, *asked][: max(2, len(asked))]:
-                self._attempt(first, name, 0 if self._integer(4) else 1)
+            calls = self._training_step(trained) if self.trains else self._round()
+            for name, changes in calls:
+                self._attempt(first, name, changes)
                 first = ""
-            self._attempt("", self._choose(program.arrays), 1 + self._integer(3))
-        return program
+        return self.program
+
+    def _training_step(self, names):
+        """Yield arrays, and how many changes are before: most of them before the first."""
+        for k, name in enumerate(names):
+            yield name, 1 + self._integer(2) if k == 0 else self._integer(4) == 0
+
+    def _round(self):
+        asked = self.random.permutation(self.program.arrays)[:3]
+        for name in [*asked, *asked][: max(2, len(asked))]:
+            yield name, self._integer(4) == 0
+        yield self._choose(self.program.arrays), 1 + self._integer(3)
 
     def _attempt(self, first, name, changes):
         """Write a call of f with changes before it, unless f has no value then."""
         lines = [first, *(self._change() for _ in range(changes))]
-        f = self._filled(self._choose(FUNCTIONS))
+        f = self._filled(self._choose(self.functions))
         if f == "LOSS" and name != self.program.arrays[0]:
             f = "KEPT"
         step = "\n".join(line for line in [*lines, f"f, x = {f}, {name}"] if line)

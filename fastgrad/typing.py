@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Flags = NDArray[np.bool_]
     """An array of truth values."""
-else:  # `numpy.typing` takes as long to load as a gradient of a hundred elements
+else:  # to load `numpy.typing` takes longer than a small gradient
     Array = Doubles = Places = Flags = np.ndarray
 
 Structure = TypeVar("Structure")

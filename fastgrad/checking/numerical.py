@@ -192,19 +192,20 @@ class NumericalGradient:
         suspects: Places,
         corrected: Array | None = None,
         slack: float = 0.0,
-        count: int = MAX_PROBED_ELEMENTS,
     ) -> Iterator[Places]:
         """Yield those of the worst suspects that no kink excuses, seen from both sides.
 
         A few first, which tell if the gradient is wrong everywhere; then the others.
         """
         analytic = self.part.analytic if corrected is None else corrected
-        suspects = self._worst(analytic, suspects, count)
+        suspects = self._worst(analytic, suspects, MAX_PROBED_ELEMENTS)
         first = self._worst(analytic, suspects, MAX_FIRST_SIDES)
         for places in (first, np.setdiff1d(suspects, first)):
             yield self._without_kinks(places, corrected, slack)
 
-    def _without_kinks(self, suspects: Places, corrected: Array | None, slack: float) -> Places:
+    def _without_kinks(
+        self, suspects: Places, corrected: Array | None = None, slack: float = 0.0
+    ) -> Places:
         """Return the suspects that no kink excuses; the others pass.
 
         Where noise hides what they differ by at a smaller step, that is not asked.
@@ -251,8 +252,7 @@ class NumericalGradient:
         places = self.suspicious()
         if len(places) > count:
             places = self.still_suspicious(places)
-            for _ in self.not_at_kinks(places, count=count):
-                pass
+            self._without_kinks(self._worst(analytic, places, count))
             places, count = np.setdiff1d(places, [*self.passed]), MAX_COUNTED_ELEMENTS // 8
         for place in self._worst(analytic, places, count).tolist():
             if np.isfinite(analytic[place]):

@@ -1,4 +1,4 @@
-"""Both sides of many elements at once: are kinks why their gradient differs?"""
+"""One-sided quotients of many elements at once, and which gradients are excused by a kink."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.typing import Array, Places
 
 STEP_RATIO = 8
-"""Of neighbouring steps at which both sides are looked at."""
+"""Ratio of neighbouring steps at which both sides are looked at."""
 
 SMALLER_STEPS = 2
 """How many smaller steps are taken."""
 
 MIN_ENGINE_SHARE = 0.25
-"""Part of the elements from which an engine takes the quotients, of all elements."""
+"""Share of an array's elements from which an engine takes the quotients, of all of them."""
 
 MAX_CHANGE = 0.25
 """Share of the difference of both sides by which each may change with the step at a kink."""

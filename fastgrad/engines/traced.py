@@ -168,8 +168,8 @@ def traced_gradient(
     """Return the gradient, or raise `NotTraceable`; also if the loop would be as fast, if asked.
 
     The first calls of f are made if they have not been; that they are not cheap is known. From the
-    replay on, BLAS has one thread: where other processes compute, those of several wait for each
-    other many times as long as one takes, in f as well.
+    replay on, BLAS has one thread, in f as well: where other processes compute, several wait for
+    each other longer than one takes.
     """
     if x.dtype == np.float32:
         if scheme != central_quotient:

@@ -35,7 +35,7 @@ MAX_INTEGER = 2047
 # Rows from which on it pays to copy the second factor.
 MIN_ROWS_TO_PACK = 256
 
-# Products from which on integers pay: to see that they suffice takes some microseconds.
+# Products from which on integers pay: to see that they suffice takes time, too.
 MIN_INTEGER_PRODUCTS = 1_000_000
 
 

@@ -37,6 +37,9 @@ class LazyModule:
 
     def __init__(self, name: str) -> None:
         self.__name__ = name
+        self._module: Any = None
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self.__name__), attribute)
+        if self._module is None:
+            self._module = import_module(self.__name__)
+        return getattr(self._module, attribute)

@@ -101,10 +101,20 @@ def _elementwise(node: Node) -> Batched:
             return _chosen(*operands)
         spare = [a.values for a in arguments if type(a) is Stack and a.is_spare]
         if spare:
+            operands = [_lying_as(spare[0], operand) for operand in operands]
             return np.asarray(function(*operands, out=spare[0]))
         return np.asarray(function(*operands, **keywords))
 
     return apply
+
+
+def _lying_as(array: Array, operand: Any) -> Any:
+    """Return an operand whose versions lie side by side if an array's do: NumPy is quicker then."""
+    if not _are_side_by_side(array) or np.ndim(operand) != array.ndim:
+        return operand
+    if operand.size == array.size or operand.strides[0] in (0, operand.itemsize):
+        return operand
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(operand, 0, -1)), -1, 0)
 
 
 def _chosen(condition: Any, first: Any, second: Any) -> Array:
@@ -142,6 +152,8 @@ def _reduction(node: Node) -> Batched:
         values = arguments[0].values
         if len(axes) > 1 and function in (np.argmax, np.argmin):
             result = function(values.reshape(m, -1), axis=1)
+        elif is_of_few and _are_side_by_side(values):
+            result = np.ascontiguousarray(function(values, axis=-1))
         elif is_of_few:
             result = function(np.ascontiguousarray(np.moveaxis(values, -1, 0)), axis=0)
         else:
@@ -222,7 +234,14 @@ def _taken(flat: Array, places: NDArray[np.intp]) -> Array:
     if places.ndim > 1 and places.shape[-1] <= MAX_WINDOW:
         taken = np.take(flat, np.moveaxis(places, -1, 0), axis=1)
         return np.moveaxis(taken, 1, -1)
+    if places.ndim == 1 and _are_side_by_side(flat):  # all of which NumPy would copy before
+        return np.ascontiguousarray(np.take(flat.T, places, axis=0).T)
     return np.take(flat, places, axis=1)
+
+
+def _are_side_by_side(values: Array) -> bool:
+    """Say whether the versions of each element follow each other in memory."""
+    return len(values) > 1 and values.strides[0] == values.itemsize < values.strides[-1]
 
 
 @np.errstate(invalid="ignore")  # of signalling nans, as np.empty may find them in memory

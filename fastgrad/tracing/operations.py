@@ -77,7 +77,13 @@ class Node:
 
     def inputs(self) -> list["Node"]:
         """Return the nodes among the arguments."""
-        return [leaf for leaf in leaves(self.arguments) if type(leaf) is Node]
+        found: list[Node] = []
+        for argument in self.arguments:
+            if type(argument) is Node:
+                found.append(argument)
+            elif issubclass(type(argument), BRANCHED):
+                found += [leaf for leaf in leaves(argument) if type(leaf) is Node]
+        return found
 
 
 def value_of(argument: Any) -> Any:
@@ -116,13 +122,14 @@ def replaced(tree: Any, replace: Callable[[Any], Any]) -> Any:
 def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
     """Return the nodes after the root, in order, that the target is computed from."""
     after = {root}
-    for node in nodes:
-        if not after.isdisjoint(node.inputs()):
+    inputs = {node: node.inputs() for node in nodes}
+    for node, leaves_of_node in inputs.items():
+        if not after.isdisjoint(leaves_of_node):
             after.add(node)
     needed = {target}
     for node in reversed(nodes):
         if node in needed:
-            needed.update(node.inputs())
+            needed.update(inputs[node])
     return [node for node in nodes if node in after and node in needed and node is not root]
 
 

@@ -120,7 +120,8 @@ class Replay:
         self._separate = [node for node in self.nodes if node in self.unit_ids]
         self._mixed = [node for node in self.nodes if node not in self.unit_ids]
         self._in_order = [*self._separate, *self._mixed]
-        last_user = {leaf: node for node in self._in_order for leaf in node.inputs()}
+        inputs = {node: node.inputs() for node in self._in_order}
+        last_user = {leaf: node for node, leaves in inputs.items() for leaf in leaves}
         self._finished: dict[Node, list[Node]] = {}
         for leaf, node in last_user.items():
             self._finished.setdefault(node, []).append(leaf)
@@ -133,7 +134,7 @@ class Replay:
             for node, update in self._updates.items()
         )
         self._spread_for = {
-            node: [leaf for leaf in node.inputs() if leaf in self.unit_ids]
+            node: [leaf for leaf in inputs[node] if leaf in self.unit_ids]
             for node in self._mixed
             if self._updates[node] is None
         }

@@ -10,10 +10,11 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.lazy import lazy
 from fastgrad.tracing.affine import Stage, UnitIds, propagate
 from fastgrad.tracing.operations import Node
 from fastgrad.tracing.replay import Observer, Outcome, Replay
-from fastgrad.typing import Doubles
+from fastgrad.typing import Doubles, Places
 
 
 def rows_of_elements(replay: Replay, stage: Stage) -> dict[Node, UnitIds]:
@@ -140,15 +141,22 @@ class RowLosses:
         by_unit = np.stack(sums).reshape(len(change), -1, self.count).transpose(1, 0, 2)
         return np.asarray(by_unit[outcome.units - 1], np.float64)
 
-    def _by_row(self, change: Doubles) -> Doubles:
-        """Sum versions of the target's elements, of shape (m, *shape), by their rows."""
+    @lazy
+    def _order(self) -> tuple[Places | None, Places, Places]:
+        """The elements row after row, or None if they lie so; the rows; where each begins."""
         row_of_element = self.row_of_element.reshape(-1)
         order = np.argsort(row_of_element, kind="stable")[np.count_nonzero(row_of_element == 0) :]
         present, starts = np.unique(row_of_element[order], return_index=True)
+        is_in_order = np.array_equal(order, np.arange(row_of_element.size))
+        return None if is_in_order else order, present, starts
+
+    def _by_row(self, change: Doubles) -> Doubles:
+        """Sum versions of the target's elements, of shape (m, *shape), by their rows."""
+        order, present, starts = self._order
         change = change.reshape(len(change), -1)
-        if not np.array_equal(order, np.arange(row_of_element.size)):
+        if order is not None:
             change = change[:, order]
-        if len(present) < len(order):
+        if len(present) < change.shape[1]:
             change = np.add.reduceat(change, starts, axis=1)
         if len(present) == self.count:
             return change

@@ -165,21 +165,22 @@ def _record_together(
         return []
     nodes, output = without_repeats(*result)
     roots = nodes[: len(arrays)]
-    biases = _find_biases(roots, nodes)
-    return [_part(root, nodes, output, biases, first) for root in roots]
+    inputs = {node: node.inputs() for node in nodes}
+    biases = _find_biases(roots, inputs)
+    return [_part(root, inputs, output, biases, first) for root in roots]
 
 
-def _find_biases(roots: list[Node], nodes: list[Node]) -> dict[Node, int]:
+def _find_biases(roots: list[Node], inputs: Mapping[Node, list[Node]]) -> dict[Node, int]:
     """Return the products to which nothing is done but adding an array to each row, and which."""
-    users: dict[Node, list[Node]] = {node: [] for node in nodes}
-    for node in nodes:
-        for leaf in node.inputs():
+    users: dict[Node, list[Node]] = {node: [] for node in inputs}
+    for node, leaves in inputs.items():
+        for leaf in leaves:
             users[leaf].append(node)
     found: dict[Node, int] = {}
     for k, root in enumerate(roots):
         if len(users[root]) == 1 and users[root][0].function is np.add:
             (node,) = users[root]
-            others = [leaf for leaf in node.inputs() if leaf is not root]
+            others = [leaf for leaf in inputs[node] if leaf is not root]
             if (
                 len(others) == 1
                 and others[0].kind == operations.PRODUCT
@@ -192,7 +193,11 @@ def _find_biases(roots: list[Node], nodes: list[Node]) -> dict[Node, int]:
 
 
 def _part(
-    root: Node, nodes: list[Node], output: Node, biases: Mapping[Node, int], first: FirstCalls
+    root: Node,
+    inputs: Mapping[Node, list[Node]],
+    output: Node,
+    biases: Mapping[Node, int],
+    first: FirstCalls,
 ) -> Trace | None:
     """Return what depends on one of the arrays of a recording, where all others are constant."""
     own = {root: root}
@@ -200,8 +205,8 @@ def _part(
     def argument(leaf: Any) -> Any:
         return own.get(leaf, leaf.value) if type(leaf) is Node else leaf
 
-    for node in nodes:
-        if not own.keys().isdisjoint(node.inputs()):
+    for node, leaves in inputs.items():
+        if not own.keys().isdisjoint(leaves):
             arguments = operations.replaced(node.arguments, argument)
             own[node] = Node(node.function, arguments, node.keywords, node.value, depends=True)
     if output not in own:
@@ -336,7 +341,10 @@ def _record(
         root = recording.start(saved)
         root.memory = x
         roots.append(root)
-        elsewhere = x + h * np.resize(_parts_of_h()[k:], x.shape)
+        parts = _parts_of_h()[k : k + x.size]
+        if len(parts) < x.size:
+            parts = np.resize(_parts_of_h()[k:], x.size)
+        elsewhere = x + h * parts.reshape(x.shape)
         slots.append((partial(x.__setitem__, ...), saved, elsewhere))
     replacements: list[tuple[Reference, Any]] = []
     constants: dict[int, Recorded] = {}

@@ -16,12 +16,21 @@ from fastgrad.checking.numerical import largest_magnitude, numerical_gradients
 from fastgrad.checking.probe import Probe, probe_element
 from fastgrad.checking.random_directions import DirectionalCheck, disagreeing, length_of
 from fastgrad.checking.reevaluation import (
+    changed_when_asked_again,
     explain_by_kinks,
     explain_by_mode,
     explain_by_repetition,
     explained_along,
 )
-from fastgrad.checking.report import Report, Row, kinks, precision, row_of, summary_of
+from fastgrad.checking.report import (
+    Report,
+    Row,
+    in_words,
+    kinks,
+    precision,
+    row_of,
+    summary_of,
+)
 from fastgrad.checking.subject import (
     GradientUnderTest,
     Part,
@@ -86,8 +95,8 @@ def check_gradient(
         What is moved, in place; bit-identical afterwards, whatever happens.
     gradient : array or structure like x, or callable
         What is checked, or ``gradient(x, *args)``, which returns that. A callable is asked once
-        more, at a point next to x, before it is called wrong. Of a net: its ``gradient`` by
-        default.
+        more: at x before it is called right, at a point next to x before it is called wrong. Of a
+        net: its ``gradient`` by default.
     t : array, optional
         The targets, if f is a net.
     h : float, optional
@@ -232,6 +241,10 @@ class Comparison:
                 "Time was over before it was found out what is wrong, or whether f has kinks at x."
             ]
         compared, wrong = explanation.among(found), explanation.wrong
+        if not wrong:
+            asked = explanation.right[-1].subject if explanation.right else self.subject
+            changed, names = self._asked_again(asked, [each.part for each in compared])
+            wrong = [each for each in compared if each.name in changed]
         right = [numerical for numerical in compared if numerical not in wrong]
         sentences = [*explanation.sentences, *names, *kinks(right, self.h)]
         with suppress(OutOfTimeError):  # the gradients have been compared
@@ -280,13 +293,27 @@ class Comparison:
             with ending_at(end):
                 return self.of_some_elements(parts, directions)
         if directions.agrees:
-            summary = "The gradient is right along random directions."
-            return self.report(summary, [directions.summary()], right=True)
+            explained = "The gradient is right along random directions.", directions, []
         if explained is not None:
             summary, agreeing, findings = explained
+            changed, sentences = self._asked_again(agreeing.subject, agreeing.subject.parts)
+            if changed:
+                summary = f"The gradient of {in_words(changed)} is wrong."
+                return self.report(summary, sentences, right=False)
             return self.report(summary, [agreeing.summary(), *findings], right=True)
         with ending_at(end):
             return replace(self, noise=directions.noise, end=end).until_end(parts, directions)
+
+    def _asked_again(
+        self, subject: GradientUnderTest, parts: Sequence[Part]
+    ) -> tuple[list[str], list[str]]:
+        """Return which gradients are others at the second call, and a sentence; none without time.
+
+        Those of net and loss as they are in the mode in which the gradient was found right.
+        """
+        with suppress(OutOfTimeError), ending_at(self.end):
+            return changed_when_asked_again(subject, parts, self.rtol)
+        return [], []
 
     def _directions(self, random: np.random.Generator) -> DirectionalCheck:
         parts = [part for part in self.subject.parts if part.x.size]
@@ -312,13 +339,17 @@ class Comparison:
         counts = dict.fromkeys((part.name for part in parts), 0)
         wrong: tuple[Part, int, Probe] | None = None
         is_fast, offsets = directions is not None, set[float]()
+        changed, sentences = list[str](), list[str]()
         directions = directions or self._directions(random)
         try:
             if not is_fast:
                 directions.measure()
+            if directions.agrees:
+                changed, sentences = self._asked_again(subject, parts)
             if directions.refutes and not directions.is_unexplained:
                 directions.is_unexplained = offset_along(directions) is None
-            places = [(part, place) for part in parts for place in _drawn(part, random)]
+            looked_at = [] if changed else parts
+            places = [(part, place) for part in looked_at for place in _drawn(part, random)]
             for k in random.permutation(len(places)).tolist():
                 part, place = places[k]
                 analytic = float(part.analytic[place])
@@ -337,8 +368,11 @@ class Comparison:
         if directions.agrees:
             findings.append(directions.summary())
         findings += [f"Those that differ are {sentence_of(d, subject)}" for d in offsets]
-        right = directions.agrees and wrong is None
-        if wrong is not None:
+        right = directions.agrees and wrong is None and not changed
+        if changed:
+            findings = sentences
+            summary = f"The gradient of {in_words(changed)} is wrong."
+        elif wrong is not None:
             part, place, seen = wrong
             summary = f"The gradient of {part.name} is wrong."
             findings.insert(

@@ -368,7 +368,8 @@ def _log_probabilities(subject: GradientUnderTest) -> Callable[[], Array] | None
     What it computes can be traced: whether predict returns probabilities or scores is seen once.
     """
     batch = subject.batch
-    predict = getattr(batch.net, "predict", None) if batch else None
+    net = batch.net if batch else None
+    predict = getattr(net, "predict", None) or getattr(net, "forward", None)
     if batch is None or not callable(predict):
         return None
     x, t = batch.x, np.asarray(batch.t)

@@ -7,17 +7,18 @@ little farther the kinks are left behind.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fastgrad.checking.log_offset import explain_by_offset, offset_along, sentence_of
-from fastgrad.checking.noise import measure_noise
+from fastgrad.checking.noise import ANALYTIC_ROUNDING_EPS, measure_noise
 from fastgrad.checking.numerical import (
     SMALL_FAULT_SHARE,
     Explanation,
@@ -62,6 +63,12 @@ INFERENCE_FLAGS = frozenset(["test", "is_test", "test_mode", "eval", "is_eval", 
 TRAINING_MODES = {"test": "train", "eval": "train", "inference": "training"}
 """Values of a parameter ``mode``, and what means training."""
 
+ADDED_UP = (
+    "each call adds the right gradient to what the last one left: set the gradients to zero before "
+    "they are summed."
+)
+"""What is said of a gradient that grows from call to call."""
+
 METHODS = ("loss", "predict", "forward")
 """What may take such a parameter; the first one that does decides."""
 
@@ -89,22 +96,68 @@ def explain_by_repetition(wrong: list[NumericalGradient]) -> Explanation:
         _is_nearly_right(w, after - before)
         for w, before, after in zip(wrong, new, later, strict=True)
     ):
-        sentence = (
-            "each call adds the right gradient to what the last one left: set the gradients to "
-            "zero before they are summed."
-        )
+        sentence = ADDED_UP
     else:
         place = int(np.nanargmax(abs(new[0] - old[0])))
-        sentence = (
-            f"not deterministic: two calls at the same x gave {old[0][place]:.6g} and "
-            f"{new[0][place]:.6g} at {wrong[0].part.element(place)}."
-        )
+        sentence = _not_deterministic(wrong[0].part, new[0], place)
     return Explanation(wrong, [], [about(names, sentence)], is_complete=True)
 
 
 def _is_nearly_right(numerical: NumericalGradient, gradient: Array) -> bool:
     """Return whether a gradient is right, up to a small fault such as the 1e-7's."""
     return not numerical.is_wrong(gradient, SMALL_FAULT_SHARE * largest_magnitude(numerical.value))
+
+
+def changed_when_asked_again(
+    subject: GradientUnderTest, parts: Sequence[Part], rtol: float
+) -> tuple[list[str], list[str]]:
+    """Return the names of right parts whose gradient is another one the next time, and a sentence.
+
+    A change is more than half of the gradient's digits: summing in another order changes less, and
+    what is nothing but rounding by some eps of the largest element of all.
+
+    Parameters
+    ----------
+    subject : GradientUnderTest
+    parts : sequence of Part
+        With what the first call claimed of x.
+    rtol : float
+        A change that is accepted in any case, relative to the largest element of the part.
+    """
+    if not subject.can_reevaluate:
+        return [], []
+    again = {part.name: part.analytic for part in subject.analytic_parts_after_loss()}
+    largest = max((largest_magnitude(part.analytic) for part in parts), default=0.0)
+
+    def is_another(part: Part, gradient: Array) -> bool:
+        share = max(part.analytic_eps**0.5, rtol)
+        rounding = ANALYTIC_ROUNDING_EPS * part.analytic_eps * largest
+        allowed = max(share * largest_magnitude(part.analytic), rounding)
+        return not (abs(gradient - part.analytic) <= allowed).all()
+
+    changed = [part for part in parts if is_another(part, again[part.name])]
+    if not changed:
+        return [], []
+    later = {part.name: part.analytic for part in subject.analytic_parts()}
+    added = [
+        (part, after - before)
+        for part in changed
+        for before, after in pairwise((part.analytic, again[part.name], later[part.name]))
+    ]
+    if not any(is_another(part, gradient) for part, gradient in added):
+        sentence = ADDED_UP
+    else:
+        place = int(np.nanargmax(abs(again[changed[0].name] - changed[0].analytic)))
+        sentence = _not_deterministic(changed[0], again[changed[0].name], place)
+    names = [part.name for part in changed]
+    return names, [about(names, f"the first call is right, but {sentence}")]
+
+
+def _not_deterministic(part: Part, again: Array, place: int) -> str:
+    return (
+        f"not deterministic: two calls at the same x gave {part.analytic[place]:.6g} and "
+        f"{again[place]:.6g} at {part.element(place)}."
+    )
 
 
 def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:

@@ -1,6 +1,6 @@
 """Reports of a check: true or false by themselves, and readable as a table, with notes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -210,16 +210,17 @@ def summary_of(
         ):
             text = "The gradient is right, as far as the differences can tell."
     elif not right and not others:
-        text = "The gradient is wrong" + (f": {_list(names)}." if len(wrong) > 1 else ".")
+        text = "The gradient is wrong" + (f": {in_words(names)}." if len(wrong) > 1 else ".")
     else:
-        text = f"The gradient of {_list(names)} is wrong"
-        text += f", that of {_list([each.name for each in right])} is right." if right else "."
+        text = f"The gradient of {in_words(names)} is wrong"
+        text += f", that of {in_words([each.name for each in right])} is right." if right else "."
     if others:
-        text += f" {_list(others)} agreed along random directions."
+        text += f" {in_words(others)} agreed along random directions."
     return text
 
 
-def _list(names: list[str]) -> str:
+def in_words(names: Sequence[str]) -> str:
+    """Return "W1, b1 and W2"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

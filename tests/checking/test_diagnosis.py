@@ -194,3 +194,41 @@ def test_nothing_is_said_of_samples_where_they_mix():
     report = check_gradient(net, x=x, t=t)
     assert not report
     assert "sample " not in str(report)
+
+
+class FixedBatch(LayeredNet):
+    """A net that takes batches of six samples only, as with a mask that is drawn once."""
+
+    mask = np.random.default_rng(3).random((6, 4)) > 0.3
+
+    def predict(self, x):
+        return super().predict(x.reshape(6, -1) * self.mask)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("factor", [1.0, 6.0, np.array([1.0, 2.0, 1.5])])
+def test_a_net_for_one_batch_size_is_checked_as_any_other(factor, fast):
+    random = np.random.default_rng(0)
+    net, x, t = FixedBatch([4, 5, 3]), random.normal(size=(6, 4)), random.integers(0, 3, 6)
+    gradient = net.gradient
+
+    def spoiled(x, t):
+        found = gradient(x, t)
+        return {**found, "b2": found["b2"] * factor}
+
+    net.gradient = spoiled
+    report = check_gradient(net, x=x, t=t, fast=fast)
+    assert bool(report) == (np.all(factor == 1))
+    if not report:
+        assert "The gradient of b2 is wrong" in report.summary
+        assert ("6 times too large" in str(report)) == np.isscalar(factor)
+
+
+def test_decay_that_both_have_but_one_has_more_of_is_told_from_a_missing_one():
+    x = np.random.default_rng(0).normal(size=20)
+    report = check_gradient(
+        lambda v: float(np.sin(v).sum() + 0.05 * (v**2).sum()), x, lambda v: np.cos(v) + 0.2 * v
+    )
+    assert "0.1 times the parameter itself is too much: the gradient has this much more" in str(
+        report
+    )

@@ -137,3 +137,35 @@ def test_beside_a_saturated_sample_an_error_of_a_thousandth_is_a_fault(seed, fas
     wrong = net.gradient(x, t)
     wrong["b1"][abs(wrong["b1"]).argmax()] *= 1.001
     assert not check_gradient(net, x=x, t=t, gradient=wrong, fast=fast)
+
+
+class Mixing(LayeredNet):
+    """A net whose samples mix, as in batch normalisation, with the 1e-7 in its loss."""
+
+    def predict(self, x):
+        return super().predict(x - x.mean(axis=0))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_what_forward_returns_tells_as_what_predict_returns(fast):
+    random = np.random.default_rng(0)
+    net, x, t = Mixing([4, 6, 5], "sigmoid"), random.normal(size=(8, 4)), random.integers(0, 5, 8)
+    net.forward, net.predict = net.predict, None
+    net.gradient = lambda x, t: net.collect(net.loss_function.derivative(net.forward(x), t))
+    net.loss = lambda x, t: net.loss_function.value(net.forward(x), t)
+    report = check_gradient(net, x=x, t=t, fast=fast)
+    assert report
+    assert "the 1e-07 that the loss adds" in str(report)
+
+
+def test_small_errors_that_are_not_explained_are_told_once_and_lead_nowhere_else():
+    random = np.random.default_rng(0)
+    net, x, t = Mixing([4, 6, 5], "sigmoid"), random.normal(size=(8, 4)), random.integers(0, 5, 8)
+    scores, net.predict = net.predict, None
+    net.gradient = lambda x, t: net.collect(net.loss_function.derivative(scores(x), t))
+    net.loss = lambda x, t: net.loss_function.value(scores(x), t)
+    report = check_gradient(net, x=x, t=t)
+    assert not report
+    [finding] = report.findings
+    assert finding.startswith("W1, b1, W2, b2: no error is larger than 1e-05 of the largest")
+    assert "a net with a method predict(x)" in finding

@@ -65,6 +65,20 @@ def test_what_cannot_be_told_in_time_is_neither_right_nor_wrong(monkeypatch):
     assert "before the gradient was found right or wrong" in report.summary
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_gradient_that_adds_up_is_wrong_though_time_is_over(monkeypatch, fast):
+    x, left = np.random.default_rng(0).normal(size=400), [0.0]
+
+    def adding(v):
+        left[0] = left[0] + v
+        return left[0]
+
+    f = Clock(monkeypatch).slow(squares)
+    report = check_gradient(f, x, adding, engine="loop", fast=fast, max_seconds=300)
+    assert not report
+    assert "set the gradients to zero before they are summed" in report.findings[0]
+
+
 @pytest.mark.parametrize(
     ("seconds", "error"), [(0, ValueError), ("a", TypeError), (True, TypeError)]
 )

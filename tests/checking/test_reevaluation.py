@@ -115,3 +115,68 @@ def test_a_fault_in_training_mode_is_one():
     report = check_gradient(net, x=x, t=t, gradient=wrong)
     assert not report
     assert "1.25 times" in str(report)
+
+
+class Adding:
+    """A right gradient that is added to what the last call left."""
+
+    def __init__(self):
+        self.sum = 0.0
+
+    def __call__(self, x):
+        self.sum = self.sum + x
+        return self.sum
+
+
+@pytest.mark.parametrize("options", [{}, {"fast": True}, {"rtol": 1e-3}])
+def test_a_gradient_that_is_right_at_the_first_call_alone_is_wrong(options):
+    x = np.random.default_rng(0).normal(size=50)
+    report = check_gradient(lambda v: float((v**2).sum() / 2), x, Adding(), **options)
+    assert not report
+    assert "the first call is right, but each call adds the right gradient" in str(report)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_gradient_that_is_another_one_at_each_call_is_not_deterministic(fast):
+    x, calls = np.random.default_rng(0).normal(size=50), iter(range(100))
+    report = check_gradient(
+        lambda v: float((v**2).sum() / 2), x, lambda v: v * (1 + next(calls) % 2), fast=fast
+    )
+    assert not report
+    assert "not deterministic" in str(report)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_gradient_may_use_what_the_last_call_of_f_has_left(fast):
+    x, left = np.random.default_rng(0).normal(size=50), []
+
+    def f(v):
+        left[:] = [v.copy()]
+        return float((v**2).sum() / 2)
+
+    f(x)
+    assert check_gradient(f, x, lambda v: left[0].copy(), engine="loop", fast=fast)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_sums_in_another_order_are_the_same_gradient(fast):
+    x, sign = np.random.default_rng(0).normal(size=50), iter([1, -1] * 50)
+    assert check_gradient(
+        lambda v: float((v**2).sum() / 2), x, lambda v: v * (1 + next(sign) * 1e-13), fast=fast
+    )
+
+
+def test_the_rounding_of_a_gradient_that_is_zero_may_change():
+    """As that of a bias before batch normalisation."""
+    x = {"W": np.random.default_rng(0).normal(size=(8, 3)), "b": np.ones(3)}
+    errors = iter([1e-17, -1e-17] * 50)
+
+    def centred(p):
+        y = p["W"] + p["b"]
+        return y - y.mean(axis=0)
+
+    assert check_gradient(
+        lambda p: float((centred(p) ** 2).sum() / 2),
+        x,
+        lambda p: {"W": centred(p), "b": np.full(3, next(errors))},
+    )

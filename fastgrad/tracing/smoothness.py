@@ -342,19 +342,9 @@ def margins(node: Node) -> Iterator[Margin]:
 def name_of(node: Node) -> str:
     """Return the name of a node's function, if it is NumPy's, SciPy's or the recorder's own."""
     function = node.function
-    try:
-        return _names[function]
-    except (KeyError, TypeError):  # TypeError: the user's, and not hashable
-        name = str(getattr(function, "__name__", ""))
+    name = str(getattr(function, "__name__", ""))
     modules = np, operations, sys.modules.get("scipy.special")
-    if not any(getattr(m, name, None) is function for m in modules):
-        return ""
-    _names[function] = name
-    return name
-
-
-_names: dict[Any, str] = {}
-"""Of the functions of these modules, as far as they have been asked for."""
+    return name if any(getattr(m, name, None) is function for m in modules) else ""
 
 
 def moves(argument: Any) -> bool:

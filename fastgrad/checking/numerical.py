@@ -175,10 +175,16 @@ class NumericalGradient:
     def still_suspicious(
         self, suspects: Places, corrected: Array | None = None, slack: float = 0.0
     ) -> Places:
-        """Return the suspects that differ at a smaller step, too; the others pass."""
+        """Return the suspects that differ at a smaller step, too; the others pass.
+
+        What differs by no more than the noise is at the smaller step, it does not clear.
+        """
         analytic = self.part.analytic if corrected is None else corrected
         smaller = self.smaller
-        left = np.intersect1d(suspects, smaller.suspicious(analytic, slack))
+        with np.errstate(all="ignore"):
+            hidden = abs(analytic - self.value) <= smaller.bounds
+        differing = np.union1d(smaller.suspicious(analytic, slack), np.flatnonzero(hidden))
+        left = np.intersect1d(suspects, differing)
         if corrected is None:
             bounds, nan = smaller.bounds, float("nan")
             for place in np.setdiff1d(suspects, left).tolist():

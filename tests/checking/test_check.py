@@ -539,3 +539,16 @@ def test_f_that_returns_an_array_is_refused_where_nothing_can_be_moved_either(ch
 def test_whole_numbers_that_no_float_holds_are_refused(option):
     with pytest.raises(ValueError, match=option):
         check_gradient(lambda x: (x**2).sum(), np.ones(2), 2 * np.ones(2), **{option: 10**400})
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_in_float32_noise_at_a_smaller_step_clears_no_wrong_gradient(fast):
+    """Elements of 3e-3: at the smaller step what rounds f is as large as they are."""
+    x = {"W": np.linspace(-1, 1, 100).astype(np.float32), "b": np.float32([0.5])}
+    report = check_gradient(
+        lambda p: np.float32(2) + np.float32(3e-3) * np.sin(p["W"]).sum() + np.sin(p["b"][0]),
+        x,
+        lambda p: {"W": np.zeros_like(p["W"]), "b": np.cos(p["b"])},
+        fast=fast,
+    )
+    assert not report

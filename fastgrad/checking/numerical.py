@@ -177,12 +177,13 @@ class NumericalGradient:
     ) -> Places:
         """Return the suspects that differ at a smaller step, too; the others pass.
 
-        What differs by no more than the noise is at the smaller step, it does not clear.
+        It clears what differs so much that the smaller step would show it if it were an error: by
+        more than its noise twice, once for the value there, and once for what that may hide.
         """
         analytic = self.part.analytic if corrected is None else corrected
         smaller = self.smaller
         with np.errstate(all="ignore"):
-            hidden = abs(analytic - self.value) <= smaller.bounds
+            hidden = abs(analytic - self.value) <= 2 * smaller.bounds
         differing = np.union1d(smaller.suspicious(analytic, slack), np.flatnonzero(hidden))
         left = np.intersect1d(suspects, differing)
         if corrected is None:

@@ -18,7 +18,7 @@ COLOURS = {
     "loop": "#8a8f98",
     "direct": "#e9a23b",
     "response": "#d1495b",
-    "traced": "#c8553d",
+    "traced": "#e9a23b",
     "net.gradient": "#4f9d8f",
     "backpropagation": "#4f9d8f",
     "NumPy": "#7a9a3d",

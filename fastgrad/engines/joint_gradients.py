@@ -98,10 +98,10 @@ class Point:
         del found[first]
         return found
 
-    def is_that_of(self, f: Callable[..., Any], value: float) -> bool:
-        """Say whether all that f can reach is as it was, and its value."""
+    def is_that_of(self, reached: Any, value: float) -> bool:
+        """Say whether all that can be reached from there is as it was, and f's value."""
         state = self._state
-        return state is not None and value == self._value and state.is_that_of(_reached_from(f))
+        return state is not None and value == self._value and state.is_that_of(reached)
 
     def is_like(self, f: Callable[..., Any]) -> bool:
         """Say whether several gradients were asked for of a function that has the same code."""
@@ -183,7 +183,8 @@ def computed_in_advance(
     place = point.place_of(x)
     if place is None or (place, h) in point.asked:  # again: another round begins
         return None
-    if _reached_from(f) is None or not point.is_that_of(f, first.values[0]):
+    reached = _reached_from(f)
+    if reached is None or not point.is_that_of(reached, first.values[0]):
         return None
     first.is_unchanged = True
     point.asked.append((place, h))

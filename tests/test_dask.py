@@ -11,7 +11,7 @@ import pytest
 
 from fastgrad import TwoLayerNet, numerical_gradient
 from fastgrad.cluster import dask_map
-from fastgrad.engines.workers import scheduler
+from fastgrad.engines import workers
 
 distributed = pytest.importorskip("distributed")
 
@@ -53,7 +53,7 @@ def test_a_clusters_gradient_has_the_same_bits(client):
 
 
 def test_both_workers_compute(client, monkeypatch):
-    monkeypatch.setattr(scheduler, "MAX_CHUNK_SECONDS", 0.02)
+    monkeypatch.setattr(workers, "MAX_CHUNK_SECONDS", 0.02)
     seen = dask_map(client)(lambda _: (time.sleep(0.05), os.getpid())[1], range(8))
     assert len(set(seen)) == 2
 

@@ -21,12 +21,13 @@ from fastgrad.typing import Array, GradientEngine, Map, Progress, Report, Values
 if TYPE_CHECKING:
     from fastgrad.engines import compiled, traced
     from fastgrad.engines import progress as progress_of
-    from fastgrad.engines.workers.scheduler import WorkerPool
+    from fastgrad.engines import workers as worker_pools
     from fastgrad.jit import jitted
 else:  # many files
     jitted = LazyModule("fastgrad.jit.jitted")
     progress_of = LazyModule("fastgrad.engines.progress")
     compiled = LazyModule("fastgrad.engines.compiled")
+    worker_pools = LazyModule("fastgrad.engines.workers")
     traced = LazyModule("fastgrad.engines.traced")
 
 
@@ -67,7 +68,7 @@ class Evaluator:
         engine: str,
         values: Values,
         progress: Progress,
-        workers: "WorkerPool | None",
+        workers: "worker_pools.WorkerPool | None",
     ) -> None:
         self.asked, self.engine, self.progress = asked, engine, progress
         self._values, self._workers = values, workers
@@ -260,9 +261,7 @@ def choose_evaluator(
         raise ValueError(f"engine is {engine!r}, which does not exist; pass one of {names}")
     pool = None
     if workers is not None:
-        from fastgrad.engines.workers.scheduler import WorkerPool
-
-        pool = WorkerPool(workers)
+        pool = worker_pools.WorkerPool(workers)
     return Evaluator(engine, name, values, progress, pool if name == "loop" else None)
 
 

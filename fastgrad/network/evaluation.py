@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastgrad.differences.steps import as_positive_number
 from fastgrad.differences.validation import as_array, element, warn_caller
-from fastgrad.engines import loop
-from fastgrad.engines.workers import processes
-from fastgrad.engines.workers.scheduler import checked, count
+from fastgrad.engines import loop, processes
+from fastgrad.engines.workers import checked, count
 from fastgrad.jit.concurrency import exclusive
 from fastgrad.network import direct, response
 from fastgrad.network.functions import LOG_OFFSET, class_indices

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import loop, progress
-from fastgrad.engines.workers import scheduler
+from fastgrad.engines import loop, progress, workers
 
 
 def cube(x):
@@ -19,7 +18,7 @@ def cube(x):
 
 @pytest.fixture(autouse=True)
 def every_gradient_is_worth_processes(monkeypatch):
-    monkeypatch.setattr(scheduler, "WORTHWHILE_SECONDS", 0)
+    monkeypatch.setattr(workers, "WORTHWHILE_SECONDS", 0)
 
 
 @pytest.mark.parametrize("how", [None, 1, 2, map])

@@ -15,8 +15,7 @@ import pytest
 import fastgrad
 from fastgrad import schemes
 from fastgrad.adaptive import Derivatives
-from fastgrad.engines import selection
-from fastgrad.engines.workers import processes, scheduler
+from fastgrad.engines import processes, selection, workers
 from fastgrad.jit import concurrency
 
 V = np.random.default_rng(2).normal(size=12)
@@ -74,7 +73,7 @@ def content(result):
 def all_to_workers(monkeypatch):
     """Let workers have whatever they can."""
     for limit in ("WORTHWHILE_SECONDS", "MAX_START_SECONDS"):
-        monkeypatch.setattr(scheduler, limit, 0)
+        monkeypatch.setattr(workers, limit, 0)
 
 
 @pytest.fixture
@@ -233,14 +232,14 @@ def test_an_interrupt_leaves_x_intact_and_no_worker(derivative, strike):
 
 @each(DERIVATIVES)
 def test_short_calculations_start_no_processes(derivative, monkeypatch, pools):
-    monkeypatch.setattr(scheduler, "WORTHWHILE_SECONDS", 1e6)
+    monkeypatch.setattr(workers, "WORTHWHILE_SECONDS", 1e6)
     f, x = smooth((6,))
     assert content(derivative(f, x, workers=2)) == content(derivative(f, x, workers=1))
     assert pools == []
 
 
 def test_many_short_calculations_are_worth_processes_together(monkeypatch, pools):
-    monkeypatch.setattr(scheduler, "WORTHWHILE_SECONDS", 0.05)
+    monkeypatch.setattr(workers, "WORTHWHILE_SECONDS", 0.05)
 
     def slow(x):
         time.sleep(1e-3)

@@ -9,7 +9,7 @@ import pytest
 from fastgrad.differences.quotients import moved
 from fastgrad.differences.trees import Call
 from fastgrad.engines import loop
-from fastgrad.engines.workers.messages import SharedFunction, WorkItem
+from fastgrad.engines.workers import SharedFunction, WorkItem
 
 pytest.importorskip("cloudpickle")
 H = 1e-3

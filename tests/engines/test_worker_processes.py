@@ -40,8 +40,8 @@ def endless(x):
 def processes(what):
     children = psutil.Process().children(recursive=True)
     return sum(what in str(child.cmdline()) for child in children)
-from fastgrad.engines.workers import scheduler
-scheduler.WORTHWHILE_SECONDS = scheduler.MAX_START_SECONDS = 0
+from fastgrad.engines import workers
+workers.WORTHWHILE_SECONDS = workers.MAX_START_SECONDS = 0
 print("starts", flush=True)
 try:
     fastgrad.numerical_gradient(endless, x, engine="loop", workers=2)
@@ -80,8 +80,8 @@ STARTING = """
 import os, signal
 import numpy as np
 import fastgrad
-from fastgrad.engines.workers import scheduler
-scheduler.WORTHWHILE_SECONDS = 0
+from fastgrad.engines import workers
+workers.WORTHWHILE_SECONDS = 0
 here, x, calls = os.getpid(), np.arange(1000.0), []
 def f(x):
     calls.append(0)
@@ -91,7 +91,7 @@ def f(x):
 try:
     fastgrad.numerical_gradient(f, x, engine="loop", workers=2)
 except KeyboardInterrupt:
-    scheduler.MAX_START_SECONDS = 0
+    workers.MAX_START_SECONDS = 0
     result = fastgrad.numerical_gradient(lambda x: x @ x, x, engine="loop", workers=2)
     print(len(calls), abs(result - 2 * x).max() < 1e-3)
 """
@@ -108,8 +108,8 @@ BETWEEN_CALLS = """
 import importlib, multiprocessing, os, pathlib, sys, threading, time
 import numpy as np, psutil
 import fastgrad
-from fastgrad.engines.workers import processes, scheduler
-scheduler.WORTHWHILE_SECONDS = scheduler.MAX_START_SECONDS = 0
+from fastgrad.engines import processes, workers
+workers.WORTHWHILE_SECONDS = workers.MAX_START_SECONDS = 0
 sys.dont_write_bytecode = True
 x = np.arange(20.0)
 def gradient(f):
@@ -121,7 +121,7 @@ def is_worker(child):
         return "popen_loky" in str(child.cmdline())
     except psutil.Error:  # it has just ended
         return False
-def workers():
+def running():
     return {child.pid: child for child in psutil.Process().children() if is_worker(child)}
 def until(condition):
     while not condition():
@@ -137,7 +137,7 @@ class Loss:
         return float(os.environ["FACTOR"]) * (table ** power).sum()
 found = fastgrad.numerical_gradient(Loss(), table, engine="loop", workers=2)
 print("the program's globals are read", abs(found - 6 * table).max() < 1e-4)
-first = workers()
+first = running()
 for folder in ("one", "two"):
     os.mkdir(folder)
     os.chdir(folder)
@@ -146,7 +146,7 @@ for folder in ("one", "two"):
     os.chdir("..")
 del os.environ["FOLDER"]
 gradient(lambda x: squares(x) + ("FOLDER" in os.environ))
-print("the same processes", workers().keys() == first.keys())
+print("the same processes", running().keys() == first.keys())
 
 module = pathlib.Path("edited.py")
 module.write_text("def f(x): return (x**2).sum()")
@@ -168,14 +168,14 @@ for daemon in (True, False):
     print("a forked child", queue.get())
     process.join()
 
-killed = [*workers().values()]
+killed = [*running().values()]
 killed[0].kill()
 processes.IDLE_SECONDS = 0.2  # of those that are started next
 until(lambda: not any(one.is_running() for one in killed))
 until(lambda: not any("Manager" in thread.name for thread in threading.enumerate()))
 print("after one was killed", gradient(squares).tobytes() == expected)
 
-until(lambda: not workers())
+until(lambda: not running())
 print("idle ones have ended", gradient(squares).tobytes() == expected)
 """
 

@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 
 from fastgrad import TwoLayerNet, numerical_gradient, schemes
 from fastgrad.differences.quotients import join
-from fastgrad.engines.workers import processes, scheduler
-from fastgrad.engines.workers.messages import WorkItem
+from fastgrad.engines import processes, workers
+from fastgrad.engines.workers import WorkItem
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 
 
 @pytest.fixture(autouse=True)
 def every_gradient_is_worth_processes(monkeypatch):
-    monkeypatch.setattr(scheduler, "WORTHWHILE_SECONDS", 0)
-    monkeypatch.setattr(scheduler, "MAX_START_SECONDS", 0)
+    monkeypatch.setattr(workers, "WORTHWHILE_SECONDS", 0)
+    monkeypatch.setattr(workers, "MAX_START_SECONDS", 0)
 
 
 def by_loop(f, x, workers=None, **options):
@@ -126,7 +126,7 @@ def test_values_are_joined_as_if_collected_at_once(numbers, size):
 
 
 def test_a_short_loop_is_not_worth_processes(monkeypatch):
-    monkeypatch.setattr(scheduler, "WORTHWHILE_SECONDS", 100)
+    monkeypatch.setattr(workers, "WORTHWHILE_SECONDS", 100)
     monkeypatch.setattr(processes, "start", _refuse)
     x = np.arange(30.0)
     assert by_loop(np.sum, x, 2).tobytes() == by_loop(np.sum, x, 1).tobytes()
@@ -143,7 +143,7 @@ def test_this_process_begins_while_the_first_processes_start(monkeypatch):
         return SimpleNamespace(is_set=lambda: len(calls) >= 50)
 
     monkeypatch.setattr(processes, "start", start)
-    monkeypatch.setattr(scheduler, "MAX_START_SECONDS", 1e6)
+    monkeypatch.setattr(workers, "MAX_START_SECONDS", 1e6)
     result = by_loop(f, x, 2)
     assert 50 <= len(calls) < 1000
     assert result.tobytes() == by_loop(lambda x: (x**2).sum(), x, 1).tobytes()
@@ -312,12 +312,12 @@ def test_workers_must_be_a_number_or_a_map(wrong, error):
 
 
 def test_all_cores_are_minus_one():
-    assert scheduler.count(-1) >= 1
-    assert scheduler.count(np.int64(3)) == 3
+    assert workers.count(-1) >= 1
+    assert workers.count(np.int64(3)) == 3
 
 
 def test_a_map_must_keep_the_order_and_the_number(monkeypatch):
-    monkeypatch.setattr(scheduler, "MAX_CHUNK_SECONDS", 0)  # a chunk for each point
+    monkeypatch.setattr(workers, "MAX_CHUNK_SECONDS", 0)  # a chunk for each point
     x = np.linspace(0, 1, 9)
 
     def backwards(function, items):
@@ -375,13 +375,13 @@ def test_blas_has_one_thread_in_workers_and_its_own_again_here(threadpools):
 
 @REPEATABLE
 @given(st.integers(1, 10**5), st.floats(0, 10), st.integers(0, 64), st.integers(1, 2000))
-def test_chunks_keep_their_limits(places, each, workers, outputs):
+def test_chunks_keep_their_limits(places, each, number, outputs):
     x = np.zeros((places, 1))
     item = WorkItem(0, np.arange(places), x, (outputs,), [], {})
-    size = scheduler._chunk_size(places, each, workers, item)
-    assert size * each <= scheduler.MAX_CHUNK_SECONDS or size == 1
-    assert size * outputs * x.itemsize <= scheduler.MAX_CHUNK_BYTES or size == 1
-    assert size * workers * scheduler.CHUNKS_PER_WORKER <= places or size == 1 or not workers
+    size = workers._chunk_size(places, each, number, item)
+    assert size * each <= workers.MAX_CHUNK_SECONDS or size == 1
+    assert size * outputs * x.itemsize <= workers.MAX_CHUNK_BYTES or size == 1
+    assert size * number * workers.CHUNKS_PER_WORKER <= places or size == 1 or not number
 
 
 def test_python_threads_may_use_workers_at_the_same_time(threadpools):

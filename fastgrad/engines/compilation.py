@@ -17,7 +17,7 @@ from fastgrad.jit.jitted import code_of, finish
 from fastgrad.typing import Array
 
 if TYPE_CHECKING:
-    from fastgrad.engines.lanes.loop import LanesLoop
+    from fastgrad.jit.lanes_loop import LanesLoop
 
 Run = Callable[[Array, tuple[Any, ...], NDArray[np.intp], Array, Array], None]
 
@@ -109,7 +109,7 @@ class CompiledLoop:
             # Whatever numba says of lanes, f computes with numbers.
             with suppress(Exception), never_lost():
                 with concurrency.importing:  # which takes a second
-                    from fastgrad.engines.lanes.loop import LanesLoop
+                    from fastgrad.jit.lanes_loop import LanesLoop
                 # Its constants must be certain to be those that f has.
                 if jitted.is_as_now(f, self.arguments.types):
                     made = LanesLoop(f, self.arguments, code_of(self.run))

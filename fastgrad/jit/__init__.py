@@ -4,11 +4,14 @@
 - `vectors`: numbers computed several at a time, in registers.
 - `instructions`: LLVM's, for both of these.
 - `jitted`: what numba has compiled for a user's function, and whether its globals are still that.
+- `lanes`, `lanes_loop`: numba is taught a number that has a value at each of several points, and
+  the compiled engine's loop evaluates a function of numbers at as many points at once.
 - `concurrency`: how many threads compute, how chunks of work are spread over Python's while BLAS
   has one, and locks that a forked child finds free.
 
-What numba does not promise stands here and in `engines/lanes/` alone, and nothing needs it: without
-`instructions` kernels are plain ones of numba, without `jitted` functions go the loop's way.
+What numba does not promise stands here alone, and nothing needs it: without `instructions` kernels
+are plain ones of numba, without `lanes` f is evaluated at single points, with the same bits, and
+without `jitted` functions go the loop's way.
 `tests/jit/test_private_names.py` has the names.
 
 >>> from fastgrad.jit.kernel import kernel

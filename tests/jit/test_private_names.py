@@ -81,7 +81,7 @@ ON_OBJECTS = {
     "_can_compile": "dispatchers",
     "_compiler": "dispatchers",
 }
-"""Underscored attributes in jit/ and engines/lanes/, and what has them. Where one is missing, what
+"""Underscored attributes in jit/, and what has them. Where one is missing, what
 uses it fails, as it does without the other names of its file."""
 
 OF_CPYTHON = {
@@ -135,7 +135,7 @@ def test_private_names_stand_behind_the_fence_and_in_the_table():
     known_methods = {name.rpartition(".")[2] for name in KNOWN if "Context." in name}
     outside, unknown = [], []
     for file in sorted(PACKAGE.rglob("*.py")):
-        fenced = file.is_relative_to(PACKAGE / "jit") or file.parent.name == "lanes"
+        fenced = file.is_relative_to(PACKAGE / "jit")
         for name in {*private_names(file)} - OF_CPYTHON:
             last = name.rpartition(".")[2]
             if name.startswith("context."):
@@ -149,7 +149,7 @@ def test_private_names_stand_behind_the_fence_and_in_the_table():
                 outside.append((file.name, name))
             if not own and not known:
                 unknown.append((file.name, name))
-    assert not outside, "private names outside jit/ and engines/lanes/"
+    assert not outside, "private names outside jit/"
     assert not unknown, "private names that the table lacks"
 
 
@@ -196,7 +196,7 @@ first = numerical_gradient(f, x[:4], engine="compiled")
 (loop,) = vars(f)[compilation.LOOPS_ATTRIBUTE].values()
 for name in LANES + LANES_LATER[: int(sys.argv[1])]:
     loop._lanes.clear()
-    with missing(name, "fastgrad.engines.lanes", "fastgrad.jit.instructions"):
+    with missing(name, "fastgrad.jit.lanes", "fastgrad.jit.instructions"):
         assert loop.lanes(f) is None, name
     assert numerical_gradient(f, x[:4], engine="compiled").tobytes() == first.tobytes()
 

@@ -10,8 +10,8 @@ from oracle import JIT
 if not JIT:
     pytest.skip("numba compiles nothing here", allow_module_level=True)
 
-from fastgrad.engines.lanes import loop  # noqa: F401  (numba learns the operations)
-from fastgrad.engines.lanes.types import POINTS_AT_ONCE, as_lanes, disagreements, store_lanes
+from fastgrad.jit import lanes_loop  # noqa: F401  (numba learns the operations)
+from fastgrad.jit.lanes import POINTS_AT_ONCE, as_lanes, disagreements, store_lanes
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.0, -2.5, 1e-310, 1e300, -1e300, np.inf, -np.inf, np.nan, 0.5]
 

@@ -113,7 +113,7 @@ def test_where_points_part_each_goes_its_own_way():
             + x[97] * (x[96] != 1.0) + (x[112] == 1.0)
         )  # fmt: skip
 
-    from fastgrad.engines.lanes.types import POINTS_AT_ONCE
+    from fastgrad.jit.lanes import POINTS_AT_ONCE
 
     assert POINTS_AT_ONCE <= 2 * 16
     x = np.ones(128)

@@ -17,7 +17,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import lower_builtin
 from numpy.typing import NDArray
 
-from fastgrad.engines.lanes.types import (
+from fastgrad.jit.jitted import finish
+from fastgrad.jit.lanes import (
     LANES_TYPE,
     POINTS_AT_ONCE,
     REAL,
@@ -37,7 +38,6 @@ from fastgrad.engines.lanes.types import (
     store_lanes,
     vector_of,
 )
-from fastgrad.jit.jitted import finish
 from fastgrad.typing import Array
 
 Evaluate = Callable[[NDArray[np.intp], Array, Array], None]

@@ -10,9 +10,10 @@ from typing import Any, Generic
 import numpy as np
 
 from fastgrad.differences import smooth
+from fastgrad.differences.arguments import as_number, like, require_flag, users_array
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
-from fastgrad.differences.quotients import at, derivatives, memory_order
+from fastgrad.differences.quotients import as_floats, at, derivatives, memory_order, precision
 from fastgrad.differences.richardson import (
     CLEAR_SHARE,
     MAX_JUMP,
@@ -22,9 +23,6 @@ from fastgrad.differences.richardson import (
     contradicts,
 )
 from fastgrad.differences.smooth import Remembered
-from fastgrad.differences.steps import as_floats, precision
-from fastgrad.differences.trees import like, users_array
-from fastgrad.differences.validation import as_number, require_flag
 from fastgrad.engines import progress as progress_of
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences.arguments import Call, as_array, is_structure, leaves, like, users_array
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import PROBE_STEP, Problem, problems, value_at
-from fastgrad.differences.quotients import derivatives
-from fastgrad.differences.steps import precision
-from fastgrad.differences.trees import Call, is_structure, leaves, like, users_array
-from fastgrad.differences.validation import as_array
+from fastgrad.differences.quotients import derivatives, precision
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
 from fastgrad.schemes import Scheme, as_scheme

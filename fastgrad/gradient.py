@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from fastgrad.differences.arguments import (
+    as_array,
+    element_at,
+    is_structure,
+    leaves,
+    like,
+    require_function,
+    users_array,
+    warn_caller,
+)
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import at
-from fastgrad.differences.trees import is_structure, leaves, like, users_array
-from fastgrad.differences.validation import as_array, element_at, require_function, warn_caller
 from fastgrad.engines import loop
 from fastgrad.engines.dependence import (
     INDEPENDENCE_MESSAGE,

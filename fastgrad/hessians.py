@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences.arguments import is_structure, like, users_array
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems, value_at
 from fastgrad.differences.quotients import derivatives, fill, memory_order, moved
-from fastgrad.differences.trees import is_structure, like, users_array
 from fastgrad.directional import (
     along,
     as_directions,

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from fastgrad.differences.arguments import like, users_array
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import fill
-from fastgrad.differences.trees import like, users_array
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
 from fastgrad.schemes import Scheme

@@ -5,7 +5,7 @@ import pytest
 
 import fastgrad
 from fastgrad import differentiate, hessian, jacobian, numerical_gradient
-from fastgrad.differences.validation import may_share_elements
+from fastgrad.differences.arguments import may_share_elements
 
 
 def squares(x):

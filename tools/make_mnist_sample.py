@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.datasets.mnist import load_mnist
+from fastgrad.datasets import load_mnist
 
 SAMPLE = Path(__file__).parents[1] / "fastgrad" / "datasets" / "mnist_sample.npz"
 """The file in the package."""

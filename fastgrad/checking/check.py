@@ -37,10 +37,8 @@ from fastgrad.checking.subject import (
     as_gradient_under_test,
     moved_by,
 )
+from fastgrad.differences.arguments import as_number, as_positive_number, require_flag, users_array
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.steps import as_positive_number
-from fastgrad.differences.trees import users_array
-from fastgrad.differences.validation import as_number, require_flag
 from fastgrad.engines.progress import require_progress, shown
 from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import GradientEngineName, NetEngineName, Progress

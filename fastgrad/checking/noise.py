@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.differences.steps import precision
-from fastgrad.differences.validation import as_returned
+from fastgrad.differences.arguments import as_returned
+from fastgrad.differences.quotients import precision
 from fastgrad.typing import Array
 
 STEP = 1e-4

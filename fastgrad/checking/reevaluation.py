@@ -29,7 +29,7 @@ from fastgrad.checking.numerical import (
 )
 from fastgrad.checking.random_directions import DirectionalCheck
 from fastgrad.checking.subject import GradientUnderTest, Part, loss_of_net
-from fastgrad.differences.trees import is_structure, like
+from fastgrad.differences.arguments import is_structure, like
 from fastgrad.directional import displace, restorer
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.typing import Array

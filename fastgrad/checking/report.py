@@ -9,7 +9,7 @@ import numpy as np
 from fastgrad.checking.noise import Noise, extrapolate
 from fastgrad.checking.numerical import NumericalGradient, largest_magnitude
 from fastgrad.checking.probe import Probe
-from fastgrad.differences.validation import element
+from fastgrad.differences.arguments import element
 from fastgrad.typing import Array
 
 Verdict = Literal["right", "wrong"]

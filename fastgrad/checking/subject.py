@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.problem import Problem
-from fastgrad.differences.quotients import at
-from fastgrad.differences.steps import as_floats
-from fastgrad.differences.trees import Call, is_structure, leaves, like, require_separate
-from fastgrad.differences.validation import (
+from fastgrad.differences.arguments import (
+    Call,
     as_array,
     element,
+    is_structure,
+    leaves,
+    like,
     require_floating_array,
     require_function,
+    require_separate,
     require_unmasked,
 )
+from fastgrad.differences.problem import Problem
+from fastgrad.differences.quotients import as_floats, at
 from fastgrad.engines import loop
 from fastgrad.engines.compilation import is_jitted
 from fastgrad.gradient import numerical_gradient

@@ -23,8 +23,8 @@ from fastgrad.checking.subject import (
     as_gradient_under_test,
     moved_by,
 )
+from fastgrad.differences.arguments import users_array
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.trees import users_array
 from fastgrad.typing import Array
 
 STEPS = 2.0 ** -np.arange(4, 34)

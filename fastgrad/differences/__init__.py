@@ -4,10 +4,10 @@ In comes a function, x and a step; out comes a `Problem` for each array in x, an
 way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of a call:
 
 - `guard`: x is as it was, whatever f does; threads that share arrays wait for each other.
-- `validation`, `trees`, `bounds`, `steps`: the arguments, checked, and divided by arrays.
+- `arguments`, `bounds`: what users pass, checked, and divided by the arrays in x.
+- `quotients`: steps, points and values become derivatives, by a scheme's weights.
 - `problem`: what is to be differenced, once the arguments are right.
 - `measured_steps`, `jumps`: steps for h="auto"; what is rounded or jumps is told from what f is.
-- `quotients`: points, values and a scheme's weights become derivatives.
 - `smooth`, `richardson`: limits of quotients, with error estimates, for one element and for many.
 
 >>> import numpy as np

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.quotients import moved
-from fastgrad.differences.steps import limits_of, precision, representable
-from fastgrad.differences.validation import element_at
+from fastgrad.differences.arguments import element_at
+from fastgrad.differences.quotients import limits_of, moved, precision, representable
 from fastgrad.schemes import Scheme, backward, forward
 from fastgrad.typing import Array, Flags, Places
 

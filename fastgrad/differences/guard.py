@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from fastgrad.differences.trees import is_structure, leaves
-from fastgrad.differences.validation import element_at, is_masked_array
+from fastgrad.differences.arguments import element_at, is_masked_array, is_structure, leaves
 from fastgrad.lazy import LazyModule
 from fastgrad.typing import Array, Flags
 

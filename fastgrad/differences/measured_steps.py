@@ -5,11 +5,17 @@ from typing import Any
 
 import numpy as np
 
+from fastgrad.differences.arguments import element_at, warn_caller
 from fastgrad.differences.jumps import is_flat, jumps
 from fastgrad.differences.problem import Problem
-from fastgrad.differences.quotients import BLOCK_DERIVATIVES, at, moved, values_where_defined
-from fastgrad.differences.steps import precision, short
-from fastgrad.differences.validation import element_at, warn_caller
+from fastgrad.differences.quotients import (
+    BLOCK_DERIVATIVES,
+    at,
+    moved,
+    precision,
+    short,
+    values_where_defined,
+)
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Flags, Places, Values
 

@@ -5,14 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.differences.quotients import MAX_ELEMENTS_AT_ONCE, fill, memory_order, moved
-from fastgrad.differences.steps import choose_steps, limits_of, representable
-from fastgrad.differences.trees import Call, is_structure, leaves, require_separate
-from fastgrad.differences.validation import (
+from fastgrad.differences.arguments import (
+    Call,
     as_returned,
+    is_structure,
+    leaves,
     require_floating_array,
     require_function,
     require_moved,
+    require_separate,
+)
+from fastgrad.differences.quotients import (
+    MAX_ELEMENTS_AT_ONCE,
+    choose_steps,
+    fill,
+    limits_of,
+    memory_order,
+    moved,
+    representable,
 )
 from fastgrad.lazy import LazyModule, lazy
 from fastgrad.schemes import Scheme, as_scheme, central_quotient

@@ -10,8 +10,13 @@ import numpy as np
 from fastgrad.differences.bounds import first_steps
 from fastgrad.differences.jumps import CALLS, are_short, is_flat, jumps, resolution
 from fastgrad.differences.problem import Problem
-from fastgrad.differences.quotients import moved, values_where_defined
-from fastgrad.differences.steps import as_floats, precision, representable
+from fastgrad.differences.quotients import (
+    as_floats,
+    moved,
+    precision,
+    representable,
+    values_where_defined,
+)
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Flags, Places, Report, Values
 

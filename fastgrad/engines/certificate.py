@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.validation import element
+from fastgrad.differences.arguments import element
 from fastgrad.engines import loop
 from fastgrad.engines.directions import (
     EPS,

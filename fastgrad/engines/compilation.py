@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.differences.trees import Call
+from fastgrad.differences.arguments import Call
 from fastgrad.interrupts import never_lost
 from fastgrad.jit import concurrency, jitted
 from fastgrad.jit.jitted import code_of, finish

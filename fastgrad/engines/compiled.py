@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.differences.arguments import Call, warn_caller
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import at
-from fastgrad.differences.trees import Call
-from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import loop
 from fastgrad.engines.compilation import (
     CompiledLoop,

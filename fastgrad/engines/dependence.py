@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgrad.differences.arguments import warn_caller
 from fastgrad.differences.guard import Original
-from fastgrad.differences.validation import warn_caller
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing.first_calls import FirstCalls

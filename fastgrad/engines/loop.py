@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fastgrad.differences.arguments import as_returned, remedy_for
 from fastgrad.differences.guard import Original, require_unchanged
 from fastgrad.differences.quotients import fill, memory_order
-from fastgrad.differences.validation import as_returned, remedy_for
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.typing import Array, Places
 

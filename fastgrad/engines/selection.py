@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgrad.differences.arguments import is_structure, require_flag, warn_caller
 from fastgrad.differences.problem import Problem
-from fastgrad.differences.trees import is_structure
-from fastgrad.differences.validation import require_flag, warn_caller
 from fastgrad.engines import joint_gradients, loop
 from fastgrad.engines.dependence import INDEPENDENCE_MESSAGE, is_independent
 from fastgrad.lazy import LazyModule

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fastgrad.differences.arguments import warn_caller
 from fastgrad.differences.guard import extend_turn
-from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import joint_gradients
 from fastgrad.engines.certificate import Certificate, Disagreement
 from fastgrad.engines.directions import NearbyValues

@@ -31,9 +31,8 @@ from uuid import uuid4
 
 import numpy as np
 
+from fastgrad.differences.arguments import Call, leaves, warn_caller
 from fastgrad.differences.quotients import join
-from fastgrad.differences.trees import Call, leaves
-from fastgrad.differences.validation import warn_caller
 from fastgrad.engines import loop, processes
 from fastgrad.engines.progress import blocks
 from fastgrad.jit.concurrency import single_blas_thread

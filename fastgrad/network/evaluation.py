@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.differences.steps import as_positive_number
-from fastgrad.differences.validation import as_array, element, warn_caller
+from fastgrad.differences.arguments import as_array, as_positive_number, element, warn_caller
 from fastgrad.engines import loop, processes
 from fastgrad.engines.workers import checked, count
 from fastgrad.jit.concurrency import exclusive

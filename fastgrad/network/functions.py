@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.differences.validation import (
+from fastgrad.differences.arguments import (
     no_array,
     require_floating_array,
     require_function,

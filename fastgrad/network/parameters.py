@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgrad.differences.validation import as_array
+from fastgrad.differences.arguments import as_array
 from fastgrad.typing import Doubles
 
 

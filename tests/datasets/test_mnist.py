@@ -21,7 +21,8 @@ import numpy as np
 import pooch
 import pytest
 
-from fastgrad.datasets import load_mnist, load_mnist_sample, mnist
+from fastgrad import datasets as mnist
+from fastgrad.datasets import load_mnist, load_mnist_sample
 from tools import make_mnist_sample
 
 REAL_MIRRORS = mnist.MIRRORS
@@ -367,7 +368,7 @@ def test_without_a_network_the_error_names_every_mirror_and_the_remedies(monkeyp
 
 
 def test_a_mirror_that_stays_silent_is_given_up_after_a_while(monkeypatch):
-    monkeypatch.setattr(mnist, "PATIENCE", 0.1)
+    monkeypatch.setattr(mnist, "MAX_ANSWER_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mirrors = (f"http://127.0.0.1:{silent.getsockname()[1]}/",)
         monkeypatch.setattr(mnist, "MIRRORS", mirrors)

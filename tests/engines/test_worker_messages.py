@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
+from fastgrad.differences.arguments import Call
 from fastgrad.differences.quotients import moved
-from fastgrad.differences.trees import Call
 from fastgrad.engines import loop
 from fastgrad.engines.workers import SharedFunction, WorkItem
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.cases import suite
 from fastgrad import numerical_gradient, schemes
-from fastgrad.differences.steps import precision, representable
+from fastgrad.differences.quotients import precision, representable
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 

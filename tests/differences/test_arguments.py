@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastgrad import TwoLayerNet, numerical_gradient
-from fastgrad.differences.trees import is_structure, leaves, like
+from fastgrad.differences.arguments import is_structure, leaves, like
 
 
 class Line(NamedTuple):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         step_function,
         sum_squared_error,
     )
+    from fastgrad.sparse import detect_sparsity, group_columns
 
 __version__ = "0.1.0"
 
@@ -42,9 +43,11 @@ __all__ = [
     "TwoLayerNet",
     "check_gradient",
     "cross_entropy_error",
+    "detect_sparsity",
     "differentiate",
     "directional_derivative",
     "explain",
+    "group_columns",
     "hessian",
     "hessian_vector_product",
     "identity_function",
@@ -72,9 +75,11 @@ LAZY = {
     "check_gradient": "checking.check",
     "cross_entropy_error": "network.functions",
     "datasets": "datasets",
+    "detect_sparsity": "sparse",
     "differentiate": "adaptive",
     "directional_derivative": "directional",
     "explain": "gradient",
+    "group_columns": "sparse",
     "hessian": "hessians",
     "hessian_vector_product": "hessians",
     "identity_function": "network.functions",

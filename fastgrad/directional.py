@@ -112,7 +112,7 @@ def displace(
         plain = array.view(np.ndarray)
         if plain.size == original.size:  # not a stack, which broadcasts
             plain = plain.reshape(original.shape)  # f may have changed the shape
-        plain[...] = np.where(direction == 0, original, moved)
+        plain[...] = np.where(s * direction == 0, original, moved)
 
 
 class Line:
@@ -144,26 +144,34 @@ class Line:
 
     def __call__(self, s: Array) -> Any:
         """Return f at the place s on the line; x stays there."""
-        if s.ndim:
-            return self.f(self._stack(s - self.origin), *self.args)
-        s = s - self.origin
+        distances = self.distances(s)
+        if self.is_stack(s):
+            return self.f(self._stack(distances), *self.args)
         if s.dtype.kind == "c":
             moved = [
-                original + s[()] * direction
+                original + distances * direction
                 for original, direction in zip(self.originals, self.directions, strict=True)
             ]
             return self.f(like(self.x, iter(moved)), *self.args)
-        displace(self.arrays, self.originals, self.directions, s[()], self.bounds)
+        displace(self.arrays, self.originals, self.directions, distances, self.bounds)
         return self.f(self.x, *self.args)
 
-    def _stack(self, s: Array) -> Array:
+    def is_stack(self, s: Array) -> bool:
+        """Say whether s is many places."""
+        return s.ndim > 0
+
+    def distances(self, s: Array) -> Any:
+        """Return what each direction is multiplied by to get to s; for many places, of each."""
+        distances = s - self.origin
+        return distances.reshape(-1, *[1] * self.arrays[0].ndim) if s.ndim else distances[()]
+
+    def _stack(self, distances: Array) -> Array:
         """Return the points at many places, for an f that takes a stack; x is an array."""
         [x], [original], [direction] = self.arrays, self.originals, self.directions
-        each = s.reshape(-1, *[1] * x.ndim)
-        if s.dtype.kind == "c":
-            return np.asarray(original + each * direction)
-        stack = np.empty((len(s), *x.shape), x.dtype)
-        displace([stack], [original], [direction], each, self.bounds)
+        if distances.dtype.kind == "c":
+            return np.asarray(original + distances * direction)
+        stack = np.empty((len(distances), *x.shape), x.dtype)
+        displace([stack], [original], [direction], distances, self.bounds)
         return stack
 
     def at_first(self, whole: tuple[Array, ...]) -> Any:

@@ -1,7 +1,7 @@
 """Jacobians: derivatives of functions that return many numbers, arrays f(x).shape + x.shape."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,14 @@ from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import fill
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
+from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Values
+
+if TYPE_CHECKING:
+    from fastgrad import sparse
+else:  # most Jacobians are dense
+    sparse = LazyModule("fastgrad.sparse")
 
 
 def jacobian(
@@ -29,6 +35,7 @@ def jacobian(
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
+    sparsity: Any = None,
 ) -> Any:
     """Return the derivatives of all that f returns with respect to all elements of x.
 
@@ -63,18 +70,27 @@ def jacobian(
     vectorized, workers, progress
         As for `numerical_gradient`. An f that takes a stack of m points returns an array
         ``(m, *f(x).shape)``.
+    sparsity : array or SciPy sparse array, (f(x).size, x.size), or pair, or "detect", optional
+        Which derivatives may be different from 0, in C order: those that are. Elements of x that no
+        element of f(x) depends on together are moved together. "detect" finds them
+        (`fastgrad.detect_sparsity`, which returns a pair to be passed again), a pair is such an
+        array and the number of each column's group (`fastgrad.group_columns`). x is one array.
 
     Returns
     -------
     array (*f(x).shape, *x.shape), or a structure like x of such arrays
         In the floating-point type that f returns. With a given step f is called once, and as often
-        as the scheme has points for each element of x.
+        as the scheme has points for each element of x. With ``sparsity`` a
+        `scipy.sparse.csr_array` (f(x).size, x.size); f is called as often as the scheme has points
+        for each group, and once along all of x, to see that nothing has been left out.
 
     Raises
     ------
     TypeError, ValueError
         As from `numerical_gradient`; if f returns arrays of different shapes, or other things than
-        real numbers.
+        real numbers; if an entry that ``sparsity`` leaves out is not 0.
+    ModuleNotFoundError
+        If a sparse Jacobian is asked for, and SciPy is not installed.
 
     Examples
     --------
@@ -89,11 +105,32 @@ def jacobian(
     >>> jac(np.array([1.0, 2.0])).round(8)
     array([[2., 0.],
            [0., 4.]])
+
+    Of an f each of whose elements depends on two of x, by two groups:
+
+    >>> jacobian(lambda x: x[1:] * x[:-1], np.arange(5.0), sparsity="detect").toarray().round(8)
+    array([[1., 0., 0., 0., 0.],
+           [0., 2., 1., 0., 0.],
+           [0., 0., 3., 2., 0.],
+           [0., 0., 0., 4., 3.]])
     """
     x = users_array(x)
+    is_sparse = sparsity is not None
+    if is_sparse:
+        sparse.require_one_array(x)
+        if engine == "compiled":
+            raise ValueError(
+                "engine is 'compiled', which moves single elements, but with sparsity groups of "
+                "them are moved; leave out one of both"
+            )
     with guarded(f, x, args) as guard:
         evaluator = choose_evaluator(
-            f, x, engine, vectorized=vectorized, workers=workers, progress=progress
+            None if is_sparse else f,
+            x,
+            engine,
+            vectorized=vectorized,
+            workers=workers,
+            progress=progress,
         )
         found, base = prepare(
             f,
@@ -106,12 +143,19 @@ def jacobian(
             stacked=evaluator.stacked,
         )
         guard.check()  # before steps are measured by an f that changes x
+        if is_sparse:
+            groups = sparse.ColumnGroups(
+                f, args, found[0], sparsity, base, stacked=evaluator.stacked
+            )
+            found = [groups.problem]
         with evaluator.shown(sum(problem.x.size for problem in found)) as report:
             values = evaluator.values(report)
             measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
             parts = [
                 _jacobian(measured(problem, measuring, base), values, base) for problem in found
             ]
+        if is_sparse:
+            return groups.expanded(parts[0], base)
     return like(x, iter(parts))
 
 

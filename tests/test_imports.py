@@ -12,7 +12,7 @@ Edge = tuple[str, str]
 FLOORS = (
     {"fastgrad", "testing"},
     {"checking", "hessians"},
-    {"gradient", "jacobians", "adaptive", "directional", "network", "cluster"},
+    {"gradient", "jacobians", "adaptive", "directional", "network", "cluster", "sparse"},
     {"engines"},
     {"differences"},
     {"schemes", "tracing", "jit", "datasets", "reference"},

@@ -222,6 +222,24 @@ def _part(
     )
 
 
+def record_call(
+    f: Callable[[Doubles], Any], x: Doubles, h: float, first: FirstCalls
+) -> tuple[list[Node], Node]:
+    """Record one call of f; return its operations as they are, and that of its result.
+
+    Raises
+    ------
+    NotTraceable
+        If f does what cannot be recorded.
+    """
+    _require_no_refusal(first)
+    limits = MAX_SECONDS, inf
+    nodes, output = _record_as_needed(f, x, h, limits, first)
+    if first.values[0] != _number(output.value):
+        raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
+    return nodes, output
+
+
 def is_used(f: Callable[[Any], Any], x: NDArray[Any], h: float) -> bool:
     """Say whether f computes with x, an array of any real type; True where it cannot be told.
 

@@ -1,0 +1,492 @@
+"""Sparse Jacobians: columns without a common row are moved together.
+
+In a row of the Jacobian whose columns belong to different groups, ``f(x + h (e_j + e_k + ...))[i]``
+changes as if the one column that row i has in the group were moved alone. So as few groups as can
+be found take the place of x's elements.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgrad.differences.guard import Original, guarded
+from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems
+from fastgrad.differences.steps import precision
+from fastgrad.differences.trees import Call, is_structure, users_array
+from fastgrad.differences.validation import as_array, as_returned, element_at
+from fastgrad.directional import Line
+from fastgrad.interrupts import raise_interrupt
+from fastgrad.lazy import LazyModule
+from fastgrad.typing import Array, Flags, Places
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+    from fastgrad.jit import kernel
+    from fastgrad.tracing import recorder
+    from fastgrad.tracing import sparsity as recordings
+else:  # an extra, and many files
+    kernel = LazyModule("fastgrad.jit.kernel")
+    recorder = LazyModule("fastgrad.tracing.recorder")
+    recordings = LazyModule("fastgrad.tracing.sparsity")
+    sparse = LazyModule("scipy.sparse")
+
+PROBE_SCALE = 2.0**-10
+"""By how much elements are moved to see what changes, in units of ``max(abs(x[i]), 1)``."""
+
+CHECK_TOLERANCE = 1e-4
+"""The part of a row's change above which it is looked into, if the Jacobian does not explain it."""
+
+ROUNDING_EPS = 64.0
+"""How many eps of a value its change may be by rounding."""
+
+ROOM_EXPONENTS = 4.0
+"""Powers of two by which the room of a group's elements before their bounds differs at most."""
+
+MAX_SUSPECTS = 4
+"""Rows that are looked into, each by some calls of f."""
+
+
+def group_columns(structure: Any) -> Places:
+    """Return the number of each column's group: columns of one group have no row in common.
+
+    Parameters
+    ----------
+    structure : array or SciPy sparse array, (m, n)
+        Which entries may be different from 0: those that are.
+
+    Returns
+    -------
+    array (n,) of int
+        Column after column, those with most entries in their rows first, gets the first group that
+        fits (greedy colouring).
+
+    References
+    ----------
+    A. R. Curtis, M. J. D. Powell and J. K. Reid, "On the estimation of sparse Jacobian matrices",
+    IMA Journal of Applied Mathematics 13 (1974), 117-119.
+
+    Examples
+    --------
+    >>> group_columns([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
+    array([0, 1, 0, 1])
+    """
+    require_scipy()
+    by_rows = as_structure(structure)
+    groups = np.full(by_rows.shape[1], -1, np.int64)
+    by_columns = by_rows.tocsc()
+    taken_by = np.full(len(groups) + 1, -1, np.int64)
+    # Those first that fit least: with the most entries in all their rows.
+    entries = by_columns.T.astype(np.int64) @ np.diff(by_rows.indptr)
+    order = np.argsort(-entries, kind="stable")
+    arrays = order, by_columns.indptr, by_columns.indices, by_rows.indptr, by_rows.indices
+    _colouring()(*(array.astype(np.int64) for array in arrays), groups, taken_by)
+    return groups
+
+
+def _colour(
+    order: Any,
+    starts: Any,
+    rows: Any,
+    row_starts: Any,
+    columns: Any,
+    groups: Any,
+    taken_by: Any,
+) -> None:
+    """Write the group of each column: the first one that no column with a common row is in."""
+    for j in order:
+        for k in range(starts[j], starts[j + 1]):
+            for m in range(row_starts[rows[k]], row_starts[rows[k] + 1]):
+                group = groups[columns[m]]
+                if group >= 0:
+                    taken_by[group] = j
+        group = 0
+        while taken_by[group] == j:
+            group += 1
+        groups[j] = group
+
+
+@cache
+def _colouring() -> Callable[..., None]:
+    integers = "int64[::1]"
+    signature = f"void({', '.join([integers] * 7)})"
+    return kernel.compiled(_colour, _colour, signature)  # type: ignore[no-any-return]
+
+
+def require_scipy() -> None:
+    """Refuse sparse arrays where SciPy is missing."""
+    if importlib.util.find_spec("scipy") is None:
+        raise ModuleNotFoundError(
+            "sparse Jacobians need scipy, which is not installed; pip install 'fastgrad[sparse]'",
+            name="scipy",
+        )
+
+
+def as_structure(structure: Any) -> Any:
+    """Return where entries are, as a sparse array of bool by rows; refuse what is no matrix."""
+    if not sparse.issparse(structure):
+        structure = as_array("sparsity", structure, "pass an array (f(x).size, x.size) of 0 and 1")
+    if structure.ndim != 2 or structure.dtype.kind not in "biuf":
+        raise ValueError(
+            f"sparsity is an array of shape {structure.shape} and dtype {structure.dtype}, but it "
+            "says by 0 and 1 which entries, (f(x).size, x.size), may be different from 0; pass "
+            "such an array, or 'detect'"
+        )
+    matrix = sparse.csr_array(structure).astype(bool)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def structure_and_groups(
+    sparsity: Any, f: Callable[[Any], Any], x: Array, base: Array
+) -> tuple[Any, Places]:
+    """Return what is given, or detected, as `ColumnGroups` takes it."""
+    if isinstance(sparsity, str):
+        if sparsity != "detect":
+            raise ValueError(f"sparsity is {sparsity!r}; pass 'detect', or an array of 0 and 1")
+        return _detected(f, x, base)
+    if isinstance(sparsity, tuple) and len(sparsity) != 2:
+        raise ValueError(
+            f"sparsity is a tuple of {len(sparsity)}, but a tuple is a pair of an array and the "
+            "numbers of columns' groups; pass what detect_sparsity returns, or an array"
+        )
+    structure, groups = sparsity if isinstance(sparsity, tuple) else (sparsity, None)
+    structure = as_structure(structure)
+    shape = base.size, x.size
+    if structure.shape != shape:
+        raise ValueError(
+            f"sparsity has shape {structure.shape}, but f(x) has {shape[0]} elements and x has "
+            f"{shape[1]}; pass an array of shape {shape}"
+        )
+    if groups is None:
+        return structure, group_columns(structure)
+    groups = as_array("groups", groups, "pass what group_columns returns")
+    if groups.shape != shape[1:] or groups.dtype.kind not in "iu" or groups.min(initial=0) < 0:
+        raise ValueError(
+            f"groups have shape {groups.shape} and dtype {groups.dtype}, but they are the numbers "
+            "of columns' groups; pass what group_columns returns"
+        )
+    taken = sparse.csr_array((structure.data, groups[structure.indices], structure.indptr))
+    if not taken.has_canonical_format:
+        taken.sum_duplicates()
+    if taken.nnz < structure.nnz:
+        raise ValueError(
+            "groups put two columns together that have a row in common, so that they cannot be "
+            "told apart; pass what group_columns returns"
+        )
+    return structure, groups
+
+
+class ColumnGroups(Line):
+    """f where all elements of a group are moved together, for the engine that moves t.
+
+    ``groups(t)`` is ``f(x + d * (t - origin)[groups])``: the derivative with respect to ``t[g]``
+    holds, in each row, the one that x's element in group g and that row has, times its ``d``.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of x as a whole, with its steps and bounds.
+    sparsity : array, pair or "detect"
+        As `fastgrad.jacobian` takes it.
+    base : array
+        f(x).
+    stacked : bool
+        Whether f takes a stack of points.
+
+    Attributes
+    ----------
+    problem : Problem
+        Of t.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        args: tuple[Any, ...],
+        problem: Problem,
+        sparsity: Any,
+        base: Array,
+        *,
+        stacked: bool,
+    ) -> None:
+        x, scheme = problem.x, problem.scheme
+        self._single = Single(problem.f) if stacked else problem.f
+        self.structure, self.groups = structure_and_groups(sparsity, self._single, x, base)
+        is_measured = problem.automatic and not scheme.is_complex
+        self.scales = scales_of(x)
+        directions = self.scales if is_measured else np.broadcast_to(problem.steps, x.size)
+        if problem.bounds is not None:
+            directions = directions * self._heed(x, *problem.bounds)
+        self.number = int(self.groups.max(initial=-1)) + 1
+        # For automatic steps t is 1 at x: then it has the scale and the rounding of x.
+        origin = 1.0 if is_measured else 0.0
+        super().__init__(f, x, args, [problem], [directions.reshape(x.shape)], origin)
+        position = np.full(self.number, origin)
+        h = "auto" if problem.automatic else 1.0
+        [of_groups] = problems(self, position, h, scheme=scheme, bounds=self._limits())
+        whole = (position, x)
+        self.problem = of_groups.replaced(
+            f=Call(self.at_first, (), whole, position), name="the group of columns "
+        )
+
+    def _heed(self, x: Array, lower: Array, upper: Array) -> Array:
+        """Return 1 for each element, -1 if it has more room below, 0 if none; divide groups by it.
+
+        For a group is moved as far as the one of its elements can that has the least room.
+        """
+        flat = x.view(np.ndarray).reshape(-1)
+        below, above = flat - lower, upper - flat
+        room = np.minimum(np.maximum(below, above), self.scales)
+        is_free = room > 0
+        exponents = np.zeros(len(room), np.int64)
+        exponents[is_free] = -np.log2(room[is_free] / self.scales[is_free]) // ROOM_EXPONENTS
+        pairs = np.stack([self.groups, exponents])
+        self.groups = np.unique(pairs, axis=1, return_inverse=True)[1].reshape(-1)
+        return np.asarray(np.where(above < below, -1.0, 1.0) * is_free)
+
+    def _limits(self) -> tuple[Array, Array] | None:
+        """Return between which t all elements of a group keep inside their bounds."""
+        [bounds], [original], [direction] = self.bounds, self.originals, self.directions
+        if bounds is None:
+            return None
+        lowest, highest = np.full(self.number, -np.inf), np.full(self.number, np.inf)
+        moves = direction.reshape(-1) != 0
+        way = direction.reshape(-1)[moves]
+        ends = [(limit - original.reshape(-1))[moves] / way for limit in bounds]
+        np.maximum.at(lowest, self.groups[moves], np.minimum(*ends))
+        np.minimum.at(highest, self.groups[moves], np.maximum(*ends))
+        return lowest + self.origin, highest + self.origin
+
+    def is_stack(self, s: Array) -> bool:
+        """Say whether s is many places."""
+        return s.ndim > 1
+
+    def distances(self, s: Array) -> Any:
+        """Return what each element's direction is multiplied by."""
+        distances = (s - self.origin)[..., self.groups]
+        return distances.reshape(*s.shape[:-1], *self.arrays[0].shape)
+
+    def expanded(self, columns: Array, base: Array) -> Any:
+        """Return the sparse Jacobian, checked, by the derivatives with respect to groups."""
+        columns = columns.reshape(base.size, self.number)
+        rows = np.repeat(np.arange(self.structure.shape[0]), np.diff(self.structure.indptr))
+        places = self.structure.indices
+        [direction] = self.directions
+        steps = direction.reshape(-1)[places].astype(columns.dtype)
+        entries = columns[rows, self.groups[places]]
+        with np.errstate(all="ignore"):
+            entries = np.where(steps == 0, 0, entries / steps)
+        arrays = entries, places.copy(), self.structure.indptr.copy()
+        jacobian = sparse.csr_array(arrays, shape=self.structure.shape)
+        self._require_complete(jacobian, base)
+        return jacobian
+
+    def _require_complete(self, jacobian: Any, base: Array) -> None:
+        """Refuse a structure that leaves entries out, as f shows where all elements are moved.
+
+        By one more call of f: if that contradicts a row, its elements outside of the structure are
+        moved alone.
+        """
+        [original], [direction] = self.originals, self.directions
+        flat, base = original.reshape(-1), base.reshape(-1)
+        eps = precision(flat, base)
+        parts = np.random.default_rng(0).uniform(0.5, 1, flat.size) * np.sign(direction).reshape(-1)
+        point = (flat + eps**0.5 * self.scales * parts).astype(flat.dtype)
+        moves = point.astype(base.dtype) - flat
+        with np.errstate(all="ignore"):
+            change = self._value_at(point) - base
+            known = abs(jacobian) @ abs(moves)
+            rounding = ROUNDING_EPS * eps * abs(base)
+            unexplained = abs(change - jacobian @ moves) - CHECK_TOLERANCE * known - rounding
+        suspects = np.flatnonzero(unexplained > 0)
+        for i in suspects[np.argsort(-unexplained[suspects])][:MAX_SUSPECTS]:
+            self._require_complete_row(int(i), base, eps)
+
+    def _require_complete_row(self, i: int, base: Array, eps: float) -> None:
+        [original], [direction] = self.originals, self.directions
+        flat = original.reshape(-1)
+        outside = np.flatnonzero(direction.reshape(-1))
+        outside = np.setdiff1d(outside, self.structure[[i]].indices)
+
+        def value(places: Places) -> Any:
+            point = flat.copy()
+            point[places] += (
+                PROBE_SCALE * self.scales[places] * np.sign(direction.reshape(-1)[places])
+            )
+            return self._value_at(point)[i]
+
+        def changes(places: Places) -> bool:
+            return bool(abs(value(places) - base[i]) > ROUNDING_EPS * eps * abs(base[i]))
+
+        if not len(outside) or changes(outside[:0]) or not changes(outside):
+            return
+        while len(outside) > 1:
+            half = outside[: len(outside) // 2]
+            outside = half if changes(half) else outside[len(half) :]
+        raise ValueError(
+            f"sparsity says that element {i} of f(x) does not depend on "
+            f"{element_at('x', outside[0], original.shape)}, but it changes with that; mark the "
+            "entry, or pass sparsity='detect'"
+        )
+
+    def _value_at(self, point: Array) -> Array:
+        """Return f at a point; x is as it was afterwards."""
+        [x], [original] = self.arrays, self.originals
+        plain = x.view(np.ndarray)
+        try:
+            plain[...] = point.reshape(plain.shape)
+            return as_returned(self._single(x)).reshape(-1)
+        finally:
+            plain[...] = original
+
+
+class Single:
+    """An f that takes a stack of points, as a function of one."""
+
+    def __init__(self, f: Callable[[Any], Any]) -> None:
+        self.f = f
+
+    def __call__(self, x: Any) -> Any:
+        """Return what f returns for a stack of x alone, without the stack's axis."""
+        return self.f(x[np.newaxis].copy())[0]
+
+
+def scales_of(x: Array) -> Array:
+    """Return the distances over which f is taken to vary: powers of two up to max(abs(x), 1)."""
+    size = np.maximum(abs(x.view(np.ndarray).reshape(-1).astype(np.float64)), 1)
+    return 2.0 ** np.floor(np.log2(size))
+
+
+def require_one_array(x: Any) -> None:
+    """Refuse a structure, whose Jacobian is no single matrix, and all without SciPy."""
+    require_scipy()
+    if is_structure(x):
+        raise TypeError(
+            f"x is a {type(x).__name__}, but a sparse Jacobian is that with respect to one array; "
+            "put the arrays into one"
+        )
+
+
+# Detection ----------------------------------------------------------------------------------------
+
+
+def detect_sparsity(
+    f: Callable[..., Any], x: Array, *, args: tuple[Any, ...] = ()
+) -> tuple[Any, Places]:
+    """Return which entries of f's Jacobian may be different from 0, and groups of its columns.
+
+    As `jacobian` takes them, ``jacobian(f, x, sparsity=detect_sparsity(f, x))``, at this x and at
+    others. Where f is made of NumPy operations, they are recorded: what an element is computed from
+    does not depend on x then. Otherwise parts of x are moved, and replaced by nan, until it is
+    known what each element of f(x) depends on at this x.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args)`` -> array.
+    x : array of float64, float32 or longdouble
+        Bit-identical afterwards.
+    args : tuple
+        Further arguments of f.
+
+    Returns
+    -------
+    scipy.sparse.csr_array of bool, (f(x).size, x.size)
+    array (x.size,) of int
+        The number of each column's group, as `group_columns` returns it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `jacobian`.
+    ModuleNotFoundError
+        If SciPy is not installed.
+
+    Examples
+    --------
+    >>> structure, groups = detect_sparsity(lambda x: x[1:] - x[:-1] ** 2, np.ones(4))
+    >>> structure.toarray().astype(int)
+    array([[1, 1, 0, 0],
+           [0, 1, 1, 0],
+           [0, 0, 1, 1]])
+    >>> groups
+    array([0, 1, 0, 1])
+    """
+    x = users_array(x)
+    require_one_array(x)
+    with guarded(f, x, args):
+        found, base = prepare(
+            f, x, PROBE_STEP, args=args, scheme="central", relative=True, bounds=None
+        )
+        return _detected(found[0].f, x, base)
+
+
+def _detected(f: Callable[[Any], Any], x: Array, base: Array) -> tuple[Any, Places]:
+    """Return f's structure and groups of its columns."""
+    try:
+        structure = recordings.recorded_sparsity(f, x, PROBE_SCALE)
+    except recorder.NotTraceable:
+        structure = _probed(f, x, base.reshape(-1))
+    return structure, group_columns(structure)
+
+
+def _probed(f: Callable[[Any], Any], x: Array, base: Array) -> Any:
+    """Return f's structure, found by blocks of x that are halved until each is one element.
+
+    Blocks that no element of f depends on together are moved together.
+    """
+    blocks = [np.arange(x.size)][: x.size]
+    changed = [_changed(f, x, base, block) for block in blocks]
+    structure = sparse.csr_array(np.array(changed, bool).reshape(len(blocks), len(base)).T)
+    while max(map(len, blocks), default=0) > 1:
+        halves = [
+            half
+            for block in blocks
+            for half in (block[: len(block) // 2], block[len(block) // 2 :])
+        ]
+        groups = group_columns(structure)
+        rows: list[Places] = []
+        columns: list[Places] = []
+        of_columns = structure.tocsc()
+        for group in range(int(groups.max(initial=-1)) + 1):
+            together = np.flatnonzero(groups == group)
+            dependent = of_columns[:, together].tocoo()
+            for side in (0, 1):
+                moved = np.concatenate([halves[2 * block + side] for block in together])
+                is_changed = _changed(f, x, base, moved)[dependent.row]
+                rows.append(dependent.row[is_changed])
+                columns.append(2 * together[dependent.col[is_changed]] + side)
+        places = np.concatenate(rows), np.concatenate(columns)
+        kept = np.array([len(half) > 0 for half in halves])
+        whole = sparse.csr_array((np.ones(len(places[0]), bool), places), (len(base), len(halves)))
+        blocks, structure = [half for half in halves if len(half)], whole[:, kept]
+    return structure
+
+
+def _changed(f: Callable[[Any], Any], x: Array, base: Array, places: Places) -> Flags:
+    """Return which elements of f(x) change where x's are moved, or are replaced by nan."""
+    original = Original(x)
+    changed = np.zeros(len(base), bool)
+    flat = original.copy.reshape(-1)
+    random = np.random.default_rng(0)
+    sizes = PROBE_SCALE * scales_of(x)[places]
+    moved = [flat[places] + sizes * random.uniform(0.5, 1, len(places)) * s for s in (1, -1)]
+    if len(places):
+        for values in (*moved, np.nan):
+            point = flat.copy()
+            point[places] = values
+            try:
+                original.plain[...] = point.reshape(original.plain.shape)
+                with np.errstate(all="ignore"):
+                    found = as_returned(f(x)).reshape(-1)
+                changed |= (found != base) & ~(np.isnan(found) & np.isnan(base))
+            except Exception as error:  # f is not defined there
+                raise_interrupt(error)
+            finally:
+                original.put_back()
+    return changed

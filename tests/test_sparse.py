@@ -1,0 +1,254 @@
+"""Are sparse Jacobians those that all columns give one by one, and is nothing left out unseen?"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.optimize._numdiff import group_columns as scipys_groups
+
+from fastgrad import detect_sparsity, group_columns, jacobian, schemes
+from fastgrad.tracing.recorder import NotTraceable
+from fastgrad.tracing.sparsity import recorded_sparsity
+
+REPEATABLE = settings(derandomize=True, deadline=None)
+EPS = np.finfo(float).eps
+
+
+def broyden(x):
+    """The tridiagonal function of C. G. Broyden, Mathematics of Computation 19 (1965)."""
+    r = (3 - 2 * x) * x + 1
+    r[1:] -= x[:-1]
+    r[:-1] -= 2 * x[1:]
+    return r
+
+
+def broydens_jacobian(x):
+    n = len(x)
+    return np.diag(3 - 4 * x) - np.eye(n, k=-1) - 2 * np.eye(n, k=1)
+
+
+X = np.random.default_rng(0).normal(size=12)
+
+BANDS = broydens_jacobian(X) != 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"h": 1e-5},
+        {"h": 6e-6, "relative": True},
+        {"h": np.linspace(1e-5, 2e-5, 12)},
+        {"scheme": "forward"},
+        {"scheme": "complex"},
+        {"scheme": schemes.central(4)},
+        {"workers": lambda function, items: map(function, items)},
+        {"bounds": (X - 1e-9, X + np.linspace(1e-3, 3, 12))},
+        {"bounds": (-np.inf, X + 1e-9)},
+        {"engine": "loop", "progress": lambda done, total: None},
+    ],
+)
+@pytest.mark.parametrize("sparsity", [BANDS, sparse.csc_array(BANDS), "detect"])
+def test_bands_are_found_by_three_groups(sparsity, options):
+    x = X.copy()
+    result = jacobian(broyden, x, sparsity=sparsity, **options)
+    assert isinstance(result, sparse.csr_array)
+    # Forward quotients: sqrt(eps) times half the second derivative, 4.
+    np.testing.assert_allclose(result.toarray(), broydens_jacobian(X), rtol=0, atol=1e-7)
+    assert x.tobytes() == X.tobytes()
+
+
+def test_f_is_called_for_each_group_and_once_more():
+    calls = 0
+
+    def f(x):
+        nonlocal calls
+        calls += 1
+        return broyden(x)
+
+    jacobian(f, X.copy(), 1e-5, sparsity=(BANDS, group_columns(BANDS)))
+    assert calls == 1 + 2 * 3 + 1  # f(x), three groups, all of x together
+
+
+def test_stacks_closures_further_arguments_axes_and_float32_are_served():
+    exact = broydens_jacobian(X)
+    stacked = jacobian(
+        lambda s: np.stack([broyden(x) for x in s]), X.copy(), vectorized=True, sparsity=BANDS
+    )
+    np.testing.assert_allclose(stacked.toarray(), exact, rtol=0, atol=1e-8)
+    x = X.copy()
+    inside = jacobian(lambda _, k: k * broyden(x), x, args=(2.0,), sparsity=BANDS)
+    np.testing.assert_allclose(inside.toarray(), 2 * exact, rtol=0, atol=1e-8)
+    matrix = X.reshape(3, 4)[:, ::-1].copy(order="F")
+    result = jacobian(
+        lambda x: broyden(x[:, ::-1].reshape(-1)).reshape(2, 6), matrix, sparsity="detect"
+    )
+    order = np.arange(12).reshape(3, 4)[:, ::-1].reshape(-1)
+    np.testing.assert_allclose(result.toarray(), exact[:, order], rtol=0, atol=1e-8)
+    single = jacobian(broyden, X.astype(np.float32), sparsity=BANDS)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single.toarray(), exact, rtol=0, atol=1e-3)
+
+
+@REPEATABLE
+@given(m=st.integers(0, 8), n=st.integers(0, 8), density=st.floats(0, 1), seed=st.integers(0, 999))
+def test_random_structures(m, n, density, seed):
+    generator = np.random.default_rng(seed)
+    structure = generator.uniform(size=(m, n)) < density
+    A = np.where(structure, generator.normal(size=(m, n)), 0)
+    groups = group_columns(structure)
+    for group in range(groups.max(initial=-1) + 1):
+        assert structure[:, groups == group].sum(axis=1).max(initial=0) <= 1
+    x = generator.normal(size=n)
+    result = jacobian(lambda x: A @ np.sin(x), x, sparsity=structure)
+    np.testing.assert_allclose(result.toarray(), A * np.cos(x), rtol=0, atol=1e-8)
+    found, _ = detect_sparsity(lambda x: A @ np.sin(x), x)
+    np.testing.assert_array_equal(found.toarray(), structure)
+    rows = [np.flatnonzero(row) for row in structure]
+
+    def by_numbers(x):
+        return np.array([sum(float(x[j]) ** 2 for j in row) for row in rows])
+
+    found, _ = detect_sparsity(by_numbers, x)
+    np.testing.assert_array_equal(found.toarray(), structure)
+
+
+def test_about_as_few_groups_as_scipys():
+    numbers = []
+    for seed in range(20):
+        structure = np.random.default_rng(seed).uniform(size=(200, 150)) < 0.02
+        numbers.append((group_columns(structure).max() + 1, scipys_groups(structure).max() + 1))
+    ours, scipys = np.sum(numbers, axis=0)
+    assert ours <= scipys
+
+
+# Detection ----------------------------------------------------------------------------------------
+
+
+SHIFT = np.eye(12, k=1)
+
+RECORDED = {
+    "slices": (lambda x: x[2:] * x[:-2], np.eye(10, 12) + np.eye(10, 12, k=2)),
+    "differences": (lambda x: np.diff(x) ** 2, np.eye(11, 12) + np.eye(11, 12, k=1)),
+    "roll": (lambda x: np.roll(x, -1), np.roll(np.eye(12), 1, axis=1)),
+    "a constant matrix": (lambda x: SHIFT @ np.exp(x), SHIFT),
+    "rows": (lambda x: x.reshape(3, 4).sum(axis=1), np.kron(np.eye(3), np.ones(4))),
+    "columns": (lambda x: x.reshape(3, 4).max(axis=0), np.kron(np.ones(3), np.eye(4))),
+    "means kept": (
+        lambda x: x.reshape(3, 4) - x.reshape(3, 4).mean(axis=1, keepdims=True),
+        np.kron(np.eye(3), np.ones((4, 4))),
+    ),
+    "pad": (lambda x: np.pad(x, 1)[2:] - x, np.eye(12) + SHIFT),
+    "assignments": (broyden, BANDS),
+    "choices": (lambda x: np.where(x > 0, x, x[::-1]), np.eye(12) + np.eye(12)[::-1]),
+    "two arrays": (lambda x: np.concatenate([x[:3] * 2, x[5:7]]), np.eye(12)[[0, 1, 2, 5, 6]]),
+    "a product of both": (lambda x: x.reshape(3, 4) @ x.reshape(4, 3), None),
+    "one column each": (lambda x: np.cumsum(x), np.ones((12, 12))),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_structures_are_seen_in_what_is_recorded(name):
+    f, expected = RECORDED[name]
+    if expected is None:
+        expected = abs(jacobian(f, X.copy()).reshape(-1, 12)) > 1e-9
+    found = recorded_sparsity(f, X.copy(), 1e-3)
+    np.testing.assert_array_equal(found.toarray(), np.asarray(expected) != 0)
+
+
+def test_structures_of_what_cannot_be_recorded_are_found_by_calls():
+    def f(x):
+        r = [0.0] * len(x)
+        for i in range(len(x)):
+            r[i] = float(x[i]) ** 2 + (float(x[i - 2]) if i > 1 else 0.0)
+        return r
+
+    with pytest.raises(NotTraceable):
+        recorded_sparsity(f, X.copy(), 1e-3)
+    x = X.copy()
+    found, groups = detect_sparsity(f, x)
+    np.testing.assert_array_equal(found.toarray(), np.eye(12) + np.eye(12, k=-2))
+    assert groups.max() == 1
+    assert x.tobytes() == X.tobytes()
+
+
+def test_a_dead_unit_is_seen_by_nan_and_a_comparison_by_moves():
+    # At x = 0 a product does not change with one of its factors; nan goes through.
+    found, _ = detect_sparsity(lambda x: [float(x[0]) * float(x[1])], np.array([0.0, 0.0, 1.0]))
+    assert found.toarray().tolist() == [[True, True, False]]
+    # max leaves nan out if it comes second, but not what is larger.
+    found, _ = detect_sparsity(lambda x: [max(float(x[0]), float(x[1]))], np.array([1.0, 1.0]))
+    assert found.toarray().tolist() == [[True, True]]
+
+
+# What is left out, and bad input ------------------------------------------------------------------
+
+
+def test_an_entry_that_is_left_out_is_named():
+    less = BANDS.copy()
+    less[3, 4] = False
+    x = X.copy()
+    with pytest.raises(ValueError, match=r"element 3 of f\(x\) does not depend on x\[4\]"):
+        jacobian(broyden, x, sparsity=less)
+    assert x.tobytes() == X.tobytes()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_a_small_entry_that_is_left_out_is_named(size):
+    A = np.eye(6)
+    A[2, 5] = size
+    with pytest.raises(ValueError, match=r"element 2 of f\(x\) does not depend on x\[5\]"):
+        jacobian(lambda x: A @ x**3, np.linspace(1, 2, 6), sparsity=np.eye(6))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: abs(x),
+        lambda x: np.sign(x),
+        lambda x: np.sqrt(abs(x)),
+        lambda x: np.floor(x * 1e6),
+        lambda x: np.sin(1e9 * x),
+        lambda x: x + np.random.default_rng().normal(size=x.shape) * 1e-6,
+    ],
+)
+@pytest.mark.filterwarnings("ignore:h is 'auto':RuntimeWarning")
+def test_a_right_structure_is_not_accused(f):
+    for x in (np.zeros(5), np.linspace(-1, 1, 5)):
+        jacobian(f, x, sparsity=np.eye(5))
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "error", "message"),
+    [
+        ("auto", ValueError, "'auto'; pass 'detect'"),
+        (np.ones(3), ValueError, r"shape \(3,\)"),
+        (np.ones((2, 3)), ValueError, r"shape \(2, 3\), but f\(x\) has 3 elements"),
+        (np.full((3, 3), "a"), ValueError, "dtype <U1"),
+        ((np.eye(3), [0, 1]), ValueError, r"groups have shape \(2,\)"),
+        ((np.eye(3), [0, 1, -1]), ValueError, "groups"),
+        ((np.ones((3, 3)), [0, 1, 1]), ValueError, "cannot be told apart"),
+        ((np.eye(3), [0, 1, 1], 3), ValueError, "pair"),
+    ],
+)
+def test_bad_sparsities_are_refused(sparsity, error, message):
+    with pytest.raises(error, match=message):
+        jacobian(lambda x: x**2, np.ones(3), sparsity=sparsity)
+
+
+def test_without_scipy_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"fastgrad\[sparse\]"):
+        jacobian(lambda x: x, np.ones(3), sparsity="detect")
+    with pytest.raises(ModuleNotFoundError, match=r"fastgrad\[sparse\]"):
+        group_columns(np.eye(3))
+
+
+def test_structures_of_arrays_and_compiled_loops_are_refused():
+    with pytest.raises(TypeError, match="one array"):
+        jacobian(lambda x: x["a"], {"a": np.ones(3)}, sparsity="detect")
+    with pytest.raises(TypeError, match="one array"):
+        detect_sparsity(lambda x: x["a"], {"a": np.ones(3)})
+    with pytest.raises(ValueError, match="engine"):
+        jacobian(lambda x: x, np.ones(3), sparsity="detect", engine="compiled")

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgrad.differences.arguments import (
+    Call,
+    as_array,
+    as_returned,
+    element_at,
+    is_structure,
+    users_array,
+)
 from fastgrad.differences.guard import Original, guarded
 from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems
-from fastgrad.differences.steps import precision
-from fastgrad.differences.trees import Call, is_structure, users_array
-from fastgrad.differences.validation import as_array, as_returned, element_at
+from fastgrad.differences.quotients import precision
 from fastgrad.directional import Line
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule

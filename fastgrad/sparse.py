@@ -78,7 +78,7 @@ def group_columns(structure: Any) -> Places:
     Examples
     --------
     >>> group_columns([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
-    array([0, 1, 0, 1])
+    array([1, 0, 1, 0])
     """
     require_scipy()
     by_rows = as_structure(structure)
@@ -421,7 +421,7 @@ def detect_sparsity(
            [0, 1, 1, 0],
            [0, 0, 1, 1]])
     >>> groups
-    array([0, 1, 0, 1])
+    array([1, 0, 1, 0])
     """
     x = users_array(x)
     require_one_array(x)

@@ -292,11 +292,15 @@ def _write_tile(
     *,
     tile_rows: int,
     vectors: int,
+    vector_bytes: int,
     partial: bool,
 ) -> None:
-    """Write the instructions of a tile; if `partial`, its last vector may exceed the columns."""
+    """Write the instructions of a tile; if `partial`, its last vector may exceed the columns.
+
+    Where `out` has half the rows or fewer, only these are computed.
+    """
     word = b.data.type.pointee
-    lanes = VECTOR_BYTES // _bytes_of(word)
+    lanes = vector_bytes // _bytes_of(word)
     word_ir, result_ir = (ir.VectorType(kind, lanes) for kind in (word, ir.DoubleType()))
 
     def vector(pointer: Any, v: int) -> Any:
@@ -327,20 +331,28 @@ def _write_tile(
             operands = [address, for_writing, closest, data]
             write_call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
 
-    with for_range(builder, depth) as loop:
-        b_row = _address_after(builder, b.data, loop.index, b_stride)
-        factors = [
-            _write_masked_load(builder, vector(b_row, v), inside)
-            if partial
-            else builder.load(vector(b_row, v), align=_bytes_of(word))
-            for v in range(vectors)
-        ]
-        for a_row, row_sums in zip(a_rows, sums, strict=True):
-            element = builder.load(_address_after(builder, a_row, loop.index, a_stride))
-            factor = repeated(builder, element, lanes)
-            for register, b_vector in zip(row_sums, factors, strict=True):
-                total = _write_multiply_add(builder, factor, b_vector, builder.load(register))
-                builder.store(total, register)
+    def write_products(a_rows: list[Any]) -> None:
+        with for_range(builder, depth) as loop:
+            b_row = _address_after(builder, b.data, loop.index, b_stride)
+            factors = [
+                _write_masked_load(builder, vector(b_row, v), inside)
+                if partial
+                else builder.load(vector(b_row, v), align=_bytes_of(word))
+                for v in range(vectors)
+            ]
+            for a_row, row_sums in zip(a_rows, sums, strict=False):
+                element = builder.load(_address_after(builder, a_row, loop.index, a_stride))
+                factor = repeated(builder, element, lanes)
+                for register, b_vector in zip(row_sums, factors, strict=True):
+                    total = _write_multiply_add(builder, factor, b_vector, builder.load(register))
+                    builder.store(total, register)
+
+    half = tile_rows // 2
+    with builder.if_else(builder.icmp_signed("<=", rows, _integer(half))) as (few, all_rows):
+        with few:
+            write_products(a_rows[:half])
+        with all_rows:
+            write_products(a_rows)
 
     scales = repeated(builder, scale, lanes)
     everywhere = ir.Constant(inside.type, [1] * lanes)

@@ -25,6 +25,10 @@ from fastgrad.typing import Doubles
 # The rows of a tile, and its vectors a row: its sums take 24 of 32 registers, or 12 of 16.
 TILE_ROWS, TILE_VECTORS = (8, 3) if LANES_PER_VECTOR == 8 else (4, 3)
 
+# The bytes of a vector at the edge: few columns are computed that are not there, where a processor
+# computes 512 bits in two halves.
+EDGE_BYTES = min(VECTOR_BYTES, 32)
+
 # Products summed at a time: a tile's columns of the second factor stay in a cache of 256 KB, and
 # results are read and written as often as there are runs.
 RUN_LENGTH = 512
@@ -227,7 +231,7 @@ def sum_products(
                     multiply_wide_tile(own[i:, j:], tile, factor, scale, add or r > 0)
                 else:
                     multiply_narrow_tile(own[i:, j:], tile, factor, scale, add or r > 0)
-            j += width if is_wide else VECTOR_BYTES // b.itemsize
+            j += width if is_wide else EDGE_BYTES // b.itemsize
 
 
 sum_float64_products = kernel(
@@ -242,10 +246,10 @@ sum_integer_products = kernel(
 
 
 @inlined
-def _multiply_tile(vectors: int, out: Any, a: Any, b: Any, scale: float, add: bool) -> None:
-    """Compute a tile without the instructions."""
+def _multiply_tile(width: int, out: Any, a: Any, b: Any, scale: float, add: bool) -> None:
+    """Compute a tile without the instructions; its width is in bytes of b."""
     for row in range(min(TILE_ROWS, len(out))):
-        for column in range(min(vectors * VECTOR_BYTES // b.itemsize, out.shape[1])):
+        for column in range(min(width // b.itemsize, out.shape[1])):
             x, y = a[row], b[:, column]
             if b.itemsize == 8:
                 total = (x * y).sum() * scale
@@ -254,7 +258,13 @@ def _multiply_tile(vectors: int, out: Any, a: Any, b: Any, scale: float, add: bo
             out[row, column] = out[row, column] + total if add else total
 
 
-@lowered("tile", tile_rows=TILE_ROWS, vectors=TILE_VECTORS, partial=False)
+@lowered(
+    "tile",
+    tile_rows=TILE_ROWS,
+    vectors=TILE_VECTORS,
+    vector_bytes=VECTOR_BYTES,
+    partial=False,
+)
 def multiply_wide_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> None:
     """Compute a tile of a product, out = scale * (a @ b), of full width.
 
@@ -272,13 +282,13 @@ def multiply_wide_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> Non
     add : bool
         Whether to add to `out` or to overwrite it.
     """
-    _multiply_tile(TILE_VECTORS, out, a, b, scale, add)
+    _multiply_tile(TILE_VECTORS * VECTOR_BYTES, out, a, b, scale, add)
 
 
-@lowered("tile", tile_rows=TILE_ROWS, vectors=1, partial=True)
+@lowered("tile", tile_rows=TILE_ROWS, vectors=1, vector_bytes=EDGE_BYTES, partial=True)
 def multiply_narrow_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> None:
-    """Compute a tile as `multiply_wide_tile` does, but one vector wide, up to the last column."""
-    _multiply_tile(1, out, a, b, scale, add)
+    """Compute a tile as `multiply_wide_tile` does, but `EDGE_BYTES` wide, up to the last column."""
+    _multiply_tile(EDGE_BYTES, out, a, b, scale, add)
 
 
 # Sparse matrices ----------------------------------------------------------------------------------

@@ -9,27 +9,36 @@ from typing import Any, Generic
 
 import numpy as np
 
-from fastgrad.differences import smooth
+from fastgrad.differences.adaptive_steps import (
+    CLEAR_SHARE,
+    EPS,
+    MAX_JUMP,
+    MAX_STEPS,
+    Extrapolation,
+    Outcome,
+    contradicts,
+    derivative_of_one,
+)
 from fastgrad.differences.arguments import as_number, like, require_flag, users_array
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
-from fastgrad.differences.quotients import as_floats, at, derivatives, memory_order, precision
-from fastgrad.differences.richardson import (
-    CLEAR_SHARE,
-    MAX_JUMP,
-    MAX_STEPS,
-    Outcome,
-    RichardsonTableau,
-    contradicts,
-)
-from fastgrad.differences.smooth import Remembered
+from fastgrad.differences.quotients import as_floats, at, derivatives, join, memory_order, precision
 from fastgrad.engines import progress as progress_of
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
+from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
-from fastgrad.typing import Array, EngineName, Map, Places, Progress, Report, SchemeName, Structure
-
-EPS = float(np.finfo(np.float64).eps)
+from fastgrad.typing import (
+    Array,
+    EngineName,
+    Map,
+    Places,
+    Progress,
+    Report,
+    SchemeName,
+    Structure,
+    Values,
+)
 
 FIRST_STEP = 0.25
 """The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""
@@ -200,25 +209,21 @@ def _differentiate(
     """Return the gradient, the error and the step, arrays like x; and the evaluations."""
     x, scheme = problem.x, problem.scheme
     results = [np.zeros_like(x) for _ in range(3)]
-    flats = [result.view(np.ndarray).flat for result in results]
     places = memory_order(x)
     if not x.size:
         return results, 0
     if scheme.is_complex:
-        quotients = derivatives(
-            evaluator.values(report), problem.f, x, places, problem.steps, scheme
-        )
+        all_values = evaluator.values(report)
+        quotients = derivatives(all_values, problem.f, x, places, problem.steps, scheme)
         # Nothing is subtracted: what is left is the rounding of the operations inside f.
         noise = 8 * precision(x, quotients) * abs(quotients)
-        for flat, array in zip(flats, (quotients, noise, problem.steps), strict=True):
-            flat[places] = array
+        _write(results, places, quotients, noise, problem.steps)
         return results, x.size * len(scheme.offsets)
     half = in_parts(report, 1 / 2)
     values, begin = evaluator.values(None), evaluator.values(half)
-    here = np.zeros(1, dtype=np.intp)
-    base = as_floats(values(problem.f, x, here, at(x)))[0, 0]
-    remembered = Remembered(values)
-    tableau = RichardsonTableau(problem, remembered, base, tolerance)
+    base = as_floats(values(problem.f, x, np.zeros(1, dtype=np.intp), at(x)))[0, 0]
+    remembered = RememberedValues(values)
+    extrapolation = Extrapolation(problem, remembered, base, tolerance)
     steps = np.broadcast_to(np.asarray(problem.steps, np.float64), x.size)
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
@@ -226,38 +231,101 @@ def _differentiate(
     if len(places) <= MAX_SINGLE_ELEMENTS and not evaluator.has_workers:
         known = _one_by_one(problem, remembered, base, steps, tolerance)
         for place, numbers in known.items():
-            for flat, number in zip(flats, numbers, strict=True):
-                flat[place] = number
+            _write(results, place, *numbers)
         if report is not None:
             report(len(known))
         places = np.array([place for place in places.tolist() if place not in known], np.intp)
         begin = remembered if half is None else progress_of.reporting(remembered, half)
     for start in range(0, len(places), BLOCK_ELEMENTS):
         some = places[start : start + BLOCK_ELEMENTS]
-        outcome = tableau.extrapolate(some, steps[some], begin, half)
+        outcome = extrapolation.extrapolate(some, steps[some], begin, half)
         if retry:
-            _try_again(tableau, some, steps[some], outcome)
-        for k in np.flatnonzero(np.isnan(outcome.values)):
-            if int(some[k]) in tableau.raised:
-                raise tableau.raised[int(some[k])]
-        # A derivative of exactly 0 where f changes: between two of its jumps?
-        for k in np.flatnonzero((outcome.values == 0) & (outcome.errors < outcome.largest)):
-            # Out to where it certainly has changed.
-            if tableau.is_flat(int(some[k]), 2 * float(outcome.widest[k])):
-                outcome.errors[k] = outcome.largest[k]
-        if problem.bounds is not None:  # what cannot be moved has the derivative 0
-            fixed = problem.bounds[0][some] == problem.bounds[1][some]
-            outcome.values[fixed] = outcome.errors[fixed] = 0
+            _try_again(extrapolation, some, steps[some], outcome)
+        _examine(extrapolation, some, outcome)
         # The derivative is rounded to double precision, and to x's type.
         eps = max(float(np.finfo(x.dtype).eps), EPS)
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
-        for flat, array in zip(flats, (outcome.values, errors, outcome.steps), strict=True):
-            flat[some] = array
-    return results, 1 + tableau.evaluations + remembered.evaluations
+        _write(results, some, outcome.values, errors, outcome.steps)
+    return results, 1 + extrapolation.evaluations + remembered.evaluations
+
+
+def _write(results: list[Array], places: Any, values: Any, errors: Any, steps: Any) -> None:
+    """Write what has been found of some elements into the gradient, the error and the step."""
+    for result, numbers in zip(results, (values, errors, steps), strict=True):
+        result.view(np.ndarray).flat[places] = numbers
+
+
+def _examine(extrapolation: Extrapolation, places: Places, outcome: Outcome) -> None:
+    """Raise what f has raised at all steps; look closer at slopes of 0, and at fixed elements."""
+    for k in np.flatnonzero(np.isnan(outcome.values)):
+        if int(places[k]) in extrapolation.raised:
+            raise extrapolation.raised[int(places[k])]
+    # A derivative of exactly 0 where f changes: between two of its jumps?
+    for k in np.flatnonzero((outcome.values == 0) & (outcome.errors < outcome.largest)):
+        # Out to where it certainly has changed.
+        if extrapolation.is_flat(int(places[k]), 2 * float(outcome.widest[k])):
+            outcome.errors[k] = outcome.largest[k]
+    bounds = extrapolation.problem.bounds
+    if bounds is not None:  # what cannot be moved has the derivative 0
+        fixed = bounds[0][places] == bounds[1][places]
+        outcome.values[fixed] = outcome.errors[fixed] = 0
+
+
+class RememberedValues:
+    """A way of evaluating f that remembers the values at points of an element.
+
+    Parameters
+    ----------
+    values : callable
+        The way of evaluating f.
+
+    Attributes
+    ----------
+    evaluations : int
+        How many values have been asked of it by `of_one`, and were not asked again.
+    """
+
+    def __init__(self, values: Values) -> None:
+        self._values, self.evaluations = values, 0
+        self._known: dict[tuple[float, ...], Array] = {}
+
+    def of_one(
+        self, f: Callable[[Any], Any], x: Array, place: int, points: list[float]
+    ) -> list[float] | None:
+        """Return f where an element is moved to some points; None if these are no doubles."""
+        try:
+            found = self._values(f, x, np.array([place]), np.array([points]))
+        except Exception as error:  # it is not defined there
+            raise_interrupt(error)
+            return None
+        self.evaluations += len(points)
+        self._known[place, *points] = found
+        return found[0].tolist() if found.dtype == np.float64 else None
+
+    def __call__(
+        self,
+        f: Callable[[Any], Any],
+        x: Array,
+        places: Places,
+        points: Array,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        """Evaluate f as `Values` says, but for what is known."""
+        if not self._known:
+            return self._values(f, x, places, points, shape)
+        parts = []
+        for k, row in enumerate(points.tolist()):
+            part = self._known.pop((int(places[k]), *row), None)
+            if part is None:
+                part = self._values(f, x, places[k : k + 1], points[k : k + 1], shape)
+            else:
+                self.evaluations -= part.size
+            parts.append(part)
+        return join(parts)
 
 
 def _one_by_one(
-    problem: Problem, remembered: Remembered, base: Any, steps: Array, tolerance: float
+    problem: Problem, remembered: RememberedValues, base: Any, steps: Array, tolerance: float
 ) -> dict[int, tuple[float, float, float]]:
     """Return the derivatives with respect to elements in which f looks smooth; errors and steps."""
     f, x, known = problem.f, problem.x, {}
@@ -266,20 +334,22 @@ def _one_by_one(
     for place, here in enumerate(x.view(np.ndarray).reshape(-1).tolist()):
         evaluate = partial(remembered.of_one, f, x, place)
         first = float(steps[place])
-        found = smooth.derivative(evaluate, here, float(base), first, tolerance)
+        found = derivative_of_one(evaluate, here, float(base), first, tolerance)
         if found is not None:
             value, error, step = found
             known[place] = value, error + EPS / 2 * abs(value), step
     return known
 
 
-def _try_again(tableau: RichardsonTableau, places: Places, first: Array, outcome: Outcome) -> None:
+def _try_again(
+    extrapolation: Extrapolation, places: Places, first: Array, outcome: Outcome
+) -> None:
     """Begin at another size where the first step may be of the wrong one, and keep what is right.
 
     Where quotients do not converge, or stop converging far above their rounding, f may vary over
     much smaller distances: smaller and smaller steps say so by agreeing among themselves.
     """
-    problem, base = tableau.problem, abs(float(tableau.base))
+    problem, base = extrapolation.problem, abs(float(extrapolation.base))
     d = problem.scheme.derivative
     spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(np.float64)
     height = np.fmax(base, outcome.height)
@@ -287,7 +357,7 @@ def _try_again(tableau: RichardsonTableau, places: Places, first: Array, outcome
     larger = outcome.roundoff_limited & (first < FIRST_STEP)
     again = np.flatnonzero(larger | outcome.diverging | outcome.rough)
     while len(again):
-        other = tableau.extrapolate(places[again], second[again], patience=MAX_STEPS)
+        other = extrapolation.extrapolate(places[again], second[again], patience=MAX_STEPS)
         before = outcome[again]
         # Smaller steps may see one value alone of an f that rounds its values.
         other.errors[...] = np.fmax(other.errors, before.coarse / other.steps**d)
@@ -309,7 +379,7 @@ def _try_again(tableau: RichardsonTableau, places: Places, first: Array, outcome
             rounding = precision(problem.x, before.values) * base
             place = int(places[again[k]])
             steps = sorted({float(before.steps[k]), float(before.widest[k])})
-            if any(tableau.jumps(place, step, float(apart[k]), rounding) for step in steps):
+            if any(extrapolation.jumps(place, step, float(apart[k]), rounding) for step in steps):
                 better[k], jumping[k] = False, True
                 if before.diverging[k]:
                     outcome.errors[again[k]] = np.fmax(before.errors[k], apart[k])

@@ -1,7 +1,7 @@
 """Derivatives with error estimates, beside those of numdifftools and jacobi.
 
 On the same functions at the same points, by the calls of f that each makes. The constants of
-`fastgrad.differences.richardson` were chosen on `TUNED`; the other sets were not looked at.
+`fastgrad.differences.adaptive_steps` were chosen on `TUNED`; the other sets were not looked at.
 """
 
 import warnings

@@ -8,7 +8,7 @@ way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of
 - `quotients`: steps, points and values become derivatives, by a scheme's weights.
 - `problem`: what is to be differenced, once the arguments are right.
 - `measured_steps`, `jumps`: steps for h="auto"; what is rounded or jumps is told from what f is.
-- `smooth`, `richardson`: limits of quotients, with error estimates, for one element and for many.
+- `richardson`, `adaptive_steps`: limits of quotients, with error estimates, at steps that suit f.
 
 >>> import numpy as np
 >>> from fastgrad.engines import loop

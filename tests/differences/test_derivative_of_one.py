@@ -9,7 +9,6 @@ import pytest
 
 from fastgrad import adaptive, differentiate, schemes
 from fastgrad.adaptive import Derivatives
-from fastgrad.differences import smooth
 
 SMOOTH: dict[str, Callable[[Any], Any]] = {
     "exp": lambda m, x: m.exp(x),
@@ -65,7 +64,7 @@ def test_an_exponential_takes_15_calls() -> None:
 def test_it_is_what_most_smooth_functions_are_differentiated_by(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(adaptive.RichardsonTableau, "extrapolate", None)
+    monkeypatch.setattr(adaptive.Extrapolation, "extrapolate", None)
     for f in (np.exp, np.sin, np.tanh, np.arctan):
         x = np.array([1.0, 0.3])
         found = differentiate(lambda x, f=f: float(f(x).sum()), x)
@@ -142,6 +141,6 @@ def test_what_f_raises_is_raised_and_x_is_as_it_was() -> None:
 def test_other_schemes_and_bounds_are_left_to_arrays(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smooth, "derivative", None)
+    monkeypatch.setattr(adaptive, "derivative_of_one", None)
     found = differentiate(lambda x: float(np.exp(x[0])), np.array([1.0]), **options)
     assert abs(found.gradient[0] - np.e) <= found.error[0]

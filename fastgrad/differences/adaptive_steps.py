@@ -1,0 +1,573 @@
+"""Adaptive steps: difference quotients at falling or growing steps, until their limit is found.
+
+An `Extrapolation` chooses the steps of many elements of x at once, for any function.
+`derivative_of_one` does so for one element, in single numbers, where f looks smooth: of a few
+elements operations on arrays would take longer than most functions do. What is not certain to have
+the same result it leaves to the arrays.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastgrad.differences.bounds import first_steps
+from fastgrad.differences.jumps import CALLS, are_short, is_flat, jumps, resolution
+from fastgrad.differences.problem import Problem
+from fastgrad.differences.quotients import (
+    as_floats,
+    moved,
+    precision,
+    representable,
+    values_where_defined,
+)
+from fastgrad.differences.richardson import (
+    RATIO,
+    TRUNCATION_FACTOR,
+    Limit,
+    Limits,
+    Rivals,
+    Run,
+    Tableau,
+    limits,
+    step_at,
+)
+from fastgrad.schemes import Scheme, central_quotient
+from fastgrad.typing import Array, Flags, Places, Report, Values
+
+BEND_POWERS = 1, 3
+"""The first two powers of h in half the difference of f's slopes on both sides of x."""
+
+START = 4
+"""Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""
+
+SUFFICIENT_STEPS = 8
+"""Steps after which an error that is small already is left as it is."""
+
+SMALLEST_SPACING = 5e-324
+"""The spacing of the smallest numbers."""
+
+ROUNDING_FACTOR = 100
+"""How many times its rounding error a derivative's error is where nothing else limits it."""
+
+MAX_STEPS = 17
+"""Steps after which any is."""
+
+PATIENCE = 6
+"""Steps without a better estimate after which a function that does not converge is left."""
+
+SMOOTH_ERROR = 1e-6
+"""A relative error from which the steps are small enough for f to look smooth."""
+
+DIVERGENCE_ERROR = 1e-3
+"""A relative error from which the first step was probably of the wrong size."""
+
+REMAINDER_FACTOR = 4
+"""How many times the last difference a slow series may still be off: for powers of h as low as 1/2
+the rest is 1 / (1 - 2**-0.5) = 3.4 times as large."""
+
+ERROR_FLOOR = 8
+"""Rounding errors of the derivative itself that nobody needs to get below."""
+
+GROWTH_STEPS = 8
+"""Steps over which quotients grow, without an end in sight, where a slope is infinite."""
+
+MIN_GROWTH_RATIO = 0.95
+"""How many times as large as the growth before a growth is that leads to no limit."""
+
+MAX_JUMP = 1e-2
+"""The largest jumps, relative to f, that are taken for rounded values."""
+
+NOISE_STEPS = 3
+"""Smallest steps from which the noise of f is judged."""
+
+CLEAR_SHARE = 0.1
+"""Times a contradiction that larger steps must agree to for it to be looked into."""
+
+
+@dataclass(eq=False)
+class Outcome:
+    """Derivatives with respect to some elements.
+
+    Attributes
+    ----------
+    values, errors, steps : float array (n,)
+        The derivatives themselves, their estimated absolute errors, and the smallest steps that
+        they are made of.
+    largest, widest, height : float array (n,)
+        The largest quotient that has been seen, the largest step at which it is not 0, and how much
+        f has been seen to change, the largest quotient times its step.
+    coarse : float array (n,)
+        How wrong f may be at the smallest step by rounding its values itself, 0 if it does not.
+    roundoff_limited : bool array (n,)
+        Whether a much larger first step may be better: rounding has cost most of the digits.
+    diverging : bool array (n,)
+        Whether a much smaller one may be, because the quotients do not converge.
+    rough : bool array (n,)
+        Whether errors stopped falling far above what rounding explains.
+    """
+
+    values: Array
+    errors: Array
+    steps: Array
+    largest: Array
+    widest: Array
+    height: Array
+    coarse: Array
+    roundoff_limited: Flags
+    diverging: Flags
+    rough: Flags
+
+    def __getitem__(self, rows: Any) -> "Outcome":
+        """Return a copy of some rows."""
+        return Outcome(*(column[rows] for column in vars(self).values()))
+
+    def __setitem__(self, rows: Any, other: "Outcome") -> None:
+        """Replace some rows."""
+        for column, new in zip(vars(self).values(), vars(other).values(), strict=True):
+            column[rows] = new
+
+
+def nothing_yet(first: Array) -> Outcome:
+    """Return that nothing has been found yet, from these first steps."""
+    values, errors, steps, largest, widest, height, coarse = np.zeros((7, len(first)))
+    limited, diverging, rough = np.zeros((3, len(first)), dtype=bool)
+    values[:], errors[:], steps[:], widest[:] = np.nan, np.inf, first, first
+    return Outcome(
+        values, errors, steps, largest, widest, height, coarse, limited, diverging, rough
+    )
+
+
+class Extrapolation:
+    """Difference quotients at geometric sequences of steps, extrapolated, for elements of x.
+
+    Its numbers are an array ``(4 + points, n, m)``: quotients, how wrong they may be by rounding,
+    how far f bends, the steps, and f at the scheme's points, for n elements and m steps.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is differentiated, in a real scheme.
+    values : callable
+        How f is evaluated.
+    base : float
+        f at x, for schemes that need it and for noticing kinks; nan if it is not known.
+    tolerance : float
+        The relative error that is small enough.
+
+    Attributes
+    ----------
+    evaluations : int
+        How often f was evaluated.
+    raised : dict
+        What f has raised when an element was moved, by the index of the element.
+    """
+
+    def __init__(self, problem: Problem, values: Values, base: Any, tolerance: float = 0.0) -> None:
+        self.problem, self.values, self.base, self.tolerance = problem, values, base, tolerance
+        self.evaluations = 0
+        self.raised: dict[int, Exception] = {}
+        self._eps = 0.0
+
+    def extrapolate(
+        self,
+        places: Places,
+        first: Array,
+        begin: Values | None = None,
+        ended: Report | None = None,
+        patience: int = PATIENCE,
+    ) -> Outcome:
+        """Return the derivatives with respect to the elements of x at these places.
+
+        Parameters
+        ----------
+        places : int array (n,)
+            Indices into x in C order.
+        first : float array (n,)
+            The steps to begin with, rounded down to powers of two within the bounds.
+        begin : callable, optional
+            How f is evaluated at the steps that are tried at once.
+        ended : callable, optional
+            Told for how many elements more there is nothing left to be done.
+        patience : int
+            Steps without a better estimate after which an element is left.
+        """
+        outcome, problem = nothing_yet(first), self.problem
+        parts = first_steps(problem.scheme, problem.x, places, first, problem.bounds)
+        with np.errstate(all="ignore"):
+            for scheme, chosen, steps, most in parts:
+                table = self._evaluate_steps(
+                    scheme, places[chosen], steps[:, np.newaxis] * step_at(np.arange(START)), begin
+                )
+                for done, found in self._extrapolated(
+                    scheme, places[chosen], table, steps, most, patience
+                ):
+                    outcome[chosen[done]] = found
+                    if ended is not None:
+                        ended(len(done))
+        return outcome
+
+    def _extrapolated(
+        self,
+        scheme: Scheme,
+        places: Places,
+        table: Array,
+        first: Array,
+        most: Array,
+        patience: int,
+    ) -> Iterator[tuple[Places, Outcome]]:
+        """Yield indices into places, and the derivatives there, as soon as they have been found."""
+        now = nothing_yet(first)
+        x = self.problem.x.view(np.ndarray).reshape(-1)[places]
+        smallest = 2 * np.spacing(abs(x)).astype(np.float64)
+        active, upwards = np.arange(len(places)), np.zeros(len(places), dtype=bool)
+        top, stalled = np.zeros((2, len(places)), dtype=int)
+        may_be_rounded = are_short(table[4, :, 0]).any()  # all values are, where f rounds them
+        while True:
+            judged = self._coarsened(scheme, table, now) if may_be_rounded else table
+            tried = table.shape[2]
+            found, errors = self._limits(scheme, judged)
+            relative = errors / abs(found.values)
+            relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
+            last = now.errors.copy()
+            # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
+            rejected = upwards & contradicts(found.values, errors, now.values, last)
+            # Smaller steps may correct what has been found, larger ones only improve it.
+            taken = ~rejected & (~upwards | (errors < last))
+            np.copyto(now.values, found.values, where=taken)
+            np.copyto(now.errors, errors, where=taken)
+            np.copyto(now.steps, judged[3, np.arange(len(active)), found.last], where=taken)
+            rounding = found.round_off > found.truncation
+            stalled = np.where((errors < 0.5 * last) | (errors == np.inf), 0, stalled + 1)
+            higher, lower = first[active] * step_at(top - 1), first[active] * step_at(top + tried)
+            upwards = rounding & (found.first == 0) & (higher <= most[active])
+            done = (relative <= max(self.tolerance, ERROR_FLOOR * self._eps)) | (tried >= MAX_STEPS)
+            # What is far from rounding, and no longer improves, may be noise.
+            near = errors < ROUNDING_FACTOR * found.round_off
+            done |= (relative < SMOOTH_ERROR) & ((stalled > 0) & near | (tried >= SUFFICIENT_STEPS))
+            done |= stalled >= patience
+            done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
+            done |= ~upwards & (lower < smallest[active])
+            ends = done | rejected
+            steps = np.where(upwards, higher, lower)
+            if ends.any():
+                now.roundoff_limited = rounding & (relative > self._eps**0.5) & (found.first == 0)
+                unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
+                now.diverging = ~now.roundoff_limited & unexplained & (relative > DIVERGENCE_ERROR)
+                now.rough = ~now.roundoff_limited & (errors > ROUNDING_FACTOR * found.round_off)
+                now.rough &= (stalled > 0) & (relative > self.tolerance)
+                self._finish(scheme, places[active], ends, judged, found, now)
+                yield active[ends], now[ends]
+                if ends.all():
+                    return
+                stays = ~ends
+                now, table, active, top = now[stays], table[:, stays], active[stays], top[stays]
+                stalled, upwards, steps = stalled[stays], upwards[stays], steps[stays]
+            new = self._evaluate_steps(scheme, places[active], steps[:, np.newaxis])
+            before, table = table, np.concatenate([table, new], axis=2)
+            if upwards.any():  # the largest step comes first
+                larger = np.concatenate([new, before], axis=2)
+                table = np.where(upwards[:, np.newaxis], larger, table)
+                top = top - upwards
+
+    def _coarsened(self, scheme: Scheme, table: Array, now: Outcome) -> Array:
+        """Return the table with the noise of an f that rounds its values, if it does."""
+        spacing = resolution(table[4:].transpose(1, 2, 0))
+        if not spacing.any():
+            return table
+        noise, steps = table[1], table[3]
+        coarser = np.fmax(noise, scheme.round_off(spacing, steps, 1.0))
+        heights = coarser * steps**scheme.derivative
+        now.coarse[:] = np.where(coarser > noise, heights, 0)[:, -1]
+        return np.concatenate([table[:1], coarser[np.newaxis], table[2:4]])
+
+    def _limits(self, scheme: Scheme, table: Array) -> tuple[Limits, Array]:
+        """Return the derivatives, and their errors: with half the jump of the slope at a kink."""
+        quotients, noise, bends = table[:3]
+        found = limits(quotients, noise, scheme.error_powers, RATIO, checked=True)
+        truncation = found.truncation
+        slow = truncation > SMOOTH_ERROR * abs(found.values)
+        errors = np.where(slow, found.errors + (REMAINDER_FACTOR - 1) * truncation, found.errors)
+        if _sees_kinks(scheme):
+            jump = limits(bends, noise * 2, BEND_POWERS, RATIO)
+            kink = np.fmax(abs(jump.values) - jump.errors, 0)
+            # What grows towards x is a spike at x itself, seen from outside.
+            rows, columns, sizes = np.arange(len(bends)), np.arange(bends.shape[1]), abs(bends)
+            narrow = sizes[rows, found.last]
+            inside = (columns >= found.first[:, np.newaxis]) & (columns < found.last[:, np.newaxis])
+            wide = np.maximum.reduce(np.where(inside, sizes, 0), axis=1)
+            spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
+            errors = errors + np.fmax(kink, spike)
+        return found, errors
+
+    def _finish(
+        self,
+        scheme: Scheme,
+        places: Places,
+        ends: Flags,
+        table: Array,
+        found: Limits,
+        now: Outcome,
+    ) -> None:
+        """Judge what has been found of elements that have ended by all that has been seen."""
+        quotients, steps = table[0], table[3]
+        slopes = abs(np.where(np.isfinite(quotients), quotients, 0))
+        now.largest[:] = np.max(slopes, axis=1)
+        now.widest[:] = steps[np.arange(len(steps)), np.argmax(slopes > 0, axis=1)]
+        now.height[:] = np.max(slopes * steps**scheme.derivative, axis=1)
+        rivals = found.rivals()
+        for row in np.flatnonzero(ends):
+            if now.rough[row]:
+                self._take_for_noise(scheme, now, row, table)
+            if rivals.doubts[row] < np.inf:
+                self._look_into(scheme, int(places[row]), now, row, table, rivals)
+            if now.diverging[row] and _grows(table[:, row]):
+                now.errors[row] = np.inf
+
+    def _take_for_noise(self, scheme: Scheme, now: Outcome, row: Any, table: Array) -> None:
+        """Let what the smallest steps disagree by be noise of f at all steps.
+
+        Runs of quotients agree by accident at times: noise is judged by those that depend on it
+        most, where truncation is least.
+        """
+        quotients, steps = table[0, row], table[3, row]
+        d, powers = scheme.derivative, scheme.error_powers
+        gain = 1 / (RATIO ** -powers[0] - 1)
+        pairs = (1 + gain) * quotients[1:] - gain * quotients[:-1]
+        heights = abs(pairs - now.values[row]) * steps[1:] ** d / (1 + 2 * gain)
+        if (heights[-NOISE_STEPS + 1 :] < heights[-NOISE_STEPS:-1] / 2).all():
+            return  # what still falls is truncation
+        # Truncation falls by this from step to step.
+        falls = TRUNCATION_FACTOR * RATIO ** (powers[1] + d)
+        heights = np.where(np.isfinite(heights), heights, 0)
+        heights[1:] -= np.minimum(falls * heights[:-1], heights[1:])
+        other = self._with_noise(scheme, table[:, row], np.max(heights[-NOISE_STEPS:]))
+        if now.errors[row] < other[1] < np.inf:
+            now.values[row], now.errors[row], now.steps[row] = other
+
+    def _look_into(
+        self, scheme: Scheme, place: int, now: Outcome, row: Any, table: Array, rivals: Rivals
+    ) -> None:
+        """Take what larger steps say instead, if it is jumps of f why smaller ones contradict."""
+        rival, doubt = rivals.values[row], rivals.doubts[row]
+        contradiction = float(abs(rival - now.values[row]))
+        if now.coarse[row] > 0 or not doubt < CLEAR_SHARE * contradiction:
+            return
+        quotients, noise, _, steps = table[:4, row]
+        d, nearest = scheme.derivative, int(rivals.last[row])
+        rounding = float(noise[nearest] * steps[nearest] ** d)
+        wide = {float(steps[rivals.first[row]]), float(steps[0])}
+        if not any(self.jumps(place, step, contradiction, rounding) for step in sorted(wide)):
+            return
+        # So high are the jumps, at least.
+        height = np.nanmax(abs(quotients - rival)[nearest + 1 :] * steps[nearest + 1 :] ** d)
+        if height > MAX_JUMP * rounding / self._eps:
+            return
+        other = self._with_noise(scheme, table[:, row], height)
+        now.values[row], now.errors[row], now.steps[row] = other
+        now.roundoff_limited[row] = now.diverging[row] = False
+
+    def _with_noise(self, scheme: Scheme, table: Array, height: Any) -> tuple[Any, Any, Any]:
+        """Return an element's value, error and step if f is as noisy as this, or more."""
+        quotients, noise, bends, steps = table[:4]
+        noise = np.fmax(noise, height / steps**scheme.derivative)
+        found, errors = self._limits(scheme, np.stack([quotients, noise, bends])[:, np.newaxis])
+        return found.values[0], errors[0], steps[found.last[0]]
+
+    def jumps(self, place: int, step: float, contradiction: float, rounding: float) -> bool:
+        """Say whether f jumps within this step, as `fastgrad.differences.jumps.jumps` does."""
+        self.evaluations += CALLS
+        return jumps(self.problem, self.values, place, step, contradiction, rounding)
+
+    def is_flat(self, place: int, step: float) -> bool:
+        """Say whether f is piecewise constant, as `fastgrad.differences.jumps.is_flat` does."""
+        self.evaluations += CALLS
+        return is_flat(self.problem, self.values, place, step)
+
+    def _evaluate_steps(
+        self, scheme: Scheme, places: Places, steps: Array, values: Values | None = None
+    ) -> Array:
+        """Return the tableau's numbers at these steps, ``(4 + points, *steps.shape)``."""
+        x, outer, d = self.problem.x, scheme.outer, scheme.derivative
+        flat = x.view(np.ndarray).reshape(-1)[places]
+        steps = representable(steps, flat[:, np.newaxis])
+        points = moved(x, places.repeat(steps.shape[1]), outer, steps.reshape(-1))
+        points = points.reshape(len(places), -1)
+        f, raised = self.problem.f, self.raised
+        measured = values_where_defined(values or self.values, f, x, places, points, raised)
+        self.evaluations += points.size
+        self._eps = precision(x, measured)
+        seen = wide = as_floats(measured).reshape(*steps.shape, len(outer))
+        if len(outer) < len(scheme.offsets):
+            wide = np.concatenate([wide, np.full_like(wide[..., :1], self.base)], axis=2)
+        quotients = scheme.combine(wide.reshape(-1, wide.shape[2]), steps.reshape(-1))
+        quotients = quotients.reshape(steps.shape)
+        # Operations inside f are rounded relative to their arguments: as if x itself were.
+        distance = abs(flat.astype(np.float64))[:, np.newaxis]
+        magnitude = np.maximum.reduce(abs(wide), axis=2) + distance**d * abs(quotients)
+        noise = scheme.round_off(magnitude + SMALLEST_SPACING / self._eps, steps, self._eps)
+        bends = np.zeros_like(quotients)
+        if _sees_kinks(scheme):
+            there, mirrored = wide[..., 0], wide[..., outer.index(-outer[0])]
+            bends = ((there - self.base) + (mirrored - self.base)) / (2 * abs(outer[0]) * steps)
+        return np.array([quotients, noise, bends, steps, *seen.transpose(2, 0, 1)])
+
+
+def _sees_kinks(scheme: Scheme) -> bool:
+    """Say whether f on both sides of x shows a jump of the slope, which quotients do not."""
+    return scheme.is_central and scheme.derivative == 1
+
+
+def _grows(table: Array) -> bool:
+    """Say whether quotients grow towards x without an end in sight, as at an infinite slope."""
+    quotients, noise, _, steps = table[:4, -GROWTH_STEPS - 1 :]
+    growth = np.diff(quotients)
+    rates = growth / -np.diff(np.log(steps))
+    steady = abs(rates[1:]) >= MIN_GROWTH_RATIO * abs(rates[:-1])
+    seen = (rates * quotients[-1] > 0) & (abs(growth) > 4 * noise[1:])
+    return len(rates) == GROWTH_STEPS and bool(steady.all() and seen.all())
+
+
+def contradicts(new: Array, its: Array, old: Array, error: Array) -> Flags:
+    """Say where two values differ by more than both of their errors; where one is nan, not."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(abs(new - old) > its + error)
+
+
+# One element, in single numbers ------------------------------------------------------------------
+
+EPS = 2.0**-52
+"""The precision of doubles."""
+
+LARGEST_SIZE, SMALLEST_STEP = 1e100, 1e-100
+"""Of x and f, and of the first step: nothing overflows, or is lost at the end of the range."""
+
+STEP_RATIOS = {k: float(step_at(k)) for k in range(-SUFFICIENT_STEPS, SUFFICIENT_STEPS + 1)}
+"""The sequence of steps, in units of the first one."""
+
+NO_LIMIT = Limit(Run(0, 0, math.nan, math.inf, math.inf), math.inf)
+"""That no limit has been found yet."""
+
+
+def derivative_of_one(
+    evaluate: Callable[[list[float]], list[float] | None],
+    x: float,
+    base: float,
+    first: float,
+    tolerance: float,
+) -> tuple[float, float, float] | None:
+    """Return the derivative of f, its error, and the smallest step that it is made of.
+
+    By central quotients at steps that are chosen as an `Extrapolation` chooses them.
+
+    Parameters
+    ----------
+    evaluate : callable
+        What returns f where the element is moved to some points; None where it is not defined.
+    x : float
+        Where the element is.
+    base : float
+        f at x.
+    first : float
+        The step to begin with, rounded down to a power of two.
+    tolerance : float
+        The relative error that is small enough.
+
+    Returns
+    -------
+    triple of float, or None
+        None if f does not look smooth there, or there is anything else to be looked at.
+    """
+    size = abs(x)
+    if not (size < LARGEST_SIZE and abs(base) < LARGEST_SIZE > first > SMALLEST_STEP):
+        return None
+    first = math.ldexp(1.0, math.frexp(first)[1] - 1)
+
+    def step_of(k: int) -> float:
+        return (size + first * STEP_RATIOS[k]) - size
+
+    quotients, bends = Tableau(central_quotient.error_powers), Tableau(BEND_POWERS)
+    new, upwards, stalled, best = range(START), False, 0, NO_LIMIT
+    while len(quotients.quotients) < SUFFICIENT_STEPS:
+        steps = [step_of(k) for k in new]
+        values = evaluate([point for step in steps for point in (x + step, x - step)])
+        if values is None or not all(abs(value) < LARGEST_SIZE for value in values):
+            return None
+        if (len(new) > 1 and _may_be_rounded(values[0])) or steps[-1] < 2 * math.ulp(x):
+            return None
+        for k, step, above, below in zip(new, steps, values[::2], values[1::2], strict=True):
+            quotient = (above - below) / (2 * step)
+            magnitude = max(abs(above), abs(below)) + size * abs(quotient)
+            noise = (EPS * magnitude + SMALLEST_SPACING) / step
+            quotients.add(k, quotient, noise)
+            bends.add(k, ((above - base) + (below - base)) / (2 * step), 2 * noise)
+        found = _limit_with_kink(quotients, bends)
+        if found is None:
+            return None
+        # Larger steps may improve what has been found, and are not believed if they contradict.
+        apart = abs(found.run.value - best.run.value)
+        rejected = upwards and apart > found.error + best.error
+        stalled = 0 if found.error < best.error / 2 else stalled + 1
+        if not (upwards and (rejected or found.error >= best.error)):
+            best = found
+        largest, smallest = min(quotients.quotients), max(quotients.quotients)
+        upwards = found.run.round_off > found.run.truncation and found.run.first == largest
+        is_last = len(quotients.quotients) == SUFFICIENT_STEPS
+        if rejected or _is_enough(found, stalled > 0, upwards, is_last, tolerance):
+            smooth = _is_smooth(found, stalled > 0, upwards, tolerance)
+            return (best.run.value, best.error, step_of(best.run.last)) if smooth else None
+        new = range(largest - 1, largest) if upwards else range(smallest + 1, smallest + 2)
+    return None
+
+
+def _limit_with_kink(quotients: Tableau, bends: Tableau) -> Limit | None:
+    """Return the limit, its error with half the jump of the slope at a kink; None if in doubt."""
+    found, jump = quotients.checked_limit(), bends.limit()
+    if found is None or not found.run.value:
+        return None
+    run, error = found
+    if run.truncation > SMOOTH_ERROR * abs(run.value):
+        error += (REMAINDER_FACTOR - 1) * run.truncation
+    return Limit(run, error + max(abs(jump.run.value) - jump.error, _spike(bends, run), 0.0))
+
+
+def _is_enough(found: Limit, stalled: bool, upwards: bool, is_last: bool, tolerance: float) -> bool:
+    """Say whether there need be no further steps."""
+    round_off = found.run.round_off
+    if found.relative <= max(tolerance, ERROR_FLOOR * EPS):
+        return True
+    if found.relative < SMOOTH_ERROR and (is_last or (stalled and _is_rounding(found))):
+        return True
+    return 4 * round_off > found.error and not upwards
+
+
+def _is_smooth(found: Limit, stalled: bool, upwards: bool, tolerance: float) -> bool:
+    """Say whether f looks smooth where the steps have ended, and no other first step is better."""
+    explained = found.error <= 4 * found.run.round_off or found.relative <= DIVERGENCE_ERROR
+    roundoff_limited = upwards and found.relative > EPS**0.5
+    rough = not _is_rounding(found) and stalled and found.relative > tolerance
+    return explained and not roundoff_limited and not rough
+
+
+def _is_rounding(found: Limit) -> bool:
+    """Say whether rounding explains an error: what is far above it, and stays, may be noise."""
+    return found.error < ROUNDING_FACTOR * found.run.round_off
+
+
+def _spike(bends: Tableau, run: Run) -> float:
+    """Return by how much f bends more where the run ends than farther away; 0 if it does not."""
+    narrow, *wide = (abs(bends.quotients[k]) for k in range(run.last, run.first - 1, -1))
+    return narrow - bends.noise[run.last] if narrow >= max(wide) else 0.0
+
+
+def _may_be_rounded(value: float) -> bool:
+    """Say whether a value of f has so few digits that f may round its values itself."""
+    if not value:
+        return True
+    fraction, _ = math.frexp(value)
+    if int(fraction * 2**53) % 2**9 == 0:
+        return True
+    scaled = abs(value) * 10.0 ** (12 - math.ceil(math.log10(abs(value))))
+    return abs(scaled - round(scaled)) <= 2e-3

@@ -283,9 +283,9 @@ def explain(
 
     Examples
     --------
-    >>> explain(lambda x: (x**2).sum(), np.arange(60.0))
-    The loop: 120 calls of f.
-    Not traced, because calls of it are cheap.
+    >>> explain(lambda x: (x**2).sum(), np.arange(3.0))
+    The loop: 6 calls of f.
+    Not traced, because x has too few elements for recording f to pay.
     """
     x = users_array(x)
     with guarded(f, x, args):

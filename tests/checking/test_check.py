@@ -1,7 +1,6 @@
 """Does a check tell right gradients from wrong ones, whatever form they come in?"""
 
 import dataclasses
-import doctest
 import math
 
 import numba
@@ -18,8 +17,7 @@ from benchmarks.cases.backward import (
     random_net,
     softmax,
 )
-from fastgrad import TwoLayerNet, check_gradient, reference, slope_test, testing
-from fastgrad.checking import check, taylor_test
+from fastgrad import TwoLayerNet, check_gradient, reference, slope_test
 from tests.nets import CASES
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=40)
@@ -469,11 +467,6 @@ REFUSED = [
 def test_unusable_arguments_are_refused_by_name(arguments, error, words):
     with pytest.raises(error, match=words):
         check_gradient(**arguments)
-
-
-@pytest.mark.parametrize("module", [check, taylor_test, testing])
-def test_the_documented_examples_run(module):
-    assert doctest.testmod(module, extraglobs={"np": np}).failed == 0
 
 
 def test_nets_without_a_gradient_or_a_dict_of_parameters_are_refused():

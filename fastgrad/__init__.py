@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastgrad import reference, schemes
     from fastgrad.adaptive import differentiate
+    from fastgrad.checking.backward import check_backward
     from fastgrad.checking.check import check_gradient
     from fastgrad.checking.taylor_test import slope_test
     from fastgrad.datasets import load_mnist
     from fastgrad.directional import directional_derivative
     from fastgrad.gradient import Gradient, explain, numerical_gradient
     from fastgrad.hessians import hessian, hessian_vector_product
-    from fastgrad.jacobians import jacobian
+    from fastgrad.jacobians import jacobian, vector_jacobian_product
     from fastgrad.network import TwoLayerNet
     from fastgrad.network.functions import (
         cross_entropy_error,
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Gradient",
     "TwoLayerNet",
+    "check_backward",
     "check_gradient",
     "cross_entropy_error",
     "detect_sparsity",
@@ -67,11 +69,13 @@ __all__ = [
     "softmax_loss",
     "step_function",
     "sum_squared_error",
+    "vector_jacobian_product",
 ]
 
 LAZY = {
     "Gradient": "gradient",
     "TwoLayerNet": "network",
+    "check_backward": "checking.backward",
     "check_gradient": "checking.check",
     "cross_entropy_error": "network.functions",
     "datasets": "datasets",
@@ -99,6 +103,7 @@ LAZY = {
     "softmax_loss": "network.functions",
     "step_function": "network.functions",
     "sum_squared_error": "network.functions",
+    "vector_jacobian_product": "jacobians",
 }
 """Name -> where it is loaded from when it is first asked for: a worker needs next to nothing."""
 

@@ -1,20 +1,22 @@
 """Jacobians: derivatives of functions that return many numbers, arrays f(x).shape + x.shape."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.differences.arguments import like, users_array
+from fastgrad.differences.arguments import as_array, like, require_function, users_array
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import fill
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
+from fastgrad.gradient import numerical_gradient
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Values
+from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Structure, Values
 
 if TYPE_CHECKING:
     from fastgrad import sparse
@@ -157,6 +159,65 @@ def jacobian(
         if is_sparse:
             return groups.expanded(parts[0], base)
     return like(x, iter(parts))
+
+
+def vector_jacobian_product(
+    f: Callable[..., Any],
+    x: Structure,
+    v: Any,
+    h: Any = 1e-4,
+    *,
+    args: tuple[Any, ...] = (),
+    **options: Any,
+) -> Structure:
+    """Return v times the Jacobian of f, without the Jacobian: the gradient of ``(f(x) * v).sum()``.
+
+    What a layer passes back, if v is what is passed back to it: the numerical gradient of an array
+    function. `fastgrad.check_backward` compares the two.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args)`` -> array.
+    x : array or structure
+        As `numerical_gradient` takes it.
+    v : array of f(x)'s shape
+        Real.
+    h, args, **options
+        As `numerical_gradient` takes them, all but ``vectorized``.
+
+    Returns
+    -------
+    array or structure like x
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `numerical_gradient`; if v does not have the shape of f(x).
+
+    Examples
+    --------
+    >>> A = np.arange(6.0).reshape(2, 3)
+    >>> vector_jacobian_product(lambda x: A @ x, np.ones(3), np.array([1.0, 10.0])).round(6)
+    array([30., 41., 52.])
+    """
+    weights = as_array("v", v, "pass an array of the shape of f(x)")
+    if weights.dtype.kind not in "fiu":
+        raise TypeError(f"v has dtype {weights.dtype}, but it is real; pass floats")
+    require_function(f)
+    weights = weights.astype(np.result_type(weights.dtype, np.float64))
+    return numerical_gradient(partial(weighted_sum, f, weights), x, h, args=args, **options)
+
+
+def weighted_sum(f: Callable[..., Any], weights: Array, x: Any, *args: Any) -> Any:
+    """Return the sum of what f returns, times weights of the same shape."""
+    values = f(x, *args)
+    if np.shape(values) != weights.shape:
+        raise ValueError(
+            f"v has shape {weights.shape}, but f returns an array of shape {np.shape(values)}; "
+            "pass an array of that shape"
+        )
+    return np.sum(values * weights)
 
 
 def _jacobian(problem: Problem, values: Values, base: Array) -> Array:

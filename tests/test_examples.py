@@ -416,6 +416,16 @@ def test_each_planted_fault_is_found_and_drawn(start, tmp_path):
 # Fits by SciPy
 
 
+def test_layers_are_right_and_their_faults_are_named(start, tmp_path):
+    printed = start("check_layers")
+    reports = {text.partition(":")[0]: text for text in printed.strip().split("\n\n")}
+    assert len(reports) == 8
+    for name, report in reports.items():
+        assert ("The gradient is right." in report) == (not name.endswith("_faulty"))
+    assert "which is perhaps the number of samples" in reports["conv_backward_faulty"]
+    assert "- q: 2 times too large" in reports["attention_backward_faulty"]
+
+
 def test_the_fits_print_their_tables_and_save_the_picture(start, tmp_path):
     printed = start("fit", "--iterations", 1)
     row = r"{} +(\d\.\d{{8}}) +([\d,]+) +\d+\.\d{{3}}\n"

@@ -73,14 +73,14 @@ def check_backward(
     ...     return x @ w + b, (x, w)
     >>> def affine_backward(dout, cache):
     ...     x, w = cache
-    ...     return dout @ w.T, x.T @ dout, 2 * dout.sum(axis=0)
+    ...     return dout @ w.T, x.T @ dout, -dout.sum(axis=0)
     >>> inputs = np.eye(2, 3), np.ones((3, 4)), np.zeros(4)
     >>> report = check_backward(affine_forward, inputs, None, affine_backward)
     >>> [(row.name, row.verdict) for row in report.rows]
     [('x', 'right'), ('w', 'right'), ('b', 'wrong')]
     >>> print(report.findings[0])
-    b: 2 times too large: look for something that is added twice. Corrected for that, every \
-element agrees.
+    b: the sign is wrong: it is -1 times what it should be. Corrected for that, every element \
+agrees.
     """
     for name, function in (("forward", forward), ("backward", backward)):
         if not callable(function):

@@ -32,6 +32,7 @@ from fastgrad.typing import (
     Array,
     EngineName,
     Map,
+    Moves,
     Places,
     Progress,
     Report,
@@ -221,7 +222,7 @@ def _differentiate(
         return results, x.size * len(scheme.offsets)
     half = in_parts(report, 1 / 2)
     values, begin = evaluator.values(None), evaluator.values(half)
-    base = as_floats(values(problem.f, x, np.zeros(1, dtype=np.intp), at(x)))[0, 0]
+    base = as_floats(values(problem.f, x, at(x)))[0, 0]
     remembered = RememberedValues(values)
     extrapolation = Extrapolation(problem, remembered, base, tolerance)
     steps = np.broadcast_to(np.asarray(problem.steps, np.float64), x.size)
@@ -294,7 +295,7 @@ class RememberedValues:
     ) -> list[float] | None:
         """Return f where an element is moved to some points; None if these are no doubles."""
         try:
-            found = self._values(f, x, np.array([place]), np.array([points]))
+            found = self._values(f, x, Moves(np.array([place]), np.array([points])))
         except Exception as error:  # it is not defined there
             raise_interrupt(error)
             return None
@@ -302,22 +303,15 @@ class RememberedValues:
         self._known[place, *points] = found
         return found[0].tolist() if found.dtype == np.float64 else None
 
-    def __call__(
-        self,
-        f: Callable[[Any], Any],
-        x: Array,
-        places: Places,
-        points: Array,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
+    def __call__(self, f: Callable[[Any], Any], x: Array, moves: Moves) -> Array:
         """Evaluate f as `Values` says, but for what is known."""
         if not self._known:
-            return self._values(f, x, places, points, shape)
+            return self._values(f, x, moves)
         parts = []
-        for k, row in enumerate(points.tolist()):
-            part = self._known.pop((int(places[k]), *row), None)
+        for k, row in enumerate(moves.points.tolist()):
+            part = self._known.pop((int(moves.places[k]), *row), None)
             if part is None:
-                part = self._values(f, x, places[k : k + 1], points[k : k + 1], shape)
+                part = self._values(f, x, moves.part(slice(k, k + 1)))
             else:
                 self.evaluations -= part.size
             parts.append(part)

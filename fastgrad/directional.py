@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgrad.differences.arguments import Call, as_array, is_structure, leaves, like, users_array
 from fastgrad.differences.guard import guarded
@@ -14,7 +13,7 @@ from fastgrad.differences.quotients import derivatives, precision
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
 from fastgrad.schemes import Scheme, as_scheme
-from fastgrad.typing import Array, Map, Progress, SchemeName, Values
+from fastgrad.typing import Array, Map, Moves, Progress, SchemeName, Values
 
 
 def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
@@ -318,14 +317,7 @@ def along(
 def one_by_one(values: Values) -> Values:
     """Return the same way of evaluating f, to which each point is a place of its own."""
 
-    def each(
-        f: Callable[[Any], Any],
-        x: Array,
-        places: NDArray[np.intp],
-        points: Array,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
-        single = np.repeat(places, points.shape[1]), points.reshape(-1, 1)
-        return values(f, x, *single, shape).reshape(*points.shape, *shape)
+    def each(f: Callable[[Any], Any], x: Array, moves: Moves) -> Array:
+        return values(f, x, moves.singly()).reshape(*moves.points.shape, *moves.shape)
 
     return each

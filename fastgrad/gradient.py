@@ -245,8 +245,7 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     if few and (is_short or is_repeated(first, 2 * x.size)):
         result, found = loop.gradient_of_few(f, x, problem.steps)
         if is_short:
-            first_place = np.zeros(1, np.intp)
-            look_again(values, f, x, first_place, at(x) + problem.steps, found)
+            look_again(values, f, x, at(x + problem.steps), found)
     else:
         result = problem.gradient(Repeating(values, evaluator.values(None), first))
     is_zero = not np.count_nonzero(result.view(np.ndarray))

@@ -1,7 +1,7 @@
 """Types that annotations share: arrays, ways of evaluating f, map-like callables, progress."""
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -47,25 +47,40 @@ Report = Callable[[float], None]
 """Told how many elements have been evaluated since the last time; parts of them, too."""
 
 
-class Values(Protocol):
-    """What an engine is: it evaluates f where single elements of x are moved.
+class Moves(NamedTuple):
+    """Points to which single elements of an array x are moved, and the shape of f there.
 
-    It serves all derivatives, schemes, steps and bounds, of which it knows nothing.
+    Attributes
+    ----------
+    places : array (n,)
+        The elements, one after the other, as indices into x in C order.
+    points : array (n, m)
+        The values that are put there, one after the other; of x's dtype.
+    shape : tuple of int
+        The shape of what f returns.
     """
 
-    def __call__(
-        self,
-        f: Callable[[Any], Any],
-        x: Array,
-        places: Places,
-        points: Array,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
-        """Return f, an array ``(n, m, *shape)``, where ``x.flat[places[i]]`` is ``points[i, k]``.
+    places: Places
+    points: Array
+    shape: tuple[int, ...] = ()
 
-        x is bit-identical afterwards, whatever happens.
-        """
-        ...
+    def part(self, rows: slice) -> "Moves":
+        """Return those of some of the elements."""
+        return Moves(self.places[rows], self.points[rows], self.shape)
+
+    def singly(self) -> "Moves":
+        """Return the same moves, each as an element's only one."""
+        each = self.places.repeat(self.points.shape[1])
+        return Moves(each, self.points.reshape(-1, 1), self.shape)
+
+
+Values = Callable[[Callable[[Any], Any], Array, Moves], Array]
+"""What an engine is: ``values(f, x, moves)`` evaluates f where single elements of x are moved.
+
+It returns an array ``(n, m, *moves.shape)`` of f where ``x.flat[places[i]]`` is ``points[i, k]``.
+x is bit-identical afterwards, whatever happens. An engine serves all derivatives, schemes, steps
+and bounds, of which it knows nothing.
+"""
 
 
 class GradientEngine(Protocol):

@@ -44,11 +44,13 @@ def exists(file: str, name: str) -> bool:
 
 
 def defined(path: Path) -> set[str]:
-    """Return the names of a file's functions, classes and methods."""
+    """Return the names of a file's functions, classes, methods, types and constants."""
     names = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
         if isinstance(node, ast.ClassDef):
             names |= {f"{node.name}.{part.name}" for part in node.body if hasattr(part, "name")}
     return names

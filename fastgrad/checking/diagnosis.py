@@ -17,7 +17,7 @@ from fastgrad.checking.numerical import (
 from fastgrad.checking.subject import Batch
 from fastgrad.engines import loop
 from fastgrad.interrupts import raise_interrupt
-from fastgrad.typing import Array
+from fastgrad.typing import Array, Moves
 
 MIN_ELEMENTS_PER_CONSTANT = 3
 """Elements that a constant has to explain: any one element is explained by some constant."""
@@ -524,9 +524,8 @@ def _one_sample(case: FailedParameter, batch: Batch) -> Iterator[Hypothesis]:
     places = np.argsort(-error)[:MAX_PLACES]
     old = problem.x.view(np.ndarray).reshape(-1)[places]
     points = np.stack([old + h, old - h], axis=1).astype(problem.x.dtype)
-    values = [
-        loop.values(batch.loss_of(n), problem.x, places, points) for n in range(batch.samples)
-    ]
+    moves = Moves(places, points)
+    values = [loop.values(batch.loss_of(n), problem.x, moves) for n in range(batch.samples)]
     each = np.array([(v[:, 0] - v[:, 1]) / (2 * h) for v in values], dtype=case.value.dtype)
     q, x, analytic = case.value[places], case.x[places], case.analytic[places]
     if not np.allclose(each.mean(axis=0), q, rtol=1e-4, atol=10 * error[places].max() / MAX_PLACES):

@@ -34,7 +34,7 @@ from fastgrad.gradient import numerical_gradient
 from fastgrad.interrupts import is_limited, raise_interrupt, require_time, value_in_time
 from fastgrad.network import TwoLayerNet
 from fastgrad.schemes import central_quotient
-from fastgrad.typing import Array, Report, SchemeName
+from fastgrad.typing import Array, Moves, Report, SchemeName
 
 NO_VALUE = (ValueError, OverflowError)
 """What f may raise at points outside of its domain, as ``math.log`` does: it has no value there."""
@@ -219,7 +219,7 @@ class GradientUnderTest:
         problem = next((part.problem for part in self.parts if part.x.size), None)
         if problem is None:  # nothing can be moved
             return np.float64(loop.real_number(self.f(self.x, *self.args)))
-        return self.values(problem, 0, at(problem.x)[0])[0]
+        return self.values(problem, 0, at(problem.x).points[0])[0]
 
     def values(self, problem: Problem, place: int, points: Array) -> Array:
         """Return f, in double precision at least, where one element is moved to these points.
@@ -227,11 +227,9 @@ class GradientUnderTest:
         Nan where f has no value, because x has left its domain.
         """
         self.evaluations += len(points)
-        where = np.array([place], dtype=np.intp)
+        moves = Moves(np.array([place], dtype=np.intp), points.reshape(1, -1))
         with np.errstate(all="ignore"):
-            found = loop.values(
-                partial(value_or_nan, problem.f), problem.x, where, points.reshape(1, -1)
-            )[0]
+            found = loop.values(partial(value_or_nan, problem.f), problem.x, moves)[0]
         return as_floats(found)
 
     def along(self, part: Part, place: int, offsets: Array) -> tuple[Array, Array]:

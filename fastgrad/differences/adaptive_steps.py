@@ -35,7 +35,7 @@ from fastgrad.differences.richardson import (
     step_at,
 )
 from fastgrad.schemes import Scheme, central_quotient
-from fastgrad.typing import Array, Flags, Places, Report, Values
+from fastgrad.typing import Array, Flags, Moves, Places, Report, Values
 
 BEND_POWERS = 1, 3
 """The first two powers of h in half the difference of f's slopes on both sides of x."""
@@ -394,9 +394,9 @@ class Extrapolation:
         flat = x.view(np.ndarray).reshape(-1)[places]
         steps = representable(steps, flat[:, np.newaxis])
         points = moved(x, places.repeat(steps.shape[1]), outer, steps.reshape(-1))
-        points = points.reshape(len(places), -1)
+        moves = Moves(places, points.reshape(len(places), -1))
         f, raised = self.problem.f, self.raised
-        measured = values_where_defined(values or self.values, f, x, places, points, raised)
+        measured = values_where_defined(values or self.values, f, x, moves, raised)
         self.evaluations += points.size
         self._eps = precision(x, measured)
         seen = wide = as_floats(measured).reshape(*steps.shape, len(outer))

@@ -5,7 +5,7 @@ import numpy as np
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import moved
 from fastgrad.interrupts import raise_interrupt
-from fastgrad.typing import Array, Flags, Values
+from fastgrad.typing import Array, Flags, Moves, Values
 
 SAMPLE_POSITIONS = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
 """Where f is looked at, in units of the wide step: no simple ratios, which periods may have."""
@@ -138,7 +138,7 @@ def _beside(
     if problem.bounds is not None:  # rounding may lead outside
         points = np.clip(points, problem.bounds[0][place], problem.bounds[1][place])
     try:
-        measured = values(problem.f, x, here, points, shape)
+        measured = values(problem.f, x, Moves(here, points, shape))
     except Exception as error:
         raise_interrupt(error)
         return None

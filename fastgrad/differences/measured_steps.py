@@ -17,7 +17,7 @@ from fastgrad.differences.quotients import (
     values_where_defined,
 )
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, Flags, Places, Values
+from fastgrad.typing import Array, Flags, Moves, Places, Values
 
 PILOTS = 8
 """Elements that are measured first; the others start from how noisy f was found to be there."""
@@ -135,7 +135,7 @@ def measured(
     if not problem.automatic or not n or problem.scheme.is_complex:
         return problem
     if base is None:
-        base = values(problem.f, x, np.zeros(1, dtype=np.intp), at(x))[0, 0]
+        base = values(problem.f, x, at(x))[0, 0]
         base = np.asarray(base, None if isinstance(base, np.floating) else np.float64)
     eps = precision(x, base) if eps is None else eps
     work = _Measurement(problem, values, base, eps, farther)
@@ -534,7 +534,8 @@ class _Measurement:
         x, f, count = self.problem.x, self.problem.f, self.quotients.shape[1]
         raised, shape, dtype = self._raised, self.shape, self.quotients.dtype
         if points.shape[1] <= EXTRA_CALLS:
-            found = values_where_defined(self.values, f, x, places, points, raised, shape)
+            moves = Moves(places, points, shape)
+            found = values_where_defined(self.values, f, x, moves, raised)
             return found.reshape(*points.shape, count).astype(dtype, copy=False)
         values = np.empty((*points.shape, count), dtype)
         new = [*range(points.shape[1])]
@@ -545,8 +546,8 @@ class _Measurement:
                 if k in new and (old_points[rows, before] == points[:, k]).all():
                     values[:, k] = old_values[rows, before]
                     new.remove(k)
-        wanted = np.ascontiguousarray(points[:, new])
-        found = values_where_defined(self.values, f, x, places, wanted, raised, shape)
+        moves = Moves(places, np.ascontiguousarray(points[:, new]), shape)
+        found = values_where_defined(self.values, f, x, moves, raised)
         values[:, new] = found.reshape(len(places), len(new), count)
         if len(new) == points.shape[1]:
             self._last = places, points, values

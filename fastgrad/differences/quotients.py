@@ -11,7 +11,7 @@ import numpy as np
 from fastgrad.differences.arguments import as_array, as_positive_number, element_at
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, Places, Values
+from fastgrad.typing import Array, Moves, Places, Values
 
 BLOCK_DERIVATIVES = 1 << 16
 """Derivatives whose values of f are held in memory at a time."""
@@ -82,10 +82,9 @@ def derivatives(
     if scheme.is_complex:
         x = x.astype(np.result_type(x.dtype, np.complex128))
     outer = scheme.outer
-    measured = values(f, x, places, moved(x, places, outer, steps), shape)
+    measured = values(f, x, Moves(places, moved(x, places, outer, steps), shape))
     if len(outer) < len(scheme.offsets):  # x itself: the last offset, the same for all elements
-        here = np.zeros(1, dtype=np.intp)
-        base = values(f, x, here, at(x), shape)
+        base = values(f, x, at(x, shape))
         everywhere = np.broadcast_to(base, (len(places), 1, *shape))
         measured = np.concatenate([measured, everywhere], axis=1)
     if measured.dtype.kind in "iub":  # NumPy's integers wrap around when they are subtracted
@@ -98,33 +97,33 @@ def values_where_defined(
     values: Values,
     f: Callable[[Any], Any],
     x: Array,
-    places: Places,
-    points: Array,
+    moves: Moves,
     raised: dict[int, Exception],
-    shape: tuple[int, ...] = (),
 ) -> Array:
     """Return f at these points; nan where it raises, for it is not defined there then.
 
     What it raises is added to ``raised``, by the indices of elements.
     """
     try:
-        return values(f, x, places, points, shape)
+        return values(f, x, moves)
     except Exception as error:
         raise_interrupt(error)
+    places, points, shape = moves
     found = np.full((*points.shape, *shape), np.nan)
     for i, j in np.ndindex(points.shape):
         try:
-            one = points[i : i + 1, j : j + 1]
-            found[i, j] = values(f, x, places[i : i + 1], one, shape)[0, 0]
+            one = Moves(places[i : i + 1], points[i : i + 1, j : j + 1], shape)
+            found[i, j] = values(f, x, one)[0, 0]
         except Exception as error:
             raise_interrupt(error)
             raised[int(places[i])] = error
     return found
 
 
-def at(x: Array) -> Array:
-    """Return x itself as a point to which its first element is moved, an array ``(1, 1)``."""
-    return x.view(np.ndarray).reshape(-1)[:1].reshape(1, 1)
+def at(x: Array, shape: tuple[int, ...] = ()) -> Moves:
+    """Return x itself, as the only point to which its first element is moved."""
+    point = x.view(np.ndarray).reshape(-1)[:1].reshape(1, 1)
+    return Moves(np.zeros(1, dtype=np.intp), point, shape)
 
 
 def join(parts: list[Array]) -> Array:

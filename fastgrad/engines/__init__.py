@@ -12,7 +12,8 @@ calls of f, along random `directions`; `dependence` tells whether f depends on x
 
 >>> import numpy as np
 >>> from fastgrad.engines import loop
+>>> from fastgrad.typing import Moves
 >>> x = np.array([3.0, 4.0])
->>> loop.values(lambda x: (x**2).sum(), x, np.array([1]), np.array([[5.0, 6.0]]))
+>>> loop.values(lambda x: (x**2).sum(), x, Moves(np.array([1]), np.array([[5.0, 6.0]])))
 array([[34., 45.]])
 """

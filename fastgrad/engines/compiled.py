@@ -26,7 +26,7 @@ from fastgrad.jit.concurrency import Work, exclusive, spread, thread_count
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import central_quotient
 from fastgrad.tracing.first_calls import share
-from fastgrad.typing import Array, Values
+from fastgrad.typing import Array, Moves, Values
 
 if TYPE_CHECKING:
     from fastgrad.engines import certificate as certificates
@@ -37,13 +37,7 @@ MAX_OVERLAP_WORK = 10_000
 """How hard NumPy looks for elements that two arrays share, before they are taken to share some."""
 
 
-def values(
-    f: Callable[..., Any],
-    x: Array,
-    places: NDArray[np.intp],
-    points: Array,
-    shape: tuple[int, ...] = (),
-) -> Array:
+def values(f: Callable[..., Any], x: Array, moves: Moves) -> Array:
     """Return f at each point to which an element of x is moved.
 
     As `loop.values`, and with its bits (of an f without fastmath), but for this: x itself is never
@@ -62,7 +56,7 @@ def values(
         If it returns arrays or starts threads itself, that is fine, too. It runs in one thread here
         if it starts threads, if it is given lists, dicts or sets (of numbers), or if arguments to
         which it may write share memory.
-    x, places, points, shape
+    x, moves
         As for `loop.values`; x of float64, float32 or their complex types.
 
     Raises
@@ -77,7 +71,7 @@ def values(
     call = f if isinstance(f, Call) else Call(f, (), None, None)
     if not is_jitted(call.f):
         if vars(numba.config)["DISABLE_JIT"]:
-            return loop.values(f, x, places, points, shape)
+            return loop.values(f, x, moves)
         raise TypeError(
             f"f is a {type(call.f).__name__}, which numba has not compiled; decorate it with "
             "@numba.njit, or pass engine='auto' or 'loop'"
@@ -87,12 +81,13 @@ def values(
     _require_served(x, whole[0], arrays)
     shared = _share_memory([array for array in arrays if array is not x])
     first = _Copies(whole, x, shared)
+    shape = moves.shape
     compiled = compiled_loop(call.f, first.elements, first.arguments, shape)
     for constant in compiled.constants:
         _require_variable(x, arrays, constant())
     if not shape:
         _require_type(compiled.dtype, x.dtype)
-    places, points = _ready(first.found(places), np.intp), _ready(points, x.dtype)
+    places, points = _ready(first.found(moves.places), np.intp), _ready(moves.points, x.dtype)
     out = np.empty((*points.shape, *shape), compiled.dtype)
 
     prepared = [first]
@@ -138,9 +133,8 @@ def why_not_compilable(f: Callable[..., Any], x: Array) -> str:
     """Return why the loop cannot be compiled for a jitted f; "" if it can, and is now."""
     if not x.size:
         return ""
-    here = np.zeros(1, dtype=np.intp)
     try:
-        values(f, x, here, at(x))
+        values(f, x, at(x))
     except NotCompilableError as refusal:
         return refusal.reason
     return ""
@@ -154,19 +148,13 @@ def require_no_dict(x: object) -> None:
         )
 
 
-def values_or_loop(
-    f: Callable[..., Any],
-    x: Array,
-    places: NDArray[np.intp],
-    points: Array,
-    shape: tuple[int, ...] = (),
-) -> Array:
+def values_or_loop(f: Callable[..., Any], x: Array, moves: Moves) -> Array:
     """Return what `values` does, or `loop.values` where the loop cannot be compiled."""
     try:
-        return values(f, x, places, points, shape)
+        return values(f, x, moves)
     except NotCompilableError:
         pass
-    return loop.values(f, x, places, points, shape)
+    return loop.values(f, x, moves)
 
 
 def _ready(array: Array, dtype: Any) -> Array:

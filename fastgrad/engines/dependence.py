@@ -14,7 +14,7 @@ from fastgrad.differences.guard import Original
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.tracing.first_calls import FirstCalls
-from fastgrad.typing import Array, Places, Values
+from fastgrad.typing import Array, Moves, Values
 
 if TYPE_CHECKING:
     from fastgrad.tracing import trace
@@ -73,27 +73,20 @@ class Repeating:
         self._values, self._again, self._first = values, again, first
         self._has_looked = False
 
-    def __call__(
-        self,
-        f: Callable[[Any], Any],
-        x: Array,
-        places: Places,
-        points: Array,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
+    def __call__(self, f: Callable[[Any], Any], x: Array, moves: Moves) -> Array:
         """Evaluate f as `Values` says."""
+        number = moves.points.size
         if self._has_looked:
-            return self._values(f, x, places, points, shape)
+            return self._values(f, x, moves)
         self._has_looked = True
-        if points.size >= POINTS_PER_REPEAT:  # before the many calls
-            if not is_repeated(self._first, points.size):  # it cannot be called at x itself
-                one = f, x, places[:1], points[:1, :1]
-                number = 1 + min(MAX_REPEATS, points.size // POINTS_PER_REPEAT)
-                _warn_if_random([self._again(*one)[0, 0] for _ in range(number)])
-            return self._values(f, x, places, points, shape)
-        found = self._values(f, x, places, points, shape)
-        if points.size and found.dtype.kind != "c":
-            look_again(self._again, f, x, places, points, found.reshape(-1).tolist())
+        if number >= POINTS_PER_REPEAT:  # before the many calls
+            if not is_repeated(self._first, number):  # it cannot be called at x itself
+                calls = 1 + min(MAX_REPEATS, number // POINTS_PER_REPEAT)
+                _warn_if_random([_at_first(self._again, f, x, moves) for _ in range(calls)])
+            return self._values(f, x, moves)
+        found = self._values(f, x, moves)
+        if number and found.dtype.kind != "c":
+            look_again(self._again, f, x, moves, found.reshape(-1).tolist())
         return found
 
 
@@ -114,12 +107,7 @@ def is_repeated(first: FirstCalls | None, points: int) -> bool:
 
 
 def look_again(
-    again: Values,
-    f: Callable[[Any], Any],
-    x: Array,
-    places: Places,
-    points: Array,
-    found: list[Any],
+    again: Values, f: Callable[[Any], Any], x: Array, moves: Moves, found: list[Any]
 ) -> None:
     """Call f again at the first of a few points if what was found differs by much; warn if random.
 
@@ -127,7 +115,7 @@ def look_again(
     ----------
     again : callable
         The way of evaluating f.
-    f, x, places, points
+    f, x, moves
         As `Values` takes them; the first point is enough.
     found : list of numbers
         f at all points, in their order.
@@ -136,8 +124,12 @@ def look_again(
     if highest - lowest <= MIN_RANDOM_DIFFERENCE * max(highest, -lowest):
         return  # as mostly; comparisons with nan are false
     if _differ(np.array(found), MIN_RANDOM_DIFFERENCE):
-        other = again(f, x, places[:1], points[:1, :1])
-        _warn_if_random([found[0], other[0, 0]])
+        _warn_if_random([found[0], _at_first(again, f, x, moves)])
+
+
+def _at_first(values: Values, f: Callable[[Any], Any], x: Array, moves: Moves) -> Any:
+    """Return f at the first point."""
+    return values(f, x, Moves(moves.places[:1], moves.points[:1, :1]))[0, 0]
 
 
 def _warn_if_random(values: list[Any]) -> None:

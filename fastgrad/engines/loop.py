@@ -13,7 +13,7 @@ from fastgrad.differences.arguments import as_returned, remedy_for
 from fastgrad.differences.guard import Original, require_unchanged
 from fastgrad.differences.quotients import fill, memory_order
 from fastgrad.schemes import Scheme, central_quotient
-from fastgrad.typing import Array, Places
+from fastgrad.typing import Array, Moves, Places
 
 SCALAR_TYPES = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""
@@ -28,13 +28,7 @@ MAX_COMPARED_BYTES = 512
 """Bytes of x up to which it is compared with what it was after each element; else after a block."""
 
 
-def values(
-    f: Callable[[Array], Any],
-    x: Array,
-    places: Places,
-    points: Array,
-    shape: tuple[int, ...] = (),
-) -> Array:
+def values(f: Callable[[Array], Any], x: Array, moves: Moves) -> Array:
     """Return f at each point to which an element of x is moved.
 
     Parameters
@@ -43,12 +37,8 @@ def values(
         Called with x itself, so it may as well read x elsewhere: once for each point, in order.
     x : array
         Writable. Moved in place; bit-identical afterwards, even if f raises or the user interrupts.
-    places : array (n,)
-        The elements that are moved, one after the other, as indices into x in C order.
-    points : array (n, m)
-        The values that are put there, one after the other; of x's dtype.
-    shape : tuple of int
-        The shape of what f returns.
+    moves : Moves
+        Where n elements are moved, m times each.
 
     Returns
     -------
@@ -62,13 +52,13 @@ def values(
         passes unchanged.
     """
     take: Callable[[Any], Any] = _complex_number if x.dtype.kind == "c" else real_number
-    if shape:
-        take = partial(_array, shape)
+    if moves.shape:
+        take = partial(_array, moves.shape)
     original = Original(x)
     is_small = original.copy.nbytes <= MAX_COMPARED_BYTES
-    blocks = _blocks(places, points, first_alone=not is_small)
+    blocks = _blocks(moves.places, moves.points, first_alone=not is_small)
     results, are_doubles = _results(f, x, original, take, blocks)
-    return _collected(results, are_doubles, (*points.shape, *shape))
+    return _collected(results, are_doubles, (*moves.points.shape, *moves.shape))
 
 
 def gradient_of_few(f: Callable[[Array], Any], x: Array, h: float) -> tuple[Array, list[Any]]:
@@ -279,14 +269,8 @@ MAX_STACK_BYTES = 2**20
 cache is evaluated faster than what does not."""
 
 
-def stacked_values(
-    f: Callable[[Array], Any],
-    x: Array,
-    places: Places,
-    points: Array,
-    shape: tuple[int, ...] = (),
-) -> Array:
-    """Return f at each point to which an element of x is moved.
+def stacked_values(f: Callable[[Array], Any], x: Array, moves: Moves) -> Array:
+    """Return f at each point to which an element of x is moved, by calls for many points at once.
 
     Parameters
     ----------
@@ -296,12 +280,8 @@ def stacked_values(
         takes for stacks of at most `MAX_STACK_BYTES`.
     x : array
         Never touched.
-    places : array (n,)
-        The elements that are moved, as indices into x in C order.
-    points : array (n, m)
-        The values that are put there; of x's dtype.
-    shape : tuple of int
-        The shape of what f returns for a point.
+    moves : Moves
+        Where n elements are moved, m times each; with the shape of f for a point.
 
     Returns
     -------
@@ -317,10 +297,11 @@ def stacked_values(
     Examples
     --------
     >>> x = np.array([1.0, 2.0])
-    >>> stacked_values(lambda stack: stack.sum(axis=1), x, np.array([1]), np.array([[2.5, 1.5]]))
+    >>> moves = Moves(np.array([1]), np.array([[2.5, 1.5]]))
+    >>> stacked_values(lambda stack: stack.sum(axis=1), x, moves)
     array([[3.5, 2.5]])
     """
-    moved, targets = np.repeat(places, points.shape[1]), points.reshape(-1)
+    moved, targets, shape = moves.singly()
     flat = x.view(np.ndarray).reshape(-1)
     rows = max(1, MAX_STACK_BYTES // max(flat.nbytes, 1))
     results = []
@@ -329,10 +310,10 @@ def stacked_values(
         count = len(targets[block])
         stack = np.empty((count, flat.size), x.dtype)  # anew: f may have changed the last one
         stack[:] = flat
-        stack[np.arange(count), moved[block]] = targets[block]
+        stack[np.arange(count), moved[block]] = targets[block, 0]
         results.append(_stack_of_results(f(stack.reshape(count, *x.shape)), (count, *shape), x))
     collected = np.concatenate(results) if results else np.empty((0, *shape))
-    return collected.reshape(*points.shape, *shape)
+    return collected.reshape(*moves.points.shape, *shape)
 
 
 def _stack_of_results(returned: Any, shape: tuple[int, ...], x: Array) -> Array:

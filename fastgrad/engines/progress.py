@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from fastgrad.differences.quotients import join
-from fastgrad.typing import Array, Places, Progress, Report, Values
+from fastgrad.typing import Array, Moves, Progress, Report, Values
 
 REPORT_SECONDS = 0.1
 """Seconds between two reports, about."""
@@ -88,35 +88,21 @@ def reporting(values: Values, report: Report | None) -> Values:
 
 
 def _reported(
-    values: Values,
-    report: Report,
-    f: Callable[[Any], Any],
-    x: Array,
-    places: Places,
-    points: Array,
-    shape: tuple[int, ...] = (),
+    values: Values, report: Report, f: Callable[[Any], Any], x: Array, moves: Moves
 ) -> Array:
     parts = []
-    for part in blocks(values, f, x, places, points, shape):
+    for part in blocks(values, f, x, moves):
         parts.append(part)
         report(len(part))
     return join(parts)
 
 
-def blocks(
-    values: Values,
-    f: Callable[[Any], Any],
-    x: Array,
-    places: Places,
-    points: Array,
-    shape: tuple[int, ...],
-) -> Iterator[Array]:
-    """Yield what ``values(f, x, places, points, shape)`` returns, in blocks of about 0.1 s."""
-    start, size = 0, 1
-    while start < len(places) or not start:
-        block = slice(start, start + size)
+def blocks(values: Values, f: Callable[[Any], Any], x: Array, moves: Moves) -> Iterator[Array]:
+    """Yield what ``values(f, x, moves)`` returns, in blocks of about 0.1 s."""
+    start, size, count = 0, 1, len(moves.places)
+    while start < count or not start:
         began = time.perf_counter()
-        part = values(f, x, places[block], points[block], shape)
+        part = values(f, x, moves.part(slice(start, start + size)))
         start += size
         # Twice as many while the time is hardly measurable.
         size = min(

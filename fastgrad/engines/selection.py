@@ -32,7 +32,7 @@ else:  # many files
 
 ENGINES: dict[str, Values] = {
     "loop": loop.values,
-    "compiled": lambda f, x, places, points, shape=(): compiled.values(f, x, places, points, shape),
+    "compiled": lambda f, x, moves: compiled.values(f, x, moves),
 }
 """Name -> how f is evaluated where elements of x are moved, for any scheme."""
 
@@ -249,6 +249,7 @@ def choose_evaluator(
         compiled.require_no_dict(x)
     if progress is not False:
         progress_of.require_progress(progress)
+    values: Values
     if vectorized:
         name, values = "vectorized", loop.stacked_values
     elif engine == "auto" or engine in GRADIENT_ENGINES:

@@ -36,7 +36,7 @@ from fastgrad.differences.quotients import join
 from fastgrad.engines import loop, processes
 from fastgrad.engines.progress import blocks
 from fastgrad.jit.concurrency import single_blas_thread
-from fastgrad.typing import Array, Map, Places, Report, Values
+from fastgrad.typing import Array, Map, Moves, Places, Report, Values
 
 Result = TypeVar("Result")
 
@@ -61,27 +61,24 @@ LONG_CALL_SECONDS = 0.1
 
 
 class WorkItem(NamedTuple):
-    """Places and points at which f is to be evaluated, the first of them the start-th of all.
+    """Moves of x at which f is to be evaluated, the first of them the start-th of all.
 
     Contents are what is in all arrays of f, or nothing, as long as that is what was sent with f;
     errors what NumPy does about floating-point errors, as `numpy.geterr` returns it.
     """
 
     start: int
-    places: Places
-    points: Array
-    shape: tuple[int, ...]
+    moves: Moves
     contents: list[bytes]
     errors: dict[str, Any]
 
     def part(self, start: int, stop: int | None = None) -> "WorkItem":
-        """Return the item for some of the places, by default for all from the start-th on."""
-        some = slice(start, stop)
-        return self._replace(start=start, places=self.places[some], points=self.points[some])
+        """Return the item for some of the moves, by default for all from the start-th on."""
+        return self._replace(start=start, moves=self.moves.part(slice(start, stop)))
 
     def values_here(self, f: Callable[[Any], Any], x: Array) -> Iterator[Array]:
         """Yield f at the points, as this process computes it, in blocks."""
-        return blocks(loop.values, f, x, self.places, self.points, self.shape)
+        return blocks(loop.values, f, x, self.moves)
 
 
 class WorkResult(NamedTuple):
@@ -114,59 +111,40 @@ class WorkerPool:
         return partial(self._values, report)
 
     def _values(
-        self,
-        report: Report | None,
-        f: Callable[[Any], Any],
-        x: Array,
-        places: Places,
-        points: Array,
-        shape: tuple[int, ...] = (),
+        self, report: Report | None, f: Callable[[Any], Any], x: Array, moves: Moves
     ) -> Array:
         if self._number != 1:
             processes.require_packages()
         parts: list[Array] = []
-        with (
-            single_blas_thread(),
-            closing(self._parts(f, x, places, points, shape)) as arriving,
-        ):
+        with single_blas_thread(), closing(self._parts(f, x, moves)) as arriving:
             for part in arriving:
                 parts.append(part)
                 if report is not None:
-                    report(len(part) / points.shape[1])
-        return join(parts).reshape(*points.shape, *shape)
+                    report(len(part) / moves.points.shape[1])
+        return join(parts).reshape(*moves.points.shape, *moves.shape)
 
-    def _parts(
-        self,
-        f: Callable[[Any], Any],
-        x: Array,
-        places: Places,
-        points: Array,
-        shape: tuple[int, ...],
-    ) -> Generator[Array]:
+    def _parts(self, f: Callable[[Any], Any], x: Array, moves: Moves) -> Generator[Array]:
         """Yield f at one point after the other: by workers while they are trusted, then here."""
-        function = self._shared(f, x, places, points)
-        each, single = places.repeat(points.shape[1]), points.reshape(-1, 1)
-        whole, done = WorkItem(0, each, single, shape, [], {**np.geterr()}), 0
+        function = self._shared(f, x, moves)
+        whole, done, number = WorkItem(0, moves.singly(), [], {**np.geterr()}), 0, moves.points.size
         if function is not None:
             with closing(self._by_workers(function, whole)) as arriving:
                 for part in arriving:
                     yield part
                     done += len(part)
-            if done < len(each):
+            if done < number:
                 self._refuse(function)
-        if done < len(each) or not len(each):
+        if done < number or not number:
             yield from whole.part(done).values_here(f, x)
 
-    def _shared(
-        self, f: Callable[[Any], Any], x: Array, places: Places, points: Array
-    ) -> "SharedFunction | None":
+    def _shared(self, f: Callable[[Any], Any], x: Array, moves: Moves) -> "SharedFunction | None":
         """Return f as workers get it, if they pay for calls of f that take so long after others."""
         may_share = self._number != 1 and (self._map or processes.may_start())
-        if not (may_share and self._is_trusted and points.size):
+        if not (may_share and self._is_trusted and moves.points.size):
             return None
-        if self._function is None or not self._function.serves(f, x, places):
-            self._function = SharedFunction(f, x, places, points)
-        seconds = self._function.seconds * points.size
+        if self._function is None or not self._function.serves(f, x, moves.places):
+            self._function = SharedFunction(f, x, moves)
+        seconds = self._function.seconds * moves.points.size
         self._seconds += seconds
         if self._is_started:
             pays = seconds >= WORTHWHILE_SECONDS / 10
@@ -176,7 +154,7 @@ class WorkerPool:
 
     def _by_workers(self, function: "SharedFunction", whole: WorkItem) -> Generator[Array]:
         """Yield the values of chunks of points; end where a worker's f is another function."""
-        done, number = 0, len(whole.places)
+        done, number = 0, len(whole.moves.places)
         evaluate = self._map or partial(processes.map_in_processes, self._number)
         # Processes that have worked before may know f's modules as they were then.
         attempts = (False,) if self._map else (False, True)
@@ -206,7 +184,7 @@ class WorkerPool:
         ready, self._is_started = processes.start(self._number, fresh), True
         end, done = time.monotonic() + MAX_START_SECONDS, 0
         values = item.values_here(function.f, function.arrays[0])
-        while done < len(item.places) and not ready.is_set() and time.monotonic() < end:
+        while done < len(item.moves.places) and not ready.is_set() and time.monotonic() < end:
             yield (part := next(values))
             done += len(part)
 
@@ -235,7 +213,7 @@ def _trusted_values(results: Any, items: list[WorkItem]) -> Iterator[Array]:
             raise pickle.loads(pickled) from Exception(f'\n"""\n{text}"""')
         if result.values is None:
             return
-        if result.start != item.start or len(result.values) != len(item.places):
+        if result.start != item.start or len(result.values) != len(item.moves.places):
             raise ValueError(
                 "workers returned the answer to another chunk; pass a callable that returns "
                 "results in the order of its items, as map does"
@@ -246,7 +224,7 @@ def _trusted_values(results: Any, items: list[WorkItem]) -> Iterator[Array]:
 def _chunk_size(number: int, seconds: float, workers: int, item: WorkItem) -> int:
     """Return how many of so many points are a chunk; of a map, nobody can count the workers."""
     share = number / (CHUNKS_PER_WORKER * workers) if workers else number
-    most = MAX_CHUNK_BYTES / (item.points.itemsize * max(1, math.prod(item.shape)))
+    most = MAX_CHUNK_BYTES / (item.moves.points.itemsize * max(1, math.prod(item.moves.shape)))
     return max(1, int(min(share, most, MAX_CHUNK_SECONDS / max(seconds, 1e-9))))
 
 
@@ -286,7 +264,8 @@ class SharedFunction:
     here; if it is not finite at the points, they tell nothing.
     """
 
-    def __init__(self, f: Callable[[Any], Any], x: Array, places: Places, points: Array) -> None:
+    def __init__(self, f: Callable[[Any], Any], x: Array, moves: Moves) -> None:
+        places, points, _ = moves
         whole = f.whole if isinstance(f, Call) else None
         self.f, self.places = f, places
         self.arrays = [x, *(array for _, array in leaves(whole or ()) if array is not x)]
@@ -356,7 +335,7 @@ class SharedFunction:
                 for array, content in zip(arrays, item.contents, strict=False):
                     plain = array.view(np.ndarray)
                     plain[...] = np.frombuffer(content, array.dtype).reshape(array.shape)
-                values = loop.values(f, arrays[0], item.places, item.points, item.shape)
+                values = loop.values(f, arrays[0], item.moves)
                 return WorkResult(item.start, values)
         except Exception as error:
             return WorkResult(item.start, None, _failure(error))

@@ -20,9 +20,9 @@ def extrapolate(f, x, first, scheme=None, tolerance=0.0, most=None):
     [problem] = problems(f, x, 1e-4, scheme=scheme, bounds=bounds)
     steps = []
 
-    def record(f, x, places, points, shape=()):
-        steps.extend((points[0][::2] - x[0]).tolist())
-        return loop.values(f, x, places, points, shape)
+    def record(f, x, moves):
+        steps.extend((moves.points[0][::2] - x[0]).tolist())
+        return loop.values(f, x, moves)
 
     extrapolation = Extrapolation(problem, record, f(x), tolerance)
     outcome = extrapolation.extrapolate(np.array([0]), np.array([first]))

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgrad import reference
+from fastgrad.differences.quotients import at
 from fastgrad.engines import loop
+from fastgrad.typing import Moves
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 H = 1e-4
@@ -174,7 +176,7 @@ def test_nan_payloads_and_negative_zeros_are_put_back(bits):
 def test_signaling_nans_of_float32_are_put_back_too(bits):
     # As Python's numbers, doubles, they would become quiet ones.
     x = np.array([bits, 0x3F800000], np.uint32).view(np.float32)
-    loop.values(lambda x: 0.0, x, np.array([0, 1]), np.ones((2, 1), np.float32))
+    loop.values(lambda x: 0.0, x, Moves(np.array([0, 1]), np.ones((2, 1), np.float32)))
     assert x.view(np.uint32).tolist() == [bits, 0x3F800000]
 
 
@@ -273,7 +275,7 @@ def test_the_type_of_the_values_is_that_of_all_of_them_together(kinds_and_number
     returned = [kind(number) for kind, number in kinds_and_numbers]
     answers = iter(returned)
     x, points = np.zeros(1), np.ones((1, len(returned)))
-    result = loop.values(lambda x: next(answers), x, np.array([0]), points)
+    result = loop.values(lambda x: next(answers), x, Moves(np.array([0]), points))
     expected = np.array(
         [
             value[()] if np.ndim(value) == 0 and hasattr(value, "dtype") else value
@@ -318,4 +320,4 @@ def test_equal_values_give_zero_even_if_they_are_too_large_for_a_float():
 def test_real_values_of_a_complex_x_are_refused(number):
     x = np.array([1 + 0j])
     with pytest.raises(TypeError, match=r"f returned .* for a complex x"):
-        loop.values(lambda x: number(abs(x[0])), x, np.array([0]), x.reshape(1, 1))
+        loop.values(lambda x: number(abs(x[0])), x, at(x))

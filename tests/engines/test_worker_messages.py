@@ -10,6 +10,7 @@ from fastgrad.differences.arguments import Call
 from fastgrad.differences.quotients import moved
 from fastgrad.engines import loop
 from fastgrad.engines.workers import SharedFunction, WorkItem
+from fastgrad.typing import Moves
 
 pytest.importorskip("cloudpickle")
 H = 1e-3
@@ -26,12 +27,12 @@ def points_of(x, places):
 def sent(f, x, places):
     """Return what a worker is sent, and the item with all points."""
     points = points_of(x, places)
-    function = SharedFunction(f, x, places, points)
+    function = SharedFunction(f, x, Moves(places, points))
     return function, item_of(function, places, points)
 
 
 def item_of(function, places, points):
-    return WorkItem(0, places, points, (), function.prepare(), np.geterr())
+    return WorkItem(0, Moves(places, points), function.prepare(), np.geterr())
 
 
 def answer(function, item):
@@ -79,7 +80,7 @@ def test_a_check_serves_all_places_that_it_moved_and_no_others():
         return cube(x)
 
     places = np.arange(4)
-    function = SharedFunction(f, x, places, points_of(x, places))
+    function = SharedFunction(f, x, Moves(places, points_of(x, places)))
     assert len(calls) == 2
     assert function.serves(f, x, np.array([1, 3]))
     assert not function.serves(f, x, np.array([3, 4]))
@@ -89,7 +90,7 @@ def test_a_check_serves_all_places_that_it_moved_and_no_others():
 
 def test_a_check_does_not_serve_a_function_that_is_pickled_where_x_is_another():
     x, places = np.linspace(1, 2, 6), np.arange(4)
-    early, late = (SharedFunction(cube, x, places, points_of(x, places)) for _ in range(2))
+    early, late = (SharedFunction(cube, x, Moves(places, points_of(x, places))) for _ in range(2))
     early.prepare()
     x[5] = 3.0
     assert early.serves(cube, x, places)
@@ -103,14 +104,12 @@ def test_what_x_is_now_travels_where_it_is_another_than_when_f_was_sent(sent_at)
     function, when_sent = sent(cube, x, places)
     assert when_sent.contents == []
     copy = pickle.loads(pickle.dumps(function))
-    assert (
-        copy(when_sent).values.tolist() == loop.values(cube, x, places, when_sent.points).tolist()
-    )
+    assert copy(when_sent).values.tolist() == loop.values(cube, x, when_sent.moves).tolist()
     for last in (3.0, -sent_at, sent_at):
         x[4] = last
-        item = item_of(function, places, when_sent.points)
+        item = item_of(function, places, when_sent.moves.points)
         assert item.contents == [x.tobytes()]
-        assert copy(item).values.tolist() == loop.values(cube, x, places, item.points).tolist()
+        assert copy(item).values.tolist() == loop.values(cube, x, item.moves).tolist()
 
 
 def test_a_structure_is_one_function_of_all_its_arrays():
@@ -124,7 +123,7 @@ def test_a_structure_is_one_function_of_all_its_arrays():
     copy = pickle.loads(pickle.dumps(function))
     for factor in (1, 2):
         x["a"][:] = factor
-        item = item_of(function, item.places, item.points)
+        item = item_of(function, item.moves.places, item.moves.points)
         found = copy(item).values
         slopes = (found[:, 0] - found[:, 1]) / (2 * H)
         np.testing.assert_allclose(slopes, 4 * factor * x["b"][0], atol=1e-10)
@@ -139,13 +138,13 @@ def test_what_is_under_a_mask_travels_too():
     function, _ = sent(f, x, places)
     x.data[4] = 3.0
     item = item_of(function, places, points_of(x, places))
-    assert answer(function, item).values.tolist() == loop.values(f, x, places, item.points).tolist()
+    assert answer(function, item).values.tolist() == loop.values(f, x, item.moves).tolist()
 
 
 def test_a_function_without_a_finite_value_tells_nothing():
     x, places = np.ones(3), np.arange(3)
     for f in (lambda x: np.nan, lambda x: 1 / 0):
-        assert not SharedFunction(f, x, places, points_of(x, places)).is_finite
+        assert not SharedFunction(f, x, Moves(places, points_of(x, places))).is_finite
     assert x.tolist() == [1, 1, 1]
 
 

@@ -23,6 +23,7 @@ from fastgrad import TwoLayerNet, numerical_gradient, schemes
 from fastgrad.differences.quotients import join
 from fastgrad.engines import processes, workers
 from fastgrad.engines.workers import WorkItem
+from fastgrad.typing import Moves
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 
@@ -377,7 +378,7 @@ def test_blas_has_one_thread_in_workers_and_its_own_again_here(threadpools):
 @given(st.integers(1, 10**5), st.floats(0, 10), st.integers(0, 64), st.integers(1, 2000))
 def test_chunks_keep_their_limits(places, each, number, outputs):
     x = np.zeros((places, 1))
-    item = WorkItem(0, np.arange(places), x, (outputs,), [], {})
+    item = WorkItem(0, Moves(np.arange(places), x, (outputs,)), [], {})
     size = workers._chunk_size(places, each, number, item)
     assert size * each <= workers.MAX_CHUNK_SECONDS or size == 1
     assert size * outputs * x.itemsize <= workers.MAX_CHUNK_BYTES or size == 1

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from fastgrad.datasets import load_mnist
     from fastgrad.directional import directional_derivative
     from fastgrad.gradient import Gradient, explain, numerical_gradient
-    from fastgrad.hessians import hessian, hessian_vector_product
-    from fastgrad.jacobians import jacobian, vector_jacobian_product
+    from fastgrad.hessians import Hessian, hessian, hessian_vector_product
+    from fastgrad.jacobians import Jacobian, jacobian, vector_jacobian_product
     from fastgrad.network import TwoLayerNet
     from fastgrad.network.functions import (
         cross_entropy_error,
@@ -41,6 +41,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Gradient",
+    "Hessian",
+    "Jacobian",
     "TwoLayerNet",
     "check_backward",
     "check_gradient",
@@ -74,6 +76,8 @@ __all__ = [
 
 LAZY = {
     "Gradient": "gradient",
+    "Hessian": "hessians",
+    "Jacobian": "jacobians",
     "TwoLayerNet": "network",
     "check_backward": "checking.backward",
     "check_gradient": "checking.check",

@@ -1,6 +1,7 @@
 """`numerical_gradient`, `Gradient` and `explain`: difference quotients for every element of x."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, overload
 
@@ -30,7 +31,7 @@ from fastgrad.engines.dependence import (
 )
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.lazy import LazyModule
-from fastgrad.schemes import Scheme
+from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.typing import Array, GradientEngineName, Map, Progress, Report, SchemeName, Structure
 
 if TYPE_CHECKING:
@@ -44,6 +45,16 @@ else:  # most gradients need none of these
 
 MIN_EXAMINED_ELEMENTS = 64
 """Elements from which it pays to look first whether f depends on them: by three calls of f."""
+
+TRACED_STEPS = 2.0**-17, 2.0**-14
+"""The steps at which a recorded f is differenced where the step is to be measured: about the best
+one for functions that vary over distances of 1, and one at which they differ 63 times as much."""
+
+MAX_TRACED_SIZE = 2.0**20
+"""Size of elements that are moved by these steps without losing digits of them."""
+
+MAX_MEASURED_SHARE = 0.05
+"""Share of the elements that are measured one by one where others need not be."""
 
 BOOK_STEP = 1e-4
 """The book's step."""
@@ -83,7 +94,8 @@ def numerical_gradient(
         The step, or one for each element. "auto" measures which step suits f and the scheme: where
         truncation and round-off are in balance. For each element that takes at most six calls of f
         more than the scheme itself where f is smooth, in the central scheme four; and some twenty
-        more, or ten quotients, where it is noisy or varies over short distances.
+        more, or ten quotients, where it is noisy or varies over short distances. Where f is traced,
+        one step is taken for all elements for which a larger one confirms it.
     args : tuple
         Further arguments: f is called as ``f(x, *args)``.
     engine : {"auto", "loop", "traced", "compiled"}
@@ -226,6 +238,9 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
         if probes and _is_measured_in_vain(problem):
             warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
             return np.zeros_like(x)
+        result = _traced_by_two_steps(problem, evaluator, report)
+        if result is not None:
+            return result
         part = 1 / measured_steps.QUOTIENTS
         problem = measured_steps.measured(
             problem, evaluator.values(progress_of.in_parts(report, part))
@@ -252,6 +267,41 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     if is_zero and problem.is_uniform and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
     return result
+
+
+def _traced_by_two_steps(
+    problem: Problem, evaluator: Evaluator, report: Report | None
+) -> Array | None:
+    """Return central quotients of a recorded f at a step that a larger one confirms, if it can be.
+
+    They differ by 63 times the truncation at the small step, if that falls as it should. Elements
+    where that is too much, as at kinks, are measured one by one.
+    """
+    x = problem.x
+    if problem.scheme != central_quotient or problem.bounds is not None or x.dtype != np.float64:
+        return None
+    if x.size < MIN_EXAMINED_ELEMENTS or not np.abs(x).max() < MAX_TRACED_SIZE:
+        return None
+    quotients = []
+    for h in TRACED_STEPS:
+        uniform = problem.replaced(steps=h, automatic=False)
+        first = evaluator.first_calls(uniform)
+        result = evaluator.gradient_at_once(uniform, first)
+        if first is None or result is None:
+            return None
+        quotients.append(result)
+        rounding = np.finfo(np.float64).eps * abs(first.values[0]) / TRACED_STEPS[0]
+    small, large = quotients
+    allowed = measured_steps.SMOOTH_TRUNCATION * abs(small) + measured_steps.NOISE_FACTOR * rounding
+    apart = np.flatnonzero(~(abs(large - small) <= allowed))
+    if len(apart) > MAX_MEASURED_SHARE * x.size:
+        return None
+    if len(apart):
+        values = evaluator.values(None if report is None else progress_of.in_parts(report, 1 / 3))
+        known = measured_steps.measured(problem, values, places=apart).quotients
+        assert known is not None
+        small.reshape(-1)[apart] = known[apart]
+    return small
 
 
 def _is_measured_in_vain(problem: Problem) -> bool:
@@ -307,7 +357,82 @@ def _warn_of_nonfinite(name: str, gradient: Array) -> None:
         )
 
 
-class Gradient:
+class DerivativeFunction:
+    """A derivative of f as a function of x; of which one, the class that inherits tells.
+
+    Attributes
+    ----------
+    f, h, args, options
+        As the object was made.
+    argnum : int
+        Which of f's arguments is moved.
+    """
+
+    computed_by: Callable[..., Any]
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        h: Any = "auto",
+        *,
+        args: tuple[Any, ...] = (),
+        argnum: int = 0,
+        **options: Any,
+    ) -> None:
+        require_function(f)
+        if not isinstance(argnum, int) or argnum < 0:
+            raise ValueError(
+                f"argnum is {argnum!r}, but it is the number of the argument that is moved, "
+                "counted from 0; pass 0 for the first"
+            )
+        signature(type(self).computed_by).bind(f, None, h, args=args, **options)
+        self.f, self.h, self.args, self.argnum, self.options = f, h, args, argnum, options
+
+    def __call__(self, x: Any, /, *args: Any) -> Any:
+        """Return the derivative at x, or at the argument that is moved; as it was, afterwards.
+
+        Parameters
+        ----------
+        x, *args
+            The arguments of f. Without any behind the one that is moved, those given to the object
+            are used.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As from the function that computes it.
+        """
+        f, x, args = self.at((x, *args))
+        return type(self).computed_by(f, x, self.h, args=args, **self.options)
+
+    def at(self, arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, tuple[Any, ...]]:
+        """Return a function whose first argument is moved, x that can be moved, and the others."""
+        if len(arguments) <= self.argnum:
+            raise TypeError(
+                f"argnum is {self.argnum}, but there are {len(arguments)} arguments, counted from "
+                "0; pass the one that is moved, too"
+            )
+        if len(arguments) == self.argnum + 1:
+            arguments += self.args
+        others = arguments[: self.argnum] + arguments[self.argnum + 1 :]
+        f = partial(_with_first_at, self.argnum, self.f) if self.argnum else self.f
+        return f, movable(arguments[self.argnum]), others
+
+    def __repr__(self) -> str:
+        """Return how it was made."""
+        options = {"h": self.h, "args": self.args, **self.options}
+        if self.argnum:
+            options["argnum"] = self.argnum
+        given = ", ".join([repr(self.f), *(f"{name}={value!r}" for name, value in options.items())])
+        return f"{type(self).__name__}({given})"
+
+
+def _with_first_at(place: int, f: Callable[..., Any], x: Any, *others: Any) -> Any:
+    """Call f with x in another place among its arguments."""
+    return f(*others[:place], x, *others[place:])
+
+
+class Gradient(DerivativeFunction):
     """The gradient of f as a function of x: ``Gradient(f)(x)``.
 
     It computes what `numerical_gradient` does, and takes what that takes, lists of numbers,
@@ -318,9 +443,11 @@ class Gradient:
     f : callable
         ``f(x, *args) -> number``. Of an x that cannot be moved in place it is given a copy.
     h : float, array or "auto"
-        The step.
+        The step; by default the one that suits f, not the book's.
     args : tuple
         Further arguments of f, where the object is called without any.
+    argnum : int
+        Which of f's arguments is moved: 1 for x in ``f(t, x)``.
     **options
         All others of `numerical_gradient`: engine, scheme and so on.
 
@@ -334,54 +461,57 @@ class Gradient:
     --------
     As `scipy.optimize.minimize(f, start, jac=gradient)` would call it:
 
-    >>> gradient = Gradient(lambda x, a: a * (x**2).sum(), h="auto")
+    >>> gradient = Gradient(lambda x, a: a * (x**2).sum())
     >>> gradient([3, 4], 2.0).round(6)
     array([12., 16.])
+
+    Or ``minimize(gradient.with_value, start, jac=True)``:
+
+    >>> value, slopes = gradient.with_value([3, 4], 2.0)
+    >>> float(value)
+    50.0
     """
 
-    def __init__(
-        self,
-        f: Callable[..., Any],
-        h: Any = 1e-4,
-        *,
-        args: tuple[Any, ...] = (),
-        **options: Any,
-    ) -> None:
-        require_function(f)
-        signature(numerical_gradient).bind(f, None, h, args=args, **options)
-        self.f, self.h, self.args, self.options = f, h, args, options
+    computed_by = numerical_gradient
 
     @overload
-    def __call__(self, x: Array | Sequence[float], *args: Any) -> Array: ...
+    def __call__(self, x: Array | Sequence[float], /, *args: Any) -> Array: ...
 
     @overload
-    def __call__(self, x: Structure, *args: Any) -> Structure: ...
+    def __call__(self, x: Structure, /, *args: Any) -> Structure: ...
 
-    def __call__(self, x: Any, *args: Any) -> Any:
-        """Return the gradient at x, an array like x; a structure if x is one of arrays.
+    def __call__(self, x: Any, /, *args: Any) -> Any:
+        """Return the gradient, an array like x; a structure if x is one of arrays."""
+        return super().__call__(x, *args)
+
+    def with_value(self, x: Any, /, *args: Any) -> tuple[Any, Any]:
+        """Return f at x, and the gradient; f(x) is computed once.
 
         Parameters
         ----------
-        x : array, list of numbers, or structure of arrays
-            As it was, afterwards.
-        *args
-            Further arguments of f, instead of those given to the object.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As from `numerical_gradient`.
+        x, *args
+            The arguments of f, as for a call.
         """
-        given = args or self.args
-        return numerical_gradient(self.f, _movable(x), self.h, args=given, **self.options)
+        f, x, args = self.at((x, *args))
+        value = f(x, *args)
+        scheme = as_scheme(self.options.get("scheme", "central"))
+        if scheme.offsets[-1] == 0 and isinstance(x, np.ndarray):
+            f = KnownAtPoint(f, x, value)
+        return value, numerical_gradient(f, x, self.h, args=args, **self.options)
 
-    def __repr__(self) -> str:
-        """Return how it was made."""
-        options = {"h": self.h, "args": self.args, **self.options}
-        return f"Gradient({', '.join([repr(self.f), *(f'{k}={v!r}' for k, v in options.items())])})"
+
+class KnownAtPoint:
+    """A function whose value at one point is known, and not computed again."""
+
+    def __init__(self, f: Callable[..., Any], x: Array, value: Any) -> None:
+        self.f, self.point, self.value = f, x.tobytes(), value
+
+    def __call__(self, x: Array, *args: Any) -> Any:
+        """Return f at x."""
+        return self.value if x.tobytes() == self.point else self.f(x, *args)
 
 
-def _movable(x: Any) -> Any:
+def movable(x: Any) -> Any:
     """Return x, with copies of floats for the arrays whose elements cannot be moved in place.
 
     What can be moved is not copied: f may read it elsewhere.

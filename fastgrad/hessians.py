@@ -21,6 +21,7 @@ from fastgrad.directional import (
 )
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
+from fastgrad.gradient import DerivativeFunction
 from fastgrad.schemes import Scheme, backward, central, forward
 from fastgrad.typing import Array, EngineName, Map, Progress, Report, Structure, Values
 
@@ -214,6 +215,53 @@ def hessian_vector_product(
     for product, up, down in zip(products, *gradients, strict=True):
         product[...] = (up - down) / (2 * step)
     return like(x, iter(products))
+
+
+class Hessian(DerivativeFunction):
+    """The Hessian of f as a function of x: ``Hessian(f)(x)``.
+
+    It computes what `hessian` does, and takes what `fastgrad.Gradient` takes. As ``hess`` of
+    SciPy's ``minimize``, and its ``product`` as ``hessp``.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args) -> number``.
+    h, args, argnum, **options
+        As for `fastgrad.Gradient`; options are those of `hessian`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `fastgrad.Gradient`.
+
+    Examples
+    --------
+    >>> hess = Hessian(lambda x: x[0] ** 2 * x[1])
+    >>> hess([1.0, 2.0]).round(5)
+    array([[4., 2.],
+           [2., 0.]])
+    >>> hess.product([1.0, 2.0], [1.0, 1.0]).round(5)
+    array([6., 2.])
+    """
+
+    computed_by = hessian
+
+    def product(self, x: Any, v: Any, *args: Any) -> Any:
+        """Return the Hessian at x times v, as `hessian_vector_product` does, without the Hessian.
+
+        Parameters
+        ----------
+        x : array or list of numbers
+            The argument that is moved.
+        v : array of x's shape
+        *args
+            The others.
+        """
+        names = ("engine", "vectorized", "workers", "progress")
+        options = {name: self.options[name] for name in names if name in self.options}
+        f, x, others = self.at((*args[: self.argnum], x, *args[self.argnum :]))
+        return hessian_vector_product(f, x, v, args=others, **options)
 
 
 def _require_single_number(base: Array) -> None:

@@ -13,7 +13,7 @@ from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import fill
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import choose_evaluator
-from fastgrad.gradient import numerical_gradient
+from fastgrad.gradient import DerivativeFunction, numerical_gradient
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Structure, Values
@@ -159,6 +159,35 @@ def jacobian(
         if is_sparse:
             return groups.expanded(parts[0], base)
     return like(x, iter(parts))
+
+
+class Jacobian(DerivativeFunction):
+    """The Jacobian of f as a function of x: ``Jacobian(f)(x)``.
+
+    It computes what `jacobian` does, and takes what `fastgrad.Gradient` takes. As ``jac`` of
+    SciPy's ``least_squares`` and ``root``, and of ``solve_ivp`` with ``argnum=1``.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args)`` -> array.
+    h, args, argnum, **options
+        As for `fastgrad.Gradient`; options are those of `jacobian`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `fastgrad.Gradient`.
+
+    Examples
+    --------
+    >>> jac = Jacobian(lambda t, y: np.array([y[1], -t * y[0]]), argnum=1)
+    >>> jac(3.0, [1.0, 2.0]).round(8)
+    array([[ 0.,  1.],
+           [-3.,  0.]])
+    """
+
+    computed_by = jacobian
 
 
 def vector_jacobian_product(

@@ -75,6 +75,7 @@ def measured(
     eps: float | None = None,
     *,
     farther: bool = True,
+    places: Places | None = None,
 ) -> Problem:
     """Return the problem with a measured step for each element, and the quotients at these steps.
 
@@ -113,6 +114,9 @@ def measured(
     farther : bool
         Whether a step may be larger than h where f is not noisier than eps. For mixed derivatives
         it may not: nothing is known of how they change along the other element.
+    places : array of int, optional
+        The elements that are measured, in C order, by default all; what is returned of others has
+        no meaning.
 
     Returns
     -------
@@ -139,9 +143,9 @@ def measured(
         base = np.asarray(base, None if isinstance(base, np.floating) else np.float64)
     eps = precision(x, base) if eps is None else eps
     work = _Measurement(problem, values, base, eps, farther)
-    places = np.arange(n)
-    if n > 2 * PILOTS:
-        first = np.unique(np.linspace(0, n - 1, PILOTS).astype(np.intp))
+    places = np.arange(n) if places is None else places
+    if len(places) > 2 * PILOTS:
+        first = places[np.linspace(0, len(places) - 1, PILOTS).astype(np.intp)]
         work.measure(first)
         work.noise = float(np.median(work.noises[first]))
         best = problem.scheme.optimal_step(eps * work.noise)

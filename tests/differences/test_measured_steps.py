@@ -267,3 +267,51 @@ def test_a_plateau_is_no_slope_of_0(digits):
 def test_it_is_said_where_no_step_suits_f(x):
     with pytest.warns(RuntimeWarning, match=r"no step suits f at x\[1\]"):
         numerical_gradient(lambda v: v[0] ** 2 + np.sin(v[1]), np.array([1.0, x]), "auto")
+
+
+class Recorded:
+    """A function of NumPy operations that takes long enough for being recorded."""
+
+    def __init__(self, operation, decay=0.0):
+        random = np.random.default_rng(3)
+        self.X = random.normal(size=(200, 60))
+        self.W = random.normal(size=(60, 40)) / 8
+        self.operation, self.decay, self.calls = operation, decay, 0
+
+    def __call__(self, W):
+        self.calls += 1
+        return self.operation(self.X @ W).sum() / 200 + self.decay * (W**2).sum()
+
+    def gradient(self, slope):
+        return self.X.T @ slope(self.X @ self.W) / 200 + 2 * self.decay * self.W
+
+
+def test_what_is_recorded_takes_one_step_that_a_larger_one_confirms():
+    f = Recorded(np.tanh, decay=0.1)
+    found = numerical_gradient(f, f.W, "auto")
+    # The step of 2**-17 leaves h**2 / 6 of third derivatives, sums of some 60 pixels below 3,
+    # 2 at most each; f, below 20, is rounded to eps.
+    bound = 2.0**-34 / 6 * 2 * 3 + 4 * np.finfo(float).eps * 20 * 2**17
+    assert abs(found - f.gradient(lambda a: 1 / np.cosh(a) ** 2)).max() < bound
+    assert f.calls < 60
+
+
+def test_elements_at_which_steps_disagree_are_measured_one_by_one():
+    f = Recorded(lambda a: np.maximum(a, 0))
+    places = np.abs(f.X @ f.W).min(axis=0).argmin()  # a unit with a kink nearby
+    found = numerical_gradient(f, f.W, "auto")
+    book = numerical_gradient(f, f.W, 1e-4)
+    exact = f.gradient(lambda a: a > 0)
+    assert abs(found - exact).max() < 1e-7
+    assert abs(book - exact)[:, places].max() > 1e-6
+    assert f.calls < f.W.size
+
+
+def test_what_varies_over_short_distances_is_left_to_measured_steps():
+    f = Recorded(lambda a: np.sin(1e5 * a))
+    small = f.W[:8, :8].copy()
+    f.X = f.X[:, :8]
+    found = numerical_gradient(f, small, "auto")
+    f.W = small
+    exact = f.gradient(lambda a: 1e5 * np.cos(1e5 * a))
+    assert abs(found - exact).max() < 1e-3 * abs(exact).max()

@@ -52,28 +52,11 @@ def uninterrupted() -> Iterator[None]:
     Blocking the signals would not do: one that this thread blocks is delivered to another, such as
     BLAS's, and Python then raises here all the same.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python never raises them here
-        return
     arrived: list[int] = []
-    handlers = _handlers()
-    is_over = False
-
-    def defer(number: int, frame: FrameType | None) -> None:
-        # One may strike while the others' handlers are put back, and leave this one in their place.
-        if is_over:
-            handlers[number](number, frame)
-        else:
-            arrived.append(number)
-
     try:
-        for number in handlers:
-            signal.signal(number, defer)
-        yield
+        with _handled_by(lambda handler, number, frame: arrived.append(number)):
+            yield
     finally:
-        is_over = True
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         for number in arrived:
             signal.raise_signal(number)
 
@@ -86,44 +69,57 @@ def never_lost() -> Iterator[None]:
     code makes an exception of its own of it, as numba's compiler does: "RuntimeError: generator
     raised StopIteration".
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python never raises them here
-        return
     struck: list[BaseException] = []
-    handlers = _handlers()
-    is_over = False
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(handler: Handler, number: int, frame: FrameType | None) -> None:
         try:
-            handlers[number](number, frame)
+            handler(number, frame)
         except BaseException as error:
-            if not is_over:
-                struck.append(error)
+            struck.append(error)
             raise
 
-    try:
-        for number in handlers:
-            signal.signal(number, note)
+    with _handled_by(note):
         try:
             yield
         except Exception:
             if not struck:
                 raise
-    finally:
-        is_over = True
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     if struck:
         raise struck[0] from None
 
 
-def _handlers() -> dict[int, Callable[[int, FrameType | None], Any]]:
-    """Return what Python calls for the signals of Ctrl-C, of an end, and of an alarm."""
-    return {
-        number: handler
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT))
-        if callable(handler := signal.getsignal(number))
-    }
+Handler = Callable[[int, "FrameType | None"], Any]
+"""What Python calls for a signal."""
+
+
+@contextmanager
+def _handled_by(handle: Callable[[Handler, int, FrameType | None], Any]) -> Iterator[None]:
+    """Let Ctrl-C, an end and an alarm be handled by ``handle(handler, number, frame)`` meanwhile.
+
+    The handler is the one that they have otherwise. In threads but the main one nothing is changed:
+    Python never raises them there.
+    """
+    is_over, handlers = False, dict[int, Handler]()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGALRM", signal.SIGINT)):
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+
+    def handle_or_pass(number: int, frame: FrameType | None) -> None:
+        # One may strike while the others' handlers are put back, and leave this one in their place.
+        if is_over:
+            handlers[number](number, frame)
+        else:
+            handle(handlers[number], number, frame)
+
+    try:
+        for number in handlers:
+            signal.signal(number, handle_or_pass)
+        yield
+    finally:
+        is_over = True
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class OutOfTimeError(BaseException):

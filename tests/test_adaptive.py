@@ -6,6 +6,7 @@ import hypothesis.extra.numpy as hnp
 import mpmath
 import numpy as np
 import pytest
+from counting import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,15 +27,6 @@ SMOOTH = {
 def at(f, x, **options):
     """Differentiate a function of one number."""
     return differentiate(lambda a: f(a[()]), np.array(x), **options)
-
-
-def counted(f):
-    def count(x):
-        count.calls += 1
-        return f(x)
-
-    count.calls = 0
-    return count
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -114,13 +106,7 @@ def test_x_is_restored_and_the_exception_passes_unchanged(fatal):
     x, error = np.array([0.1, -2.0]), KeyboardInterrupt("mine")
     before = x.tobytes()
 
-    def fail(x):
-        fail.calls += 1
-        if fail.calls == fatal:
-            raise error
-        return float(np.exp(x).sum())
-
-    fail.calls = 0
+    fail = counted(lambda x: float(np.exp(x).sum()), fatal, error)
     with pytest.raises(KeyboardInterrupt) as raised:
         differentiate(fail, x)
     assert raised.value is error

@@ -5,6 +5,7 @@ import random
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from counting import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,17 +140,9 @@ def test_a_structure_needs_directions_of_its_form():
 def test_x_is_restored_and_the_exception_passes_unchanged(function, fatal):
     x = {"a": np.array([0.1, -0.0]), "b": np.array(7.0)}
     v = {"a": np.array([1.0, 3.0]), "b": np.array(0.3)}
-    before, calls, error = (x["a"].tobytes(), x["b"].tobytes()), 0, KeyboardInterrupt("mine")
-
-    def fail(x):
-        nonlocal calls
-        calls += 1
-        if calls == fatal:
-            raise error
-        return 1.0
-
+    before, error = (x["a"].tobytes(), x["b"].tobytes()), KeyboardInterrupt("mine")
     with pytest.raises(KeyboardInterrupt) as raised:
-        function(fail, x, v)
+        function(counted(lambda x: 1.0, fatal, error), x, v)
     assert raised.value is error
     assert (x["a"].tobytes(), x["b"].tobytes()) == before
 

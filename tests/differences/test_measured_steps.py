@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from counting import counted
 
 from fastgrad import hessian, jacobian, numerical_gradient, schemes
 from fastgrad.differences.jumps import jumps
@@ -16,15 +17,6 @@ W = np.random.default_rng(0).normal(size=(30, 5))
 
 def auto(f, x, **options):
     return numerical_gradient(f, np.array(x), "auto", **options)
-
-
-def counted(f):
-    def count(x):
-        count.calls += 1
-        return f(x)
-
-    count.calls = 0
-    return count
 
 
 def rosenbrock(x):

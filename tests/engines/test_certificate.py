@@ -6,6 +6,7 @@ import nets
 import numba
 import numpy as np
 import pytest
+from counting import counted
 from nets import EPS, H
 from oracle import JIT
 
@@ -135,15 +136,6 @@ def test_other_schemes_are_compared_as_well(monkeypatch, scheme):
     with pytest.warns(RuntimeWarning, match="was wrong"):
         result = numerical_gradient(f, W, h, scheme=scheme, engine="traced")
     np.testing.assert_allclose(result, looped, rtol=0, atol=bound)
-
-
-def counted(f):
-    def g(x):
-        g.calls += 1
-        return f(x)
-
-    g.calls = 0
-    return g
 
 
 def squares_and_cubes(x):

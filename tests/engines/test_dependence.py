@@ -6,20 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
+from counting import counted
 
 from fastgrad import numerical_gradient, reference
 
 INDEPENDENT = "f does not depend on x.*another array"
 RANDOM = "f is random"
-
-
-def counted(f):
-    def call(x):
-        call.calls += 1
-        return f(x)
-
-    call.calls = 0
-    return call
 
 
 class Layer:

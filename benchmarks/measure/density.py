@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.cases.two_layer_net import Problem, random_problem
 from benchmarks.measure.timing import compare, ratio
-from fastgrad.network import matrix_products
+from fastgrad.jit import matrix_products
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 

@@ -37,7 +37,7 @@ from benchmarks.reporting import pictures
 from benchmarks.reporting.pictures import GROWTH, LABELS, WORDS
 from benchmarks.reporting.result import ROUNDOFF_UNITS, Result, Scale
 from fastgrad import numerical_gradient
-from fastgrad.network import matrix_products
+from fastgrad.jit import matrix_products
 
 
 def cold_start(result: Result, scale: Scale, folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 - `kernel`: how kernels are compiled, kept on disk, and run on numba's threads.
 - `vectors`: numbers computed several at a time, in registers.
-- `instructions`: LLVM's, for both of these.
+- `matrix_products`: of dense and of sparse matrices, by these vectors.
+- `instructions`: LLVM's, for all of these.
 - `jitted`: what numba has compiled for a user's function, and whether its globals are still that.
 - `lanes`, `lanes_loop`: numba is taught a number that has a value at each of several points, and
   the compiled engine's loop evaluates a function of numbers at as many points at once.

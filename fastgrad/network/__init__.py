@@ -3,8 +3,7 @@
 `two_layer_net` holds the parameters (`parameters`) and hands over to `evaluation`, which checks the
 batch, divides it among workers if asked, and chooses an engine: `response`, which measures the loss
 at a few shifts of each unit, or `direct`, which moves every parameter. Both rest on `propagation`,
-forward, and backward to compare with, and that on `matrix_products`, of dense and of sparse
-batches. `functions` are the book's.
+forward, and backward to compare with. `functions` are the book's.
 
 >>> import numpy as np
 >>> net = TwoLayerNet(input_size=2, hidden_size=3, output_size=2)

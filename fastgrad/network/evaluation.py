@@ -16,9 +16,9 @@ from fastgrad.differences.arguments import as_array, as_positive_number, element
 from fastgrad.engines import loop, processes
 from fastgrad.engines.workers import checked, count
 from fastgrad.jit.concurrency import exclusive
+from fastgrad.jit.matrix_products import magnitude_and_nonzeros
 from fastgrad.network import direct, response
 from fastgrad.network.functions import LOG_OFFSET, class_indices
-from fastgrad.network.matrix_products import magnitude_and_nonzeros
 from fastgrad.network.parameters import Parameters
 from fastgrad.network.propagation import Forward, backpropagate, run_forward
 from fastgrad.typing import Doubles, Map

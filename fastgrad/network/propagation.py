@@ -7,6 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.jit.kernel import kernel, tasks_for
+from fastgrad.jit.matrix_products import (
+    is_sparse,
+    multiply,
+    sum_polynomials,
+    sum_sparse_products,
+)
 from fastgrad.jit.vectors import (
     LANES_PER_VECTOR,
     exp,
@@ -19,12 +25,6 @@ from fastgrad.jit.vectors import (
     where_negative,
 )
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.matrix_products import (
-    is_sparse,
-    multiply,
-    sum_polynomials,
-    sum_sparse_products,
-)
 from fastgrad.network.parameters import Parameters
 from fastgrad.typing import Doubles
 

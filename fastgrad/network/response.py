@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.jit import matrix_products
 from fastgrad.jit.kernel import inlined, kernel, tasks_for
+from fastgrad.jit.matrix_products import is_sparse, magnitude_and_nonzeros
 from fastgrad.jit.vectors import LANES_PER_VECTOR, load, repeat, store
-from fastgrad.network import matrix_products
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.matrix_products import is_sparse, magnitude_and_nonzeros
 from fastgrad.network.parameters import Parameters, aligned
 from fastgrad.network.propagation import Forward, run_forward
 from fastgrad.typing import Doubles

@@ -15,9 +15,13 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from fastgrad.jit.concurrency import importing
+from fastgrad.lazy import LazyModule
 from fastgrad.tracing import operations
-from fastgrad.tracing.operations import Node, leaves, product_spec, replaced, value_of
+from fastgrad.tracing.operations import Node, factors, leaves, product_spec, replaced, value_of
 from fastgrad.typing import Array
+
+matrix_products: Any = LazyModule("fastgrad.jit.matrix_products")
 
 MAX_LAYOUTS = 4
 """How many layouts of arguments in memory the places to take elements from are kept for."""
@@ -335,7 +339,13 @@ def _steps(place: NDArray[np.intp]) -> list[int] | None:
 # Products ----------------------------------------------------------------------------------------
 
 
-def _product(node: Node) -> Batched:
+def _in_one(left: Array, right: Array) -> Array:
+    """Return the product of all versions of a matrix, of shape (m, ...), with another matrix."""
+    product = left.reshape(-1, left.shape[-1]) @ right if left.size else left @ right
+    return np.asarray(product).reshape(*left.shape[:2], right.shape[1])
+
+
+def _product(node: Node, multiply: Callable[[Array, Array], Array] = _in_one) -> Batched:
     spec = product_spec(node)
     assert spec is not None
     terms, out = spec.split("->")
@@ -346,9 +356,9 @@ def _product(node: Node) -> Batched:
     def apply(arguments: Any, m: int) -> Array:
         pair = [a for a in arguments if not isinstance(a, str)][:2]
         if by_matrices and type(pair[1]) is not Stack:
-            return _by_matrix(pair[0].values, pair[1], first, second, out)
+            return _by_matrix(pair[0].values, pair[1], first, second, out, multiply)
         if by_matrices and type(pair[0]) is not Stack:
-            return _by_matrix(pair[1].values, pair[0], second, first, out)
+            return _by_matrix(pair[1].values, pair[0], second, first, out, multiply)
         named = [
             (version if type(a) is Stack else "") + term
             for a, term in zip(pair, (first, second), strict=True)
@@ -359,7 +369,32 @@ def _product(node: Node) -> Batched:
     return apply
 
 
-def _by_matrix(values: Array, other: Any, first: str, second: str, out: str) -> Array:
+def without_zeros(node: Node) -> Batched | None:
+    """Return what `batched` does, but leaves out what is zero in all versions, if that is faster.
+
+    It is for a product of versions with a matrix, if the recorded values have enough zeros.
+    """
+    pair = [np.asarray(value_of(factor)) for factor in factors(node)]
+    varying = [type(factor) is Node and factor.depends for factor in factors(node)]
+    if product_spec(node) is None or sum(varying) != 1:
+        return None
+    values, other = pair if varying[0] else pair[::-1]
+    with importing:
+        most = matrix_products.MAX_COMMON_DENSITY * values.size
+    is_double = values.dtype == other.dtype == np.float64
+    if not is_double or np.count_nonzero(values) > most or not np.isfinite(other).all():
+        return None
+    return _product(node, matrix_products.multiply_versions)
+
+
+def _by_matrix(
+    values: Array,
+    other: Any,
+    first: str,
+    second: str,
+    out: str,
+    multiply: Callable[[Array, Array], Array],
+) -> Array:
     """Multiply all versions of an array by one matrix, in one product."""
     other = np.asarray(other)
     summed = [c for c in first if c in second]
@@ -368,6 +403,8 @@ def _by_matrix(values: Array, other: Any, first: str, second: str, out: str) -> 
     right = other.transpose([second.index(c) for c in summed + columns])
     length = prod(right.shape[: len(summed)])
     shape = left.shape[: 1 + len(rows)], right.shape[len(summed) :]
-    product = left.reshape(prod(shape[0]), length) @ right.reshape(length, prod(shape[1]))
+    product = multiply(
+        left.reshape(len(left), prod(shape[0][1:]), length), right.reshape(length, prod(shape[1]))
+    )
     order = (1 + (rows + columns).index(c) for c in out)
     return np.asarray(product.reshape(*shape[0], *shape[1]).transpose(0, *order))

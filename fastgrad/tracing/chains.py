@@ -9,8 +9,8 @@ To compile takes seconds: `fastgrad.tracing.replay.Replay.compile_if_slow` does 
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,8 @@ EXPRESSIONS: dict[Callable[..., Any], str] = {
 }
 """Elementwise operations, as Python writes them of numbers."""
 
+Updates = Mapping[Node, tuple[Node, Node]]
+
 DTYPES = np.float64, np.bool_
 """Those of what is computed in chains."""
 
@@ -60,9 +62,19 @@ class Chain:
         All nodes that have versions.
     needed : container of Node
         Those whose versions are needed afterwards.
+    updates : dict
+        For products that are the recorded ones plus a column times a row: these two.
+
+    Attributes
+    ----------
+    updated : list of Node
+        Products of that kind.
     """
 
-    def __init__(self, nodes: list[Node], varying: Any, needed: Any) -> None:
+    def __init__(
+        self, nodes: list[Node], varying: Any, needed: Any, updates: Updates = MappingProxyType({})
+    ) -> None:
+        self.updated = [node for node in nodes if node in updates]
         self.inputs: list[Node] = []
         self._constants: list[Any] = []
         self._same: dict[Node, Node] = {}  # what is only copied
@@ -72,7 +84,7 @@ class Chain:
         self._open: set[Node] = set()  # what the loop that is being written computes
         self._sums: list[Node] = []
         self._names: dict[Node, str] = {}
-        self._varying = varying
+        self._varying = {*varying, *(factor for node in self.updated for factor in updates[node])}
         own = set(nodes)
         self.outputs = [node for node in nodes if node in needed]
         for node in nodes:
@@ -85,12 +97,19 @@ class Chain:
             if node in self._same:
                 continue
             arguments = [self._same.get(a, a) if type(a) is Node else a for a in node.arguments]
-            if node.kind == operations.REDUCTION:
+            if node in updates:
+                self._add(node, [*updates[node], node.value], "{} * {} + {}")
+            elif node.kind == operations.REDUCTION:
                 self._add_sum(node, arguments[0])
             else:
-                self._add(node, arguments)
+                self._add(node, arguments, EXPRESSIONS[node.function])  # type: ignore[index]
         self._close()
         self.source = self._as_source()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it has been compiled, for another replay, say."""
+        return self.source in _compiled
 
     def compile(self) -> None:
         """Compile it, for the dtypes and axes of its arrays."""
@@ -100,21 +119,19 @@ class Chain:
         """Return m versions of what is needed afterwards, from those of the inputs."""
         results = {node: np.empty((m, *node.shape), node.value.dtype) for node in self._stored}
         arrays = [np.ascontiguousarray(stacks[node].values) for node in self.inputs]
-        constants = map(_constant, self._constants)
-        compiled(self.source)(m, *arrays, *constants, *results.values())
+        compiled(self.source)(m, *arrays, *self._constants, *results.values())
         return {
             node: Stack(results[same]) if same in results else stacks[same]
             for node in self.outputs
             for same in [self._same.get(node, node)]
         }
 
-    def _add(self, node: Node, arguments: list[Any]) -> None:
+    def _add(self, node: Node, arguments: list[Any], expression: str) -> None:
         """Write an elementwise operation, in the loop that is open if it can be."""
         self._enter(node.shape, arguments)
         operands = [self._element(argument) for argument in arguments]
         name = self._names[node] = f"v{len(self._names)}"
-        expression = EXPRESSIONS[node.function].format(*operands)  # type: ignore[index]
-        self._lines.append((f"e{name} = {expression}", None))
+        self._lines.append((f"e{name} = {expression.format(*operands)}", None))
         self._lines.append((f"{name}{self._index(node.shape, of=node)} = e{name}", node))
         self._open.add(node)
 
@@ -171,7 +188,7 @@ class Chain:
             if argument not in self.inputs:
                 self.inputs.append(argument)
             return f"a{self.inputs.index(argument)}" + self._index(shape, of=argument)
-        self._constants.append(argument)
+        self._constants.append(_constant(argument))
         return f"c{len(self._constants) - 1}" + (self._index(shape) if shape else "")
 
     def _index(self, shape: tuple[int, ...], of: Node | None = None) -> str:
@@ -250,7 +267,13 @@ def _is_sum(node: Node) -> bool:
     )
 
 
-def chained(nodes: list[Node], breaks: Any, varying: Any, target: Node) -> list[Any]:
+def chained(
+    nodes: list[Node],
+    breaks: Any,
+    varying: Any,
+    target: Node,
+    updates: Updates = MappingProxyType({}),
+) -> list[Any]:
     """Return operations in order, with those that follow each other put together to chains.
 
     Parameters
@@ -262,6 +285,8 @@ def chained(nodes: list[Node], breaks: Any, varying: Any, target: Node) -> list[
         All nodes that have versions.
     target : Node
         The one that is wanted at last.
+    updates : dict
+        As for `Chain`.
 
     Returns
     -------
@@ -275,7 +300,7 @@ def chained(nodes: list[Node], breaks: Any, varying: Any, target: Node) -> list[
     runs: list[list[Node]] = []
     is_chain = False
     for node in nodes:
-        continues, is_chain = is_chain, node not in breaks and is_link(node)
+        continues, is_chain = is_chain, node in updates or (node not in breaks and is_link(node))
         if continues and is_chain:
             runs[-1].append(node)
         else:
@@ -286,7 +311,7 @@ def chained(nodes: list[Node], breaks: Any, varying: Any, target: Node) -> list[
             result += run
             continue
         later = {leaf for other in runs[k + 1 :] for node in other for leaf in node.inputs()}
-        result.append(Chain(run, varying, later | {target}))
+        result.append(Chain(run, varying, later | {target}, updates))
     return result
 
 
@@ -297,10 +322,19 @@ def _constant(argument: Any) -> Any:
     return np.ascontiguousarray(array) if array.ndim else array.item()
 
 
-@lru_cache(MAX_COMPILED)
+_compiled: dict[str, Any] = {}
+"""Functions by their sources."""
+
+
 def compiled(source: str) -> Any:
     """Return the function of a source, which numba compiles when it is called."""
-    return numba.njit(nogil=True, error_model="numpy")(as_function(source))
+    function = _compiled.pop(source, None)
+    if function is None:
+        function = numba.njit(nogil=True, error_model="numpy")(as_function(source))
+    _compiled[source] = function  # the last one now
+    if len(_compiled) > MAX_COMPILED:
+        _compiled.pop(next(iter(_compiled)))
+    return function
 
 
 def as_function(source: str) -> Any:

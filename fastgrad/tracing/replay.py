@@ -24,7 +24,7 @@ from fastgrad.jit.concurrency import in_threads
 from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import UnitIds, propagate, single_id
-from fastgrad.tracing.batched import Batched, Stack, batched
+from fastgrad.tracing.batched import Batched, Stack, batched, without_zeros
 from fastgrad.tracing.chains import Chain, chained
 from fastgrad.tracing.operations import (
     BRANCHED,
@@ -45,6 +45,9 @@ BATCH_ELEMENTS = 2**17
 """Elements of the largest array that is computed at a time: calling NumPy then costs little, and
 what one operation hands on to the next stays in a core's own cache."""
 
+COMPILED_BATCH_ELEMENTS = 5 * 2**16
+"""The same of compiled replays, which hand on more to each other by each call."""
+
 np.empty(2**23, np.uint8)
 # Got and given back at once: from then on GNU's malloc keeps twice as much for the arrays to come.
 # Otherwise it gives a batch's memory back to the system, which clears each page for the next one.
@@ -55,6 +58,9 @@ REPLAY_TOLERANCE = 1e-10
 MIN_COMPILED_ELEMENTS = 10**10
 """The elements that a replay computes from which it compiles chains of its operations: as long as
 NumPy takes for so many, compiling takes, too."""
+
+MIN_KERNEL_ELEMENTS = 10**9
+"""The same from which kernels pay that have been compiled before, and are kept on disk."""
 
 ELEMENTS_PER_CALL = 1_000
 """Elements that could be computed in the time of one call of a function for one version."""
@@ -140,6 +146,7 @@ class Replay:
         }
         self._spreads = {leaf for spread in self._spread_for.values() for leaf in spread}
         self._steps: list[Any] = self._mixed
+        self._in_chains: list[Update] = []
         self._nested = {
             node
             for node in self.nodes
@@ -157,20 +164,27 @@ class Replay:
         return max((node.value.size for node in [*self._mixed, *self._spreads]), default=1)
 
     def compile_if_slow(self, amounts: int) -> None:
-        """Compile chains of operations if moving all units by so many amounts takes long.
+        """Use compiled operations if moving all units by so many amounts takes long.
 
-        Results do not depend on it. Operations that are observed are computed one by one; and so
-        are all if numba cannot compile them.
+        Results do not depend on it, but for the rounding of products. Operations that are observed
+        are computed one by one; and so are all if numba cannot compile them.
         """
-        if self.cost(amounts) < MIN_COMPILED_ELEMENTS or self._steps is not self._mixed:
+        if self.cost(amounts) < MIN_KERNEL_ELEMENTS or self._steps is not self._mixed:
             return
-        updates = {node for node, update in self._updates.items() if update is not None}
-        steps = chained(self._mixed, updates, {self.root, *self.nodes}, self.target)
+        updates = {node: update for node, update in self._updates.items() if update is not None}
+        pairs = {node: pair for node, update in updates.items() if (pair := update.pair)}
+        steps = chained(self._mixed, updates, {self.root, *self.nodes}, self.target, pairs)
+        chains = [step for step in steps if type(step) is Chain]
         with suppress(Exception), never_lost():
-            for step in steps:
-                if type(step) is Chain:
-                    step.compile()
-            self._steps = steps
+            for node in self._mixed:
+                if node.kind == operations.PRODUCT and node not in updates:
+                    self.functions[node] = without_zeros(node) or self.functions[node]
+            pays = self.cost(amounts) >= MIN_COMPILED_ELEMENTS
+            if pays or all(chain.is_compiled for chain in chains):
+                for chain in chains:
+                    chain.compile()
+                self._steps = steps
+                self._in_chains = [updates[node] for chain in chains for node in chain.updated]
 
     @property
     def mixed_operations(self) -> int:
@@ -200,7 +214,7 @@ class Replay:
             self._run(self._in_order, stacks, len(chunk), added=more)
             return stacks[self.target].values
 
-        results = in_threads(of, _chunks(np.arange(len(values)), largest))
+        results = in_threads(of, _chunks(np.arange(len(values)), largest, BATCH_ELEMENTS))
         return results[0] if len(results) == 1 else np.concatenate(results)
 
     def moved(
@@ -238,7 +252,8 @@ class Replay:
             shape = (len(chunk), amounts, *self.target.shape)
             return use(Outcome(chunk, versions.reshape(shape), unit_ids=None))
 
-        return in_threads(of, _chunks(wanted, self.largest * amounts))
+        batch = BATCH_ELEMENTS if self._steps is self._mixed else COMPILED_BATCH_ELEMENTS
+        return in_threads(of, _chunks(wanted, self.largest * amounts, batch))
 
     def _run(
         self,
@@ -294,7 +309,11 @@ class Replay:
     ) -> Array:
         """Compute one version for each unit and amount, the units in the outer order."""
         stacks: dict[Node, Stack] = {}
-        steps: list[Any] = self._mixed if observe is not None else self._steps
+        steps: list[Any] = self._mixed
+        factors_of = [update.factors(separate, units) for update in self._in_chains]
+        if observe is None and None not in factors_of:
+            steps = self._steps
+            stacks = {node: stack for each in factors_of if each for node, stack in each.items()}
         for step in steps:
             require_time()
             update = self._updates.get(step)
@@ -346,9 +365,9 @@ def _effort(node: Node) -> int:
     return int(node.value.size) + (ELEMENTS_PER_CALL if kind == operations.OTHER else 0)
 
 
-def _chunks(array: Array, elements_each: int) -> list[Array]:
-    """Cut an array along its first axis into chunks of about `BATCH_ELEMENTS` elements each."""
-    length = max(1, BATCH_ELEMENTS // max(1, elements_each))
+def _chunks(array: Array, elements_each: int, batch: int) -> list[Array]:
+    """Cut an array along its first axis into chunks of about so many elements each."""
+    length = max(1, batch // max(1, elements_each))
     return [array[k : k + length] for k in range(0, len(array), length)]
 
 
@@ -420,11 +439,9 @@ class Update:
 
         Side by side in memory if asked for, and if each unit has one place.
         """
-        places = self.places[units - 1]
         values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
         base = np.moveaxis(self.factor.value, self.axis, -1)
-        # Of these units alone, at (*rows, units, places of each).
-        own_values, own_base = np.take(values, places, -1), np.take(base, places, -1)
+        places, own_values, own_base = self._own(separate, units)
         cancelling = self._cancelling(own_values, own_base, places)
         change = np.subtract(own_values, own_base, out=own_values)
         if side_by_side and places.shape[1] == 1:
@@ -442,6 +459,47 @@ class Update:
         for k in cancelling:
             versions[k * len(values) : (k + 1) * len(values)] = self._anew(values, base, places[k])
         return versions
+
+    @lazy
+    def pair(self) -> tuple[Node, Node] | None:
+        """What stands for the column and the row of each version; None if they are several."""
+        if self.places.shape[1] > 1 or not self.order or self.node.value.dtype != np.float64:
+            return None
+        shape = [self.node.shape[self.order.index(axis)] for axis in range(len(self.order))]
+        rows = len(shape) - len(self.columns)
+        column = np.zeros([*shape[:rows], *(1,) * len(self.columns)]).transpose(self.order)
+        row = np.zeros([*(1,) * rows, *self.columns]).transpose(self.order)
+        return Node(None, (), {}, column, True), Node(None, (), {}, row, True)
+
+    def factors(self, separate: Mapping[Node, Stack], units: UnitIds) -> dict[Node, Stack] | None:
+        """Return the column and the row of each version, one for each unit and amount.
+
+        None if a change cancels what there was before.
+        """
+        assert self.pair is not None
+        places, own_values, own_base = self._own(separate, units)
+        if self._cancelling(own_values, own_base, places):
+            return None
+        amounts, *rows, _, _ = own_values.shape
+        axes = 0, *(1 + axis for axis in self.order)
+        change = np.moveaxis((own_values - own_base)[..., 0], -1, 0)
+        change = change.reshape(-1, *rows, *(1,) * len(self.columns))
+        other = np.repeat(self.other[places[:, 0]], amounts, axis=0)
+        other = other.reshape(-1, *(1,) * len(rows), *self.columns)
+        column, row = self.pair
+        return {column: Stack(change.transpose(axes)), row: Stack(other.transpose(axes))}
+
+    def _own(
+        self, separate: Mapping[Node, Stack], units: UnitIds
+    ) -> tuple[NDArray[np.intp], Array, Array]:
+        """Return these units' places, and the factor there, (*rows, units, places), and recorded.
+
+        The factor has an axis of amounts before these.
+        """
+        places = self.places[units - 1]
+        values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
+        base = np.moveaxis(self.factor.value, self.axis, -1)
+        return places, np.take(values, places, -1), np.take(base, places, -1)
 
     @lazy
     def _all_terms(self) -> Array:

@@ -19,7 +19,8 @@ from oracle import (
 )
 
 from fastgrad import TwoLayerNet, reference
-from fastgrad.network import direct, evaluation, matrix_products
+from fastgrad.jit import matrix_products
+from fastgrad.network import direct, evaluation
 from fastgrad.network.response import MAX_TERMS, TOLERANCE
 
 H = 1e-4

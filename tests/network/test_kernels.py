@@ -12,8 +12,9 @@ from oracle import JIT
 
 from fastgrad import TwoLayerNet
 from fastgrad.jit import kernel as jit
+from fastgrad.jit import matrix_products
 from fastgrad.jit.vectors import padded
-from fastgrad.network import matrix_products, response
+from fastgrad.network import response
 
 EPS = np.finfo(float).eps
 RUNS = {
@@ -190,6 +191,26 @@ def test_a_sparse_product_is_the_product(
     # Rounding moves u by eps / 2, and the polynomial's slope is at most 9.
     bound = 4 * (samples + 2) * EPS * (abs(x).T @ abs(c[0]) + 9 * abs(c[1]).sum(axis=0))
     assert np.all(abs(out - expected) <= bound)
+
+
+@pytest.mark.parametrize(("versions", "rows", "depth", "columns"), [
+    (1, 3, 5, 40), (8, 2, 1, 24), (13, 4, 60, 57), (32, 3, 40, 100), (9, 5, 30, 3), (8, 2, 0, 50),
+])  # fmt: skip
+def test_a_product_without_what_is_zero_in_all_versions_is_the_product(
+    versions: int, rows: int, depth: int, columns: int
+) -> None:
+    generator = np.random.default_rng(versions)
+    a = generator.standard_normal((versions, rows, depth))
+    a *= generator.random((rows, depth)) < 0.5
+    a[0, 0, :3] = np.array([0.0, -0.0, 1e-310])[:depth]
+    a[:, 1] = -0.0
+    b = generator.standard_normal((depth, columns))
+    found = matrix_products.multiply_versions(a, b)
+    assert np.all(abs(found - a @ b) <= 2 * (depth + 1) * EPS * (abs(a) @ abs(b)))
+    a[-1, -1, :3] = np.array([np.nan, np.inf, -np.inf])[:depth]
+    with np.errstate(invalid="ignore"):
+        found = matrix_products.multiply_versions(a, b)
+        assert np.array_equal(np.isfinite(found), np.isfinite(a @ b))
 
 
 def test_what_memory_held_before_raises_no_warning(monkeypatch):

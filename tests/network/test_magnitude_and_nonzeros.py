@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgrad.network.matrix_products import magnitude_and_nonzeros
+from fastgrad.jit.matrix_products import magnitude_and_nonzeros
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (7, 9), (3, 5, 41)])

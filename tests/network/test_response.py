@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import EPS, largest_shift
 
+from fastgrad.jit.matrix_products import MAX_INTEGER
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.matrix_products import MAX_INTEGER
 from fastgrad.network.response import (
     MAX_TERMS,
     TOLERANCE,

@@ -11,7 +11,8 @@ from test_traced import exact_quotient
 from test_traced_replay import EXPRESSIONS, LABELS, SQUARE, A, close, recorded, scale_of, versions
 
 from fastgrad import numerical_gradient
-from fastgrad.tracing import chains, replay
+from fastgrad.jit import matrix_products
+from fastgrad.tracing import batched, chains, replay
 from fastgrad.tracing.chains import Chain
 from fastgrad.tracing.replay import Replay
 
@@ -46,6 +47,7 @@ def chains_of(every):
 def test_chains_give_what_their_operations_give(name, monkeypatch):
     """As plain Python, for to compile all would take a minute."""
     monkeypatch.setattr(chains, "compiled", chains.as_function)
+    monkeypatch.setattr(replay, "MIN_KERNEL_ELEMENTS", 0)
     monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
     expression = {**EXPRESSIONS, **MORE}[name]
     values, before = versions(3), A.copy()
@@ -64,11 +66,37 @@ def test_chains_give_what_their_operations_give(name, monkeypatch):
         assert np.array_equal(found, expected, equal_nan=True)
 
 
-def normalised_net(dtype=np.float64):
+PRODUCTS = {
+    "plain": lambda x: x @ SQUARE,
+    "transposed": lambda x: np.einsum("ik,kj->ji", x, SQUARE),
+    "two axes of columns": lambda x: np.einsum("ik,kjl->jil", x, SQUARE.reshape(6, 2, 3)),
+    "two axes of rows": lambda x: np.einsum("abk,kj->bja", x.reshape(2, 2, 6), SQUARE),
+    "by a vector": lambda x: np.dot(x, SQUARE[0]),
+    "from the left": lambda x: np.dot(SQUARE.T, x.T),
+    "that cancels": lambda x: np.exp(40 * x) @ SQUARE,
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_chains_take_in_products_of_moved_units(name, monkeypatch):
+    monkeypatch.setattr(chains, "compiled", chains.as_function)
+    monkeypatch.setattr(replay, "MIN_KERNEL_ELEMENTS", 0)
+    monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
+    nodes, target = recorded(lambda x: PRODUCTS[name](x) * 2 + 1)
+    every = Replay(nodes, nodes[0], LABELS["columns"], target)
+    expected = np.concatenate([outcome.values for outcome in every.moved(versions(3))])
+    every.compile_if_slow(1)
+    found = np.concatenate([outcome.values for outcome in every.moved(versions(3))])
+    assert [chain.updated for chain in chains_of(every)] == [[nodes[-3]]]
+    assert found.tobytes() == expected.tobytes()
+
+
+def normalised_net(dtype=np.float64, *, layers=2, hidden=6):
     """Return the loss of a net whose rows mix, and its first weights."""
     random = np.random.default_rng(3)
-    X, V, t = random.random((8, 5)), random.normal(size=(6, 4)), random.integers(0, 4, 8)
-    X, V = X.astype(dtype), V.astype(dtype)
+    X, V, t = random.random((8, 5)), random.normal(size=(hidden, 4)), random.integers(0, 4, 8)
+    between = random.normal(size=(layers - 2, hidden, hidden))
+    X, V, between = X.astype(dtype), V.astype(dtype), between.astype(dtype)
 
     def normalised(a):
         centered = a - a.mean(axis=0)
@@ -79,16 +107,20 @@ def normalised_net(dtype=np.float64):
         return out
 
     def loss(W):
-        scores = normalised(normalised(X @ W) @ V)
+        a = normalised(X @ W)
+        for U in between:
+            a = normalised(a @ U)
+        scores = normalised(a @ V)
         return -np.sum(np.log(nets.softmax(scores)[np.arange(8), t] + dtype(1e-7))) / 8
 
-    return loss, random.normal(size=(5, 6))
+    return loss, random.normal(size=(5, hidden))
 
 
 def test_gradients_by_compiled_chains_are_the_loops_and_have_the_same_bits(monkeypatch):
     f, W = normalised_net()
     plain = numerical_gradient(f, W, engine="traced")
     made = []
+    monkeypatch.setattr(replay, "MIN_KERNEL_ELEMENTS", 0)
     monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
     monkeypatch.setattr(
         replay, "chained", lambda *given: made.append(chains.chained(*given)) or made[-1]
@@ -101,6 +133,35 @@ def test_gradients_by_compiled_chains_are_the_loops_and_have_the_same_bits(monke
         assert abs(compiled - exact).max() <= 4 * EPS * f(W) / H
 
 
+def test_gradients_by_products_without_zeros_are_the_loops(monkeypatch):
+    """Of hidden units that are off, in all versions that are computed together."""
+    given = []
+    multiply = matrix_products._compiled_versions()
+    monkeypatch.setattr(
+        matrix_products,
+        "_compiled_versions",
+        lambda: lambda out, a, b: given.append(a) or multiply(out, a, b),
+    )
+    monkeypatch.setattr(matrix_products, "MAX_COMMON_DENSITY", 0.75)
+    monkeypatch.setattr(replay, "MIN_KERNEL_ELEMENTS", 0)
+    shape = {"layers": 4, "hidden": 25}
+    f, W = normalised_net(**shape)
+    found = assert_the_loops(f, W, engine="traced")
+    assert {a.shape[1:] for a in given} == {(8, 25)}
+    assert all((a == 0).mean() > 0.25 for a in given)
+    if np.finfo(np.longdouble).eps < EPS:
+        exact = exact_quotient(normalised_net(np.longdouble, **shape)[0], W, H)
+        assert abs(found - exact).max() <= 4 * EPS * f(W) / H
+
+
+def test_products_with_what_is_not_finite_leave_nothing_out(monkeypatch):
+    monkeypatch.setattr(matrix_products, "MAX_COMMON_DENSITY", 1.0)
+    for factor, is_left_out in ((SQUARE, True), (np.where(SQUARE < 0, np.inf, SQUARE), False)):
+        with np.errstate(invalid="ignore"):
+            nodes, _ = recorded(lambda x, factor=factor: x @ factor)
+        assert (batched.without_zeros(nodes[1]) is not None) == is_left_out
+
+
 def test_what_numba_cannot_compile_is_computed_by_numpy(monkeypatch):
     f, W = normalised_net()
     plain = numerical_gradient(f, W, engine="traced")
@@ -108,6 +169,7 @@ def test_what_numba_cannot_compile_is_computed_by_numpy(monkeypatch):
     def refuse(source):
         raise NotImplementedError(source)
 
+    monkeypatch.setattr(replay, "MIN_KERNEL_ELEMENTS", 0)
     monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
     monkeypatch.setattr(chains, "compiled", refuse)
     assert numerical_gradient(f, W, engine="traced").tobytes() == plain.tobytes()
@@ -122,6 +184,7 @@ def test_an_interrupt_of_numbas_compiler_is_raised(monkeypatch):
 
     nodes, target = recorded(lambda x: MORE["normalised"](x @ SQUARE))
     every = Replay(nodes, nodes[0], LABELS["columns"], target)
+    monkeypatch.setattr(replay, "MIN_KERNEL_ELEMENTS", 0)
     monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
     monkeypatch.setattr(chains, "compiled", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -137,6 +200,7 @@ def test_short_replays_are_not_compiled():
 
 
 def test_what_has_been_compiled_serves_other_values_of_the_same_operations(monkeypatch):
+    monkeypatch.setattr(replay, "MIN_KERNEL_ELEMENTS", 0)
     monkeypatch.setattr(replay, "MIN_COMPILED_ELEMENTS", 0)
     sources = set()
     for constant in (1.0, 2.0):

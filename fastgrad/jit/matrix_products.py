@@ -8,16 +8,19 @@ the second one, its columns are copied first.
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from fastgrad.jit.kernel import compiled, inlined, kernel, tasks_for
+from fastgrad.jit.kernel import HAND_WRITTEN, compiled, inlined, kernel, tasks_for
 from fastgrad.jit.vectors import (
     LANES_PER_VECTOR,
     VECTOR_BYTES,
+    load,
     load_part,
     lowered,
+    store,
     store_part,
 )
 from fastgrad.typing import Doubles
@@ -298,6 +301,9 @@ def multiply_narrow_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> N
 # there are.
 MAX_DENSITY = 0.25
 
+# Below this share of entries that are not zero in all versions, BLAS takes longer.
+MAX_COMMON_DENSITY = 0.75 if HAND_WRITTEN else 0.0
+
 # Columns that are summed at a time: seven vectors, whose sums stay in registers. So many additions
 # are under way at once that none waits for another; 50, 100 and 1,000 columns waste few lanes.
 GROUP_COLUMNS = 7 * LANES_PER_VECTOR
@@ -369,6 +375,71 @@ def sum_nonzero_products(
             evaluate_polynomials_of_row(factors[m, :count], factors[0, :count], m, reach)
         for j in range(0, min(columns, out.shape[1]), GROUP_COLUMNS):
             sum_rows(out[i, :columns], j, factors, where, count, b)
+
+
+def multiply_versions(a: Doubles, b: Doubles) -> Doubles:
+    """Return a @ b for versions a of an array of which many entries are zero in all versions.
+
+    These are left out, as where a ReLU is off; so b is to be finite.
+
+    Parameters
+    ----------
+    a : array of shape (versions, rows, depth)
+    b : array of shape (depth, columns)
+    """
+    if len(a) < TILE_ROWS or b.shape[1] < TILE_VECTORS * LANES_PER_VECTOR:
+        return np.asarray(a @ b)
+    out = np.empty((*a.shape[:2], b.shape[1]))
+    _compiled_versions()(out, np.ascontiguousarray(a), np.ascontiguousarray(b))
+    return out
+
+
+@lru_cache
+def _compiled_versions() -> Any:
+    types = "void(float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1])"
+    return compiled(_multiply_versions, _multiply_versions, types)
+
+
+def _multiply_versions(out: Any, a: Any, b: Any) -> None:
+    """Compute out = a @ b; tiles are a row's, in `TILE_ROWS` versions."""
+    versions, rows, depth = a.shape
+    columns = b.shape[1]
+    width = TILE_VECTORS * LANES_PER_VECTOR
+    whole = columns // width
+    bits = np.empty(depth, np.int64)
+    where = np.empty(depth, np.int64)
+    factors = np.zeros((versions + TILE_ROWS, depth))
+    panels = np.empty((whole + 1, depth, width))
+    for n in range(rows):
+        bits[:] = 0
+        for v in range(versions):
+            row_bits = a[v, n].view(np.int64)
+            for k in range(depth):
+                bits[k] |= row_bits[k]
+        count = 0
+        for k in range(depth):
+            where[count] = k
+            count += bits[k] & MAGNITUDE_BITS != 0
+        for v in range(versions):
+            row = a[v, n]
+            for e in range(count):
+                factors[v, e] = row[where[e]]
+        for e in range(count):
+            row = b[where[e]]
+            for panel in range(whole):
+                for lane in range(0, width, LANES_PER_VECTOR):
+                    store(panels[panel], (e, lane), load(row, panel * width + lane))
+            for j in range(whole * width, columns):
+                panels[whole, e, j - whole * width] = row[j]
+        for v in range(0, versions, TILE_ROWS):
+            tile = factors[v : v + TILE_ROWS, :count]
+            own = out[v:, n]
+            for panel in range(whole):
+                place = panel * width
+                multiply_wide_tile(own[:, place:], tile, panels[panel, :count], 1.0, False)
+            for j in range(whole * width, columns, EDGE_BYTES // 8):
+                rest = panels[whole, :count, j - whole * width : columns - whole * width]
+                multiply_narrow_tile(own[:, j:], tile, rest, 1.0, False)
 
 
 @inlined

@@ -245,6 +245,9 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
         problem = measured_steps.measured(
             problem, evaluator.values(progress_of.in_parts(report, part))
         )
+    result = evaluator.gradient_in_advance(problem)
+    if result is not None:
+        return result
     first = evaluator.first_calls(problem)
     result = evaluator.gradient_at_once(problem, first)
     if result is not None:

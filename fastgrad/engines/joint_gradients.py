@@ -4,8 +4,9 @@ A learner who trains asks for the gradients of W1, b1, W2 and b2 by closures ove
 ignore what they are given; and then again, at other parameters. So from the second point on all of
 them are computed when the first is asked for, from one recording of f; those of a dict of arrays
 always are. They are kept until each of the others is asked for, if all that f can reach is the same
-then (`tracing.state`), and its value. What cannot be reached may have changed nevertheless, a file
-or ``globals()["name"]``: so f is called once more, at a nearby point, before one is given out.
+then (`tracing.state`). What cannot be reached may have changed nevertheless, a file or
+``globals()["name"]``: so f is called once, at a nearby point, before one is given out. That its
+value is what it was, and its slopes tell, shows both.
 
 Each thread keeps one point, with copies of the arrays that f reaches, until these are freed.
 """
@@ -60,6 +61,8 @@ class Point:
         What was asked for at the point before.
     gradients : dict of pairs of arrays
         What has been computed of that, and not been asked for yet: a gradient, and slopes.
+    value : float
+        What f is here.
     """
 
     def __init__(self, state: "states.State", key: Any, value: float, first: Request) -> None:
@@ -67,7 +70,7 @@ class Point:
         self.gradients: dict[Request, tuple[Array, Array]] = {}
         self.expected: tuple[Request, ...] = _kept.requests.get(key, ())
         self._state: states.State | None = state
-        self._key, self._value = key, value
+        self._key, self.value = key, value
         forget = partial(_forget, ref(self))
         likely = first, *self.expected
         arrays = [state.arrays[place]() for place, _ in likely if place < len(state.arrays)]
@@ -98,10 +101,9 @@ class Point:
         del found[first]
         return found
 
-    def is_that_of(self, reached: Any, value: float) -> bool:
-        """Say whether all that can be reached from there is as it was, and f's value."""
-        state = self._state
-        return state is not None and value == self._value and state.is_that_of(reached)
+    def is_that_of(self, reached: Any) -> bool:
+        """Say whether all that can be reached from there is as it was."""
+        return self._state is not None and self._state.is_that_of(reached)
 
     def is_like(self, f: Callable[..., Any]) -> bool:
         """Say whether several gradients were asked for of a function that has the same code."""
@@ -136,11 +138,15 @@ def _forget(point: "ref[Point]", _: Any) -> None:
 
 
 class _Kept(_local):
-    """What a thread keeps: a point, and what has been asked for at those before, by functions."""
+    """What a thread keeps: a point, and what has been asked for at those before, by functions.
+
+    And whether it is the point of the gradient that was asked for last.
+    """
 
     def __init__(self) -> None:
         self.point: Point | None = None
         self.requests: dict[Any, tuple[Request, ...]] = {}
+        self.is_current = False
 
 
 _kept = _Kept()
@@ -165,37 +171,36 @@ def is_asked_for_several(f: Callable[..., Any]) -> bool:
     return _kept.point is not None and _kept.point.is_like(f)
 
 
-def computed_in_advance(
-    f: Callable[..., Any], x: Array, h: float, scheme: Scheme, first: FirstCalls
-) -> Array | None:
-    """Return a gradient that has been computed in advance, if it is the one that is asked for.
+def is_at_kept_point() -> bool:
+    """Say whether the gradient that was asked for last belongs to a point where f was recorded."""
+    return _kept.is_current
 
-    Parameters
-    ----------
-    f, x, h, scheme
-        What is asked for.
-    first : FirstCalls
-        Of f, which has just been called. They are told if they belong to the point that is kept.
-    """
-    point = _kept.point
-    if point is None or first.refusal or scheme != central_quotient:
+
+def computed_in_advance(f: Callable[..., Any], x: Array, h: float, scheme: Scheme) -> Array | None:
+    """Return a gradient that has been computed in advance, if it is the one that is asked for."""
+    point, _kept.is_current = _kept.point, False
+    if point is None or scheme != central_quotient:
         return None
     place = point.place_of(x)
     if place is None or (place, h) in point.asked:  # again: another round begins
         return None
     reached = _reached_from(f)
-    if reached is None or not point.is_that_of(reached, first.values[0]):
+    if reached is None or not (
+        point.is_that_of(reached)
+        # What f keeps of its last call, at another point, is replaced by a call at x.
+        or (FirstCalls(f, x, once=True).values == [point.value] and point.is_that_of(reached))
+    ):
         return None
-    first.is_unchanged = True
     point.asked.append((place, h))
-    gradient, slopes = point.gradients.pop((place, h), (None, None))
-    return gradient if _are_slopes(slopes, f, x, h, first.values[0]) else None
+    found = point.gradients.pop((place, h), None)
+    if found is not None and not _are_slopes(found[1], f, x, h, point.value):
+        found = None
+    _kept.is_current = True
+    return None if found is None else found[0]
 
 
-def _are_slopes(g: Array | None, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
-    """Say whether f changes as slopes say, to a point near x, in a random direction."""
-    if g is None:
-        return False
+def _are_slopes(g: Array, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
+    """Say whether f is what a value and slopes say at a point near x, in a random direction."""
     saved = x.copy(order="K")
     direction = np.random.default_rng().uniform(-1, 1, x.shape)
     step = h / NEARBY_STEP_DIVISOR
@@ -204,13 +209,15 @@ def _are_slopes(g: Array | None, f: Callable[..., Any], x: Array, h: float, valu
     try:
         x[...] = nearby
         change = float(np.asarray(f(x), np.float64).reshape(())) - value
+        is_changed = not np.array_equal(x, nearby)
     except Exception as error:  # which f does not raise at x
         raise_interrupt(error)
         return False
     finally:
         x[...] = saved
     allowed = MAX_CHANGE_SHARE * step * float(np.linalg.norm(g)) + MAX_CHANGE_EPS * EPS * abs(value)
-    return abs(change - float(np.sum(g.reshape(x.shape) * moved))) <= allowed
+    is_as_said = abs(change - float(np.sum(g.reshape(x.shape) * moved))) <= allowed
+    return is_as_said and not is_changed
 
 
 def new_point(
@@ -223,7 +230,7 @@ def new_point(
     f, x, h, scheme, first
         As for `computed_in_advance`, which has been asked.
     """
-    if first.is_unchanged or first.refusal or scheme != central_quotient:
+    if _kept.is_current or first.refusal or scheme != central_quotient:
         return None
     before, _kept.point = _kept.point, None
     if before is not None:

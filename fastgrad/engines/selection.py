@@ -110,6 +110,14 @@ class Evaluator:
                 "elements, and no bounds; pass engine='auto' or engine='loop' for others"
             )
 
+    def gradient_in_advance(self, problem: Problem) -> Array | None:
+        """Return the gradient if it has been computed together with another one."""
+        if self.asked not in GRADIENT_ENGINES and self._why_not_tried(problem):
+            return None
+        return joint_gradients.computed_in_advance(
+            problem.f, problem.x, problem.steps, problem.scheme
+        )
+
     def first_calls(self, problem: Problem) -> FirstCalls | None:
         """Return calls of f at x itself, if it depends on them whether f is traced."""
         if self._why_not_tried(problem):
@@ -141,9 +149,6 @@ class Evaluator:
             return GRADIENT_ENGINES[self.asked](f, x, h, scheme)
         if first is None:
             return None
-        result = joint_gradients.computed_in_advance(f, x, h, scheme, first)
-        if result is not None:
-            return result
         if not joint_gradients.is_asked_for_several(f):  # the recorded call is the second one
             first.confirm()
         reason = _why_not_recorded(problem, first)
@@ -267,7 +272,7 @@ def choose_evaluator(
 
 def _why_not_recorded(problem: Problem, first: FirstCalls) -> str:
     """Say why f is not recorded, as its first calls show; "" if it is."""
-    if first.refusal:
+    if first.refusal or joint_gradients.is_at_kept_point():  # else it is left to chance
         return first.refusal
     # What records is not loaded for an f whose calls are cheap.
     return CHEAP_CALLS if first.are_cheap(_calls(problem), first_calls.MIN_TRACING_SECONDS) else ""

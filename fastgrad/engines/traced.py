@@ -184,9 +184,6 @@ def traced_gradient(
         return result
     if first is None:
         first = FirstCalls(f, x)
-        computed = joint_gradients.computed_in_advance(f, x, h, scheme, first)
-        if computed is not None:
-            return computed
     point = joint_gradients.new_point(f, x, h, scheme, first)
     expected = {} if point is None else point.expected_arrays
     if not extend_turn([*expected.values()]):

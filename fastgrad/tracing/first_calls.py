@@ -46,8 +46,6 @@ class FirstCalls:
 
     Attributes
     ----------
-    is_unchanged : bool
-        Whether all that f can reach is known to be as it was at a gradient before.
     values : list of float
         What f has returned.
     seconds : float
@@ -63,7 +61,6 @@ class FirstCalls:
         self._bytes = self._saved.tobytes() if self._saved.nbytes <= SMALL_X_BYTES else None
         self.values: list[float] = []
         self.seconds, self.refusal = np.inf, ""
-        self.is_unchanged = False
         if x.dtype not in (np.float64, np.float32) or type(x) is not np.ndarray:
             self.refusal = "x is not a plain array of float64 or float32"
         else:

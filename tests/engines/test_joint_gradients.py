@@ -1,6 +1,7 @@
 """Gradients of several arrays are computed at once; are they given out only if they are right?"""
 
 import gc
+import sys
 import threading
 import types
 import weakref
@@ -12,6 +13,7 @@ from nets import EPS, H, cross_entropy_error, sigmoid, softmax
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import joint_gradients, loop, traced
+from fastgrad.tracing import first_calls
 
 pytestmark = pytest.mark.usefixtures("cheap_functions_traced", "nothing_kept")
 
@@ -550,3 +552,41 @@ def test_no_interrupt_leaves_anything_half_done(interrupted_at, repeats):
         pytest.fail("never came to the end")
     for name in NAMES:
         assert_right(f, net.params[name], numerical_gradient(f, net.params[name]))
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_one_call_shows_that_a_gradient_at_hand_is_right(keeps):
+    net, calls = Net(), []
+
+    def f(_):
+        z = sigmoid(x @ net.params["W1"] + net.params["b1"])
+        if keeps:
+            net.z = z  # that of the last call, which was made at another point
+        return cross_entropy_error(softmax(z @ net.params["W2"] + net.params["b2"]), t)
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code is f.__code__:
+            calls.append(0)
+
+    for number in range(3):
+        x, t = batch()
+        for name in NAMES:
+            del calls[:]
+            sys.setprofile(note)
+            numerical_gradient(f, net.params[name])
+            sys.setprofile(None)
+            if number and name != "W1":  # W2 and b2 come after z
+                assert len(calls) == 1 + (keeps and name != "b2")
+
+
+def test_no_chance_decides_whether_f_is_traced_where_it_was_for_another_array(monkeypatch):
+    net, (x, t) = Net(), batch()
+
+    def f(_):
+        return net.loss(x, t)
+
+    numerical_gradient(f, net.params["W1"])
+    monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", np.inf)
+    gradient = numerical_gradient(f, net.params["b2"])
+    assert gradient.tobytes() == traced.gradient(f, net.params["b2"], H).tobytes()
+    assert gradient.tobytes() != loop.gradient(f, net.params["b2"], H).tobytes()

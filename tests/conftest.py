@@ -187,6 +187,7 @@ def steady():
             clocks = SimpleNamespace(perf_counter=ticks, monotonic=time.monotonic)
             patch.setattr(module, "time", clocks)
         patch.setattr(trace, "MIN_RECORDING_SECONDS", 10.0)
+        patch.setattr(traced, "MIN_RECORDING_SECONDS", 0.0)  # no refusal is remembered
         patch.setattr(traced, "EXPENSIVE_REPLAY_SECONDS", 2 * REPLAY)
         patch.setattr(traced, "MAX_EXPLAINING_SECONDS", 100.0)
         patch.setattr(check, "COMPARISON_SECONDS", 1e6)

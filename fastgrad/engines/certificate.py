@@ -320,9 +320,11 @@ class Certificate:
     def _said(self, place: int) -> str:
         index = np.unravel_index(place, self.values.x.shape)
         looped = self.values.quotients(np.array([place], np.intp), self.values.h)[0]
+        got = self.quotients[place]
+        digits = next((n for n in (6, 10) if f"{got:.{n}g}" != f"{looped:.{n}g}"), 17)
         return (
-            f"at {element('x', index)} it gives {self.quotients[place]:.6g}, "
-            f"but calls of f give {looped:.6g}"
+            f"at {element('x', index)} it gives {got:.{digits}g}, "
+            f"but calls of f give {looped:.{digits}g}"
         )
 
 

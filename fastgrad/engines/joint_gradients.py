@@ -107,7 +107,7 @@ class Point:
 
     def is_like(self, f: Callable[..., Any]) -> bool:
         """Say whether several gradients were asked for of a function that has the same code."""
-        code = _code_of(f)
+        code = code_of(f)
         return len(self.asked) > 1 and code is not None and code == self._key[0]
 
     def forget(self) -> None:
@@ -162,7 +162,8 @@ def _reached_from(f: Callable[..., Any]) -> Any:
     return f if states.ignores_argument(f) else None
 
 
-def _code_of(f: Callable[..., Any]) -> Any:
+def code_of(f: Callable[..., Any]) -> Any:
+    """Return the code of a function, or None."""
     return states.code_of(f.f if type(f) is Call else f)
 
 
@@ -240,7 +241,7 @@ def new_point(
     place = None if state is None else state.place_of(x)
     if state is None or place is None:
         return None
-    key = _code_of(f), len(state.arrays)
+    key = code_of(f), len(state.arrays)
     if type(f) is Call and key not in _kept.requests:
         places = [state.place_of(array) for _, array in leaves(f.whole)]
         _kept.requests[key] = tuple((each, h) for each in places if each is not None)

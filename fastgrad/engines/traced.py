@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 from typing import Any
 
@@ -24,7 +24,13 @@ from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.references import Slot, temporarily_replaced
 from fastgrad.tracing.strategy import TermStrategy, choose_strategies
-from fastgrad.tracing.trace import InDouble, Trace, trace_call
+from fastgrad.tracing.trace import (
+    MAX_RECORDING_SHARE,
+    MIN_RECORDING_SECONDS,
+    InDouble,
+    Trace,
+    trace_call,
+)
 from fastgrad.tracing.unit_responses import Weights
 from fastgrad.typing import Array, Doubles
 
@@ -43,6 +49,9 @@ rounding does, but where most of its digits cancel."""
 
 MAX_EXPLAINING_SECONDS = 2.0
 """How long a replay is measured for `explain`."""
+
+MAX_REMEMBERED_REFUSALS = 256
+"""Of how many functions, by their code, it is remembered that they were recorded in vain."""
 
 
 class Mistaken(NotTraceable):
@@ -138,15 +147,25 @@ def gradient_if_faster(
 ) -> tuple[Doubles | None, str]:
     """Return the gradient; or None, and why f is not traced: it cannot be, or not faster.
 
-    The reason is "" where a warning has told it.
+    The reason is "" where a warning has told it. A function whose loop is short is not recorded in
+    vain each time: only when its loops have taken so long that it is a small part of that.
     """
     mistake = reason = ""
+    looped = x.size * len(scheme.outer) * first.seconds
+    code = joint_gradients.code_of(f)
+    refused = Refused() if code is None else _refused(code, x.shape)
+    if refused.seconds > 0:
+        refused.seconds -= MAX_RECORDING_SHARE * looped
+        return None, refused.reason
+    start = time.perf_counter()
     try:
         return traced_gradient(f, x, h, scheme, if_faster=True, first=first), ""
     except Mistaken as where:
         mistake = str(where)
     except NotTraceable as refusal:
-        reason = str(refusal)
+        reason = refused.reason = str(refusal)
+    if reason and MAX_RECORDING_SHARE * looped < MIN_RECORDING_SECONDS:
+        refused.seconds = time.perf_counter() - start
     if mistake:  # after the except clauses: a warning that is an error has no other as its cause
         warn_caller(
             f"f could not be traced, and is called for each element instead: {mistake}. If f "
@@ -154,6 +173,20 @@ def gradient_if_faster(
             "engine='loop' silences this"
         )
     return None, reason
+
+
+@dataclass
+class Refused:
+    """Why functions of some code could not be traced, and the seconds to be made up for."""
+
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@lru_cache(MAX_REMEMBERED_REFUSALS)
+def _refused(code: Any, shape: tuple[int, ...]) -> Refused:
+    """Return what is remembered of a code and a shape of x."""
+    return Refused()
 
 
 def traced_gradient(

@@ -171,7 +171,7 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
     """Return the axes along which a reduction's argument is reduced."""
     axis = node.arguments[1] if len(node.arguments) > 1 else node.keywords.get("axis")
     ndim = np.ndim(value_of(node.arguments[0]))
-    if axis is None:
+    if axis is None or not ndim:  # NumPy reduces a number along axis 0 or -1, too
         return tuple(range(ndim))
     return tuple(int(a) % ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
 

@@ -336,9 +336,13 @@ class Recorded(NDArrayOperatorsMixin):
         """Record an array's method."""
         self[...] = value
 
-    def item(self) -> Any:
+    def item(self, *place: Any) -> Any:
         """Record an array's method; the number stays a stand-in."""
-        return self.as_float()
+        if not place:
+            return self.as_float()
+        if len(place) == 1 and type(place[0]) is not tuple:  # counted through all axes
+            return self.reshape(-1)[place].as_float()
+        return self[place if len(place) > 1 else place[0]].as_float()
 
     def astype(self, dtype: Any, order: Any = "K", copy: bool = True) -> Any:
         """Record an array's method."""

@@ -10,6 +10,7 @@ from nets import EPS, INPUT, H, two_layers
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, selection, traced
+from fastgrad.tracing import trace
 
 W1 = two_layers()["W1"]
 
@@ -308,3 +309,24 @@ def test_the_loop_is_always_the_loop(monkeypatch):
     numerical_gradient(f, x, engine="loop")
     assert len(calls) == 2 * x.size
     assert all(W is x for W in calls)
+
+
+def test_a_function_whose_loop_is_short_is_seldom_recorded_in_vain(monkeypatch):
+    recorded = []
+
+    def counted(*arguments, **options):
+        recorded.append(1)
+        return trace.trace_call(*arguments, **options)
+
+    monkeypatch.setattr(traced, "trace_call", counted)
+    monkeypatch.setattr(traced, "MIN_RECORDING_SECONDS", 0.03)
+    x, gains = np.linspace(-1, 1, 10), iter(np.linspace(1, 2, 100))
+    for gain in gains:
+        f = lambda x: gain * float(np.tanh(x).sum()) ** 2  # noqa: B023, E731  # called at once
+        assert np.array_equal(numerical_gradient(f, x), loop.gradient(f, x, H))
+    # As the clock goes, a recording takes 5 times as long as the loop: 70 times what it may take.
+    assert len(recorded) == 2
+    large = np.linspace(-1, 1, 600)
+    for gain in (1.0, 1.1, 1.2):  # a loop of a second can bear each recording
+        numerical_gradient(lambda x: gain * float(np.tanh(x).sum()) ** 2, large)  # noqa: B023
+    assert len(recorded) == 5

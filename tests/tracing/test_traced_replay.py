@@ -76,6 +76,7 @@ EXPRESSIONS = {
     # Moves
     "row item": lambda x: x[2],
     "element": lambda x: x[2, 3],
+    "item": lambda x: x.item(-7) * x + x.item((1, 2)) * x.item(0, 1),
     "slice": lambda x: x[1:, ::2],
     "reversed": lambda x: x[::-1, ::-1],
     "ellipsis": lambda x: x[..., 1],
@@ -138,6 +139,7 @@ EXPRESSIONS = {
     "sum": lambda x: np.sum(x),
     "sum axis": lambda x: x.sum(axis=0),
     "sum last": lambda x: x.sum(-1),
+    "sum of a number": lambda x: np.sum(np.sum(x**2), axis=-1) + np.max(x[1, 2], axis=0),
     "sum keepdims": lambda x: x.sum(axis=1, keepdims=True),
     "sum axes": lambda x: x.reshape(2, 2, 3, 2).sum(axis=(0, -1)),
     "sum of all axes": lambda x: np.sum(x, axis=(0, 1), keepdims=True),

@@ -1,135 +1,32 @@
-"""Responses with kinks, measured piece by piece, and replays of only those rows that have them.
+"""Responses with kinks, measured at all shifts that a row's inputs make, in those rows alone.
 
-A unit of a row may pass the kink of a ReLU, or another unit may because of it. Its response is
-then smooth in pieces. All shifts that the row's inputs make are wanted; a stretch of them is
-measured at some and filled in by a cubic if that fits all, and is cut in two otherwise.
+A unit of a row may pass the kink of a ReLU, or another unit may because of it. Such responses are
+few, and each is measured by a row of its own in a replay of these rows alone (`restricted`): rows
+do not mix.
 
-Kinks are few, but all of a row's units pass the kink of a later unit: that row is then measured
-hundreds of times. Rows do not mix, so the others need not be computed along with it (`restricted`).
+Where all moves in proportion to the unit, but for decisions such as ``a > 0``, it does so between
+two shifts at which all decisions are the same: the first that would change in between, in the order
+of the operations, depends on what moves in proportion, and passes its place once at most. So what
+is between is filled in, and other stretches are halved, until no shift is left in them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, UnitIds, propagate
+from fastgrad.tracing.batched import Stack
 from fastgrad.tracing.operations import Node, factors, leaves, product_spec, value_of
-from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
+from fastgrad.tracing.replay import BATCH_ELEMENTS, REPLAY_TOLERANCE, Replay
 from fastgrad.tracing.row_losses import RowLosses
-from fastgrad.typing import Array, Doubles
-
-MAX_GAP_STEPS = 5
-"""How many steps lie between two measured shifts at most. What is narrower, and over at both of
-them, is found by `fastgrad.tracing.smoothness`."""
-
-MIN_POINTS = 8
-"""Where a stretch is measured: twice as often as a cubic needs, so that no kink stays hidden."""
-
-DEGREE = 3
+from fastgrad.tracing.smoothness import NonSmoothPlaces
+from fastgrad.typing import Array, Doubles, Places
 
 SLOPE_SHIFT_DIVISOR = 64
 """How many times smaller than a row's largest shift that is at which its slope is measured."""
-
-MAX_UNITS_AT_ONCE = 64
-"""How many units of a row are moved in one go, one after the other."""
-
-
-@dataclass(eq=False)
-class Response:
-    """The response of one unit of one row, at the shifts that the row's inputs make.
-
-    Attributes
-    ----------
-    row, unit : int
-        Counted from 0.
-    shifts : array
-        Positive, rising; and one more among them, at which the slope is measured.
-    values : array of shape (2, shifts)
-        By how much the row's loss changes if the unit is moved up, and down.
-    known : bool array
-        Which of them have been measured or filled in.
-    gap : float
-        How far apart those that are measured may be.
-    may_have_several_kinks : bool
-        Whether it may have several kinks, so that all its shifts are measured.
-    """
-
-    row: int
-    unit: int
-    shifts: Doubles
-    values: Doubles
-    known: NDArray[np.bool_]
-    gap: float
-    may_have_several_kinks: bool
-
-
-@dataclass(eq=False)
-class Stretch:
-    """The shifts of a response from one index to another, both included.
-
-    It may be a guess that there is no kink among them.
-    """
-
-    response: Response
-    first: int
-    last: int
-    is_guess: bool = False
-
-    def places(self) -> NDArray[np.intp]:
-        """Return the indices of the shifts to measure, close together at the ends."""
-        width = self.response.shifts[self.last] - self.response.shifts[self.first]
-        count = max(MIN_POINTS, ceil(np.pi / 2 * width / self.response.gap))
-        if self.response.may_have_several_kinks or self.last - self.first < 2 * count:
-            return np.arange(self.first, self.last + 1)
-        fractions = (1 - np.cos(np.linspace(0, np.pi, count))) / 2
-        return np.unique(np.rint(self.first + (self.last - self.first) * fractions).astype(np.intp))
-
-    def fill(self, tolerance: float) -> bool:
-        """Fill in what was not measured; return False if no cubic fits what was."""
-        inside = slice(self.first, self.last + 1)
-        shifts, values = self.response.shifts[inside], self.response.values[:, inside]
-        known = self.response.known[inside]
-        if known.all():
-            return True
-        middle = (shifts[0] + shifts[-1]) / 2
-        powers = np.vander((shifts - middle) / (shifts[-1] - middle), DEGREE + 1)
-        if not np.isfinite(values[:, known]).all():
-            return False
-        fit = np.linalg.lstsq(powers[known], values[:, known].T)[0]
-        if not abs(powers[known] @ fit - values[:, known].T).max() <= tolerance:
-            return False
-        values[:, ~known] = (powers[~known] @ fit).T
-        known[:] = True
-        return True
-
-    def split(self) -> list["Stretch"]:
-        """Cut it in two: where one kink would stand, if it were the only one; next, in the middle.
-
-        A part that a guess has cut off is halved, so that few cuts do whatever the response is.
-        """
-        middle = (self.first + self.last + 1) // 2
-        cut = middle if self.is_guess else self._guess()
-        parts = (self.first, cut - 1), (cut, self.last)
-        return [Stretch(self.response, *ends, not self.is_guess) for ends in parts]
-
-    def _guess(self) -> int:
-        """Return the first index past the kink, if slopes are steady before it and after it."""
-        places = self.places()
-        shifts, values = self.response.shifts[places], self.response.values[:, places]
-        values = values[0] - values[1]
-        slopes = np.diff(values) / np.diff(shifts)
-        before = abs(slopes - slopes[0]).cumsum()
-        after = abs(slopes - slopes[-1])[::-1].cumsum()[::-1]
-        gap = int(np.argmin(np.append(0, before[:-1]) + np.append(after[1:], 0)))
-        share = (slopes[gap] - slopes[0]) / (slopes[-1] - slopes[0])  # of the gap, past the kink
-        kink = shifts[gap + 1] - np.clip(share, 0, 1) * (shifts[gap + 1] - shifts[gap])
-        cut = int(np.searchsorted(self.response.shifts, kink, side="right"))
-        return min(max(cut, self.first + 1), self.last)
 
 
 def by_kinked_rows(
@@ -138,8 +35,6 @@ def by_kinked_rows(
     h: float,
     weights: tuple[float, float],
     kinked: NDArray[np.bool_],
-    may_have_several_kinks: NDArray[np.bool_],
-    tolerance: Doubles,
 ) -> tuple[Doubles, Doubles]:
     """Return what the kinked units of rows add to the changes of the loss.
 
@@ -152,10 +47,8 @@ def by_kinked_rows(
         The step.
     weights : pair of floats
         How much is wanted of what the loss changes by when weights are moved up, and down.
-    kinked, may_have_several_kinks : bool arrays of shape (rows, units)
-        Which responses have a kink, and which may have several.
-    tolerance : array of shape (rows,)
-        By how much a fit may miss a response.
+    kinked : bool array of shape (rows, units)
+        Which responses have a kink.
 
     Returns
     -------
@@ -163,97 +56,256 @@ def by_kinked_rows(
     straight : array of shape (I, units)
         What they would be if the loss did not bend.
     """
-    result = np.zeros((stage.inputs.shape[1], kinked.shape[1]))
-    straight = np.zeros_like(result)
-    kept = np.flatnonzero(kinked.any(axis=1))
-    few = restricted(rows, stage, kept) if 2 * len(kept) <= rows.count else None
-    if few is not None:
-        rows, stage = few
-        kinked, tolerance = kinked[kept], tolerance[kept]
-        may_have_several_kinks = may_have_several_kinks[kept]
-    responses: list[Response] = []
-    for n in np.flatnonzero(kinked.any(axis=1)).tolist():
-        shifts = np.unique(h * abs(stage.inputs[n][stage.inputs[n] != 0]))
-        shifts = np.unique([*shifts, *shifts[-1:] / SLOPE_SHIFT_DIVISOR])
-        units = np.flatnonzero(kinked[n]).tolist() if shifts.size else []
-        responses += [
-            Response(
-                n,
-                j,
-                shifts,
-                np.zeros((2, shifts.size)),
-                np.zeros(shifts.size, bool),
-                MAX_GAP_STEPS * h,
-                bool(may_have_several_kinks[n, j]),
-            )
-            for j in units
-        ]
-    waiting = [Stretch(response, 0, len(response.shifts) - 1) for response in responses]
-    while waiting:
-        _measure(rows, stage, waiting)
-        failed = [s for s in waiting if not s.fill(tolerance[s.response.row])]
-        waiting = [part for stretch in failed for part in stretch.split()]
-    for response in responses:
-        inputs = stage.inputs[response.row]
-        place = np.minimum(
-            np.searchsorted(response.shifts, h * abs(inputs)), len(response.shifts) - 1
-        )
-        for side, weight in enumerate(weights):
-            if weight:  # a lowered weight raises the unit where the input is negative
-                moved = np.where(inputs > 0, side, 1 - side)
-                change = np.where(inputs == 0, 0, response.values[moved, place])
-                result[:, response.unit] += weight * change
-        tiny = np.searchsorted(response.shifts, response.shifts[-1] / SLOPE_SHIFT_DIVISOR)
-        above, below = response.values[:, tiny] / response.shifts[tiny]
-        slope = (above - below) / 2
-        straight[:, response.unit] += (weights[0] - weights[1]) * slope * h * inputs
-    return result, straight
+    row, unit = np.nonzero(kinked)
+    inputs = stage.inputs[row]
+    sizes, place = _magnitudes(stage.inputs, row)
+    shifts = h * np.concatenate([-sizes[:, :0:-1], sizes], axis=1)
+    change = _changes(Slots(rows, stage, row, unit), shifts)
+    zero, number = sizes.shape[1] - 1, np.arange(len(row))[:, np.newaxis]
+    change[:, zero] = 0
+    signed = np.where(inputs < 0, -1, 1) * place[:, :-1]
+    up, down = (change[number, zero + way * signed] for way in (1, -1))
+    tiny = place[:, -1:]
+    slope = (change[number, zero + tiny] - change[number, zero - tiny]) / (
+        2 * h * np.take_along_axis(sizes, tiny, 1)
+    )
+    result = np.zeros((2, kinked.shape[1], inputs.shape[1]))
+    np.add.at(result[0], unit, weights[0] * up + weights[1] * down)
+    np.add.at(result[1], unit, (weights[0] - weights[1]) * slope * h * inputs)
+    return result[0].T, result[1].T
 
 
-def _measure(rows: RowLosses, stage: Stage, stretches: list[Stretch]) -> None:
-    """Measure stretches at their places, as far as that has not been done.
+def _magnitudes(inputs: Array, row: Places) -> tuple[Array, Places]:
+    """Return the magnitudes of some rows' inputs, and of a small one, at which slopes are measured.
 
-    Rows do not mix, so one version of the stage serves a unit of every row.
+    Returns
+    -------
+    array of shape (rows, magnitudes)
+        Rising from 0; the last one is repeated in rows that have fewer.
+    int array of shape (rows, I + 1)
+        Which of them the inputs have, and the small one.
     """
-    wanted = {
-        (id(stretch.response), place): (stretch.response, place)
-        for stretch in stretches
-        for place in stretch.places()
-        if not stretch.response.known[place]
-    }
-    turns: list[list[tuple[Response, int]]] = []
-    taken: dict[int, int] = {}
-    for response, place in wanted.values():  # each row moves one of its units in a turn
-        turn = taken[response.row] = taken.get(response.row, -1) + 1
-        if turn == len(turns):
-            turns.append([])
-        turns[turn].append((response, place))
-    for start in range(0, len(turns), MAX_UNITS_AT_ONCE):
-        _take(rows, stage, turns[start : start + MAX_UNITS_AT_ONCE])
+    which, again = np.unique(row, return_inverse=True)
+    of_rows = abs(inputs[which])
+    largest = of_rows.max(axis=1, keepdims=True)
+    every = np.hstack([of_rows, np.where(largest > 0, largest, 1) / SLOPE_SHIFT_DIVISOR])
+    found = [np.unique([0.0, *each]) for each in every]
+    sizes = np.stack(
+        [np.pad(each, (0, max(map(len, found)) - len(each)), "edge") for each in found]
+    )
+    place = np.stack([np.searchsorted(*each) for each in zip(found, every, strict=True)])
+    return sizes[again], place[again]
 
 
-def _take(rows: RowLosses, stage: Stage, turns: list[list[tuple[Response, int]]]) -> None:
-    """Measure responses, those of a turn in one version of the stage moved up, and one down."""
-    base = stage.node.value
-    where = np.empty((len(stage.inputs), stage.where.shape[1]), np.intp)
-    where[stage.rows - 1, stage.unit_ids - 1] = np.arange(base.size).reshape(base.shape)
-    moved = np.tile(base.reshape(-1), (len(turns), 2, 1))
-    for versions, turn in zip(moved, turns, strict=True):
-        elements = [where[response.row, response.unit] for response, _ in turn]
-        shifts = np.array([response.shifts[place] for response, place in turn])
-        versions[:, elements] += [shifts, -shifts]
-    losses = rows.losses(moved.reshape(-1, *base.shape)).reshape(len(turns), 2, -1)
-    for (up, down), turn in zip(losses, turns, strict=True):
-        for response, place in turn:
-            response.values[:, place] = up[response.row], down[response.row]
-            response.known[place] = True
+class Slots:
+    """Where responses are measured: each in a row of its own, or those of one row in turns.
+
+    Parameters
+    ----------
+    rows : RowLosses
+    stage : Stage
+    row, unit : int arrays of shape (responses,)
+        Counted from 0.
+    """
+
+    def __init__(self, rows: RowLosses, stage: Stage, row: Places, unit: Places) -> None:
+        few = restricted(rows, stage, row)
+        self.rows, self.stage = few or (rows, stage)
+        self._row = row if few is None else np.arange(len(row))
+        self._turn = _occurrences(self._row)
+        self.turns = int(self._turn.max()) + 1
+        base = self.stage.node.value
+        where = np.empty((self.rows.count, stage.where.shape[1]), np.intp)
+        places = np.arange(base.size).reshape(base.shape)
+        where[self.stage.rows - 1, self.stage.unit_ids - 1] = places
+        self._element = where[self._row, unit]
+
+    def moved(self, shifts: Array) -> Array:
+        """Return versions of the stage in which units are moved.
+
+        Parameters
+        ----------
+        shifts : array of shape (responses, amounts)
+        """
+        base = self.stage.node.value
+        versions = np.tile(base.reshape(-1), (shifts.shape[1], self.turns, 1))
+        versions[:, self._turn, self._element] += shifts.T
+        return versions.reshape(-1, *base.shape)
+
+    def taken(self, by_row: Array) -> Array:
+        """Return of versions, of shape (versions, rows, ...), what is each response's own.
+
+        Of shape (responses, amounts, ...).
+        """
+        by_turn = by_row.reshape(len(by_row) // self.turns, self.turns, *by_row.shape[1:])
+        return by_turn[:, self._turn, self._row].swapaxes(0, 1)
+
+    def put(self, own: Array, by_row: Array) -> Array:
+        """Return versions of an array, of shape (rows, ...), with each response's own."""
+        versions = np.tile(by_row, (own.shape[1], self.turns, *(1,) * by_row.ndim))
+        versions[:, self._turn, self._row] = own.swapaxes(0, 1)
+        return versions.reshape(-1, *by_row.shape)
+
+
+def _occurrences(numbers: Places) -> Places:
+    """Return how often each number has come before."""
+    order = np.argsort(numbers, kind="stable")
+    _, starts, counts = np.unique(numbers[order], return_index=True, return_counts=True)
+    result = np.empty_like(order)
+    result[order] = np.arange(len(order)) - np.repeat(starts, counts)
+    return result
+
+
+def _changes(slots: Slots, shifts: Array) -> Array:
+    """Return by how much losses change, of shape (responses, shifts).
+
+    The shifts rise; as many of them are below 0 as above.
+    """
+    path = StraightPath.of(slots, float(abs(shifts).max(initial=0)))
+    versions: Callable[[slice], Array] = lambda columns: slots.moved(shifts[:, columns])  # noqa: E731
+    if path is not None:
+        versions = path.filled_in(shifts)
+    rows = slots.rows if path is None else path.after
+    result = np.empty_like(shifts)
+    length = max(1, 8 * BATCH_ELEMENTS // (slots.turns * rows.replay.root.value.size))
+    for start in range(0, result.shape[1], length):
+        columns = slice(start, start + length)
+        result[:, columns] = slots.taken(rows.losses(versions(columns)))
+    return result
+
+
+class StraightPath:
+    """The operations from a stage to where nothing is straight any more, and what they decide.
+
+    Attributes
+    ----------
+    after : RowLosses
+        From there on.
+    """
+
+    def __init__(self, slots: Slots, non_smooth: NonSmoothPlaces, end: Node) -> None:
+        self._slots, self._non_smooth = slots, non_smooth
+        self._before, self.after = slots.rows.split(slots.stage, end)
+        margins = (m for node in self._before.nodes for m in non_smooth.margins[node])
+        row_ids = {node: non_smooth.rows[node] for node in [end, *(m.quantity for m in margins)]}
+        self._orders = {}
+        for node, ids in row_ids.items():
+            self._orders[node], starts = _by_rows(ids, slots.rows.count)
+            if np.ptp(np.diff(starts)):
+                raise NotDivisible
+
+    @classmethod
+    def of(cls, slots: Slots, largest: float) -> "StraightPath | None":
+        """Return None if there is none, or rows do not have as many elements each."""
+        non_smooth = NonSmoothPlaces(slots.rows.replay, slots.stage, largest)
+        end = non_smooth.straight_end
+        if end is None:
+            return None
+        try:
+            return cls(slots, non_smooth, end)
+        except (NotDivisible, KeyError):
+            return None
+
+    def _by_row(self, node: Node, versions: Array) -> Array:
+        rows = self._slots.rows.count
+        return versions.reshape(len(versions), -1)[:, self._orders[node]].reshape(
+            len(versions), rows, -1
+        )
+
+    def measured(self, shifts: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Return each response's own elements of the end, and its decisions.
+
+        Parameters
+        ----------
+        shifts : array of shape (responses, amounts)
+
+        Returns
+        -------
+        arrays of shape (responses, amounts, elements), (responses, amounts, decisions)
+        """
+        versions = self._slots.moved(shifts)
+        decisions = [np.zeros((len(versions), self._slots.rows.count, 0), bool)]
+
+        def observe(node: Node, stacks: Mapping[Node, Stack], _: Any) -> None:
+            for margin in self._non_smooth.margins[node]:
+                quantity = margin.quantity
+                moved = self._non_smooth.versions(quantity, stacks, len(versions))
+                decisions.append(self._by_row(quantity, moved > quantity.value - margin.distance))
+
+        end = self._before.at_once(versions, observe)
+        ends = self._by_row(self._before.target, end)
+        return self._slots.taken(ends), self._slots.taken(np.concatenate(decisions, axis=2))
+
+    def filled_in(self, shifts: Array) -> Callable[[slice], Array]:
+        """Return what gives versions of the end at some of the shifts.
+
+        Stretches of shifts between which a decision changes are halved until they are empty.
+        """
+        responses, count = shifts.shape
+        first = [0, count // 2, count - 1]
+        ends, decisions = map(np.concatenate, self.measured(shifts[:, first]))
+        place = np.full(shifts.shape, -1)  # among those that are measured
+        place[:, first] = np.arange(len(ends)).reshape(responses, -1)
+        while True:
+            response, column = np.nonzero(place >= 0)
+            low, high = place[response[:-1], column[:-1]], place[response[1:], column[1:]]
+            is_stretch = (response[1:] == response[:-1]) & (np.diff(column) > 1)
+            is_stretch[is_stretch] = (decisions[low] != decisions[high])[is_stretch].any(axis=1)
+            if not is_stretch.any():
+                break
+            response, column = (
+                response[:-1][is_stretch],
+                (column[:-1] + column[1:])[is_stretch] // 2,
+            )
+            turn = _occurrences(response)
+            amounts = np.zeros((responses, turn.max() + 1))
+            amounts[response, turn] = shifts[response, column]
+            place[response, column] = len(ends) + np.arange(len(column))
+            more_ends, more_decisions = (a[response, turn] for a in self.measured(amounts))
+            ends = np.concatenate([ends, more_ends])
+            decisions = np.concatenate([decisions, more_decisions])
+        columns = np.arange(count)
+        left = np.maximum.accumulate(np.where(place >= 0, columns, 0), axis=1)
+        right = np.where(place >= 0, columns, count)[:, ::-1]
+        right = np.minimum.accumulate(right, axis=1)[:, ::-1]
+        recorded = self._by_row(self._before.target, self._before.target.value[np.newaxis])[0]
+
+        def versions(block: slice) -> Array:
+            number = np.arange(responses)[:, np.newaxis]
+            low, high = left[:, block], right[:, block]
+            width = shifts[number, high] - shifts[number, low]
+            share = (shifts[:, block] - shifts[number, low]) / np.where(width > 0, width, 1)
+            start = ends[place[number, low]]
+            own = start + share[..., np.newaxis] * (ends[place[number, high]] - start)
+            by_row = self._slots.put(own, recorded)
+            flat = np.empty((len(by_row), recorded.size))
+            flat[:, self._orders[self._before.target]] = by_row.reshape(len(by_row), -1)
+            return flat.reshape(-1, *self._before.target.shape)
+
+        return versions
 
 
 # Some rows alone ----------------------------------------------------------------------------------
 
 
-Cut = tuple[int, NDArray[np.intp]]
-"""The axis along which the rows of an array lie, and the places on it that are kept."""
+class Cut(NamedTuple):
+    """The rows that are kept of an array.
+
+    Attributes
+    ----------
+    axis : int
+        Along which rows lie.
+    places : int array
+        On this axis, those of the first row that is kept, of the second, and so on.
+    rows, new_rows : int arrays
+        The row of each element of the array, and the new number of each that is kept.
+    """
+
+    axis: int
+    places: Places
+    rows: UnitIds
+    new_rows: UnitIds
+
 
 Arguments = tuple[Callable[..., Any] | None, tuple[Any, ...]]
 
@@ -276,7 +328,7 @@ def restricted(
         Which must not mix.
     stage : Stage
     kept : int array
-        Row numbers from 0, rising.
+        Row numbers from 0. One that is repeated becomes several rows.
 
     Returns
     -------
@@ -284,12 +336,12 @@ def restricted(
         Their rows are numbered anew. None if an operation is of another kind than those that can be
         divided, or an array's rows do not lie along one axis.
     """
-    numbers = np.zeros(rows.count + 1, np.intp)
-    numbers[kept + 1] = np.arange(1, len(kept) + 1)
     replay = rows.replay
     row_ids = propagate(replay.nodes, replay.root, stage.rows)
     try:
-        cuts = {node: _cut(row_ids[node], numbers) for node in (replay.root, *replay.nodes)}
+        cuts = {
+            node: _cut(row_ids[node], kept, rows.count) for node in (replay.root, *replay.nodes)
+        }
         root = Node(None, (), {}, _taken(replay.root.value, cuts[replay.root]), True)
         new = {replay.root: root}
         for node in replay.nodes:
@@ -297,28 +349,42 @@ def restricted(
     except (NotDivisible, KeyError):
         return None
     units = _taken(stage.unit_ids, cuts[replay.root])
-    target = new[replay.target]
-    few = RowLosses(
-        Replay([*new.values()], root, units, target),
-        numbers[_taken(rows.row_of_element, cuts[replay.target])],
-        len(kept),
+    few = Replay([*new.values()], root, units, new[replay.target], {})
+    return (
+        RowLosses(few, cuts[replay.target].new_rows, len(kept)),
+        Stage(root, stage.inputs[kept], stage.where, units, cuts[replay.root].new_rows),
     )
-    kept_rows = numbers[_taken(stage.rows, cuts[replay.root])]
-    return few, Stage(root, stage.inputs[kept], stage.where, units, kept_rows)
 
 
-def _cut(row_ids: UnitIds, numbers: UnitIds) -> Cut:
+def _cut(row_ids: UnitIds, kept: Places, count: int) -> Cut:
     """Return the axis on which an array's rows lie, and where on it those are that are kept."""
     for axis in range(row_ids.ndim if row_ids.size else 0):
         line = np.moveaxis(row_ids, axis, 0).reshape(row_ids.shape[axis], -1)
         if np.array_equal(line, np.broadcast_to(line[:, :1], line.shape)):
-            return axis, np.flatnonzero((numbers[line[:, 0]] > 0) | (line[:, 0] == 0))
+            order, starts = _by_rows(line[:, 0], count)
+            places = [order[starts[n] : starts[n + 1]] for n in kept]
+            new = np.repeat(np.arange(1, len(kept) + 1), np.diff(starts)[kept])
+            shape = *row_ids.shape[:axis], len(new), *row_ids.shape[axis + 1 :]
+            new = np.broadcast_to(new.reshape(-1, *(1,) * (row_ids.ndim - 1 - axis)), shape)
+            return Cut(axis, np.concatenate(places), row_ids, new)
     raise NotDivisible
 
 
+def _by_rows(row_ids: UnitIds, count: int) -> tuple[Places, Places]:
+    """Return the elements of an array, row after row, and where each row begins, and the last ends.
+
+    An element that is of no row is refused.
+    """
+    flat = row_ids.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    starts = np.searchsorted(flat[order], np.arange(1, count + 2))
+    if starts[0]:
+        raise NotDivisible
+    return order, starts
+
+
 def _taken(array: Array, cut: Cut) -> Array:
-    axis, places = cut
-    return np.take(array, places, axis)
+    return np.take(array, cut.places, cut.axis)
 
 
 def _divided(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> Node:
@@ -340,7 +406,7 @@ def _divided(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> 
 
 
 def _elementwise(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> Arguments:
-    axis, places = cuts[node]
+    axis, places = cuts[node][:2]
 
     def divided(argument: Any) -> Any:
         if type(argument) is Node and argument in new:
@@ -364,7 +430,7 @@ def _product(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> 
     if spec is None:
         raise NotDivisible
     terms, out = spec.split("->")
-    axis, places = cuts[node]
+    axis, places = cuts[node][:2]
     pair: list[Any] = []
     for factor, term in zip(factors(node), terms.split(","), strict=True):
         if type(factor) is Node and factor in new:
@@ -381,15 +447,16 @@ def _product(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> 
 def _move(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> Arguments:
     """Return where what is kept of the result stands in what is kept of the one array it is of."""
     source, *others = leaves(node.arguments[0])
-    if others:
+    sources, rows = _taken(node.sources, cuts[node]) - 1, cuts[node].new_rows
+    if others or sources.min(initial=0) < 0:
         raise NotDivisible
-    numbers = np.zeros(source.value.size + 1, np.intp)
-    kept = _taken(np.arange(1, len(numbers)).reshape(source.shape), cuts[source]).reshape(-1)
-    numbers[kept] = np.arange(1, len(kept) + 1)
-    places = numbers[_taken(node.sources, cuts[node])]
-    if not places.all():
-        raise NotDivisible
-    return operations.item, (new[source], np.unravel_index(places - 1, new[source].shape))
+    (order, starts), (new_order, new_starts) = (
+        _by_rows(ids, ids.max(initial=0)) for ids in (cuts[source].rows, cuts[source].new_rows)
+    )
+    number = np.empty_like(order)  # of an element within its row
+    number[order] = np.arange(len(order)) - np.repeat(starts[:-1], np.diff(starts))
+    places = new_order[new_starts[rows - 1] + number[sources]]
+    return operations.item, (new[source], np.unravel_index(places, new[source].shape))
 
 
 DIVIDERS: dict[str, Callable[[Node, Mapping[Node, Node], Mapping[Node, Cut]], Arguments]] = {

@@ -17,8 +17,7 @@ more closely.
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import inf, log, pi
-from threading import Lock
+from math import log, pi
 from typing import Any
 
 import numpy as np
@@ -31,10 +30,6 @@ from fastgrad.tracing.batched import Stack, batched, reduced_axes
 from fastgrad.tracing.operations import Node, replaced, value_of
 from fastgrad.tracing.replay import Replay
 from fastgrad.typing import Array
-
-SAME_SHIFT_TOLERANCE = 1e-9
-"""How far apart, in largest shifts, rounding may put two kinks that are passed at one shift:
-those of ``np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1)``."""
 
 IMMATERIAL_CHANGE = 1e-12
 """How much losses change, relative to the largest, if all of an array is moved by about 1 and it
@@ -84,6 +79,13 @@ SMOOTH_FUNCTIONS = frozenset(
 """Polynomials, which are smooth however far they are moved as long as their degree is low; and
 decisions by nan and inf, neither of which a polynomial fits."""
 
+STRAIGHT_FUNCTIONS = frozenset(
+    {"add", "subtract", "multiply", "negative", "positive", "sum", "mean", "where", "absolute"}
+    | {"clip", "logical_and", "logical_or", "logical_not", *COMPARISONS, *EXTREMA}
+)
+"""Functions that are straight between the places where decisions change; of a product with what
+is moved, if only one of its factors is."""
+
 MAX_LOW_DEGREE = 8
 """The highest degree that counts as low."""
 
@@ -122,6 +124,7 @@ class NonSmoothPlaces:
             for node in replay.nodes
             if name_of(node) not in EXTREMA or _is_material(replay, node, largest)
         }
+        self.straight_end = _straight_end(replay, degrees, self.margins)
         recorded = {replay.root, *replay.nodes}
         unrecorded = [
             node
@@ -143,6 +146,57 @@ class NonSmoothPlaces:
         """The unit of each element of the arrays that do not mix them."""
         return propagate(self.nodes, self.stage.node, self.stage.unit_ids)
 
+    def versions(self, node: Node, stacks: Mapping[Node, Stack], m: int) -> Array:
+        """Return m versions of a quantity, from those of recorded arrays."""
+        if node in stacks:
+            return stacks[node].values
+
+        def of(leaf: Any) -> Any:
+            if type(leaf) is Node and (leaf in stacks or leaf in self.batched):
+                return Stack(self.versions(leaf, stacks, m))
+            return value_of(leaf)
+
+        return self.batched[node](replaced(node.arguments, of), m)
+
+
+def _straight_end(
+    replay: Replay, degrees: Mapping[Node, int], margins: Mapping[Node, Any]
+) -> Node | None:
+    """Return the last array that moves in proportion to the shift, and that all else comes through.
+
+    Until there, operations add up, multiply by what does not move, and decide: within their margins
+    a move by a part of the largest shift moves it by just that part. None if that is at most what
+    does not mix units, and is moved at all shifts in no time.
+    """
+    straight = {replay.root}
+    after = {replay.root, *replay.nodes}
+    number = {node: k for k, node in enumerate(replay.nodes)}
+    last_use = {leaf: number[node] for node in replay.nodes for leaf in node.inputs()}
+    end, used_until = None, last_use.get(replay.root, 0)
+    for k, node in enumerate(replay.nodes):
+        moved = [leaf for leaf in node.inputs() if leaf in after]
+        if straight.issuperset(moved) and _is_straight(node, moved, degrees, margins):
+            straight.add(node)
+            if used_until <= k and node.value.dtype == np.float64:
+                end = node
+        used_until = max(used_until, last_use.get(node, k))
+    return None if end is None or end in replay.unit_ids else end
+
+
+def _is_straight(
+    node: Node, moved: list[Node], degrees: Mapping[Node, int], margins: Mapping[Node, Any]
+) -> bool:
+    """Say whether an operation of what is straight is, too, or decides by it."""
+    if node not in margins or degrees[node] > 1 or node.value.dtype not in (np.float64, np.bool_):
+        return False
+    if node.kind in (operations.MOVE, operations.PRODUCT):
+        return True
+    if name_of(node) == "divide":
+        return not any(leaf is node.arguments[1] for leaf in moved)
+    if name_of(node) == "converted":
+        return moved[0].value.dtype in (np.float64, np.bool_)
+    return name_of(node) in STRAIGHT_FUNCTIONS
+
 
 class SmoothnessMonitor:
     """Finds the units of rows that come close to a place that is not smooth while they are moved.
@@ -155,9 +209,8 @@ class SmoothnessMonitor:
 
     Attributes
     ----------
-    first, last : arrays of shape (rows, units)
-        Between which shifts kinks are passed, as parts of the largest; inf and -inf where there is
-        none, -inf and inf where that cannot be told.
+    may_have_kink : bool array of shape (rows, units)
+        Which responses may pass a kink, a jump or a pole.
     """
 
     def __init__(self, non_smooth: NonSmoothPlaces, count: int) -> None:
@@ -166,20 +219,7 @@ class SmoothnessMonitor:
         # Then q moves one way only: by Markov's inequality the slope of a polynomial of degree n
         # is at most n^2 times its largest value (A. A. Markov, 1889).
         self.straight = 1 / (2 * (2 * count) ** 2 * self.factor)
-        self.first, self.last = np.full(non_smooth.size, inf), np.full(non_smooth.size, -inf)
-        self._noting = Lock()  # several threads tell it of operations
-
-    @property
-    def may_have_kink(self) -> NDArray[np.bool_]:
-        """Which responses may pass a kink, a jump or a pole; of shape (rows, units)."""
-        return ~(self.first > self.last)
-
-    @property
-    def may_have_several_kinks(self) -> NDArray[np.bool_]:
-        """Which of them may pass more than one, or one at a shift that is not known."""
-        is_one_shift = self.last - self.first <= SAME_SHIFT_TOLERANCE
-        several: NDArray[np.bool_] = self.may_have_kink & ~is_one_shift
-        return several
+        self.may_have_kink = np.zeros(non_smooth.size, bool)
 
     def observe(
         self,
@@ -202,7 +242,7 @@ class SmoothnessMonitor:
         """
         count = len(shifts) * (1 if units is None else len(units))
         for margin in self.non_smooth.margins.get(node, ()):
-            moved = self._versions(margin.quantity, stacks, count)
+            moved = self.non_smooth.versions(margin.quantity, stacks, count)
             reach = abs(margin.distance) / self.factor
             base = margin.quantity.value
             inside = (moved.min(axis=0) >= base - reach) & (moved.max(axis=0) <= base + reach)
@@ -233,37 +273,13 @@ class SmoothnessMonitor:
             unit = self.non_smooth.units[margin.quantity].reshape(-1)[element]
         else:
             unit = units[outer]
-        flips = self._flips(change, shifts, distance, margin.is_sign)
-        beyond = np.isfinite(flips[0]) & (abs(flips[0]) > 1 + 2 * self.straight)
-        counts = (unit > 0) & (row > 0) & ~beyond
-        place = row[counts] - 1, unit[counts] - 1
-        with self._noting:
-            np.minimum.at(self.first, place, flips[0, counts])
-            np.maximum.at(self.last, place, flips[1, counts])
-
-    def _versions(self, node: Node, stacks: Mapping[Node, Stack], m: int) -> Array:
-        """Return the versions of a quantity."""
-        if node in stacks:
-            return stacks[node].values
-
-        def versions(leaf: Any) -> Any:
-            if type(leaf) is Node and (leaf in stacks or leaf in self.non_smooth.batched):
-                return Stack(self._versions(leaf, stacks, m))
-            return value_of(leaf)
-
-        return self.non_smooth.batched[node](replaced(node.arguments, versions), m)
-
-    def _flips(self, change: Array, shifts: Array, distance: Array, is_sign: bool) -> Array:
-        """Return between which shifts quantities change their sign, of shape (2, quantities).
-
-        Known, and the same, if the quantity is all but straight, as in a net of ReLU units.
-        """
         slopes = change / shifts
         slope = slopes.mean(axis=1)
-        straight = abs(slopes - slope[:, np.newaxis]).max(axis=1) <= self.straight * abs(slope)
-        flip = -distance / slope
-        known = straight & is_sign
-        return np.stack([np.where(known, flip, -inf), np.where(known, flip, inf)])
+        is_straight = abs(slopes - slope[:, np.newaxis]).max(axis=1) <= self.straight * abs(slope)
+        # Of what is straight, as in a net of ReLU units, it is known where the sign changes.
+        beyond = abs(distance) > (1 + 2 * self.straight) * abs(slope)
+        counts = (unit > 0) & (row > 0) & ~(is_straight & beyond & margin.is_sign)
+        self.may_have_kink[row[counts] - 1, unit[counts] - 1] = True
 
 
 def _unrecorded(quantity: Node, recorded: set[Node]) -> list[Node]:

@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.tracing.affine import Stage, UnitIds
-from fastgrad.tracing.kinks import MAX_GAP_STEPS, by_kinked_rows
+from fastgrad.tracing.kinks import by_kinked_rows
+from fastgrad.tracing.operations import Node
 from fastgrad.tracing.picks import picked
 from fastgrad.tracing.replay import BATCH_ELEMENTS
 from fastgrad.tracing.row_losses import RowLosses
@@ -38,6 +39,10 @@ from fastgrad.typing import Array, Doubles, Places
 
 Weights = tuple[float, float]
 """How much is wanted of L(h) - L(0), and of L(-h) - L(0)."""
+
+MAX_GAP_STEPS = 5
+"""How many steps lie between two measured shifts at most. What is narrower, and over at both of
+them, is found by `fastgrad.tracing.smoothness`."""
 
 MAX_POINTS = 1_000
 """If more shifts were needed, responses are not measured: each weight is moved by itself."""
@@ -128,30 +133,30 @@ def by_responses(
     largest = stage.largest_input
     if not np.isfinite(largest):  # a row of its own, perhaps, but no shift for all
         return None
-    noise = _noise(rows, stage, h * largest)
-    if noise.max() > MAX_NOISE * abs(rows.replay.target.value).max():  # many units stand at a jump
-        return None
     if _count(largest, TERM_COUNTS[0]) > MAX_POINTS:
+        return None
+    non_smooth = NonSmoothPlaces(rows.replay, stage, h * largest)
+    moves = Moves(rows, stage, h * largest, non_smooth.straight_end)
+    noise = _noise(moves)
+    if noise.max() > MAX_NOISE * abs(rows.replay.target.value).max():  # many units stand at a jump
         return None
     up, down = weights
     of_sign = {
         sign: share for sign, share in ((-1, (up - down) / 2), (1, (up + down) / 2)) if share
     }
-    non_smooth = NonSmoothPlaces(rows.replay, stage, h * largest)
     measured = np.zeros((0, 0))
     for terms in TERM_COUNTS:
         points = _points(largest, terms)
         if len(points) != len(measured):
             monitor = SmoothnessMonitor(non_smooth, len(points))
-            measured = _measure(rows, stage, h * largest, points, monitor)
+            measured = _measure(moves, points, monitor)
         may_have_kink, signs = monitor.may_have_kink, tuple(of_sign)
         fitted = fit(measured, points, terms, noise, may_have_kink, rows.has_loss, signs)
         if fitted is not None:
             coefficients, kinked = fitted
             straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
             if kinked.any():
-                tolerance, several = MAX_DEVIATIONS * noise[:, 0], monitor.may_have_several_kinks
-                more = by_kinked_rows(rows, stage, h, weights, kinked, several, tolerance)
+                more = by_kinked_rows(rows, stage, h, weights, kinked)
                 straight += more[1]
                 others += more[0] - more[1]
             others += straight
@@ -379,31 +384,69 @@ def _count(largest: float, terms: int) -> float:
     return float(np.maximum(terms + 1, np.ceil(pi / 2 * largest / MAX_GAP_STEPS)))
 
 
-def _measure(
-    rows: RowLosses, stage: Stage, largest: float, points: Array, monitor: SmoothnessMonitor
-) -> Array:
+class Moves:
+    """Moves of a stage's units by parts of the largest shift, one after the other.
+
+    Where all moves in proportion until one array, only the largest is replayed until there.
+
+    Parameters
+    ----------
+    rows : RowLosses
+    stage : Stage
+    largest : float
+        The largest shift.
+    straight_end : Node or None
+        This array.
+    """
+
+    def __init__(
+        self, rows: RowLosses, stage: Stage, largest: float, straight_end: Node | None
+    ) -> None:
+        self.rows, self.stage, self.largest = rows, stage, largest
+        if straight_end is not None:
+            self.before, self.after = rows.split(stage, straight_end)
+        self.is_straight = straight_end is not None
+
+    def changes(
+        self,
+        parts: Array,
+        units: Places | None = None,
+        monitor: SmoothnessMonitor | None = None,
+    ) -> Array:
+        """Return how much all losses change, of shape (units, parts, rows)."""
+        observe = None if monitor is None else partial(monitor.observe, shifts=parts)
+        base = self.stage.node.value
+        if not self.is_straight:
+            shifts = self.largest * parts.reshape(-1, *(1,) * base.ndim)
+            return self.rows.changes(base + shifts, units, observe)
+        observe_before = None if monitor is None else partial(monitor.observe, shifts=np.ones(1))
+        values = (base + self.largest)[np.newaxis]
+        return self.after.changes_through(
+            self.before, values, parts, units, observe_before, observe
+        )
+
+
+def _measure(moves: Moves, points: Array, monitor: SmoothnessMonitor) -> Array:
     """Return how all losses change, of shape (points, 2, units, rows): moved up, and down."""
+    rows = moves.rows
     result = np.empty((len(points), 2, len(rows.replay.units), rows.count))
-    for block in _blocks(len(points), 2 * stage.node.value.size):
-        shifts = largest * points[block].reshape(-1, *(1,) * len(stage.node.shape))
+    for block in _blocks(len(points), 2 * moves.stage.node.value.size):
         both_ways = np.stack([points[block], -points[block]], axis=1).ravel()
-        observe = partial(monitor.observe, shifts=both_ways)
-        change = rows.changes(_both_ways(stage, shifts), observe=observe).transpose(1, 0, 2)
+        change = moves.changes(both_ways, None, monitor).transpose(1, 0, 2)
         result[block] = change.reshape(-1, *result.shape[1:])
     return result
 
 
-def _noise(rows: RowLosses, stage: Stage, largest: float) -> Array:
+def _noise(moves: Moves) -> Array:
     """Return the standard deviation of rounding in each row's response, of shape (rows, 1).
 
     Shifts are so small that the loss is a straight line: that at twice the shift the response is
     not twice as large is rounding, and so is the loss's curvature.
     """
+    rows = moves.rows
     every = max(1, len(rows.replay.units) // 8)
-    tiny = (
-        ROUNDOFF_SHIFT * largest * np.array([1.0, 2.0]).reshape(-1, *(1,) * len(stage.node.shape))
-    )
-    change = rows.changes(_both_ways(stage, tiny), rows.replay.units[::every])
+    tiny = ROUNDOFF_SHIFT * np.array([1.0, -1.0, 2.0, -2.0])
+    change = moves.changes(tiny, rows.replay.units[::every])
     odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
     even = change[:, 0] + change[:, 1]
     # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
@@ -411,15 +454,6 @@ def _noise(rows: RowLosses, stage: Stage, largest: float) -> Array:
     target = rows.replay.target.value.reshape(-1)
     losses = np.bincount(rows.row_of_element.reshape(-1), abs(target), rows.count + 1)[1:]
     return np.asarray(np.maximum(deviation, np.finfo(np.float64).eps * losses)[:, np.newaxis])
-
-
-def _both_ways(stage: Stage, shifts: Array) -> Array:
-    """Return the stage moved up, down, up, down, ... by shifts that stand along the first axis."""
-    base = stage.node.value
-    values = np.empty((2 * len(shifts), *base.shape))
-    values[0::2] = base + shifts
-    values[1::2] = base - shifts
-    return values
 
 
 def _blocks(count: int, elements_each: int) -> Iterator[slice]:

@@ -13,6 +13,7 @@ from pairwise import pairwise
 
 from fastgrad.engines import loop, traced
 from fastgrad.tracing import smoothness, strategy, unit_responses
+from fastgrad.tracing.kinks import Slots
 from fastgrad.tracing.recorder import Recording
 from fastgrad.tracing.smoothness import SmoothnessMonitor
 
@@ -173,12 +174,12 @@ def test_narrow_spikes_that_are_made_by_products_alone_are_seen(name):
 
 @pytest.fixture
 def kinks(monkeypatch):
-    """Let no weight be moved by itself, and count responses with a kink, and with several."""
+    """Let no weight be moved by itself, and count responses with a kink."""
     found = []
 
-    def note(rows, stage, h, signs, kinked, several, tolerance):
-        found.append((int(kinked.sum()), int(several.sum())))
-        return original(rows, stage, h, signs, kinked, several, tolerance)
+    def note(rows, stage, h, signs, kinked):
+        found.append(int(kinked.sum()))
+        return original(rows, stage, h, signs, kinked)
 
     def forbidden(*_):
         raise AssertionError("weights are moved by themselves")
@@ -199,23 +200,43 @@ def test_scores_that_are_all_equal_do_not_matter_to_a_softmax(kinks):
     assert not kinks
 
 
-def test_a_unit_that_passes_one_kink_is_not_measured_at_all_its_shifts(kinks):
+@pytest.mark.parametrize(
+    ("activation", "is_straight"),
+    [
+        (lambda a: np.maximum(a, 0), True),
+        (relu, True),
+        (lambda a: np.where(a > 0, a, 0.1 * a), True),
+        (lambda a: a * (a > 0).astype(float), True),
+        (lambda a: np.clip(a, 0, 9) - np.abs(a) / np.full(a.shape[1], 2.0), True),
+        (lambda a: np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1), False),
+    ],
+)
+def test_a_unit_that_passes_one_kink_is_measured_at_few_shifts(
+    kinks, monkeypatch, activation, is_straight
+):
+    """If all is straight but for that; otherwise at all its shifts, in a row of its own."""
     random = np.random.default_rng(1)
     X, W = random.random((20, 30)), random.normal(size=(30, 40))
     V, U = random.normal(size=(40, 10)), random.normal(size=(10, 3))
     b, c = np.zeros((20, 40)), np.zeros((20, 10))
     b[4, 7] = 0.4 * H - (X @ W)[4, 7]
-    for activation in (lambda a: np.maximum(a, 0), relu, lambda a: np.where(a > 0, a, 0.1 * a),
-                       lambda a: np.where(a > 0, a, np.exp(np.minimum(a, 0)) - 1)):  # fmt: skip
-        kinks.clear()
-        z = activation(X @ W + b)
-        c[9, 2] = 0.3 * H * V[np.argmax(z[9]), 2] - (z @ V)[9, 2]
-        f = lambda W, act=activation: np.mean((act(act(X @ W + b) @ V + c) @ U) ** 2)  # noqa: E731
-        result = traced.traced_gradient(f, W, H)
-        assert abs(result - loop.gradient(f, W, H)).max() <= 4 * EPS * f(W) / H
-        kinked, several = kinks[0]
-        assert 2 <= kinked <= 41  # the other kink is passed by all units of its row
-        assert several <= 1
+    z = activation(X @ W + b)
+    c[9, 2] = 0.3 * H * V[np.argmax(z[9]), 2] - (z @ V)[9, 2]
+
+    def f(W):
+        return np.mean((activation(activation(X @ W + b) @ V + c) @ U) ** 2)
+
+    def moved(slots, shifts):
+        amounts.append(shifts.shape[1])
+        return original(slots, shifts)
+
+    amounts, original = [], Slots.moved
+    monkeypatch.setattr(Slots, "moved", moved)
+    result = traced.traced_gradient(f, W, H)
+    assert abs(result - loop.gradient(f, W, H)).max() <= 4 * EPS * f(W) / H
+    assert 2 <= kinks[0] <= 41  # the other kink is passed by all units of its row
+    shifts = 2 * (30 + 1) + 1
+    assert sum(amounts) <= (3 + 2 * np.ceil(np.log2(shifts / 2)) if is_straight else shifts)
 
 
 @pytest.mark.parametrize("name", ["book W1", "sigmoid layers", "einsum", "slices of one vector"])

@@ -7,7 +7,8 @@ way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of
 - `arguments`, `bounds`: what users pass, checked, and divided by the arrays in x.
 - `quotients`: steps, points and values become derivatives, by a scheme's weights.
 - `problem`: what is to be differenced, once the arguments are right.
-- `measured_steps`, `jumps`: steps for h="auto"; what is rounded or jumps is told from what f is.
+- `rounding`: what it does to quotients, and whether f jumps because its values are rounded.
+- `measured_steps`: steps for h="auto".
 - `richardson`, `adaptive_steps`: limits of quotients, with error estimates, at steps that suit f.
 
 >>> import numpy as np

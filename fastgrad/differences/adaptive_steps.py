@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fastgrad.differences.bounds import first_steps
-from fastgrad.differences.jumps import CALLS, are_short, is_flat, jumps, resolution
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import (
+    Rows,
     as_floats,
     moved,
     precision,
@@ -34,6 +34,7 @@ from fastgrad.differences.richardson import (
     limits,
     step_at,
 )
+from fastgrad.differences.rounding import CALLS, are_short, is_flat, jumps, resolution
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.typing import Array, Flags, Moves, Places, Report, Values
 
@@ -88,7 +89,7 @@ CLEAR_SHARE = 0.1
 
 
 @dataclass(eq=False)
-class Outcome:
+class Outcome(Rows):
     """Derivatives with respect to some elements.
 
     Attributes
@@ -119,15 +120,6 @@ class Outcome:
     roundoff_limited: Flags
     diverging: Flags
     rough: Flags
-
-    def __getitem__(self, rows: Any) -> "Outcome":
-        """Return a copy of some rows."""
-        return Outcome(*(column[rows] for column in vars(self).values()))
-
-    def __setitem__(self, rows: Any, other: "Outcome") -> None:
-        """Replace some rows."""
-        for column, new in zip(vars(self).values(), vars(other).values(), strict=True):
-            column[rows] = new
 
 
 def nothing_yet(first: Array) -> Outcome:
@@ -377,12 +369,12 @@ class Extrapolation:
         return found.values[0], errors[0], steps[found.last[0]]
 
     def jumps(self, place: int, step: float, contradiction: float, rounding: float) -> bool:
-        """Say whether f jumps within this step, as `fastgrad.differences.jumps.jumps` does."""
+        """Say whether f jumps within this step, as `fastgrad.differences.rounding.jumps` does."""
         self.evaluations += CALLS
         return jumps(self.problem, self.values, place, step, contradiction, rounding)
 
     def is_flat(self, place: int, step: float) -> bool:
-        """Say whether f is piecewise constant, as `fastgrad.differences.jumps.is_flat` does."""
+        """Say whether f is piecewise constant, as `fastgrad.differences.rounding.is_flat` does."""
         self.evaluations += CALLS
         return is_flat(self.problem, self.values, place, step)
 

@@ -1,23 +1,27 @@
 """Automatic steps, measured: where f's own values show truncation and round-off in balance."""
 
-import itertools
 from typing import Any
 
 import numpy as np
 
 from fastgrad.differences.arguments import element_at, warn_caller
-from fastgrad.differences.jumps import is_flat, jumps
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import (
     BLOCK_DERIVATIVES,
     at,
-    moved,
     precision,
-    short,
-    values_where_defined,
+)
+from fastgrad.differences.rounding import (
+    EXTRA_CALLS,
+    Quotients,
+    TrialQuotients,
+    column,
+    is_flat,
+    jumps,
+    slope_sizes,
 )
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, Flags, Moves, Places, Values
+from fastgrad.typing import Array, Flags, Places, Values
 
 PILOTS = 8
 """Elements that are measured first; the others start from how noisy f was found to be there."""
@@ -42,9 +46,6 @@ SWEEP_STEPS = 8
 
 EXTENSION_STEPS = 9
 """Steps by which a sweep goes on where it has not ended: with RATIO, a factor of 1e8."""
-
-EXTRA_CALLS = 6
-"""Calls of f an element, beside the scheme's own, that find a step where f is smooth."""
 
 MIN_CORRECTION, MAX_CORRECTION = 2.0**-6, 2.0**3
 """What one correction multiplies a step by, at least and at most."""
@@ -159,32 +160,24 @@ def measured(
     return problem.replaced(steps=work.steps, quotients=quotients)
 
 
-class _Measurement:
+class _Measurement(TrialQuotients):
     """The steps and quotients that have been found, for elements as indices in C order."""
 
     def __init__(
         self, problem: Problem, values: Values, base: Array, eps: float, farther: bool
     ) -> None:
-        self.problem, self.values, self.shape, self.eps = problem, values, base.shape, eps
-        self.farther = farther
-        self.base = base.reshape(-1).astype(np.result_type(base, np.float64))
-        self.magnitude = abs(self.base)
-        self.x = problem.x.view(np.ndarray).reshape(-1)
+        super().__init__(problem, values, base, eps)
+        self.farther, self.factor = farther, 1.0
         self.scales = np.maximum(abs(self.x.astype(np.float64)), 1)
-        self.smallest = 64 * np.spacing(abs(self.x)).astype(np.float64)
         self.steps = np.empty(self.x.size)
         self.quotients = np.zeros((self.x.size, base.size), self.base.dtype)
-        self.noises = np.ones(self.x.size)
-        self.noise = self.factor = 1.0
-        self._last: tuple[Array, Array, Array] = np.empty(0, np.intp), np.empty((0, 0)), self.x
-        self.errors = np.zeros(self.x.size)
-        self._raised: dict[int, Exception] = {}
+        self.noises, self.errors = np.ones(self.x.size), np.zeros(self.x.size)
 
     def measure(self, places: Places) -> None:
         """Find the steps of these elements."""
         with np.errstate(all="ignore"):
             self._measure(places)
-        for place, error in self._raised.items():
+        for place, error in self.raised.items():
             if not np.isfinite(self.quotients[place]).any():
                 raise error  # at all steps
 
@@ -217,12 +210,11 @@ class _Measurement:
         scheme = self.problem.scheme
         p, d = scheme.accuracy, scheme.derivative
         ratios, shared = _cheap_ratios(scheme), len(scheme.outer) > EXTRA_CALLS
-        near, h, high, truncations = self._at(places, wanted * self.factor)
-        self._keep(places, near, h)
-        rounding = self._rounding(places, near, h)
-        size = self._size(places, near, near, h)
-        truncation, round_off = _largest(truncations, size), _largest(rounding, size)
-        flat: Flags = ~np.any(high, axis=1)
+        near = self.at(places, wanted * self.factor)
+        self._keep(places, near)
+        h, rounding, size = near.steps, self.rounding(places, near), self._size(places, near, near)
+        truncation, round_off = _largest(near.truncations, size), _largest(rounding, size)
+        flat: Flags = ~np.any(near.lifts, axis=1)
         falling = np.maximum(truncation, np.finfo(float).tiny)
         ratio = (d * round_off / (p * falling)) ** (1 / (p + d))
         lost = ~size.any(axis=1) | (round_off > MAX_ROUNDING)  # derivatives hardly show
@@ -231,8 +223,9 @@ class _Measurement:
         if shared:
             ratio = ratios[np.argmin(abs(np.log(ratio[:, np.newaxis] / ratios)), axis=1)]
         expected = truncation * ratio**p + round_off / ratio**d
-        sure = SMOOTH_TRUNCATION * _slopes(scheme, near, high, h) + NOISE_FACTOR * rounding
-        smooth = np.all(truncations <= sure, axis=1)
+        slopes = slope_sizes(scheme, near.values, near.lifts, h)
+        sure = SMOOTH_TRUNCATION * slopes + NOISE_FACTOR * rounding
+        smooth = np.all(near.truncations <= sure, axis=1)
         known: Flags = smooth & (truncation + round_off <= MIN_GAIN * expected)
         known &= ~lost | (ratio <= 1)
         picked = smooth & ~known
@@ -240,72 +233,51 @@ class _Measurement:
         for times in np.unique(ratio[picked]) if shared else [ratio]:
             chosen = np.flatnonzero(picked & (ratio == times))
             some = places[chosen]
-            third, used, lift, left = self._at(some, h[chosen] * ratio[chosen], exactly=shared)
-            rounding = self._rounding(some, third, used)
+            third = self.at(some, h[chosen] * ratio[chosen], exactly=shared)
+            rounding = self.rounding(some, third)
             rest = _largest(rounding, size[chosen])
-            change = _largest(third - near[chosen], size[chosen])
-            farther = np.maximum(used / h[chosen], 1) ** p
+            change = _largest(third.values - near.values[chosen], size[chosen])
+            farther = np.maximum(third.steps / h[chosen], 1) ** p
             explained = NOISE_FACTOR * (truncation[chosen] * farther + round_off[chosen] + rest)
-            enough = FINAL_TRUNCATION * _slopes(scheme, third, lift, used) + NOISE_FACTOR * rounding
-            confirmed = (change <= explained) & np.all(left <= enough, axis=1)
-            confirmed &= ~lift.any(axis=1) | ~flat[chosen]
+            slopes = slope_sizes(scheme, third.values, third.lifts, third.steps)
+            enough = FINAL_TRUNCATION * slopes + NOISE_FACTOR * rounding
+            confirmed = (change <= explained) & np.all(third.truncations <= enough, axis=1)
+            confirmed &= ~third.lifts.any(axis=1) | ~flat[chosen]
             known[chosen] = confirmed
             # What rounding explains at a smaller step is no truncation at the larger one.
-            better = confirmed & ((change > rest) | (used > h[chosen]))
-            self._keep(some[better], third[better], used[better])
+            better = confirmed & ((change > rest) | (third.steps > h[chosen]))
+            self._keep(some[better], third[better])
         return known
 
     def _by_a_far_step(self, places: Places, wanted: Array) -> Flags:
         """Find steps by a quotient at a far one; return where they suit f."""
         scheme = self.problem.scheme
         p, d = scheme.accuracy, scheme.derivative
-        best = scheme.optimal_step(self.eps * self.noise)
-        near, h, low, _ = self._at(places, wanted)
-        self._keep(places, near, h)
-        far, wide, high, _ = self._at(places, max(best**0.5, best) * self.scales[places])
-        for _ in range(3):  # as far as f is defined
-            lost = np.flatnonzero(~np.isfinite(far).all(axis=1) & np.isfinite(near).all(axis=1))
-            if not len(lost):
-                break
-            far[lost], wide[lost], high[lost], _ = self._at(places[lost], wide[lost] / RATIO)
-        again: Any = True
-        for _ in range(2 if self.farther else 0):  # while little but rounding shows
-            poor = (self._rounding(places, far, wide) > MAX_ROUNDING * abs(far)).all(axis=1)
-            if not np.count_nonzero(poor & again):
-                break
-            same = (abs(far - near) <= NOISE_FACTOR * self._rounding(places, near, h)).all(axis=1)
-            grown = np.flatnonzero(same & poor & again)
-            more = self._at(places[grown], wide[grown] * RATIO**3)[:3]
-            better = np.isfinite(more[0]).all(axis=1)
-            grown = grown[better]
-            for least, old, new in zip((near, h, low), (far, wide, high), more, strict=True):
-                least[grown], old[grown] = old[grown], new[better]
-            # Where f changes, and has no derivative to be seen, one look is enough.
-            noise = NOISE_FACTOR * self._rounding(places, far, wide) * _column(wide) ** d
-            again = self._size(places, near, far, wide).any(axis=1) | (high <= noise).all(axis=1)
-        self._keep(places, near, h)
-        rounding, size = self._rounding(places, near, h), self._size(places, near, far, wide)
-        truncation, round_off = _largest(far - near, size), _largest(rounding, size)
+        near = self.at(places, wanted)
+        self._keep(places, near)
+        far = self._far_quotients(places, near)
+        self._keep(places, near)
+        h, wide = near.steps, far.steps
+        rounding, size = self.rounding(places, near), self._size(places, near, far)
+        truncation = _largest(far.values - near.values, size)
+        round_off = _largest(rounding, size)
         hidden = np.isfinite(truncation) & (truncation <= NOISE_FACTOR * round_off)
         # Nearer to x, f is nearer to f(x): else there is a peak at x, or noise.
-        closer = 4 * high * (h / wide)[:, np.newaxis] + NOISE_FACTOR * rounding * _column(h) ** d
-        sound = (low <= closer + 4 * abs(near) * _column(h) ** d).all(axis=1)
+        closer = 4 * far.lifts * column(h / wide) + NOISE_FACTOR * rounding * column(h) ** d
+        sound = (near.lifts <= closer + 4 * abs(near.values) * column(h) ** d).all(axis=1)
         sound &= wide > 2 * h
         known: Flags = sound & (hidden | (truncation <= SMOOTH_TRUNCATION))
         asked = np.flatnonzero(sound & ~known & np.isfinite(truncation))
         if len(asked):  # does it fall as truncation does?
-            some = places[asked]
-            middle, between, _, _ = self._at(some, np.sqrt(h[asked] * wide[asked]))
-            change = _largest(middle - near[asked], size[asked])
-            least = (between / wide[asked]) ** p * truncation[asked]
-            falls = change <= 4 * least + NOISE_FACTOR * round_off[asked]
+            middle = self.at(places[asked], np.sqrt(h[asked] * wide[asked]))
+            change = _largest(middle.values - near.values[asked], size[asked])
+            fall = (middle.steps / wide[asked]) ** p
+            least, noise = fall * truncation[asked], NOISE_FACTOR * round_off[asked]
             # Nor may it vanish: f may be constant at small steps because it is rounded.
-            falls &= (
-                change >= (between / wide[asked]) ** p * least / 8 - NOISE_FACTOR * round_off[asked]
-            )
+            falls = (change <= 4 * least + noise) & (change >= fall * least / 8 - noise)
             known[asked[falls]] = True
-            seen = change > NOISE_FACTOR * round_off[asked]
-            truncation[asked[seen]], wide[asked[seen]] = change[seen], between[seen]
+            seen = change > noise
+            truncation[asked[seen]], wide[asked[seen]] = change[seen], middle.steps[seen]
         falling = np.maximum(truncation, round_off)
         # The step at which T(wide) (step / wide)**p and R(h) (h / step)**d are in balance.
         balance = (d * round_off / (p * falling) * wide**p * h**d) ** (1 / (p + d))
@@ -314,13 +286,42 @@ class _Measurement:
             balance = np.minimum(balance, h)
         nothing = known & (truncation == 0) & (size == 0).all(axis=1)  # f does not depend on it
         picked = np.flatnonzero(known & ~nothing & (self.farther | ~hidden))
-        third, used, _, _ = self._at(places[picked], balance[picked])
-        allowed = round_off[picked] * (1 + (h[picked] / used) ** d)
-        allowed += truncation[picked] * (np.maximum(used, h[picked]) / wide[picked]) ** p
-        confirmed = _largest(third - near[picked], size[picked]) <= NOISE_FACTOR * allowed
-        self._keep(places[picked[confirmed]], third[confirmed], used[confirmed])
+        third = self.at(places[picked], balance[picked])
+        allowed = round_off[picked] * (1 + (h[picked] / third.steps) ** d)
+        allowed += truncation[picked] * (np.maximum(third.steps, h[picked]) / wide[picked]) ** p
+        change = _largest(third.values - near.values[picked], size[picked])
+        confirmed = change <= NOISE_FACTOR * allowed
+        self._keep(places[picked[confirmed]], third[confirmed])
         known[picked[~confirmed]] = False
         return known
+
+    def _far_quotients(self, places: Places, near: Quotients) -> Quotients:
+        """Return quotients at far steps; near ones that show as little but rounding become far."""
+        d = self.problem.scheme.derivative
+        best = self.problem.scheme.optimal_step(self.eps * self.noise)
+        far = self.at(places, max(best**0.5, best) * self.scales[places])
+        for _ in range(3):  # as far as f is defined
+            is_lost = ~np.isfinite(far.values).all(axis=1) & np.isfinite(near.values).all(axis=1)
+            lost = np.flatnonzero(is_lost)
+            if not len(lost):
+                break
+            far[lost] = self.at(places[lost], far.steps[lost] / RATIO)
+        again: Any = True
+        for _ in range(2 if self.farther else 0):  # while little but rounding shows
+            poor = (self.rounding(places, far) > MAX_ROUNDING * abs(far.values)).all(axis=1)
+            if not np.count_nonzero(poor & again):
+                break
+            noise = NOISE_FACTOR * self.rounding(places, near)
+            same = (abs(far.values - near.values) <= noise).all(axis=1)
+            grown = np.flatnonzero(same & poor & again)
+            more = self.at(places[grown], far.steps[grown] * RATIO**3)
+            better = np.isfinite(more.values).all(axis=1)
+            near[grown[better]] = far[grown[better]]
+            far[grown[better]] = more[better]
+            # Where f changes, and has no derivative to be seen, one look is enough.
+            noise = NOISE_FACTOR * self.rounding(places, far) * column(far.steps) ** d
+            again = self._size(places, near, far).any(axis=1) | (far.lifts <= noise).all(axis=1)
+        return far
 
     def _sweep(self, places: Places) -> None:
         """Find the steps of elements at which f is noisy, or varies over short distances.
@@ -341,125 +342,116 @@ class _Measurement:
         )
         shape = len(places), SWEEP_STEPS + 2 * EXTENSION_STEPS
         steps = np.full(shape, np.nan)
-        found = np.full((*shape, self.quotients.shape[1]), np.nan, self.quotients.dtype)
-        lifts = found.copy()
+        none = np.full((*shape, self.quotients.shape[1]), np.nan, self.quotients.dtype)
+        taken = Quotients(none, steps, none.copy(), none.copy())
         active, start = np.arange(len(places)), 0
         # Downwards, until it converges.
         for end in (SWEEP_STEPS, SWEEP_STEPS + EXTENSION_STEPS, SWEEP_STEPS + 2 * EXTENSION_STEPS):
             some = places[active]
             for k in range(start, end):
                 wanted = np.maximum(top[active] * RATIO**-k, self.smallest[some])
-                found[active, k], steps[active, k], lifts[active, k], _ = self._at(some, wanted)
-            seen, start = slice(end), end
-            done = [
-                self._choose(places[i], steps[i, seen], found[i, seen], lifts[i, seen], end)
-                for i in active
-            ]
+                taken[active, k] = self.at(some, wanted)
+            start, is_last = end, end > SWEEP_STEPS + EXTENSION_STEPS
+            done = [self._choose(places[i], taken[i, :end], is_last) for i in active]
             shrinks = steps[active, end - 1] > 2 * self.smallest[some]
             active = active[~np.array(done) & shrinks]
             if not len(active):
                 break
 
-    def _choose(self, place: Any, steps: Array, found: Array, lifts: Array, tried: int) -> bool:
+    def _choose(self, place: Any, sweep: Quotients, is_last: bool) -> bool:
         """Keep the best one of an element's steps; return whether there need be no smaller ones."""
-        last = tried > SWEEP_STEPS + EXTENSION_STEPS
-        scheme = self.problem.scheme
-        p, d = scheme.accuracy, scheme.derivative
-        order = np.unique(steps, return_index=True)[1]
-        order = order[np.isfinite(found[order]).all(axis=1) & np.isfinite(steps[order])]
-        if len(order) < 3:
-            if len(order):
-                self._keep(place, found[order[0]], steps[order[0]])
+        p, d = self.problem.scheme.accuracy, self.problem.scheme.derivative
+        order = np.unique(sweep.steps, return_index=True)[1]
+        sweep = sweep[order]
+        sweep = sweep[np.isfinite(sweep.values).all(axis=1) & np.isfinite(sweep.steps)]
+        steps, lifts = sweep.steps, sweep.lifts
+        if len(steps) < 3:
+            if len(steps):
+                self._keep(place, sweep[0])
             return False
-        steps, found, lifts = steps[order], found[order], lifts[order]
-        rounding = self._rounding(place, found, steps)
-        # Derivatives are as large as in the middle of the quotients that are not just rounding.
-        seen = abs(found) > 4 * rounding
-        ascending = np.sort(np.where(seen, abs(found), np.inf), axis=0)
-        middle = np.maximum(np.sum(seen, axis=0) - 1, 0) // 2
-        size = np.take_along_axis(ascending, middle[np.newaxis], axis=0)[0]
-        size = np.where(size < np.inf, size, 0)
+        rounding = self.rounding(place, sweep)
+        size = _middle_size(sweep.values, rounding)
         if not size.any():  # the derivative vanishes; at the largest step least of it is rounding
-            self._keep(place, found[-1], steps[-1])
-            falls = lifts[:-1] <= 2 * lifts[1:] / RATIO + NOISE_FACTOR * rounding[:-1] * _column(
-                steps[:-1] ** d
-            )
-            return last or bool(falls.all())
+            self._keep(place, sweep[-1])
+            noise = NOISE_FACTOR * rounding[:-1] * column(steps[:-1] ** d)
+            return is_last or bool((lifts[:-1] <= 2 * lifts[1:] / RATIO + noise).all())
         round_off = _largest(rounding, size)
-        differences = _largest(np.diff(found, axis=0), size)
+        differences = _largest(np.diff(sweep.values, axis=0), size)
         ratios = steps[1:] / steps[:-1]
         below = np.append(differences[0], differences / ratios**d)
         above = np.append(differences / ratios**p, differences[-1])
         errors = below + above + round_off
-        # Larger steps are not believed against smaller ones, unless f can be as noisy as that.
-        width = _column(steps) ** d
-        height = np.maximum(self.magnitude, np.max(lifts, axis=0))
-        noise = MAX_NOISE * height
-        for k in range(1, len(steps)):
-            astray = abs(found[:k] - found[k]) * width[:k] > noise
-            if d == 1:
-                reach = max(abs(offset) for offset in scheme.outer)
-                astray |= lifts[:k] - reach * abs(found[k]) * width[:k] > noise + lifts[k] / 2
-            if (astray & (size > 0)).any():
-                errors[k] = np.inf
+        errors[self._is_contradicted(sweep, size)] = np.inf
         j = int(np.argmin(errors))
-        # A coarser step that its neighbours confirm as well, and that contradicts this one.
-        rivals = []
-        for k in range(j + 2, len(steps)):
-            contradiction = float(_largest(found[k] - found[j], size))
-            if errors[k] < CLEAR_SHARE * contradiction and errors[k] <= errors[k - 1]:
-                rivals.append(k)
-        certain = False
-        if rivals:
-            k = min(rivals, key=lambda k: float(errors[k]))
-            output = int(np.argmax(_relative(found[k] - found[j], size)))
-            contradiction = float(abs(found[k, output] - found[j, output]))
-            if contradiction * steps[j] ** d <= noise[output] and jumps(
-                self.problem,
-                self.values,
-                place,
-                steps[k],
-                contradiction,
-                self.eps * float(height[output]),
-                self.shape,
-                output,
-            ):
-                j, certain = k, True
-        if not certain:
-            j = self._finer(place, j, steps, found, lifts, errors, size, rounding)
-            j, certain = self._off_plateau(place, j, steps, found, lifts)
-        self._keep(place, found[j], steps[j])
-        largest = float(np.max(abs(found[j]), initial=0))
+        coarser = self._coarser(place, j, sweep, errors, size)
+        if coarser is not None:
+            j, certain = coarser, True
+        else:
+            j = self._finer(place, j, sweep, errors, size, rounding)
+            j, certain = self._off_plateau(place, j, sweep)
+        self._keep(place, sweep[j])
+        largest = float(np.max(abs(sweep.values[j]), initial=0))
         if largest > 0 and not certain:  # in units of what is kept, not of all quotients
             self.errors[place] = errors[j] * float(np.max(size)) / largest
-        finer = differences[:j]
-        if len(finer):
-            times = float(np.max(finer / np.maximum(round_off[:j], np.finfo(float).tiny)))
+        if j > 0:
+            tiny = np.finfo(float).tiny
+            times = float(np.max(differences[:j] / np.maximum(round_off[:j], tiny)))
             self.noises[place] = max(self.noise, times if times > NOISE_FACTOR else 1.0)
-        if certain or last:
+        if certain or is_last:
             return True
         # Below the least error there must be noise, or steps have to become smaller.
         rising = j > 0 and (j == len(differences) or differences[j - 1] >= differences[j] / RATIO)
         explained = errors[j] <= NOISE_FACTOR * RATIO * round_off[j]
         return bool(errors[j] < CLEAR_SHARE and rising and explained)
 
+    def _is_contradicted(self, sweep: Quotients, size: Array) -> Flags:
+        """Say which steps contradict smaller ones by more than f can be noisy."""
+        scheme, steps, found, lifts = self.problem.scheme, sweep.steps, sweep.values, sweep.lifts
+        width, noise = column(steps) ** scheme.derivative, MAX_NOISE * self._height(sweep)
+        contradicted = np.zeros(len(steps), dtype=bool)
+        for k in range(1, len(steps)):
+            astray = abs(found[:k] - found[k]) * width[:k] > noise
+            if scheme.derivative == 1:
+                reach = max(abs(offset) for offset in scheme.outer)
+                astray |= lifts[:k] - reach * abs(found[k]) * width[:k] > noise + lifts[k] / 2
+            contradicted[k] = (astray & (size > 0)).any()
+        return contradicted
+
+    def _height(self, sweep: Quotients) -> Array:
+        """Return how large f has been seen to be."""
+        height: Array = np.maximum(self.magnitude, np.max(sweep.lifts, axis=0))
+        return height
+
+    def _coarser(
+        self, place: Any, j: int, sweep: Quotients, errors: Array, size: Array
+    ) -> int | None:
+        """Return a coarser step that its neighbours confirm as well, if f jumps within it.
+
+        It contradicts step j, which sees nothing of the jumps.
+        """
+        rivals = []
+        for k in range(j + 2, len(errors)):
+            contradiction = float(_largest(sweep.values[k] - sweep.values[j], size))
+            if errors[k] < CLEAR_SHARE * contradiction and errors[k] <= errors[k - 1]:
+                rivals.append(k)
+        if not rivals:
+            return None
+        k = min(rivals, key=lambda k: float(errors[k]))
+        output, contradiction = _contradiction(sweep, j, k, size)
+        noise = MAX_NOISE * self._height(sweep)[output]
+        if contradiction * sweep.steps[j] ** self.problem.scheme.derivative > noise:
+            return None
+        return k if self._jumps(place, sweep, j, k, size) else None
+
     def _finer(
-        self,
-        place: Any,
-        j: int,
-        steps: Array,
-        found: Array,
-        lifts: Array,
-        errors: Array,
-        size: Array,
-        rounding: Array,
+        self, place: Any, j: int, sweep: Quotients, errors: Array, size: Array, rounding: Array
     ) -> int:
         """Return a finer step that its neighbours confirm and that contradicts step j, or j.
 
         f may vary over far smaller distances than step j; if it jumps, small steps see nothing. Nor
         if it is noisy: then quotients at yet smaller steps are off by more than rounding explains.
         """
-        confirmed = []
+        found, confirmed = sweep.values, []
         for k in range(2, j - 1):
             contradiction = float(_largest(found[k] - found[j], size))
             least = errors[k] <= min(errors[k - 1], errors[k + 1])
@@ -471,26 +463,21 @@ class _Measurement:
         if not confirmed:
             return j
         k = min(confirmed, key=lambda k: float(errors[k]))
-        output = int(np.argmax(_relative(found[k] - found[j], size)))
-        jumping = jumps(
-            self.problem,
-            self.values,
-            place,
-            steps[j],
-            float(abs(found[k, output] - found[j, output])),
-            self.eps * max(float(self.magnitude[output]), float(np.max(lifts[:, output]))),
-            self.shape,
-            output,
-        )
-        return j if jumping else k
+        return j if self._jumps(place, sweep, k, j, size) else k
 
-    def _off_plateau(
-        self, place: Any, j: int, steps: Array, found: Array, lifts: Array
-    ) -> tuple[int, bool]:
+    def _jumps(self, place: Any, sweep: Quotients, fine: int, coarse: int, size: Array) -> bool:
+        """Say whether f jumps within a coarse step, which contradicts a fine one."""
+        output, contradiction = _contradiction(sweep, fine, coarse, size)
+        rounding = self.eps * float(self._height(sweep)[output])
+        wide, shape = sweep.steps[coarse], self.shape
+        return jumps(self.problem, self.values, place, wide, contradiction, rounding, shape, output)
+
+    def _off_plateau(self, place: Any, j: int, sweep: Quotients) -> tuple[int, bool]:
         """Return the best step at which f changes, and True, if f is flat but for its jumps.
 
         Elsewhere j and False: f may be constant around x.
         """
+        steps, found = sweep.steps, sweep.values
         changes = found.any(axis=1)
         if found[j].any() or not changes.any():
             return j, False
@@ -502,98 +489,17 @@ class _Measurement:
         # Any value may be wrong by a jump as high as the nearest one; what is left is truncation.
         p, d = self.problem.scheme.accuracy, self.problem.scheme.derivative
         differences, ratios = abs(np.diff(found[:, output])), steps[1:] / steps[:-1]
-        wrong = lifts[nearest, output] / steps**d
+        wrong = sweep.lifts[nearest, output] / steps**d
         wrong += np.append(differences / ratios**p, differences[-1])
         return int(np.argmin(np.where(changes, wrong, np.inf))), True
 
-    def _at(
-        self, places: Places, steps: Array, *, exactly: bool = False
-    ) -> tuple[Array, Array, Array, Array]:
-        """Return quotients ``(n, outputs)``, the steps that bounds allow, lifts, truncations.
-
-        A lift is how far f gets from f(x). Where f raises, all but the steps are nan.
-        """
-        if not exactly:
-            steps = short(np.maximum(steps, self.smallest[places]), self.x[places])
-        used, count = steps.copy(), self.quotients.shape[1]
-        result = np.zeros((len(places), count), self.quotients.dtype)
-        lifts, truncations = result.copy(), result.copy()
-        for scheme, some, lengths in self.problem.partition_of(places, steps):
-            if not len(some):
-                continue
-            values = self._values(some, moved(self.problem.x, some, scheme.outer, lengths))
-            lifted = np.max(abs(values - self.base), axis=1)
-            if len(scheme.outer) < len(scheme.offsets):  # x itself comes last
-                here = np.broadcast_to(self.base, (len(some), 1, count))
-                values = np.concatenate([values, here], axis=1)
-            where: Any = ... if len(some) == len(places) else np.searchsorted(places, some)
-            result[where], used[where] = scheme.combine(values, lengths), lengths
-            lifts[where] = lifted
-            if scheme.inner:
-                truncations[where] = self._truncation(scheme, values, lengths, result[where])
-        return result, used, lifts, truncations
-
-    def _values(self, places: Places, points: Array) -> Array:
-        """Return f at these points; what has been found at other steps is not evaluated again."""
-        x, f, count = self.problem.x, self.problem.f, self.quotients.shape[1]
-        raised, shape, dtype = self._raised, self.shape, self.quotients.dtype
-        if points.shape[1] <= EXTRA_CALLS:
-            moves = Moves(places, points, shape)
-            found = values_where_defined(self.values, f, x, moves, raised)
-            return found.reshape(*points.shape, count).astype(dtype, copy=False)
-        values = np.empty((*points.shape, count), dtype)
-        new = [*range(points.shape[1])]
-        old_places, old_points, old_values = self._last
-        if np.isin(places, old_places).all():
-            rows = np.searchsorted(old_places, places)
-            for k, before in itertools.product([*new], range(old_points.shape[1])):
-                if k in new and (old_points[rows, before] == points[:, k]).all():
-                    values[:, k] = old_values[rows, before]
-                    new.remove(k)
-        moves = Moves(places, np.ascontiguousarray(points[:, new]), shape)
-        found = values_where_defined(self.values, f, x, moves, raised)
-        values[:, new] = found.reshape(len(places), len(new), count)
-        if len(new) == points.shape[1]:
-            self._last = places, points, values
-        return values
-
-    def _truncation(self, scheme: Scheme, values: Array, steps: Array, quotients: Array) -> Array:
-        """Return the truncation that quotients of lower accuracy at the same points indicate.
-
-        Of a quotient of accuracy a it is about ``q**a`` of the slopes around x, if f varies over
-        the distance ``h / q``. What f is at x, too, has to follow from the points around.
-        """
-        size = _slopes(scheme, quotients, np.max(abs(values - self.base), axis=1), steps)
-        between = np.tensordot(values[:, : len(scheme.outer)], scheme.interpolation, (1, 0))
-        gap = abs(between - self.base) / _column(steps) ** scheme.derivative
-        q = (gap / size) ** (1 / max(len(scheme.outer) - scheme.derivative, 1))
-        for inner in scheme.inner:
-            nearer = values[:, [scheme.offsets.index(offset) for offset in inner.offsets]]
-            error = abs(inner.combine(nearer, steps) - quotients)
-            q = np.fmax(q, (error / size) ** (1 / inner.accuracy))
-        truncation: Array = np.where(size > 0, size * q**scheme.accuracy, gap)
-        return truncation
-
-    def _rounding(self, places: Any, quotients: Array, steps: Array) -> Array:
-        """Return what rounding costs each output."""
-        d = self.problem.scheme.derivative
-        steps = steps[:, np.newaxis]
-        # Operations inside f are rounded relative to their arguments: as if x itself were, by half
-        # an eps at most, in two points that rarely add.
-        distance = np.maximum(
-            abs(np.reshape(self.x[places], (-1, 1)).astype(np.float64)) / 4, steps
-        )
-        height = self.magnitude + abs(quotients) * distance**d
-        result: Array = self.problem.scheme.round_off(height, steps, self.eps * self.noise)
-        return result
-
-    def _size(self, places: Places, near: Array, far: Array, wide: Array) -> Array:
+    def _size(self, places: Places, near: Quotients, far: Quotients) -> Array:
         """Return the sizes of derivatives; 0 for those that are only rounding."""
-        size = np.fmax(abs(near), abs(far))
-        return np.where(size > 4 * self._rounding(places, far, wide), size, 0)
+        size = np.fmax(abs(near.values), abs(far.values))
+        return np.where(size > 4 * self.rounding(places, far), size, 0)
 
-    def _keep(self, places: Any, quotients: Array, steps: Any) -> None:
-        self.quotients[places], self.steps[places] = quotients, steps
+    def _keep(self, places: Any, quotients: Quotients) -> None:
+        self.quotients[places], self.steps[places] = quotients.values, quotients.steps
 
 
 def _cheap_ratios(scheme: Scheme) -> Array:
@@ -608,16 +514,20 @@ def _cheap_ratios(scheme: Scheme) -> Array:
     return np.array([r for r in ratios if len({o * r for o in points} - points) <= EXTRA_CALLS])
 
 
-def _slopes(scheme: Scheme, quotients: Array, lifts: Array, steps: Array) -> Array:
-    """Return how large derivatives are around x: first ones may vanish at x itself."""
-    slopes: Array = abs(quotients)
-    if scheme.derivative == 1:
-        slopes = np.maximum(slopes, lifts / _column(scheme.reach[1] * steps))
-    return slopes
+def _middle_size(quotients: Array, rounding: Array) -> Array:
+    """Return how large derivatives are: the middle of the quotients that are not just rounding."""
+    seen = abs(quotients) > 4 * rounding
+    ascending = np.sort(np.where(seen, abs(quotients), np.inf), axis=0)
+    middle = np.maximum(np.sum(seen, axis=0) - 1, 0) // 2
+    size = np.take_along_axis(ascending, middle[np.newaxis], axis=0)[0]
+    return np.where(size < np.inf, size, 0)
 
 
-def _column(numbers: Array) -> Array:
-    return numbers[:, np.newaxis]
+def _contradiction(sweep: Quotients, one: int, other: int, size: Array) -> tuple[int, float]:
+    """Return the output whose quotients at two steps differ most, relatively, and by how much."""
+    apart = abs(sweep.values[one] - sweep.values[other])
+    output = int(np.argmax(_relative(apart, size)))
+    return output, float(apart[output])
 
 
 def _relative(errors: Array, size: Array) -> Array:

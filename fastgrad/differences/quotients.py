@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -161,6 +161,19 @@ def memory_order(x: Array) -> Places:
         return np.arange(x.size)
     visits = np.nditer(x, flags=["c_index"])
     return np.array([visits.index for _ in visits], dtype=np.intp)
+
+
+class Rows:
+    """Arrays as attributes, with a row for each element; subclasses are dataclasses of them."""
+
+    def __getitem__(self, rows: Any) -> Self:
+        """Return some rows."""
+        return type(self)(*(column[rows] for column in vars(self).values()))
+
+    def __setitem__(self, rows: Any, other: Self) -> None:
+        """Replace some rows."""
+        for column, new in zip(vars(self).values(), vars(other).values(), strict=True):
+            column[rows] = new
 
 
 # Steps --------------------------------------------------------------------------------------------

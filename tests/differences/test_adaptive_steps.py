@@ -5,9 +5,9 @@ import pytest
 
 from fastgrad.differences import adaptive_steps
 from fastgrad.differences.adaptive_steps import Extrapolation, contradicts
-from fastgrad.differences.jumps import CALLS
 from fastgrad.differences.problem import problems
 from fastgrad.differences.richardson import step_at
+from fastgrad.differences.rounding import CALLS
 from fastgrad.engines import loop
 from fastgrad.schemes import central, forward
 

@@ -7,8 +7,8 @@ import pytest
 from counting import counted
 
 from fastgrad import hessian, jacobian, numerical_gradient, schemes
-from fastgrad.differences.jumps import jumps
 from fastgrad.differences.problem import problems
+from fastgrad.differences.rounding import jumps
 from fastgrad.engines import loop
 
 EPS = np.finfo(float).eps

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastgrad.differences.jumps import resolution
 from fastgrad.differences.richardson import step_at
+from fastgrad.differences.rounding import resolution
 
 STEPS = 0.25 * step_at(np.arange(8))[:, np.newaxis] * [1, -1]
 

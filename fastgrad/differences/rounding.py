@@ -1,11 +1,19 @@
-"""Values of f that are rounded: whether it jumps where its slope does not say so, and how far."""
+"""What rounding does to f: to its quotients, whether it jumps, and which digits its values have."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fastgrad.differences.problem import Problem
-from fastgrad.differences.quotients import moved
+from fastgrad.differences.quotients import Rows, moved, short, values_where_defined
 from fastgrad.interrupts import raise_interrupt
-from fastgrad.typing import Array, Flags, Moves, Values
+from fastgrad.schemes import Scheme
+from fastgrad.typing import Array, Flags, Moves, Places, Values
+
+EXTRA_CALLS = 6
+"""Calls of f an element, beside the scheme's own, that find a step where f is smooth."""
 
 SAMPLE_POSITIONS = (-0.97, -0.71, -0.43, -0.19, 0.11, 0.37, 0.59, 0.89)
 """Where f is looked at, in units of the wide step: no simple ratios, which periods may have."""
@@ -27,6 +35,153 @@ MAX_BITS = 43
 
 MAX_DIGITS = 12
 """Decimal digits of the longest short number: of random ones one in 1,000 is shorter."""
+
+
+@dataclass(eq=False)
+class Quotients(Rows):
+    """Quotients of several elements, or of one at several steps, a row for each: nan if f raises.
+
+    Attributes
+    ----------
+    values : array (n, outputs)
+        The quotients.
+    steps : array (n,)
+        Their steps, as bounds allow them.
+    lifts : array (n, outputs)
+        How far f gets from f(x).
+    truncations : array (n, outputs)
+        What quotients of lower accuracy at the same points say of truncation; 0 without such.
+    """
+
+    values: Array
+    steps: Array
+    lifts: Array
+    truncations: Array
+
+
+class TrialQuotients:
+    """Quotients of a problem's elements at steps that are tried, and what rounding costs them.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its steps are not looked at; f is called within its bounds.
+    values : callable
+        How f is evaluated.
+    base : array
+        f(x), of any shape.
+    eps : float
+        The relative precision of f's values.
+
+    Attributes
+    ----------
+    noise : float
+        How many times larger than by eps errors of f's values are.
+    raised : dict
+        What f has raised when an element was moved, by the index of the element.
+    """
+
+    def __init__(self, problem: Problem, values: Values, base: Array, eps: float) -> None:
+        self.problem, self.values, self.shape, self.eps = problem, values, base.shape, eps
+        self.base = base.reshape(-1).astype(np.result_type(base, np.float64))
+        self.magnitude = abs(self.base)
+        self.x = problem.x.view(np.ndarray).reshape(-1)
+        self.smallest = 64 * np.spacing(abs(self.x)).astype(np.float64)
+        self.noise = 1.0
+        self.raised: dict[int, Exception] = {}
+        self._last: tuple[Array, Array, Array] = np.empty(0, np.intp), np.empty((0, 0)), self.x
+
+    def at(self, places: Places, steps: Array, *, exactly: bool = False) -> Quotients:
+        """Return quotients at about these steps, or exactly these."""
+        if not exactly:
+            steps = short(np.maximum(steps, self.smallest[places]), self.x[places])
+        count = self.base.size
+        nothing = np.zeros((len(places), count), self.base.dtype)
+        taken = Quotients(nothing, steps.copy(), nothing.copy(), nothing.copy())
+        for scheme, some, lengths in self.problem.partition_of(places, steps):
+            if not len(some):
+                continue
+            values = self._values(some, moved(self.problem.x, some, scheme.outer, lengths))
+            lifted = np.max(abs(values - self.base), axis=1)
+            if len(scheme.outer) < len(scheme.offsets):  # x itself comes last
+                here = np.broadcast_to(self.base, (len(some), 1, count))
+                values = np.concatenate([values, here], axis=1)
+            where: Any = ... if len(some) == len(places) else np.searchsorted(places, some)
+            found = scheme.combine(values, lengths)
+            truncation: Any = 0.0
+            if scheme.inner:
+                truncation = self._truncation(scheme, values, lengths, found)
+            taken[where] = Quotients(found, lengths, lifted, truncation)
+        return taken
+
+    def _values(self, places: Places, points: Array) -> Array:
+        """Return f at these points; what has been found at other steps is not evaluated again."""
+        x, f, count = self.problem.x, self.problem.f, self.base.size
+        raised, shape, dtype = self.raised, self.shape, self.base.dtype
+        if points.shape[1] <= EXTRA_CALLS:
+            moves = Moves(places, points, shape)
+            found = values_where_defined(self.values, f, x, moves, raised)
+            return found.reshape(*points.shape, count).astype(dtype, copy=False)
+        values = np.empty((*points.shape, count), dtype)
+        new = [*range(points.shape[1])]
+        old_places, old_points, old_values = self._last
+        if np.isin(places, old_places).all():
+            rows = np.searchsorted(old_places, places)
+            for k, before in itertools.product([*new], range(old_points.shape[1])):
+                if k in new and (old_points[rows, before] == points[:, k]).all():
+                    values[:, k] = old_values[rows, before]
+                    new.remove(k)
+        moves = Moves(places, np.ascontiguousarray(points[:, new]), shape)
+        found = values_where_defined(self.values, f, x, moves, raised)
+        values[:, new] = found.reshape(len(places), len(new), count)
+        if len(new) == points.shape[1]:
+            self._last = places, points, values
+        return values
+
+    def _truncation(self, scheme: Scheme, values: Array, steps: Array, quotients: Array) -> Array:
+        """Return the truncation that quotients of lower accuracy at the same points indicate.
+
+        Of a quotient of accuracy a it is about ``q**a`` of the slopes around x, if f varies over
+        the distance ``h / q``. What f is at x, too, has to follow from the points around.
+        """
+        size = slope_sizes(scheme, quotients, np.max(abs(values - self.base), axis=1), steps)
+        between = np.tensordot(values[:, : len(scheme.outer)], scheme.interpolation, (1, 0))
+        gap = abs(between - self.base) / column(steps) ** scheme.derivative
+        q = (gap / size) ** (1 / max(len(scheme.outer) - scheme.derivative, 1))
+        for inner in scheme.inner:
+            nearer = values[:, [scheme.offsets.index(offset) for offset in inner.offsets]]
+            error = abs(inner.combine(nearer, steps) - quotients)
+            q = np.fmax(q, (error / size) ** (1 / inner.accuracy))
+        truncation: Array = np.where(size > 0, size * q**scheme.accuracy, gap)
+        return truncation
+
+    def rounding(self, places: Any, quotients: Quotients) -> Array:
+        """Return what rounding costs each output."""
+        d, steps = self.problem.scheme.derivative, column(quotients.steps)
+        # Operations inside f are rounded relative to their arguments: as if x itself were, by half
+        # an eps at most, in two points that rarely add.
+        distance = np.maximum(
+            abs(np.reshape(self.x[places], (-1, 1)).astype(np.float64)) / 4, steps
+        )
+        height = self.magnitude + abs(quotients.values) * distance**d
+        result: Array = self.problem.scheme.round_off(height, steps, self.eps * self.noise)
+        return result
+
+
+def slope_sizes(scheme: Scheme, quotients: Array, lifts: Array, steps: Array) -> Array:
+    """Return how large derivatives are around x: first ones may vanish at x itself."""
+    slopes: Array = abs(quotients)
+    if scheme.derivative == 1:
+        slopes = np.maximum(slopes, lifts / column(scheme.reach[1] * steps))
+    return slopes
+
+
+def column(numbers: Array) -> Array:
+    """Return numbers as a column, one for each row of an array of outputs."""
+    return numbers[:, np.newaxis]
+
+
+# Jumps and digits --------------------------------------------------------------------------------
 
 
 def jumps(

@@ -20,6 +20,7 @@ from fastgrad.differences.adaptive_steps import (
     derivative_of_one,
 )
 from fastgrad.differences.arguments import as_number, like, require_flag, users_array
+from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import as_floats, at, derivatives, join, memory_order, precision
@@ -84,6 +85,7 @@ class Derivatives(Generic[Structure]):
     seconds: float
 
 
+@takes_conversions
 def differentiate(
     f: Callable[..., Any],
     x: Structure,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.differences.arguments import Call, as_array, is_structure, leaves, like, users_array
+from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import PROBE_STEP, Problem, problems, value_at
@@ -204,6 +205,7 @@ class Line:
         return lowest + self.origin, highest + self.origin
 
 
+@takes_conversions
 def directional_derivative(
     f: Callable[..., Any],
     x: Any,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from fastgrad.differences.arguments import (
-    as_array,
     element_at,
     is_structure,
     leaves,
@@ -17,6 +16,7 @@ from fastgrad.differences.arguments import (
     users_array,
     warn_caller,
 )
+from fastgrad.differences.conversions import Numbers, kind_of, takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import at
@@ -60,6 +60,7 @@ BOOK_STEP = 1e-4
 """The book's step."""
 
 
+@takes_conversions
 def numerical_gradient(
     f: Callable[..., Any],
     x: Structure,
@@ -89,7 +90,10 @@ def numerical_gradient(
         array elsewhere, as in ``lambda W: self.loss(x, t)``.
     x : ndarray of float64, float32 or longdouble; or a dict, list or tuple of such
         Any shape and memory layout; writable. Bit-identical afterwards, whatever happens. f is
-        given the structure as a whole.
+        given the structure as a whole. Numbers, and lists of them, become new arrays, which f is
+        given. Tensors of PyTorch are moved in their own memory, that of the CPU; in single
+        precision h is "auto" by default. A Series or DataFrame of pandas is made anew around each
+        array. The gradient is of the same kind.
     h : number, array like x, structure like x, or "auto"
         The step, or one for each element. "auto" measures which step suits f and the scheme: where
         truncation and round-off are in balance. For each element that takes at most six calls of f
@@ -314,6 +318,7 @@ def _is_measured_in_vain(problem: Problem) -> bool:
     return many and moves_freely and is_independent(problem.f, problem.x, BOOK_STEP)
 
 
+@takes_conversions
 def explain(
     f: Callable[..., Any], x: Array, h: float = 1e-4, *, args: tuple[Any, ...] = ()
 ) -> None:
@@ -517,19 +522,20 @@ class KnownAtPoint:
 def movable(x: Any) -> Any:
     """Return x, with copies of floats for the arrays whose elements cannot be moved in place.
 
-    What can be moved is not copied: f may read it elsewhere.
+    What can be moved is not copied: f may read it elsewhere. Numbers become arrays.
     """
-    if not is_structure(x) or not any(isinstance(leaf, np.ndarray) for _, leaf in leaves(x)):
+    if kind_of(x) is Numbers:
+        x = Numbers(x).arrays
+    if not is_structure(x):
         return _movable_array(x)
-    arrays = [leaf for _, leaf in leaves(x)]
-    movable = [_movable_array(array) for array in arrays]
-    same = all(new is old for new, old in zip(movable, arrays, strict=True))
-    return x if same else like(x, iter(movable))
+    parts = [leaf for _, leaf in leaves(x)]
+    converted = [*map(_movable_array, parts)]
+    same = all(new is old for new, old in zip(converted, parts, strict=True))
+    return x if same else like(x, iter(converted))
 
 
 def _movable_array(x: Any) -> Any:
-    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.flags.writeable:
+    if not isinstance(x, np.ndarray) or (x.dtype.kind == "f" and x.flags.writeable):
         return x
-    as_array("x", x, "pass an array, or a list of numbers")
     array = np.array(x, subok=True)
     return array.astype(np.float64) if array.dtype.kind in "iu" else array

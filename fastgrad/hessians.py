@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.differences.arguments import is_structure, like, users_array
+from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems, value_at
@@ -29,6 +30,7 @@ Part = tuple[Scheme, Scheme, NDArray[np.intp], Array]
 """A scheme for second and one for first derivatives, the elements that they fit, their steps."""
 
 
+@takes_conversions
 def hessian(
     f: Callable[..., Any],
     x: Array,
@@ -126,6 +128,7 @@ def hessian(
     return result.reshape(x.shape + x.shape)
 
 
+@takes_conversions
 def hessian_vector_product(
     f: Callable[..., Any],
     x: Structure,

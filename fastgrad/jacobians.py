@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgrad.differences.arguments import as_array, like, require_function, users_array
+from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepare
@@ -24,6 +25,7 @@ else:  # most Jacobians are dense
     sparse = LazyModule("fastgrad.sparse")
 
 
+@takes_conversions
 def jacobian(
     f: Callable[..., Any],
     x: Any,
@@ -190,6 +192,7 @@ class Jacobian(DerivativeFunction):
     computed_by = jacobian
 
 
+@takes_conversions
 def vector_jacobian_product(
     f: Callable[..., Any],
     x: Structure,

@@ -269,7 +269,7 @@ def test_wrong_values_are_refused_before_f_is_called(options, message):
 @pytest.mark.parametrize(
     ("x", "options", "error", "message"),
     [
-        ([1.0], {}, TypeError, "np.asarray"),
+        (["1"], {}, TypeError, "np.asarray"),
         (np.ones(2), {"tolerance": "1"}, TypeError, "tolerance is '1'"),
         (np.ones(2), {"h": "best"}, TypeError, "'best'"),
         (np.ones(2, dtype=int), {}, TypeError, "astype"),

@@ -103,10 +103,9 @@ def test_complex_arrays_are_refused(dtype):
         numerical_gradient(square, np.zeros(2, dtype))
 
 
-@pytest.mark.parametrize("x", [[1.0, 2.0], (1.0,), 1.0, 3, np.float64(1), None])
+@pytest.mark.parametrize("x", [["1"], ([True],), True, "1.0", None])
 def test_what_is_no_array_is_refused_with_the_remedy(x: Any):
-    where, kind = (r"x\[0\]", "float") if isinstance(x, (list, tuple)) else ("x", type(x).__name__)
-    match = rf"{where} is a {kind}, .*pass np\.asarray\(x, dtype=float\)"
+    match = r"x\S* is a \w+, .*pass np\.asarray\(x, dtype=float\)"
     with pytest.raises(TypeError, match=match):
         numerical_gradient(square, x)
 

@@ -127,8 +127,8 @@ def test_an_empty_x_has_an_empty_hessian():
     [
         (lambda x: x, np.ones(2), ValueError, "single number"),
         (lambda x: 1.0, {"a": np.ones(2)}, TypeError, "hessian_vector_product"),
-        (lambda x: 1.0, [1.0], TypeError, "hessian_vector_product"),
-        (lambda x: 1.0, 1.0, TypeError, "np.asarray"),
+        (lambda x: 1.0, [np.ones(1)], TypeError, "hessian_vector_product"),
+        (lambda x: 1.0, "1.0", TypeError, "np.asarray"),
         (lambda x: 1j, np.ones(2), TypeError, "complex128"),
     ],
 )

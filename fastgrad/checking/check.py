@@ -38,6 +38,7 @@ from fastgrad.checking.subject import (
     moved_by,
 )
 from fastgrad.differences.arguments import as_number, as_positive_number, require_flag, users_array
+from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.engines.progress import require_progress, shown
 from fastgrad.interrupts import OutOfTimeError, ending_at
@@ -63,6 +64,7 @@ MAX_DRAWN_ELEMENTS = 4096
 TIMEOUT_SUMMARY = "Time was over before the gradient was found right or wrong."
 
 
+@takes_conversions
 def check_gradient(
     f: Any,
     x: Any = None,

@@ -24,6 +24,7 @@ from fastgrad.checking.subject import (
     moved_by,
 )
 from fastgrad.differences.arguments import users_array
+from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.typing import Array
 
@@ -138,6 +139,7 @@ class Slope:
             axes.set_ylim(0.05 * self.round_off, 3 * max(remainders.max(), self.round_off))
 
 
+@takes_conversions
 def slope_test(
     f: Any,
     x: Any = None,

@@ -5,6 +5,7 @@ way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of
 
 - `guard`: x is as it was, whatever f does; threads that share arrays wait for each other.
 - `arguments`, `bounds`: what users pass, checked, and divided by the arrays in x.
+- `conversions`: numbers, tensors and data frames, as arrays.
 - `quotients`: steps, points and values become derivatives, by a scheme's weights.
 - `problem`: what is to be differenced, once the arguments are right.
 - `rounding`: what it does to quotients, and whether f jumps because its values are rounded.

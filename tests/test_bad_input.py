@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fastgrad import TwoLayerNet
-from fastgrad.network import evaluation
-from fastgrad.network.evaluation import ENGINES
+from fastgrad.network import propagation, two_layer_net
+from fastgrad.network.two_layer_net import ENGINES
 
 INPUTS, HIDDEN, CLASSES, SAMPLES = 4, 3, 5, 6
 
@@ -25,7 +25,7 @@ def net(monkeypatch):
             calls.append(args)
             return engine(*args)
 
-        monkeypatch.setitem(evaluation.ENGINES, name, record)
+        monkeypatch.setitem(two_layer_net.ENGINES, name, record)
     made.calls = calls
     before = made.params.buffer.copy()
     yield made
@@ -288,6 +288,6 @@ def test_targets_are_refused_before_a_forward_pass(x, labels, method, monkeypatc
         raise AssertionError("a forward pass was run")
 
     made = TwoLayerNet(INPUTS, HIDDEN, CLASSES)
-    monkeypatch.setattr(evaluation, "run_forward", fail)
+    monkeypatch.setattr(propagation, "run_forward", fail)
     with pytest.raises(ValueError, match="t has shape"):
         getattr(made, method)(x, labels[1:])

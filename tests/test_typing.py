@@ -8,7 +8,7 @@ import pytest
 import fastgrad
 from fastgrad import schemes, typing
 from fastgrad.engines import selection
-from fastgrad.network import evaluation as of_net
+from fastgrad.network import two_layer_net as of_net
 
 
 def test_engines_are_those_of_the_tables():

@@ -1,7 +1,7 @@
 """Kernels compiled by numba, and all else that depends on inner parts of numba and CPython.
 
-- `kernel`: how kernels are compiled, kept on disk, and run on numba's threads.
-- `vectors`: numbers computed several at a time, in registers.
+- `kernel`: how kernels are compiled, kept on disk, and run on numba's threads; and vectors, numbers
+  that they compute several at a time, in registers.
 - `matrix_products`: of dense and of sparse matrices, by these vectors.
 - `instructions`: LLVM's, for all of these.
 - `jitted`: what numba has compiled for a user's function, and whether its globals are still that.

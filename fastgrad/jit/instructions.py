@@ -200,8 +200,9 @@ def _write_masked_load(builder: Any, address: Any, mask: Any) -> Any:
 
 def _write_masked_store(builder: Any, address: Any, mask: Any, vector: Any) -> None:
     """Write the instructions that store the chosen lanes."""
-    operands = [vector, address, ir.IntType(32)(8), mask]
-    name = f"llvm.masked.store.v{vector.type.count}f64.p0"
+    size = _bytes_of(vector.type.element)
+    name = f"llvm.masked.store.v{vector.type.count}{'f64' if size == 8 else 'i32'}.p0"
+    operands = [vector, address, ir.IntType(32)(size), mask]
     write_call(builder, name, ir.VoidType(), operands)
 
 
@@ -249,6 +250,24 @@ _ROUNDER = 1.5 * 2.0**52
 @_lowering("nearest", VECTOR(VECTOR))
 def _write_nearest(builder: Any, vector: Any) -> Any:
     return builder.fsub(builder.fadd(vector, _constant(_ROUNDER)), _constant(_ROUNDER))
+
+
+WORDS = types.Array(types.int32, 1, "C")
+
+
+@_lowering("store_words", types.none(WORDS, types.intp, types.intp, VECTOR, VECTOR))
+def _write_store_words(builder: Any, array: Any, i: Any, count: Any, low: Any, high: Any) -> None:
+    words = ir.VectorType(ir.IntType(32), LANES)
+    low, high = (
+        builder.trunc(
+            builder.bitcast(builder.fadd(vector, _constant(_ROUNDER)), INTEGERS_IR), words
+        )
+        for vector in (low, high)
+    )
+    mask, shift = (ir.Constant(words, [number] * LANES) for number in (0xFFFF, 16))
+    both = builder.or_(builder.and_(low, mask), builder.shl(high, shift))
+    address = builder.bitcast(builder.gep(array.data, [i]), words.as_pointer())
+    _write_masked_store(builder, address, _lanes_below(builder, count), both)
 
 
 @_lowering("power_of_two", VECTOR(VECTOR))

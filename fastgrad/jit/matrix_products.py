@@ -13,15 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.jit.kernel import HAND_WRITTEN, compiled, inlined, kernel, tasks_for
-from fastgrad.jit.vectors import (
+from fastgrad.jit.kernel import (
+    HAND_WRITTEN,
     LANES_PER_VECTOR,
     VECTOR_BYTES,
+    compiled,
+    inlined,
+    kernel,
     load,
     load_part,
     lowered,
+    repeat,
     store,
     store_part,
+    store_words,
+    tasks_for,
 )
 from fastgrad.typing import Doubles
 
@@ -135,17 +141,13 @@ def rounded(values: Doubles, m: int, reach: float) -> Any:
 def round_polynomials(task: int, tasks: int, words: Any, values: Any, m: int, reach: float) -> None:
     """Write what `rounded` returns to `words`."""
     rows, columns = values.shape
-    pair = np.zeros((2, columns))
     for k in range(len(words) * task // tasks, len(words) * (task + 1) // tasks):
-        evaluate_polynomials_of_row(pair[0], values[2 * k], m, reach)
-        if 2 * k + 1 < rows:
-            evaluate_polynomials_of_row(pair[1], values[2 * k + 1], m, reach)
-        else:
-            pair[1] = 0.0
-        for i in range(columns):
-            low = np.int32(np.floor(MAX_INTEGER * pair[0, i] + 0.5))
-            high = np.int32(np.floor(MAX_INTEGER * pair[1, i] + 0.5))
-            words[k, i] = (high << 16) | (low & 0xFFFF)
+        for i in range(0, columns, LANES_PER_VECTOR):
+            low = evaluate_polynomial(load_rest(values[2 * k], i) * (1.0 / reach), m)
+            high = repeat(0.0)
+            if 2 * k + 1 < rows:
+                high = evaluate_polynomial(load_rest(values[2 * k + 1], i) * (1.0 / reach), m)
+            store_words(words[k], i, columns - i, low * MAX_INTEGER, high * MAX_INTEGER)
 
 
 @kernel("(float64[:, ::1], float64[:, ::1], int64, float64)")
@@ -159,17 +161,22 @@ def evaluate_polynomials(
 
 @inlined
 def evaluate_polynomials_of_row(out: Any, values: Any, m: int, reach: float) -> None:
-    """Compute T_(2m+1)(values / reach), by T_(2m+1)(u) = (4 u^2 - 2) T_(2m-1)(u) - T_(2m-3)(u)."""
+    """Compute T_(2m+1)(values / reach)."""
     for i in range(0, out.size, LANES_PER_VECTOR):
-        u = load_rest(values, i) * (1.0 / reach)
-        ahead = 4.0 * u * u - 2.0
-        before = u  # T_-1, as T_1
-        last = u
-        for _ in range(m):
-            following = ahead * last - before
-            before = last
-            last = following
-        store_rest(out, i, last)
+        store_rest(out, i, evaluate_polynomial(load_rest(values, i) * (1.0 / reach), m))
+
+
+@inlined
+def evaluate_polynomial(u: Any, m: int) -> Any:
+    """Return T_(2m+1)(u), by T_(2m+1)(u) = (4 u^2 - 2) T_(2m-1)(u) - T_(2m-3)(u)."""
+    ahead = 4.0 * u * u - 2.0
+    before = u  # T_-1, as T_1
+    last = u
+    for _ in range(m):
+        following = ahead * last - before
+        before = last
+        last = following
+    return last
 
 
 def sum_products(
@@ -206,9 +213,11 @@ def sum_products(
     start = tiles * task // tasks * TILE_ROWS
     depth, columns = b.shape
     own = out[: tiles * (task + 1) // tasks * TILE_ROWS, :columns]
-    whole = len(a) // TILE_ROWS * TILE_ROWS
+    whole = len(a) - len(a) % TILE_ROWS
+    if len(a) == len(out) == whole + TILE_ROWS // 2:  # half a tile is read, and no more
+        whole = len(a)
     edge = np.empty((TILE_ROWS, depth), b.dtype)  # the tile that a has only a part of
-    for row in range(TILE_ROWS):
+    for row in range(TILE_ROWS if whole < len(own) else 0):
         for k in range(depth):
             edge[row, k] = a[whole + row, k] if whole + row < len(a) else one
     width = TILE_VECTORS * VECTOR_BYTES // b.itemsize
@@ -507,11 +516,11 @@ def magnitude_and_nonzeros(values: Doubles) -> tuple[float, int]:
 
     A nan counts as larger than inf, and inf as larger than any number. An empty array has (0.0, 0).
     """
-    largest, nonzeros = _largest_bits_and_nonzeros(values.reshape(-1).view(np.int64))
-    return float(np.int64(largest).view(np.float64)), nonzeros
+    found: tuple[float, int] = _find_magnitude_and_nonzeros(values.reshape(-1).view(np.int64))
+    return found
 
 
-def _magnitude_bits_and_nonzeros(bits: Any) -> tuple[int, int]:
+def _magnitude_and_nonzeros(bits: Any) -> tuple[float, int]:
     """Return them for the bits of numbers: as integers, magnitudes have the same order.
 
     LLVM vectorises that, and not the comparison of numbers among which there may be a nan.
@@ -522,9 +531,9 @@ def _magnitude_bits_and_nonzeros(bits: Any) -> tuple[int, int]:
         magnitude = bits[i] & MAGNITUDE_BITS
         largest = max(largest, magnitude)
         nonzeros += magnitude != 0
-    return largest, nonzeros
+    return np.int64(largest).view(np.float64), nonzeros
 
 
-_largest_bits_and_nonzeros = compiled(
-    _magnitude_bits_and_nonzeros, _magnitude_bits_and_nonzeros, "Tuple((int64, int64))(int64[::1])"
+_find_magnitude_and_nonzeros = compiled(
+    _magnitude_and_nonzeros, _magnitude_and_nonzeros, "Tuple((float64, int64))(int64[::1])"
 )

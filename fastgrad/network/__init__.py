@@ -1,9 +1,9 @@
 """The book's two-layer network and its functions.
 
-`two_layer_net` holds the parameters (`parameters`) and hands over to `evaluation`, which checks the
-batch, divides it among workers if asked, and chooses an engine: `response`, which measures the loss
-at a few shifts of each unit, or `direct`, which moves every parameter. Both rest on `propagation`,
-forward, and backward to compare with. `functions` are the book's.
+`two_layer_net` holds the parameters (`parameters`), checks the batch, divides it among workers if
+asked, and chooses an engine of `response`: the one that measures the loss at a few shifts of each
+unit, or the one that moves every parameter. Both rest on `propagation`, forward, and backward to
+compare with. `functions` are the book's.
 
 >>> import numpy as np
 >>> net = TwoLayerNet(input_size=2, hidden_size=3, output_size=2)

@@ -1,4 +1,4 @@
-"""The engine "response": the loss at a few shifts of each unit, summed over the samples.
+"""The engines: "response", the loss at a few shifts of each unit, and "direct", of each parameter.
 
 Shifting one pre-activation of one sample by s changes that sample's loss l; its *odd response* is
 
@@ -10,27 +10,37 @@ into the unit is then a sum over samples of R at s = h x.
 
 `plan_responses` chooses T by a proven bound on the error, `first_in_integers` how exactly to sum.
 
-N samples, I inputs, H hidden units, K classes. Rows of units are padded to whole vectors (Hp, Kp),
-with weights of zero. Threads write disjoint elements, and an element is always summed in the same
-order: the results do not depend on the number of threads.
+"direct" moves every parameter, and computes again what it touches.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import factorial, inf, pi
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgrad.jit import matrix_products
-from fastgrad.jit.kernel import inlined, kernel, tasks_for
+from fastgrad.jit.concurrency import thread_count
+from fastgrad.jit.kernel import (
+    LANES_PER_VECTOR,
+    exp,
+    inlined,
+    kernel,
+    larger,
+    load,
+    magnitude,
+    padded,
+    repeat,
+    store,
+    where_negative,
+)
 from fastgrad.jit.matrix_products import is_sparse, magnitude_and_nonzeros
-from fastgrad.jit.vectors import LANES_PER_VECTOR, load, repeat, store
-from fastgrad.network.functions import LOG_OFFSET
+from fastgrad.network.functions import LOG_OFFSET, sigmoid
 from fastgrad.network.parameters import Parameters, aligned
-from fastgrad.network.propagation import Forward, run_forward
+from fastgrad.network.propagation import Forward, Shifts, run_forward
 from fastgrad.typing import Doubles
 
 MAX_TERMS = 6
@@ -76,43 +86,22 @@ def gradient(
         those that are.
     """
     weights = params["W2"]
-    spread = float((weights.max(axis=1) - weights.min(axis=1)).max())
+    of_class = np.ascontiguousarray(weights.T)  # whose columns are compared faster than rows
+    spread = float((of_class.max(axis=0) - of_class.min(axis=0)).max())
     reach = max(1.0, largest)  # the largest input of a weight or a bias
     plan = plan_responses(h * reach, spread)
     if plan is None:
         return None
     samples = len(x)
-    growths, scales = _constants(plan.terms, h, reach, samples)
+    shifts = Shifts(*plan, *_constants(plan.terms, h, reach, samples))
     result = aligned(params.buffer.size)
     blocks = min(samples, -(-samples * len(weights) // BLOCK_OUTPUTS))
     for block in range(blocks):
         rows = slice(samples * block // blocks, samples * (block + 1) // blocks)
-        run = run_forward(params, x[rows], nonzeros // blocks)
-        _sum_responses(result, run, labels[rows], plan, growths, scales, reach, block > 0)
+        run = run_forward(params, x[rows], nonzeros // blocks, labels[rows], shifts)
+        run.sum_over_samples(result, run.c, run.d, reach, _exact_terms(run, reach), block > 0)
         del run  # whose memory the next block can have
     return result
-
-
-def _sum_responses(
-    out: Doubles,
-    run: Forward,
-    labels: NDArray[np.intp],
-    plan: "InterpolationPlan",
-    growths: Doubles,
-    scales: Doubles,
-    reach: float,
-    add: bool,
-) -> None:
-    """Measure the responses of a block of samples, and sum them, or add their sums to `out`."""
-    c = aligned(plan.terms, *run.z.shape)
-    d = np.empty((plan.terms, *run.p.shape))
-    operations = run.z.size * (len(run.w2_transposed) * plan.factors.size + 50 * plan.terms)
-    respond(
-        tasks_for(operations // LANES_PER_VECTOR), run.z, run.sigmoid_slope, run.p, labels,
-        run.w2_transposed, plan.points, plan.interpolation, growths, plan.factors, plan.is_small,
-        scales, c, d,
-    )  # fmt: skip
-    run.sum_over_samples(out, c, d, reach, _exact_terms(run, c, reach), add)
 
 
 @lru_cache
@@ -136,20 +125,19 @@ def _constants(terms: int, h: float, reach: float, samples: int) -> tuple[Double
     return growths, scales
 
 
-def _exact_terms(run: Forward, c: Doubles, reach: float) -> int:
+def _exact_terms(run: Forward, reach: float) -> int:
     """Choose how many terms are summed in float64; integers suffice for those after them."""
-    products = run.x.shape[1] * c[0].size
+    products = run.x.shape[1] * run.c[0].size
     if is_sparse(run.x, run.nonzeros) or products < matrix_products.MIN_INTEGER_PRODUCTS:
-        return len(c)
-    magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in c]
+        return len(run.c)
+    magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in run.c]
     return first_in_integers(reach * magnitudes[0], magnitudes[1:])
 
 
 # Plans --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class InterpolationPlan:
+class InterpolationPlan(NamedTuple):
     """The shifts at which odd responses are measured, and the matrix that interpolates them.
 
     Attributes
@@ -286,238 +274,170 @@ def first_in_integers(largest: float, magnitudes: Sequence[float]) -> int:
     return 1
 
 
-# Kernels ------------------------------------------------------------------------------------------
+# The engine "direct" ------------------------------------------------------------------------------
+
+TASKS_PER_THREAD = 8  # small tasks keep all threads busy to the end
+
+
+def direct_gradient(params: Parameters, x: Doubles, labels: NDArray[np.intp], h: float) -> Doubles:
+    """Return the central differences of the mean loss for all parameters, each of which is moved.
+
+    Nothing is assumed of the loss but what the net computes: this serves steps and inputs that are
+    too large for odd responses, and judges the faster engine. Moving W1[i, j] by h changes column j
+    of the hidden layer alone, and moving W2[j, k] one logit: a loss costs O(N K) instead of a
+    forward pass.
+
+    Parameters
+    ----------
+    params : Parameters
+    x : array of shape (N, I)
+    labels : array of shape (N,)
+    h : float
+        The step.
+
+    Returns
+    -------
+    array of shape (I H + H + H K + K,)
+    """
+    w1, b1, w2, b2 = params.values()
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the quotients
+        a = x @ w1 + b1
+        z = sigmoid(a)
+        logits = z @ w2 + b2
+    ones = np.ones((len(x), 1))  # a bias is the weight of an input that is 1
+    matrices = (np.append(x, ones, axis=1), a, np.append(z, ones, axis=1), logits)
+    columns = [_padded_columns(array) for array in matrices]
+    result = np.empty_like(params.buffer)
+    threads = thread_count()
+    tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
+    perturb_all(tasks, params.buffer, *columns, labels, h, result)
+    return result
+
+
+def _padded_columns(array: Any) -> Doubles:
+    """Return the columns as rows, padded with zeros to whole vectors."""
+    columns = np.zeros((array.shape[1], padded(len(array))))
+    columns[:, : len(array)] = array.T
+    return columns
+
+
+@inlined
+def find_losses(
+    logits: Any, change: Any, weights: Any, labels: Any, shifted: Any, losses: Any
+) -> None:
+    """Compute -log(softmax(logits + weights change)[label] + 1e-7) for each sample.
+
+    Parameters
+    ----------
+    logits : float64 array of shape (K, Np)
+    change : float64 array of shape (Np,)
+        By how much something moves that all logits depend on, sample by sample.
+    weights : float64 array of shape (K,)
+        How much each logit moves with it.
+    labels : int64 array of shape (N,)
+    shifted : float64 array of shape (K, Np)
+        Scratch, overwritten.
+    losses : float64 array of shape (Np,)
+        Overwritten; from N on without meaning.
+    """
+    classes = weights.size
+    for q in range(0, losses.size, LANES_PER_VECTOR):
+        largest = load(logits, (0, q)) + load(change, q) * weights[0]
+        for k in range(classes):
+            logit = load(logits, (k, q)) + load(change, q) * weights[k]
+            store(shifted, (k, q), logit)
+            largest = larger(logit, largest)
+        total = repeat(0.0)
+        for k in range(classes):
+            power = exp(load(shifted, (k, q)) - largest)
+            total = total + power
+            store(shifted, (k, q), power)
+        store(losses, q, total)
+    for q in range(labels.size):
+        losses[q] = -math.log(shifted[labels[q], q] / losses[q] + LOG_OFFSET)
+
+
+@inlined
+def move_unit(a: Any, z: Any, inputs: Any, shift: float, change: Any) -> None:
+    """Compute the change of a hidden unit's output where a weight into it moves by `shift`.
+
+    Parameters
+    ----------
+    a, z, inputs : float64 arrays of shape (Np,)
+        The unit's pre-activation and output, and the input of the moved weight, sample by sample.
+    shift : float
+    change : float64 array of shape (Np,)
+        Overwritten.
+    """
+    for q in range(0, change.size, LANES_PER_VECTOR):
+        moved = load(a, q) + load(inputs, q) * shift
+        e = exp(0.0 - magnitude(moved))
+        upper = 1.0 / (1.0 + e)
+        store(change, q, where_negative(moved, e * upper, upper) - load(z, q))
 
 
 @kernel(
-    "(float64[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], float64[:, ::1], "
-    "float64[::1], float64[:, ::1], float64[:, :, ::1], float64[::1], boolean, float64[:, ::1], "
-    "float64[:, :, ::1], float64[:, :, ::1])"
+    "(float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
+    "int64[::1], float64, float64[::1])"
 )
-def respond(
+def perturb_all(
     task: int,
     tasks: int,
+    theta: Any,
+    x: Any,
+    a: Any,
     z: Any,
-    sigmoid_slope: Any,
-    p: Any,
+    logits: Any,
     labels: Any,
-    w2_transposed: Any,
-    points: Any,
-    interpolation: Any,
-    growths: Any,
-    factors: Any,
-    is_small: bool,
-    scales: Any,
-    c: Any,
-    d: Any,
+    h: float,
+    result: Any,
 ) -> None:
-    """Measure the odd responses of all units at T shifts; write their coefficients.
-
-    A shift by s changes a sigmoid's output by z (1 - z) m / (1 + z m) with m = e^s - 1, and a logit
-    by s. `log_ratio` turns what this does to the softmax's denominator into the odd response.
+    """Move every parameter by +-h, one after the other, and take the difference of the losses.
 
     Parameters
     ----------
     task, tasks : int
-        Which task, and how many parts the samples are divided into.
-    z, sigmoid_slope : float64 arrays of shape (N, Hp)
-        The hidden layer's output, and z (1 - z).
-    p : float64 array of shape (N, Kp)
+        Which task, and how many parts the work is cut into.
+    theta : float64 array of shape (I H + H + H K + K,)
+    x : float64 array of shape (I + 1, Np)
+        The batch and a column of ones, transposed and padded with zeros, as the next three are.
+    a : float64 array of shape (H, Np)
+        The hidden layer's pre-activation.
+    z : float64 array of shape (H + 1, Np)
+        Its output, and ones.
+    logits : float64 array of shape (K, Np)
     labels : int64 array of shape (N,)
-    w2_transposed : float64 array of shape (K + 1, Hp)
-        W2 transposed, and another row.
-    points : float64 array of shape (T,)
-        The shifts as fractions of the largest.
-    interpolation : float64 array of shape (T, T)
-    growths : float64 array of shape (2, 2, T)
-        e^s - 1 and e^-s - 1 at the shifts of the hidden layer, then of the output layer.
-    factors : float64 array of shape (series,)
-        1/r! for r = 1, 2, ..., as many as the shifted logits need.
-    is_small : bool
-        As in the `InterpolationPlan`.
-    scales : float64 array of shape (2, T)
-        What the coefficients are multiplied by: the hidden layer's, then the output layer's.
-    c : float64 array of shape (T, N, Hp)
-        Overwritten by the scaled coefficients of the hidden units' odd responses.
-    d : float64 array of shape (T, N, Kp)
-        Overwritten by those of the logits.
-    """
-    samples, hidden = z.shape
-    classes = w2_transposed.shape[0] - 1
-    terms = points.size
-    responses = np.empty((terms, LANES_PER_VECTOR))
-    moments = np.empty((factors.size, LANES_PER_VECTOR))
-    for n in range(samples * task // tasks, samples * (task + 1) // tasks):
-        label = labels[n]
-        p_label = p[n, label]
-        others = 0.0  # 1 - p_label, without cancellation
-        for k in range(classes):
-            if k != label:
-                others += p[n, k]
-
-        for j in range(0, hidden, LANES_PER_VECTOR):
-            find_moments(p[n], label, w2_transposed, j, factors, moments)
-            output = load(z, (n, j))
-            for i in range(terms):
-                grown, shrunk = growths[0, 0, i], growths[0, 1, i]
-                raised = 1.0 + output * grown
-                lowered = 1.0 + output * shrunk
-                excess = output * (grown + shrunk) + output * output * (grown * shrunk)
-                scale = load(sigmoid_slope, (n, j)) * inverse(
-                    excess, is_small
-                )  # slope / (raised * lowered)
-                up = evaluate_series(moments, grown * (lowered * scale))
-                down = evaluate_series(moments, shrunk * (raised * scale))
-                store(responses, (i, 0), log_ratio(p_label, up, down, is_small))
-            interpolate(responses, points, interpolation, scales[0], n, j, c)
-
-        up_row, down_row = moments[0], moments[1]
-        for k in range(0, p.shape[1], LANES_PER_VECTOR):
-            for i in range(terms):
-                grown, shrunk = growths[1, 0, i], growths[1, 1, i]
-                store(up_row, 0, load(p, (n, k)) * grown)
-                store(down_row, 0, load(p, (n, k)) * shrunk)
-                if k <= label < k + LANES_PER_VECTOR:  # raising its logit is lowering all others
-                    up_row[label - k] = others * shrunk
-                    down_row[label - k] = others * grown
-                store(
-                    responses,
-                    (i, 0),
-                    log_ratio(p_label, load(up_row, 0), load(down_row, 0), is_small),
-                )
-            interpolate(responses, points, interpolation, scales[1], n, k, d)
-
-
-@inlined
-def find_moments(
-    p: Any, label: int, w2_transposed: Any, j: int, factors: Any, moments: Any
-) -> None:
-    """Compute the moments of the weights that leave units j to j + LANES_PER_VECTOR.
-
-        moments[r - 1] = 1/r! sum over k of p_k (W2[j, k] - W2[j, t])^r
-
-    Moving such a unit's output by delta then multiplies the softmax's denominator, relative to the
-    label's logit, by 1 + sum over r of moments[r - 1] delta^r.
-
-    Parameters
-    ----------
-    p : float64 array of shape (Kp,)
-        The sample's probabilities.
-    label : int
-        t, the sample's class.
-    w2_transposed : float64 array of shape (K + 1, Hp)
-        W2 transposed, and another row.
-    factors : float64 array of shape (a multiple of 4,)
-        1/r! for r = 1, 2, ...
-    moments : float64 array of shape (size of factors, LANES_PER_VECTOR)
+    h : float
+        The step.
+    result : float64 array like theta
         Overwritten.
     """
-    own = load(w2_transposed, (label, j))
-    for r in range(0, factors.size, 4):  # four at a time, whose sums stay in registers
-        sum0 = repeat(0.0)
-        sum1 = repeat(0.0)
-        sum2 = repeat(0.0)
-        sum3 = repeat(0.0)
-        for k in range(w2_transposed.shape[0] - 1):
-            if k != label:
-                difference = load(w2_transposed, (k, j)) - own
-                term = repeat(p[k])
-                for _ in range(r):
-                    term = term * difference
-                term = term * difference
-                sum0 = sum0 + term
-                term = term * difference
-                sum1 = sum1 + term
-                term = term * difference
-                sum2 = sum2 + term
-                sum3 = sum3 + term * difference
-        store(moments, (r, 0), sum0 * factors[r])
-        store(moments, (r + 1, 0), sum1 * factors[r + 1])
-        store(moments, (r + 2, 0), sum2 * factors[r + 2])
-        store(moments, (r + 3, 0), sum3 * factors[r + 3])
-
-
-@inlined
-def evaluate_series(moments: Any, delta: Any) -> Any:
-    """Return sum over r of moments[r - 1] delta^r, by Horner's rule."""
-    result = load(moments, (moments.shape[0] - 1, 0))
-    for r in range(moments.shape[0] - 2, -1, -1):
-        result = result * delta + load(moments, (r, 0))
-    return result * delta
-
-
-@inlined
-def log_ratio(p_label: float, up: Any, down: Any, is_small: bool) -> Any:
-    """Return the odd response log((y_t^- + eps) / (y_t^+ + eps)) of the loss, without cancellation.
-
-    A shift multiplies the softmax's denominator, relative to the label's logit, by 1 + Q, so
-    y_t = p_label / (1 + Q). With `up` and `down` the Q of the two shifts, that ratio is
-    (1 + u) / (1 - u) for
-
-        u = p_label (up - down) / (p_label (2 + up + down) + 2 eps (1 + up) (1 + down)),
-
-    whose denominator is 2 (p_label + eps) (1 + v) with a small v; its logarithm is 2 artanh(u), of
-    which seven terms are full precision up to |u| = 0.09, and three up to 0.0011.
-
-    If the plan `is_small`, no logit moves by more than M = 5e-4 beside the label's, or 1e-3 in the
-    output layer, nor a pre-activation by more than S = 1e-3: there |u| <= 1.01e-3, and with
-    |up + down| <= 1.1 M (S + M), or S^2 in the output layer, |v| <= 2.1e-6.
-    """
-    half = 0.5 / (p_label + LOG_OFFSET)
-    v = (half * (p_label + 2.0 * LOG_OFFSET)) * (up + down) + (half * 2.0 * LOG_OFFSET) * up * down
-    u = (half * p_label) * (up - down) * inverse(v, is_small)
-    square = u * u
-    if is_small:
-        return 2.0 * (u + u * (square * (square * (1.0 / 5.0) + 1.0 / 3.0)))
-    series = square * (1.0 / 13.0) + 1.0 / 11.0
-    series = series * square + 1.0 / 9.0
-    series = series * square + 1.0 / 7.0
-    series = series * square + 1.0 / 5.0
-    series = series * square + 1.0 / 3.0
-    return 2.0 * (u + u * (square * series))
-
-
-@inlined
-def inverse(v: Any, is_small: bool) -> Any:
-    """Return 1 / (1 + v) for |v| <= 0.1, by products: a division of vectors takes as long as ten.
-
-    (1 - v) (1 + v^2) (1 + v^4) (1 + v^8) = (1 - v^16) / (1 + v); for |v| <= 2.4e-6, of which the
-    cube is below 2^-56, it is 1 - v + v^2.
-    """
-    if is_small:
-        return v * v - v + 1.0
-    square = v * v
-    fourth = square * square
-    return ((1.0 - v) * (1.0 + square)) * ((1.0 + fourth) * (1.0 + fourth * fourth))
-
-
-@inlined
-def interpolate(
-    responses: Any, points: Any, interpolation: Any, scales: Any, n: int, j: int, c: Any
-) -> None:
-    """Turn responses at T shifts into the coefficients of T polynomials, each times its scale.
-
-    The response at the smallest shift, continued as a straight line, is taken off the others first.
-    What is left of them is small, and so is what rounding does to the coefficients after the first.
-
-    Parameters
-    ----------
-    responses : float64 array of shape (T, LANES_PER_VECTOR)
-        Measured at points[i] S.
-    points : float64 array of shape (T,)
-        The largest first.
-    interpolation : float64 array of shape (T, T)
-    scales : float64 array of shape (T,)
-    n, j : int
-        The sample and the first unit.
-    c : float64 array of shape (T, N, any)
-        c[:, n, j : j + LANES_PER_VECTOR] is overwritten.
-    """
-    terms = points.size
-    line = load(responses, (terms - 1, 0)) * (1.0 / points[terms - 1])
-    for m in range(terms):
-        coefficient = line if m == 0 else repeat(0.0)
-        for i in range(terms - 1):
-            rest = load(responses, (i, 0)) - line * points[i]
-            coefficient = coefficient + rest * interpolation[m, i]
-        store(c, (m, n, j), coefficient * scales[m])
+    hidden = a.shape[0]
+    classes, width = logits.shape
+    samples = labels.size
+    border = x.shape[0] * hidden  # between the hidden layer's parameters and the output layer's
+    parameters = theta.size
+    weights = np.zeros(classes)
+    change = np.zeros(width)
+    shifted = np.zeros((classes, width))
+    losses = np.zeros((2, width))
+    for p in range(parameters * task // tasks, parameters * (task + 1) // tasks):
+        for side in range(2):
+            moved = theta[p] - h if side else theta[p] + h
+            shift = moved - theta[p]
+            if p < border:
+                unit = p % hidden
+                move_unit(a[unit], z[unit], x[p // hidden], shift, change)
+                first = border + unit * classes
+                own = theta[first : first + classes]
+                find_losses(logits, change, own, labels, shifted, losses[side])
+            else:
+                weights[:] = 0.0
+                weights[(p - border) % classes] = shift
+                outputs = z[(p - border) // classes]
+                find_losses(logits, outputs, weights, labels, shifted, losses[side])
+        # The losses differ by little: summed sample by sample, little is rounded away.
+        result[p] = 0.0
+        for q in range(samples):
+            result[p] += losses[0, q] - losses[1, q]
+        result[p] /= 2.0 * h * samples

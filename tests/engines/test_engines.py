@@ -20,7 +20,7 @@ from oracle import (
 
 from fastgrad import TwoLayerNet, reference
 from fastgrad.jit import matrix_products
-from fastgrad.network import direct, evaluation
+from fastgrad.network import response, two_layer_net
 from fastgrad.network.response import MAX_TERMS, TOLERANCE
 
 H = 1e-4
@@ -49,13 +49,13 @@ def deviation_of(one, other):
 def takeovers(monkeypatch):
     """Return a list that grows by one whenever a gradient comes from weight perturbation."""
     calls = []
-    compute = direct.gradient
+    compute = response.direct_gradient
 
     def gradient(*args):
         calls.append(args)
         return compute(*args)
 
-    monkeypatch.setattr(direct, "gradient", gradient)
+    monkeypatch.setattr(response, "direct_gradient", gradient)
     return calls
 
 
@@ -242,7 +242,7 @@ def test_the_layout_of_x_does_not_change_a_bit(sizes, order, engine, seed):
 
 def test_k_equal_1_has_no_gradient():
     net, x, labels = make_case(4, 5, 1, 6, deviation=1.0)
-    for engine in evaluation.ENGINES:
+    for engine in two_layer_net.ENGINES:
         # The only class has probability 1, whatever is moved.
         assert not net.numerical_gradient(x, labels, engine=engine).buffer.any()
 

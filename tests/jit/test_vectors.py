@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad.jit import vectors
-from fastgrad.jit.kernel import JIT, OPTIONS
-from fastgrad.jit.vectors import (
+from fastgrad.jit import kernel as vectors
+from fastgrad.jit.kernel import (
+    JIT,
     LANES_PER_VECTOR,
+    OPTIONS,
     exp,
     larger,
     limited,

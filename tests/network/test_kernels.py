@@ -13,7 +13,7 @@ from oracle import JIT
 from fastgrad import TwoLayerNet
 from fastgrad.jit import kernel as jit
 from fastgrad.jit import matrix_products
-from fastgrad.jit.vectors import padded
+from fastgrad.jit.kernel import padded
 from fastgrad.network import response
 
 EPS = np.finfo(float).eps

@@ -11,14 +11,8 @@ from oracle import EPS, largest_shift
 
 from fastgrad.jit.matrix_products import MAX_INTEGER
 from fastgrad.network.functions import LOG_OFFSET
-from fastgrad.network.response import (
-    MAX_TERMS,
-    TOLERANCE,
-    first_in_integers,
-    inverse,
-    log_ratio,
-    plan_responses,
-)
+from fastgrad.network.propagation import inverse, log_ratio
+from fastgrad.network.response import MAX_TERMS, TOLERANCE, first_in_integers, plan_responses
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 

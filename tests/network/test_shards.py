@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastgrad import TwoLayerNet
-from fastgrad.network import evaluation
+from fastgrad.network import two_layer_net
 
 N = 103
 
@@ -29,7 +29,7 @@ def targets():
 @pytest.mark.parametrize("t", targets(), ids=["indices", "a column", "one-hot", "soft"])
 @pytest.mark.parametrize("size", [1, 7, 50, 103, 1000])
 def test_uneven_shards_are_weighted_by_their_samples(net, x, t, size, monkeypatch):
-    monkeypatch.setattr(evaluation, "MAX_SHARD_SAMPLES", size)
+    monkeypatch.setattr(two_layer_net, "MAX_SHARD_SAMPLES", size)
     whole = net.numerical_gradient(x, t)
     shared = net.numerical_gradient(x, t, workers=map)
     # A sum of N terms, of which none is above 1 here, in another order.
@@ -40,7 +40,7 @@ def test_uneven_shards_are_weighted_by_their_samples(net, x, t, size, monkeypatc
 
 @pytest.mark.parametrize("engine", ["response", "direct", "loop"])
 def test_every_engine_works_on_shards(net, x, engine, monkeypatch):
-    monkeypatch.setattr(evaluation, "MAX_SHARD_SAMPLES", 40)
+    monkeypatch.setattr(two_layer_net, "MAX_SHARD_SAMPLES", 40)
     t = targets()[0]
     whole = net.numerical_gradient(x, t, engine=engine)
     shared = net.numerical_gradient(x, t, engine=engine, workers=map)
@@ -58,7 +58,7 @@ def test_processes_share_a_batch(net, x, workers):
 
 
 def test_a_map_may_return_the_shards_in_any_order_but_none_less(net, x, monkeypatch):
-    monkeypatch.setattr(evaluation, "MAX_SHARD_SAMPLES", 40)
+    monkeypatch.setattr(two_layer_net, "MAX_SHARD_SAMPLES", 40)
     t = targets()[0]
     whole = net.numerical_gradient(x, t)
 

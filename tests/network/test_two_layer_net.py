@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracle import EPS, round_off
 
 from fastgrad import TwoLayerNet, reference
-from fastgrad.network.evaluation import ENGINES
+from fastgrad.network.two_layer_net import ENGINES
 
 H = 1e-4
 NAMES = ["W1", "b1", "W2", "b2"]

@@ -56,21 +56,9 @@ def identity_function(x: Any) -> Any:
 
 
 def step_function(x: ArrayLike) -> NDArray[np.int_]:
-    """Return 1 where x is positive, and 0 elsewhere, as whole numbers.
+    """Return 1 where x is positive, and 0 elsewhere, as an array of whole numbers.
 
-    Parameters
-    ----------
-    x : array_like of real numbers
-
-    Returns
-    -------
-    ndarray of int, of x's shape
-        0 at 0, and where x is nan.
-
-    Raises
-    ------
-    TypeError
-        If ``x`` does not hold real numbers.
+    Takes and raises what `relu` does. It is 0 at 0, and where x is nan.
 
     Examples
     --------
@@ -152,21 +140,8 @@ def relu(x: ArrayLike) -> NDArray[Any]:
 def relu_grad(x: ArrayLike) -> NDArray[Any]:
     """Return the derivative of `relu` at x, in x's dtype: 1 where x is 0 or more, and 0 elsewhere.
 
-    At 0, where there is no derivative, it is 1, as in the book; a central difference is 1/2 there.
-
-    Parameters
-    ----------
-    x : array_like of real numbers
-
-    Returns
-    -------
-    ndarray of x's shape and dtype
-        0 where x is nan.
-
-    Raises
-    ------
-    TypeError
-        If ``x`` does not hold real numbers.
+    Takes and raises what `relu` does. At 0, where there is no derivative, it is 1, as in the book;
+    a central difference is 1/2 there. Where x is nan it is 0.
 
     Examples
     --------
@@ -178,27 +153,15 @@ def relu_grad(x: ArrayLike) -> NDArray[Any]:
 
 
 def softmax(x: ArrayLike) -> NDArray[np.floating[Any]]:
-    """Return ``exp(x_k) / sum_k exp(x_k)`` over the last axis.
+    """Return ``exp(x_k) / sum_k exp(x_k)`` over the last axis, for x of shape (..., K).
 
-    The largest entry of each row is subtracted first, which changes nothing but keeps ``exp``
-    from overflowing.
-
-    Parameters
-    ----------
-    x : array_like of real numbers, shape (..., K)
-        Floats keep their dtype; integers and booleans are taken as float64.
+    Takes and raises what `sigmoid` does; and ValueError if the rows of x are empty. The largest
+    entry of each row is subtracted first, which changes nothing but keeps ``exp`` from overflowing.
 
     Returns
     -------
     ndarray of x's shape
         Probabilities: each row sums to 1.
-
-    Raises
-    ------
-    TypeError
-        If ``x`` does not hold real numbers.
-    ValueError
-        If the rows of x are empty.
 
     Examples
     --------
@@ -316,17 +279,17 @@ def _as_rows(name: str, values: ArrayLike) -> NDArray[np.floating[Any]]:
     return rows
 
 
-def _as_numbers(name: str, values: ArrayLike) -> NDArray[Any]:
+def _as_numbers(
+    name: str, values: ArrayLike, what: str = "real numbers", remedy: str = ""
+) -> NDArray[Any]:
     """Return values as an array of real numbers, of the dtype that they have."""
+    remedy = remedy or f"pass np.asarray({name}, dtype=float)"
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise no_array(name, values, f"pass np.asarray({name}, dtype=float)") from error
+        raise no_array(name, values, remedy) from error
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} has dtype {array.dtype}, which does not hold real numbers; "
-            f"pass np.asarray({name}, dtype=float)"
-        )
+        raise TypeError(f"{name} has dtype {array.dtype}, which does not hold {what}; {remedy}")
     return array
 
 
@@ -495,15 +458,8 @@ def class_indices(t: ArrayLike, samples: int, classes: int) -> NDArray[np.intp]:
     >>> class_indices([[0.1, 0.2, 0.7], [1, 0, 0]], samples=2, classes=3)
     array([2, 0])
     """
-    try:
-        array = np.asarray(t)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise no_array("t", t, "pass class indices or one-hot rows as numbers") from error
-    if array.dtype.kind not in "iufb":
-        raise TypeError(
-            f"t has dtype {array.dtype}, which does not hold class labels; "
-            "pass class indices or one-hot rows as numbers"
-        )
+    remedy = "pass class indices or one-hot rows as numbers"
+    array = _as_numbers("t", t, "class labels", remedy)
     if _is_a_row_a_sample(array.shape, samples, classes):
         return _largest_entries(array.reshape(samples, classes))
     if not _is_a_label_a_sample(array.shape, samples):

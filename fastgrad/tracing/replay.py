@@ -12,6 +12,7 @@ The arrays after the one that is moved come in two forms.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -152,6 +153,14 @@ class Replay:
             for node in self.nodes
             if any(issubclass(type(argument), BRANCHED) for argument in node.arguments)
         }
+
+    def of(self, same: Mapping[Node, Node]) -> "Replay":
+        """Return this replay, before it is compiled, of other nodes, which stand for its own."""
+        other = copy(self)
+        vars(other).update({key: _with_nodes(held, same) for key, held in vars(self).items()})
+        other._updates = {node: other._as_update(node) for node in other._mixed}
+        other._steps = other._mixed
+        return other
 
     @property
     def is_separate(self) -> bool:
@@ -363,6 +372,16 @@ class Replay:
         return Update.of(node, spec, which, self.unit_ids[pair[which]], len(self.units))
 
 
+def _with_nodes(held: Any, same: Mapping[Node, Node]) -> Any:
+    """Return an attribute of a replay with other nodes in the place of its own."""
+    kind = type(held)
+    if kind is dict:
+        return {same[node]: _with_nodes(value, same) for node, value in held.items()}
+    if kind is list or kind is set:
+        return kind([same[node] for node in held])
+    return same[held] if kind is Node else held
+
+
 def _stack_or_value(leaf: Any, stacks: dict[Node, Stack], spare: Node | None) -> Any:
     if type(leaf) is not Node or leaf not in stacks:
         return value_of(leaf)
@@ -376,8 +395,9 @@ def _effort(node: Node) -> int:
 
 
 def _chunks(array: Array, elements_each: int, batch: int) -> list[Array]:
-    """Cut an array along its first axis into chunks of about so many elements each."""
-    length = max(1, batch // max(1, elements_each))
+    """Cut an array along its first axis into equal chunks of about so many elements each."""
+    count = max(1, round(len(array) * elements_each / batch))
+    length = max(1, -(-len(array) // count))
     return [array[k : k + length] for k in range(0, len(array), length)]
 
 

@@ -6,7 +6,7 @@ is differenced by moving the elements of x themselves.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +22,7 @@ from fastgrad.tracing.affine import (
     ids_of_result,
     inputs_of_product,
 )
-from fastgrad.tracing.batched import Batched
+from fastgrad.tracing.batched import batched
 from fastgrad.tracing.operations import Node, factors, leaves, product_spec
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
@@ -182,7 +182,6 @@ def choose_strategies(
     strategies = []
     for term in trace.terms:
         stage, replay, row_of_element = _analyzed(trace.nodes, signature, term.node)
-        _require_same(replay)
         x = trace.nodes[0].value.reshape(-1)
         wider = None
         if stage is not None and stage.node in biases:
@@ -251,6 +250,7 @@ def _analyzed(nodes: list[Node], signature: Any, target: Node) -> Analysis:
     else:
         replay = Replay(nodes, stage.node, stage.unit_ids, target)
         rows = rows_of_elements(replay, stage)
+    _require_same(replay)
     if signature is not None and (stage is None or target in rows):
         structure = Structure.of(nodes, stage, replay, rows)
         if structure.nbytes <= MAX_STRUCTURE_BYTES:
@@ -267,33 +267,26 @@ def _analyzed(nodes: list[Node], signature: Any, target: Node) -> Analysis:
 class Structure:
     """What the operations of a recording tell of a term, whatever values they compute with.
 
-    It holds no array of the user's, nor values of one: numbers of elements, units and rows. Nodes
-    are numbered by their places in the recording.
+    It holds no array of the user's, nor values of one: numbers of elements, units and rows.
 
     Attributes
     ----------
-    stage : int or None
-        The node of the affine stage.
-    stage_ids : tuple of arrays
-        Its `Stage.where`, `Stage.unit_ids` and `Stage.rows`.
-    inputs : array or None
-        Its inputs if it is a sum: all are 1, or -1.
-    unit_ids, rows : dict of int arrays
+    nodes : list of Node
+        They stand for those of a recording, and have no values.
+    stage : Stage or None
+        The affine stage, without inputs unless it is a sum: then all are 1, or -1.
+    replay : Replay
+    rows : dict of int arrays
         For each node that does not mix them.
-    functions : dict
-        For each node that is replayed, what applies its operation to versions; but not if it is
-        varying.
     varying : list of int
-        Nodes that move elements to where arrays say, which may hold other numbers in another
-        recording: the labels of a batch, say.
+        The places of nodes that move elements to where arrays say, which may hold other numbers in
+        another recording: the labels of a batch, say.
     """
 
-    stage: int | None
-    stage_ids: tuple[UnitIds, ...]
-    inputs: Array | None
-    unit_ids: dict[int, UnitIds]
-    rows: dict[int, UnitIds]
-    functions: dict[int, Batched]
+    nodes: list[Node]
+    stage: Stage | None
+    replay: Replay
+    rows: Mapping[Node, UnitIds]
     varying: list[int]
 
     @classmethod
@@ -301,47 +294,42 @@ class Structure:
         cls, nodes: list[Node], stage: Stage | None, replay: Replay, rows: Mapping[Node, UnitIds]
     ) -> "Structure":
         """Return the structure of a recording that has been analyzed."""
-        number = {node: k for k, node in enumerate(nodes)}
-        place: int | None = None
-        stage_ids: tuple[UnitIds, ...] = ()
-        inputs: Array | None = None
+        same = {node: Node(None, (), {}, None, True) for node in nodes}
         if stage is not None:
-            place, stage_ids = number[stage.node], (stage.where, stage.unit_ids, stage.rows)
-            inputs = None if stage.node.kind == operations.PRODUCT else stage.inputs
+            inputs = np.zeros(0) if stage.node.kind == operations.PRODUCT else stage.inputs
+            stage = replace(stage, node=same[stage.node], inputs=inputs)
         return cls(
-            place,
-            stage_ids,
-            inputs,
-            {number[node]: ids for node, ids in replay.unit_ids.items()},
-            {number[node]: ids for node, ids in rows.items()},
-            {number[node]: f for node, f in replay.functions.items() if not _varies(node)},
-            [number[node] for node in replay.nodes if _varies(node)],
+            [*same.values()],
+            stage,
+            replay.of(same),
+            {same[node]: ids for node, ids in rows.items()},
+            [k for k, node in enumerate(nodes) if node in replay.nodes and _varies(node)],
         )
 
     @lazy
     def nbytes(self) -> int:
         """How much memory it takes, but for the places that elements are moved to."""
-        arrays = *self.stage_ids, *self.unit_ids.values(), *self.rows.values()
+        of_stage = [s.where, s.unit_ids, s.rows] if (s := self.stage) is not None else []
+        arrays = *of_stage, *self.replay.unit_ids.values(), *self.rows.values()
         return sum({id(array): array.nbytes for array in arrays}.values())
 
     def read(self, nodes: list[Node], target: Node) -> Analysis | None:
         """Return what it tells of a recording of this signature; None if other elements move."""
-        unit_ids = {nodes[k]: ids for k, ids in self.unit_ids.items()}
-        rows = {nodes[k]: ids for k, ids in self.rows.items()}
+        same = dict(zip(self.nodes, nodes, strict=True))
+        replay = self.replay.of(same)
+        rows = {same[node]: ids for node, ids in self.rows.items()}
         for node in (nodes[k] for k in self.varying):
-            for known in (unit_ids, rows):
+            replay.functions[node] = batched(node)
+            for known in (replay.unit_ids, rows):
                 if node in known:
                     ids = ids_of_result(node, known)
                     if ids is None or not np.array_equal(ids, known[node]):
                         return None
-        if self.stage is None:
-            root, stage = nodes[0], None
-        else:
-            root = nodes[self.stage]
-            inputs = self.inputs if self.inputs is not None else inputs_of_product(root)
-            stage = Stage(root, inputs, *self.stage_ids)
-        functions = {nodes[k]: function for k, function in self.functions.items()}
-        replay = Replay(nodes, root, unit_ids[root], target, unit_ids, functions)
+        stage = self.stage
+        if stage is not None:
+            is_product = replay.root.kind == operations.PRODUCT
+            inputs = inputs_of_product(replay.root) if is_product else stage.inputs
+            stage = replace(stage, node=replay.root, inputs=inputs)
         return stage, replay, rows.get(target)
 
 

@@ -191,7 +191,9 @@ class Directions:
 
     def leave_out(self, places: Places) -> None:
         """Draw other directions, along which these elements are not moved."""
-        self.left_out = np.union1d(self.left_out, places)
+        is_left_out = np.zeros(self.values.base.size, bool)
+        is_left_out[self.left_out] = is_left_out[places] = True
+        self.left_out = np.flatnonzero(is_left_out)
         self.drawn.clear()
 
     def draw(self) -> Direction:

@@ -159,6 +159,19 @@ class NonSmoothPlaces:
         return self.batched[node](replaced(node.arguments, of), m)
 
 
+def is_quadratic(replay: Replay) -> bool:
+    """Say whether all is a polynomial of degree 2 at most, as a penalty on weights is.
+
+    What moves up and down by the same change it by, one less the other, is in proportion to them.
+    """
+    degrees: dict[Node, int] = {}
+    for node in replay.nodes:
+        degrees[node] = degree(node, degrees)
+    return max(degrees.values(), default=1) <= 2 and not any(
+        True for node in replay.nodes for _ in margins(node)
+    )
+
+
 def _straight_end(
     replay: Replay, degrees: Mapping[Node, int], margins: Mapping[Node, Any]
 ) -> Node | None:

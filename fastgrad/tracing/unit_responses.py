@@ -34,7 +34,7 @@ from fastgrad.tracing.operations import Node
 from fastgrad.tracing.picks import picked
 from fastgrad.tracing.replay import BATCH_ELEMENTS
 from fastgrad.tracing.row_losses import RowLosses
-from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor
+from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor, is_quadratic
 from fastgrad.typing import Array, Doubles, Places
 
 Weights = tuple[float, float]
@@ -156,7 +156,7 @@ def by_responses(
             coefficients, kinked = fitted
             straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
             if kinked.any():
-                more = by_kinked_rows(rows, stage, h, weights, kinked)
+                more = by_kinked_rows(rows, stage, h, weights, kinked, non_smooth.rows)
                 straight += more[1]
                 others += more[0] - more[1]
             others += straight
@@ -261,6 +261,8 @@ def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:
     wanted = change @ [weights[side] for side in sides]
     if weights[0] != -weights[1]:
         return Changes(wanted)
+    if is_quadratic(rows.replay):
+        return Changes(wanted, wanted)
     units = rows.replay.units
     straight, uneven = straightened(
         change, rows.replay.target.value, lambda places: moved(h / SHRINK_FACTOR, units[places])

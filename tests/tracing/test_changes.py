@@ -45,3 +45,28 @@ def test_a_term_with_the_factor_0_changes_nothing():
     f = lambda b: np.mean(np.tanh(DATA + b)) + 0.0 * np.sum(b**2)  # noqa: E731
     result = traced.gradient(f, BIASES, H)
     np.testing.assert_allclose(result, loop.gradient(f, BIASES, H), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "is_known"),
+    [
+        (lambda W: 0.05 * np.sum(W**2), True),
+        (lambda W: 0.5 * (W * W).sum() - np.sum(W), True),
+        (lambda W: np.sum(np.square(W.T[1:]) / 3), True),
+        (lambda W: np.sum(W**2 * W), False),
+        (lambda W: np.sum(W**2) + np.sum(abs(W)), False),
+        (lambda W: np.sum(np.exp(W)), False),
+        (lambda W: np.sum(1 / (4 + W)), False),
+    ],
+)
+def test_slopes_of_polynomials_of_degree_two_are_known(penalty, is_known):
+    """Moves up and down then change f by slopes alone, and by what is the same for both."""
+    trace = trace_call(penalty, WEIGHTS.copy(), H)
+    replayed = traced._replayed(trace, H, central_quotient, np.inf)
+    assert replayed.known
+    assert (not replayed.uneven.any()) == is_known
+    exact = loop.gradient(penalty, WEIGHTS.copy(), H / 64)
+    tolerance = 1e-7 if is_known else 1e-5  # of rounding, and of what bends
+    np.testing.assert_allclose(
+        replayed.slopes.reshape(WEIGHTS.shape), exact, rtol=0, atol=tolerance
+    )

@@ -177,9 +177,9 @@ def kinks(monkeypatch):
     """Let no weight be moved by itself, and count responses with a kink."""
     found = []
 
-    def note(rows, stage, h, signs, kinked):
+    def note(rows, stage, h, signs, kinked, row_ids):
         found.append(int(kinked.sum()))
-        return original(rows, stage, h, signs, kinked)
+        return original(rows, stage, h, signs, kinked, row_ids)
 
     def forbidden(*_):
         raise AssertionError("weights are moved by themselves")

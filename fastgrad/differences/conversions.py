@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from fastgrad.differences.arguments import is_structure, leaves, like
+from fastgrad.differences.arguments import as_number, is_structure, leaves, like
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -103,7 +103,9 @@ class Numbers:
 
     def array(self, leaf: Any) -> Any:
         """Return the array that stands for a leaf of x."""
-        return np.array(leaf, np.float64) if _is_number(leaf) else leaf
+        if not _is_number(leaf):
+            return leaf
+        return np.array(as_number("x", leaf, "it is made of real numbers", "numbers such as 1.0"))
 
     def function(self, f: Any) -> Any:
         """Return f as a function of the arrays."""
@@ -133,6 +135,8 @@ def _rectangular(numbers: Any) -> Any:
     """Return an array of nested lists of numbers."""
     try:
         return np.array(numbers, np.float64)
+    except OverflowError:
+        raise ValueError("x has a number that no float64 can hold; pass smaller ones") from None
     except ValueError:
         raise ValueError(
             "x is a list of lists that do not have the same length; pass a list of arrays"

@@ -1,12 +1,12 @@
 """Hessians, symmetric arrays x.shape + x.shape, and their products with vectors."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgrad.differences.arguments import is_structure, like, users_array
+from fastgrad.differences.arguments import like, users_array
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
@@ -23,11 +23,25 @@ from fastgrad.directional import (
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.gradient import DerivativeFunction
-from fastgrad.schemes import Scheme, backward, central, forward
-from fastgrad.typing import Array, EngineName, Map, Progress, Report, Structure, Values
+from fastgrad.lazy import LazyModule, lazy
+from fastgrad.schemes import Scheme, as_scheme, backward, central, forward
+from fastgrad.typing import (
+    Array,
+    EngineName,
+    Flags,
+    Map,
+    Places,
+    Progress,
+    Report,
+    SchemeName,
+    Structure,
+    Values,
+)
 
-Part = tuple[Scheme, Scheme, NDArray[np.intp], Array]
-"""A scheme for second and one for first derivatives, the elements that they fit, their steps."""
+if TYPE_CHECKING:
+    from fastgrad import sparse
+else:  # most Hessians are dense
+    sparse = LazyModule("fastgrad.sparse")
 
 
 @takes_conversions
@@ -38,12 +52,14 @@ def hessian(
     *,
     args: tuple[Any, ...] = (),
     engine: EngineName = "auto",
+    scheme: SchemeName | Scheme = "central",
     relative: bool = False,
     bounds: Any = None,
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
-) -> Array:
+    sparsity: Any = None,
+) -> Any:
     """Return the second derivatives of f with respect to all pairs of elements of x.
 
     ``H[i, i] = (f(x + h e_i) - 2 f(x) + f(x - h e_i)) / h**2``, and for i before j
@@ -53,9 +69,10 @@ def hessian(
     Parameters
     ----------
     f : callable
-        ``f(x, *args) -> number``. It is called with x itself, whose elements are moved in place
-        one or two at a time, so f may ignore its argument and read the same array elsewhere.
-    x : array of float64, float32 or longdouble
+        ``f(x, *args)`` -> number, or array of real numbers. It is called with x itself, whose
+        elements are moved in place one or two at a time, so f may ignore its argument and read the
+        same array elsewhere.
+    x : array of float64, float32 or longdouble, or dict, list or tuple of such
         Bit-identical afterwards, whatever happens.
     h : "auto", number, or array of x's shape
         The step. "auto" is measured for each element, by the second derivative with respect to it,
@@ -66,6 +83,12 @@ def hessian(
         Further arguments of f.
     engine : {"auto", "loop", "compiled"}
         How f is evaluated at moved points, as for `numerical_gradient`.
+    scheme : str or Scheme
+        The scheme for first derivatives that is applied twice: "central"; "forward" or "backward",
+        which take a quarter of the calls and are less exact; ``schemes.central(4)``, which takes
+        four times as many and gives some digits more. "complex" takes the complex step for one of
+        the two, and central differences of that: two calls for each element, with two thirds of the
+        digits, for an f that computes with its argument by analytic operations.
     relative : bool
         Whether h is in units of ``abs(x[i])``.
     bounds : pair, or sequence of pairs, optional
@@ -74,17 +97,26 @@ def hessian(
     vectorized, workers, progress
         As for `numerical_gradient`; what is counted are the elements of the Hessian. Workers share
         the calls of f for one row after the other.
+    sparsity : array or SciPy sparse array, (x.size, x.size), or "detect", optional
+        Which second derivatives may be different from 0: those that are, in either triangle; no
+        others are computed. "detect" finds them in the recorded operations of f. x is one array,
+        and f returns a number.
 
     Returns
     -------
-    array (*x.shape, *x.shape)
+    array (*f(x).shape, *x.shape, *x.shape)
         In the floating-point type that f returns. With n elements f is called about ``2 n**2``
-        times.
+        times. If x is a structure, one like x of structures like x: ``H["a"]["b"]`` holds the
+        derivatives with respect to elements of ``x["a"]`` and ``x["b"]``. With ``sparsity`` a
+        `scipy.sparse.csr_array`, (x.size, x.size).
 
     Raises
     ------
     TypeError, ValueError
-        As from `numerical_gradient`; if x is a structure.
+        As from `numerical_gradient`; if entries that ``sparsity`` leaves out are not 0, or it is
+        "detect" and f cannot be recorded.
+    ModuleNotFoundError
+        If a sparse Hessian is asked for, and SciPy is not installed.
 
     References
     ----------
@@ -96,36 +128,33 @@ def hessian(
     array([[4., 2.],
            [2., 0.]])
     """
-    if is_structure(x):
-        raise TypeError(
-            f"x is a {type(x).__name__}, but a Hessian is that of a function of one array; put the "
-            "arrays into one, or use hessian_vector_product"
-        )
     x = users_array(x)
+    first = as_scheme(scheme)
+    _require_first_derivative(first)
+    if sparsity is not None:
+        sparse.require_one_array(x)
     with guarded(f, x, args) as guard:
         evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
         )
-        [problem], base = prepare(
+        found, base = prepare(
             f,
             x,
             h,
             args=args,
-            scheme=central(2, 2),
+            scheme=central() if first.is_complex else second_of(first),
             relative=relative,
             bounds=bounds,
             stacked=evaluator.stacked,
         )
         guard.check()  # before steps are measured by an f that changes x
-        _require_single_number(base)
-        result = np.zeros((x.size, x.size), base.dtype)
-        with evaluator.shown(x.size**2) as report:
-            measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
-            problem = measured(problem, measuring, base.reshape(()), farther=False)
-            _fill(result, problem, evaluator, report)
-    lower = np.tril_indices(x.size, -1)
-    result[lower] = result.T[lower]
-    return result.reshape(x.shape + x.shape)
+        structure = None if sparsity is None else sparse.hessian_structure(sparsity, found[0], base)
+        with evaluator.shown(sum(problem.x.size for problem in found) ** 2) as report:
+            work = _Hessian(found, base, first, evaluator, report, structure)
+            if structure is not None:
+                return work.sparse()
+            blocks = work.blocks()
+    return like(x, (like(x, iter(row)) for row in blocks))
 
 
 @takes_conversions
@@ -271,64 +300,209 @@ def _require_single_number(base: Array) -> None:
     """Refuse an f that returns several numbers."""
     if base.size != 1:
         raise ValueError(
-            f"f returned an array of shape {base.shape}, but a Hessian is that of a function "
+            f"f returned an array of shape {base.shape}, but the product is that of a function "
             "which returns a single number; reduce the array, for instance by .sum()"
         )
 
 
-def _fill(result: Array, problem: Problem, evaluator: Evaluator, report: Report | None) -> None:
-    """Write the derivatives with respect to each element and those behind it in x."""
-    parts = _parts(problem)
-    for second, _, places, steps in parts:
-        if problem.quotients is not None:
-            result[places, places] = problem.quotients.reshape(-1)[places]
-            continue
-        result[places, places] = derivatives(
-            evaluator.values(report), problem.f, problem.x, places, steps, second
+def _require_first_derivative(scheme: Scheme) -> None:
+    """Refuse a scheme that is not applied twice."""
+    if scheme.derivative != 1:
+        raise ValueError(
+            f"scheme gives derivatives of order {scheme.derivative}, but the one that is given is "
+            "applied twice; pass one for first derivatives, such as schemes.central(4)"
         )
-    for part in parts:
-        for k in range(len(part[2])):
-            _fill_row(result, problem, evaluator, report, part, k, parts)
 
 
-def _parts(problem: Problem) -> list[Part]:
-    """Return which elements are differenced by which schemes."""
-    parts = []
-    for second, places, steps in problem.partition:
-        first = central()
-        if second != central(2, 2):
-            first = forward(2) if max(second.offsets) > 0 else backward(2)
-        parts.append((second, first, places, np.broadcast_to(steps, places.shape)))
-    return [part for part in parts if len(part[2])]
+def second_of(first: Scheme) -> Scheme:
+    """Return the scheme for second derivatives that goes with one for first derivatives."""
+    if min(first.offsets) >= 0:
+        return forward(first.accuracy, 2)
+    if max(first.offsets) <= 0:
+        return backward(first.accuracy, 2)
+    return central(first.accuracy, 2)
 
 
-def _fill_row(
-    result: Array,
-    problem: Problem,
-    evaluator: Evaluator,
-    report: Report | None,
-    part: Part,
-    k: int,
-    parts: list[Part],
-) -> None:
-    """Write the mixed derivatives of the part's k-th element and all elements behind it in x."""
-    x, (_, scheme, places, steps) = problem.x, part
-    here, step = places[k : k + 1], steps[k : k + 1]
-    targets = moved(x, here, scheme.offsets, step)[0]
-    elements, place = x.view(np.ndarray).flat, int(here[0])
-    old = elements[place]
-    # Two elements of the Hessian, which is symmetric, are found together.
-    values = evaluator.values(in_parts(report, 2 / len(targets)))
-    for target, numerator in zip(targets, scheme.numerators, strict=True):
-        elements[place] = target
-        for _, other, others, lengths in parts:
-            behind = others > place
-            if behind.any():
-                slopes = derivatives(values, problem.f, x, others[behind], lengths[behind], other)
+def first_of(second: Scheme) -> Scheme:
+    """Return the scheme for first derivatives that keeps on the same side as another one."""
+    if min(second.offsets) >= 0:
+        return forward(second.accuracy)
+    if max(second.offsets) <= 0:
+        return backward(second.accuracy)
+    return central(second.accuracy)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Elements of an array that are moved alike.
+
+    Attributes
+    ----------
+    problem : Problem
+        The array.
+    outer, inner : Scheme
+        What is applied to the first derivatives, and what gives these.
+    second : Scheme or None
+        What gives the second derivative with respect to an element; None if the others do.
+    places, steps : arrays (n,)
+    """
+
+    problem: Problem
+    outer: Scheme
+    inner: Scheme
+    second: Scheme | None
+    places: Places
+    steps: Array
+
+
+class _Hessian:
+    """The Hessian of a function of one or several arrays, row by row."""
+
+    def __init__(
+        self,
+        found: list[Problem],
+        base: Array,
+        first: Scheme,
+        evaluator: Evaluator,
+        report: Report | None,
+        structure: Any,
+    ) -> None:
+        self.base, self.evaluator, self.report = base, evaluator, report
+        self.structure = structure
+        measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
+        self.problems = [
+            # Nothing is subtracted in complex steps: there is no rounding to be measured.
+            problem if first.is_complex else measured(problem, measuring, base, farther=False)
+            for problem in found
+        ]
+        self.parts = [[*self._parts_of(problem, first)] for problem in self.problems]
+
+    @staticmethod
+    def _parts_of(problem: Problem, first: Scheme) -> Iterator[Part]:
+        for scheme, places, steps in problem.partition if problem.x.size else ():
+            if len(places):
+                lengths = np.broadcast_to(steps, places.shape)
+                if first.is_complex:
+                    yield Part(problem, scheme, first, None, places, lengths)
+                else:
+                    outer = first_of(scheme)
+                    yield Part(problem, outer, outer, scheme, places, lengths)
+
+    def blocks(self) -> list[list[Array]]:
+        """Return the derivatives with respect to each two arrays."""
+        shape, sizes = self.base.shape, [problem.x.size for problem in self.problems]
+        result = [[np.zeros((m, n, *shape), self.base.dtype) for n in sizes] for m in sizes]
+        for a, place, b, row in self.rows():
+            result[a][b][place] = row
+        for a, size in enumerate(sizes):
+            lower = np.tril_indices(size, -1)
+            result[a][a][lower] = result[a][a].swapaxes(0, 1)[lower]
+            for b in range(a):
+                result[a][b] = result[b][a].swapaxes(0, 1)
+        axes = *range(2, 2 + len(shape)), 0, 1
+        shapes = [problem.x.shape for problem in self.problems]
+        return [
+            [
+                block.transpose(axes).reshape(shape + m + n)
+                for n, block in zip(shapes, row, strict=True)
+            ]
+            for m, row in zip(shapes, result, strict=True)
+        ]
+
+    def sparse(self) -> Any:
+        """Return the entries of the structure."""
+        upper = np.zeros(self.structure.nnz, self.base.dtype)
+        starts, columns = self.structure.indptr, self.structure.indices
+        for _, place, _, row in self.rows():
+            entries = slice(starts[place], starts[place + 1])
+            upper[entries] = row[columns[entries]].reshape(-1)
+        return sparse.symmetric(upper, self.structure, self.problems[0], self.base)
+
+    def rows(self) -> Iterator[tuple[int, int, int, Array]]:
+        """Iterate over (a, i, b, row): what is derived by element i of array a, and all of array b.
+
+        Those before it in x are left 0.
+        """
+        for a, parts in enumerate(self.parts):
+            diagonal = self._diagonal(a)
+            for part in parts:
+                for k, place in enumerate(part.places.tolist()):
+                    rows = self._row(a, part, k)
+                    if part.second is not None:
+                        rows[0][place] = diagonal[place]
+                    yield from ((a, place, a + b, row) for b, row in enumerate(rows))
+
+    def _diagonal(self, a: int) -> Array:
+        """Return the second derivatives with respect to single elements, if not all at once."""
+        problem, shape = self.problems[a], self.base.shape
+        if problem.quotients is not None:
+            return np.asarray(problem.quotients)
+        result = np.zeros((problem.x.size, *shape), self.base.dtype)
+        values = self.evaluator.values(self.report)
+        for part in self.parts[a]:
+            if part.second is not None:
+                f, x = problem.f, problem.x
+                fill(result, values, f, x, part.places, part.steps, part.second, shape)
+        return result
+
+    @lazy
+    def _gradients(self) -> list[Array]:
+        """The first derivatives at x itself, which one-sided schemes need for every row."""
+        gradients = []
+        values = self.evaluator.values(None)
+        for problem, parts in zip(self.problems, self.parts, strict=True):
+            gradient = np.zeros((problem.x.size, *self.base.shape), self.base.dtype)
+            for part in parts:
+                f, x, shape = problem.f, problem.x, self.base.shape
+                fill(gradient, values, f, x, part.places, part.steps, part.inner, shape)
+            gradients.append(gradient)
+        return gradients
+
+    def _row(self, a: int, part: Part, k: int) -> list[Array]:
+        """Return the derivatives with respect to an element, and all behind it in x."""
+        x, scheme, shape = part.problem.x, part.outer, self.base.shape
+        here, step = part.places[k : k + 1], part.steps[k : k + 1]
+        place = int(here[0])
+        rows = [np.zeros((each.x.size, *shape), self.base.dtype) for each in self.problems[a:]]
+        wanted = [
+            (b, other, other.places[chosen], other.steps[chosen])
+            for b, others in enumerate(self.parts[a:])
+            for other in others
+            if (chosen := self._is_wanted(place, other, is_same=b == 0)).any()
+        ]
+        if scheme.offsets[-1] == 0 and wanted:
+            _ = self._gradients  # before x is moved
+        targets = moved(x, here, scheme.offsets, step)[0]
+        elements = x.view(np.ndarray).flat
+        old = elements[place]
+        # Two elements of the Hessian, which is symmetric, are found together.
+        values = self.evaluator.values(in_parts(self.report, 2 / len(targets)))
+        for offset, target, numerator in zip(
+            scheme.offsets, targets, scheme.numerators, strict=True
+        ):
+            elements[place] = target
+            for b, other, places, lengths in wanted:
+                f, y = other.problem.f, other.problem.x
+                slopes = (
+                    derivatives(values, f, y, places, lengths, other.inner, shape)
+                    if offset
+                    else self._gradients[a + b][places]
+                )
                 # Of Python's integers, which never wrap, slopes are objects.
-                result[place, others[behind]] += numerator * slopes.astype(result.dtype)
-    elements[place] = old
-    result[place, place + 1 :] /= scheme.denominator * step
+                rows[b][places] += numerator * slopes.astype(rows[b].dtype)
+        elements[place] = old
+        return [row / (scheme.denominator * float(step[0])) for row in rows]
+
+    def _is_wanted(self, place: int, other: Part, *, is_same: bool) -> Flags:
+        """Say which elements of a part are paired with one, of the same array or one before."""
+        if not is_same:
+            return np.ones(len(other.places), bool)
+        behind: Flags = other.places > place
+        if other.second is None:
+            behind |= other.places == place
+        if self.structure is not None:
+            behind &= np.isin(other.places, self.structure[[place]].indices)
+        return behind
 
 
 def _gradient(problem: Problem, steps: Array, values: Values) -> Array:

@@ -1,4 +1,4 @@
-"""Sparse Jacobians: columns without a common row are moved together.
+"""Sparse Jacobians and Hessians: columns without a common row are moved together.
 
 In a row of the Jacobian whose columns belong to different groups, ``f(x + h (e_j + e_k + ...))[i]``
 changes as if the one column that row i has in the group were moved alone. So as few groups as can
@@ -45,6 +45,9 @@ PROBE_SCALE = 2.0**-10
 
 CHECK_TOLERANCE = 1e-4
 """The part of a row's change above which it is looked into, if the Jacobian does not explain it."""
+
+CURVATURE_TOLERANCE = 1e-5
+"""The same of second derivatives, all together."""
 
 ROUNDING_EPS = 64.0
 """How many eps of a value its change may be by rounding."""
@@ -496,3 +499,99 @@ def _changed(f: Callable[[Any], Any], x: Array, base: Array, places: Places) -> 
             finally:
                 original.put_back()
     return changed
+
+
+# Hessians -----------------------------------------------------------------------------------------
+
+
+def hessian_structure(sparsity: Any, problem: Problem, base: Array) -> Any:
+    """Return which second derivatives are computed: those given or detected, of one triangle."""
+    n = problem.x.size
+    if base.size != 1:
+        raise ValueError(
+            f"f returned an array of shape {base.shape}, but a sparse Hessian is that of a "
+            "function which returns a single number; leave out sparsity"
+        )
+    if isinstance(sparsity, str):
+        if sparsity != "detect":
+            raise ValueError(f"sparsity is {sparsity!r}; pass 'detect', or an array of 0 and 1")
+        try:
+            structure = recordings.recorded_hessian_sparsity(problem.f, problem.x, PROBE_SCALE)
+        except recorder.NotTraceable as error:
+            raise ValueError(
+                f"sparsity is 'detect', but f cannot be recorded: {error}; pass an array of 0 and 1"
+            ) from None
+    else:
+        structure = as_structure(sparsity)
+    if structure.shape != (n, n):
+        raise ValueError(
+            f"sparsity has shape {structure.shape}, but x has {n} elements; pass an array of shape "
+            f"{(n, n)}"
+        )
+    return sparse.csr_array(sparse.triu(structure + structure.T, format="csr"))
+
+
+def symmetric(entries: Array, structure: Any, problem: Problem, base: Array) -> Any:
+    """Return a sparse Hessian by the entries of its upper triangle, compared with f."""
+    upper = sparse.csr_array((entries, structure.indices, structure.indptr), structure.shape)
+    whole = sparse.csr_array(upper + sparse.triu(upper, 1).T)
+    whole.sort_indices()
+    _require_curvature(whole, problem, base)
+    return whole
+
+
+def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
+    """Refuse a structure that leaves pairs of elements out, as f shows where they are moved.
+
+    By two more calls of f along all of x. If these contradict the Hessian, each element is moved
+    alone and with all that it is not paired with: how f changes by the ones must not depend on the
+    other, however large the moves are.
+    """
+    original, scales = Original(problem.x), scales_of(problem.x)
+    flat, eps, here = original.copy.reshape(-1), precision(problem.x, base), float(base.reshape(()))
+    random = np.random.default_rng(0)
+    v = scales * random.uniform(0.5, 1, len(flat)) * random.choice([-1.0, 1.0], len(flat))
+    if problem.bounds is not None:
+        lower, upper = problem.bounds
+        v[(flat - lower < abs(v)) | (upper - flat < abs(v))] = 0
+
+    def value(s: float, *places: Places) -> float:
+        """Return f where the elements at some places are moved by s v."""
+        moved = np.zeros(len(flat), bool)
+        for some in places:
+            moved[some] = True
+        try:
+            point = np.where(moved, flat + s * v, flat).astype(flat.dtype)
+            original.plain[...] = point.reshape(original.plain.shape)
+            return float(as_returned(problem.f(problem.x)).reshape(-1)[0])
+        finally:
+            original.put_back()
+
+    def are_coupled(one: Places, others: Places) -> bool:
+        """Say whether how f changes by some elements depends on others."""
+        values = [value(PROBE_SCALE, *some) for some in ((one, others), (one,), (others,))]
+        both, first, second = values
+        slack = ROUNDING_EPS * eps * max(map(abs, [*values, here]))
+        return abs((both - first) - (second - here)) > slack
+
+    with np.errstate(all="ignore"):
+        everywhere, s = np.arange(len(flat)), eps**0.25
+        above, below = value(s, everywhere), value(-s, everywhere)
+        slack = CURVATURE_TOLERANCE * float(abs(v) @ (abs(hessian) @ abs(v)))
+        slack += ROUNDING_EPS * eps * max(abs(above), abs(below), abs(here)) / s**2
+        if not abs((above - 2 * here + below) / s**2 - float(v @ (hessian @ v))) > slack:
+            return
+        for i in np.flatnonzero(v):
+            one, others = everywhere[i : i + 1], np.setdiff1d(np.flatnonzero(v), i)
+            others = np.setdiff1d(others, hessian[[i]].indices)
+            if not len(others) or not are_coupled(one, others):
+                continue
+            while len(others) > 1:
+                half = others[: len(others) // 2]
+                others = half if are_coupled(one, half) else others[len(half) :]
+            names = [element_at("x", place, problem.x.shape) for place in (i, others[0])]
+            raise ValueError(
+                f"sparsity says that f has no second derivative with respect to {names[0]} and "
+                f"{names[1]}, but how f changes with the one depends on the other; mark the entry, "
+                "or pass sparsity='detect'"
+            )

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from counting import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.optimize._numdiff import group_columns as scipys_groups
 
-from fastgrad import detect_sparsity, group_columns, jacobian, schemes
+from fastgrad import detect_sparsity, group_columns, hessian, jacobian, schemes
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.sparsity import recorded_sparsity
+from fastgrad.tracing.sparsity import recorded_hessian_sparsity, recorded_sparsity
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 EPS = np.finfo(float).eps
@@ -180,6 +181,107 @@ def test_a_dead_unit_is_seen_by_nan_and_a_comparison_by_moves():
     # max leaves nan out if it comes second, but not what is larger.
     found, _ = detect_sparsity(lambda x: [max(float(x[0]), float(x[1]))], np.array([1.0, 1.0]))
     assert found.toarray().tolist() == [[True, True]]
+
+
+# Hessians -----------------------------------------------------------------------------------------
+
+
+def chained(x):
+    """The function of P. L. Toint that couples neighbours, made smooth everywhere."""
+    return ((x[1:] - x[:-1] ** 2) ** 2).sum() + np.sin(x).sum()
+
+
+def chaineds_hessian(x):
+    n = len(x)
+    diagonal = -np.sin(x)
+    diagonal[1:] += 2
+    diagonal[:-1] += 12 * x[:-1] ** 2 - 4 * x[1:]
+    off = -4 * x[:-1]
+    H = np.diag(diagonal)
+    H[np.arange(n - 1), np.arange(1, n)] = H[np.arange(1, n), np.arange(n - 1)] = off
+    return H
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"h": 1e-4}, {"scheme": "complex"}, {"scheme": schemes.central(4)}, {"scheme": "forward"}],
+)
+@pytest.mark.parametrize("sparsity", [BANDS, np.triu(BANDS), sparse.coo_array(BANDS), "detect"])
+def test_only_the_entries_of_a_hessian_are_computed(sparsity, options):
+    x = X.copy()
+    result = hessian(chained, x, sparsity=sparsity, **options)
+    assert isinstance(result, sparse.csr_array)
+    # Forward differences: the third root of eps times third derivatives of some ten.
+    np.testing.assert_allclose(result.toarray(), chaineds_hessian(X), rtol=0, atol=1e-3)
+    dense = hessian(chained, x, **options)
+    assert (result.toarray() == np.where(BANDS, dense, 0)).all()
+    assert x.tobytes() == X.tobytes()
+
+
+def test_f_is_called_for_the_entries_alone():
+    f = counted(lambda x: float(chained(x)))
+    hessian(f, X.copy(), 1e-4, sparsity=BANDS)
+    # f(x) twice, two for each element, four for each pair of neighbours, two that check.
+    assert f.calls == 2 + 2 * 12 + 4 * 11 + 2
+
+
+CURVED = {
+    "nothing": (lambda x: (3 * x / 2).sum() + x.mean(), np.zeros((12, 12))),
+    "squares": (lambda x: x @ x, np.eye(12)),
+    "a constant matrix": (lambda x: x @ SHIFT @ x, SHIFT + SHIFT.T),
+    "differences": (lambda x: (np.diff(x) ** 2).sum(), np.eye(12) + SHIFT + SHIFT.T),
+    "a function of the sum": (lambda x: np.exp(x.sum()), np.ones((12, 12))),
+    "a product along an axis": (
+        lambda x: x.reshape(3, 4).prod(axis=0).sum(),
+        np.kron(np.ones((3, 3)), np.eye(4)),
+    ),
+    "a ratio": (lambda x: x[0] / x[1], np.pad(np.ones((2, 2)), (0, 10))),
+}
+
+
+@pytest.mark.parametrize("name", CURVED)
+def test_pairs_are_seen_in_what_is_recorded(name):
+    f, expected = CURVED[name]
+    found = recorded_hessian_sparsity(f, X.copy(), 1e-3).toarray()
+    assert (found >= (expected != 0)).all()
+    assert found.sum() <= 12 + np.count_nonzero(expected)  # products may have a diagonal
+    np.testing.assert_allclose(
+        hessian(f, X.copy(), sparsity="detect").toarray(), hessian(f, X.copy()), rtol=0, atol=1e-5
+    )
+
+
+def test_second_derivatives_that_are_left_out_are_seen():
+    less = BANDS.copy()
+    less[3, 4] = less[4, 3] = False
+    with pytest.raises(ValueError, match=r"with respect to x\[3\] and x\[4\]"):
+        hessian(chained, X.copy(), sparsity=less)
+    with pytest.raises(ValueError, match=r"with respect to x\[0\] and x\["):
+        hessian(lambda x: np.prod(x), np.linspace(1, 2, 5), sparsity=np.eye(5))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: abs(x).sum(),
+        lambda x: np.maximum(x, 0).sum() ** 2,
+        lambda x: (abs(x) ** 1.5).sum(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:h is 'auto':RuntimeWarning")
+def test_a_kink_is_not_taken_for_what_is_left_out(f):
+    for x in (np.zeros(5), np.linspace(-1, 1, 5)):
+        hessian(f, x, sparsity=np.ones((5, 5)))
+
+
+def test_bad_hessian_sparsities_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(2, 2\), but x has 3 elements"):
+        hessian(lambda x: x.sum(), np.ones(3), sparsity=np.eye(2))
+    with pytest.raises(ValueError, match="single number"):
+        hessian(lambda x: x, np.ones(3), sparsity="detect")
+    with pytest.raises(ValueError, match="cannot be recorded"):
+        hessian(lambda x: float(x[0]) ** 2, np.ones(3), sparsity="detect")
+    with pytest.raises(ValueError, match="'auto'; pass 'detect'"):
+        hessian(lambda x: x.sum(), np.ones(3), sparsity="auto")
 
 
 # What is left out, and bad input ------------------------------------------------------------------

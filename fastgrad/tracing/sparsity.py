@@ -32,6 +32,15 @@ MAX_MULTIPLICATIONS = 1 << 24
 MAX_ENTRIES = 1 << 26
 """Elements that the sets of one operation may hold."""
 
+LINEAR_FUNCTIONS = frozenset(
+    {np.add, np.subtract, np.negative, np.positive, np.sum, np.mean, np.cumsum, np.trace, np.diff}
+    | {operations.converted}
+)
+"""Functions that are linear in all arguments together."""
+
+LINEAR_IN_FIRST = frozenset({np.divide})
+"""Functions that are linear in the first argument alone."""
+
 Sets = Any
 """A `scipy.sparse.csr_array` of bool: in row i the elements of x that element i depends on."""
 
@@ -57,15 +66,61 @@ def recorded_sparsity(f: Callable[[Any], Any], x: Array, h: float) -> Sets:
         return np.sum(f(x))
 
     nodes, output = record_call(total, x, h, FirstCalls(total, x))
-    root, result = nodes[0], output.arguments[0]
+    result = output.arguments[0]
     if output.function is not np.sum or type(result) is not Node:
         raise NotTraceable("it does not return an array that is computed from x")
-    sets = {root: sparse.csr_array(sparse.eye_array(x.size, dtype=bool))}
-    for node in between(nodes, root, result):
-        sets[node] = _sets_of(node, sets, x.size)
+    return _sets(nodes, result, x.size)[result]
+
+
+def recorded_hessian_sparsity(f: Callable[[Any], Any], x: Array, h: float) -> Sets:
+    """Return with respect to which pairs of elements f has a second derivative, (x.size, x.size).
+
+    Those on which together an element depends that an operation computes which is not linear.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x) -> number``.
+    x, h
+        As for `recorded_sparsity`.
+
+    Raises
+    ------
+    NotTraceable
+        As from `recorded_sparsity`.
+    """
+    nodes, output = record_call(f, x, h, FirstCalls(f, x))
+    sets = _sets(nodes, output, x.size)
+    together = [sparse.csr_array((1, x.size), dtype=bool)]
+    for node in sets:
+        if node is not nodes[0]:
+            together += _pairs(node, sets)
+    every = sparse.vstack(together, format="csr")
+    if (np.diff(every.indptr).astype(float) ** 2).sum() > MAX_ENTRIES:
+        raise NotTraceable("too many elements of x have a part in one operation")
+    return sparse.csr_array(every.T @ every)
+
+
+def _sets(nodes: list[Node], output: Node, n: int) -> dict[Node, Sets]:
+    """Return the sets of all operations from the first node to the output."""
+    sets = {nodes[0]: sparse.csr_array(sparse.eye_array(n, dtype=bool))}
+    for node in between(nodes, nodes[0], output):
+        sets[node] = _sets_of(node, sets, n)
         if sets[node].nnz > MAX_ENTRIES:
             raise NotTraceable("its elements depend on too many of x")
-    return sets[result]
+    return sets
+
+
+def _pairs(node: Node, sets: Mapping[Node, Sets]) -> list[Sets]:
+    """Return sets of elements of x that an operation mixes in another way than linearly."""
+    inputs = [leaf for leaf in leaves(node.arguments) if _is_known(leaf, sets)]
+    if node.kind == operations.PRODUCT and product_spec(node) is not None:
+        return [reduce(add, _multiplied(node, sets))] if len(inputs) > 1 else []
+    if node.kind == operations.MOVE or node.function in LINEAR_FUNCTIONS:
+        return []
+    if node.function in LINEAR_IN_FIRST and inputs == [node.arguments[0]]:
+        return []
+    return [] if node.function is np.multiply and len(inputs) == 1 else [sets[node]]
 
 
 def _sets_of(node: Node, sets: Mapping[Node, Sets], n: int) -> Sets:
@@ -116,22 +171,34 @@ def _unions(results: Places, elements: Places, sets: Sets, size: int) -> Sets:
 
 def _of_product(node: Node, sets: Mapping[Node, Sets]) -> list[Sets]:
     """Return the sets by each factor; what is multiplied by a constant 0 is left out."""
+    results = _multiplications(node, sets)[0]
+    numbers = np.arange(len(results))
+    return [_unions(results, numbers, each, prod(node.shape)) for each in _multiplied(node, sets)]
+
+
+def _multiplied(node: Node, sets: Mapping[Node, Sets]) -> list[Sets]:
+    """Return for each factor that depends on x the sets of what is multiplied, in order."""
+    _, elements = _multiplications(node, sets)
+    return [sets[factor][numbers] for factor, numbers in elements if _is_known(factor, sets)]
+
+
+def _multiplications(
+    node: Node, sets: Mapping[Node, Sets]
+) -> tuple[Places, list[tuple[Any, Places]]]:
+    """Return to which element of a product each multiplication adds, and what is multiplied."""
     spec = product_spec(node)
     assert spec is not None
     terms, out = spec.split("->")
     pairs = [*zip(factors(node), terms.split(","), strict=True)]
-    sizes = {
-        c: n
-        for factor, term in pairs
-        for c, n in zip(term, np.shape(value_of(factor)), strict=True)
-    }
+    sizes: dict[str, int] = {}
+    for factor, term in pairs:
+        sizes |= dict(zip(term, np.shape(value_of(factor)), strict=True))
     shape = tuple(sizes.values())
     if prod(shape) > MAX_MULTIPLICATIONS:
         raise NotTraceable("it multiplies arrays by too many multiplications to look at each")
     index = dict(zip(sizes, np.indices(shape, sparse=True), strict=True))
 
     def numbers(term: str) -> Places:
-        """Return the number of an array's element in each multiplication."""
         each: Any = np.zeros((1,) * len(shape), np.intp)
         for c in term:
             each = each * sizes[c] + index[c]
@@ -141,12 +208,7 @@ def _of_product(node: Node, sets: Mapping[Node, Sets]) -> list[Sets]:
     for factor, term in pairs:
         if not _is_known(factor, sets):
             is_used &= np.asarray(value_of(factor)).reshape(-1)[numbers(term)] != 0
-    results = numbers(out)[is_used]
-    return [
-        _unions(results, numbers(term)[is_used], sets[factor], prod(node.shape))
-        for factor, term in pairs
-        if _is_known(factor, sets)
-    ]
+    return numbers(out)[is_used], [(factor, numbers(term)[is_used]) for factor, term in pairs]
 
 
 def _is_known(argument: Any, sets: Mapping[Node, Sets]) -> bool:

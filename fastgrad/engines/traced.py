@@ -68,7 +68,7 @@ class Replayed:
         In C order.
     uneven : array (elements of x,)
         By how much slopes differ, as a rule, if moves up and down are answered differently.
-    known : bool
+    has_slopes : bool
         Whether slopes are known.
     bias : int or None
         The number of another array, whose elements come last.
@@ -77,7 +77,7 @@ class Replayed:
     quotients: Doubles
     slopes: Doubles
     uneven: Doubles
-    known: bool
+    has_slopes: bool
     bias: int | None = None
 
     @classmethod
@@ -87,13 +87,13 @@ class Replayed:
             np.concatenate([part.quotients for part in parts]),
             np.concatenate([part.slopes for part in parts]),
             np.concatenate([part.uneven for part in parts]),
-            all(part.known for part in parts),
+            all(part.has_slopes for part in parts),
         )
 
     def split(self, size: int) -> "tuple[Replayed, Replayed]":
         """Return those of the first elements, so many, and of the others."""
         first, second = (
-            Replayed(self.quotients[part], self.slopes[part], self.uneven[part], self.known)
+            Replayed(self.quotients[part], self.slopes[part], self.uneven[part], self.has_slopes)
             for part in (slice(size), slice(size, None))
         )
         return first, second
@@ -285,7 +285,7 @@ def _joint_gradients(
         if certificate.said:
             return None
     ends = np.cumsum([array.size for array in arrays])[:-1]
-    slopes = np.split(whole.slopes if whole.known else whole.quotients, ends)
+    slopes = np.split(whole.slopes if whole.has_slopes else whole.quotients, ends)
     quotients = np.split(whole.quotients, ends)
     return [
         (_like(array, of_array), straight.copy())  # of its own, for the others may be freed before
@@ -437,7 +437,7 @@ def _certificate(
         ),
         replayed.quotients,
         slopes,
-        replayed.slopes if replayed.known else None,
+        replayed.slopes if replayed.has_slopes else None,
         replayed.uneven,
         is_expensive=seconds > EXPENSIVE_REPLAY_SECONDS,
         price=seconds / traces[0].seconds / len(traces),  # of each array

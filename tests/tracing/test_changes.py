@@ -35,7 +35,7 @@ def test_slopes_are_measured_by_small_moves_where_few_elements_pass_a_kink(name)
     f, x = FUNCTIONS[name]
     replayed = traced._replayed(trace_call(f, x, H), H, central_quotient, np.inf)
     slopes = loop.gradient(f, x, H / 64).reshape(-1)
-    assert replayed.known
+    assert replayed.has_slopes
     assert replayed.uneven.any()
     assert 1 <= np.count_nonzero(abs(replayed.quotients - slopes) > 1e-6) <= 40
     np.testing.assert_allclose(replayed.slopes, slopes, rtol=0, atol=2e-8)
@@ -63,7 +63,7 @@ def test_slopes_of_polynomials_of_degree_two_are_known(penalty, is_known):
     """Moves up and down then change f by slopes alone, and by what is the same for both."""
     trace = trace_call(penalty, WEIGHTS.copy(), H)
     replayed = traced._replayed(trace, H, central_quotient, np.inf)
-    assert replayed.known
+    assert replayed.has_slopes
     assert (not replayed.uneven.any()) == is_known
     exact = loop.gradient(penalty, WEIGHTS.copy(), H / 64)
     tolerance = 1e-7 if is_known else 1e-5  # of rounding, and of what bends

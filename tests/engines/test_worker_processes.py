@@ -58,8 +58,9 @@ def descendants(process):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])  # SIGTERM ends as SIGKILL does
-def test_no_worker_outlives_its_parent(tmp_path, stop, wait_until):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])  # SIGTERM ends as SIGKILL does
+def test_no_worker_outlives_its_parent(tmp_path, name, wait_until):
+    stop = getattr(signal, name)
     with run(tmp_path, ENDLESS) as process:
         lines = [process.stdout.readline() for _ in range(2)]
         children = descendants(process)

@@ -13,6 +13,9 @@ SAMPLES, INPUTS, HIDDEN, CLASSES = 11, 9, 13, 4
 EPS = float(np.finfo(np.float64).eps)
 H = 1e-4
 
+IS_EXTENDED = bool(np.finfo(np.longdouble).eps < EPS / 100)
+"""Whether longdouble has more digits than float64: not on Windows, nor on Macs with ARM."""
+
 
 # The book's functions ----------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def test_the_reason_for_the_loop_is_named(capsys, f, reason):
 
 
 def test_types_that_go_to_the_loop_are_named(capsys):
-    text = explained(capsys, tanh_loss, W1.astype(np.longdouble))
+    text = explained(capsys, tanh_loss, W1.astype(">f8"))
     assert "Not traced, because x is not a plain array of float64 or float32" in text
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import looped
 import numpy as np
 import pytest
-from nets import EPS, H
+from nets import EPS, IS_EXTENDED, H
 from numpy.lib import stride_tricks
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
@@ -156,13 +156,11 @@ IDIOMS = [
     (sums_along_diagonals, IMAGES[2].copy()),
 ]
 
-EXTENDED = np.finfo(np.longdouble).eps < 2e-19
-
 
 @pytest.mark.parametrize(("f", "x"), IDIOMS, ids=[f.__name__ for f, _ in IDIOMS])
 def test_an_idiom_is_traced(f, x):
     gradient = assert_the_loops(f, x, size=max(1, looped.size_of(f, x)))
-    if EXTENDED:
+    if IS_EXTENDED:
         exact = loop.gradient(f, x.astype(np.longdouble), H)
         assert exact.dtype == np.longdouble
         assert abs(gradient - exact).max() <= 2 * EPS * max(1, looped.size_of(f, x)) / H

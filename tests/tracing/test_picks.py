@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from nets import IS_EXTENDED
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, traced
@@ -108,7 +109,7 @@ def test_filters_before_masks_and_maxima_are_the_loops(relu, pool, counted):
     assert used[1].node.value.size < 3 * 36 * 4
 
 
-@pytest.mark.skipif(np.finfo(np.longdouble).eps > EPS / 100, reason="longdouble is float64 here")
+@pytest.mark.skipif(not IS_EXTENDED, reason="longdouble is float64 here")
 def test_the_quotient_in_extended_precision_is_missed_by_no_more_than_rounding(counted):
     f = Net()
     got = numerical_gradient(f, FILTERS.copy(), H, engine="traced")

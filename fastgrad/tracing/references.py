@@ -109,7 +109,7 @@ def look_around(
         Asked again and again: if it says True, the result is None.
     """
     around = Surroundings()
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # kept, or another object might get the same id
     tuples: set[int] = set()  # that hold arrays: each place of theirs is wanted
     shared: dict[type, bool] = {}
     waiting: list[tuple[Any, bool, Assign | None, Any]] = [(f, True, None, None)]
@@ -117,7 +117,7 @@ def look_around(
         holder, is_restored, assign_holder, within = waiting.pop()
         if id(holder) in seen and id(holder) not in tuples:
             continue
-        seen.add(id(holder))
+        seen[id(holder)] = holder
         kind = type(holder)
         if kind is types.FunctionType:
             if is_foreign(holder):
@@ -197,9 +197,9 @@ def _items(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
         yield holder.__self__, None
         yield holder.__func__, None
     elif is_a(holder, functools.partial):
-        yield holder.func, None
-        yield from ((item, None) for item in holder.args)
-        yield from _of_dict(holder.keywords)
+        state = functools.partial.__reduce__(holder)[2]  # a tuple of its function, arguments, ...
+        assign = functools.partial.__setstate__  # type: ignore[attr-defined]  # so the stubs
+        yield state, functools.partial(assign, holder)
     elif type(holder) is dict:
         yield from _of_dict(holder)
     elif type(holder) is list:

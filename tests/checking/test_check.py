@@ -545,3 +545,29 @@ def test_in_float32_noise_at_a_smaller_step_clears_no_wrong_gradient(fast):
         fast=fast,
     )
     assert not report
+
+
+class DotNet:
+    """A net that calls methods of its batch, a plain array, as many courses write it."""
+
+    def __init__(self):
+        random = np.random.default_rng(0)
+        self.params, self.calls = {"W": random.normal(size=(30, 8)), "b": random.normal(size=8)}, 0
+
+    def loss(self, x, t):
+        self.calls += 1
+        self.h = np.tanh(x.dot(self.params["W"]) + self.params["b"])
+        return np.mean((self.h - t) ** 2)
+
+    def gradient(self, x, t):
+        self.loss(x, t)
+        dz = 2 * (self.h - t) / t.size * (1 - self.h**2)
+        return {"W": x.T.dot(dz), "b": dz.sum(axis=0)}
+
+
+def test_a_net_that_calls_methods_of_its_batch_is_traced(cheap_functions_traced):
+    random = np.random.default_rng(1)
+    x, t = random.normal(size=(9, 30)), random.normal(size=(9, 8))
+    net = DotNet()
+    assert check_gradient(net, x=x, t=t)
+    assert net.calls < 2 * 30 * 8  # as many as one loop

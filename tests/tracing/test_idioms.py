@@ -247,6 +247,17 @@ def test_an_array_in_the_tuple_of_a_default_is_found():
     assert loss.__defaults__ is defaults
 
 
+def test_the_arguments_of_a_partial_are_found():
+    def loss(data, weights, _, *, scale):
+        return scale * np.mean((np.tanh(data.dot(weights[0])) @ V) ** 2)  # a method of the data's
+
+    w = W.copy()
+    f = partial(loss, X, (w, 0), scale=2.0)
+    held = f.func, f.args, f.keywords
+    assert_the_loops(f, w, size=2)
+    assert all(new is old for new, old in zip((f.func, f.args, f.keywords), held, strict=True))
+
+
 def test_strides_that_leave_the_array_are_refused():
     buffer = np.arange(12.0).reshape(6, 2)
 

@@ -102,7 +102,7 @@ def _elementwise(node: Node) -> Batched:
     def apply(arguments: Any, m: int) -> Array:
         operands = [aligned(argument) for argument in arguments]  # none of them is nested
         if is_choice:
-            return _chosen(*operands)
+            return chosen(*operands)
         spare = [a.values for a in arguments if type(a) is Stack and a.is_spare]
         if spare:
             operands = [_lying_as(spare[0], operand) for operand in operands]
@@ -121,7 +121,7 @@ def _lying_as(array: Array, operand: Any) -> Any:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(operand, 0, -1)), -1, 0)
 
 
-def _chosen(condition: Any, first: Any, second: Any) -> Array:
+def chosen(condition: Any, first: Any, second: Any) -> Array:
     """Return what `np.where` does, of float64, without a branch for each element.
 
     Where neighbours differ at random, as the signs of units do, a processor guesses each second

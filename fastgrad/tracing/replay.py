@@ -133,7 +133,7 @@ class Replay:
         for leaf, node in last_user.items():
             self._finished.setdefault(node, []).append(leaf)
         self._spare = self._find_spare(last_user)
-        self._updates = {node: self._as_update(node) for node in self._mixed}
+        self._updates = {node: self.as_update(node) for node in self._mixed}
         # Sums over a few classes go through memory in order if an element's versions lie side by
         # side; products, if a version's elements do.
         self._side_by_side = not any(
@@ -158,7 +158,7 @@ class Replay:
         """Return this replay, before it is compiled, of other nodes, which stand for its own."""
         other = copy(self)
         vars(other).update({key: _with_nodes(held, same) for key, held in vars(self).items()})
-        other._updates = {node: other._as_update(node) for node in other._mixed}
+        other._updates = {node: other.as_update(node) for node in other._mixed}
         other._steps = other._mixed
         return other
 
@@ -220,7 +220,7 @@ class Replay:
         def of(chunk: UnitIds) -> Array:
             more = {node: array[chunk] for node, array in (added or {}).items()}
             stacks = {self.root: Stack(values[chunk[0] : chunk[-1] + 1])}
-            self._run(self._in_order, stacks, len(chunk), added=more)
+            self.run(self._in_order, stacks, len(chunk), added=more)
             return stacks[self.target].values
 
         results = in_threads(of, _chunks(np.arange(len(values)), largest, BATCH_ELEMENTS))
@@ -234,7 +234,7 @@ class Replay:
     ) -> Array:
         """Return the same as `all_versions`, but of all at once, and tell an observer."""
         stacks = {self.root: Stack(values)}
-        return self._run(self._in_order, stacks, len(values), observe, units)[self.target].values
+        return self.run(self._in_order, stacks, len(values), observe, units)[self.target].values
 
     def moved(
         self,
@@ -260,7 +260,7 @@ class Replay:
         """
         amounts = len(values)
         separate: dict[Node, Stack] = {self.root: Stack(values)}
-        self._run(self._separate, separate, amounts, observe)
+        self.run(self._separate, separate, amounts, observe)
         wanted = self.units if units is None else units
         if self.is_separate:
             outcome = Outcome(wanted, separate[self.target].values, self.unit_ids[self.target])
@@ -274,7 +274,7 @@ class Replay:
         batch = BATCH_ELEMENTS if self._steps is self._mixed else COMPILED_BATCH_ELEMENTS
         return in_threads(of, _chunks(wanted, self.largest * amounts, batch))
 
-    def _run(
+    def run(
         self,
         nodes: list[Node],
         stacks: dict[Node, Stack],
@@ -347,7 +347,7 @@ class Replay:
             if is_chain:
                 stacks |= step.run(stacks, len(units) * amounts)
             else:
-                self._run([step], stacks, len(units) * amounts, observe, units)
+                self.run([step], stacks, len(units) * amounts, observe, units)
         return stacks[self.target].values
 
     def _spread(self, node: Node, values: Array, units: UnitIds) -> Array:
@@ -357,7 +357,7 @@ class Replay:
         versions = np.where(own[:, np.newaxis], values, node.value)
         return versions.reshape(-1, *node.shape)
 
-    def _as_update(self, node: Node) -> "Update | None":
+    def as_update(self, node: Node) -> "Update | None":
         """Return a product as a change of low rank, if its one moved factor allows that."""
         if node.kind != operations.PRODUCT:
             return None
@@ -489,6 +489,16 @@ class Update:
         for k in cancelling:
             versions[k * len(values) : (k + 1) * len(values)] = self._anew(values, base, places[k])
         return versions
+
+    def of_changes(self, own: Array, unit: int) -> Array:
+        """Return the product's changes, of shape (m, *shape).
+
+        Those of the factor, by one unit, are of shape (m, *rows, places of the unit).
+        """
+        other = self.other[self.places[unit - 1]]
+        product: Array = own.reshape(-1, len(other)) @ other
+        product = product.reshape(*own.shape[:-1], *self.columns)
+        return product.transpose(0, *(1 + axis for axis in self.order))
 
     @lazy
     def pair(self) -> tuple[Node, Node] | None:

@@ -106,7 +106,7 @@ class RowLosses:
         -------
         array of shape (units, amounts, rows)
         """
-        return np.concatenate(self.replay.moved(values, units, observe, self._summed))
+        return np.concatenate(self.replay.moved(values, units, observe, self.summed))
 
     def split(self, stage: Stage, end: Node) -> "tuple[Replay, RowLosses]":
         """Return the replay until an array through which all goes, and the losses from there."""
@@ -175,7 +175,8 @@ class RowLosses:
         """
         return self._by_row(difference(self.replay.all_versions(values), self.replay.target.value))
 
-    def _summed(self, outcome: Outcome) -> Doubles:
+    def summed(self, outcome: Outcome) -> Doubles:
+        """Return each row's change, of shape (units, amounts, rows)."""
         change = difference(outcome.values, self.replay.target.value)
         if outcome.unit_ids is None:
             units, amounts = change.shape[:2]

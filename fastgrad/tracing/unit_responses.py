@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing.affine import Stage, UnitIds
 from fastgrad.tracing.kinks import by_kinked_rows
+from fastgrad.tracing.linear_pieces import by_linear_piece
 from fastgrad.tracing.operations import Node
 from fastgrad.tracing.picks import picked
 from fastgrad.tracing.replay import BATCH_ELEMENTS
@@ -209,13 +210,23 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
         change = rows.changes(values, units).sum(axis=-1)
         return np.asarray(change.T.reshape(len(sides), len(of_inputs), -1))
 
-    used = stage.used_inputs
-    rows.replay.compile_if_slow(len(sides) * len(used))
+    found = None
+    if weights[0] == -weights[1]:
+        up, down = _distances(stage, x, h)
+        found = by_linear_piece(rows, stage, (up - down) / 2)
+    if found is None:
+        left = [(units, stage.used_inputs)]
+        rows.replay.compile_if_slow(len(sides) * len(stage.used_inputs))
+    else:
+        change, is_known = found
+        left = [(units[[k]], np.flatnonzero(~known)) for k, known in enumerate(is_known.T)]
     # No more inputs at a time than what one unit changes has room for, but some.
     largest_mixed = rows.replay.largest
     size = max(stage.node.value.size, largest_mixed, min(8 * largest_mixed, BATCH_ELEMENTS // 2))
-    for block in _blocks(len(used), len(sides) * size):
-        change[np.array(sides)[:, np.newaxis], used[block]] = moved(used[block], h)
+    for of_units, inputs in left:
+        for block in _blocks(len(inputs), len(sides) * size):
+            where = np.ix_(np.array(sides), inputs[block], of_units - 1)
+            change[where] = moved(inputs[block], h, of_units)
     wanted = np.tensordot(weights, change, 1)
     if weights[0] != -weights[1]:
         return Changes(wanted)

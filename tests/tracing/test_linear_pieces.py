@@ -1,0 +1,142 @@
+"""Pieces that are linear while no decision changes: a few versions tell what all weights do."""
+
+import numpy as np
+import pytest
+
+from fastgrad import numerical_gradient
+from fastgrad.engines import loop, traced
+from fastgrad.tracing import linear_pieces, unit_responses
+from tests.tracing.test_picks import POOLS, RELUS, windows
+
+EPS = float(np.finfo(np.float64).eps)
+H = 1e-4
+RANDOM = np.random.default_rng(3)
+IMAGES = RANDOM.uniform(size=(1, 2, 12, 12)) * (RANDOM.uniform(size=(1, 1, 12, 12)) > 0.3)
+FIRST = RANDOM.normal(size=(4, 2, 3, 3)) / 3
+SECOND = RANDOM.normal(size=(6, 4, 3, 3)) / 5
+THIRD = RANDOM.normal(size=(5, 6, 2, 2)) / 4
+AFTER = RANDOM.normal(size=(5 * 9, 3)) / 5
+
+
+TAILS = {
+    "scores": lambda a: a,
+    "scaled": lambda a: 3.0 - a / 2.0 * np.array([1.0, 2.0, 3.0]),
+    "stable softmax": lambda a: a - a.max(axis=1, keepdims=True),
+    "both": lambda a: np.maximum(a, a[:, ::-1]) - np.minimum(a, 0.1),
+}
+
+
+class Net:
+    """conv - relu - conv - relu - pool - conv - relu - affine - log of softmax."""
+
+    def __init__(self, relu="mask", pool="max", tail="scores", first=None, bias=0.0):
+        self.relu, self.pool, self.tail = RELUS[relu], POOLS[pool], TAILS[tail]
+        self.first = self.relu if first is None else first
+        self.arrays = [FIRST.copy(), SECOND.copy(), THIRD.copy()]
+        self.bias = bias
+
+    def __call__(self, x):
+        kind = np.asarray(x).dtype if type(x) is np.ndarray else np.float64
+        images, after = IMAGES.astype(kind), AFTER.astype(kind)
+        out = self.first(self.convolved(images, 0))
+        out = self.relu(self.convolved(out, 1) + self.bias)
+        out = self.pool(windows(out, 2, 2).reshape(-1, 4)).reshape(1, 4, 4, 6).transpose(0, 3, 1, 2)
+        out = self.relu(self.convolved(out, 2))
+        scores = self.tail(out.reshape(1, -1) @ after)
+        return np.log(np.exp(scores).sum()) - scores[0, 1]
+
+    def convolved(self, images, number):
+        filters = self.arrays[number]
+        size = filters.shape[-1]
+        side = images.shape[-1] - size + 1
+        out = np.dot(windows(images, size), filters.reshape(len(filters), -1).T)
+        return out.reshape(len(images), side, side, -1).transpose(0, 3, 1, 2)
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Note which weights pieces told; without the certificate, which would mend them."""
+    found = []
+
+    def noting(*arguments):
+        result = linear_pieces.by_linear_piece(*arguments)
+        found.append(None if result is None else result[1])
+        return result
+
+    monkeypatch.setattr(unit_responses, "by_linear_piece", noting)
+    monkeypatch.setattr(traced, "CERTIFY", False)
+    return found
+
+
+def assert_the_loops(f, x):
+    got = numerical_gradient(f, x, H, engine="traced")
+    expected = loop.gradient(f, x, H)
+    assert abs(got - expected).max() <= 8 * EPS * max(1, abs(f(x))) / H
+    assert abs(expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("number", range(2))
+def test_filters_of_each_layer_are_the_loops(number, tail, known):
+    f = Net(tail=tail)
+    assert_the_loops(f, f.arrays[number])
+    assert known[0].mean() > 0.5
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("relu", RELUS)
+def test_masks_and_maxima_of_all_kinds_are_decided(relu, pool, known):
+    f = Net(relu, pool)
+    assert_the_loops(f, f.arrays[0])
+    assert known[0].mean() > 0.5
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > EPS / 100, reason="longdouble is float64 here")
+@pytest.mark.parametrize("number", range(2))
+def test_the_quotient_in_extended_precision_is_missed_by_no_more_than_rounding(number, known):
+    f = Net()
+    got = numerical_gradient(f, f.arrays[number], H, engine="traced")
+    f.arrays = [a.astype(np.longdouble) for a in f.arrays]
+    exact = loop.gradient(f, f.arrays[number], H)
+    assert exact.dtype == np.longdouble
+    assert abs(got - exact).max() <= 2 * EPS * f(FIRST) / H
+    assert known[0].mean() > 0.5
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-9, 1e-6, 1e-5, 3e-5])
+def test_weights_that_change_a_decision_are_replayed(distance, known, monkeypatch):
+    monkeypatch.setattr(linear_pieces, "MAX_CHANGING_SHARE", 1)
+    f = Net()
+    outputs = np.sort(f.convolved(f.relu(f.convolved(IMAGES, 0)), 1)[:, 2].reshape(-1))
+    f.bias = -outputs[len(outputs) // 2] + distance  # one stands as near as that to its kink
+    assert_the_loops(f, f.arrays[0])
+    assert known[0].mean() < 1
+
+
+def test_where_most_weights_change_decisions_all_are_replayed(known):
+    f = Net()
+    f.bias = 1e-5 - f.convolved(f.relu(f.convolved(IMAGES, 0)), 1)  # all stand at their kinks
+    assert_the_loops(f, f.arrays[0])
+    assert all(each is None for each in known)
+
+
+def test_what_bends_before_a_piece_is_replayed(known):
+    f = Net(first=np.tanh)
+    assert_the_loops(f, f.arrays[0])
+    assert known == [None] * len(known)
+
+
+@pytest.mark.parametrize("share", [0.0, 2.0])
+def test_rows_that_do_not_change_need_not_be_computed(share, known, monkeypatch):
+    monkeypatch.setattr(linear_pieces, "MAX_SPARSE_SHARE", share)
+    f = Net()
+    assert_the_loops(f, f.arrays[0])
+    assert known[0].mean() > 0.5
+
+
+@pytest.mark.parametrize("bytes_", [0, 10_000])
+def test_pieces_that_would_take_much_memory_are_left_alone(bytes_, known, monkeypatch):
+    monkeypatch.setattr(linear_pieces, "MAX_PIECE_BYTES", bytes_)
+    f = Net()
+    assert_the_loops(f, f.arrays[0])
+    assert known == [None] * len(known)

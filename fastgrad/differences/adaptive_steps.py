@@ -8,7 +8,7 @@ the same result it leaves to the arrays.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,14 @@ from fastgrad.differences.richardson import (
     limits,
     step_at,
 )
-from fastgrad.differences.rounding import CALLS, are_short, is_flat, jumps, resolution
+from fastgrad.differences.rounding import JUMP_CALLS, are_short, is_flat, jumps, resolution
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.typing import Array, Flags, Moves, Places, Report, Values
 
 BEND_POWERS = 1, 3
 """The first two powers of h in half the difference of f's slopes on both sides of x."""
 
-START = 4
+FIRST_STEPS = 4
 """Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""
 
 SUFFICIENT_STEPS = 8
@@ -56,7 +56,7 @@ ROUNDING_FACTOR = 100
 MAX_STEPS = 17
 """Steps after which any is."""
 
-PATIENCE = 6
+MAX_STALLED_STEPS = 6
 """Steps without a better estimate after which a function that does not converge is left."""
 
 SMOOTH_ERROR = 1e-6
@@ -69,7 +69,7 @@ REMAINDER_FACTOR = 4
 """How many times the last difference a slow series may still be off: for powers of h as low as 1/2
 the rest is 1 / (1 - 2**-0.5) = 3.4 times as large."""
 
-ERROR_FLOOR = 8
+MIN_ERROR_EPS = 8
 """Rounding errors of the derivative itself that nobody needs to get below."""
 
 GROWTH_STEPS = 8
@@ -124,12 +124,46 @@ class Outcome(Rows):
 
 def nothing_yet(first: Array) -> Outcome:
     """Return that nothing has been found yet, from these first steps."""
-    values, errors, steps, largest, widest, height, coarse = np.zeros((7, len(first)))
-    limited, diverging, rough = np.zeros((3, len(first)), dtype=bool)
-    values[:], errors[:], steps[:], widest[:] = np.nan, np.inf, first, first
-    return Outcome(
-        values, errors, steps, largest, widest, height, coarse, limited, diverging, rough
-    )
+    n = len(first)
+    outcome = Outcome(*np.zeros((7, n)), *np.zeros((3, n), dtype=bool))
+    outcome.values[:], outcome.errors[:] = np.nan, np.inf
+    outcome.steps[:] = outcome.widest[:] = first
+    return outcome
+
+
+@dataclass(eq=False)
+class Search(Rows):
+    """Where the search for the steps of some elements stands.
+
+    Attributes
+    ----------
+    rows, places : int array (n,)
+        Which elements they are: their numbers at the beginning, and indices into x.
+    first, most, smallest : float array (n,)
+        The first step, and the largest and the smallest ones that may be taken.
+    top : int array (n,)
+        The number of the largest step that has been taken: 0 is the first, larger ones are below.
+    stalled : int array (n,)
+        For how many steps the error has not become half as large.
+    upwards : bool array (n,)
+        Whether the next step is a larger one.
+    """
+
+    rows: Places
+    places: Places
+    first: Array
+    most: Array
+    smallest: Array
+    top: Places
+    stalled: Places
+    upwards: Flags
+
+    @classmethod
+    def begun(cls, places: Places, first: Array, most: Array, x: Array) -> "Search":
+        """Return the search at its beginning."""
+        rows, (top, stalled) = np.arange(len(places)), np.zeros((2, len(places)), dtype=int)
+        spacing = np.spacing(abs(x.view(np.ndarray).reshape(-1)[places])).astype(np.float64)
+        return cls(rows, places, first, most, 2 * spacing, top, stalled, top > 0)
 
 
 class Extrapolation:
@@ -169,7 +203,7 @@ class Extrapolation:
         first: Array,
         begin: Values | None = None,
         ended: Report | None = None,
-        patience: int = PATIENCE,
+        patience: int = MAX_STALLED_STEPS,
     ) -> Outcome:
         """Return the derivatives with respect to the elements of x at these places.
 
@@ -190,81 +224,79 @@ class Extrapolation:
         parts = first_steps(problem.scheme, problem.x, places, first, problem.bounds)
         with np.errstate(all="ignore"):
             for scheme, chosen, steps, most in parts:
-                table = self._evaluate_steps(
-                    scheme, places[chosen], steps[:, np.newaxis] * step_at(np.arange(START)), begin
-                )
-                for done, found in self._extrapolated(
-                    scheme, places[chosen], table, steps, most, patience
-                ):
+                several = steps[:, np.newaxis] * step_at(np.arange(FIRST_STEPS))
+                table = self._evaluate_steps(scheme, places[chosen], several, begin)
+                search = Search.begun(places[chosen], steps, most, problem.x)
+                for done, found in self._extrapolated(scheme, search, table, patience):
                     outcome[chosen[done]] = found
                     if ended is not None:
                         ended(len(done))
         return outcome
 
     def _extrapolated(
-        self,
-        scheme: Scheme,
-        places: Places,
-        table: Array,
-        first: Array,
-        most: Array,
-        patience: int,
+        self, scheme: Scheme, search: Search, table: Array, patience: int
     ) -> Iterator[tuple[Places, Outcome]]:
-        """Yield indices into places, and the derivatives there, as soon as they have been found."""
-        now = nothing_yet(first)
-        x = self.problem.x.view(np.ndarray).reshape(-1)[places]
-        smallest = 2 * np.spacing(abs(x)).astype(np.float64)
-        active, upwards = np.arange(len(places)), np.zeros(len(places), dtype=bool)
-        top, stalled = np.zeros((2, len(places)), dtype=int)
+        """Yield rows of elements, and the derivatives there, as soon as they have been found."""
+        best = nothing_yet(search.first)
         may_be_rounded = are_short(table[4, :, 0]).any()  # all values are, where f rounds them
         while True:
-            judged = self._coarsened(scheme, table, now) if may_be_rounded else table
+            judged = self._coarsened(scheme, table, best) if may_be_rounded else table
             tried = table.shape[2]
-            found, errors = self._limits(scheme, judged)
-            relative = errors / abs(found.values)
-            relative = np.where(errors == 0, 0, np.where(np.isnan(relative), np.inf, relative))
-            last = now.errors.copy()
+            found = self._limits(scheme, judged)
+            errors, relative = found.errors, found.relative
+            before = best.errors.copy()
             # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
-            rejected = upwards & contradicts(found.values, errors, now.values, last)
+            rejected = search.upwards & contradicts(found.values, errors, best.values, before)
             # Smaller steps may correct what has been found, larger ones only improve it.
-            taken = ~rejected & (~upwards | (errors < last))
-            np.copyto(now.values, found.values, where=taken)
-            np.copyto(now.errors, errors, where=taken)
-            np.copyto(now.steps, judged[3, np.arange(len(active)), found.last], where=taken)
-            rounding = found.round_off > found.truncation
-            stalled = np.where((errors < 0.5 * last) | (errors == np.inf), 0, stalled + 1)
-            higher, lower = first[active] * step_at(top - 1), first[active] * step_at(top + tried)
-            upwards = rounding & (found.first == 0) & (higher <= most[active])
-            done = (relative <= max(self.tolerance, ERROR_FLOOR * self._eps)) | (tried >= MAX_STEPS)
-            # What is far from rounding, and no longer improves, may be noise.
-            near = errors < ROUNDING_FACTOR * found.round_off
-            done |= (relative < SMOOTH_ERROR) & ((stalled > 0) & near | (tried >= SUFFICIENT_STEPS))
-            done |= stalled >= patience
-            done |= (4 * found.round_off > errors) & ~upwards & (errors < np.inf)
-            done |= ~upwards & (lower < smallest[active])
-            ends = done | rejected
-            steps = np.where(upwards, higher, lower)
+            taken = ~rejected & (~search.upwards | (errors < before))
+            np.copyto(best.values, found.values, where=taken)
+            np.copyto(best.errors, errors, where=taken)
+            np.copyto(best.steps, judged[3, np.arange(len(taken)), found.last], where=taken)
+            improves = (errors < 0.5 * before) | (errors == np.inf)
+            search.stalled = np.where(improves, 0, search.stalled + 1)
+            higher = search.first * step_at(search.top - 1)
+            lower = search.first * step_at(search.top + tried)
+            at_largest = (found.round_off > found.truncation) & (found.first == 0)
+            search.upwards = at_largest & (higher <= search.most)
+            ends = rejected | self._are_enough(search, found, tried, patience)
+            ends |= ~search.upwards & (lower < search.smallest)
+            steps = np.where(search.upwards, higher, lower)
             if ends.any():
-                now.roundoff_limited = rounding & (relative > self._eps**0.5) & (found.first == 0)
+                best.roundoff_limited = at_largest & (relative > self._eps**0.5)
                 unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
-                now.diverging = ~now.roundoff_limited & unexplained & (relative > DIVERGENCE_ERROR)
-                now.rough = ~now.roundoff_limited & (errors > ROUNDING_FACTOR * found.round_off)
-                now.rough &= (stalled > 0) & (relative > self.tolerance)
-                self._finish(scheme, places[active], ends, judged, found, now)
-                yield active[ends], now[ends]
+                unexplained &= ~best.roundoff_limited
+                best.diverging = unexplained & (relative > DIVERGENCE_ERROR)
+                best.rough = ~best.roundoff_limited & (errors > ROUNDING_FACTOR * found.round_off)
+                best.rough &= (search.stalled > 0) & (relative > self.tolerance)
+                self._finish(scheme, search.places, ends, judged, found, best)
+                yield search.rows[ends], best[ends]
                 if ends.all():
                     return
-                stays = ~ends
-                now, table, active, top = now[stays], table[:, stays], active[stays], top[stays]
-                stalled, upwards, steps = stalled[stays], upwards[stays], steps[stays]
-            new = self._evaluate_steps(scheme, places[active], steps[:, np.newaxis])
-            before, table = table, np.concatenate([table, new], axis=2)
-            if upwards.any():  # the largest step comes first
-                larger = np.concatenate([new, before], axis=2)
-                table = np.where(upwards[:, np.newaxis], larger, table)
-                top = top - upwards
+                best, search, steps = best[~ends], search[~ends], steps[~ends]
+                table = table[:, ~ends]
+            new = self._evaluate_steps(scheme, search.places, steps[:, np.newaxis])
+            smaller = np.concatenate([table, new], axis=2)
+            if search.upwards.any():  # the largest step comes first
+                larger = np.concatenate([new, table], axis=2)
+                smaller = np.where(search.upwards[:, np.newaxis], larger, smaller)
+                search.top = search.top - search.upwards
+            table = smaller
 
-    def _coarsened(self, scheme: Scheme, table: Array, now: Outcome) -> Array:
+    def _are_enough(self, search: Search, found: Limits, tried: int, patience: int) -> Flags:
+        """Say of which elements there need be no further steps."""
+        if tried >= MAX_STEPS:
+            return np.ones(len(found.values), dtype=bool)
+        relative = found.relative
+        done: Flags = relative <= max(self.tolerance, MIN_ERROR_EPS * self._eps)
+        # What is far from rounding, and no longer improves, may be noise.
+        near = found.errors < ROUNDING_FACTOR * found.round_off
+        enough = (search.stalled > 0) & near | (tried >= SUFFICIENT_STEPS)
+        done |= (relative < SMOOTH_ERROR) & enough
+        done |= search.stalled >= patience
+        rounded = (4 * found.round_off > found.errors) & (found.errors < np.inf)
+        return done | rounded & ~search.upwards
+
+    def _coarsened(self, scheme: Scheme, table: Array, best: Outcome) -> Array:
         """Return the table with the noise of an f that rounds its values, if it does."""
         spacing = resolution(table[4:].transpose(1, 2, 0))
         if not spacing.any():
@@ -272,10 +304,10 @@ class Extrapolation:
         noise, steps = table[1], table[3]
         coarser = np.fmax(noise, scheme.round_off(spacing, steps, 1.0))
         heights = coarser * steps**scheme.derivative
-        now.coarse[:] = np.where(coarser > noise, heights, 0)[:, -1]
+        best.coarse[:] = np.where(coarser > noise, heights, 0)[:, -1]
         return np.concatenate([table[:1], coarser[np.newaxis], table[2:4]])
 
-    def _limits(self, scheme: Scheme, table: Array) -> tuple[Limits, Array]:
+    def _limits(self, scheme: Scheme, table: Array) -> Limits:
         """Return the derivatives, and their errors: with half the jump of the slope at a kink."""
         quotients, noise, bends = table[:3]
         found = limits(quotients, noise, scheme.error_powers, RATIO, checked=True)
@@ -292,7 +324,7 @@ class Extrapolation:
             wide = np.maximum.reduce(np.where(inside, sizes, 0), axis=1)
             spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
             errors = errors + np.fmax(kink, spike)
-        return found, errors
+        return replace(found, errors=errors)
 
     def _finish(
         self,
@@ -301,24 +333,24 @@ class Extrapolation:
         ends: Flags,
         table: Array,
         found: Limits,
-        now: Outcome,
+        best: Outcome,
     ) -> None:
         """Judge what has been found of elements that have ended by all that has been seen."""
         quotients, steps = table[0], table[3]
         slopes = abs(np.where(np.isfinite(quotients), quotients, 0))
-        now.largest[:] = np.max(slopes, axis=1)
-        now.widest[:] = steps[np.arange(len(steps)), np.argmax(slopes > 0, axis=1)]
-        now.height[:] = np.max(slopes * steps**scheme.derivative, axis=1)
+        best.largest[:] = np.max(slopes, axis=1)
+        best.widest[:] = steps[np.arange(len(steps)), np.argmax(slopes > 0, axis=1)]
+        best.height[:] = np.max(slopes * steps**scheme.derivative, axis=1)
         rivals = found.rivals()
         for row in np.flatnonzero(ends):
-            if now.rough[row]:
-                self._take_for_noise(scheme, now, row, table)
+            if best.rough[row]:
+                self._take_for_noise(scheme, best, row, table)
             if rivals.doubts[row] < np.inf:
-                self._look_into(scheme, int(places[row]), now, row, table, rivals)
-            if now.diverging[row] and _grows(table[:, row]):
-                now.errors[row] = np.inf
+                self._look_into(scheme, int(places[row]), best, row, table, rivals)
+            if best.diverging[row] and _grows(table[:, row]):
+                best.errors[row] = np.inf
 
-    def _take_for_noise(self, scheme: Scheme, now: Outcome, row: Any, table: Array) -> None:
+    def _take_for_noise(self, scheme: Scheme, best: Outcome, row: Any, table: Array) -> None:
         """Let what the smallest steps disagree by be noise of f at all steps.
 
         Runs of quotients agree by accident at times: noise is judged by those that depend on it
@@ -328,7 +360,7 @@ class Extrapolation:
         d, powers = scheme.derivative, scheme.error_powers
         gain = 1 / (RATIO ** -powers[0] - 1)
         pairs = (1 + gain) * quotients[1:] - gain * quotients[:-1]
-        heights = abs(pairs - now.values[row]) * steps[1:] ** d / (1 + 2 * gain)
+        heights = abs(pairs - best.values[row]) * steps[1:] ** d / (1 + 2 * gain)
         if (heights[-NOISE_STEPS + 1 :] < heights[-NOISE_STEPS:-1] / 2).all():
             return  # what still falls is truncation
         # Truncation falls by this from step to step.
@@ -336,16 +368,16 @@ class Extrapolation:
         heights = np.where(np.isfinite(heights), heights, 0)
         heights[1:] -= np.minimum(falls * heights[:-1], heights[1:])
         other = self._with_noise(scheme, table[:, row], np.max(heights[-NOISE_STEPS:]))
-        if now.errors[row] < other[1] < np.inf:
-            now.values[row], now.errors[row], now.steps[row] = other
+        if best.errors[row] < other[1] < np.inf:
+            best.values[row], best.errors[row], best.steps[row] = other
 
     def _look_into(
-        self, scheme: Scheme, place: int, now: Outcome, row: Any, table: Array, rivals: Rivals
+        self, scheme: Scheme, place: int, best: Outcome, row: Any, table: Array, rivals: Rivals
     ) -> None:
         """Take what larger steps say instead, if it is jumps of f why smaller ones contradict."""
         rival, doubt = rivals.values[row], rivals.doubts[row]
-        contradiction = float(abs(rival - now.values[row]))
-        if now.coarse[row] > 0 or not doubt < CLEAR_SHARE * contradiction:
+        contradiction = float(abs(rival - best.values[row]))
+        if best.coarse[row] > 0 or not doubt < CLEAR_SHARE * contradiction:
             return
         quotients, noise, _, steps = table[:4, row]
         d, nearest = scheme.derivative, int(rivals.last[row])
@@ -358,24 +390,24 @@ class Extrapolation:
         if height > MAX_JUMP * rounding / self._eps:
             return
         other = self._with_noise(scheme, table[:, row], height)
-        now.values[row], now.errors[row], now.steps[row] = other
-        now.roundoff_limited[row] = now.diverging[row] = False
+        best.values[row], best.errors[row], best.steps[row] = other
+        best.roundoff_limited[row] = best.diverging[row] = False
 
     def _with_noise(self, scheme: Scheme, table: Array, height: Any) -> tuple[Any, Any, Any]:
         """Return an element's value, error and step if f is as noisy as this, or more."""
         quotients, noise, bends, steps = table[:4]
         noise = np.fmax(noise, height / steps**scheme.derivative)
-        found, errors = self._limits(scheme, np.stack([quotients, noise, bends])[:, np.newaxis])
-        return found.values[0], errors[0], steps[found.last[0]]
+        found = self._limits(scheme, np.stack([quotients, noise, bends])[:, np.newaxis])
+        return found.values[0], found.errors[0], steps[found.last[0]]
 
     def jumps(self, place: int, step: float, contradiction: float, rounding: float) -> bool:
         """Say whether f jumps within this step, as `fastgrad.differences.rounding.jumps` does."""
-        self.evaluations += CALLS
+        self.evaluations += JUMP_CALLS
         return jumps(self.problem, self.values, place, step, contradiction, rounding)
 
     def is_flat(self, place: int, step: float) -> bool:
         """Say whether f is piecewise constant, as `fastgrad.differences.rounding.is_flat` does."""
-        self.evaluations += CALLS
+        self.evaluations += JUMP_CALLS
         return is_flat(self.problem, self.values, place, step)
 
     def _evaluate_steps(
@@ -422,10 +454,10 @@ def _grows(table: Array) -> bool:
     return len(rates) == GROWTH_STEPS and bool(steady.all() and seen.all())
 
 
-def contradicts(new: Array, its: Array, old: Array, error: Array) -> Flags:
+def contradicts(new: Array, new_error: Array, old: Array, old_error: Array) -> Flags:
     """Say where two values differ by more than both of their errors; where one is nan, not."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(abs(new - old) > its + error)
+        return np.asarray(abs(new - old) > new_error + old_error)
 
 
 # One element, in single numbers ------------------------------------------------------------------
@@ -433,7 +465,7 @@ def contradicts(new: Array, its: Array, old: Array, error: Array) -> Flags:
 EPS = 2.0**-52
 """The precision of doubles."""
 
-LARGEST_SIZE, SMALLEST_STEP = 1e100, 1e-100
+MAX_SIZE, MIN_FIRST_STEP = 1e100, 1e-100
 """Of x and f, and of the first step: nothing overflows, or is lost at the end of the range."""
 
 STEP_RATIOS = {k: float(step_at(k)) for k in range(-SUFFICIENT_STEPS, SUFFICIENT_STEPS + 1)}
@@ -473,7 +505,7 @@ def derivative_of_one(
         None if f does not look smooth there, or there is anything else to be looked at.
     """
     size = abs(x)
-    if not (size < LARGEST_SIZE and abs(base) < LARGEST_SIZE > first > SMALLEST_STEP):
+    if not (size < MAX_SIZE and abs(base) < MAX_SIZE > first > MIN_FIRST_STEP):
         return None
     first = math.ldexp(1.0, math.frexp(first)[1] - 1)
 
@@ -481,11 +513,11 @@ def derivative_of_one(
         return (size + first * STEP_RATIOS[k]) - size
 
     quotients, bends = Tableau(central_quotient.error_powers), Tableau(BEND_POWERS)
-    new, upwards, stalled, best = range(START), False, 0, NO_LIMIT
+    new, upwards, stalled, best = range(FIRST_STEPS), False, 0, NO_LIMIT
     while len(quotients.quotients) < SUFFICIENT_STEPS:
         steps = [step_of(k) for k in new]
         values = evaluate([point for step in steps for point in (x + step, x - step)])
-        if values is None or not all(abs(value) < LARGEST_SIZE for value in values):
+        if values is None or not all(abs(value) < MAX_SIZE for value in values):
             return None
         if (len(new) > 1 and _may_be_rounded(values[0])) or steps[-1] < 2 * math.ulp(x):
             return None
@@ -528,7 +560,7 @@ def _limit_with_kink(quotients: Tableau, bends: Tableau) -> Limit | None:
 def _is_enough(found: Limit, stalled: bool, upwards: bool, is_last: bool, tolerance: float) -> bool:
     """Say whether there need be no further steps."""
     round_off = found.run.round_off
-    if found.relative <= max(tolerance, ERROR_FLOOR * EPS):
+    if found.relative <= max(tolerance, MIN_ERROR_EPS * EPS):
         return True
     if found.relative < SMOOTH_ERROR and (is_last or (stalled and _is_rounding(found))):
         return True

@@ -136,6 +136,13 @@ class Limits:
     all_errors: Array
     runs: _Runs
 
+    @property
+    def relative(self) -> Array:
+        """The errors in units of the limits; infinite where there is no limit."""
+        relative = self.errors / abs(self.values)
+        known = np.where(np.isnan(relative), np.inf, relative)
+        return np.where(self.errors == 0, 0, known)
+
     def rivals(self) -> "Rivals":
         """Return what larger steps say who agree among themselves, and not with what is taken."""
         with np.errstate(all="ignore"):

@@ -24,7 +24,7 @@ FLAT_SHARE = 2.0**-20
 SPREAD_FACTOR = 8
 """Times the spread of slopes beyond which changes are not explained by it."""
 
-CALLS = 2 * len(SAMPLE_POSITIONS)
+JUMP_CALLS = 2 * len(SAMPLE_POSITIONS)
 """How often f is called."""
 
 MIN_DISTINCT_VALUES = 4

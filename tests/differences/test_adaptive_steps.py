@@ -7,7 +7,7 @@ from fastgrad.differences import adaptive_steps
 from fastgrad.differences.adaptive_steps import Extrapolation, contradicts
 from fastgrad.differences.problem import problems
 from fastgrad.differences.richardson import step_at
-from fastgrad.differences.rounding import CALLS
+from fastgrad.differences.rounding import JUMP_CALLS
 from fastgrad.engines import loop
 from fastgrad.schemes import central, forward
 
@@ -33,7 +33,7 @@ def extrapolate(f, x, first, scheme=None, tolerance=0.0, most=None):
 def test_it_goes_down_where_truncation_is_large():
     outcome, steps = extrapolate(lambda x: float(np.sin(20 * x[0])), 1.0, 0.5)
     np.testing.assert_allclose(steps, 0.5 * step_at(np.arange(len(steps))), rtol=1e-10)
-    assert len(steps) > adaptive_steps.START
+    assert len(steps) > adaptive_steps.FIRST_STEPS
     assert abs(outcome.values[0] - 20 * np.cos(20)) <= outcome.errors[0]
 
 
@@ -41,7 +41,7 @@ def test_it_goes_up_where_rounding_is_large_but_not_above_the_largest_step():
     _, steps = extrapolate(lambda x: float(np.sin(x[0])), 1.0, 2.0**-12)
     rungs = np.array([0, 1, 2, 3, -1])
     np.testing.assert_allclose(
-        steps[: adaptive_steps.START + 1], 2.0**-12 * step_at(rungs), rtol=1e-10
+        steps[: adaptive_steps.FIRST_STEPS + 1], 2.0**-12 * step_at(rungs), rtol=1e-10
     )
     _, steps = extrapolate(lambda x: float(np.sin(x[0])), 1.0, 2.0**-12, most=2.0**-12)
     assert max(steps) == 2.0**-12
@@ -51,7 +51,7 @@ def test_it_goes_up_where_rounding_is_large_but_not_above_the_largest_step():
 def test_it_ends(f):
     _, steps = extrapolate(f, 1.0, 0.25)
     # The last one is looked at for more jumps, at pairs of points.
-    assert len(steps) <= adaptive_steps.MAX_STEPS + CALLS // 2
+    assert len(steps) <= adaptive_steps.MAX_STEPS + JUMP_CALLS // 2
 
 
 def test_a_tolerance_ends_it_early():

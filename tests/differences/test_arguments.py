@@ -117,7 +117,7 @@ def test_an_exception_leaves_every_array_as_it_was():
 @pytest.mark.parametrize(
     ("x", "error", "match"),
     [
-        ({"a": 1.0}, TypeError, r"x\['a'\] is a float, .*or a structure of arrays"),
+        ({"a": "1.0"}, TypeError, r"x\['a'\] is a str, .*or a structure of arrays"),
         ([np.zeros(2), None], TypeError, r"x\[1\] is a NoneType"),
         ([np.zeros(2, int)], TypeError, r"x\[0\] has dtype int64, .*pass x\[0\]\.astype\(float\)"),
     ],

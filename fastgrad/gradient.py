@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from fastgrad.differences.arguments import (
+    WhereDefined,
     element_at,
     is_structure,
     leaves,
@@ -74,6 +75,7 @@ def numerical_gradient(
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
+    outside: Any = None,
 ) -> Structure:
     """Return the difference quotient of f for every element of x; the central one by default.
 
@@ -138,6 +140,10 @@ def numerical_gradient(
     progress : bool or callable
         True shows a bar while the loop runs; a callable is called as ``progress(done, total)``,
         with numbers of elements, about ten times a second.
+    outside : exception class or tuple of such, optional
+        What f raises where it is not defined: then it counts as nan there. Where a quotient is not
+        finite, a one-sided one of the same accuracy takes its place, if there is one, and the
+        elements are named in a warning.
 
     Returns
     -------
@@ -205,6 +211,8 @@ def numerical_gradient(
     array([3., 3.])
     """
     x = users_array(x)
+    if outside is not None:
+        f = WhereDefined(f, outside)
     with guarded(f, x, args) as guard:
         evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress, at_once=True
@@ -224,6 +232,8 @@ def numerical_gradient(
             gradients = []
             for part in parts:
                 gradients.append(_gradient(part, evaluator, report))
+                if outside is not None:
+                    _derive_from_one_side(part, gradients[-1], evaluator)
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
@@ -274,6 +284,15 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     if is_zero and problem.is_uniform and is_independent(f, x, problem.steps):
         warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
     return result
+
+
+def _derive_from_one_side(problem: Problem, gradient: Array, evaluator: Evaluator) -> None:
+    """Replace quotients that are not finite by one-sided ones, where these are."""
+    plain = gradient.view(np.ndarray)
+    if not np.isfinite(plain).all():
+        flat = plain.reshape(-1)
+        measured_steps.derive_from_one_side(problem, flat, evaluator.values(None))
+        plain[...] = flat.reshape(plain.shape)
 
 
 def _traced_by_two_steps(

@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.differences.arguments import as_array, like, require_function, users_array
+from fastgrad.differences.arguments import (
+    WhereDefined,
+    as_array,
+    like,
+    require_function,
+    users_array,
+)
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.measured_steps import QUOTIENTS, measured
+from fastgrad.differences.measured_steps import QUOTIENTS, derive_from_one_side, measured
 from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import fill
 from fastgrad.engines.progress import in_parts
@@ -40,6 +46,7 @@ def jacobian(
     workers: int | Map | None = None,
     progress: Progress = False,
     sparsity: Any = None,
+    outside: Any = None,
 ) -> Any:
     """Return the derivatives of all that f returns with respect to all elements of x.
 
@@ -79,6 +86,8 @@ def jacobian(
         element of f(x) depends on together are moved together. "detect" finds them
         (`fastgrad.detect_sparsity`, which returns a pair to be passed again), a pair is such an
         array and the number of each column's group (`fastgrad.group_columns`). x is one array.
+    outside : exception class or tuple of such, optional
+        What f raises where it is not defined, as for `numerical_gradient`.
 
     Returns
     -------
@@ -119,6 +128,8 @@ def jacobian(
            [0., 0., 0., 4., 3.]])
     """
     x = users_array(x)
+    if outside is not None:
+        f = WhereDefined(f, outside)
     is_sparse = sparsity is not None
     if is_sparse:
         sparse.require_one_array(x)
@@ -155,9 +166,13 @@ def jacobian(
         with evaluator.shown(sum(problem.x.size for problem in found)) as report:
             values = evaluator.values(report)
             measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
-            parts = [
-                _jacobian(measured(problem, measuring, base), values, base) for problem in found
-            ]
+            parts = []
+            for problem in found:
+                columns = _columns(measured(problem, measuring, base), values, base)
+                if outside is not None:
+                    derive_from_one_side(problem, columns, evaluator.values(None), base)
+                rows = columns.reshape(problem.x.size, base.size).T.astype(base.dtype)
+                parts.append(rows.reshape(base.shape + problem.x.shape))
         if is_sparse:
             return groups.expanded(parts[0], base)
     return like(x, iter(parts))
@@ -252,12 +267,11 @@ def weighted_sum(f: Callable[..., Any], weights: Array, x: Any, *args: Any) -> A
     return np.sum(values * weights)
 
 
-def _jacobian(problem: Problem, values: Values, base: Array) -> Array:
-    """Return the Jacobian with respect to one array."""
+def _columns(problem: Problem, values: Values, base: Array) -> Array:
+    """Return the derivatives with respect to each element of one array, (x.size, *base.shape)."""
     f, x, columns = problem.f, problem.x, problem.quotients
     if columns is None:
         columns = np.zeros((x.size, *base.shape), base.dtype)
         for scheme, places, steps in problem.partition if columns.size else ():
             fill(columns, values, f, x, places, steps, scheme, base.shape)
-    rows = columns.reshape(x.size, base.size).T.astype(base.dtype)
-    return rows.reshape(base.shape + x.shape)
+    return columns

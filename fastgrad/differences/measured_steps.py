@@ -9,6 +9,7 @@ from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import (
     BLOCK_DERIVATIVES,
     at,
+    derivatives,
     precision,
 )
 from fastgrad.differences.rounding import (
@@ -20,7 +21,7 @@ from fastgrad.differences.rounding import (
     jumps,
     slope_sizes,
 )
-from fastgrad.schemes import Scheme
+from fastgrad.schemes import Scheme, backward, forward
 from fastgrad.typing import Array, Flags, Places, Values
 
 PILOTS = 8
@@ -158,6 +159,51 @@ def measured(
     work.warn_of_unsettled()
     quotients = work.quotients.reshape(n, *base.shape)
     return problem.replaced(steps=work.steps, quotients=quotients)
+
+
+def derive_from_one_side(
+    problem: Problem, derivatives_found: Array, values: Values, base: Array | None = None
+) -> None:
+    """Replace derivatives that are not finite by those of one-sided schemes, where these are.
+
+    Of the same accuracy, first of larger x, then of smaller. Says of which elements, in a warning.
+
+    Parameters
+    ----------
+    problem : Problem
+        As the user gave it.
+    derivatives_found : array (x.size, ...)
+        By the scheme of the problem; written into.
+    values : callable
+        How f is evaluated.
+    base : array, optional
+        f(x), if f returns an array.
+    """
+    order, accuracy = problem.scheme.derivative, problem.scheme.accuracy
+    shape = () if base is None else base.shape
+    replaced: list[int] = []
+    for side in (forward(accuracy, order), backward(accuracy, order)):
+        finite = np.isfinite(derivatives_found.astype(np.float64)).reshape(problem.x.size, -1)
+        places = np.flatnonzero(~finite.all(axis=1))
+        if not len(places) or problem.bounds is not None or problem.scheme.is_complex:
+            break
+        if problem.automatic:
+            one_sided = problem.replaced(scheme=side)
+            known = measured(one_sided, values, base, places=places).quotients
+            found = np.asarray(known)[places]
+        else:
+            several = isinstance(problem.steps, np.ndarray)
+            steps = problem.steps[places] if several else problem.steps
+            found = derivatives(values, problem.f, problem.x, places, steps, side, shape)
+        good = np.isfinite(found.astype(np.float64)).reshape(len(places), -1).all(axis=1)
+        derivatives_found[places[good]] = found[good]
+        replaced += places[good].tolist()
+    if replaced:
+        first = element_at(problem.name, min(replaced), problem.x.shape)
+        more = f", the first of {len(replaced)} such elements" if len(replaced) > 1 else ""
+        warn_caller(
+            f"f is not defined on one side of {first}{more}: the derivatives are one-sided there"
+        )
 
 
 class _Measurement(TrialQuotients):

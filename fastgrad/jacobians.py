@@ -9,6 +9,7 @@ import numpy as np
 from fastgrad.differences.arguments import (
     WhereDefined,
     as_array,
+    as_returned,
     like,
     require_function,
     users_array,
@@ -133,11 +134,6 @@ def jacobian(
     is_sparse = sparsity is not None
     if is_sparse:
         sparse.require_one_array(x)
-        if engine == "compiled":
-            raise ValueError(
-                "engine is 'compiled', which moves single elements, but with sparsity groups of "
-                "them are moved; leave out one of both"
-            )
     with guarded(f, x, args) as guard:
         evaluator = choose_evaluator(
             None if is_sparse else f,
@@ -147,6 +143,11 @@ def jacobian(
             workers=workers,
             progress=progress,
         )
+        if is_sparse and evaluator.engine == "compiled":
+            raise ValueError(
+                "engine is 'compiled', which moves single elements, but with sparsity groups of "
+                "them are moved; leave out one of both"
+            )
         found, base = prepare(
             f,
             x,
@@ -259,6 +260,8 @@ def vector_jacobian_product(
 def weighted_sum(f: Callable[..., Any], weights: Array, x: Any, *args: Any) -> Any:
     """Return the sum of what f returns, times weights of the same shape."""
     values = f(x, *args)
+    if not hasattr(values, "shape"):
+        values = as_returned(values)
     if np.shape(values) != weights.shape:
         raise ValueError(
             f"v has shape {weights.shape}, but f returns an array of shape {np.shape(values)}; "

@@ -278,7 +278,7 @@ class ColumnGroups(Line):
     def distances(self, s: Array) -> Any:
         """Return what each element's direction is multiplied by."""
         distances = (s - self.origin)[..., self.groups]
-        return distances.reshape(*s.shape[:-1], *self.arrays[0].shape)
+        return distances.reshape(s.shape[:-1] + self.arrays[0].shape)
 
     def expanded(self, columns: Array, base: Array) -> Any:
         """Return the sparse Jacobian, checked, by the derivatives with respect to groups."""

@@ -154,6 +154,12 @@ COMMON = {
     "progress": PROGRESS,
     "v": X,
     "sparsity": [lambda: None, lambda: "detect", lambda: np.eye(3)],
+    "outside": [lambda: None, lambda: ValueError, lambda: (KeyError, ArithmeticError)],
+    "structure": [lambda: np.eye(3), lambda: np.ones((2, 4), bool)],
+    "forward": [lambda: lambda x, *a: x, lambda: lambda x, *a: (x**2, x)],
+    "backward": [lambda: lambda dout, *c: dout, lambda: lambda dout, x: 2 * x * dout],
+    "inputs": [*X, lambda: (np.ones(3),)],
+    "dout": [lambda: None, lambda: np.ones(3)],
     "tolerance": [lambda: None, lambda: 1e-6],
     "gradient": [lambda: lambda x, *a: 2 * x, lambda: np.array([2.0, 4.0, 6.0])],
     "t": TARGETS,
@@ -199,7 +205,9 @@ FUNCTIONS = {
         name: getattr(fastgrad, name)
         for name in (
             "numerical_gradient", "differentiate", "jacobian", "hessian", "directional_derivative",
-            "hessian_vector_product", "check_gradient", "slope_test", "explain", "Gradient",
+            "hessian_vector_product", "vector_jacobian_product", "check_gradient", "check_backward",
+            "slope_test", "explain", "Gradient", "Jacobian", "Hessian", "detect_sparsity",
+            "group_columns",
             "TwoLayerNet", "identity_function", "step_function", "sigmoid", "sigmoid_grad", "relu",
             "relu_grad", "softmax", "sum_squared_error", "cross_entropy_error", "softmax_loss",
             "numerical_diff", "numerical_gradient_2d",
@@ -275,9 +283,10 @@ def _is_own(error, arguments):
     last = frames[-1]
     if re.search(SIGNATURES, str(error)):
         return any(callable(value) for value in arguments.values())  # called with what it refuses
-    if any(arguments.get(name) is odd for name in ("f", "gradient") for odd in ODD_FUNCTIONS):
+    functions = ("f", "gradient", "forward", "backward")
+    if any(arguments.get(name) is odd for name in functions for odd in ODD_FUNCTIONS):
         called = frames[-1].line or ""
-        if "self.f(" in called or "f(x" in called or "gradient(" in called:
+        if any(call in called for call in ("self.f(", "f(x", "gradient(", "forward(", "backward(")):
             return True  # so does what a function in C raises
     in_fastgrad = ROOT in Path(last.filename).parents
     names = [*arguments, "f", "workers", "gradient"]

@@ -11,7 +11,15 @@ import numpy as np
 
 from fastgrad.checking.check import check_gradient
 from fastgrad.checking.report import Report
-from fastgrad.differences.arguments import as_array, is_structure, users_array
+from fastgrad.differences.arguments import (
+    as_array,
+    as_returned,
+    is_structure,
+    leaves,
+    require_floating_array,
+    users_array,
+)
+from fastgrad.differences.conversions import BOOK_STEP, is_number
 from fastgrad.differences.guard import guarded
 from fastgrad.typing import Array, GradientEngineName, Progress
 
@@ -87,7 +95,15 @@ agrees.
             raise TypeError(
                 f"{name} is a {type(function).__name__}, which cannot be called; pass a function"
             )
-    layer = _Layer(forward, users_array(inputs), backward, args)
+    if not isinstance(args, tuple):
+        raise TypeError(
+            f"args is a {type(args).__name__}; pass a tuple of forward's further arguments"
+        )
+    inputs = users_array(inputs)
+    for name, array in leaves(inputs, "inputs"):
+        if not is_number(array):
+            require_floating_array(name, array, BOOK_STEP)
+    layer = _Layer(forward, inputs, backward, args)
     with guarded((forward, backward), layer.inputs, args):
         layer.douts = layer.as_passed_back(dout)
     report = check_gradient(
@@ -185,9 +201,10 @@ class _Layer:
         return dict(zip(self.inputs, arrays, strict=True))
 
     def _outs(self, number: int) -> list[Any]:
-        """Return so many outs of a forward pass."""
+        """Return so many outs of a forward pass, as arrays."""
         returned = self.call(self.inputs)
         outs = [*returned[:number]] if isinstance(returned, tuple) else [returned]
+        outs = [*map(as_returned, outs)]
         if len(outs) != number:
             raise ValueError(
                 f"dout is a tuple of {number}, but forward returns {len(outs)} outs; pass an array "

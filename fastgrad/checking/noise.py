@@ -168,6 +168,7 @@ class Path:
 
     def __call__(self, offsets: Array) -> tuple[Array, Array]:
         """Return by which offsets x really moves, and f there; f is asked once for each."""
+        offsets = np.where(np.isnan(offsets), np.inf, offsets)  # x is too large: f has no value
         new = [t for t in dict.fromkeys(offsets.tolist()) if t not in self._known]
         if new:
             pairs = zip(*self._along(np.array(new)), strict=True)

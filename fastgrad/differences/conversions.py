@@ -65,7 +65,7 @@ def kind_of(x: Any) -> "type[Numbers] | None":
     parts = [leaf for _, leaf in leaves(x)]
     if any(_is_of("torch", leaf, "Tensor") for leaf in parts):
         return Tensors
-    return Numbers if any(map(_is_number, parts)) else None
+    return Numbers if any(map(is_number, parts)) else None
 
 
 def _is_of(package: str, x: Any, *classes: str) -> bool:
@@ -75,7 +75,8 @@ def _is_of(package: str, x: Any, *classes: str) -> bool:
     return isinstance(x, tuple(kind for kind in kinds if isinstance(kind, type)))
 
 
-def _is_number(x: Any) -> bool:
+def is_number(x: Any) -> bool:
+    """Say whether x is a real number, and no array."""
     return isinstance(x, Real) and not isinstance(x, (bool, np.bool_))
 
 
@@ -98,12 +99,12 @@ class Numbers:
         self.original = x
         self.arrays = like(x, (self.array(leaf) for _, leaf in leaves(x)))
         is_named = not isinstance(x, (list, tuple)) or hasattr(x, "_fields")
-        if not is_named and all(_is_number(leaf) for _, leaf in leaves(x)):
+        if not is_named and all(is_number(leaf) for _, leaf in leaves(x)):
             self.original = self.arrays = _rectangular(x)
 
     def array(self, leaf: Any) -> Any:
         """Return the array that stands for a leaf of x."""
-        if not _is_number(leaf):
+        if not is_number(leaf):
             return leaf
         return np.array(as_number("x", leaf, "it is made of real numbers", "numbers such as 1.0"))
 
@@ -128,7 +129,7 @@ class Numbers:
 
     def in_kind(self, new: Any, old: Any) -> Any:
         """Return the derivatives with respect to a leaf of x in its kind."""
-        return new[()] if _is_number(old) and isinstance(new, np.ndarray) else new
+        return new[()] if is_number(old) and isinstance(new, np.ndarray) else new
 
 
 def _rectangular(numbers: Any) -> Any:

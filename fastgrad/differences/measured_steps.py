@@ -179,13 +179,15 @@ def derive_from_one_side(
     base : array, optional
         f(x), if f returns an array.
     """
+    if not derivatives_found.size or problem.bounds is not None or problem.scheme.is_complex:
+        return
     order, accuracy = problem.scheme.derivative, problem.scheme.accuracy
     shape = () if base is None else base.shape
     replaced: list[int] = []
     for side in (forward(accuracy, order), backward(accuracy, order)):
         finite = np.isfinite(derivatives_found.astype(np.float64)).reshape(problem.x.size, -1)
         places = np.flatnonzero(~finite.all(axis=1))
-        if not len(places) or problem.bounds is not None or problem.scheme.is_complex:
+        if not len(places):
             break
         if problem.automatic:
             one_sided = problem.replaced(scheme=side)

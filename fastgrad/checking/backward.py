@@ -204,13 +204,12 @@ class _Layer:
         """Return so many outs of a forward pass, as arrays."""
         returned = self.call(self.inputs)
         outs = [*returned[:number]] if isinstance(returned, tuple) else [returned]
-        outs = [*map(as_returned, outs)]
         if len(outs) != number:
             raise ValueError(
                 f"dout is a tuple of {number}, but forward returns {len(outs)} outs; pass an array "
                 "for each out"
             )
-        return outs
+        return [*map(as_returned, outs)]
 
 
 def _in_order(forward: Callable[..., Any], args: tuple[Any, ...], inputs: dict[str, Array]) -> Any:

@@ -204,7 +204,14 @@ class Replay:
         """Return about how many elements are computed to move all units by so many amounts."""
         separate = sum(map(_effort, self._separate))
         mixed = sum(map(_effort, self._mixed)) + sum(node.value.size for node in self._spreads)
-        return float(amounts * (separate + mixed * len(self.units)))
+        return float(amounts * (separate + mixed * len(self.used_units)))
+
+    @lazy
+    def used_units(self) -> NDArray[np.intp]:
+        """The units that the target depends on: not, say, the words that a batch does not have."""
+        read = {leaf for node in self._mixed for leaf in node.inputs()} | {self.target}
+        ids = [self.unit_ids[node].reshape(-1) for node in read if node in self.unit_ids]
+        return np.intersect1d(np.concatenate([self.units[:0], *ids]), self.units)
 
     def all_versions(self, values: Array, added: Mapping[Node, Array] | None = None) -> Array:
         """Return the target's versions for any versions of the root.

@@ -264,17 +264,20 @@ def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:
     root = rows.replay.root.value
     sides = [side for side in (0, 1) if weights[side]]
 
-    def moved(size: float, units: Places | None = None) -> Array:
+    units, used = rows.replay.units, rows.replay.used_units
+
+    def moved(size: float, units: Places) -> Array:
         values = np.stack([root + (size, -size)[side] for side in sides])
         return np.asarray(rows.changes(values, units)[:, :, 0])
 
-    change = moved(h)
+    change = np.zeros((len(units), len(sides)))
+    if used.size:
+        change[used - 1] = moved(h, used)
     wanted = change @ [weights[side] for side in sides]
     if weights[0] != -weights[1]:
         return Changes(wanted)
     if is_quadratic(rows.replay):
         return Changes(wanted, wanted)
-    units = rows.replay.units
     straight, uneven = straightened(
         change, rows.replay.target.value, lambda places: moved(h / SHRINK_FACTOR, units[places])
     )

@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop
+from fastgrad.tracing.row_losses import RowLosses
 
 assert_the_loops = partial(looped.assert_the_loops, engine="traced")
 
@@ -289,3 +290,27 @@ def test_a_window_written_into_changes_its_array():
 
     with pytest.raises(ValueError, match="changed in place since"):
         numerical_gradient(f, np.arange(3.0), engine="traced")
+
+
+def test_words_that_a_batch_does_not_have_are_not_moved(monkeypatch):
+    words = np.array([[1, 7, 1], [12, 7, 3]])
+    moved = []
+
+    def noted(self, values, units=None, *more):
+        moved.append(self.units if units is None else units)
+        return changes(self, values, units, *more)
+
+    changes = RowLosses.changes
+    monkeypatch.setattr(RowLosses, "changes", noted)
+
+    def f(vectors):
+        h = np.zeros((2, 4))
+        for t in range(3):
+            h = np.tanh(np.dot(vectors[words[:, t]], W) + np.dot(h, WH))
+        return np.sum(h**2)
+
+    gradient = assert_the_loops(f, RANDOM.normal(size=(20, 6)))
+    is_word = np.isin(np.arange(20), words)
+    assert not gradient[~is_word].any()
+    assert gradient[is_word].all()
+    assert set(np.concatenate(moved)) == set(1 + np.flatnonzero(np.repeat(is_word, 6)))

@@ -241,6 +241,8 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
 
     each = change.reshape(2, -1).T
     straight, uneven = straightened(each, rows.replay.target.value, again)
+    if found is not None:  # where no decision changes, what is not even is not straight either
+        uneven[is_known.reshape(-1)] = 0
     return Changes(
         wanted, (straight @ weights).reshape(shape), abs(weights[0]) * uneven.reshape(shape)
     )

@@ -7,10 +7,11 @@ do not mix.
 Where all moves in proportion to the unit, but for decisions such as ``a > 0``, it does so between
 two shifts at which all decisions are the same: the first that would change in between, in the order
 of the operations, depends on what moves in proportion, and passes its place once at most. So what
-is between is filled in, and other stretches are halved, until no shift is left in them.
+is between is filled in, and other stretches are cut there, until no shift is left in them.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ def by_kinked_rows(
     h: float,
     weights: tuple[float, float],
     kinked: NDArray[np.bool_],
-    row_ids: Mapping[Node, UnitIds],
+    non_smooth: NonSmoothPlaces,
 ) -> tuple[Doubles, Doubles]:
     """Return what the kinked units of rows add to the changes of the loss.
 
@@ -50,8 +51,8 @@ def by_kinked_rows(
         How much is wanted of what the loss changes by when weights are moved up, and down.
     kinked : bool array of shape (rows, units)
         Which responses have a kink.
-    row_ids : dict
-        The row of each element of all arrays.
+    non_smooth : NonSmoothPlaces
+        Of the rows and the stage.
 
     Returns
     -------
@@ -63,7 +64,11 @@ def by_kinked_rows(
     inputs = stage.inputs[row]
     sizes, place = _magnitudes(stage.inputs, row)
     shifts = h * np.concatenate([-sizes[:, :0:-1], sizes], axis=1)
-    change = _changes(Slots(rows, stage, row, unit, row_ids), shifts)
+    slots = Slots(rows, stage, row, unit, non_smooth.rows)
+    end = non_smooth.straight_end
+    if end is not None:  # of the slots, whose operations are in the same order
+        end = slots.rows.replay.nodes[rows.replay.nodes.index(end)]
+    change = _changes(slots, shifts, end)
     zero, number = sizes.shape[1] - 1, np.arange(len(row))[:, np.newaxis]
     change[:, zero] = 0
     signed = np.where(inputs < 0, -1, 1) * place[:, :-1]
@@ -92,7 +97,7 @@ def _magnitudes(inputs: Array, row: Places) -> tuple[Array, Places]:
     of_rows = abs(inputs[which])
     largest = of_rows.max(axis=1, keepdims=True)
     every = np.hstack([of_rows, np.where(largest > 0, largest, 1) / SLOPE_SHIFT_DIVISOR])
-    found = [np.unique([0.0, *each]) for each in every]
+    found = [np.unique(np.append(each, 0.0)) for each in every]
     sizes = np.stack(
         [np.pad(each, (0, max(map(len, found)) - len(each)), "edge") for each in found]
     )
@@ -123,7 +128,8 @@ class Slots:
     ) -> None:
         few = restricted(rows, stage, row, row_ids)
         self.rows, self.stage = few or (rows, stage)
-        self._row = row if few is None else np.arange(len(row))
+        self.are_alone = few is not None
+        self._row = np.arange(len(row)) if self.are_alone else row
         self._turn = _occurrences(self._row)
         self.turns = int(self._turn.max()) + 1
         base = self.stage.node.value
@@ -144,19 +150,13 @@ class Slots:
         versions[:, self._turn, self._element] += shifts.T
         return versions.reshape(-1, *base.shape)
 
-    def taken(self, by_row: Array) -> Array:
-        """Return of versions, of shape (versions, rows, ...), what is each response's own.
+    def own(self, losses: Array) -> Array:
+        """Return the losses of versions, of shape (versions, rows), that are each response's own.
 
-        Of shape (responses, amounts, ...).
+        Of shape (responses, amounts).
         """
-        by_turn = by_row.reshape(len(by_row) // self.turns, self.turns, *by_row.shape[1:])
-        return by_turn[:, self._turn, self._row].swapaxes(0, 1)
-
-    def put(self, own: Array, by_row: Array) -> Array:
-        """Return versions of an array, of shape (rows, ...), with each response's own."""
-        versions = np.tile(by_row, (own.shape[1], self.turns, *(1,) * by_row.ndim))
-        versions[:, self._turn, self._row] = own.swapaxes(0, 1)
-        return versions.reshape(-1, *by_row.shape)
+        by_turn = losses.reshape(-1, self.turns, self.rows.count)
+        return by_turn[:, self._turn, self._row].T
 
 
 def _occurrences(numbers: Places) -> Places:
@@ -168,12 +168,16 @@ def _occurrences(numbers: Places) -> Places:
     return result
 
 
-def _changes(slots: Slots, shifts: Array) -> Array:
+def _changes(slots: Slots, shifts: Array, straight_end: Node | None) -> Array:
     """Return by how much losses change, of shape (responses, shifts).
 
-    The shifts rise; as many of them are below 0 as above.
+    The shifts rise; as many of them are below 0 as above. Until the straight end, if there is one,
+    all moves in proportion.
     """
-    path = StraightPath.of(slots, float(abs(shifts).max(initial=0)))
+    path = None
+    if straight_end is not None and slots.are_alone:
+        with suppress(NotDivisible, KeyError):  # rows do not have as many elements each
+            path = StraightPath(slots, straight_end, float(abs(shifts).max()))
     versions: Callable[[slice], Array] = lambda columns: slots.moved(shifts[:, columns])  # noqa: E731
     if path is not None:
         versions = path.filled_in(shifts)
@@ -182,7 +186,7 @@ def _changes(slots: Slots, shifts: Array) -> Array:
     length = max(1, 8 * BATCH_ELEMENTS // (slots.turns * rows.replay.root.value.size))
     for start in range(0, result.shape[1], length):
         columns = slice(start, start + length)
-        result[:, columns] = slots.taken(rows.losses(versions(columns)))
+        result[:, columns] = slots.own(rows.losses(versions(columns)))
     return result
 
 
@@ -195,37 +199,25 @@ class StraightPath:
         From there on.
     """
 
-    def __init__(self, slots: Slots, non_smooth: NonSmoothPlaces, end: Node) -> None:
-        self._slots, self._non_smooth = slots, non_smooth
+    def __init__(self, slots: Slots, end: Node, largest: float) -> None:
+        self._slots = slots
         self._before, self.after = slots.rows.split(slots.stage, end)
-        margins = (m for node in self._before.nodes for m in non_smooth.margins[node])
-        row_ids = {node: non_smooth.rows[node] for node in [end, *(m.quantity for m in margins)]}
+        self._non_smooth = NonSmoothPlaces(self._before, slots.stage, largest)
+        quantities = [m.quantity for found in self._non_smooth.margins.values() for m in found]
         self._orders = {}
-        for node, ids in row_ids.items():
+        for node in (end, *quantities):
+            ids = self._non_smooth.rows[node]
             self._orders[node], starts = _by_rows(ids, slots.rows.count)
             if np.ptp(np.diff(starts)):
                 raise NotDivisible
 
-    @classmethod
-    def of(cls, slots: Slots, largest: float) -> "StraightPath | None":
-        """Return None if there is none, or rows do not have as many elements each."""
-        non_smooth = NonSmoothPlaces(slots.rows.replay, slots.stage, largest)
-        end = non_smooth.straight_end
-        if end is None:
-            return None
-        try:
-            return cls(slots, non_smooth, end)
-        except (NotDivisible, KeyError):
-            return None
-
     def _by_row(self, node: Node, versions: Array) -> Array:
-        rows = self._slots.rows.count
-        return versions.reshape(len(versions), -1)[:, self._orders[node]].reshape(
-            len(versions), rows, -1
-        )
+        """Return versions of an array in the form (responses, versions, elements of a row)."""
+        in_order = versions.reshape(len(versions), -1)[:, self._orders[node]]
+        return in_order.reshape(len(versions), self.after.count, -1).swapaxes(0, 1)
 
-    def measured(self, shifts: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Return each response's own elements of the end, and its decisions.
+    def measured(self, shifts: Array) -> tuple[Array, Array]:
+        """Return each response's own elements of the end, and what decides by its sign.
 
         Parameters
         ----------
@@ -236,51 +228,57 @@ class StraightPath:
         arrays of shape (responses, amounts, elements), (responses, amounts, decisions)
         """
         versions = self._slots.moved(shifts)
-        decisions = [np.zeros((len(versions), self._slots.rows.count, 0), bool)]
+        deciding = [np.zeros((*shifts.shape, 0))]
 
         def observe(node: Node, stacks: Mapping[Node, Stack], _: Any) -> None:
             for margin in self._non_smooth.margins[node]:
                 quantity = margin.quantity
                 moved = self._non_smooth.versions(quantity, stacks, len(versions))
-                decisions.append(self._by_row(quantity, moved > quantity.value - margin.distance))
+                deciding.append(self._by_row(quantity, moved - (quantity.value - margin.distance)))
 
-        end = self._before.at_once(versions, observe)
-        ends = self._by_row(self._before.target, end)
-        return self._slots.taken(ends), self._slots.taken(np.concatenate(decisions, axis=2))
+        end = self._before.all_versions(versions, None, observe)
+        return self._by_row(self._before.target, end), np.concatenate(deciding, axis=2)
 
     def filled_in(self, shifts: Array) -> Callable[[slice], Array]:
         """Return what gives versions of the end at some of the shifts.
 
-        Stretches of shifts between which a decision changes are halved until they are empty.
+        A stretch of shifts between which decisions change is cut where the first of them does.
         """
         responses, count = shifts.shape
+        columns = np.arange(count)
         first = [0, count // 2, count - 1]
-        ends, decisions = map(np.concatenate, self.measured(shifts[:, first]))
+        ends, deciding = map(np.concatenate, self.measured(shifts[:, first]))
         place = np.full(shifts.shape, -1)  # among those that are measured
         place[:, first] = np.arange(len(ends)).reshape(responses, -1)
         while True:
             response, column = np.nonzero(place >= 0)
-            low, high = place[response[:-1], column[:-1]], place[response[1:], column[1:]]
-            is_stretch = (response[1:] == response[:-1]) & (np.diff(column) > 1)
-            is_stretch[is_stretch] = (decisions[low] != decisions[high])[is_stretch].any(axis=1)
-            if not is_stretch.any():
+            stretches = np.flatnonzero((np.diff(response) == 0) & (np.diff(column) > 1))
+            measured = deciding[place[response, column]]
+            low, high = measured[stretches], measured[stretches + 1]
+            changes = np.sign(low) != np.sign(high)
+            wanted = np.flatnonzero(changes.any(axis=1))
+            if not wanted.size:
                 break
-            response, column = (
-                response[:-1][is_stretch],
-                (column[:-1] + column[1:])[is_stretch] // 2,
-            )
+            which = wanted, changes[wanted].argmax(axis=1)
+            low, high, stretches = low[which], high[which], stretches[wanted]
+            response, left, right = response[stretches], column[stretches], column[stretches + 1]
+            start = shifts[response, left]
+            kink = start + (shifts[response, right] - start) * low / (low - high)
+            cut = np.count_nonzero(shifts[response] <= kink[:, np.newaxis], axis=1)
+            cut = np.clip(cut, left + 1, right)
+            response, column = np.tile(response, 2), np.concatenate([cut - 1, cut])
+            is_new = place[response, column] < 0
+            response, column = response[is_new], column[is_new]
             turn = _occurrences(response)
             amounts = np.zeros((responses, turn.max() + 1))
             amounts[response, turn] = shifts[response, column]
             place[response, column] = len(ends) + np.arange(len(column))
-            more_ends, more_decisions = (a[response, turn] for a in self.measured(amounts))
-            ends = np.concatenate([ends, more_ends])
-            decisions = np.concatenate([decisions, more_decisions])
-        columns = np.arange(count)
+            more = [a[response, turn] for a in self.measured(amounts)]
+            ends, deciding = np.concatenate([ends, more[0]]), np.concatenate([deciding, more[1]])
         left = np.maximum.accumulate(np.where(place >= 0, columns, 0), axis=1)
         right = np.where(place >= 0, columns, count)[:, ::-1]
         right = np.minimum.accumulate(right, axis=1)[:, ::-1]
-        recorded = self._by_row(self._before.target, self._before.target.value[np.newaxis])[0]
+        end = self._before.target
 
         def versions(block: slice) -> Array:
             number = np.arange(responses)[:, np.newaxis]
@@ -289,10 +287,9 @@ class StraightPath:
             share = (shifts[:, block] - shifts[number, low]) / np.where(width > 0, width, 1)
             start = ends[place[number, low]]
             own = start + share[..., np.newaxis] * (ends[place[number, high]] - start)
-            by_row = self._slots.put(own, recorded)
-            flat = np.empty((len(by_row), recorded.size))
-            flat[:, self._orders[self._before.target]] = by_row.reshape(len(by_row), -1)
-            return flat.reshape(-1, *self._before.target.shape)
+            result = np.empty((own.shape[1], end.value.size))
+            result[:, self._orders[end]] = own.swapaxes(0, 1).reshape(len(result), -1)
+            return result.reshape(-1, *end.shape)
 
         return versions
 

@@ -213,7 +213,13 @@ class Replay:
         ids = [self.unit_ids[node].reshape(-1) for node in read if node in self.unit_ids]
         return np.intersect1d(np.concatenate([self.units[:0], *ids]), self.units)
 
-    def all_versions(self, values: Array, added: Mapping[Node, Array] | None = None) -> Array:
+    def all_versions(
+        self,
+        values: Array,
+        added: Mapping[Node, Array] | None = None,
+        observe: Observer | None = None,
+        units: NDArray[np.intp] | None = None,
+    ) -> Array:
         """Return the target's versions for any versions of the root.
 
         Parameters
@@ -221,27 +227,23 @@ class Replay:
         values : array of shape (m, *root.shape)
         added : dict, optional
             What is added to the versions of some nodes, besides; of shape (m, *node.shape).
+        observe : callable, optional
+            What is told of each operation.
+        units : array of int, optional
+            The units that were moved. With them, or an observer, all is computed at once.
         """
         largest = max(node.value.size for node in [self.root, *self.nodes])
 
         def of(chunk: UnitIds) -> Array:
             more = {node: array[chunk] for node, array in (added or {}).items()}
             stacks = {self.root: Stack(values[chunk[0] : chunk[-1] + 1])}
-            self.run(self._in_order, stacks, len(chunk), added=more)
+            self.run(self._in_order, stacks, len(chunk), observe, units, more)
             return stacks[self.target].values
 
-        results = in_threads(of, _chunks(np.arange(len(values)), largest, BATCH_ELEMENTS))
+        is_whole = units is not None or observe is not None
+        batch = max(1, len(values) * largest) if is_whole else BATCH_ELEMENTS
+        results = in_threads(of, _chunks(np.arange(len(values)), largest, batch))
         return results[0] if len(results) == 1 else np.concatenate(results)
-
-    def at_once(
-        self,
-        values: Array,
-        observe: Observer | None = None,
-        units: NDArray[np.intp] | None = None,
-    ) -> Array:
-        """Return the same as `all_versions`, but of all at once, and tell an observer."""
-        stacks = {self.root: Stack(values)}
-        return self.run(self._in_order, stacks, len(values), observe, units)[self.target].values
 
     def moved(
         self,

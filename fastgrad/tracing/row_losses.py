@@ -117,63 +117,32 @@ class RowLosses:
         after = Replay(nodes, end, none, replay.target, {}, functions)
         return before, RowLosses(after, self.row_of_element, self.count)
 
-    def changes_through(
-        self,
-        before: Replay,
-        values: Doubles,
-        parts: Doubles,
-        units: NDArray[np.intp] | None = None,
-        observe_before: Observer | None = None,
-        observe: Observer | None = None,
-    ) -> Doubles:
-        """Return how much moving each unit by parts of a move changes each row's loss.
-
-        Parameters
-        ----------
-        before : Replay
-            From the stage to where this one begins, which moves in proportion to the stage.
-        values : array of shape (1, *shape of the stage)
-            The stage with all units moved.
-        parts : array of shape (amounts,)
-        units, observe
-            As for `changes`.
-        observe_before : callable, optional
-            What is told of the operations before.
-
-        Returns
-        -------
-        array of shape (units, amounts, rows)
-        """
-        recorded = before.target.value
-
-        def use(outcome: Outcome) -> Doubles:
-            change = np.moveaxis(outcome.values[:, 0] - recorded, 0, -1)[..., np.newaxis]
-            versions = change * parts + recorded[..., np.newaxis, np.newaxis]
-            versions = np.moveaxis(versions.reshape(*recorded.shape, -1), -1, 0)
-            losses = self.replay.at_once(versions, observe, outcome.units)
-            by_row = self._by_row(difference(losses, self.replay.target.value))
-            return by_row.reshape(len(outcome.units), len(parts), -1)
-
-        return np.concatenate(before.moved(values, units, observe_before, use))
-
     @property
     def has_loss(self) -> NDArray[np.bool_]:
         """Which rows have a loss, as an array of shape (rows, 1)."""
         elements = np.bincount(self.row_of_element.reshape(-1), minlength=self.count + 1)
         return elements[1:, np.newaxis] > 0
 
-    def losses(self, values: Doubles) -> Doubles:
+    def losses(
+        self,
+        values: Doubles,
+        observe: Observer | None = None,
+        units: NDArray[np.intp] | None = None,
+    ) -> Doubles:
         """Return by how much each row's loss changes, for any versions of the stage.
 
         Parameters
         ----------
         values : array of shape (m, *root.shape)
+        observe, units
+            As for `Replay.all_versions`.
 
         Returns
         -------
         array of shape (m, rows)
         """
-        return self._by_row(difference(self.replay.all_versions(values), self.replay.target.value))
+        versions = self.replay.all_versions(values, None, observe, units)
+        return self._by_row(difference(versions, self.replay.target.value))
 
     def summed(self, outcome: Outcome) -> Doubles:
         """Return each row's change, of shape (units, amounts, rows)."""

@@ -33,7 +33,7 @@ from fastgrad.tracing.kinks import by_kinked_rows
 from fastgrad.tracing.linear_pieces import by_linear_piece
 from fastgrad.tracing.operations import Node
 from fastgrad.tracing.picks import picked
-from fastgrad.tracing.replay import BATCH_ELEMENTS
+from fastgrad.tracing.replay import BATCH_ELEMENTS, Outcome
 from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import NonSmoothPlaces, SmoothnessMonitor, is_quadratic
 from fastgrad.typing import Array, Doubles, Places
@@ -157,7 +157,7 @@ def by_responses(
             coefficients, kinked = fitted
             straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
             if kinked.any():
-                more = by_kinked_rows(rows, stage, h, weights, kinked, non_smooth.rows)
+                more = by_kinked_rows(rows, stage, h, weights, kinked, non_smooth)
                 straight += more[1]
                 others += more[0] - more[1]
             others += straight
@@ -437,11 +437,18 @@ class Moves:
         if not self.is_straight:
             shifts = self.largest * parts.reshape(-1, *(1,) * base.ndim)
             return self.rows.changes(base + shifts, units, observe)
+        recorded = self.before.target.value
+
+        def use(outcome: Outcome) -> Array:
+            change = np.moveaxis(outcome.values[:, 0] - recorded, 0, -1)[..., np.newaxis]
+            versions = change * parts + recorded[..., np.newaxis, np.newaxis]
+            versions = np.moveaxis(versions.reshape(*recorded.shape, -1), -1, 0)
+            losses = self.after.losses(versions, observe, outcome.units)
+            return losses.reshape(len(outcome.units), len(parts), -1)
+
         observe_before = None if monitor is None else partial(monitor.observe, shifts=np.ones(1))
         values = (base + self.largest)[np.newaxis]
-        return self.after.changes_through(
-            self.before, values, parts, units, observe_before, observe
-        )
+        return np.concatenate(self.before.moved(values, units, observe_before, use))
 
 
 def _measure(moves: Moves, points: Array, monitor: SmoothnessMonitor) -> Array:

@@ -177,9 +177,9 @@ def kinks(monkeypatch):
     """Let no weight be moved by itself, and count responses with a kink."""
     found = []
 
-    def note(rows, stage, h, signs, kinked, row_ids):
+    def note(rows, stage, h, signs, kinked, non_smooth):
         found.append(int(kinked.sum()))
-        return original(rows, stage, h, signs, kinked, row_ids)
+        return original(rows, stage, h, signs, kinked, non_smooth)
 
     def forbidden(*_):
         raise AssertionError("weights are moved by themselves")
@@ -237,6 +237,23 @@ def test_a_unit_that_passes_one_kink_is_measured_at_few_shifts(
     assert 2 <= kinks[0] <= 41  # the other kink is passed by all units of its row
     shifts = 2 * (30 + 1) + 1
     assert sum(amounts) <= (3 + 2 * np.ceil(np.log2(shifts / 2)) if is_straight else shifts)
+
+
+@pytest.mark.parametrize("is_above", [np.greater, np.greater_equal])
+def test_a_unit_that_stands_at_a_jump_is_on_its_side_of_it(kinks, is_above):
+    random = np.random.default_rng(2)
+    X, W, b = random.random((20, 30)), random.normal(size=(30, 8)), np.zeros((20, 8))
+    U = random.normal(size=(8, 3))
+    b[3, 5] = -(X @ W)[3, 5]
+    b[9, 2] = 0.3 * H * X[9].max() - (X @ W)[9, 2]
+
+    def f(W):
+        a = X @ W + b
+        return np.mean((np.where(is_above(a, 0), a + 1e-3, a) @ U) ** 2)
+
+    result = traced.traced_gradient(f, W, H)
+    assert abs(result - loop.gradient(f, W, H)).max() <= 4 * EPS * f(W) / H
+    assert kinks == [2]
 
 
 @pytest.mark.parametrize("name", ["book W1", "sigmoid layers", "einsum", "slices of one vector"])

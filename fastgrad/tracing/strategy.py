@@ -141,7 +141,8 @@ class TermStrategy:
         tail = f"{len(self.replay.nodes)} operations are replayed, {mixed} of them for each unit"
         units = len(self.replay.units)
         if self.stage is None:
-            return f"- {units:,} elements of x are moved up and down; {tail}."
+            used = len(self.replay.used_units)
+            return f"- {used:,} elements of x are moved up and down; {tail}."
         function = getattr(self.stage.node.function, "__name__", "an operation")
         samples, inputs = self.stage.inputs.shape
         rows = "independent" if self.row_of_element is not None else "not independent"

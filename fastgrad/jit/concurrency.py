@@ -198,12 +198,15 @@ def spread(
     return chunks.seconds
 
 
-def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+def in_threads(
+    function: Callable[[Any], Any], items: Sequence[Any], seconds: float | None = None
+) -> list[Any]:
     """Return what a function that lets go of the GIL returns for each item, in order.
 
     Threads share the items if that pays; each sees the caller's context. BLAS has one thread
     meanwhile wherever there are several items, for its results may depend on how many it has. Where
-    BLAS cannot be held, one thread does all: BLAS's own would wait for each other's cores.
+    BLAS cannot be held, one thread does all: BLAS's own would wait for each other's cores. About
+    how many seconds each takes, if that is known, need not be found out by the first ones.
     """
     if len(items) < 2:
         return [function(item) for item in items]
@@ -219,7 +222,7 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
         return lambda chunk: own.run(work, chunk)
 
     with single_blas_thread(is_listed_once=True) as is_held:
-        spread(new_work, len(items), core_count if is_held else lambda: 1)
+        spread(new_work, len(items), core_count if is_held else lambda: 1, seconds=seconds)
     return results
 
 

@@ -231,6 +231,11 @@ class Stage:
         return Stage(self.node, inputs, where, self.unit_ids, self.rows)
 
     @lazy
+    def is_in_order(self) -> bool:
+        """Whether the weights are the first elements of x, one after the other."""
+        return np.array_equal(self.where.reshape(-1), np.arange(self.where.size))
+
+    @lazy
     def few_magnitudes(self) -> Array | None:
         """The magnitudes of inputs, 0 apart; None if they are more than `MAX_INPUT_VALUES`."""
         for sample in (self.inputs.reshape(-1)[:1000], self.inputs):  # the beginning mostly tells

@@ -63,6 +63,9 @@ NumPy takes for so many, compiling takes, too."""
 MIN_KERNEL_ELEMENTS = 10**9
 """The same from which kernels pay that have been compiled before, and are kept on disk."""
 
+SECONDS_PER_ELEMENT = 2e-9
+"""About what an element of a replayed array costs, at least; for choices."""
+
 ELEMENTS_PER_CALL = 1_000
 """Elements that could be computed in the time of one call of a function for one version."""
 
@@ -281,7 +284,9 @@ class Replay:
             return use(Outcome(chunk, versions.reshape(shape), unit_ids=None))
 
         batch = BATCH_ELEMENTS if self._steps is self._mixed else COMPILED_BATCH_ELEMENTS
-        return in_threads(of, _chunks(wanted, self.largest * amounts, batch))
+        chunks = _chunks(wanted, self.largest * amounts, batch)
+        share = len(wanted) / len(self.units) / len(chunks) if chunks else 0.0
+        return in_threads(of, chunks, SECONDS_PER_ELEMENT * share * self.cost(amounts))
 
     def run(
         self,

@@ -25,7 +25,7 @@ from fastgrad.tracing.affine import (
 from fastgrad.tracing.batched import batched
 from fastgrad.tracing.operations import Node, factors, leaves, product_spec
 from fastgrad.tracing.recorder import NotTraceable
-from fastgrad.tracing.replay import REPLAY_TOLERANCE, Replay
+from fastgrad.tracing.replay import REPLAY_TOLERANCE, SECONDS_PER_ELEMENT, Replay
 from fastgrad.tracing.row_losses import RowLosses, difference, rows_of_elements
 from fastgrad.tracing.smoothness import name_of
 from fastgrad.tracing.trace import Trace
@@ -38,9 +38,6 @@ from fastgrad.tracing.unit_responses import (
     shifts_of_responses,
 )
 from fastgrad.typing import Array
-
-SECONDS_PER_ELEMENT = 2e-9
-"""About what an element of a replayed array costs, at least; for the choice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +104,15 @@ class TermStrategy:
         if self.term.scale == 0:  # a penalty that is switched off
             return True
         term_changes = self._changes()
-        size = term_changes.wanted.size
-        where: Any = slice(size) if self.stage is None else self.stage.where
-        changes[where] += term_changes.wanted
-        if term_changes.uneven is not None:
-            uneven[where] += term_changes.uneven
-        is_known = term_changes.straight is not None
-        straight[where] += term_changes.straight if is_known else term_changes.wanted
+        wanted, of_slopes = term_changes.wanted, term_changes.straight
+        is_known = of_slopes is not None
+        pairs = (changes, wanted), (straight, of_slopes if is_known else wanted)
+        where: Any = slice(wanted.size)
+        if self.stage is not None and not self.stage.is_in_order:
+            where = self.stage.where.reshape(-1)
+        for total, part in (*pairs, (uneven, term_changes.uneven)):
+            if part is not None:
+                total[where] += part.reshape(-1)
         return is_known
 
     def _changes(self) -> Changes:

@@ -142,7 +142,7 @@ def trace_call(
         traces = _record_together(f, [x, *others], h, limits, first)
         if traces and traces[0] is not None:
             return replace(traces[0], others=tuple(traces[1:]))
-    nodes, output = _record_as_needed(f, x, h, limits, first)
+    nodes, output = _record_or_raise(f, x, h, limits, first)
     if value != _number(output.value):
         first.make(1)
         _require_no_refusal(first)
@@ -160,7 +160,7 @@ def _record_together(
     first: FirstCalls,
 ) -> list[Trace | None]:
     """Return a trace for each array, of one call that is recorded; none if it cannot be."""
-    result = _record_alone(f, arrays, h, Recording(*limits))
+    result = _record_as_needed(f, arrays, h, limits)
     if isinstance(result, Refusal) or np.ravel(result[1].value)[0] != first.values[0]:
         return []
     nodes, output = without_repeats(*result)
@@ -234,7 +234,7 @@ def record_call(
     """
     _require_no_refusal(first)
     limits = MAX_SECONDS, inf
-    nodes, output = _record_as_needed(f, x, h, limits, first)
+    nodes, output = _record_or_raise(f, x, h, limits, first)
     if first.values[0] != _number(output.value):
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
     return nodes, output
@@ -247,28 +247,36 @@ def is_used(f: Callable[[Any], Any], x: NDArray[Any], h: float) -> bool:
     """
     if type(x) is not np.ndarray:
         return True
-    result = _record_alone(f, [x], h, Recording(MAX_SECONDS))
-    if type(result) is Refusal and result.is_of_constants:
-        result = _record_alone(f, [x], h, Recording(MAX_SECONDS, creates=True))
+    result = _record_as_needed(f, [x], h)
     f(x)  # so that buffers which f fills hold what a whole call leaves
     return type(result) is not Refusal or result.reason != UNUSED
 
 
 def _record_as_needed(
+    f: Callable[[Any], Any],
+    arrays: list[Any],
+    h: float,
+    limits: tuple[float, float] = (MAX_SECONDS, inf),
+) -> "tuple[list[Node], Node] | Refusal":
+    """Record one call of f; once more, thoroughly, if an array took a recorded value unasked."""
+    result = _record_alone(f, arrays, h, Recording(*limits))
+    if isinstance(result, Refusal) and result.is_of_constants:
+        return _record_alone(f, arrays, h, Recording(*limits, creates=True))
+    return result
+
+
+def _record_or_raise(
     f: Callable[[Doubles], Any],
     x: Doubles,
     h: float,
     limits: tuple[float, float],
     first: FirstCalls,
 ) -> tuple[list[Node], Node]:
-    """Record one call of f; once more, thoroughly, if an array took a recorded value unasked."""
-    result = _record_alone(f, [x], h, Recording(*limits))
-    if type(result) is Refusal and result.is_of_constants:
-        result = _record_alone(f, [x], h, Recording(*limits, creates=True))
-    if type(result) is Refusal:
+    result = _record_as_needed(f, [x], h, limits)
+    if isinstance(result, Refusal):
         first.make(1)  # so that buffers which f fills hold what a whole call leaves
         raise NotTraceable(result.reason)
-    return result  # type: ignore[return-value]
+    return result
 
 
 @dataclass(frozen=True)

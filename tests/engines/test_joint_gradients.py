@@ -104,6 +104,23 @@ def test_from_the_second_step_on_all_but_the_first_are_at_hand(at_hand, engine):
     assert at_hand == 4 * [False] + 2 * [False, True, True, True]
 
 
+def test_those_of_a_net_that_calls_methods_of_its_data_are_at_hand(at_hand):
+    net = Net()
+    for _ in range(3):
+        x, t = batch()
+
+        def loss(_):  # plain arrays' methods take what is recorded for plain arrays
+            z = np.tanh(x.dot(net.params["W1"]) + net.params["b1"])  # noqa: B023
+            y = softmax(z.dot(net.params["W2"]) + net.params["b2"])
+            return cross_entropy_error(y, t)  # noqa: B023
+
+        for name in NAMES:
+            gradient = numerical_gradient(loss, net.params[name])
+            assert_right(loss, net.params[name], gradient)
+        net.params["b2"] += 0.1
+    assert at_hand == 4 * [False] + 2 * [False, True, True, True]
+
+
 def test_all_arrays_of_a_structure_are_computed_at_once(at_hand):
     net = Net()
     for number in range(3):

@@ -19,7 +19,7 @@ from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, propagate
 from fastgrad.tracing.batched import Batched, Stack, chosen, reduced_axes
 from fastgrad.tracing.operations import Node, between, product_spec, value_of
-from fastgrad.tracing.picks import COMPARISONS, SUMS
+from fastgrad.tracing.picks import SUMS
 from fastgrad.tracing.replay import BATCH_ELEMENTS, MAX_CANCELLATION, Outcome, Replay
 from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import EXTREMA, name_of
@@ -46,11 +46,14 @@ MAX_CHANGING_SHARE = 0.75
 MAX_SPARSE_SHARE = 0.5
 """The share of rows up to which only those that change are computed."""
 
-VERSIONS_AT_ONCE = 8
+VERSIONS_AT_ONCE = 24
 """How many changes of all arrays are computed at a time."""
 
 SINGLE_MARGIN = 1e-6
 """By how much more a change may be missed, of the sum of all parts, for they are of float32."""
+
+ORDERINGS = frozenset({"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"})
+"""Functions that compare, and decide."""
 
 ADDING = SUMS | {"negative"}
 """Functions by which changes go as values do, where what does not move counts as 0."""
@@ -102,30 +105,25 @@ class LinearPiece:
         readers = Counter(leaf for node in replay.nodes for leaf in node.inputs())
         for node in mixed:
             moving = moved.intersection(node.inputs()) - decided
-            compares = name_of(node) in COMPARISONS and len(node.arguments) == 2
+            compares = name_of(node) in ORDERINGS
             change = compared = None
-            if node in self._updates:
-                change = self._updates[node].of_changes
-            elif not moving:
+            if not moving:
                 decided.add(node)
                 continue
+            if node in self._updates:
+                change = self._updates[node].of_changes
             elif moving <= linear and not compares:
                 change = _change(node, moving, replay.functions[node])
-            if change is None and not (compares and moving <= linear):
+                windows = node.arguments[0]
+                if change and _is_of_windows(node, moving) and readers[windows] == 1:
+                    self._steps = [step for step in self._steps if step[0] is not windows]
+                    change = _product_of_windows(windows, np.asarray(value_of(node.arguments[1])))
+            if not (change or (compares and moving <= linear)):
                 self.later.append(node)
                 continue
             if compares or name_of(node) in PICKING:
                 gap, compared = _decision(node, moving)
                 gaps.append(gap.reshape(-1))
-            if (
-                change
-                and node not in self._updates
-                and _is_of_windows(node)
-                and readers[node.arguments[0]] == 1
-            ):
-                windows, other = node.arguments
-                self._steps = [step for step in self._steps if step[0] is not windows]
-                change = _product_of_windows(windows, np.asarray(value_of(other)))
             self._steps.append((node, change, compared))
             (decided if compares else linear).add(node)
         self.gaps = np.concatenate(gaps)
@@ -222,13 +220,14 @@ def _change(node: Node, moving: set[Node], function: Batched) -> Any:
     return change
 
 
-def _is_of_windows(node: Node) -> bool:
+def _is_of_windows(node: Node, moving: set[Node]) -> bool:
     """Say whether a node is the product of a matrix of windows, which moves make, and another."""
     return (
         node.kind == operations.PRODUCT
         and product_spec(node) == "ab,bd->ad"
         and type(windows := node.arguments[0]) is Node
         and windows.kind == operations.MOVE
+        and windows in moving
     )
 
 
@@ -281,7 +280,8 @@ def _decision(node: Node, moving: set[Node]) -> tuple[Array, Any]:
 
         def compared(changes: Changes) -> Array:
             both = [_aligned_change(side, node, changes) for side in (first, second)]
-            return np.asarray(both[0] - both[1] if len(moving) > 1 else both[int(is_second)])
+            change = both[0] - both[1] if len(moving) > 1 else both[int(is_second)]
+            return np.broadcast_to(change, (len(change), *gap.shape))
 
     size = max(abs(side).max(initial=0) for side in sides)
     return np.maximum(abs(gap) - DECISION_MARGIN_EPS * np.finfo(np.float64).eps * size, 0), compared

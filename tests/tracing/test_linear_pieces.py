@@ -22,6 +22,7 @@ TAILS = {
     "scores": lambda a: a,
     "scaled": lambda a: 3.0 - a / 2.0 * np.array([1.0, 2.0, 3.0]),
     "stable softmax": lambda a: a - a.max(axis=1, keepdims=True),
+    "wider": lambda a: np.maximum(a.T, np.array([[0.1, -0.2]])).sum(axis=1).reshape(1, 3),
     "both": lambda a: np.maximum(a, a[:, ::-1]) - np.minimum(a, 0.1),
 }
 
@@ -132,6 +133,13 @@ def test_rows_that_do_not_change_need_not_be_computed(share, known, monkeypatch)
     f = Net()
     assert_the_loops(f, f.arrays[0])
     assert known[0].mean() > 0.5
+
+
+def test_windows_that_do_not_move_may_be_multiplied_by_what_does(known):
+    f = Net()
+    still = np.eye(4)[[0, 1, 1, 3, 2]]
+    f.tail = lambda a: (windows(still.reshape(1, 1, 5, 4), 2)[:3] @ np.repeat(a.T, 4, axis=0)[:4]).T
+    assert_the_loops(f, f.arrays[0])
 
 
 @pytest.mark.parametrize("bytes_", [0, 10_000])

@@ -19,12 +19,13 @@ from fastgrad.differences.adaptive_steps import (
     contradicts,
     derivative_of_one,
 )
-from fastgrad.differences.arguments import as_number, like, require_flag, users_array
+from fastgrad.differences.arguments import as_number, as_returned, like, require_flag, users_array
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.problem import Problem, problems
-from fastgrad.differences.quotients import as_floats, at, derivatives, join, memory_order, precision
+from fastgrad.differences.problem import Problem, problems, value_at
+from fastgrad.differences.quotients import as_floats, derivatives, join, memory_order, precision
 from fastgrad.engines import progress as progress_of
+from fastgrad.engines.loop import real_number, values_of_elements
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.interrupts import raise_interrupt
@@ -62,8 +63,8 @@ class Derivatives(Generic[Structure]):
 
     Attributes
     ----------
-    gradient : array or structure like x
-        The derivatives.
+    gradient : array (*f(x).shape, *x.shape), or structure like x
+        The derivatives: of an f that returns an array, its Jacobian.
     error : array or structure like x
         The estimated absolute error of each: truncation, and a bound of what rounding costs; at a
         kink half the jump of the slope; infinite where no derivative was found, or the slope is.
@@ -98,6 +99,7 @@ def differentiate(
     bounds: Any = None,
     tolerance: float | None = None,
     vectorized: bool = False,
+    elementwise: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
 ) -> Derivatives[Structure]:
@@ -110,8 +112,9 @@ def differentiate(
     Parameters
     ----------
     f : callable
-        ``f(x, *args) -> number``. It is called with x itself, whose elements are moved in place
-        one after the other, so f may ignore its argument and read the same array elsewhere.
+        ``f(x, *args)`` -> number, or array of real numbers. It is called with x itself, whose
+        elements are moved in place one after the other, so f may ignore its argument and read the
+        same array elsewhere.
     x : array of float64, float32 or longdouble, or dict, list or tuple of such
         Bit-identical afterwards, whatever happens.
     h : "auto", number, or array of x's shape
@@ -130,7 +133,7 @@ def differentiate(
         or one-sided.
     tolerance : float, optional
         The relative error that is small enough; 0 or more. By default as small as can be.
-    vectorized, workers, progress
+    vectorized, elementwise, workers, progress
         As for `numerical_gradient`. An element counts as half done after its first steps.
 
     Returns
@@ -192,7 +195,13 @@ def differentiate(
     x = users_array(x)
     with guarded(f, x, args):
         evaluator = choose_evaluator(
-            f, x, engine, vectorized=vectorized, workers=workers, progress=progress
+            f,
+            x,
+            engine,
+            vectorized=vectorized,
+            elementwise=elementwise,
+            workers=workers,
+            progress=progress,
         )
         found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
         with evaluator.shown(sum(problem.x.size for problem in found)) as report:
@@ -210,29 +219,41 @@ def _differentiate(
     problem: Problem, evaluator: Evaluator, report: Report | None, tolerance: float, retry: bool
 ) -> tuple[list[Array], int]:
     """Return the gradient, the error and the step, arrays like x; and the evaluations."""
+    if not problem.x.size:
+        return [np.zeros_like(problem.x) for _ in range(3)], 0
+    values_of = evaluator.values
+    each: ValuesOfEach | CountedCalls | None = None
+    base: Any = _value_at_x(problem, evaluator)
+    if evaluator.is_elementwise:
+        base, each = base.reshape(-1), CountedCalls(evaluator)
+        values_of = each.values
+    elif base.ndim == 0 or base.shape == (1,):
+        base = base.reshape(())[()]
+    else:
+        each = ValuesOfEach(evaluator, problem, base.shape)
+        base = np.repeat(base.reshape(-1), problem.x.size)
+        problem, values_of = each.problem, each.values
     x, scheme = problem.x, problem.scheme
     results = [np.zeros_like(x) for _ in range(3)]
     places = memory_order(x)
-    if not x.size:
-        return results, 0
     if scheme.is_complex:
-        all_values = evaluator.values(report)
+        all_values = values_of(report)
         quotients = derivatives(all_values, problem.f, x, places, problem.steps, scheme)
         # Nothing is subtracted: what is left is the rounding of the operations inside f.
         noise = 8 * precision(x, quotients) * abs(quotients)
         _write(results, places, quotients, noise, problem.steps)
-        return results, x.size * len(scheme.offsets)
+        return results, 1 + (each.evaluations if each else x.size * len(scheme.offsets))
     half = in_parts(report, 1 / 2)
-    values, begin = evaluator.values(None), evaluator.values(half)
-    base = as_floats(values(problem.f, x, at(x)))[0, 0]
+    values, begin = values_of(None), values_of(half)
     remembered = RememberedValues(values)
     extrapolation = Extrapolation(problem, remembered, base, tolerance)
     steps = np.broadcast_to(np.asarray(problem.steps, np.float64), x.size)
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
         steps = np.where(gone, FIRST_STEP, steps)
-    if len(places) <= MAX_SINGLE_ELEMENTS and not evaluator.has_workers:
-        known = _one_by_one(problem, remembered, base, steps, tolerance)
+    is_single = not (evaluator.has_workers or evaluator.is_elementwise)
+    if len(places) <= MAX_SINGLE_ELEMENTS and is_single:
+        known = _one_by_one(extrapolation, remembered, steps)
         for place, numbers in known.items():
             _write(results, place, *numbers)
         if report is not None:
@@ -249,7 +270,105 @@ def _differentiate(
         eps = max(float(np.finfo(x.dtype).eps), EPS)
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
         _write(results, some, outcome.values, errors, outcome.steps)
+    if each is not None:
+        return results, 1 + each.evaluations
     return results, 1 + extrapolation.evaluations + remembered.evaluations
+
+
+def _value_at_x(problem: Problem, evaluator: Evaluator) -> Any:
+    """Return f at x as floats, an array if it returns one of several numbers."""
+    if evaluator.is_elementwise:
+        return values_of_elements(problem.f, problem.x)
+    if evaluator.stacked:
+        return value_at([problem], problem.f, problem.x, (), stacked=True)
+    value = problem.f(problem.x)
+    array = as_returned(value)
+    if array.size == 1:
+        array = np.asarray(real_number(value)).reshape(array.shape)
+    elif array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"f returned an array of dtype {array.dtype}, but it must return real numbers; check "
+            "what f ends with"
+        )
+    return as_floats(array)
+
+
+class CountedCalls:
+    """How f is evaluated at all elements of x at once, and how often.
+
+    Attributes
+    ----------
+    evaluations : int
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator, self.evaluations = evaluator, 1  # one of them has seen that it is so
+
+    def values(self, report: Report | None) -> Values:
+        """Return how f is evaluated, as `Evaluator.values` does."""
+        return partial(self._values, self._evaluator.values(report))
+
+    def _values(self, values: Values, f: Callable[[Any], Any], x: Array, moves: Moves) -> Array:
+        self.evaluations += moves.points.shape[1]
+        return values(f, x, moves)
+
+
+class ValuesOfEach:
+    """The numbers that f returns, as if each came from a function of its own, evaluated once.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+    given : Problem
+        Of f, which returns an array.
+    shape : tuple of int
+        Its shape.
+
+    Attributes
+    ----------
+    problem : Problem
+        With an x for each of the numbers, an array ``(*shape, *x.shape)``.
+    evaluations : int
+        How often f was evaluated.
+    """
+
+    def __init__(self, evaluator: Evaluator, given: Problem, shape: tuple[int, ...]) -> None:
+        self._evaluator, self._x, self._shape = evaluator, given.x, shape
+        self.evaluations = 0
+        self._known: dict[tuple[int, complex], Array] = {}
+        outputs = math.prod(shape)
+
+        def for_each(numbers: Any) -> Any:
+            return np.tile(numbers, outputs) if isinstance(numbers, np.ndarray) else numbers
+
+        self.problem = given.replaced(
+            x=np.broadcast_to(given.x.view(np.ndarray), shape + given.x.shape).copy(),
+            steps=for_each(given.steps),
+            bounds=given.bounds and tuple(map(for_each, given.bounds)),
+        )
+
+    def values(self, report: Report | None) -> Values:
+        """Return how each number is evaluated, as `Evaluator.values` does for f."""
+        return partial(self._values, self._evaluator.values(report))
+
+    def _values(self, values: Values, f: Callable[[Any], Any], _: Array, moves: Moves) -> Array:
+        outputs, elements = np.divmod(moves.places, self._x.size)
+        rows = [*zip(elements.tolist(), moves.points.tolist(), strict=True)]
+        new = dict.fromkeys((j, point) for j, row in rows for point in row)
+        new = {key: None for key in new if key not in self._known}
+        if new:
+            places, points = zip(*new, strict=True)
+            column = np.array(points, moves.points.dtype)[:, np.newaxis]
+            x = self._x if column.dtype.kind == "f" else self._x.astype(column.dtype)
+            found = values(f, x, Moves(np.array(places), column, self._shape))
+            self._known.update(zip(new, found.reshape(len(new), -1), strict=True))
+            self.evaluations += len(new)
+        return np.array(
+            [
+                [self._known[j, point][output] for point in row]
+                for output, (j, row) in zip(outputs.tolist(), rows, strict=True)
+            ]
+        ).reshape(moves.points.shape)
 
 
 def _write(results: list[Array], places: Any, values: Any, errors: Any, steps: Any) -> None:
@@ -321,16 +440,18 @@ class RememberedValues:
 
 
 def _one_by_one(
-    problem: Problem, remembered: RememberedValues, base: Any, steps: Array, tolerance: float
+    extrapolation: Extrapolation, remembered: RememberedValues, steps: Array
 ) -> dict[int, tuple[float, float, float]]:
     """Return the derivatives with respect to elements in which f looks smooth; errors and steps."""
+    problem, tolerance = extrapolation.problem, extrapolation.tolerance
     f, x, known = problem.f, problem.x, {}
     if x.dtype != np.float64 or problem.bounds is not None or problem.scheme != central_quotient:
         return {}
     for place, here in enumerate(x.view(np.ndarray).reshape(-1).tolist()):
         evaluate = partial(remembered.of_one, f, x, place)
         first = float(steps[place])
-        found = derivative_of_one(evaluate, here, float(base), first, tolerance)
+        base = float(extrapolation.base_at(place))
+        found = derivative_of_one(evaluate, here, base, first, tolerance)
         if found is not None:
             value, error, step = found
             known[place] = value, error + EPS / 2 * abs(value), step
@@ -345,7 +466,8 @@ def _try_again(
     Where quotients do not converge, or stop converging far above their rounding, f may vary over
     much smaller distances: smaller and smaller steps say so by agreeing among themselves.
     """
-    problem, base = extrapolation.problem, abs(float(extrapolation.base))
+    problem = extrapolation.problem
+    base = np.broadcast_to(abs(extrapolation.base_at(places)), places.shape)
     d = problem.scheme.derivative
     spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(np.float64)
     height = np.fmax(base, outcome.height)
@@ -372,7 +494,7 @@ def _try_again(
         asked &= before.coarse == 0  # how high its jumps are is known then
         jumping = np.zeros_like(asked)
         for k in np.flatnonzero(asked):
-            rounding = precision(problem.x, before.values) * base
+            rounding = precision(problem.x, before.values) * float(base[again[k]])
             place = int(places[again[k]])
             steps = sorted({float(before.steps[k]), float(before.widest[k])})
             if any(extrapolation.jumps(place, step, float(apart[k]), rounding) for step in steps):

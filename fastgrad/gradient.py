@@ -73,6 +73,7 @@ def numerical_gradient(
     relative: bool = False,
     bounds: Any = None,
     vectorized: bool = False,
+    elementwise: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
     outside: Any = None,
@@ -129,6 +130,11 @@ def numerical_gradient(
     vectorized : bool
         Whether f takes a stack of points, an array ``(m, *x.shape)``, and returns ``(m,)`` values.
         A stack takes 1 MiB at most, and x itself is never moved.
+    elementwise : bool
+        Whether f returns an array of x's shape, each element of which depends on the same one of x
+        alone: then all are differentiated at once, by as many calls as the scheme has points, and
+        two that see whether it is so. A step "auto" is the scheme's best one for functions that
+        vary over distances of ``max(abs(x[i]), 1)``, not measured.
     workers : int or map-like, optional
         Who calls f where the loop would: so many processes of this machine (-1: one for each
         core), or ``workers(function, items)``, a parallel `map` such as those of executors, of
@@ -215,7 +221,14 @@ def numerical_gradient(
         f = WhereDefined(f, outside)
     with guarded(f, x, args) as guard:
         evaluator = choose_evaluator(
-            f, x, engine, vectorized=vectorized, workers=workers, progress=progress, at_once=True
+            f,
+            x,
+            engine,
+            vectorized=vectorized,
+            elementwise=elementwise,
+            workers=workers,
+            progress=progress,
+            at_once=True,
         )
         parts = problems(
             f,
@@ -247,6 +260,9 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     f, x = problem.f, problem.x
     if not x.size:
         return np.zeros_like(x)
+    if evaluator.is_elementwise:
+        base = loop.values_of_elements(f, x).reshape(-1)
+        return problem.gradient(evaluator.values(report), base)
     probes = evaluator.probes
     if problem.automatic:
         if probes and _is_measured_in_vain(problem):

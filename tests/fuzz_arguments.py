@@ -150,6 +150,7 @@ COMMON = {
     "relative": FLAG,
     "bounds": BOUNDS,
     "vectorized": FLAG,
+    "elementwise": FLAG,
     "workers": WORKERS + BAD_MAPS,
     "progress": PROGRESS,
     "v": X,

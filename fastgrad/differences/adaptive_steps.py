@@ -178,8 +178,9 @@ class Extrapolation:
         What is differentiated, in a real scheme.
     values : callable
         How f is evaluated.
-    base : float
-        f at x, for schemes that need it and for noticing kinks; nan if it is not known.
+    base : float or array (x.size,)
+        f at x, for schemes that need it and for noticing kinks; one for each element if f has as
+        many values there.
     tolerance : float
         The relative error that is small enough.
 
@@ -196,6 +197,10 @@ class Extrapolation:
         self.evaluations = 0
         self.raised: dict[int, Exception] = {}
         self._eps = 0.0
+
+    def base_at(self, places: Any) -> Any:
+        """Return f at x, as it is differentiated with respect to these elements."""
+        return self.base[places] if np.ndim(self.base) else self.base
 
     def extrapolate(
         self,
@@ -424,8 +429,10 @@ class Extrapolation:
         self.evaluations += points.size
         self._eps = precision(x, measured)
         seen = wide = as_floats(measured).reshape(*steps.shape, len(outer))
+        base = np.broadcast_to(self.base_at(places), places.shape)[:, np.newaxis]
         if len(outer) < len(scheme.offsets):
-            wide = np.concatenate([wide, np.full_like(wide[..., :1], self.base)], axis=2)
+            here = np.broadcast_to(base[..., np.newaxis], (*steps.shape, 1))
+            wide = np.concatenate([wide, here], axis=2)
         quotients = scheme.combine(wide.reshape(-1, wide.shape[2]), steps.reshape(-1))
         quotients = quotients.reshape(steps.shape)
         # Operations inside f are rounded relative to their arguments: as if x itself were.
@@ -435,7 +442,7 @@ class Extrapolation:
         bends = np.zeros_like(quotients)
         if _sees_kinks(scheme):
             there, mirrored = wide[..., 0], wide[..., outer.index(-outer[0])]
-            bends = ((there - self.base) + (mirrored - self.base)) / (2 * abs(outer[0]) * steps)
+            bends = ((there - base) + (mirrored - base)) / (2 * abs(outer[0]) * steps)
         return np.array([quotients, noise, bends, steps, *seen.transpose(2, 0, 1)])
 
 

@@ -91,10 +91,11 @@ class Problem:
         """Whether it is the book's: central quotients, by one step for all elements."""
         return self.is_uniform and self.scheme == central_quotient
 
-    def gradient(self, values: Values) -> Array:
+    def gradient(self, values: Values, base: Array | None = None) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f.
 
-        They are 0 with respect to elements whose bounds are equal.
+        They are 0 with respect to elements whose bounds are equal. ``base`` is f at x, if it has a
+        value there for each element.
         """
         if self.quotients is not None:
             known = np.zeros_like(self.x)
@@ -103,11 +104,11 @@ class Problem:
         if self.is_uniform:
             result = np.empty_like(self.x)
             places = memory_order(self.x)
-            fill(result, values, self.f, self.x, places, self.steps, self.scheme)
+            fill(result, values, self.f, self.x, places, self.steps, self.scheme, (), base)
             return result
         result = np.zeros_like(self.x)
         for scheme, places, steps in self.partition:
-            fill(result, values, self.f, self.x, places, steps, scheme)
+            fill(result, values, self.f, self.x, places, steps, scheme, (), base)
         return result
 
     @lazy

@@ -30,6 +30,7 @@ def fill(
     steps: Any,
     scheme: Scheme,
     shape: tuple[int, ...] = (),
+    base: Array | None = None,
 ) -> None:
     """Write the derivatives of f into ``result``, of one element of x after the other.
 
@@ -39,13 +40,14 @@ def fill(
     elements: Any = result.view(np.ndarray)
     elements = elements.reshape(-1, *shape) if elements.flags.c_contiguous else elements.flat
     if len(places) <= MAX_ELEMENTS_AT_ONCE and not shape:
-        elements[places] = derivatives(values, f, x, places, steps, scheme)
+        elements[places] = derivatives(values, f, x, places, steps, scheme, (), base)
         return
     length = max(1, BLOCK_DERIVATIVES // max(math.prod(shape), 1))
     for start in range(0, len(places), length):
         block = slice(start, start + length)
         step = steps[block] if isinstance(steps, np.ndarray) else steps
-        elements[places[block]] = derivatives(values, f, x, places[block], step, scheme, shape)
+        some = places[block]
+        elements[some] = derivatives(values, f, x, some, step, scheme, shape, base)
 
 
 def derivatives(
@@ -56,6 +58,7 @@ def derivatives(
     steps: Any,
     scheme: Scheme,
     shape: tuple[int, ...] = (),
+    base: Array | None = None,
 ) -> Array:
     """Return the derivatives of f with respect to the elements of x at these places.
 
@@ -73,6 +76,8 @@ def derivatives(
         The offsets, in units of the steps, and the weights.
     shape : tuple of int
         The shape of what f returns.
+    base : array (x.size,), optional
+        f at x, if it has a value there for each element.
 
     Returns
     -------
@@ -84,8 +89,8 @@ def derivatives(
     outer = scheme.outer
     measured = values(f, x, Moves(places, moved(x, places, outer, steps), shape))
     if len(outer) < len(scheme.offsets):  # x itself: the last offset, the same for all elements
-        base = values(f, x, at(x, shape))
-        everywhere = np.broadcast_to(base, (len(places), 1, *shape))
+        here = values(f, x, at(x, shape)) if base is None else base[places, np.newaxis]
+        everywhere = np.broadcast_to(here, (len(places), 1, *shape))
         measured = np.concatenate([measured, everywhere], axis=1)
     if measured.dtype.kind in "iub":  # NumPy's integers wrap around when they are subtracted
         measured = measured.astype(np.float64)

@@ -84,6 +84,11 @@ class Evaluator:
         return self.engine == "vectorized"
 
     @property
+    def is_elementwise(self) -> bool:
+        """Whether f is evaluated at all elements of x at once."""
+        return self.engine == "elementwise"
+
+    @property
     def has_workers(self) -> bool:
         """Whether workers share the loop's calls."""
         return self._workers is not None
@@ -91,7 +96,7 @@ class Evaluator:
     @property
     def is_as_in_the_book(self) -> bool:
         """Whether the book's numbers are promised, for its scheme and steps."""
-        return self.asked in ("auto", "loop") and not self.stacked
+        return self.asked in ("auto", "loop") and not (self.stacked or self.is_elementwise)
 
     @property
     def probes(self) -> bool:
@@ -208,6 +213,7 @@ def choose_evaluator(
     engine: str = "auto",
     *,
     vectorized: bool = False,
+    elementwise: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
     at_once: bool = False,
@@ -219,7 +225,7 @@ def choose_evaluator(
 
     Parameters
     ----------
-    f, x, engine, vectorized, workers, progress
+    f, x, engine, vectorized, elementwise, workers, progress
         As `fastgrad.numerical_gradient` takes them. f is None where the caller evaluates a function
         of its own.
     at_once : bool
@@ -244,6 +250,12 @@ def choose_evaluator(
             "vectorized is True, which asks for one array x and engine='auto': f takes a stack "
             "of points; leave out vectorized"
         )
+    require_flag("elementwise", elementwise)
+    if elementwise and (engine != "auto" or vectorized or workers is not None or is_structure(x)):
+        raise ValueError(
+            "elementwise is True, which asks for one array x and engine='auto', without vectorized "
+            "and workers: f is evaluated at all elements of x at once; leave out the others"
+        )
     if workers is not None and (vectorized or engine not in ("auto", "loop")):
         raise ValueError(
             f"engine is {'vectorized' if vectorized else engine!r}, but workers share the loop's "
@@ -257,6 +269,8 @@ def choose_evaluator(
     values: Values
     if vectorized:
         name, values = "vectorized", loop.stacked_values
+    elif elementwise:
+        name, values = "elementwise", loop.elementwise_values
     elif engine == "auto" or engine in GRADIENT_ENGINES:
         name, values = ("compiled", compiled.values_or_loop) if is_jitted else ("loop", loop.values)
     elif engine in ENGINES:

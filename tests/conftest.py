@@ -13,7 +13,8 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from fastgrad.checking import check
-from fastgrad.engines import compilation, traced
+from fastgrad.engines import traced
+from fastgrad.jit import jitted
 from fastgrad.tracing import first_calls, trace
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -137,7 +138,7 @@ def no_certificate():
 @pytest.fixture
 def lanes_at_once(monkeypatch):
     """Let compiled functions be evaluated in lanes from their first gradient on."""
-    monkeypatch.setattr(compilation, "LANES_SECONDS", float("-inf"))
+    monkeypatch.setattr(jitted, "LANES_SECONDS", float("-inf"))
 
 
 @pytest.fixture

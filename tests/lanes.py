@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import compilation
+from fastgrad.jit import jitted
 
 
 def numbers(*shape, seed=0):
@@ -12,7 +12,7 @@ def numbers(*shape, seed=0):
 
 def lanes_of(f):
     """Return the loop in lanes of a function that has been differenced; None if it has none."""
-    (kept,) = vars(f)[compilation.LOOPS_ATTRIBUTE].values()
+    (kept,) = vars(f)[jitted.LOOPS_ATTRIBUTE].values()
     return kept.lanes(f)
 
 

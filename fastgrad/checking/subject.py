@@ -29,7 +29,7 @@ from fastgrad.differences.arguments import (
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import as_floats, at
 from fastgrad.engines import loop
-from fastgrad.engines.compilation import is_jitted
+from fastgrad.engines.compiled import is_jitted
 from fastgrad.gradient import numerical_gradient
 from fastgrad.interrupts import is_limited, raise_interrupt, require_time, value_in_time
 from fastgrad.network import TwoLayerNet

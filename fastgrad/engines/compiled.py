@@ -15,14 +15,9 @@ from fastgrad.differences.arguments import Call, warn_caller
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import at
 from fastgrad.engines import loop
-from fastgrad.engines.compilation import (
-    CompiledLoop,
-    NotCompilableError,
-    arrays_in,
-    compiled_loop,
-    is_jitted,
-)
+from fastgrad.jit import jitted
 from fastgrad.jit.concurrency import Work, exclusive, spread, thread_count
+from fastgrad.jit.jitted import CompiledLoop, NotCompilableError, arrays_in, compiled_loop
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import central_quotient
 from fastgrad.tracing.first_calls import share
@@ -127,6 +122,14 @@ def values(f: Callable[..., Any], x: Array, moves: Moves) -> Array:
     if not shape:
         _recent.run = _Run(f, x, partial(_Copies, whole, x, shared), call.f, compiled)
     return out.astype(object) if out.dtype.kind in "iub" and not shape else out
+
+
+def is_jitted(f: object) -> bool:
+    """Say whether f, or what a `Call` calls, was compiled by numba's jit, without importing numba.
+
+    With ``NUMBA_DISABLE_JIT=1`` nothing is.
+    """
+    return jitted.is_jitted(f.f if isinstance(f, Call) else f)
 
 
 def why_not_compilable(f: Callable[..., Any], x: Array) -> str:

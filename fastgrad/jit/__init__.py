@@ -4,7 +4,7 @@
   that they compute several at a time, in registers.
 - `matrix_products`: of dense and of sparse matrices, by these vectors.
 - `instructions`: LLVM's, for all of these.
-- `jitted`: what numba has compiled for a user's function, and whether its globals are still that.
+- `jitted`: the loop over moved points for a user's function, and what numba has compiled for that.
 - `lanes`, `lanes_loop`: numba is taught a number that has a value at each of several points, and
   the compiled engine's loop evaluates a function of numbers at as many points at once.
 - `concurrency`: how many threads compute, how chunks of work are spread over Python's while BLAS

@@ -17,7 +17,6 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import lower_builtin
 from numpy.typing import NDArray
 
-from fastgrad.jit.jitted import finish
 from fastgrad.jit.lanes import (
     LANES_TYPE,
     POINTS_AT_ONCE,
@@ -84,7 +83,6 @@ class LanesLoop:
         self.run.compile(
             (numbers, matrix, further, types.intp[::1], matrix, matrix, types.boolean[::1])
         )
-        finish(self.run)
         self._compared = self._differs = False
 
     def rows(self, points: Array) -> int:

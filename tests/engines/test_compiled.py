@@ -20,8 +20,8 @@ from oracle import JIT
 
 from fastgrad import numerical_gradient
 from fastgrad.differences.quotients import derivatives
-from fastgrad.engines import compilation, compiled
-from fastgrad.jit import concurrency
+from fastgrad.engines import compiled
+from fastgrad.jit import concurrency, jitted
 from fastgrad.schemes import central, forward
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=40)
@@ -60,7 +60,7 @@ TIERS = ["numbers", "lanes"] if JIT else ["numbers"]
 def each_tier(request, monkeypatch):
     """Evaluate one point at a time, and, where that is possible, several."""
     worth = -np.inf if request.param == "lanes" else np.inf
-    monkeypatch.setattr(compilation, "LANES_SECONDS", worth)
+    monkeypatch.setattr(jitted, "LANES_SECONDS", worth)
 
 
 def numbers(size=400, seed=0):
@@ -92,7 +92,7 @@ def test_bits_are_the_loops_for_any_shape_layout_and_scheme(x, order, reverse, s
     before = x.tobytes("A")
     results = []
     for worth, engine in [(np.inf, "compiled"), (-np.inf, "compiled"), (0.0, "auto"), (0, "loop")]:
-        with mock.patch.object(compilation, "LANES_SECONDS", worth):
+        with mock.patch.object(jitted, "LANES_SECONDS", worth):
             results.append(numerical_gradient(wave, x, 1e-2, engine=engine, scheme=scheme))
     assert len({result.tobytes("A") for result in results}) == 1
     assert (results[0].dtype, results[0].strides) == (results[-1].dtype, results[-1].strides)

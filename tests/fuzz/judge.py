@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import compilation, loop, traced
+from fastgrad.engines import loop, traced
+from fastgrad.jit import jitted
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.trace import trace_call
@@ -152,17 +153,17 @@ def _gradient(program, namespace, certify):
     """Return the gradient under test, and a list of what it warns of."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        held = traced.CERTIFY, compilation.LANES_SECONDS, first_calls.MIN_TRACING_SECONDS
+        held = traced.CERTIFY, jitted.LANES_SECONDS, first_calls.MIN_TRACING_SECONDS
         traced.CERTIFY, first_calls.MIN_TRACING_SECONDS = certify, 0.0
         if program.lanes:
-            compilation.LANES_SECONDS = -np.inf
+            jitted.LANES_SECONDS = -np.inf
         try:
             result = numerical_gradient(
                 namespace["f"], namespace["x"], program.h, engine=program.engine,
                 args=namespace.get("ARGUMENTS", ()), scheme=SCHEMES[program.scheme],
             )  # fmt: skip
         finally:
-            traced.CERTIFY, compilation.LANES_SECONDS, first_calls.MIN_TRACING_SECONDS = held
+            traced.CERTIFY, jitted.LANES_SECONDS, first_calls.MIN_TRACING_SECONDS = held
     messages = [str(w.message) for w in said if "difference quotient at" not in str(w.message)]
     return result, [*dict.fromkeys(messages)]
 

@@ -9,7 +9,7 @@ from lanes import lanes_of, numbers, require_same_bits
 from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import compilation
+from fastgrad.jit import jitted
 from fastgrad.schemes import central, forward
 
 pytestmark = [
@@ -244,13 +244,13 @@ def test_lanes_that_differ_from_numbers_are_not_used(monkeypatch):
 def test_lanes_are_compiled_after_as_much_time_in_the_loop_as_compiling_takes(monkeypatch):
     f = numba.njit(chain)
     f(numbers(20))
-    monkeypatch.setattr(compilation, "LANES_SECONDS", 0.0)
+    monkeypatch.setattr(jitted, "LANES_SECONDS", 0.0)
     (compiled,) = f.overloads.values()
     compiled.metadata["timers"]["compiler_lock"] = 1e6  # seconds
     require_same_bits(f, numbers(20))
     assert lanes_of(f) is None
-    (kept,) = vars(f)[compilation.LOOPS_ATTRIBUTE].values()
+    (kept,) = vars(f)[jitted.LOOPS_ATTRIBUTE].values()
     assert 0 < kept.seconds < 1e6
-    kept.seconds = compilation.LANES_COMPILATIONS * 1e6
+    kept.seconds = jitted.LANES_COMPILATIONS * 1e6
     require_same_bits(f, numbers(20))
     assert lanes_of(f) is not None

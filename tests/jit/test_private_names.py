@@ -163,7 +163,7 @@ from contextlib import contextmanager
 import numba, numpy as np
 import fastgrad
 from fastgrad import numerical_gradient
-from fastgrad.engines import compilation
+from fastgrad.jit import jitted
 from test_private_names import LANES, LANES_LATER, WRITING
 
 @contextmanager
@@ -189,11 +189,11 @@ def missing(name, *packages):
         for each, value in zip(holders, kept):
             setattr(each, last, value)
 
-compilation.LANES_SECONDS = -np.inf
+jitted.LANES_SECONDS = -np.inf
 x = np.arange(1.0, 6.0)
 f = numba.njit(lambda x: np.mean(x**2) + np.exp(x[0]))
 first = numerical_gradient(f, x[:4], engine="compiled")
-(loop,) = vars(f)[compilation.LOOPS_ATTRIBUTE].values()
+(loop,) = vars(f)[jitted.LOOPS_ATTRIBUTE].values()
 for name in LANES + LANES_LATER[: int(sys.argv[1])]:
     loop._lanes.clear()
     with missing(name, "fastgrad.jit.lanes", "fastgrad.jit.instructions"):

@@ -14,8 +14,10 @@ from oracle import JIT
 
 from fastgrad import numerical_gradient
 from fastgrad.differences.quotients import derivatives
-from fastgrad.engines import compilation, compiled
-from fastgrad.engines.compilation import LOOPS_ATTRIBUTE, is_jitted
+from fastgrad.engines import compiled
+from fastgrad.engines.compiled import is_jitted
+from fastgrad.jit import jitted
+from fastgrad.jit.jitted import LOOPS_ATTRIBUTE
 from fastgrad.schemes import central
 
 needs_jit = pytest.mark.skipif(not JIT, reason="numba compiles nothing here")
@@ -104,7 +106,7 @@ def test_whether_a_function_is_jitted_is_told_without_importing_numba():
 import sys
 import numpy as np
 from fastgrad import numerical_gradient
-from fastgrad.engines.compilation import is_jitted
+from fastgrad.engines.compiled import is_jitted
 assert not is_jitted(np.sum)
 numerical_gradient(np.sum, np.ones(2))
 assert "numba" not in sys.modules
@@ -115,7 +117,7 @@ assert "numba" not in sys.modules
 
 @needs_jit
 def test_an_interrupt_of_which_numba_makes_an_error_is_raised_and_not_kept(monkeypatch):
-    f, compile_ = make_function(), compilation._compile
+    f, compile_ = make_function(), jitted._compile
 
     def interrupted(*arguments):
         try:
@@ -124,7 +126,7 @@ def test_an_interrupt_of_which_numba_makes_an_error_is_raised_and_not_kept(monke
             raise RuntimeError("generator raised StopIteration") from None
         return compile_(*arguments)
 
-    monkeypatch.setattr(compilation, "_compile", interrupted)
+    monkeypatch.setattr(jitted, "_compile", interrupted)
     with pytest.raises(KeyboardInterrupt):
         numerical_gradient(f, numbers(5), engine="compiled")
     monkeypatch.undo()

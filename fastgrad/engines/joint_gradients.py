@@ -61,29 +61,31 @@ class Point:
         What was asked for at the point before.
     gradients : dict of pairs of arrays
         What has been computed of that, and not been asked for yet: a gradient, and slopes.
+    key : pair
+        The code of f, and how many arrays it reaches.
+    state : State or None
+        None if one of the arrays has been freed.
     value : float
         What f is here.
     """
 
-    def __init__(self, state: "states.State", key: Any, value: float, first: Request) -> None:
+    def __init__(
+        self, state: "states.State", key: tuple[Any, int], value: float, first: Request
+    ) -> None:
         self.asked = [first]
         self.gradients: dict[Request, tuple[Array, Array]] = {}
         self.expected: tuple[Request, ...] = _kept.requests.get(key, ())
-        self._state: states.State | None = state
-        self._key, self.value = key, value
+        self.state: states.State | None = state
+        self.key, self.value = key, value
         forget = partial(_forget, ref(self))
         likely = first, *self.expected
         arrays = [state.arrays[place]() for place, _ in likely if place < len(state.arrays)]
         self._watched = [ref(array, forget) for array in arrays if array is not None]
 
-    def place_of(self, x: Array) -> int | None:
-        """Return which of the arrays that f reaches x is."""
-        return None if self._state is None else self._state.place_of(x)
-
     @property
     def expected_arrays(self) -> dict[Request, Array]:
         """The arrays whose gradients are likely to be asked for next, if all can move at once."""
-        state, first = self._state, self.asked[0]
+        state, first = self.state, self.asked[0]
         if state is None or first not in self.expected:
             return {}
         found: dict[Request, Any] = {first: state.arrays[first[0]]()}
@@ -101,35 +103,23 @@ class Point:
         del found[first]
         return found
 
-    def is_that_of(self, reached: Any) -> bool:
-        """Say whether all that can be reached from there is as it was."""
-        return self._state is not None and self._state.is_that_of(reached)
-
-    def is_like(self, f: Callable[..., Any]) -> bool:
-        """Say whether several gradients were asked for of a function that has the same code."""
-        code = code_of(f)
-        return len(self.asked) > 1 and code is not None and code == self._key[0]
-
     def forget(self) -> None:
         """Forget all, for an array has been freed: nobody can ask for the others' gradients."""
-        self._state = None
+        self.state = None
         self.gradients.clear()
 
     def end(self) -> None:
         """Note what has been asked for, as what will be at the next point."""
         requests = _kept.requests
-        if requests.get(self._key) != ():
-            requests.pop(self._key, None)
-            requests[self._key] = tuple(self.asked)  # the last one now
+        if requests.get(self.key) != ():
+            requests.pop(self.key, None)
+            requests[self.key] = tuple(self.asked)  # the last one now
         while len(requests) > MAX_REMEMBERED_FUNCTIONS:
             del requests[next(iter(requests))]
 
-    def give_up(self, *, for_good: bool) -> None:
-        """Compute nothing in advance at the next point, or at any: it was in vain."""
-        if for_good:
-            _kept.requests[self._key] = ()
-        else:
-            _kept.requests.pop(self._key, None)
+    def give_up(self) -> None:
+        """Compute nothing in advance any more: the arrays cannot be moved together."""
+        _kept.requests[self.key] = ()
 
 
 def _forget(point: "ref[Point]", _: Any) -> None:
@@ -169,7 +159,10 @@ def code_of(f: Callable[..., Any]) -> Any:
 
 def is_asked_for_several(f: Callable[..., Any]) -> bool:
     """Say whether f, or another one of its code, was just asked for several gradients."""
-    return _kept.point is not None and _kept.point.is_like(f)
+    point, code = _kept.point, code_of(f)
+    if point is None or code is None:
+        return False
+    return len(point.asked) > 1 and code == point.key[0]
 
 
 def is_at_kept_point() -> bool:
@@ -180,16 +173,17 @@ def is_at_kept_point() -> bool:
 def computed_in_advance(f: Callable[..., Any], x: Array, h: float, scheme: Scheme) -> Array | None:
     """Return a gradient that has been computed in advance, if it is the one that is asked for."""
     point, _kept.is_current = _kept.point, False
-    if point is None or scheme != central_quotient:
+    state = None if point is None else point.state
+    if point is None or state is None or scheme != central_quotient:
         return None
-    place = point.place_of(x)
+    place = state.place_of(x)
     if place is None or (place, h) in point.asked:  # again: another round begins
         return None
     reached = _reached_from(f)
     if reached is None or not (
-        point.is_that_of(reached)
+        state.is_that_of(reached)
         # What f keeps of its last call, at another point, is replaced by a call at x.
-        or (FirstCalls(f, x, once=True).values == [point.value] and point.is_that_of(reached))
+        or (FirstCalls(f, x, once=True).values == [point.value] and state.is_that_of(reached))
     ):
         return None
     point.asked.append((place, h))

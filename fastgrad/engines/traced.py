@@ -232,7 +232,8 @@ def traced_gradient(
             if gradients is not None:
                 point.gradients = dict(zip(expected, gradients[1:], strict=True))
                 return gradients[0][0]
-            point.give_up(for_good=not trace.others)
+            if not trace.others:
+                point.give_up()
         replayed = _replayed(trace, h, scheme, limit)
         if CERTIFY:
             seconds = time.perf_counter() - start

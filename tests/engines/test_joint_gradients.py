@@ -498,7 +498,7 @@ def test_nothing_is_kept_of_arrays_that_are_freed():
     del net, x, t
     gc.collect()
     assert not any(reference() is not None for reference in alive)
-    assert joint_gradients._kept.point._state is None
+    assert joint_gradients._kept.point.state is None
     assert not joint_gradients._kept.point.gradients
 
 

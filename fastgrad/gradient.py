@@ -320,9 +320,7 @@ def _traced_by_two_steps(
     where that is too much, as at kinks, are measured one by one.
     """
     x = problem.x
-    if problem.scheme != central_quotient or problem.bounds is not None or x.dtype != np.float64:
-        return None
-    if x.size < MIN_EXAMINED_ELEMENTS or not np.abs(x).max() < MAX_TRACED_SIZE:
+    if not _may_take_two_steps(problem):
         return None
     quotients = []
     for h in TRACED_STEPS:
@@ -344,6 +342,14 @@ def _traced_by_two_steps(
         assert known is not None
         small.reshape(-1)[apart] = known[apart]
     return small
+
+
+def _may_take_two_steps(problem: Problem) -> bool:
+    """Say whether two steps that are known may do, whatever f is."""
+    x = problem.x
+    is_usual = problem.scheme == central_quotient and problem.bounds is None
+    is_large = x.dtype == np.float64 and x.size >= MIN_EXAMINED_ELEMENTS
+    return is_usual and is_large and bool(np.abs(x).max() < MAX_TRACED_SIZE)
 
 
 def _is_measured_in_vain(problem: Problem) -> bool:
@@ -384,7 +390,13 @@ def explain(
         evaluator = choose_evaluator(f, x, at_once=True)
         book = evaluator.is_as_in_the_book
         for problem in problems(f, x, h, args=args, as_in_the_book=book):
-            print(evaluator.explain(problem))
+            text = ""
+            if problem.automatic and _may_take_two_steps(problem):
+                text = evaluator.explain(problem.replaced(steps=TRACED_STEPS[0], automatic=False))
+            if text.startswith("Traced"):
+                print(f"{text}\nThat is done for two steps, of which one confirms the other.")
+            else:
+                print(evaluator.explain(problem))
 
 
 def _warn_of_nonfinite(name: str, gradient: Array) -> None:

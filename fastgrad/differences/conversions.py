@@ -7,7 +7,6 @@ labels, around each array. Derivatives are returned in the kind of x.
 
 import sys
 from collections.abc import Callable
-from dataclasses import is_dataclass, replace
 from functools import wraps
 from numbers import Real
 from typing import Any, TypeVar, cast
@@ -15,6 +14,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from fastgrad.differences.arguments import as_number, is_structure, leaves, like
+from fastgrad.lazy import LazyModule
+
+dataclasses: Any = LazyModule("dataclasses")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -118,10 +120,10 @@ class Numbers:
 
     def of_result(self, result: Any) -> Any:
         """Return derivatives in the kind of x; anything else as it is."""
-        if is_dataclass(result) and hasattr(result, "step"):
+        if hasattr(type(result), "__dataclass_fields__") and hasattr(result, "step"):
             names = ("gradient", "error", "step")
             changes = {name: self.of_result(getattr(result, name)) for name in names}
-            return replace(cast(Any, result), **changes)
+            return dataclasses.replace(cast(Any, result), **changes)
         if is_structure(self.original) and is_structure(result):
             pairs = zip(leaves(result), leaves(self.original), strict=True)
             return like(result, (self.in_kind(new, old) for (_, new), (_, old) in pairs))

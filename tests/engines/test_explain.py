@@ -123,7 +123,7 @@ def test_layers_hold_plain_arrays_afterwards(capsys):
     ("f", "x", "h", "error", "match"),
     [
         (1, W1, H, TypeError, "f is a int, which cannot be called"),
-        (tanh_loss, [1.0], H, TypeError, r"x\[0\] is a float"),
+        (tanh_loss, ["one"], H, TypeError, r"x\[0\] is a str"),
         (tanh_loss, W1.astype(int), H, TypeError, "dtype int64"),
         (tanh_loss, W1, 0, ValueError, "h"),
         (tanh_loss, np.broadcast_to(1.0, (9, 13)), H, ValueError, "read-only"),
@@ -168,7 +168,7 @@ def test_the_seconds_of_the_calls_of_f_are_counted(capsys):
 @pytest.mark.parametrize(
     ("f", "x", "h", "reason"),
     [
-        (tanh_loss, W1, "auto", "not all elements of x are moved by one step"),
+        (np.sum, np.ones(20), "auto", "not all elements of x are moved by one step"),
         (tanh_loss, W1, np.full(W1.shape, H), "not all elements of x are moved by one step"),
         (np.sum, np.full(20, 1e13), H, "the step is lost when it is added to some elements of x"),
     ],
@@ -181,6 +181,15 @@ def test_what_is_never_traced_is_said_to_go_to_the_loop_and_does(capsys, f, x, h
     calls = []
     numerical_gradient(lambda x: calls.append(1) or f(x), x, h)
     assert len(calls) >= 2 * x.size
+
+
+def test_with_measured_steps_it_says_whether_f_is_recorded(capsys):
+    text = explained(capsys, tanh_loss, W1, "auto")
+    assert text.startswith("Traced: 4 operations")
+    assert "That is done for two steps" in text
+    calls = []
+    numerical_gradient(lambda x: calls.append(1) or tanh_loss(x), W1, "auto")
+    assert len(calls) < W1.size
 
 
 def test_an_array_on_which_f_does_not_depend_is_not_said_to_go_to_the_loop(capsys):

@@ -239,6 +239,50 @@ def test_a_unit_that_passes_one_kink_is_measured_at_few_shifts(
     assert sum(amounts) <= (3 + 2 * np.ceil(np.log2(shifts / 2)) if is_straight else shifts)
 
 
+HIDDEN_LAYERS = {
+    "relu": lambda z, V: relu(z @ V),
+    "leaky": lambda z, V: np.where(z @ V > 0, z @ V, 0.1 * (z @ V)),
+    "beside itself": lambda z, V: z + np.maximum(z @ V, 0) / 2,
+    "transposed": lambda z, V: np.clip(-(V.T @ z.T), 0, 9).T,
+    "pairs": lambda z, V: np.repeat((z @ V).reshape(len(z), -1, 2).max(axis=2), 2, axis=1),
+    "centred": lambda z, V: abs(z @ V) - (z @ V).mean(axis=1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN_LAYERS)
+def test_what_moves_in_proportion_is_the_loops_and_the_exact_quotients(name, monkeypatch):
+    random = np.random.default_rng(7)
+    layer, shapes = HIDDEN_LAYERS[name], [(12, 10), (10, 10), (10, 10), (10, 4)]
+    X, t = random.random((30, 12)), random.integers(0, 4, 30)
+    weights = [random.normal(size=shape) for shape in shapes]
+    U = weights[1:]
+
+    def f(W):
+        z = layer(layer(X @ W, U[0]), U[1]) @ U[2]
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        return -np.mean(np.log(e[np.arange(30), t] / e.sum(axis=1)))
+
+    def note(*arguments):
+        ends.append(original(*arguments))
+        return ends[-1]
+
+    ends, original = [], smoothness._straight_end
+    monkeypatch.setattr(smoothness, "_straight_end", note)
+    W, unit = weights[0], EPS * f(weights[0]) / H
+    result = traced.traced_gradient(f, W, H)
+    assert ends[0] is not None
+    assert ends[0].shape == (30, 4)
+    monkeypatch.setattr(smoothness, "_straight_end", lambda *_: None)
+    assert abs(result - traced.traced_gradient(f, W, H)).max() <= unit
+    assert abs(result - loop.gradient(f, W, H)).max() <= 4 * unit
+    if nets.IS_EXTENDED:
+        X, U = X.astype(np.longdouble), [V.astype(np.longdouble) for V in U]
+        for place in np.ndindex(W.shape):
+            move = np.zeros(W.shape, np.longdouble)
+            move[place] = H
+            assert abs((f(W + move) - f(W - move)) / (2 * move[place]) - result[place]) <= unit
+
+
 @pytest.mark.parametrize("is_above", [np.greater, np.greater_equal])
 def test_a_unit_that_stands_at_a_jump_is_on_its_side_of_it(kinks, is_above):
     random = np.random.default_rng(2)

@@ -306,9 +306,9 @@ def multiply_narrow_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> N
 # Sparse matrices ----------------------------------------------------------------------------------
 
 # Above this share of nonzeros whole tiles are multiplied: they do more, but at a higher rate.
-# `python -m benchmarks density` finds where the two are equal: the later, the fewer hidden units
+# `python -m benchmarks density` finds where the two are equal: the later, the more hidden units
 # there are.
-MAX_DENSITY = 0.25
+MAX_DENSITY = 0.27
 
 # Below this share of entries that are not zero in all versions, BLAS takes longer.
 MAX_COMMON_DENSITY = 0.75 if HAND_WRITTEN else 0.0

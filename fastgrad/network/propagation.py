@@ -239,6 +239,7 @@ def propagate(
     terms = points.size
     responses = np.empty((terms, LANES_PER_VECTOR))
     moments = np.empty((factors.size, LANES_PER_VECTOR))
+    odds = np.empty(p.shape[1])
     for n in range(samples * task // tasks, samples * (task + 1) // tasks):
         for j in range(0, hidden, LANES_PER_VECTOR):
             a = load(z, (n, j)) + load(w2_transposed, (classes, j))
@@ -291,20 +292,16 @@ def propagate(
                 store(responses, (i, 0), log_ratio(p_label, up, down, is_small))
             interpolate(responses, points, interpolation, scales[0], n, j, c)
 
-        up_row, down_row = moments[0], moments[1]
-        for k in range(0, p.shape[1], LANES_PER_VECTOR):
+        for k in range(odds.size):
+            odds[k] = p[n, k]
+        odds[label] = -others  # less than zero: raising its logit is lowering all others
+        for k in range(0, odds.size, LANES_PER_VECTOR):
+            odd = load(odds, k)
             for i in range(terms):
-                grown, shrunk = growths[1, 0, i], growths[1, 1, i]
-                store(up_row, 0, load(p, (n, k)) * grown)
-                store(down_row, 0, load(p, (n, k)) * shrunk)
-                if k <= label < k + LANES_PER_VECTOR:  # raising its logit is lowering all others
-                    up_row[label - k] = others * shrunk
-                    down_row[label - k] = others * grown
-                store(
-                    responses,
-                    (i, 0),
-                    log_ratio(p_label, load(up_row, 0), load(down_row, 0), is_small),
-                )
+                grown, shrunk = repeat(growths[1, 0, i]), repeat(growths[1, 1, i])
+                up = magnitude(odd) * where_negative(odd, shrunk, grown)
+                down = magnitude(odd) * where_negative(odd, grown, shrunk)
+                store(responses, (i, 0), log_ratio(p_label, up, down, is_small))
             interpolate(responses, points, interpolation, scales[1], n, k, d)
 
 

@@ -156,14 +156,9 @@ def evaluate_polynomials(
 ) -> None:
     """Compute T_(2m+1)(values / reach)."""
     for n in range(len(out) * task // tasks, len(out) * (task + 1) // tasks):
-        evaluate_polynomials_of_row(out[n], values[n], m, reach)
-
-
-@inlined
-def evaluate_polynomials_of_row(out: Any, values: Any, m: int, reach: float) -> None:
-    """Compute T_(2m+1)(values / reach)."""
-    for i in range(0, out.size, LANES_PER_VECTOR):
-        store_rest(out, i, evaluate_polynomial(load_rest(values, i) * (1.0 / reach), m))
+        for i in range(0, out.shape[1], LANES_PER_VECTOR):
+            polynomials = evaluate_polynomial(load_rest(values[n], i) * (1.0 / reach), m)
+            store_rest(out[n], i, polynomials)
 
 
 @inlined
@@ -381,7 +376,9 @@ def sum_nonzero_products(
             where[count] = k
             count += value != 0.0  # no branch: nothing could predict it
         for m in range(1, terms):
-            evaluate_polynomials_of_row(factors[m, :count], factors[0, :count], m, reach)
+            for k in range(0, count, LANES_PER_VECTOR):
+                values = load_part(factors[0], k, count - k) * (1.0 / reach)
+                store_part(factors[m], k, count - k, evaluate_polynomial(values, m))
         for j in range(0, min(columns, out.shape[1]), GROUP_COLUMNS):
             sum_rows(out[i, :columns], j, factors, where, count, b)
 

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.noise import Noise, measure_noise
+from fastgrad.checking.noise import Noise, extrapolate
 from fastgrad.checking.numerical import (
     MAX_FIRST_SUSPECTS,
     Explanation,
     NumericalGradient,
     about,
     largest_magnitude,
-    numerical_gradients,
 )
 from fastgrad.checking.probe import probe_element
 from fastgrad.checking.random_directions import (
@@ -60,6 +59,12 @@ MEAN_SHARE = 1e-7
 KINK_ERROR_FACTOR = 4.0
 """Times the largest error away from kinks that one next to a kink may be, to be explained alike."""
 
+MIN_STEP_SHARE = 2.0**-12
+"""Share of the step by which is differenced, at least, what the number takes from the loss."""
+
+MAX_STRAIGHT_SHARE = 2.0**-4
+"""Share of the step up to which nothing of that is truncated that could be seen."""
+
 MIN_ERROR_FACTOR = 4.0
 """Times what the differences without the number are known to that an error is, to be explained."""
 
@@ -85,7 +90,10 @@ def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:
     if classes is not None:
         errors = {w.name: Errors.of(w) for w in suspected}
         whole = _offset_of(suspected, errors, classes)
-        offsets = {w.name: whole or _offset_of([w], errors, classes) for w in suspected}
+        for w in reversed(suspected):
+            offsets[w.name] = whole or _offset_of([w], errors, classes)
+            if offsets[w.name] and not (whole or classes.are_losses):
+                break  # with that number, the differences without it tell of the others
     right = [
         w
         for w in suspected
@@ -93,15 +101,17 @@ def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:
         and (d := offsets.get(w.name)) is not None
         and _is_explained_by(w, errors[w.name], classes, d)
     ]
-    left = [w for w in suspected if w not in right and w.is_wrong()]
-    offset = next((d for d in offsets.values() if d), OFFSETS[0])
+    known = next((d for d in offsets.values() if d), None)
+    offset = known or OFFSETS[0]
+    left = [w for w in suspected if w not in right and (known or w.is_wrong())]
     if left and classes is not None and not subject.is_own_net:
-        recomputed = _numerical_without(left, classes, offset)
-        pairs = zip(left, recomputed, strict=True)
-        explained = [after for before, after in pairs if _is_explained(before, after)]
-        right += explained
-        if right:
-            left = [after for after in recomputed if after not in explained]
+        without = _numerical_without(left, classes, offset)
+        explained = [after.name for after in without if _is_explained(after)]
+        right += [after for after in without if after.name in explained]
+        if known:
+            left = [w for w in left if w.name not in explained and w.is_wrong()]
+        names = [w.name for w in left if w.name not in explained]
+        left = [after if right else after.before for after in without if after.name in names]
     names = [part.name for part in subject.parts if part.name in [w.name for w in right]]
     sentences = [about(names, sentence_of(offset, subject))] if names else []
     decided = [w.name for w in left + right]
@@ -169,26 +179,77 @@ def _is_explained_by(
 
 def _numerical_without(
     found: list[NumericalGradient], classes: RightClasses, offset: float
-) -> list[NumericalGradient]:
-    """Return the differences of the loss without the number, for the same parts."""
-    other, h = classes.without(found[0].subject, offset), found[0].h
+) -> list[WithoutOffset]:
+    """Return the differences of the loss without the number, for the same parts.
+
+    They are those of the loss, and of what the number takes from it. The latter is known much
+    better than the former: by a step so small that hardly any kink is in its way.
+    """
+    subject, noise, h = found[0].subject, found[0].noise, found[0].h
+    other = classes.without(subject, offset)
+    rest = subject.with_function(partial(_rest, classes, offset))
+    rest.keeps_step = True
+    snapshot = classes.snapshot()
+    size = abs(float(classes.rest(snapshot, offset)))
+    level = SLOPE_NOISE_FACTOR * noise.relative * (1 + largest_magnitude(snapshot)) * size
+    step = h * min(1.0, max(MIN_STEP_SHARE, level / noise.level)) if size < np.inf else h
     names = [w.name for w in found]
-    parts = [part for part in other.parts if part.name in names]
-    return numerical_gradients(other, measure_noise(other, h), h, parts)
+    parts = [part for part in rest.parts if part.name in names]
+    near = far = rest.quotients(parts, step)
+    if step > MAX_STRAIGHT_SHARE * h:
+        far = rest.quotients(parts, 2 * step)
+    other_parts = {part.name: part for part in other.parts}
+    without = []
+    for w, q, q_far in zip(found, near, far, strict=True):
+        taken, truncation, round_off = extrapolate(q, q_far, step, level)
+        value, wrong_by = w.value + taken, w.round_off + round_off
+        known = value, w.truncation + truncation, wrong_by, w.moved, w.accepted
+        part = other_parts[w.name]
+        without.append(WithoutOffset(other, part, noise, h, *known, before=w, taken=taken))
+    return without
 
 
-def _is_explained(before: NumericalGradient, after: NumericalGradient) -> bool:
+@dataclass(eq=False, kw_only=True)
+class WithoutOffset(NumericalGradient):
+    """The differences of the loss without the number.
+
+    Attributes
+    ----------
+    before : NumericalGradient
+        Those of the loss as it is.
+    taken : array (size,)
+        What the number takes from each of these.
+    """
+
+    before: NumericalGradient
+    taken: Array
+
+    @property
+    def measured(self) -> GradientUnderTest:
+        """The subject of which quotients are taken."""
+        return self.before.measured
+
+    def central(self, h: float) -> Array:
+        """Return the central quotients at another step."""
+        return self.before.central(h) + self.taken
+
+    def both_sides(self, places: Places, h: float) -> Array:
+        """Return the one-sided quotients there."""
+        return self.before.both_sides(places, h) + self.taken[places, np.newaxis]
+
+
+def _is_explained(after: WithoutOffset) -> bool:
     """Return whether a gradient is that of the other loss, and f shows the difference.
 
     The differences change by half of what f showed to be wrong at least: differences over a jump
     may agree with anything.
     """
+    before = after.before
     known = before.round_off + after.round_off
     return (
         MIN_ERROR_FACTOR * after.round_off < before.largest_error
         and all(
-            abs(before.part.analytic[k] - probe.value) / 2
-            <= abs(after.value[k] - before.value[k]) + known
+            abs(before.part.analytic[k] - probe.value) / 2 <= abs(after.taken[k]) + known
             for k, probe in before.probes.items()
             if probe.contradicts
         )
@@ -271,6 +332,8 @@ def _offset_behind(
         up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
         slopes = {d: classes.slope(up, down, s, d) for d in left}
         left = [d for d in left if abs(error - slopes[d]) <= allowed + exact * abs(slopes[d])]
+        if not left:
+            return None
         for d in left:
             seen[d] |= abs(slopes[d]) > min_factor * allowed
     return next((d for d in left if seen[d]), None)
@@ -290,6 +353,10 @@ def _step_of_slopes(parts: Sequence[Part], noise: Noise) -> float:
     rounding = max(largest_magnitude(part.x) * float(np.finfo(part.x.dtype).eps) for part in parts)
     hidden = max(SLOPE_NOISE_FACTOR * noise.relative, rounding)
     return min(s, max(s / KINK_DIVISOR**2, hidden / share))
+
+
+def _rest(classes: RightClasses, offset: float, *_: Any) -> Any:
+    return classes.rest(classes.snapshot(), offset)
 
 
 def _loss_without(f: Any, classes: RightClasses, offset: float, *arguments: Any) -> Any:
@@ -316,7 +383,7 @@ class RightClasses:
         if self.are_losses:
             with np.errstate(all="ignore"):  # nan, if the losses are too large for this number
                 return -np.mean(np.log1p(-offset * np.exp(snapshot)))
-        return np.mean(np.logaddexp(0.0, np.log(offset) - snapshot))
+        return np.mean(np.log1p(offset * np.exp(-snapshot)))
 
     def slope(self, up: Array, down: Array, s: float, offset: float) -> float:
         """Return the difference quotient of that."""
@@ -399,10 +466,10 @@ def _log_predicted(
     y = predict(x).reshape(shape)
     right: Array
     if not are_scores:
-        right = np.log(y[places])
+        right = np.log(y[places].astype(np.float64))
         return right
     # Not by way of the probabilities, which may be too small for a float.
-    shifted = y - y.max(axis=1, keepdims=True)
+    shifted = (y - y.max(axis=1, keepdims=True)).astype(np.float64)
     right = shifted[places] - np.log(np.exp(shifted).sum(axis=1))
     return right
 

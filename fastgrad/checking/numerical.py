@@ -13,17 +13,19 @@ from fastgrad.checking.noise import (
     extrapolate,
     with_terms,
 )
-from fastgrad.checking.probe import Kind, Probe, probe_element
+from fastgrad.checking.probe import ROUGHNESS_FACTOR, Kind, Probe, probe_element
 from fastgrad.checking.sides import (
     MIN_ERROR_FACTOR,
     SMALLER_STEPS,
     STEP_RATIO,
     excused_by,
     hidden_at,
+    is_by_engine,
     sides_of,
 )
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.lazy import LazyModule, lazy
+from fastgrad.schemes import central
 from fastgrad.typing import Array, Places
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ MAX_COUNTED_ELEMENTS = 48
 
 SUSPECT_STEP_DIVISOR = 64
 """By what the step is divided to clear suspects next to a kink."""
+
+BEND_STEP_DIVISOR = 8
+"""By what it is divided where suspects differ by less than noise hides at the smaller step."""
 
 MAX_QUOTIENT_CHANGE = 0.25
 """Share of a quotient by which that at twice the step may differ: over a jump it is a half."""
@@ -88,8 +93,10 @@ class NumericalGradient:
         An error that is accepted in any case.
     probes : dict
         The closer looks at single elements so far, by place.
+    centrals : dict
+        The central quotients of all elements at other steps so far, by the step.
     sides : dict
-        The one-sided quotients of elements so far, by the number of the step, and by place.
+        The one-sided quotients of elements so far, by the step, and by place.
     """
 
     subject: GradientUnderTest
@@ -102,12 +109,18 @@ class NumericalGradient:
     moved: float | Array = 0.0
     accepted: float = 0.0
     probes: dict[int, Probe] = field(default_factory=dict)
-    sides: dict[int, dict[int, Array]] = field(default_factory=dict)
+    centrals: dict[float, Array] = field(default_factory=dict)
+    sides: dict[float, dict[int, Array]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The name of the part."""
         return self.part.name
+
+    @property
+    def measured(self) -> GradientUnderTest:
+        """The subject of which quotients are taken."""
+        return self.subject
 
     @property
     def passed(self) -> dict[int, Probe]:
@@ -186,13 +199,41 @@ class NumericalGradient:
             hidden = abs(analytic - self.value) <= 2 * smaller.bounds
         differing = np.union1d(smaller.suspicious(analytic, slack), np.flatnonzero(hidden))
         left = np.intersect1d(suspects, differing)
+        if hidden[left].any() and self.measured.is_recorded(self.part):
+            left = np.setdiff1d(left, self._bent(left[hidden[left]], analytic, slack))
         if corrected is None:
-            bounds, nan = smaller.bounds, float("nan")
-            for place in np.setdiff1d(suspects, left).tolist():
-                known = float(analytic[place]), float(smaller.value[place]), float(bounds[place])
-                probe = Probe("step", *known, nan, nan, smaller.h, contradicts=False)
-                self.probes.setdefault(place, probe)
+            agreeing = np.setdiff1d(suspects, left)
+            self._note_agreeing(agreeing, smaller.value, smaller.bounds, smaller.h)
         return left
+
+    def _bent(self, suspects: Places, analytic: Array, slack: float) -> Places:
+        """Return the suspects at which f bends by as much as they differ.
+
+        Within twice the step; within a smaller one where noise does not hide there what they
+        differ by.
+        """
+        with np.errstate(all="ignore"):
+            middle = self.at_step(self.h / BEND_STEP_DIVISOR)
+            is_seen = abs(analytic - self.value)[suspects] > 2 * middle.bounds[suspects]
+            passed = []
+            for numerical, places in ((middle, suspects[is_seen]), (self, suspects[~is_seen])):
+                excess = (abs(analytic - numerical.value) - numerical.bounds - slack)[places]
+                if (excess > 0).any():
+                    step = numerical.h
+                    [fourth] = self.measured.quotients([self.part], step, central(2, derivative=4))
+                    rough = abs(fourth[places]) * step**4
+                    rough[~(rough > ROUGHNESS_FACTOR * self.noise.level)] = 0.0
+                    excess -= 2 * rough / step
+                passed.append(places[excess <= 0])
+        return np.concatenate(passed)
+
+    def _note_agreeing(self, places: Places, values: Array, errors: Array, h: float) -> None:
+        """Note that what is claimed of these agrees with f at a smaller step."""
+        analytic, nan = self.part.analytic, float("nan")
+        for place in places.tolist():
+            known = float(analytic[place]), float(values[place]), float(errors[place])
+            probe = Probe("step", *known, nan, nan, h, contradicts=False)
+            self.probes.setdefault(place, probe)
 
     def not_at_kinks(
         self,
@@ -215,39 +256,71 @@ class NumericalGradient:
     ) -> Places:
         """Return the suspects that no kink excuses; the others pass.
 
-        Where noise hides what they differ by at a smaller step, that is not asked.
+        Each is looked at by smaller steps down to those where noise hides what it differs by.
         """
         analytic = self.part.analytic if corrected is None else corrected
+        left = suspects[:0]
         for k in range(1, 1 + SMALLER_STEPS):
             h = self.smaller.h / STEP_RATIO**k
             with np.errstate(all="ignore"):
-                hidden = hidden_at(self.subject, self.part, self.noise.level, h)[suspects]
+                hidden = hidden_at(self.subject, self.part, self.noise.level, h)
                 differs = abs(analytic - self.smaller.value)[suspects] - slack
-                asked = suspects[differs > MIN_ERROR_FACTOR * hidden]
-                allowed = hidden[differs > MIN_ERROR_FACTOR * hidden] + slack
-                if not len(asked):
-                    break
-                far, near = self._sides(asked, k - 1), self._sides(asked, k)
-                at_kink, next_to_kink = excused_by(far, near, allowed, analytic[asked])
-            excused = at_kink | next_to_kink
-            suspects = np.setdiff1d(suspects, asked[excused])
-            for j in np.flatnonzero(excused).tolist() if corrected is None else ():
-                claim, (below, above) = float(analytic[asked[j]]), near[j].tolist()
-                value = min(max(claim, min(below, above)), max(below, above))
-                kind: Kind = "kink" if at_kink[j] else "step"
-                known = claim, value, float(allowed[j]), below, above
-                self.probes.setdefault(int(asked[j]), Probe(kind, *known, h, contradicts=False))
-        return suspects
+                is_seen = differs > MIN_ERROR_FACTOR * hidden[suspects]
+                lost, suspects = suspects[~is_seen], suspects[is_seen]
+                differs = abs(analytic - self.value)[lost] - slack
+                is_clear = STEP_RATIO * differs > MIN_ERROR_FACTOR * hidden[lost]
+                clear = self._not_excused(lost[is_clear], STEP_RATIO * h, corrected, slack)
+                left = np.concatenate([left, lost[~is_clear], clear])
+                if is_by_engine(self.measured, self.part, suspects, h):
+                    central = self.central(h)
+                    agrees = abs(analytic - central)[suspects] <= hidden[suspects] + slack
+                    if corrected is None:
+                        self._note_agreeing(suspects[agrees], central, hidden, h)
+                    suspects = suspects[~agrees]
+                suspects = self._not_excused(suspects, h, corrected, slack)
+        return np.union1d(left, suspects)
 
-    def _sides(self, places: Places, k: int) -> Array:
-        """Return both sides' quotients at the k-th of the smaller steps; each is measured once."""
-        known = self.sides.setdefault(k, {})
+    def _not_excused(
+        self, places: Places, h: float, corrected: Array | None, slack: float
+    ) -> Places:
+        """Return the elements that no kink excuses, as both sides at two steps tell."""
+        if not len(places):
+            return places
+        analytic = self.part.analytic if corrected is None else corrected
+        hidden = hidden_at(self.subject, self.part, self.noise.level, h)[places] + slack
+        far, near = self.both_sides(places, STEP_RATIO * h), self.both_sides(places, h)
+        at_kink, next_to_kink = excused_by(far, near, hidden, analytic[places])
+        excused = at_kink | next_to_kink
+        for j in np.flatnonzero(excused).tolist() if corrected is None else ():
+            claim, (below, above) = float(analytic[places[j]]), near[j].tolist()
+            value = min(max(claim, min(below, above)), max(below, above))
+            kind: Kind = "kink" if at_kink[j] else "step"
+            known = claim, value, float(hidden[j]), below, above
+            self.probes.setdefault(int(places[j]), Probe(kind, *known, h, contradicts=False))
+        return places[~excused]
+
+    def central(self, h: float) -> Array:
+        """Return the central quotients of all elements at another step; each is taken once."""
+        if h not in self.centrals:
+            [self.centrals[h]] = self.subject.quotients([self.part], h)
+        return self.centrals[h]
+
+    def both_sides(self, places: Places, h: float) -> Array:
+        """Return both sides' quotients at another step; each is taken once."""
+        known = self.sides.setdefault(h, {})
         new = np.array([place for place in places.tolist() if place not in known], np.intp)
         if len(new):
-            h, central = self.smaller.h / STEP_RATIO**k, None if k else self.smaller.value
-            found = sides_of(self.subject, self.part, new, h, central)
+            found = sides_of(self.subject, self.part, new, h, self.centrals.get(h))
             known.update(zip(new.tolist(), found, strict=True))
         return np.array([known[place] for place in places.tolist()])
+
+    def at_step(self, h: float) -> "NumericalGradient":
+        """Return the differences by a smaller step, and by that alone.
+
+        What is truncated there is much less than what is rounded.
+        """
+        quotients = self.central(h)
+        return _numerical(self.subject, self.part, self.noise, h, quotients, quotients)
 
     def wrong_places(self) -> Places:
         """Return the elements of which f contradicts what the user claims, as far as is looked.
@@ -268,13 +341,8 @@ class NumericalGradient:
 
     @lazy
     def smaller(self) -> "NumericalGradient":
-        """The differences at a smaller step, which reach fewer kinks.
-
-        By one step alone: what is truncated there is much less than what is rounded.
-        """
-        h = self.h / SUSPECT_STEP_DIVISOR
-        [quotients] = self.subject.quotients([self.part], h)
-        return _numerical(self.subject, self.part, self.noise, h, quotients, quotients)
+        """The differences at a smaller step, which reach fewer kinks."""
+        return self.at_step(self.h / SUSPECT_STEP_DIVISOR)
 
     def _worst(self, analytic: Array, places: Places, count: int) -> Places:
         """Return those that differ most, in units of what is allowed, and some by chance."""

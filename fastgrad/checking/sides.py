@@ -17,6 +17,9 @@ SMALLER_STEPS = 2
 MIN_ENGINE_SHARE = 0.25
 """Share of an array's elements from which an engine takes the quotients, of all of them."""
 
+MIN_RECORDED_ELEMENTS = 8
+"""Elements from which it takes them where f has been recorded."""
+
 MAX_CHANGE = 0.25
 """Share of the difference of both sides by which each may change with the step at a kink."""
 
@@ -27,6 +30,13 @@ MIN_ERROR_FACTOR = 4.0
 def hidden_at(subject: GradientUnderTest, part: Part, level: float, h: float) -> Array:
     """Return by how much noise of this level may change each element's one-sided quotients."""
     return 2 * level / _steps(subject, part, h)
+
+
+def is_by_engine(subject: GradientUnderTest, part: Part, places: Places, h: float) -> bool:
+    """Say whether an engine is to take the quotients of so many elements, and of all others."""
+    is_uniform = isinstance(subject.steps(part, h), float) and not subject.is_own_net
+    is_cheap = len(places) >= MIN_RECORDED_ELEMENTS and subject.is_recorded(part)
+    return is_uniform and (is_cheap or len(places) >= MIN_ENGINE_SHARE * part.x.size)
 
 
 def sides_of(
@@ -44,8 +54,9 @@ def sides_of(
     central : array (size,), optional
         The central quotients at this step: by half as many calls then.
     """
-    is_uniform = isinstance(subject.steps(part, h), float) and not subject.is_own_net
-    if is_uniform and len(places) >= MIN_ENGINE_SHARE * part.x.size:
+    if not len(places):
+        return np.empty((0, 2))
+    if is_by_engine(subject, part, places, h):
         [above] = subject.quotients([part], h, "forward")
         [below] = subject.quotients([part], h, "backward") if central is None else [0 * above]
         below, above = below[places], above[places]
@@ -68,7 +79,8 @@ def excused_by(
     """Return at which elements a gradient is excused: by a kink at x, and by one next to x.
 
     At a kink the sides stay the same from step to step, other than those of a curve or a jump, and
-    the gradient is between them. Next to one it agrees with their mean at the smaller step.
+    the gradient is between them. Next to one it agrees at the smaller step with their mean, or with
+    one of them: the kink is on the other side.
 
     Parameters
     ----------
@@ -84,7 +96,9 @@ def excused_by(
     has_kink = (change <= MAX_CHANGE * difference) & (difference > 2 * hidden)
     distance = abs(analytic - near.mean(axis=1))
     between = distance <= difference / 2 + change / (STEP_RATIO - 1) + hidden
-    return has_kink & between, ~has_kink & (distance <= hidden)
+    on_a_side = abs(near - analytic[:, np.newaxis]).min(axis=1)
+    agrees = np.minimum(distance, on_a_side) <= hidden
+    return has_kink & between, ~has_kink & agrees
 
 
 def _steps(subject: GradientUnderTest, part: Part, h: float) -> Array:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,11 +30,18 @@ from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import as_floats, at
 from fastgrad.engines import loop
 from fastgrad.engines.compiled import is_jitted
+from fastgrad.engines.joint_gradients import recordings_kept_in
 from fastgrad.gradient import numerical_gradient
 from fastgrad.interrupts import is_limited, raise_interrupt, require_time, value_in_time
+from fastgrad.lazy import LazyModule
 from fastgrad.network import TwoLayerNet
-from fastgrad.schemes import central_quotient
+from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.typing import Array, Moves, Report, SchemeName
+
+if TYPE_CHECKING:
+    from fastgrad.engines import traced
+else:  # loaded only if functions are recorded
+    traced = LazyModule("fastgrad.engines.traced")
 
 NO_VALUE = (ValueError, OverflowError)
 """What f may raise at points outside of its domain, as ``math.log`` does: it has no value there."""
@@ -133,6 +140,7 @@ class GradientUnderTest:
         self.report: Report | None = None
         """Who is told how far a check has come, in elements."""
         self._told = 0.0
+        self._recordings: list[Any] = []
 
     def tell(self, share: float) -> None:
         """Report that a share of the check is done; the last one is for its end to report."""
@@ -172,7 +180,7 @@ class GradientUnderTest:
     def with_function(self, f: Callable[[Any], Any]) -> GradientUnderTest:
         """Return the same with another function of the same x, differenced as any function is."""
         other = copy(self)
-        other.f, other.is_own_net = f, False
+        other.f, other.is_own_net, other._recordings = f, False, []
         other.parts = [
             replace(part, problem=problem)
             for part, problem in zip(self.parts, other._problems(), strict=True)
@@ -256,7 +264,11 @@ class GradientUnderTest:
             return steps
 
     def quotients(
-        self, parts: Sequence[Part], h: float, scheme: SchemeName = "central", share: float = 0.0
+        self,
+        parts: Sequence[Part],
+        h: float,
+        scheme: SchemeName | Scheme = "central",
+        share: float = 0.0,
     ) -> list[Array]:
         """Return the difference quotients of these parts, by the engine.
 
@@ -279,13 +291,25 @@ class GradientUnderTest:
             found = net.numerical_gradient(self.batch.x, self.batch.t, h, engine=engine)
             return [_flat(found[part.name]) for part in parts]
         steps = [self.steps(part, h) for part in parts]
-        if len(parts) == len(self.parts):
-            return self._differenced(self.f, self.x, steps, self.args, scheme, tell)
-        share /= len(parts)
-        return [
-            self._differenced(part.problem.f, part.x, [step], (), scheme, tell)[0]
-            for part, step in zip(parts, steps, strict=True)
-        ]
+        if self._recordings and all(isinstance(step, float) for step in steps):
+            known, arrays = self._recordings, [part.x for part in parts]
+            found = traced.further_gradients(known, arrays, h, as_scheme(scheme))
+            if found is not None:
+                self.tell(share)
+                return found
+            self._recordings.clear()
+        with recordings_kept_in(self._recordings):
+            if len(parts) == len(self.parts):
+                return self._differenced(self.f, self.x, steps, self.args, scheme, tell)
+            share /= len(parts)
+            return [
+                self._differenced(part.problem.f, part.x, [step], (), scheme, tell)[0]
+                for part, step in zip(parts, steps, strict=True)
+            ]
+
+    def is_recorded(self, part: Part) -> bool:
+        """Say whether further quotients of a part take few calls of f."""
+        return any(x is part.x for recording in self._recordings for x in recording.arrays)
 
     def _differenced(
         self,
@@ -293,7 +317,7 @@ class GradientUnderTest:
         x: Any,
         steps: list[float | Array],
         args: tuple[Any, ...],
-        scheme: SchemeName = "central",
+        scheme: SchemeName | Scheme = "central",
         tell: Callable[[int, int], None] | None = None,
     ) -> list[Array]:
         """Return the quotients of f, nan where it has no value; None is said to the user of it."""

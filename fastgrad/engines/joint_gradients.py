@@ -12,7 +12,9 @@ Each thread keeps one point, with copies of the arrays that f reaches, until the
 """
 
 from _thread import _local
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -46,8 +48,21 @@ MAX_CHANGE_EPS = 16
 MAX_REMEMBERED_FUNCTIONS = 16
 """How many functions, at most, are remembered with what has been asked for at a point."""
 
+recordings: ContextVar[list[Any] | None] = ContextVar("recordings", default=None)
+"""Where recordings are kept for `traced.further_gradients`, if a caller wants these."""
+
 Request = tuple[int, float]
 """An array, by its place among those that f reaches, and the h of the gradient that is wanted."""
+
+
+@contextmanager
+def recordings_kept_in(known: list[Any]) -> Iterator[None]:
+    """Keep what is recorded in the block, with the arrays that f reads."""
+    token = recordings.set(known)
+    try:
+        yield
+    finally:
+        recordings.reset(token)
 
 
 class Point:

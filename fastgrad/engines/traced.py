@@ -1,19 +1,19 @@
 """The engine for NumPy functions: the operations are recorded once, and replayed."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastgrad.differences.arguments import warn_caller
 from fastgrad.differences.guard import extend_turn
 from fastgrad.engines import joint_gradients
-from fastgrad.engines.certificate import Certificate, Disagreement
+from fastgrad.engines.certificate import Certificate, Disagreement, wrong
 from fastgrad.engines.directions import NearbyValues
 from fastgrad.interrupts import OutOfTimeError, ending_at, raise_interrupt
 from fastgrad.jit.concurrency import single_blas_thread
@@ -46,6 +46,12 @@ EXPENSIVE_REPLAY_SECONDS = 0.1
 MAX_SINGLE_DIFFERENCE = 1e-3
 """How far f in double precision may differ from f in single precision, relatively: more than what
 rounding does, but where most of its digits cancel."""
+
+MAX_KEPT_BYTES = 1 << 28
+"""Bytes of a recording, at most, that is kept for further steps."""
+
+ELEMENTS_COMPARED = 3
+"""How many elements are compared with f at a further step."""
 
 MAX_EXPLAINING_SECONDS = 2.0
 """How long a replay is measured for `explain`."""
@@ -235,9 +241,8 @@ def traced_gradient(
             if not trace.others:
                 point.give_up()
         replayed = _replayed(trace, h, scheme, limit)
-        if CERTIFY:
-            seconds = time.perf_counter() - start
-            _certify(f, x, h, scheme, trace, replayed, seconds)
+        if not CERTIFY or _certify(f, x, h, scheme, trace, replayed, time.perf_counter() - start):
+            _note(Recording(f, [x], [trace]))
     return _like(x, replayed.quotients)
 
 
@@ -263,18 +268,10 @@ def _joint_gradients(
     traces = [trace, *(each for each in trace.others if each is not None)]
     if len(traces) < len(arrays):
         return None
-    replays: dict[int, Replayed] = {}
     try:
-        for k in sorted(range(len(traces)), key=lambda k: not traces[k].biases):
-            if k not in replays:  # else a bias, which is moved with what it is added to
-                replayed = _replayed(traces[k], h, central_quotient, inf if k else limit, traces)
-                if replayed.bias is None:
-                    replays[k] = replayed
-                else:
-                    replays[k], replays[replayed.bias] = replayed.split(arrays[k].size)
+        whole = Replayed.joined(_replays(traces, h, central_quotient, limit))
     except NotTraceable:
         return None
-    whole = Replayed.joined([replays[k] for k in range(len(traces))])
     if CERTIFY:
         joined = Joined(f, arrays)
         seconds = time.perf_counter() - start
@@ -285,6 +282,7 @@ def _joint_gradients(
             return None
         if certificate.said:
             return None
+    _note(Recording(f, arrays, traces))
     ends = np.cumsum([array.size for array in arrays])[:-1]
     slopes = np.split(whole.slopes if whole.has_slopes else whole.quotients, ends)
     quotients = np.split(whole.quotients, ends)
@@ -292,6 +290,97 @@ def _joint_gradients(
         (_like(array, of_array), straight.copy())  # of its own, for the others may be freed before
         for array, of_array, straight in zip(arrays, quotients, slopes, strict=True)
     ]
+
+
+def _replays(traces: list[Trace], h: float, scheme: Scheme, limit: float) -> list[Replayed]:
+    """Return the quotients of all arrays of a recording; the limit is that of the first."""
+    replays: dict[int, Replayed] = {}
+    for k in sorted(range(len(traces)), key=lambda k: not traces[k].biases):
+        if k not in replays:  # else a bias, which is moved with what it is added to
+            replayed = _replayed(traces[k], h, scheme, inf if k else limit, traces)
+            if replayed.bias is None:
+                replays[k] = replayed
+            else:
+                size = traces[k].nodes[0].value.size
+                replays[k], replays[replayed.bias] = replayed.split(size)
+    return [replays[k] for k in range(len(traces))]
+
+
+class Recording(NamedTuple):
+    """A function that was recorded, and by which arrays; its gradient has been certified."""
+
+    f: Callable[[Any], Any]
+    arrays: list[Doubles]
+    traces: list[Trace]
+
+    def called(self, _: Any = None) -> Any:
+        """Return f, whatever it is given: it reads the arrays."""
+        return self.f(self.arrays[0])
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the arrays and f are as they were."""
+        pairs = zip(self.arrays, self.traces, strict=True)
+        return (
+            all(np.array_equal(x, trace.nodes[0].value) for x, trace in pairs)
+            and float(np.asarray(self.called()).reshape(())) == self.traces[0].value
+        )
+
+
+def _note(recording: Recording) -> None:
+    """Keep a recording for further steps, if somebody wants it, and it is not too large."""
+    known = joint_gradients.recordings.get()
+    size = sum(node.value.nbytes for trace in recording.traces for node in trace.nodes)
+    if known is not None and size <= MAX_KEPT_BYTES:
+        known.append(recording)
+
+
+def further_gradients(
+    known: Sequence[Recording], arrays: Sequence[Array], h: float, scheme: Scheme
+) -> list[Doubles] | None:
+    """Return gradients, flat, from recordings of f if all is as it was then; None if not.
+
+    Some elements that are drawn at random are compared with f.
+    """
+    wanted = {id(x) for x in arrays}
+    found: dict[int, Doubles] = {}
+    with single_blas_thread(is_listed_once=True):
+        for recording in known:
+            _, own, traces = recording
+            names = [id(x) for x in own]
+            if wanted.isdisjoint(names):
+                continue
+            if not recording.is_valid:
+                return None
+            limit = own[0].size * len(scheme.outer) * traces[0].seconds / len(by_distance(scheme))
+            try:
+                if wanted.issuperset(names):
+                    replays = _replays(traces, h, scheme, limit)
+                    found |= {id(x): each.quotients for x, each in zip(own, replays, strict=True)}
+                else:
+                    for x, trace in zip(own, traces, strict=True):
+                        if id(x) in wanted:
+                            found[id(x)] = _replayed(trace, h, scheme, inf).quotients
+            except NotTraceable:
+                return None
+        if wanted != found.keys() or not _agree(known, found, h, scheme):
+            return None
+    return [found[id(x)] for x in arrays]
+
+
+def _agree(
+    known: Sequence[Recording], found: Mapping[int, Doubles], h: float, scheme: Scheme
+) -> bool:
+    """Say whether some elements are f's own, drawn from arrays that are drawn at random."""
+    random = np.random.default_rng()
+    places = [(each, k) for each in known for k, x in enumerate(each.arrays) if id(x) in found]
+    for j in random.choice(len(places), min(ELEMENTS_COMPARED, len(places)), replace=False):
+        recording, k = places[j]
+        x = recording.arrays[k]
+        values = _nearby(recording.called, x, h, scheme, [recording.traces[k]])
+        if wrong(values, found[id(x)], random.integers(x.size, size=1)).size:
+            return False
+    return True
 
 
 @contextmanager
@@ -394,8 +483,8 @@ def _certify(
     trace: Trace,
     replayed: Replayed,
     seconds: float,
-) -> None:
-    """Compare the quotients with f, and mend them; see `certificate`."""
+) -> bool:
+    """Compare the quotients with f, and mend them; say whether all were right."""
     certificate = _certificate(f, x, h, scheme, [trace], replayed, seconds)
     try:
         certificate.mend()
@@ -406,6 +495,7 @@ def _certify(
             f"the traced gradient was wrong: {certificate.said}; it has been mended by calls of f. "
             "If f gives the same value at each call, this is a defect of fastgrad: please report f"
         )
+    return not certificate.said
 
 
 def _certificate(
@@ -423,25 +513,31 @@ def _certificate(
         parts = [_replayed(trace, step, central_quotient, inf).slopes for trace in traces]
         return np.concatenate(parts)
 
-    nodes = [node for trace in traces for node in trace.nodes]
-    floats = {node.value.dtype for node in nodes if node.value.dtype.kind in "fc"}
-    eps = max(float(np.finfo(dtype).eps) for dtype in floats)
     return Certificate(
-        NearbyValues(
-            f,
-            x,
-            h,
-            scheme,
-            max(trace.magnitude for trace in traces),
-            max(trace.own_magnitude for trace in traces),
-            eps,
-        ),
+        _nearby(f, x, h, scheme, traces),
         replayed.quotients,
         slopes,
         replayed.slopes if replayed.has_slopes else None,
         replayed.uneven,
         is_expensive=seconds > EXPENSIVE_REPLAY_SECONDS,
         price=seconds / traces[0].seconds / len(traces),  # of each array
+    )
+
+
+def _nearby(
+    f: Callable[[Doubles], Any], x: Doubles, h: float, scheme: Scheme, traces: list[Trace]
+) -> NearbyValues:
+    """Return values of f with what rounding may do to them, as its traces tell."""
+    nodes = [node for trace in traces for node in trace.nodes]
+    floats = {node.value.dtype for node in nodes if node.value.dtype.kind in "fc"}
+    return NearbyValues(
+        f,
+        x,
+        h,
+        scheme,
+        max(trace.magnitude for trace in traces),
+        max(trace.own_magnitude for trace in traces),
+        max(float(np.finfo(dtype).eps) for dtype in floats),
     )
 
 

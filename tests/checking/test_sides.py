@@ -14,6 +14,7 @@ HIDDEN = np.full(1, 1e-9)
 ALONG = {
     "kink": lambda t: np.where(t > 0, 3 * t, t),
     "kink next to x": lambda t: np.maximum(t, STEP / 2),
+    "kink within the smaller step": lambda t: np.maximum(t, STEP / 20),
     "curve": lambda t: t + 1e5 * t**2,
     "jump": lambda t: np.where(t > 0, 1.0, 0.0),
     "root": lambda t: np.sqrt(abs(t)),
@@ -25,6 +26,7 @@ ALONG = {
     [
         *(("kink", claim, 1 <= claim <= 3) for claim in (0.99, 1.0, 2.5, 3.0, 3.01, -2.0)),
         *(("kink next to x", claim, claim == 0) for claim in (0.0, 0.01, -1.0, 1.0)),
+        *(("kink within the smaller step", claim, claim == 0) for claim in (0.0, 0.01, 0.2, 1.0)),
         *(("curve", claim, claim == 1) for claim in (1.0, 1.001, 0.99)),
         *((name, claim, False) for name in ("jump", "root") for claim in (1.0, 100.0, -1e5)),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from nets import EPS, H, cross_entropy_error, sigmoid, softmax
 
-from fastgrad import numerical_gradient
+from fastgrad import numerical_gradient, schemes
 from fastgrad.engines import joint_gradients, loop, traced
 from fastgrad.tracing import first_calls
 
@@ -607,3 +607,54 @@ def test_no_chance_decides_whether_f_is_traced_where_it_was_for_another_array(mo
     gradient = numerical_gradient(f, net.params["b2"])
     assert gradient.tobytes() == traced.gradient(f, net.params["b2"], H).tobytes()
     assert gradient.tobytes() != loop.gradient(f, net.params["b2"], H).tobytes()
+
+
+@pytest.mark.parametrize("scheme", ["central", "forward", "backward"])
+@pytest.mark.parametrize("names", [NAMES, ("W1",), ("b2", "W1")])
+def test_further_steps_from_a_kept_recording_give_the_loops_quotients(scheme, names):
+    net, (x, t) = Net(), batch()
+    known = []
+    with joint_gradients.recordings_kept_in(known):
+        numerical_gradient(lambda p: net.loss(x, t), net.params)
+    assert known
+    arrays, how = [net.params[name] for name in names], schemes.as_scheme(scheme)
+    for h in (2 * H, H / 64):
+        found = traced.further_gradients(known, arrays, h, how)
+        for array, quotients in zip(arrays, found, strict=True):
+            looped = loop.gradient(lambda _: net.loss(x, t), array, h, scheme=how)
+            allowed = how.round_off(20 * net.loss(x, t), h, EPS)
+            assert abs(looped.reshape(-1) - quotients).max() <= allowed
+
+
+def test_a_kept_recording_serves_no_other_point_and_no_other_function():
+    net, (x, t) = Net(), batch()
+    known = []
+    with joint_gradients.recordings_kept_in(known):
+        numerical_gradient(lambda p: net.loss(x, t), net.params)
+    arrays, central = [*net.params.values()], schemes.central_quotient
+    assert traced.further_gradients(known, arrays, H, central) is not None
+    for place in (net.params["W2"][:1, :1], x[:1]):
+        saved = place.copy()
+        place += 1e-3
+        assert traced.further_gradients(known, arrays, H, central) is None
+        place[...] = saved
+    assert traced.further_gradients(known, [np.zeros(3)], H, central) is None
+    assert traced.further_gradients(known, arrays, H, central) is not None
+
+
+def test_a_replay_that_is_not_f_at_a_further_step_is_refused(monkeypatch):
+    net, (x, t) = Net(), batch()
+    known = []
+    with joint_gradients.recordings_kept_in(known):
+        numerical_gradient(lambda p: net.loss(x, t), net.params)
+    replays = traced._replays
+
+    def wrong_replays(*arguments):
+        found = replays(*arguments)
+        for each in found:
+            each.quotients[:] += 1e-3
+        return found
+
+    monkeypatch.setattr(traced, "_replays", wrong_replays)
+    arrays = [*net.params.values()]
+    assert traced.further_gradients(known, arrays, H, schemes.central_quotient) is None

@@ -5,8 +5,8 @@ of a check:
 
 - `check`: the stages of a check, one after the other.
 - `subject`: what is checked; `noise`: how exact values of f are.
-- `numerical`: differences with their errors; `sides`: kinks of many elements that disagree at
-  once; `probe`: a closer look at one of them.
+- `numerical`: differences with their errors, and kinks of many elements that disagree at once;
+  `probe`: a closer look at one of them.
 - `random_directions`: a few directions in place of all elements.
 - `log_offset`, `reevaluation`: what explains that a right gradient differs.
 - `diagnosis`: guesses at faults, each of them tested.

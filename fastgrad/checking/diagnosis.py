@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgrad.checking.log_offset import about
 from fastgrad.checking.numerical import (
     SMALL_FAULT_SHARE,
     NumericalGradient,
-    about,
     largest_magnitude,
 )
 from fastgrad.checking.subject import Batch

@@ -9,7 +9,7 @@ one by one, if the loss is their mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,7 @@ import numpy as np
 from fastgrad.checking.noise import Noise, extrapolate
 from fastgrad.checking.numerical import (
     MAX_FIRST_SUSPECTS,
-    Explanation,
     NumericalGradient,
-    about,
     largest_magnitude,
 )
 from fastgrad.checking.probe import probe_element
@@ -67,6 +65,49 @@ MAX_STRAIGHT_SHARE = 2.0**-4
 
 MIN_ERROR_FACTOR = 4.0
 """Times what the differences without the number are known to that an error is, to be explained."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What explains that gradients differ, or that it explains nothing.
+
+    Attributes
+    ----------
+    wrong : list of NumericalGradient
+        Those that still differ, beside what they are to be compared with.
+    right : list of NumericalGradient
+        The others, beside what they agree with.
+    sentences : list of str
+        What was found.
+    is_complete : bool
+        Whether it is known by that what is wrong.
+    """
+
+    wrong: list[NumericalGradient]
+    right: list[NumericalGradient] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    is_complete: bool = False
+
+    def then(self, explain: Callable[[list[NumericalGradient]], Explanation]) -> Explanation:
+        """Return this, and how another explanation explains what is left, unless it is known."""
+        if not self.wrong or self.is_complete:
+            return self
+        found = explain(self.wrong)
+        return Explanation(
+            found.wrong,
+            self.right + found.right,
+            self.sentences + found.sentences,
+            found.is_complete,
+        )
+
+    def among(self, found: list[NumericalGradient]) -> list[NumericalGradient]:
+        """Return the differences of all parts, those of the explanation where it has some."""
+        return [*{each.name: each for each in found + self.right + self.wrong}.values()]
+
+
+def about(names: Sequence[str], sentence: str) -> str:
+    """Say something of some parameters."""
+    return f"{', '.join(names)}: {sentence}"
 
 
 def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:

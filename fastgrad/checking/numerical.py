@@ -1,10 +1,11 @@
 """Differences of f beside a claimed gradient: each element, with what they know it to."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgrad.checking.noise import (
     ANALYTIC_ROUNDING_EPS,
@@ -14,15 +15,6 @@ from fastgrad.checking.noise import (
     with_terms,
 )
 from fastgrad.checking.probe import ROUGHNESS_FACTOR, Kind, Probe, probe_element
-from fastgrad.checking.sides import (
-    MIN_ERROR_FACTOR,
-    SMALLER_STEPS,
-    STEP_RATIO,
-    excused_by,
-    hidden_at,
-    is_by_engine,
-    sides_of,
-)
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.lazy import LazyModule, lazy
 from fastgrad.schemes import central
@@ -61,6 +53,24 @@ BEND_STEP_DIVISOR = 8
 
 MAX_QUOTIENT_CHANGE = 0.25
 """Share of a quotient by which that at twice the step may differ: over a jump it is a half."""
+
+STEP_RATIO = 8
+"""Ratio of neighbouring steps at which both sides are looked at."""
+
+SMALLER_STEPS = 2
+"""How many smaller steps are taken."""
+
+MIN_ENGINE_SHARE = 0.25
+"""Share of an array's elements from which an engine takes the quotients, of all of them."""
+
+MIN_RECORDED_ELEMENTS = 8
+"""Elements from which it takes them where f has been recorded."""
+
+MAX_CHANGE = 0.25
+"""Share of the difference of both sides by which each may change with the step at a kink."""
+
+MIN_ERROR_FACTOR = 4.0
+"""Times what noise hides that a gradient differs by, for a smaller step to excuse it."""
 
 MAX_SUSPECT_SHARE = 0.05
 """Part of the elements beyond which suspects of a corrected gradient are not looked at."""
@@ -374,49 +384,6 @@ class NumericalGradient:
         return probe
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What explains that gradients differ, or that it explains nothing.
-
-    Attributes
-    ----------
-    wrong : list of NumericalGradient
-        Those that still differ, beside what they are to be compared with.
-    right : list of NumericalGradient
-        The others, beside what they agree with.
-    sentences : list of str
-        What was found.
-    is_complete : bool
-        Whether it is known by that what is wrong.
-    """
-
-    wrong: list[NumericalGradient]
-    right: list[NumericalGradient] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
-    is_complete: bool = False
-
-    def then(self, explain: Callable[[list[NumericalGradient]], "Explanation"]) -> "Explanation":
-        """Return this, and how another explanation explains what is left, unless it is known."""
-        if not self.wrong or self.is_complete:
-            return self
-        found = explain(self.wrong)
-        return Explanation(
-            found.wrong,
-            self.right + found.right,
-            self.sentences + found.sentences,
-            found.is_complete,
-        )
-
-    def among(self, found: list[NumericalGradient]) -> list[NumericalGradient]:
-        """Return the differences of all parts, those of the explanation where it has some."""
-        return [*{each.name: each for each in found + self.right + self.wrong}.values()]
-
-
-def about(names: Sequence[str], sentence: str) -> str:
-    """Say something of some parameters."""
-    return f"{', '.join(names)}: {sentence}"
-
-
 def numerical_gradients(
     subject: GradientUnderTest,
     noise: Noise,
@@ -519,3 +486,82 @@ def _response_error(subject: GradientUnderTest, part: Part, h: float) -> float |
         return None
     scale = {"W1": reach * spread / 4, "b1": spread / 4}.get(part.name, 1.0)
     return 64 * EPS * scale
+
+
+def hidden_at(subject: GradientUnderTest, part: Part, level: float, h: float) -> Array:
+    """Return by how much noise of this level may change each element's one-sided quotients."""
+    return 2 * level / _steps(subject, part, h)
+
+
+def is_by_engine(subject: GradientUnderTest, part: Part, places: Places, h: float) -> bool:
+    """Say whether an engine is to take the quotients of so many elements, and of all others."""
+    is_uniform = isinstance(subject.steps(part, h), float) and not subject.is_own_net
+    is_cheap = len(places) >= MIN_RECORDED_ELEMENTS and subject.is_recorded(part)
+    return is_uniform and (is_cheap or len(places) >= MIN_ENGINE_SHARE * part.x.size)
+
+
+def sides_of(
+    subject: GradientUnderTest, part: Part, places: Places, h: float, central: Array | None = None
+) -> Array:
+    """Return the one-sided difference quotients of these elements, a row (below, above) for each.
+
+    By two calls of f for each of them; of many by an engine, by two gradients of the part.
+
+    Parameters
+    ----------
+    subject, part, places
+    h : float
+        The step.
+    central : array (size,), optional
+        The central quotients at this step: by half as many calls then.
+    """
+    if not len(places):
+        return np.empty((0, 2))
+    if is_by_engine(subject, part, places, h):
+        [above] = subject.quotients([part], h, "forward")
+        [below] = subject.quotients([part], h, "backward") if central is None else [0 * above]
+        below, above = below[places], above[places]
+    else:
+        here: Any = subject.value()
+        signs = np.array([-1.0, 1.0] if central is None else [1.0])
+        quotients = []
+        for place, step in zip(places.tolist(), _steps(subject, part, h)[places], strict=True):
+            lengths, values = subject.along(part, place, step * signs)
+            quotients.append((values - here) / lengths)
+        below, above = np.array(quotients)[:, 0], np.array(quotients)[:, -1]
+    if central is not None:
+        below = 2 * central[places] - above
+    return np.stack([below, above], axis=1)
+
+
+def excused_by(
+    far: Array, near: Array, hidden: Array, analytic: Array
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return at which elements a gradient is excused: by a kink at x, and by one next to x.
+
+    At a kink the sides stay the same from step to step, other than those of a curve or a jump, and
+    the gradient is between them. Next to one it agrees at the smaller step with their mean, or with
+    one of them: the kink is on the other side.
+
+    Parameters
+    ----------
+    far, near : array (n, 2)
+        Both sides at the larger and at the smaller step.
+    hidden : array (n,)
+        What the gradient may differ by.
+    analytic : array (n,)
+        What is claimed.
+    """
+    difference = abs(near[:, 1] - near[:, 0])
+    change = abs(near - far).max(axis=1)
+    has_kink = (change <= MAX_CHANGE * difference) & (difference > 2 * hidden)
+    distance = abs(analytic - near.mean(axis=1))
+    between = distance <= difference / 2 + change / (STEP_RATIO - 1) + hidden
+    on_a_side = abs(near - analytic[:, np.newaxis]).min(axis=1)
+    agrees = np.minimum(distance, on_a_side) <= hidden
+    return has_kink & between, ~has_kink & agrees
+
+
+def _steps(subject: GradientUnderTest, part: Part, h: float) -> Array:
+    steps: Array = np.broadcast_to(subject.steps(part, h), part.x.shape).reshape(-1)
+    return steps

@@ -17,13 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.log_offset import explain_by_offset, offset_along, sentence_of
+from fastgrad.checking.log_offset import (
+    Explanation,
+    about,
+    explain_by_offset,
+    offset_along,
+    sentence_of,
+)
 from fastgrad.checking.noise import ANALYTIC_ROUNDING_EPS, measure_noise
 from fastgrad.checking.numerical import (
     SMALL_FAULT_SHARE,
-    Explanation,
     NumericalGradient,
-    about,
     largest_magnitude,
     numerical_gradients,
 )

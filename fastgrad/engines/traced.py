@@ -38,10 +38,8 @@ CERTIFY = True
 """Whether the quotients are compared with f itself. Read at each call; without it, tests measure
 the analysis alone."""
 
-
 EXPENSIVE_REPLAY_SECONDS = 0.1
 """Seconds of a replay from which it is not done once more, with a small step, to certify it."""
-
 
 MAX_SINGLE_DIFFERENCE = 1e-3
 """How far f in double precision may differ from f in single precision, relatively: more than what

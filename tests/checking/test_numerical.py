@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.cases.backward import LayeredNet, faulty_batch
 from fastgrad import check_gradient
-from fastgrad.checking.sides import excused_by, sides_of
+from fastgrad.checking.numerical import excused_by, sides_of
 from fastgrad.checking.subject import as_gradient_under_test
 
 STEP = 2.0**-20

@@ -40,11 +40,14 @@ ODD_EPS = 16
 UNITS_TRIED = 4
 """By how many units it is measured how often decisions may change."""
 
-MAX_CHANGING_SHARE = 0.75
+MAX_CHANGING_SHARE = 0.6
 """The share of their weights that may change some: if more do, the other units are not tried."""
 
 MAX_SPARSE_SHARE = 0.5
 """The share of rows up to which only those that change are computed."""
+
+MAX_READS = 2**20
+"""Pairs of rows and of kinds of elements up to which rows that change are looked for."""
 
 VERSIONS_AT_ONCE = 24
 """How many changes of all arrays are computed at a time."""
@@ -116,8 +119,10 @@ class LinearPiece:
                 change = _change(node, moving, replay.functions[node])
                 windows = node.arguments[0]
                 if change and _is_of_windows(node, moving) and readers[windows] == 1:
-                    self._steps = [step for step in self._steps if step[0] is not windows]
-                    change = _product_of_windows(windows, np.asarray(value_of(node.arguments[1])))
+                    other = np.asarray(value_of(node.arguments[1]))
+                    if of_rows := _product_of_windows(windows, other):
+                        change = of_rows
+                        self._steps = [step for step in self._steps if step[0] is not windows]
             if not (change or (compares and moving <= linear)):
                 self.later.append(node)
                 continue
@@ -232,7 +237,10 @@ def _is_of_windows(node: Node, moving: set[Node]) -> bool:
 
 
 def _product_of_windows(windows: Node, other: Array) -> Any:
-    """Return what computes the change of a product, of those rows alone that change."""
+    """Return what computes the change of a product, of those rows alone that change.
+
+    None if finding these takes long: images of a batch have their own rows each.
+    """
     (source,) = windows.inputs()
     places = windows.sources
     rows, columns = places.shape
@@ -243,6 +251,8 @@ def _product_of_windows(windows: Node, other: Array) -> Any:
     )[1]
     order = np.argsort(kinds, kind="stable")
     starts = np.searchsorted(kinds[order], np.arange(kinds.max() + 1))
+    if len(starts) * rows > MAX_READS:
+        return None
     reads = np.zeros((len(starts), rows), np.float32)
     reads[kinds[places].reshape(-1), np.repeat(np.arange(rows), columns)] = 1
 
@@ -343,9 +353,10 @@ def by_linear_piece(
 
     def of_unit(unit: int) -> tuple[Array, NDArray[np.bool_]]:
         own = elements[unit - 1]
-        share, moves = up[:, own], np.zeros((len(own), up.shape[1]))
-        moves[np.arange(len(own)), own] = 1
-        if len(own) >= len(used):
+        if len(own) < len(used):  # single elements
+            share, moves = up[:, own], np.zeros((len(own), up.shape[1]))
+            moves[np.arange(len(own)), own] = 1
+        else:
             share, moves = np.eye(len(used)), np.where(ids == unit, up, 0)
         compared, ends = piece.changes(unit, moves)
         reach = abs(share).max(axis=0).astype(np.float32) @ abs(compared)

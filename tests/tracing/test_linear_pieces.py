@@ -127,9 +127,10 @@ def test_what_bends_before_a_piece_is_replayed(known):
     assert known == [None] * len(known)
 
 
-@pytest.mark.parametrize("share", [0.0, 2.0])
-def test_rows_that_do_not_change_need_not_be_computed(share, known, monkeypatch):
+@pytest.mark.parametrize(("share", "reads"), [(0.0, 2**20), (2.0, 2**20), (2.0, 0)])
+def test_rows_that_do_not_change_need_not_be_computed(share, reads, known, monkeypatch):
     monkeypatch.setattr(linear_pieces, "MAX_SPARSE_SHARE", share)
+    monkeypatch.setattr(linear_pieces, "MAX_READS", reads)
     f = Net()
     assert_the_loops(f, f.arrays[0])
     assert known[0].mean() > 0.5

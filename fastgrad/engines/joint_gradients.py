@@ -174,10 +174,11 @@ def code_of(f: Callable[..., Any]) -> Any:
 
 def is_asked_for_several(f: Callable[..., Any]) -> bool:
     """Say whether f, or another one of its code, was just asked for several gradients."""
-    point, code = _kept.point, code_of(f)
-    if point is None or code is None:
+    point = _kept.point
+    if point is None or len(point.asked) < 2:
         return False
-    return len(point.asked) > 1 and code == point.key[0]
+    code = code_of(f)
+    return code is not None and code == point.key[0]
 
 
 def is_at_kept_point() -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastgrad import reference, schemes
     from fastgrad.adaptive import differentiate
-    from fastgrad.checking.backward import check_backward
+    from fastgrad.checking.array_functions import check_backward, check_jacobian
     from fastgrad.checking.check import check_gradient
     from fastgrad.checking.taylor_test import slope_test
     from fastgrad.datasets import load_mnist
@@ -46,6 +46,7 @@ __all__ = [
     "TwoLayerNet",
     "check_backward",
     "check_gradient",
+    "check_jacobian",
     "cross_entropy_error",
     "detect_sparsity",
     "differentiate",
@@ -79,8 +80,9 @@ LAZY = {
     "Hessian": "hessians",
     "Jacobian": "jacobians",
     "TwoLayerNet": "network",
-    "check_backward": "checking.backward",
+    "check_backward": "checking.array_functions",
     "check_gradient": "checking.check",
+    "check_jacobian": "checking.array_functions",
     "cross_entropy_error": "network.functions",
     "datasets": "datasets",
     "detect_sparsity": "sparse",

@@ -159,6 +159,9 @@ COMMON = {
     "structure": [lambda: np.eye(3), lambda: np.ones((2, 4), bool)],
     "forward": [lambda: lambda x, *a: x, lambda: lambda x, *a: (x**2, x)],
     "backward": [lambda: lambda dout, *c: dout, lambda: lambda dout, x: 2 * x * dout],
+    "jacobian": [lambda: np.eye(3), lambda: lambda x, *a: 2 * np.eye(3)],
+    "jvp": [lambda: None, lambda: lambda x, v: 2 * v],
+    "vjp": [lambda: None, lambda: lambda x, v: 2 * v],
     "inputs": [*X, lambda: (np.ones(3),)],
     "dout": [lambda: None, lambda: np.ones(3)],
     "tolerance": [lambda: None, lambda: 1e-6],
@@ -207,6 +210,7 @@ FUNCTIONS = {
         for name in (
             "numerical_gradient", "differentiate", "jacobian", "hessian", "directional_derivative",
             "hessian_vector_product", "vector_jacobian_product", "check_gradient", "check_backward",
+            "check_jacobian",
             "slope_test", "explain", "Gradient", "Jacobian", "Hessian", "detect_sparsity",
             "group_columns",
             "TwoLayerNet", "identity_function", "step_function", "sigmoid", "sigmoid_grad", "relu",

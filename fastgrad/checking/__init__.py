@@ -12,8 +12,8 @@ of a check:
 - `diagnosis`: guesses at faults, each of them tested.
 - `report`: the rows and sentences.
 
-`backward` checks a layer's backward pass in that way. `taylor_test` is the other check; `plots`
-draws.
+`array_functions` checks Jacobians and backward passes in that way. `taylor_test` is the other
+check; `plots` draws.
 
 >>> import numpy as np
 >>> from fastgrad import check_gradient

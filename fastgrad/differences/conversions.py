@@ -20,7 +20,7 @@ dataclasses: Any = LazyModule("dataclasses")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-LIKE_X = frozenset({"gradient", "v", "h", "bounds"})
+LIKE_X = frozenset({"gradient", "jacobian", "v", "h", "bounds"})
 """Arguments that may be of the kind of x."""
 
 BOOK_STEP = 1e-4

@@ -1,9 +1,9 @@
-"""Does the check of a backward pass take layers as people write them, and judge them right?"""
+"""Are Jacobians, products with them, and layers' backward passes judged right?"""
 
 import numpy as np
 import pytest
 
-from fastgrad import check_backward, vector_jacobian_product
+from fastgrad import check_backward, check_jacobian, vector_jacobian_product
 
 
 def affine_forward(x, w, b):
@@ -198,3 +198,102 @@ def test_a_product_with_the_jacobian_is_what_is_passed_back(inputs):
 def test_bad_weights_are_refused(v, error, message):
     with pytest.raises(error, match=message):
         vector_jacobian_product(lambda x: x**2, np.ones(2), v)
+
+
+# Jacobians ----------------------------------------------------------------------------------------
+
+
+def system(x, k=1.0):
+    return np.array(
+        [[k * np.exp(x[0] * x[1]), x[1] ** 3], [1e6 * np.sin(x[2]), 1e-6 * x[0] * x[2]]]
+    )
+
+
+def systems_jacobian(x, k=1.0):
+    a, b, c = x
+    e = k * np.exp(a * b)
+    rows = [b * e, a * e, 0], [0, 3 * b**2, 0], [0, 0, 1e6 * np.cos(c)], [1e-6 * c, 0, 1e-6 * a]
+    return np.array(rows).reshape(2, 2, 3)
+
+
+POINT = np.array([0.3, 1.2, -0.7])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda J: J,
+        lambda J: J.reshape(4, 3),
+        lambda J: J.tolist(),
+        lambda J: pytest.importorskip("scipy.sparse").csr_array(J.reshape(4, 3)),
+    ],
+)
+def test_a_right_jacobian_is_right_in_any_form(form):
+    x = POINT.copy()
+    assert check_jacobian(system, x, form(systems_jacobian(x)))
+    assert check_jacobian(system, x, lambda x: form(systems_jacobian(x)))
+    assert check_jacobian(system, x, lambda x, k: form(systems_jacobian(x, k)), args=(2.0,))
+    assert x.tobytes() == POINT.tobytes()
+
+
+@pytest.mark.parametrize("entry", [(0, 0, 1), (0, 1, 1), (1, 0, 2), (1, 1, 2)])
+def test_a_wrong_entry_is_found_whatever_its_size_and_its_number_named(entry):
+    J = systems_jacobian(POINT)
+    J[entry] *= 1.001
+    report = check_jacobian(system, POINT.copy(), J)
+    assert not report
+    assert report.summary == f"The Jacobian is wrong: f(x)[{entry[0]}, {entry[1]}]."
+    row = report[f"f(x)[{entry[0]}, {entry[1]}]"]
+    assert row.absolute.index == entry[2:]
+
+
+def test_faults_of_the_whole_are_named():
+    A = np.random.default_rng(0).normal(size=(3, 3))
+    x = np.ones(3)
+    report = check_jacobian(lambda x: A @ x, x, A.T)
+    assert not report
+    assert report.findings[0].startswith("It is transposed")
+    report = check_jacobian(lambda x: A @ x, x, -A)
+    assert any("the sign is wrong" in finding for finding in report.findings)
+    report = check_jacobian(lambda x: A @ x, x, 0 * A)
+    assert report.summary == "The Jacobian is wrong: f(x)[0], f(x)[1], f(x)[2]."
+
+
+def test_products_with_the_jacobian_are_checked():
+    x = POINT.copy()
+
+    def jvp(x, v, k=1.0):
+        return systems_jacobian(x, k) @ v
+
+    def vjp(x, w, k=1.0):
+        return np.tensordot(w, systems_jacobian(x, k), 2)
+
+    assert check_jacobian(system, x, jvp=jvp)
+    assert check_jacobian(system, x, vjp=vjp)
+    assert check_jacobian(system, x, vjp=vjp, args=(2.0,))
+    assert check_jacobian(system, x, jvp=jvp, args=(2.0,))
+    for wrong in ({"jvp": lambda x, v: 1.01 * jvp(x, v)}, {"vjp": lambda x, w: -vjp(x, w)}):
+        report = check_jacobian(system, x, **wrong)
+        assert not report
+        assert "product" in report.summary
+    assert x.tobytes() == POINT.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, TypeError, "nothing is given"),
+        ({"jacobian": np.eye(3), "vjp": len}, TypeError, "jacobian and vjp"),
+        (
+            {"jacobian": np.ones((3, 4))},
+            ValueError,
+            r"is it transposed\?; pass one of shape \(2, 2, 3\)",
+        ),
+        ({"jacobian": np.ones((4, 3)) * 1j}, TypeError, "complex128"),
+        ({"jvp": lambda x, v: v}, ValueError, r"jvp returned an array of shape \(3,\)"),
+        ({"vjp": lambda x, w: w}, ValueError, "shape"),
+    ],
+)
+def test_bad_jacobians_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        check_jacobian(system, POINT.copy(), **arguments)

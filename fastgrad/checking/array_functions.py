@@ -96,11 +96,15 @@ def check_jacobian(
     """
     given = {"jacobian": jacobian, "jvp": jvp, "vjp": vjp}
     named = [name for name, value in given.items() if value is not None]
-    if len(named) != 1:
-        raise TypeError(
-            f"{' and '.join(named) or 'nothing'} is given to be checked; pass one of jacobian, jvp "
-            "and vjp"
-        )
+    if not named:
+        raise TypeError("jacobian is missing; pass what is to be checked, or jvp or vjp instead")
+    if len(named) > 1:
+        raise TypeError(f"{' and '.join(named)} are given; pass one of them")
+    for name, function in (("jvp", jvp), ("vjp", vjp)):
+        if function is not None and not callable(function):
+            raise TypeError(
+                f"{name} is a {type(function).__name__}, which cannot be called; pass a function"
+            )
     require_floating_array("x", x, BOOK_STEP)
     require_function(f)
     if not isinstance(args, tuple):

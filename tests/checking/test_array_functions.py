@@ -282,7 +282,8 @@ def test_products_with_the_jacobian_are_checked():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, TypeError, "nothing is given"),
+        ({}, TypeError, "jacobian is missing"),
+        ({"jvp": 3}, TypeError, "jvp is a int"),
         ({"jacobian": np.eye(3), "vjp": len}, TypeError, "jacobian and vjp"),
         (
             {"jacobian": np.ones((3, 4))},

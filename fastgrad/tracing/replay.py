@@ -213,8 +213,10 @@ class Replay:
     def used_units(self) -> NDArray[np.intp]:
         """The units that the target depends on: not, say, the words that a batch does not have."""
         read = {leaf for node in self._mixed for leaf in node.inputs()} | {self.target}
-        ids = [self.unit_ids[node].reshape(-1) for node in read if node in self.unit_ids]
-        return np.intersect1d(np.concatenate([self.units[:0], *ids]), self.units)
+        is_used = np.zeros(len(self.units) + 1, bool)
+        for node in read & self.unit_ids.keys():
+            is_used[self.unit_ids[node]] = True
+        return np.flatnonzero(is_used[1:]) + 1
 
     def all_versions(
         self,

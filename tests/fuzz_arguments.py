@@ -294,7 +294,7 @@ def _is_own(error, arguments):
         if any(call in called for call in ("self.f(", "f(x", "gradient(", "forward(", "backward(")):
             return True  # so does what a function in C raises
     in_fastgrad = ROOT in Path(last.filename).parents
-    names = [*arguments, "f", "workers", "gradient"]
+    names = [*arguments, "f", "workers", "gradient", "jacobian"]
     said = str(error).splitlines()[0]
     named = re.search(rf"\b({'|'.join(map(re.escape, names))})\b", said)
     return in_fastgrad and named is not None

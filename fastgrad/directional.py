@@ -104,7 +104,8 @@ def displace(
     for array, original, direction, bound in zip(
         arrays, originals, directions, bounds, strict=True
     ):
-        moved = (original + s * direction).astype(array.dtype)
+        step = s * direction
+        moved = (original + step).astype(array.dtype, copy=False)
         if bound is not None:
             lower, upper = (limit.reshape(original.shape) for limit in bound)
             moved = np.clip(moved, lower, upper)
@@ -112,7 +113,8 @@ def displace(
         plain = array.view(np.ndarray)
         if plain.size == original.size:  # not a stack, which broadcasts
             plain = plain.reshape(original.shape)  # f may have changed the shape
-        plain[...] = np.where(s * direction == 0, original, moved)
+        plain[...] = moved
+        np.copyto(plain, original, where=step == 0)
 
 
 class Line:

@@ -22,6 +22,7 @@ import numpy as np
 from fastgrad.checking.subject import GradientUnderTest, Part
 from fastgrad.differences.arguments import as_returned
 from fastgrad.differences.quotients import precision
+from fastgrad.lazy import lazy
 from fastgrad.typing import Array
 
 STEP = 1e-4
@@ -150,7 +151,7 @@ class Path:
         ``offsets -> (offsets by which x really moves, f there)``.
     analytic : float
         The derivative that is claimed.
-    least : float
+    least : float, or callable that returns it
         The smallest offset at which x moves as it should, about.
     known : dict, optional
         What along returns for offsets, as far as it is known.
@@ -160,11 +161,16 @@ class Path:
         self,
         along: Callable[[Array], tuple[Array, Array]],
         analytic: float,
-        least: float,
+        least: float | Callable[[], float],
         known: dict[Any, tuple[Any, Any]] | None = None,
     ) -> None:
-        self.analytic, self.least, self._along = analytic, least, along
+        self.analytic, self._least, self._along = analytic, least, along
         self._known = dict(known or {})
+
+    @lazy
+    def least(self) -> float:
+        """The smallest offset at which x moves as it should, about."""
+        return self._least() if callable(self._least) else self._least
 
     def __call__(self, offsets: Array) -> tuple[Array, Array]:
         """Return by which offsets x really moves, and f there; f is asked once for each."""

@@ -112,29 +112,32 @@ def direction_path(
         for part, terms in zip(parts, slopes, strict=True)
     ]
 
-    def value() -> tuple[Any, list[Array]]:
-        return subject.value(), [part.x.view(np.ndarray).astype(v.dtype) for part, v in pairs]
-
-    pairs = [*zip(parts, direction, strict=True)]
+    pairs = [*zip(parts, direction, originals, strict=True)]
 
     def along(offsets: Array) -> tuple[Array, Array]:
-        values = []
-        for t, (f, points) in zip(
-            offsets, evaluate_along(parts, direction, offsets.tolist(), value), strict=True
-        ):
-            for (part, v), original, point in zip(pairs, originals, points, strict=True):
-                f = f - part.analytic @ (point - original - t * v).reshape(-1)
-            values.append(f)
-        return offsets, np.array(values)
+        steps = iter(offsets.tolist())
+
+        def value() -> Any:
+            f, t = subject.value(), next(steps)
+            for part, v, original in pairs:
+                beside = np.subtract(part.x.view(np.ndarray), original, dtype=v.dtype)
+                beside -= t * v
+                f = f - part.analytic @ beside.reshape(-1)
+            return f
+
+        return offsets, np.array(evaluate_along(parts, direction, offsets.tolist(), value))
+
+    def least() -> float:
+        shares = [
+            float(np.median(np.spacing(abs(original[moved])).astype(v.dtype) / _lengths(v[moved])))
+            for original, v in zip(originals, direction, strict=True)
+            if (moved := v != 0).any()
+        ]
+        return max(shares, default=0.0)
 
     analytic = float(sum(terms.sum() for terms in slopes))
-    shares = [
-        float(np.median(np.spacing(abs(original[moved])).astype(v.dtype) / _lengths(v[moved])))
-        for original, v in zip(originals, direction, strict=True)
-        if (moved := v != 0).any()
-    ]
     known = {} if here is None else {0.0: (0.0, here)}
-    return Path(along, analytic, max(shares, default=0.0), known), _norm(np.array(rounding))
+    return Path(along, analytic, least, known), _norm(np.array(rounding))
 
 
 def _lengths(moved: Array) -> Array:

@@ -19,20 +19,30 @@ from fastgrad.differences.adaptive_steps import (
     contradicts,
     derivative_of_one,
 )
-from fastgrad.differences.arguments import as_number, as_returned, like, require_flag, users_array
+from fastgrad.differences.arguments import (
+    as_number,
+    as_returned,
+    is_structure,
+    leaves,
+    like,
+    require_flag,
+    users_array,
+)
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems, value_at
 from fastgrad.differences.quotients import as_floats, derivatives, join, memory_order, precision
+from fastgrad.directional import Pairs
 from fastgrad.engines import progress as progress_of
 from fastgrad.engines.loop import real_number, values_of_elements
 from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.interrupts import raise_interrupt
-from fastgrad.schemes import Scheme, as_scheme, central_quotient
+from fastgrad.schemes import Scheme, as_scheme, central_quotient, second_of
 from fastgrad.typing import (
     Array,
     EngineName,
+    Flags,
     Map,
     Moves,
     Places,
@@ -45,6 +55,25 @@ from fastgrad.typing import (
 
 FIRST_STEP = 0.25
 """The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""
+
+STATUSES = ("converged", "round-off", "no limit")
+"""What may become of a derivative."""
+
+MEANINGS = {
+    "converged": "converged",
+    "round-off": "limited by round-off",
+    "no limit": "without a limit that was found",
+}
+"""The same in words."""
+
+STATUS_DTYPE = f"<U{max(map(len, STATUSES))}"
+"""The type of arrays of them."""
+
+CONVERGED_ERROR = 2.0**-26
+"""The relative error from which a derivative has converged."""
+
+MAX_ROUNDOFF_ERROR = 0.1
+"""The relative error up to which round-off is blamed for it: a limit has been seen."""
 
 SHRINK_FACTOR = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
@@ -70,6 +99,9 @@ class Derivatives(Generic[Structure]):
         kink half the jump of the slope; infinite where no derivative was found, or the slope is.
     step : array or structure like x
         The smallest step that each derivative is made of.
+    status : array or structure like x
+        What became of each: "converged" to half of the digits at least, or to the tolerance;
+        "round-off", which leaves fewer; or "no limit", where none was found, as at a kink.
     evaluations : int
         How often f was evaluated.
     engine : str
@@ -81,9 +113,17 @@ class Derivatives(Generic[Structure]):
     gradient: Structure
     error: Structure
     step: Structure
+    status: Structure
     evaluations: int
     engine: str
     seconds: float
+
+    def __str__(self) -> str:
+        """Return in a sentence what became of the derivatives."""
+        found = [str(each) for _, part in leaves(self.status) for each in np.ravel(part)]
+        counts = {each: found.count(each) for each in STATUSES if each in found}
+        what = ", ".join(f"{number:,} {MEANINGS[each]}" for each, number in counts.items())
+        return f"{len(found):,} derivatives by {self.evaluations:,} evaluations of f: {what}."
 
 
 @takes_conversions
@@ -98,6 +138,8 @@ def differentiate(
     relative: bool = False,
     bounds: Any = None,
     tolerance: float | None = None,
+    order: int = 1,
+    diagonal: bool = False,
     vectorized: bool = False,
     elementwise: bool = False,
     workers: int | Map | None = None,
@@ -133,13 +175,19 @@ def differentiate(
         or one-sided.
     tolerance : float, optional
         The relative error that is small enough; 0 or more. By default as small as can be.
+    order : {1, 2}
+        2 gives second derivatives: for each two elements of x, an array, a symmetric Hessian, found
+        from those along single elements and along each two together, in central differences.
+    diagonal : bool
+        Whether only the second derivatives with respect to single elements are wanted.
     vectorized, elementwise, workers, progress
         As for `numerical_gradient`. An element counts as half done after its first steps.
 
     Returns
     -------
     Derivatives
-        Frozen: gradient, error, step, evaluations, engine, seconds.
+        Frozen: gradient, error, step, status, evaluations, engine, seconds. Printed by ``str``, a
+        sentence on what became of the derivatives.
 
     Raises
     ------
@@ -188,6 +236,14 @@ def differentiate(
         raise TypeError(f"h is {h!r}; pass a number, an array of x's shape, or 'auto'")
     if automatic and relative:
         raise ValueError("h is 'auto', which is relative to x already; leave out relative")
+    is_hessian = _is_hessian(order, diagonal, chosen, elementwise)
+    if order == 2:
+        chosen = second_of(chosen)
+    if is_hessian and is_structure(x):
+        raise TypeError(
+            f"x is a {type(x).__name__}, but order=2 asks for one array; put the arrays into one, "
+            "pass diagonal=True, or use hessian"
+        )
     first = 1e-20 if automatic and chosen.is_complex else FIRST_STEP if automatic else h
     wide = relative or (automatic and not chosen.is_complex)
     results: list[list[Array]] = []
@@ -204,23 +260,82 @@ def differentiate(
             progress=progress,
         )
         found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
+        if is_hessian:
+            pairs = Pairs(f, args, found[0])
+            value = np.asarray(_value_at_x(found[0], evaluator))
+            steps = FIRST_STEP * pairs.scales if automatic else found[0].steps
+            found = [pairs.problem(chosen, steps)]
         with evaluator.shown(sum(problem.x.size for problem in found)) as report:
             for problem in found:
                 arrays, count = _differentiate(problem, evaluator, report, limit, retry=automatic)
                 results.append(arrays)
                 evaluations += count
-    gradient, error, step = (like(x, iter([each[k] for each in results])) for k in range(3))
+        if is_hessian:
+            pairs.put_back()
+    if is_hessian:
+        results = [_of_pairs(pairs, results[0], value, limit)]
+    gradient, error, step, status = (like(x, iter([each[k] for each in results])) for k in range(4))
     return Derivatives(
-        gradient, error, step, evaluations, evaluator.engine, time.perf_counter() - start
+        gradient, error, step, status, evaluations, evaluator.engine, time.perf_counter() - start
     )
+
+
+def _is_hessian(order: int, diagonal: bool, scheme: Scheme, elementwise: bool) -> bool:
+    """Say whether second derivatives of pairs of elements are wanted; refuse other orders."""
+    require_flag("diagonal", diagonal)
+    if type(order) is not int or order not in (1, 2):
+        raise ValueError(f"order is {order!r}; pass 1 or 2")
+    if order == 1 and diagonal:
+        raise ValueError("diagonal is True, which asks for order=2; pass that, too")
+    if order == 2 and (scheme.derivative != 1 or scheme.is_complex):
+        raise ValueError(
+            "order is 2, which takes the scheme for second derivatives that goes with a real one "
+            "for first ones; pass one such as schemes.central(4), or leave scheme out"
+        )
+    return order == 2 and not (diagonal or elementwise)
+
+
+def _of_pairs(pairs: Pairs, results: list[Array], base: Array, tolerance: float) -> list[Array]:
+    """Return Hessian, errors, steps and status by what was found along pairs of elements."""
+    along, errors, steps, status = results
+    hessian, error = pairs.hessian(along), pairs.hessian(errors, is_error=True)
+    scales = np.minimum(pairs.scales[pairs.first], pairs.scales[pairs.second])
+    step = pairs.entries(steps * scales)
+    is_limited = pairs.entries(status != STATUSES[2])
+    heights = abs(base)[..., np.newaxis, np.newaxis] / np.outer(pairs.scales, pairs.scales)
+    status = _status(hessian, error, heights, is_limited, tolerance)
+    shape = pairs.arrays[0].shape
+    return [each.reshape(base.shape + shape + shape) for each in (hessian, error, step, status)]
+
+
+def _status(
+    values: Array, errors: Array, heights: Array, is_limited: Flags, tolerance: float
+) -> Array:
+    """Return what became of derivatives.
+
+    Parameters
+    ----------
+    values, errors : arrays
+    heights : array
+        The size of f over the distances at which it varies: derivatives far below it are 0.
+    is_limited : array of bool
+        Whether it is round-off that few digits are to be blamed on.
+    tolerance : float
+    """
+    with np.errstate(invalid="ignore"):
+        size = np.fmax(abs(values), heights)
+        converged = errors <= max(CONVERGED_ERROR, tolerance) * size
+        blamed = is_limited & (errors <= MAX_ROUNDOFF_ERROR * size)
+    return np.where(converged, STATUSES[0], np.where(blamed, STATUSES[1], STATUSES[2]))
 
 
 def _differentiate(
     problem: Problem, evaluator: Evaluator, report: Report | None, tolerance: float, retry: bool
 ) -> tuple[list[Array], int]:
-    """Return the gradient, the error and the step, arrays like x; and the evaluations."""
+    """Return the gradient, the error, the step and the status; and the evaluations."""
     if not problem.x.size:
-        return [np.zeros_like(problem.x) for _ in range(3)], 0
+        nothing = np.zeros(problem.x.shape, STATUS_DTYPE)
+        return [*(np.zeros_like(problem.x) for _ in range(3)), nothing], 0
     values_of = evaluator.values
     each: ValuesOfEach | CountedCalls | None = None
     base: Any = _value_at_x(problem, evaluator)
@@ -236,13 +351,22 @@ def _differentiate(
     x, scheme = problem.x, problem.scheme
     results = [np.zeros_like(x) for _ in range(3)]
     places = memory_order(x)
+    is_limited = np.ones(x.size, bool)
+
+    def found() -> list[Array]:
+        size = np.maximum(abs(x.view(np.ndarray).reshape(-1)), 1) ** scheme.derivative
+        heights = (abs(np.broadcast_to(base, x.size)) / size).reshape(x.shape)
+        values, errors, _ = results
+        status = _status(values, errors, heights, is_limited.reshape(x.shape), tolerance)
+        return [*results, status]
+
     if scheme.is_complex:
         all_values = values_of(report)
         quotients = derivatives(all_values, problem.f, x, places, problem.steps, scheme)
         # Nothing is subtracted: what is left is the rounding of the operations inside f.
         noise = 8 * precision(x, quotients) * abs(quotients)
         _write(results, places, quotients, noise, problem.steps)
-        return results, 1 + (each.evaluations if each else x.size * len(scheme.offsets))
+        return found(), 1 + (each.evaluations if each else x.size * len(scheme.offsets))
     half = in_parts(report, 1 / 2)
     values, begin = values_of(None), values_of(half)
     remembered = RememberedValues(values)
@@ -270,9 +394,11 @@ def _differentiate(
         eps = max(float(np.finfo(x.dtype).eps), EPS)
         errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
         _write(results, some, outcome.values, errors, outcome.steps)
+        by_rounding = outcome.roundoff_limited | (outcome.coarse > 0)
+        is_limited[some] = by_rounding & ~outcome.diverging
     if each is not None:
-        return results, 1 + each.evaluations
-    return results, 1 + extrapolation.evaluations + remembered.evaluations
+        return found(), 1 + each.evaluations
+    return found(), 1 + extrapolation.evaluations + remembered.evaluations
 
 
 def _value_at_x(problem: Problem, evaluator: Evaluator) -> Any:

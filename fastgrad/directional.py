@@ -207,6 +207,92 @@ class Line:
         return lowest + self.origin, highest + self.origin
 
 
+class Pairs(Line):
+    """f along each element of an array x, and along each two of them together.
+
+    ``pairs(t)`` is f where element i is moved by ``(t[i] - 1) * scales[i]``, and behind those
+    elements i and j of pair k are, by ``t[x.size + k]``; for the engine that moves t.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of x.
+
+    Attributes
+    ----------
+    scales : array (x.size,)
+        ``abs(x)`` rounded down to powers of two; 1 where x is 0.
+    first, second : arrays of int
+        The elements of each t; the same one twice for those along single elements.
+    """
+
+    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], problem: Problem) -> None:
+        x, n = problem.x, problem.x.size
+        size = abs(x.view(np.ndarray).reshape(-1).astype(np.float64))
+        with np.errstate(divide="ignore"):
+            self.scales = np.where(size > 0, 2.0 ** np.floor(np.log2(size)), 1.0)
+        pairs = np.triu_indices(n, 1)
+        self.first, self.second = (np.concatenate([np.arange(n), each]) for each in pairs)
+        super().__init__(f, x, args, [problem], [np.ones(x.shape)], origin=1.0)
+
+    def problem(self, scheme: Scheme, steps: Any) -> Problem:
+        """Return f as a problem of t, with these steps of x."""
+        position = np.ones(len(self.first))
+        lengths = np.broadcast_to(steps, self.scales.shape) / self.scales
+        h = np.minimum(lengths[self.first], lengths[self.second])
+        [along] = problems(self, position, h, scheme=scheme, bounds=self.limits())
+        whole = (position, *self.arrays)
+        return along.replaced(f=Call(self.at_first, (), whole, position))
+
+    def is_stack(self, s: Array) -> bool:
+        """Say whether s is many places."""
+        return s.ndim > 1
+
+    def distances(self, s: Array) -> Any:
+        """Return how far each element is moved."""
+        [x] = self.arrays
+        rows = np.atleast_2d(s) - self.origin
+        result = np.zeros((len(rows), x.size), rows.dtype)
+        for row, moves in zip(result, rows, strict=True):
+            for k in np.flatnonzero(moves):
+                for i in {int(self.first[k]), int(self.second[k])}:
+                    row[i] += moves[k] * self.scales[i]
+        return result.reshape(s.shape[:-1] + x.shape)
+
+    def limits(self) -> Any:
+        """Return between which t the elements keep inside the bounds."""
+        [bounds], [original] = self.bounds, self.originals
+        if bounds is None:
+            return None
+        room = [(limit - original.reshape(-1)) / self.scales for limit in bounds]
+        lower, upper = (each[[self.first, self.second]] for each in room)
+        return lower.max(axis=0) + self.origin, upper.min(axis=0) + self.origin
+
+    def put_back(self) -> None:
+        """Put x back bit for bit."""
+        [x], [original] = self.arrays, self.originals
+        x.view(np.ndarray)[...] = original
+
+    def hessian(self, along: Array, *, is_error: bool = False) -> Array:
+        """Return the second derivatives, by those along t; or the errors of these.
+
+        Along a pair that is ``s_i**2 H_ii + 2 s_i s_j H_ij + s_j**2 H_jj``.
+        """
+        n, sign = len(self.scales), 1.0 if is_error else -1.0
+        i, j = self.first[n:], self.second[n:]
+        mixed = along[..., n:] + sign * (along[..., i] + along[..., j])
+        scale = self.scales[self.first] * self.scales[self.second]
+        scale[n:] *= 2
+        return self.entries(np.concatenate([along[..., :n], mixed], axis=-1) / scale)
+
+    def entries(self, along: Array) -> Array:
+        """Return a symmetric array of what belongs to elements and pairs, (..., x.size, x.size)."""
+        n = len(self.scales)
+        result = np.empty((*along.shape[:-1], n, n), along.dtype)
+        result[..., self.first, self.second] = result[..., self.second, self.first] = along
+        return result
+
+
 @takes_conversions
 def directional_derivative(
     f: Callable[..., Any],

@@ -24,7 +24,7 @@ from fastgrad.engines.progress import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.gradient import DerivativeFunction
 from fastgrad.lazy import LazyModule, lazy
-from fastgrad.schemes import Scheme, as_scheme, backward, central, forward
+from fastgrad.schemes import Scheme, as_scheme, central, first_of, second_of
 from fastgrad.typing import (
     Array,
     EngineName,
@@ -312,24 +312,6 @@ def _require_first_derivative(scheme: Scheme) -> None:
             f"scheme gives derivatives of order {scheme.derivative}, but the one that is given is "
             "applied twice; pass one for first derivatives, such as schemes.central(4)"
         )
-
-
-def second_of(first: Scheme) -> Scheme:
-    """Return the scheme for second derivatives that goes with one for first derivatives."""
-    if min(first.offsets) >= 0:
-        return forward(first.accuracy, 2)
-    if max(first.offsets) <= 0:
-        return backward(first.accuracy, 2)
-    return central(first.accuracy, 2)
-
-
-def first_of(second: Scheme) -> Scheme:
-    """Return the scheme for first derivatives that keeps on the same side as another one."""
-    if min(second.offsets) >= 0:
-        return forward(second.accuracy)
-    if max(second.offsets) <= 0:
-        return backward(second.accuracy)
-    return central(second.accuracy)
 
 
 @dataclass(frozen=True, eq=False)

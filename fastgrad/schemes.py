@@ -459,3 +459,21 @@ def as_scheme(scheme: str | Scheme) -> Scheme:
             "or a scheme such as fastgrad.schemes.central(4)"
         )
     return SCHEMES_BY_NAME[scheme]
+
+
+def second_of(first: Scheme) -> Scheme:
+    """Return the scheme for second derivatives that goes with one for first derivatives."""
+    if min(first.offsets) >= 0:
+        return forward(first.accuracy, 2)
+    if max(first.offsets) <= 0:
+        return backward(first.accuracy, 2)
+    return central(first.accuracy, 2)
+
+
+def first_of(second: Scheme) -> Scheme:
+    """Return the scheme for first derivatives that keeps on the same side as another one."""
+    if min(second.offsets) >= 0:
+        return forward(second.accuracy)
+    if max(second.offsets) <= 0:
+        return backward(second.accuracy)
+    return central(second.accuracy)

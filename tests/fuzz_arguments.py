@@ -151,6 +151,8 @@ COMMON = {
     "bounds": BOUNDS,
     "vectorized": FLAG,
     "elementwise": FLAG,
+    "order": [lambda: 1, lambda: 2],
+    "diagonal": FLAG,
     "workers": WORKERS + BAD_MAPS,
     "progress": PROGRESS,
     "v": X,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic
@@ -27,6 +27,7 @@ from fastgrad.differences.arguments import (
     like,
     require_flag,
     users_array,
+    with_keywords,
 )
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
@@ -133,6 +134,7 @@ def differentiate(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
     engine: EngineName = "auto",
     scheme: SchemeName | Scheme = "central",
     relative: bool = False,
@@ -164,6 +166,8 @@ def differentiate(
         "auto" is a quarter of ``abs(x[i])``, and 1/4 where that is 0 or leaves no digits.
     args : tuple
         Further arguments of f.
+    kwargs : mapping, optional
+        Further arguments of f by their names.
     engine : str
         How f is evaluated at moved points, as for `numerical_gradient`.
     scheme : str or Scheme
@@ -249,6 +253,7 @@ def differentiate(
     results: list[list[Array]] = []
     evaluations = 0
     x = users_array(x)
+    f = with_keywords(f, kwargs)
     with guarded(f, x, args):
         evaluator = choose_evaluator(
             f,

@@ -1,11 +1,19 @@
 """Directional derivatives: x is moved along a line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.arguments import Call, as_array, is_structure, leaves, like, users_array
+from fastgrad.differences.arguments import (
+    Call,
+    as_array,
+    is_structure,
+    leaves,
+    like,
+    users_array,
+    with_keywords,
+)
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
@@ -301,6 +309,7 @@ def directional_derivative(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
     scheme: SchemeName | Scheme = "central",
     bounds: Any = None,
     vectorized: bool = False,
@@ -326,6 +335,8 @@ def directional_derivative(
         quotients where f is smooth.
     args : tuple
         Further arguments of f.
+    kwargs : mapping, optional
+        Further arguments of f by their names.
     scheme : str or Scheme
         The difference scheme.
     bounds : pair, optional
@@ -354,6 +365,7 @@ def directional_derivative(
     """
     chosen = as_scheme(scheme)
     x = users_array(x)
+    f = with_keywords(f, kwargs)
     with guarded(f, x, args):
         evaluator = choose_evaluator(
             None, x, "auto", vectorized=vectorized, workers=workers, progress=progress

@@ -1,6 +1,6 @@
 """`numerical_gradient`, `Gradient` and `explain`: difference quotients for every element of x."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +16,7 @@ from fastgrad.differences.arguments import (
     require_function,
     users_array,
     warn_caller,
+    with_keywords,
 )
 from fastgrad.differences.conversions import Numbers, kind_of, takes_conversions
 from fastgrad.differences.guard import guarded
@@ -68,6 +69,7 @@ def numerical_gradient(
     h: Any = 1e-4,
     *,
     args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
     engine: GradientEngineName = "auto",
     scheme: SchemeName | Scheme = "central",
     relative: bool = False,
@@ -105,6 +107,8 @@ def numerical_gradient(
         one step is taken for all elements for which a larger one confirms it.
     args : tuple
         Further arguments: f is called as ``f(x, *args)``.
+    kwargs : mapping, optional
+        Further arguments of f by their names.
     engine : {"auto", "loop", "traced", "compiled"}
         How f is evaluated. "loop" serves any function and gives the book's numbers bit for bit.
         "traced" records the NumPy operations of f once and replays only what follows the place
@@ -217,6 +221,7 @@ def numerical_gradient(
     array([3., 3.])
     """
     x = users_array(x)
+    f = with_keywords(f, kwargs)
     if outside is not None:
         f = WhereDefined(f, outside)
     with guarded(f, x, args) as guard:

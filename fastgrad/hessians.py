@@ -1,12 +1,12 @@
 """Hessians, symmetric arrays x.shape + x.shape, and their products with vectors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.differences.arguments import like, users_array
+from fastgrad.differences.arguments import like, users_array, with_keywords
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
@@ -51,6 +51,7 @@ def hessian(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
     engine: EngineName = "auto",
     scheme: SchemeName | Scheme = "central",
     relative: bool = False,
@@ -81,6 +82,8 @@ def hessian(
         ``(x + h) - x`` that x can hold.
     args : tuple
         Further arguments of f.
+    kwargs : mapping, optional
+        Further arguments of f by their names.
     engine : {"auto", "loop", "compiled"}
         How f is evaluated at moved points, as for `numerical_gradient`.
     scheme : str or Scheme
@@ -129,6 +132,7 @@ def hessian(
            [2., 0.]])
     """
     x = users_array(x)
+    f = with_keywords(f, kwargs)
     first = as_scheme(scheme)
     _require_first_derivative(first)
     if sparsity is not None:
@@ -164,6 +168,7 @@ def hessian_vector_product(
     v: Any,
     *,
     args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
     engine: EngineName = "auto",
     vectorized: bool = False,
     workers: int | Map | None = None,
@@ -185,6 +190,8 @@ def hessian_vector_product(
         Real and finite.
     args : tuple
         Further arguments of f.
+    kwargs : mapping, optional
+        Further arguments of f by their names.
     engine : {"auto", "loop", "compiled"}
         How f is evaluated at moved points, as for `numerical_gradient`.
     vectorized, workers, progress
@@ -207,6 +214,7 @@ def hessian_vector_product(
     array([6., 2.])
     """
     x = users_array(x)
+    f = with_keywords(f, kwargs)
     with guarded(f, x, args) as guard:
         evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress

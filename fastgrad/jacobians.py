@@ -1,6 +1,6 @@
 """Jacobians: derivatives of functions that return many numbers, arrays f(x).shape + x.shape."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from fastgrad.differences.arguments import (
     like,
     require_function,
     users_array,
+    with_keywords,
 )
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
@@ -39,6 +40,7 @@ def jacobian(
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
     engine: EngineName = "auto",
     scheme: SchemeName | Scheme = "central",
     relative: bool = False,
@@ -71,6 +73,8 @@ def jacobian(
         hold.
     args : tuple
         Further arguments of f.
+    kwargs : mapping, optional
+        Further arguments of f by their names.
     engine : {"auto", "loop", "compiled"}
         How f is evaluated at moved points, as for `numerical_gradient`.
     scheme : str or Scheme
@@ -129,6 +133,7 @@ def jacobian(
            [0., 0., 0., 4., 3.]])
     """
     x = users_array(x)
+    f = with_keywords(f, kwargs)
     if outside is not None:
         f = WhereDefined(f, outside)
     is_sparse = sparsity is not None

@@ -144,6 +144,7 @@ COMMON = {
     "x": X,
     "h": H,
     "args": [lambda: (), lambda: (1.0,)],
+    "kwargs": [lambda: None, lambda: {}],
     "argnum": [lambda: 0, lambda: 1],
     "engine": [lambda: "auto", lambda: "loop", lambda: "traced", lambda: "compiled"],
     "scheme": SCHEME,

@@ -4,7 +4,8 @@ import math
 import reprlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -30,6 +31,25 @@ def require_flag(name: str, value: object) -> None:
             f"{name} is {reprlib.repr(value)} of type {type(value).__name__}, but it is True or "
             "False; pass one of them"
         )
+
+
+def with_keywords(f: Any, kwargs: Any) -> Any:
+    """Return f with further keyword arguments.
+
+    Raises
+    ------
+    TypeError
+        If they are given in another way than by a mapping of names.
+    """
+    if kwargs is None:
+        return f
+    require_function(f)
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise TypeError(
+            f"kwargs is {reprlib.repr(kwargs)}, but it holds f's further arguments by their names; "
+            "pass a dict such as {'scale': 2.0}"
+        )
+    return partial(f, **kwargs)
 
 
 class WhereDefined:

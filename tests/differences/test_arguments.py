@@ -5,7 +5,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from fastgrad import TwoLayerNet, numerical_gradient
+from fastgrad import (
+    TwoLayerNet,
+    differentiate,
+    directional_derivative,
+    hessian,
+    hessian_vector_product,
+    jacobian,
+    numerical_gradient,
+)
 from fastgrad.differences.arguments import is_structure, leaves, like
 
 
@@ -144,3 +152,27 @@ def test_what_is_a_structure():
     assert all(is_structure(x) for x in ({}, [], (), Line(1, 2)))
     assert not any(is_structure(x) for x in (np.zeros(1), 1.0, "x", None))
     assert like([1, (2,)], iter("ab")) == ["a", ("b",)]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        numerical_gradient,
+        jacobian,
+        hessian,
+        lambda f, x, **options: differentiate(f, x, **options).gradient,
+        lambda f, x, **options: hessian_vector_product(f, x, x, **options),
+        lambda f, x, **options: directional_derivative(f, x, x, **options),
+    ],
+)
+def test_further_arguments_may_be_given_by_name(function):
+    def f(x, a, *, b=0.0):
+        return a * (x**3).sum() + b * x.prod()
+
+    x = np.array([1.0, 2.0])
+    expected = function(lambda x: f(x, 2.0, b=3.0), x.copy())
+    np.testing.assert_array_equal(function(f, x, args=(2.0,), kwargs={"b": 3.0}), expected)
+    np.testing.assert_array_equal(function(f, x, kwargs={"a": 2.0, "b": 3.0}), expected)
+    for kwargs in ([("b", 3.0)], {1: 2.0}, 3):
+        with pytest.raises(TypeError, match="kwargs is"):
+            function(f, x, kwargs=kwargs)

@@ -14,6 +14,7 @@ from fastgrad.differences.quotients import (
 )
 from fastgrad.differences.rounding import (
     EXTRA_CALLS,
+    MIN_DISTINCT_VALUES,
     Quotients,
     TrialQuotients,
     column,
@@ -531,8 +532,10 @@ class _Measurement(TrialQuotients):
             return j, False
         nearest = int(np.argmax(changes))
         output = int(np.argmax(abs(found[nearest])))
-        wide = 2 * float(steps[nearest])
-        if not is_flat(self.problem, self.values, place, wide, self.shape, output):
+        # Next to a jump of a staircase others are seen from afar; those of a mask, nowhere.
+        look = self.problem, self.values, place
+        seen = (self.shape, output, MIN_DISTINCT_VALUES)
+        if not any(is_flat(*look, 2 * float(steps[k]), *seen) for k in (nearest, -1)):
             return j, False
         # Any value may be wrong by a jump as high as the nearest one; what is left is truncation.
         p, d = self.problem.scheme.accuracy, self.problem.scheme.derivative

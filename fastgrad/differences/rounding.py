@@ -250,6 +250,7 @@ def is_flat(
     wide: float,
     shape: tuple[int, ...] = (),
     output: int = 0,
+    distinct: int = 2,
 ) -> bool:
     """Say whether f is constant around x, but for jumps: it has values, and no slopes.
 
@@ -257,12 +258,14 @@ def is_flat(
     ----------
     problem, values, place, wide, shape, output
         As for `jumps`.
+    distinct : int
+        How many values f has at least: a mask, which jumps once, has two.
     """
     beside = _beside(problem, values, place, wide, wide * FLAT_SHARE, shape)
     if beside is None:
         return False
     found = beside[1][..., output]
-    return bool((found[:, 0] == found[:, 1]).all() and len(np.unique(found)) > 1)
+    return bool((found[:, 0] == found[:, 1]).all() and len(np.unique(found)) >= distinct)
 
 
 def _beside(

@@ -255,6 +255,16 @@ def test_a_plateau_is_no_slope_of_0(digits):
     assert numerical_gradient(lambda x: max(x[0], 0.0), -x, "auto")[0] == 0
 
 
+@pytest.mark.parametrize("x", [-1.0, 0.26, 0.357, 0.49, 0.4999, 0.7, 3.0])
+def test_between_the_jumps_of_a_mask_the_slope_is_0(x):
+    x = np.array([x, 0.3])
+    assert not jacobian(lambda x: np.where(x > 0.5, 2.0, 1.0), x).any()
+    assert not numerical_gradient(lambda x: np.sign(x - 0.5).sum(), x, "auto").any()
+    found = jacobian(lambda x: np.where(x > 0.5, x[::-1] ** 2, 3 * x[::-1]), x)
+    expected = np.where(x > 0.5, 2 * x[::-1], 3)
+    assert abs(found - np.diag(expected)[:, ::-1]).max() < 1e-8
+
+
 @pytest.mark.parametrize("x", [1e14, 3e15])
 def test_it_is_said_where_no_step_suits_f(x):
     with pytest.warns(RuntimeWarning, match=r"no step suits f at x\[1\]"):

@@ -34,9 +34,7 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems, value_at
 from fastgrad.differences.quotients import as_floats, derivatives, join, memory_order, precision
 from fastgrad.directional import Pairs
-from fastgrad.engines import progress as progress_of
-from fastgrad.engines.loop import real_number, values_of_elements
-from fastgrad.engines.progress import in_parts
+from fastgrad.engines.loop import in_parts, real_number, reporting, values_of_elements
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, as_scheme, central_quotient, second_of
@@ -388,7 +386,7 @@ def _differentiate(
         if report is not None:
             report(len(known))
         places = np.array([place for place in places.tolist() if place not in known], np.intp)
-        begin = remembered if half is None else progress_of.reporting(remembered, half)
+        begin = remembered if half is None else reporting(remembered, half)
     for start in range(0, len(places), BLOCK_ELEMENTS):
         some = places[start : start + BLOCK_ELEMENTS]
         outcome = extrapolation.extrapolate(some, steps[some], begin, half)

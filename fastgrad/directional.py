@@ -19,7 +19,7 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import PROBE_STEP, Problem, problems, value_at
 from fastgrad.differences.quotients import derivatives, precision
-from fastgrad.engines.progress import in_parts
+from fastgrad.engines.loop import in_parts
 from fastgrad.engines.selection import choose_evaluator
 from fastgrad.schemes import Scheme, as_scheme
 from fastgrad.typing import Array, Map, Moves, Progress, SchemeName, Values

@@ -23,15 +23,16 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import at
 from fastgrad.engines import loop
-from fastgrad.engines.dependence import (
+from fastgrad.engines.selection import (
     INDEPENDENCE_MESSAGE,
     POINTS_PER_REPEAT,
+    Evaluator,
     Repeating,
+    choose_evaluator,
     is_independent,
     is_repeated,
     look_again,
 )
-from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
 from fastgrad.typing import Array, GradientEngineName, Map, Progress, Report, SchemeName, Structure
@@ -39,9 +40,7 @@ from fastgrad.typing import Array, GradientEngineName, Map, Progress, Report, Sc
 if TYPE_CHECKING:
     from fastgrad.differences import measured_steps
     from fastgrad.engines import compiled
-    from fastgrad.engines import progress as progress_of
-else:  # most gradients need none of these
-    progress_of = LazyModule("fastgrad.engines.progress")
+else:  # most gradients need neither
     measured_steps = LazyModule("fastgrad.differences.measured_steps")
     compiled = LazyModule("fastgrad.engines.compiled")
 
@@ -277,9 +276,7 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
         if result is not None:
             return result
         part = 1 / measured_steps.QUOTIENTS
-        problem = measured_steps.measured(
-            problem, evaluator.values(progress_of.in_parts(report, part))
-        )
+        problem = measured_steps.measured(problem, evaluator.values(loop.in_parts(report, part)))
     result = evaluator.gradient_in_advance(problem)
     if result is not None:
         return result
@@ -342,7 +339,7 @@ def _traced_by_two_steps(
     if len(apart) > MAX_MEASURED_SHARE * x.size:
         return None
     if len(apart):
-        values = evaluator.values(None if report is None else progress_of.in_parts(report, 1 / 3))
+        values = evaluator.values(None if report is None else loop.in_parts(report, 1 / 3))
         known = measured_steps.measured(problem, values, places=apart).quotients
         assert known is not None
         small.reshape(-1)[apart] = known[apart]

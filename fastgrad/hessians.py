@@ -20,7 +20,7 @@ from fastgrad.directional import (
     one_by_one,
     restorer,
 )
-from fastgrad.engines.progress import in_parts
+from fastgrad.engines.loop import in_parts
 from fastgrad.engines.selection import Evaluator, choose_evaluator
 from fastgrad.gradient import DerivativeFunction
 from fastgrad.lazy import LazyModule, lazy

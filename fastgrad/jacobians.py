@@ -20,7 +20,7 @@ from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, derive_from_one_side, measured
 from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import fill
-from fastgrad.engines.progress import in_parts
+from fastgrad.engines.loop import in_parts
 from fastgrad.engines.selection import choose_evaluator
 from fastgrad.gradient import DerivativeFunction, numerical_gradient
 from fastgrad.lazy import LazyModule

@@ -40,7 +40,7 @@ from fastgrad.checking.subject import (
 from fastgrad.differences.arguments import as_number, as_positive_number, require_flag, users_array
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
-from fastgrad.engines.progress import require_progress, shown
+from fastgrad.engines.loop import require_progress, shown
 from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import GradientEngineName, NetEngineName, Progress
 

@@ -1,14 +1,13 @@
 """Ways of evaluating f where single elements of x are moved: one file each.
 
-`selection` alone chooses, for everything that differentiates, and for what `explain` says. There
-are two kinds of engines, and a table of each in `selection`. Most are a `fastgrad.typing.Values`,
-which returns f where elements of x are moved: `loop` serves any function, and those that take
-stacks of points; `compiled` one that numba has compiled;
-`workers` share the loop's calls among `processes`. `traced` is a `fastgrad.typing.GradientEngine`,
-which gives a gradient at once, and is tried before the loop; `joint_gradients` keeps those of
-several arrays that are computed together. A `certificate` compares a whole gradient with a few
-calls of f, along random `directions`; `dependence` tells whether f depends on x, or is random; and
-`progress` how far a loop has come.
+`selection` alone chooses, for everything that differentiates, and for what `explain` says; and it
+tells whether f depends on x, or is random. There are two kinds of engines, and a table of each in
+`selection`. Most are a `fastgrad.typing.Values`, which returns f where elements of x are moved:
+`loop` serves any function, and those that take stacks of points, and shows progress; `compiled` one
+that numba has compiled; `workers` share the loop's calls among `processes`. `traced` is a
+`fastgrad.typing.GradientEngine`, which gives a gradient at once, and is tried before the loop;
+`joint_gradients` keeps those of several arrays that are computed together. A `certificate` compares
+a whole gradient with a few calls of f, along random `directions`.
 
 >>> import numpy as np
 >>> from fastgrad.engines import loop

@@ -34,7 +34,6 @@ import numpy as np
 from fastgrad.differences.arguments import Call, leaves, warn_caller
 from fastgrad.differences.quotients import join
 from fastgrad.engines import loop, processes
-from fastgrad.engines.progress import blocks
 from fastgrad.jit.concurrency import single_blas_thread
 from fastgrad.typing import Array, Map, Moves, Places, Report, Values
 
@@ -78,7 +77,7 @@ class WorkItem(NamedTuple):
 
     def values_here(self, f: Callable[[Any], Any], x: Array) -> Iterator[Array]:
         """Yield f at the points, as this process computes it, in blocks."""
-        return blocks(loop.values, f, x, self.moves)
+        return loop.in_blocks(loop.values, f, x, self.moves)
 
 
 class WorkResult(NamedTuple):

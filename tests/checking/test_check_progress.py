@@ -16,7 +16,7 @@ def squares(x):
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("factor", [1.0, 1.5])
 def test_progress_grows_to_all_elements(steady, monkeypatch, fast, factor):
-    monkeypatch.setattr("fastgrad.engines.progress.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("fastgrad.engines.loop.REPORT_SECONDS", 0.0)
     x, said = np.random.default_rng(0).normal(size=100), []
 
     def told(done, total):

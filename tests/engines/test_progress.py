@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastgrad import numerical_gradient
-from fastgrad.engines import loop, progress, workers
+from fastgrad.engines import loop, workers
 
 
 def cube(x):
@@ -24,7 +24,7 @@ def every_gradient_is_worth_processes(monkeypatch):
 @pytest.mark.parametrize("how", [None, 1, 2, map])
 @pytest.mark.parametrize("scheme", ["central", "forward"])
 def test_more_is_done_each_time_and_all_in_the_end(how, scheme, monkeypatch):
-    monkeypatch.setattr(progress, "REPORT_SECONDS", 1e-4)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 1e-4)
     x, told = {"a": np.ones((4, 30)), "b": np.arange(50.0)}, []
     result = numerical_gradient(
         lambda x: cube(x["a"]) + cube(x["b"]),
@@ -48,7 +48,7 @@ def test_more_is_done_each_time_and_all_in_the_end(how, scheme, monkeypatch):
 
 def test_it_is_told_about_ten_times_a_second(monkeypatch):
     clock, told = [0.0], []
-    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     def slow(x):
         clock[0] += 2**-10
@@ -62,8 +62,8 @@ def test_it_is_told_about_ten_times_a_second(monkeypatch):
     assert len(told) == 5
     # A block of elements lasts as long at most, and two make a report.
     gaps = np.diff([start, *told])
-    assert (gaps < 2 * progress.REPORT_SECONDS).all()
-    assert (gaps[:-1] >= progress.REPORT_SECONDS * 0.9).all()
+    assert (gaps < 2 * loop.REPORT_SECONDS).all()
+    assert (gaps[:-1] >= loop.REPORT_SECONDS * 0.9).all()
 
 
 def test_a_traced_gradient_is_done_at_once():
@@ -139,7 +139,7 @@ def test_an_interrupt_ends_it_at_once_and_leaves_x_intact(shown, capsys):
 
 
 def test_an_exception_ends_the_progress_where_it_is(monkeypatch):
-    monkeypatch.setattr(progress, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
     told, x = [], np.zeros(10)
 
     def f(x):

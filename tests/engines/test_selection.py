@@ -318,9 +318,9 @@ def test_blas_has_one_thread_while_a_gradient_is_replayed_and_certified(threadpo
 @pytest.mark.parametrize("how", [None, 1, 2, map])
 @pytest.mark.usefixtures("all_to_workers")
 def test_progress_grows_to_its_total(derivative, how, monkeypatch):
-    from fastgrad.engines import progress
+    from fastgrad.engines import loop
 
-    monkeypatch.setattr(progress, "REPORT_SECONDS", 0)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
     f, x = smooth()
     told = []
     expected = derivative(f, x, workers=how)
@@ -336,9 +336,9 @@ def test_progress_grows_to_its_total(derivative, how, monkeypatch):
 
 
 def test_progress_of_a_hessian_is_not_full_before_the_last_row(monkeypatch):
-    from fastgrad.engines import progress
+    from fastgrad.engines import loop
 
-    monkeypatch.setattr(progress, "REPORT_SECONDS", 0)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
     told, before = [0], []
 
     def f(x):

@@ -426,6 +426,16 @@ def test_layers_are_right_and_their_faults_are_named(start, tmp_path):
     assert "- q: 2 times too large" in reports["attention_backward_faulty"]
 
 
+def test_autograd_functions_are_checked_beside_gradcheck(start):
+    pytest.importorskip("torch")
+    first, forgotten, doubled, module = start("check_torch").strip().split("\n\n")
+    assert "gradcheck" in first
+    assert "The gradient is right." in first
+    assert "199 of 200 elements are wrong" in forgotten
+    assert "x: 2 times too large" in doubled
+    assert "The gradient is right along random directions." in module
+
+
 def test_the_fits_print_their_tables_and_save_the_picture(start, tmp_path):
     printed = start("fit", "--iterations", 1)
     row = r"{} +(\d\.\d{{8}}) +([\d,]+) +\d+\.\d{{3}}\n"

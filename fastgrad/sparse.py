@@ -43,7 +43,7 @@ else:  # an extra, and many files
 PROBE_SCALE = 2.0**-10
 """By how much elements are moved to see what changes, in units of ``max(abs(x[i]), 1)``."""
 
-CHECK_TOLERANCE = 1e-4
+CHECK_TOLERANCE = 1e-6
 """The part of a row's change above which it is looked into, if the Jacobian does not explain it."""
 
 CURVATURE_TOLERANCE = 1e-5
@@ -292,14 +292,17 @@ class ColumnGroups(Line):
             entries = np.where(steps == 0, 0, entries / steps)
         arrays = entries, places.copy(), self.structure.indptr.copy()
         jacobian = sparse.csr_array(arrays, shape=self.structure.shape)
-        self._require_complete(jacobian, base)
+        sizes = abs(columns).max(axis=1, initial=0)
+        columns[rows, self.groups[places]] = 0  # what is left has no entry
+        stray = abs(columns).max(axis=1, initial=0) / np.where(sizes > 0, sizes, 1)
+        self._require_complete(jacobian, base, stray)
         return jacobian
 
-    def _require_complete(self, jacobian: Any, base: Array) -> None:
+    def _require_complete(self, jacobian: Any, base: Array, stray: Array) -> None:
         """Refuse a structure that leaves entries out, as f shows where all elements are moved.
 
-        By one more call of f: if that contradicts a row, its elements outside of the structure are
-        moved alone.
+        By one more call of f: if that contradicts a row, or ``stray`` says that it changed with
+        groups without an entry in it, its elements outside of the structure are moved alone.
         """
         [original], [direction] = self.originals, self.directions
         flat, base = original.reshape(-1), base.reshape(-1)
@@ -311,7 +314,10 @@ class ColumnGroups(Line):
             change = self._value_at(point) - base
             known = abs(jacobian) @ abs(moves)
             rounding = ROUNDING_EPS * eps * abs(base)
-            unexplained = abs(change - jacobian @ moves) - CHECK_TOLERANCE * known - rounding
+            apart = abs(change - jacobian @ moves) - CHECK_TOLERANCE * known - rounding
+            # In units of the row, so that those of large numbers come before no others.
+            expected = known + rounding
+            unexplained = np.fmax(apart / np.where(expected > 0, expected, 1), stray)
         suspects = np.flatnonzero(unexplained > 0)
         for i in suspects[np.argsort(-unexplained[suspects])][:MAX_SUSPECTS]:
             self._require_complete_row(int(i), base, eps)

@@ -7,7 +7,7 @@ be found take the place of x's elements.
 
 import importlib.util
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,13 +150,18 @@ def as_structure(structure: Any) -> Any:
     return matrix
 
 
+def _is_detected(sparsity: Any) -> bool:
+    """Say whether sparsity is "detect"; refuse other words."""
+    if isinstance(sparsity, str) and sparsity != "detect":
+        raise ValueError(f"sparsity is {sparsity!r}; pass 'detect', or an array of 0 and 1")
+    return isinstance(sparsity, str)
+
+
 def structure_and_groups(
     sparsity: Any, f: Callable[[Any], Any], x: Array, base: Array
 ) -> tuple[Any, Places]:
     """Return what is given, or detected, as `ColumnGroups` takes it."""
-    if isinstance(sparsity, str):
-        if sparsity != "detect":
-            raise ValueError(f"sparsity is {sparsity!r}; pass 'detect', or an array of 0 and 1")
+    if _is_detected(sparsity):
         return _detected(f, x, base)
     if isinstance(sparsity, tuple) and len(sparsity) != 2:
         raise ValueError(
@@ -224,7 +229,7 @@ class ColumnGroups(Line):
         stacked: bool,
     ) -> None:
         x, scheme = problem.x, problem.scheme
-        self._single = Single(problem.f) if stacked else problem.f
+        self._single = partial(_of_single, problem.f) if stacked else problem.f
         self.structure, self.groups = structure_and_groups(sparsity, self._single, x, base)
         is_measured = problem.automatic and not scheme.is_complex
         self.scales = scales_of(x)
@@ -323,52 +328,53 @@ class ColumnGroups(Line):
             self._require_complete_row(int(i), base, eps)
 
     def _require_complete_row(self, i: int, base: Array, eps: float) -> None:
+        """Refuse a structure if element i of f(x) changes with elements outside of it."""
         [original], [direction] = self.originals, self.directions
-        flat = original.reshape(-1)
-        outside = np.flatnonzero(direction.reshape(-1))
-        outside = np.setdiff1d(outside, self.structure[[i]].indices)
-
-        def value(places: Places) -> Any:
-            point = flat.copy()
-            point[places] += (
-                PROBE_SCALE * self.scales[places] * np.sign(direction.reshape(-1)[places])
-            )
-            return self._value_at(point)[i]
+        flat, ways = original.reshape(-1), np.sign(direction).reshape(-1)
+        outside = np.setdiff1d(np.flatnonzero(ways), self.structure[[i]].indices)
 
         def changes(places: Places) -> bool:
-            return bool(abs(value(places) - base[i]) > ROUNDING_EPS * eps * abs(base[i]))
+            point = flat.copy()
+            point[places] += (PROBE_SCALE * self.scales * ways)[places]
+            change = self._value_at(point)[i] - base[i]
+            return bool(abs(change) > ROUNDING_EPS * eps * abs(base[i]))
 
-        if not len(outside) or changes(outside[:0]) or not changes(outside):
-            return
-        while len(outside) > 1:
-            half = outside[: len(outside) // 2]
-            outside = half if changes(half) else outside[len(half) :]
-        raise ValueError(
-            f"sparsity says that element {i} of f(x) does not depend on "
-            f"{element_at('x', outside[0], original.shape)}, but it changes with that; mark the "
-            "entry, or pass sparsity='detect'"
-        )
+        if len(outside) and not changes(outside[:0]) and changes(outside):
+            place = _one_of(outside, changes)
+            raise ValueError(
+                f"sparsity says that element {i} of f(x) does not depend on "
+                f"{element_at('x', place, original.shape)}, but it changes with that; mark the "
+                "entry, or pass sparsity='detect'"
+            )
 
     def _value_at(self, point: Array) -> Array:
-        """Return f at a point; x is as it was afterwards."""
+        """Return f at a point, flat; x is as it was afterwards."""
         [x], [original] = self.arrays, self.originals
-        plain = x.view(np.ndarray)
-        try:
-            plain[...] = point.reshape(plain.shape)
-            return as_returned(self._single(x)).reshape(-1)
-        finally:
-            plain[...] = original
+        x.view(np.ndarray)[...] = original  # groups have been moved
+        return _value_at(self._single, x, point)
 
 
-class Single:
-    """An f that takes a stack of points, as a function of one."""
+def _of_single(f: Callable[[Any], Any], x: Any) -> Any:
+    """Return what an f that takes a stack of points returns for x alone, without that axis."""
+    return f(x[np.newaxis].copy())[0]
 
-    def __init__(self, f: Callable[[Any], Any]) -> None:
-        self.f = f
 
-    def __call__(self, x: Any) -> Any:
-        """Return what f returns for a stack of x alone, without the stack's axis."""
-        return self.f(x[np.newaxis].copy())[0]
+def _value_at(f: Callable[[Any], Any], x: Array, point: Array) -> Array:
+    """Return f where x is moved to a point, flat; x is as it was afterwards."""
+    original = Original(x)
+    try:
+        original.plain[...] = point.reshape(original.plain.shape)
+        return as_returned(f(x)).reshape(-1)
+    finally:
+        original.put_back()
+
+
+def _one_of(places: Places, shows: Callable[[Places], bool]) -> int:
+    """Return a place that shows by itself what all show together, found by halving."""
+    while len(places) > 1:
+        half = places[: len(places) // 2]
+        places = half if shows(half) else places[len(half) :]
+    return int(places[0])
 
 
 def scales_of(x: Array) -> Array:
@@ -455,55 +461,42 @@ def _probed(f: Callable[[Any], Any], x: Array, base: Array) -> Any:
 
     Blocks that no element of f depends on together are moved together.
     """
-    blocks = [np.arange(x.size)][: x.size]
-    changed = [_changed(f, x, base, block) for block in blocks]
-    structure = sparse.csr_array(np.array(changed, bool).reshape(len(blocks), len(base)).T)
-    while max(map(len, blocks), default=0) > 1:
-        halves = [
-            half
-            for block in blocks
-            for half in (block[: len(block) // 2], block[len(block) // 2 :])
-        ]
-        groups = group_columns(structure)
-        rows: list[Places] = []
-        columns: list[Places] = []
-        of_columns = structure.tocsc()
+    numbers, size = np.arange(x.size), 1 << max(x.size - 1, 0).bit_length()
+    structure = sparse.csr_array(_changed(f, x, base, numbers)[:, np.newaxis][:, : x.size])
+    while size > 1:
+        size //= 2
+        groups, by_columns = group_columns(structure), structure.tocsc()
+        entries: list[tuple[Places, Places]] = []
         for group in range(int(groups.max(initial=-1)) + 1):
-            together = np.flatnonzero(groups == group)
-            dependent = of_columns[:, together].tocoo()
-            for side in (0, 1):
-                moved = np.concatenate([halves[2 * block + side] for block in together])
-                is_changed = _changed(f, x, base, moved)[dependent.row]
-                rows.append(dependent.row[is_changed])
-                columns.append(2 * together[dependent.col[is_changed]] + side)
-        places = np.concatenate(rows), np.concatenate(columns)
-        kept = np.array([len(half) > 0 for half in halves])
-        whole = sparse.csr_array((np.ones(len(places[0]), bool), places), (len(base), len(halves)))
-        blocks, structure = [half for half in halves if len(half)], whole[:, kept]
+            blocks = np.flatnonzero(groups == group)
+            known = by_columns[:, blocks].tocoo()
+            for halves in (2 * blocks, 2 * blocks + 1):
+                moved = numbers[np.isin(numbers // size, halves)]
+                is_changed = _changed(f, x, base, moved)[known.row]
+                entries.append((known.row[is_changed], halves[known.col[is_changed]]))
+        rows, columns = np.concatenate(entries, axis=1)
+        shape = len(base), -(-x.size // size)
+        structure = sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape)
     return structure
 
 
 def _changed(f: Callable[[Any], Any], x: Array, base: Array, places: Places) -> Flags:
     """Return which elements of f(x) change where x's are moved, or are replaced by nan."""
-    original = Original(x)
     changed = np.zeros(len(base), bool)
-    flat = original.copy.reshape(-1)
-    random = np.random.default_rng(0)
+    if not len(places):
+        return changed
+    flat, random = x.view(np.ndarray).reshape(-1).copy(), np.random.default_rng(0)
     sizes = PROBE_SCALE * scales_of(x)[places]
     moved = [flat[places] + sizes * random.uniform(0.5, 1, len(places)) * s for s in (1, -1)]
-    if len(places):
-        for values in (*moved, np.nan):
-            point = flat.copy()
-            point[places] = values
-            try:
-                original.plain[...] = point.reshape(original.plain.shape)
-                with np.errstate(all="ignore"):
-                    found = as_returned(f(x)).reshape(-1)
-                changed |= (found != base) & ~(np.isnan(found) & np.isnan(base))
-            except Exception as error:  # f is not defined there
-                raise_interrupt(error)
-            finally:
-                original.put_back()
+    for values in (*moved, np.nan):
+        point = flat.copy()
+        point[places] = values
+        try:
+            with np.errstate(all="ignore"):
+                found = _value_at(f, x, point)
+            changed |= (found != base) & ~(np.isnan(found) & np.isnan(base))
+        except Exception as error:  # f is not defined there
+            raise_interrupt(error)
     return changed
 
 
@@ -518,9 +511,7 @@ def hessian_structure(sparsity: Any, problem: Problem, base: Array) -> Any:
             f"f returned an array of shape {base.shape}, but a sparse Hessian is that of a "
             "function which returns a single number; leave out sparsity"
         )
-    if isinstance(sparsity, str):
-        if sparsity != "detect":
-            raise ValueError(f"sparsity is {sparsity!r}; pass 'detect', or an array of 0 and 1")
+    if _is_detected(sparsity):
         try:
             structure = recordings.recorded_hessian_sparsity(problem.f, problem.x, PROBE_SCALE)
         except recorder.NotTraceable as error:
@@ -553,30 +544,24 @@ def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
     alone and with all that it is not paired with: how f changes by the ones must not depend on the
     other, however large the moves are.
     """
-    original, scales = Original(problem.x), scales_of(problem.x)
-    flat, eps, here = original.copy.reshape(-1), precision(problem.x, base), float(base.reshape(()))
+    flat, scales = problem.x.view(np.ndarray).reshape(-1).copy(), scales_of(problem.x)
+    eps, here = precision(problem.x, base), float(base.reshape(()))
     random = np.random.default_rng(0)
     v = scales * random.uniform(0.5, 1, len(flat)) * random.choice([-1.0, 1.0], len(flat))
     if problem.bounds is not None:
         lower, upper = problem.bounds
         v[(flat - lower < abs(v)) | (upper - flat < abs(v))] = 0
 
-    def value(s: float, *places: Places) -> float:
+    def value(s: float, places: Places) -> float:
         """Return f where the elements at some places are moved by s v."""
-        moved = np.zeros(len(flat), bool)
-        for some in places:
-            moved[some] = True
-        try:
-            point = np.where(moved, flat + s * v, flat).astype(flat.dtype)
-            original.plain[...] = point.reshape(original.plain.shape)
-            return float(as_returned(problem.f(problem.x)).reshape(-1)[0])
-        finally:
-            original.put_back()
+        point = flat.copy()
+        point[places] += s * v[places]
+        return float(_value_at(problem.f, problem.x, point)[0])
 
     def are_coupled(one: Places, others: Places) -> bool:
         """Say whether how f changes by some elements depends on others."""
-        values = [value(PROBE_SCALE, *some) for some in ((one, others), (one,), (others,))]
-        both, first, second = values
+        together = np.concatenate([one, others])
+        both, first, second = values = [value(PROBE_SCALE, k) for k in (together, one, others)]
         slack = ROUNDING_EPS * eps * max(map(abs, [*values, here]))
         return abs((both - first) - (second - here)) > slack
 
@@ -588,14 +573,12 @@ def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
         if not abs((above - 2 * here + below) / s**2 - float(v @ (hessian @ v))) > slack:
             return
         for i in np.flatnonzero(v):
-            one, others = everywhere[i : i + 1], np.setdiff1d(np.flatnonzero(v), i)
-            others = np.setdiff1d(others, hessian[[i]].indices)
+            one = everywhere[i : i + 1]
+            others = np.setdiff1d(np.flatnonzero(v), [i, *hessian[[i]].indices])
             if not len(others) or not are_coupled(one, others):
                 continue
-            while len(others) > 1:
-                half = others[: len(others) // 2]
-                others = half if are_coupled(one, half) else others[len(half) :]
-            names = [element_at("x", place, problem.x.shape) for place in (i, others[0])]
+            other = _one_of(others, partial(are_coupled, one))
+            names = [element_at("x", place, problem.x.shape) for place in (i, other)]
             raise ValueError(
                 f"sparsity says that f has no second derivative with respect to {names[0]} and "
                 f"{names[1]}, but how f changes with the one depends on the other; mark the entry, "

@@ -11,6 +11,7 @@ from threading import Thread
 
 from benchmarks.measure.machine import processor, versions
 from benchmarks.reporting import book, functions, nets
+from benchmarks.reporting.derivatives import derivatives
 from benchmarks.reporting.result import FIGURES_HEAD, Result, Scale, table
 
 Benchmark = Callable[[Result, Scale, Path], None]
@@ -33,6 +34,7 @@ PARTS: dict[str, Benchmark] = {
         functions.compiled,
         functions.adaptive,
         functions.honesty,
+        derivatives,
         functions.workers,
         functions.checking,
     )

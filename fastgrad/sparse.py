@@ -565,6 +565,15 @@ def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
         slack = ROUNDING_EPS * eps * max(map(abs, [*values, here]))
         return abs((both - first) - (second - here)) > slack
 
+    def is_curved(one: Places) -> bool:
+        """Say whether f has a second derivative along an element, which a kink has not."""
+        bends = []
+        for scale in (PROBE_SCALE, PROBE_SCALE / 2):
+            ends = value(scale, one), value(-scale, one)
+            bends.append(abs(ends[0] - 2 * here + ends[1]))
+        slack = ROUNDING_EPS * eps * max(map(abs, [*ends, here]))
+        return 3 * bends[1] + slack < bends[0] < 5 * bends[1] + slack
+
     with np.errstate(all="ignore"):
         everywhere, s = np.arange(len(flat)), eps**0.25
         above, below = value(s, everywhere), value(-s, everywhere)
@@ -572,8 +581,15 @@ def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
         slack += ROUNDING_EPS * eps * max(abs(above), abs(below), abs(here)) / s**2
         if not abs((above - 2 * here + below) / s**2 - float(v @ (hessian @ v))) > slack:
             return
+        diagonal = hessian.diagonal()
         for i in np.flatnonzero(v):
             one = everywhere[i : i + 1]
+            if not diagonal[i] and is_curved(one):
+                name = element_at("x", i, problem.x.shape)
+                raise ValueError(
+                    f"sparsity says that f has no second derivative with respect to {name} alone, "
+                    "but it is curved along that; mark the entry, or pass sparsity='detect'"
+                )
             others = np.setdiff1d(np.flatnonzero(v), [i, *hessian[[i]].indices])
             if not len(others) or not are_coupled(one, others):
                 continue

@@ -257,6 +257,11 @@ def test_second_derivatives_that_are_left_out_are_seen():
         hessian(chained, X.copy(), sparsity=less)
     with pytest.raises(ValueError, match=r"with respect to x\[0\] and x\["):
         hessian(lambda x: np.prod(x), np.linspace(1, 2, 5), sparsity=np.eye(5))
+    for i in range(len(X)):
+        less = BANDS.copy()
+        less[i, i] = False
+        with pytest.raises(ValueError, match=rf"with respect to x\[{i}\] alone"):
+            hessian(lambda x: chained(x) + (x**2).sum(), X.copy(), sparsity=less)
 
 
 @pytest.mark.parametrize(

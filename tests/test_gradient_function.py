@@ -191,7 +191,7 @@ def test_scipy_takes_them():
 
 def test_conjugate_gradients_take_fewer_iterations_than_with_the_books_step():
     optimize = pytest.importorskip("scipy.optimize")
-    start = np.tile([-1.2, 1.0], 5)
+    start = np.tile([-1.2, 1.0], 3)
     auto, book = (
         optimize.minimize(rosenbrock, start, method="CG", jac=Gradient(rosenbrock, h)).nit
         for h in ("auto", 1e-4)

@@ -257,7 +257,7 @@ def test_second_derivatives_that_are_left_out_are_seen():
         hessian(chained, X.copy(), sparsity=less)
     with pytest.raises(ValueError, match=r"with respect to x\[0\] and x\["):
         hessian(lambda x: np.prod(x), np.linspace(1, 2, 5), sparsity=np.eye(5))
-    for i in range(len(X)):
+    for i in np.flatnonzero(abs(chaineds_hessian(X).diagonal() + 2) > 0.1):
         less = BANDS.copy()
         less[i, i] = False
         with pytest.raises(ValueError, match=rf"with respect to x\[{i}\] alone"):

@@ -5,6 +5,7 @@ import reprlib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -213,7 +214,8 @@ def as_array(name: str, values: Any, remedy: str) -> Array:
 def as_returned(value: Any) -> Array:
     """Return a copy of what f returned as an array; refuse what is none.
 
-    A copy, for f may return the same array every time.
+    A copy, for f may return the same array every time; of floats, where it is of fractions or other
+    real numbers.
     """
     if is_masked_array(value) and np.ma.is_masked(value):
         raise TypeError(
@@ -221,7 +223,11 @@ def as_returned(value: Any) -> Array:
             ".filled(0.0) of what is masked"
         )
     try:
-        return np.array(value)
+        array = np.array(value)
+        if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
+            with suppress(OverflowError):  # of a whole number that no float holds
+                return array.astype(np.float64)
+        return array
     except ValueError:
         raise TypeError(
             f"f returned {reprlib.repr(value)}, a {type(value).__name__} whose parts do not form "

@@ -1,7 +1,9 @@
 """Are dicts, lists and tuples of arrays differentiated in place, each by itself?"""
 
+from fractions import Fraction
 from typing import NamedTuple
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -154,7 +156,7 @@ def test_what_is_a_structure():
     assert like([1, (2,)], iter("ab")) == ["a", ("b",)]
 
 
-@pytest.mark.parametrize(
+EVERY_FUNCTION = pytest.mark.parametrize(
     "function",
     [
         numerical_gradient,
@@ -165,6 +167,18 @@ def test_what_is_a_structure():
         lambda f, x, **options: directional_derivative(f, x, x, **options),
     ],
 )
+
+
+@EVERY_FUNCTION
+def test_f_may_return_fractions_and_other_real_numbers(function):
+    x = np.array([1.0, 2.0])
+    expected = function(lambda x: float(x[0] ** 2 * x[1]), x)
+    for kind in (Fraction, mpmath.mpf):
+        result = function(lambda x, kind=kind: kind(float(x[0] ** 2 * x[1])), x)
+        np.testing.assert_allclose(result.astype(float), expected, rtol=1e-12, atol=1e-12)
+
+
+@EVERY_FUNCTION
 def test_further_arguments_may_be_given_by_name(function):
     def f(x, a, *, b=0.0):
         return a * (x**3).sum() + b * x.prod()

@@ -25,10 +25,8 @@ def requirements(newest: list[str]) -> list[str]:
     """Return a requirement for each package: its oldest version, or the range that is allowed."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["workers"], *extras["test"]]
-    asked += [
-        each for each in extras["examples"] if each.startswith("scipy")
-    ]  # for np.dot in numba
+    # SciPy is what np.dot in numba needs, too.
+    asked = [*project["dependencies"], *extras["workers"], *extras["sparse"], *extras["test"]]
     own = [each for each in asked if not each.startswith("fastgrad")]
     return [each if name_of(each) in newest else oldest(each) for each in own]
 

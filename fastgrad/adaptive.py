@@ -286,6 +286,7 @@ def differentiate(
 def _is_hessian(order: int, diagonal: bool, scheme: Scheme, elementwise: bool) -> bool:
     """Say whether second derivatives of pairs of elements are wanted; refuse other orders."""
     require_flag("diagonal", diagonal)
+    require_flag("elementwise", elementwise)
     if type(order) is not int or order not in (1, 2):
         raise ValueError(f"order is {order!r}; pass 1 or 2")
     if order == 1 and diagonal:

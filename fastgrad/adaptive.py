@@ -249,7 +249,7 @@ def differentiate(
     first = 1e-20 if automatic and chosen.is_complex else FIRST_STEP if automatic else h
     wide = relative or (automatic and not chosen.is_complex)
     results: list[list[Array]] = []
-    evaluations = 0
+    evaluations, value = 0, None
     x = users_array(x)
     f = with_keywords(f, kwargs)
     with guarded(f, x, args):
@@ -265,18 +265,20 @@ def differentiate(
         found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
         if is_hessian:
             pairs = Pairs(f, args, found[0])
-            value = np.asarray(_value_at_x(found[0], evaluator))
+            value = _value_at_x(found[0], evaluator)
             steps = FIRST_STEP * pairs.scales if automatic else found[0].steps
             found = [pairs.problem(chosen, steps)]
         with evaluator.shown(sum(problem.x.size for problem in found)) as report:
             for problem in found:
-                arrays, count = _differentiate(problem, evaluator, report, limit, retry=automatic)
+                arrays, count = _differentiate(
+                    problem, evaluator, report, limit, retry=automatic, base=value
+                )
                 results.append(arrays)
                 evaluations += count
         if is_hessian:
             pairs.put_back()
     if is_hessian:
-        results = [_of_pairs(pairs, results[0], value, limit)]
+        results = [_of_pairs(pairs, results[0], np.asarray(value), limit)]
     gradient, error, step, status = (like(x, iter([each[k] for each in results])) for k in range(4))
     return Derivatives(
         gradient, error, step, status, evaluations, evaluator.engine, time.perf_counter() - start
@@ -334,15 +336,23 @@ def _status(
 
 
 def _differentiate(
-    problem: Problem, evaluator: Evaluator, report: Report | None, tolerance: float, retry: bool
+    problem: Problem,
+    evaluator: Evaluator,
+    report: Report | None,
+    tolerance: float,
+    retry: bool,
+    base: Any = None,
 ) -> tuple[list[Array], int]:
-    """Return the gradient, the error, the step and the status; and the evaluations."""
+    """Return the gradient, the error, the step and the status; and the evaluations.
+
+    ``base`` is f(x), if that has been evaluated; it is counted here.
+    """
     if not problem.x.size:
         nothing = np.zeros(problem.x.shape, STATUS_DTYPE)
         return [*(np.zeros_like(problem.x) for _ in range(3)), nothing], 0
     values_of = evaluator.values
     each: ValuesOfEach | CountedCalls | None = None
-    base: Any = _value_at_x(problem, evaluator)
+    base = _value_at_x(problem, evaluator) if base is None else base
     if evaluator.is_elementwise:
         base, each = base.reshape(-1), CountedCalls(evaluator)
         values_of = each.values
@@ -353,24 +363,20 @@ def _differentiate(
         base = np.repeat(base.reshape(-1), problem.x.size)
         problem, values_of = each.problem, each.values
     x, scheme = problem.x, problem.scheme
-    results = [np.zeros_like(x) for _ in range(3)]
+    gradient, error, step = results = [np.zeros_like(x) for _ in range(3)]
     places = memory_order(x)
+    size = np.maximum(abs(x.view(np.ndarray)), 1) ** scheme.derivative
+    heights = abs(np.broadcast_to(base, x.size)).reshape(x.shape) / size
     is_limited = np.ones(x.size, bool)
-
-    def found() -> list[Array]:
-        size = np.maximum(abs(x.view(np.ndarray).reshape(-1)), 1) ** scheme.derivative
-        heights = (abs(np.broadcast_to(base, x.size)) / size).reshape(x.shape)
-        values, errors, _ = results
-        status = _status(values, errors, heights, is_limited.reshape(x.shape), tolerance)
-        return [*results, status]
-
     if scheme.is_complex:
         all_values = values_of(report)
         quotients = derivatives(all_values, problem.f, x, places, problem.steps, scheme)
         # Nothing is subtracted: what is left is the rounding of the operations inside f.
         noise = 8 * precision(x, quotients) * abs(quotients)
         _write(results, places, quotients, noise, problem.steps)
-        return found(), 1 + (each.evaluations if each else x.size * len(scheme.offsets))
+        status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance)
+        count = each.evaluations if each else x.size * len(scheme.offsets)
+        return [gradient, error, step, status], 1 + count
     half = in_parts(report, 1 / 2)
     values, begin = values_of(None), values_of(half)
     remembered = RememberedValues(values)
@@ -400,9 +406,9 @@ def _differentiate(
         _write(results, some, outcome.values, errors, outcome.steps)
         by_rounding = outcome.roundoff_limited | (outcome.coarse > 0)
         is_limited[some] = by_rounding & ~outcome.diverging
-    if each is not None:
-        return found(), 1 + each.evaluations
-    return found(), 1 + extrapolation.evaluations + remembered.evaluations
+    status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance)
+    count = each.evaluations if each else extrapolation.evaluations + remembered.evaluations
+    return [gradient, error, step, status], 1 + count
 
 
 def _value_at_x(problem: Problem, evaluator: Evaluator) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastgrad.differences.arguments import (
     Call,
-    as_array,
+    as_real_array,
     is_structure,
     leaves,
     like,
@@ -43,9 +43,7 @@ def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
         )
     directions = []
     for name, part, problem in zip(names, parts, found, strict=True):
-        direction = as_array(name, part, f"pass an array of the shape of {problem.name}")
-        if direction.dtype.kind not in "fiu":
-            raise TypeError(f"{name} has dtype {direction.dtype}, but it is real; pass floats")
+        direction = as_real_array(name, part, f"pass an array of the shape of {problem.name}")
         if direction.shape != problem.x.shape:
             raise ValueError(
                 f"{name} has shape {direction.shape}, but {problem.name} has shape "

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgrad.differences.arguments import (
     WhereDefined,
-    as_array,
+    as_real_array,
     as_returned,
     like,
     require_function,
@@ -254,9 +254,7 @@ def vector_jacobian_product(
     >>> vector_jacobian_product(lambda x: A @ x, np.ones(3), np.array([1.0, 10.0])).round(6)
     array([30., 41., 52.])
     """
-    weights = as_array("v", v, "pass an array of the shape of f(x)")
-    if weights.dtype.kind not in "fiu":
-        raise TypeError(f"v has dtype {weights.dtype}, but it is real; pass floats")
+    weights = as_real_array("v", v, "pass an array of the shape of f(x)")
     require_function(f)
     weights = weights.astype(np.result_type(weights.dtype, np.float64))
     return numerical_gradient(partial(weighted_sum, f, weights), x, h, args=args, **options)

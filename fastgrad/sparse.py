@@ -84,7 +84,11 @@ def group_columns(structure: Any) -> Places:
     array([1, 0, 1, 0])
     """
     require_scipy()
-    by_rows = as_structure(structure)
+    return _groups_of(as_structure(structure))
+
+
+def _groups_of(by_rows: Any) -> Places:
+    """Return the number of each column's group, of a structure by rows."""
     groups = np.full(by_rows.shape[1], -1, np.int64)
     by_columns = by_rows.tocsc()
     taken_by = np.full(len(groups) + 1, -1, np.int64)
@@ -177,7 +181,7 @@ def structure_and_groups(
             f"{shape[1]}; pass an array of shape {shape}"
         )
     if groups is None:
-        return structure, group_columns(structure)
+        return structure, _groups_of(structure)
     groups = as_array("groups", groups, "pass what group_columns returns")
     if groups.shape != shape[1:] or groups.dtype.kind not in "iu" or groups.min(initial=0) < 0:
         raise ValueError(
@@ -361,12 +365,7 @@ def _of_single(f: Callable[[Any], Any], x: Any) -> Any:
 
 def _value_at(f: Callable[[Any], Any], x: Array, point: Array) -> Array:
     """Return f where x is moved to a point, flat; x is as it was afterwards."""
-    original = Original(x)
-    try:
-        original.plain[...] = point.reshape(original.plain.shape)
-        return as_returned(f(x)).reshape(-1)
-    finally:
-        original.put_back()
+    return Original(x).value_at(lambda x: as_returned(f(x)).reshape(-1), point)
 
 
 def _one_of(places: Places, shows: Callable[[Places], bool]) -> int:
@@ -453,7 +452,7 @@ def _detected(f: Callable[[Any], Any], x: Array, base: Array) -> tuple[Any, Plac
         structure = recordings.recorded_sparsity(f, x, PROBE_SCALE)
     except recorder.NotTraceable:
         structure = _probed(f, x, base.reshape(-1))
-    return structure, group_columns(structure)
+    return structure, _groups_of(structure)
 
 
 def _probed(f: Callable[[Any], Any], x: Array, base: Array) -> Any:
@@ -465,7 +464,7 @@ def _probed(f: Callable[[Any], Any], x: Array, base: Array) -> Any:
     structure = sparse.csr_array(_changed(f, x, base, numbers)[:, np.newaxis][:, : x.size])
     while size > 1:
         size //= 2
-        groups, by_columns = group_columns(structure), structure.tocsc()
+        groups, by_columns = _groups_of(structure), structure.tocsc()
         entries: list[tuple[Places, Places]] = []
         for group in range(int(groups.max(initial=-1)) + 1):
             blocks = np.flatnonzero(groups == group)

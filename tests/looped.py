@@ -26,3 +26,12 @@ def assert_the_loops(f, x, *, h=H, size=None, engine="auto"):
     # The test must be able to fail: gradients are not lost in the bound.
     assert np.abs(expected).max() > 1e3 * bound
     return result
+
+
+def assert_traced_as_looped(f, x):
+    """Check every element of a traced gradient, of a net whose loss is about 1, with its step."""
+    got = numerical_gradient(f, x, H, engine="traced")
+    expected = loop.gradient(f, x, H)
+    assert abs(got - expected).max() <= 8 * EPS * max(1, abs(f(x))) / H
+    assert abs(expected).max() > 1e-3
+    return got

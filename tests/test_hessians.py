@@ -4,6 +4,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from counting import counted
+from curved import smooth, smooths_hessian
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,23 +134,6 @@ def test_an_empty_x_has_an_empty_hessian():
 def test_what_is_wrong_is_said(f, x, error, message):
     with pytest.raises(error, match=message):
         hessian(f, x)
-
-
-def smooth(x):
-    return np.exp(x[0] * x[1]) + x[2] ** 3 * np.sin(x[0]) - x[1] * x[2]
-
-
-def smooths_hessian(x):
-    a, b, c = x
-    e = np.exp(a * b)
-    off = e * (1 + a * b), 3 * c**2 * np.cos(a), -1.0
-    return np.array(
-        [
-            [b * b * e - c**3 * np.sin(a), off[0], off[1]],
-            [off[0], a * a * e, off[2]],
-            [off[1], off[2], 6 * c * np.sin(a)],
-        ]
-    )
 
 
 @pytest.mark.parametrize(

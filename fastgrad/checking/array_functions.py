@@ -16,10 +16,12 @@ from fastgrad.checking.check import check_gradient
 from fastgrad.checking.report import Report
 from fastgrad.differences.arguments import (
     as_array,
+    as_real_array,
     as_returned,
     element_at,
     is_structure,
     leaves,
+    require_arguments,
     require_floating_array,
     require_function,
     users_array,
@@ -107,8 +109,7 @@ def check_jacobian(
             )
     require_floating_array("x", x, BOOK_STEP)
     require_function(f)
-    if not isinstance(args, tuple):
-        raise TypeError(f"args is a {type(args).__name__}; pass a tuple of f's further arguments")
+    require_arguments(args)
     options: dict[str, Any] = {"rtol": rtol, "max_seconds": max_seconds, "progress": progress}
     with guarded((f, *given.values()), x, args):
         base = as_returned(f(x, *args))
@@ -143,9 +144,7 @@ def _as_jacobian(jacobian: Any, x: Array, args: tuple[Any, ...], base: Array) ->
     found = jacobian(x, *args) if callable(jacobian) else jacobian
     found = found.toarray() if hasattr(found, "toarray") else found
     shapes = base.shape + x.shape, (base.size, x.size)
-    array = as_array("jacobian", found, f"pass one of shape {shapes[0]}")
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"jacobian has dtype {array.dtype}, but it is real; pass floats")
+    array = as_real_array("jacobian", found, f"pass one of shape {shapes[0]}")
     if array.shape not in shapes:
         hint = "; is it transposed?" if array.shape == shapes[1][::-1] else ""
         raise ValueError(
@@ -234,11 +233,11 @@ def _along(
 ) -> Any:
     """Return a sum of what f returns at x + s v, where x itself is moved to."""
     original = Original(x)
-    try:
-        original.plain[...] = (original.copy + float(s) * v).astype(x.dtype)
+
+    def weighted(x: Array) -> float:
         return float((as_returned(f(x, *args)) * weights).sum())
-    finally:
-        original.put_back()
+
+    return original.value_at(weighted, original.copy + float(s) * v)
 
 
 def check_backward(
@@ -312,10 +311,7 @@ agrees.
             raise TypeError(
                 f"{name} is a {type(function).__name__}, which cannot be called; pass a function"
             )
-    if not isinstance(args, tuple):
-        raise TypeError(
-            f"args is a {type(args).__name__}; pass a tuple of forward's further arguments"
-        )
+    require_arguments(args, "forward")
     inputs = users_array(inputs)
     for name, array in leaves(inputs, "inputs"):
         if not is_number(array):
@@ -372,12 +368,11 @@ class _Layer:
         args: tuple[Any, ...],
     ) -> None:
         self._backward = backward
-        self.is_single = not is_structure(inputs)
         self.douts: tuple[Array, ...] = ()
         if isinstance(inputs, dict):
             self.inputs, self.call = inputs, partial(_by_name, forward, args)
         else:
-            arrays = [inputs] if self.is_single else [*inputs]
+            arrays = [*inputs] if is_structure(inputs) else [inputs]
             self.inputs = dict(zip(_names(forward, len(arrays)), arrays, strict=True))
             self.call = partial(_in_order, forward, args)
 
@@ -390,9 +385,7 @@ class _Layer:
         douts = []
         for k, (out, part) in enumerate(zip(outs, given, strict=True)):
             name = f"dout[{k}]" if len(given) > 1 else "dout"
-            array = as_array(name, part, f"pass an array of shape {np.shape(out)}")
-            if array.dtype.kind not in "fiu":
-                raise TypeError(f"{name} has dtype {array.dtype}, but it is real; pass floats")
+            array = as_real_array(name, part, f"pass an array of shape {np.shape(out)}")
             if array.shape != np.shape(out):
                 raise ValueError(
                     f"{name} has shape {array.shape}, but forward returns an array of shape "

@@ -21,6 +21,7 @@ from fastgrad.differences.arguments import (
     is_structure,
     leaves,
     like,
+    require_arguments,
     require_floating_array,
     require_function,
     require_separate,
@@ -159,9 +160,7 @@ class GradientUnderTest:
 
         Their step is none that is used: engines are given theirs, and check it.
         """
-        if not isinstance(self.args, tuple):
-            kind = type(self.args).__name__
-            raise TypeError(f"args is a {kind}; pass a tuple of f's further arguments")
+        require_arguments(self.args)
         arrays = [*leaves(self.x)]
         for name, array in arrays:
             require_floating_array(name, array, 1e-4)

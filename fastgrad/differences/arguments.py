@@ -25,6 +25,14 @@ def require_function(f: object) -> None:
         )
 
 
+def require_arguments(args: object, of: str = "f") -> None:
+    """Refuse further arguments of a function that are no tuple."""
+    if not isinstance(args, tuple):
+        raise TypeError(
+            f"args is a {type(args).__name__}; pass a tuple of {of}'s further arguments"
+        )
+
+
 def require_flag(name: str, value: object) -> None:
     """Refuse an option that is neither True nor False."""
     if not isinstance(value, (bool, np.bool_)):
@@ -211,6 +219,14 @@ def as_array(name: str, values: Any, remedy: str) -> Array:
         raise no_array(name, values, remedy) from error
 
 
+def as_real_array(name: str, values: Any, remedy: str) -> Array:
+    """Return an argument as an array of real numbers; refuse anything else."""
+    array = as_array(name, values, remedy)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} has dtype {array.dtype}, but it is real; pass floats")
+    return array
+
+
 def as_returned(value: Any) -> Array:
     """Return a copy of what f returned as an array; refuse what is none.
 
@@ -348,7 +364,7 @@ def like(structure: Structure, items: Iterator[Any]) -> Structure:
             result = type(structure)(*result) if is_named else tuple(result)
     else:
         result = next(items)
-    return result  # type: ignore[no-any-return]
+    return result  # type: ignore[no-any-return]  # a structure like the given one
 
 
 def is_structure(x: object) -> bool:

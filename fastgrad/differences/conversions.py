@@ -161,11 +161,9 @@ class Labelled(Numbers):
             ) from None
 
     def _around(self, values: Any) -> Any:
-        labels = {"index": self.original.index}
-        labels["columns" if self.original.ndim > 1 else "name"] = (
-            self.original.columns if self.original.ndim > 1 else self.original.name
-        )
-        return type(self.original)(values, copy=False, **labels)
+        x = self.original
+        labels = {"columns": x.columns} if x.ndim > 1 else {"name": x.name}
+        return type(x)(values, index=x.index, copy=False, **labels)
 
     def function(self, f: Any) -> Any:
         """Return f as a function of the arrays."""
@@ -231,7 +229,8 @@ class Tensors(Numbers):
             with self.torch.no_grad():
                 return self.numbers(f(self.given, *args))
 
-        of_memory.why_not_traced = "it computes with tensors of PyTorch"  # type: ignore[attr-defined]
+        reason = "it computes with tensors of PyTorch"
+        of_memory.why_not_traced = reason  # type: ignore[attr-defined]  # functions may have any
         return of_memory if callable(f) else f
 
     def numbers(self, value: Any) -> Any:

@@ -10,9 +10,9 @@ import sys
 import time
 import warnings
 from _thread import RLock, get_ident  # `threading` takes as long to load as a gradient
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -28,6 +28,8 @@ else:
 
 SHORT_BYTES = 1 << 15
 """Size of an array up to which its bytes are compared as a Python object, which is faster."""
+
+Value = TypeVar("Value")
 
 INTEGERS: dict[int, Any] = {4: np.int32, 8: np.int64}
 """Types of as many bytes, whose numbers are the same where the bits are."""
@@ -254,6 +256,17 @@ class Original:
                 f"f changes x: it masks elements of {name}, or takes away their masks; x is as it "
                 "was again. Let f compute with a copy, as in lambda x: f(x.copy())"
             )
+
+    def value_at(self, f: Callable[[Any], Value], point: Array) -> Value:
+        """Return f of the array where it is moved to a point; it is as it was afterwards.
+
+        What f returns must not be a view of the array.
+        """
+        try:
+            self.plain[...] = point.reshape(self.plain.shape)
+            return f(self._array)
+        finally:
+            self.put_back()
 
     def put_back(self) -> None:
         """Let the array be what it was, bit for bit."""

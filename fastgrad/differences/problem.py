@@ -10,6 +10,7 @@ from fastgrad.differences.arguments import (
     as_returned,
     is_structure,
     leaves,
+    require_arguments,
     require_floating_array,
     require_function,
     require_moved,
@@ -147,8 +148,7 @@ def problems(
         If one of them is not usable.
     """
     require_function(f)
-    if not isinstance(args, tuple):
-        raise TypeError(f"args is a {type(args).__name__}; pass a tuple of f's further arguments")
+    require_arguments(args)
     chosen = as_scheme(scheme)
     if not is_structure(x):
         require_floating_array("x", x, h)

@@ -151,7 +151,7 @@ def moved(x: Array, places: Places, offsets: Sequence[Any], steps: Any) -> Array
     few = len(old) <= MAX_ELEMENTS_AT_ONCE and old.dtype == np.float64
     if few and not isinstance(steps, np.ndarray):  # at once, which is faster
         distances = [offset * steps for offset in offsets]
-        return old[:, np.newaxis] + distances  # type: ignore[no-any-return]
+        return old[:, np.newaxis] + distances  # type: ignore[no-any-return]  # an array
     wide = old if old.dtype.itemsize > 4 else old.astype(np.float64)
     points = np.empty((len(places), len(offsets)), dtype=old.dtype)
     for k, offset in enumerate(offsets):

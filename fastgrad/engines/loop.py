@@ -406,12 +406,8 @@ def values_of_elements(f: Callable[[Array], Any], x: Array) -> Array:
     flat = original.copy.reshape(-1)
     is_moved = np.random.default_rng(0).permutation(flat.size) % 2 == 0
     point = np.where(is_moved, flat + PROBE_SCALE * np.maximum(abs(flat), 1), flat)
-    try:
-        original.plain[...] = point.astype(flat.dtype).reshape(original.plain.shape)
-        with np.errstate(all="ignore"):
-            found = _value_of_each(f, x).reshape(-1).astype(np.float64)
-    finally:
-        original.put_back()
+    with np.errstate(all="ignore"):
+        found = original.value_at(partial(_value_of_each, f), point).reshape(-1).astype(np.float64)
     slack = MAX_ROUNDING_EPS * np.finfo(x.dtype).eps * abs(base.reshape(-1))
     with np.errstate(invalid="ignore"):
         changed = np.flatnonzero(~is_moved & (abs(found - base.reshape(-1)) > slack))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from looped import assert_traced_as_looped
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, traced
@@ -69,18 +70,11 @@ def known(monkeypatch):
     return found
 
 
-def assert_the_loops(f, x):
-    got = numerical_gradient(f, x, H, engine="traced")
-    expected = loop.gradient(f, x, H)
-    assert abs(got - expected).max() <= 8 * EPS * max(1, abs(f(x))) / H
-    assert abs(expected).max() > 1e-3
-
-
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("number", range(2))
 def test_filters_of_each_layer_are_the_loops(number, tail, known):
     f = Net(tail=tail)
-    assert_the_loops(f, f.arrays[number])
+    assert_traced_as_looped(f, f.arrays[number])
     assert known[0].mean() > 0.5
 
 
@@ -88,7 +82,7 @@ def test_filters_of_each_layer_are_the_loops(number, tail, known):
 @pytest.mark.parametrize("relu", RELUS)
 def test_masks_and_maxima_of_all_kinds_are_decided(relu, pool, known):
     f = Net(relu, pool)
-    assert_the_loops(f, f.arrays[0])
+    assert_traced_as_looped(f, f.arrays[0])
     assert known[0].mean() > 0.5
 
 
@@ -110,20 +104,20 @@ def test_weights_that_change_a_decision_are_replayed(distance, known, monkeypatc
     f = Net()
     outputs = np.sort(f.convolved(f.relu(f.convolved(IMAGES, 0)), 1)[:, 2].reshape(-1))
     f.bias = -outputs[len(outputs) // 2] + distance  # one stands as near as that to its kink
-    assert_the_loops(f, f.arrays[0])
+    assert_traced_as_looped(f, f.arrays[0])
     assert known[0].mean() < 1
 
 
 def test_where_most_weights_change_decisions_all_are_replayed(known):
     f = Net()
     f.bias = 1e-5 - f.convolved(f.relu(f.convolved(IMAGES, 0)), 1)  # all stand at their kinks
-    assert_the_loops(f, f.arrays[0])
+    assert_traced_as_looped(f, f.arrays[0])
     assert all(each is None for each in known)
 
 
 def test_what_bends_before_a_piece_is_replayed(known):
     f = Net(first=np.tanh)
-    assert_the_loops(f, f.arrays[0])
+    assert_traced_as_looped(f, f.arrays[0])
     assert known == [None] * len(known)
 
 
@@ -132,7 +126,7 @@ def test_rows_that_do_not_change_need_not_be_computed(share, reads, known, monke
     monkeypatch.setattr(linear_pieces, "MAX_SPARSE_SHARE", share)
     monkeypatch.setattr(linear_pieces, "MAX_READS", reads)
     f = Net()
-    assert_the_loops(f, f.arrays[0])
+    assert_traced_as_looped(f, f.arrays[0])
     assert known[0].mean() > 0.5
 
 
@@ -140,12 +134,12 @@ def test_windows_that_do_not_move_may_be_multiplied_by_what_does(known):
     f = Net()
     still = np.eye(4)[[0, 1, 1, 3, 2]]
     f.tail = lambda a: (windows(still.reshape(1, 1, 5, 4), 2)[:3] @ np.repeat(a.T, 4, axis=0)[:4]).T
-    assert_the_loops(f, f.arrays[0])
+    assert_traced_as_looped(f, f.arrays[0])
 
 
 @pytest.mark.parametrize("bytes_", [0, 10_000])
 def test_pieces_that_would_take_much_memory_are_left_alone(bytes_, known, monkeypatch):
     monkeypatch.setattr(linear_pieces, "MAX_PIECE_BYTES", bytes_)
     f = Net()
-    assert_the_loops(f, f.arrays[0])
+    assert_traced_as_looped(f, f.arrays[0])
     assert known == [None] * len(known)

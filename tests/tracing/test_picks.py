@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from looped import assert_traced_as_looped
 from nets import IS_EXTENDED
 
 from fastgrad import numerical_gradient
@@ -92,18 +93,10 @@ def counted(monkeypatch):
     return used
 
 
-def assert_the_loops(f, x):
-    got = numerical_gradient(f, x, H, engine="traced")
-    expected = loop.gradient(f, x, H)
-    assert abs(got - expected).max() <= 8 * EPS * max(1, abs(f(x))) / H
-    assert abs(expected).max() > 1e-3
-    return got
-
-
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("relu", RELUS)
 def test_filters_before_masks_and_maxima_are_the_loops(relu, pool, counted):
-    assert_the_loops(Net(relu, pool), FILTERS.copy())
+    assert_traced_as_looped(Net(relu, pool), FILTERS.copy())
     (used,) = counted
     assert used is not None
     assert used[1].node.value.size < 3 * 36 * 4
@@ -125,14 +118,14 @@ def test_decisions_that_change_within_the_step_are_computed_anew(distance, count
     f = Net(bias=0.0)
     outputs = np.sort((windows(IMAGES, 4) @ x.reshape(4, -1).T).reshape(-1))
     f.bias = -outputs[len(outputs) // 2] + distance  # one stands as near as that to its kink
-    assert_the_loops(f, x)
+    assert_traced_as_looped(f, x)
     assert counted[0] is not None
 
 
 def test_blank_windows_and_ties_among_them_are_decided(counted):
     images = IMAGES.copy()
     images[:, :, :, 4:] = 0  # with no bias, all outputs there are 0, and stay that
-    assert_the_loops(Net(images=images), FILTERS.copy())
+    assert_traced_as_looped(Net(images=images), FILTERS.copy())
     (used,) = counted
     assert used is not None
 
@@ -149,23 +142,23 @@ def test_filters_that_answer_nowhere_have_no_gradient(alive, counted):
 
 def test_where_many_decisions_may_change_all_is_replayed(counted):
     alike = np.full_like(IMAGES, 0.5)  # all that a maximum is taken of is the same
-    assert_the_loops(Net(images=alike), FILTERS + 1)
+    assert_traced_as_looped(Net(images=alike), FILTERS + 1)
     assert counted == [None]
 
 
 def test_what_does_not_pick_is_replayed_as_a_whole(counted):
     f = Net()
     f.relu = np.tanh
-    assert_the_loops(f, FILTERS.copy())
+    assert_traced_as_looped(f, FILTERS.copy())
     assert counted == [None]
 
 
 def test_few_inputs_or_little_to_gain_are_not_worth_it(counted, monkeypatch):
     monkeypatch.setattr(picks, "MIN_GAIN", 1e9)
-    assert_the_loops(Net(), FILTERS.copy())
+    assert_traced_as_looped(Net(), FILTERS.copy())
     monkeypatch.setattr(picks, "MIN_GAIN", 0)
     monkeypatch.setattr(picks, "MIN_INPUTS", 17)
-    assert_the_loops(Net(), FILTERS.copy())
+    assert_traced_as_looped(Net(), FILTERS.copy())
     assert counted == [None, None]
 
 
@@ -176,7 +169,7 @@ def test_a_pick_that_is_not_what_was_recorded_is_refused(counted, monkeypatch):
 
     moved = picks._moved
     monkeypatch.setattr(picks, "_moved", wrong)
-    assert_the_loops(Net(), FILTERS.copy())
+    assert_traced_as_looped(Net(), FILTERS.copy())
     assert counted == [None]
 
 
@@ -190,7 +183,7 @@ def test_extrema_along_any_axes_pick(name, axis):
         best = [getattr(each, name)(axis=axis) for each in (a[:1], a[1:])]
         return (np.tanh(best[0]).sum() + best[1].sum()) ** 2
 
-    assert_the_loops(f, weights)
+    assert_traced_as_looped(f, weights)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +191,7 @@ def test_extrema_along_any_axes_pick(name, axis):
 )
 def test_losses_that_are_picked_and_extrema_of_truths_are_replayed_as_a_whole(loss, counted):
     inputs, weights = RANDOM.normal(size=(12, 9)), RANDOM.normal(size=(9, 2))
-    assert_the_loops(lambda w: loss(inputs @ w), weights)
+    assert_traced_as_looped(lambda w: loss(inputs @ w), weights)
     assert counted == [None]
 
 

@@ -70,7 +70,7 @@ def train(settings: argparse.Namespace) -> History:
             train_acc = network.accuracy(x_train, t_train)
             test_acc = network.accuracy(x_test, t_test)
             history.accuracies.append((i, train_acc, test_acc))
-            tqdm.write(f"train acc, test acc | {train_acc}, {test_acc}")
+            tqdm.write(f"train acc, test acc | {train_acc:.4f}, {test_acc:.4f}")
             history.seconds = time.perf_counter() - start
             checkpoint.save(network, history)
 
@@ -78,7 +78,7 @@ def train(settings: argparse.Namespace) -> History:
     checkpoint.save(network, history)
     print(
         f"{len(history.losses):,} iterations with {settings.gradient} gradients: "
-        f"{history.seconds:.1f} s, test accuracy {network.accuracy(x_test, t_test)}"
+        f"{history.seconds:.1f} s, test accuracy {network.accuracy(x_test, t_test):.4f}"
     )
     return history
 
@@ -102,8 +102,8 @@ def load_digits() -> tuple[Part, Part]:
         return load_mnist(normalize=True, one_hot_label=True)
     except ConnectionError:
         print(
-            "MNIST is not on this machine and cannot be downloaded: training on fastgrad's sample "
-            "of 5,000 + 1,000 digits (if you have the files, name their folder by --data)."
+            "No network, no MNIST here: training on fastgrad's sample of 5,000 + 1,000 digits."
+            "\n(If you have MNIST's files, name their folder by --data.)"
         )
         return load_mnist_sample(normalize=True, one_hot_label=True)
 

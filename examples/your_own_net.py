@@ -130,10 +130,10 @@ def compare_with_loop(net: Net, x: Array, t: Array, samples: int) -> None:
         total += (loop_seconds, seconds)
     size = sum(values.size for values in net.params.values())
 
-    print(f"{'':5}{'elements':>10}{'loop':>12}{'fastgrad':>11}{'ratio':>8}{'deviation':>11}")
+    print(f"{'':5}{'elements':>10}{'loop':>14}{'fastgrad':>13}{'ratio':>9}{'deviation':>12}")
     for name, elements, loop, fast, deviation in [*rows, ("all", size, *total, "")]:
-        times = f"{loop:>10.3g} s{fast:>9.2g} s{loop / fast:>8,.0f}"
-        print(f"{name:5}{elements:>10,}{times}{deviation:>11}".rstrip())
+        times = f"{loop:>12,.2f} s{fast:>11.4f} s{loop / fast:>9,.0f}"
+        print(f"{name:5}{elements:>10,}{times}{deviation:>12}".rstrip())
     round_off = np.finfo(float).eps * f(x) / 1e-4
     print(f"The loop visited up to {samples:,} elements of each; its time for all is extrapolated.")
     print(f"Its own round-off is of the order eps * loss / h = {round_off:.0e}.\n")

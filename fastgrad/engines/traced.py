@@ -23,7 +23,7 @@ from fastgrad.tracing.first_calls import FirstCalls
 from fastgrad.tracing.recorder import UNUSED as UNUSED
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.references import Slot, temporarily_replaced
-from fastgrad.tracing.strategy import TermStrategy, choose_strategies
+from fastgrad.tracing.strategy import TermStrategy, choose_strategies, duration
 from fastgrad.tracing.trace import (
     MAX_RECORDING_SHARE,
     MIN_RECORDING_SECONDS,
@@ -592,8 +592,8 @@ def explain(
     seconds = max(time.perf_counter() - start, sum(part.seconds for part in parts)) + own
     heading = (
         f"Traced: {len(trace.nodes) - 1} operations of f depend on x.\n"
-        f"Expected: {at_least}about {seconds:.2g} s; the loop's {calls:,} calls would take about "
-        f"{looped:.2g} s.\n"
-        f"Some {first_calls.TRACING_CALLS} calls of f record and check: about {own:.2g} s of it."
+        f"Expected: {at_least}about {duration(seconds)}; the loop's {calls:,} calls would take "
+        f"about {duration(looped)}.\n"
+        f"Some {first_calls.TRACING_CALLS} calls of f record and check: {duration(own)} of it."
     )
     return "\n".join([heading, *(part.describe() for part in parts)]), ""

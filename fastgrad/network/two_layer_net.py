@@ -104,6 +104,11 @@ class TwoLayerNet:
         self._params["W1"] = deviation * np.random.randn(inputs, hidden)
         self._params["W2"] = deviation * np.random.randn(hidden, classes)
 
+    def __repr__(self) -> str:
+        """Return the sizes, as the constructor takes them."""
+        inputs, hidden = self._params["W1"].shape
+        return f"{type(self).__name__}({inputs}, {hidden}, {len(self._params['b2'])})"
+
     @property
     def params(self) -> Parameters:
         """The parameters by name; assign to its keys or to its `buffer`, not to it."""

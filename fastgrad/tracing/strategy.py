@@ -137,19 +137,35 @@ class TermStrategy:
     def describe(self) -> str:
         """Describe in words what is moved, and how often."""
         mixed = self.replay.mixed_operations
-        tail = f"{len(self.replay.nodes)} operations are replayed, {mixed} of them for each unit"
+        tail = (
+            f"{_counted(len(self.replay.nodes), 'operation')} of f replayed, {mixed} for each unit"
+        )
         units = len(self.replay.units)
         if self.stage is None:
             used = len(self.replay.used_units)
-            return f"- {used:,} elements of x are moved up and down; {tail}."
+            return f"- {_counted(used, 'element')} of x moved up and down; {tail}."
         function = getattr(self.stage.node.function, "__name__", "an operation")
         samples, inputs = self.stage.inputs.shape
-        rows = "independent" if self.row_of_element is not None else "not independent"
+        rows = "do not mix" if self.row_of_element is not None else "mix"
+        sums = f"a sum of {inputs:,} inputs times elements of x"
         return (
-            f"- x enters an affine stage ({function}) of {inputs:,} inputs and {units:,} units, "
-            f"with {samples:,} rows, which are {rows}.\n"
-            f"  Each unit is moved {self.moves:,} times; {tail}."
+            f"- x enters by {function}: {_counted(units, 'unit')}, each "
+            f"{sums if inputs > 1 else 'with one element of x'},\n"
+            f"  for {_counted(samples, 'row')} of data, which {rows} later on. "
+            f"Each unit is moved {self.moves:,} times;\n  {tail}."
         )
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit in which people say it: "0.0025 s", "12 min", "4.5 h"."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def choose_strategies(

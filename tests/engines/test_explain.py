@@ -10,6 +10,7 @@ from nets import INPUT, LABELS, H, two_layers
 import fastgrad
 from fastgrad import explain, numerical_gradient
 from fastgrad.engines import selection, traced
+from fastgrad.tracing.strategy import duration
 
 W1 = two_layers()["W1"]
 
@@ -32,26 +33,34 @@ def test_a_traced_net_is_described_by_its_stage(capsys):
     net = nets.BookNet()
     text = explained(capsys, lambda W: net.loss(INPUT, LABELS), net.params["W1"])
     assert text.startswith("Traced:")
-    assert re.search(r"affine stage \(dot\) of 9 inputs and 13 units", text)
-    assert "with 11 rows, which are independent" in text
+    assert "x enters by dot: 13 units, each a sum of 9 inputs times elements of x" in text
+    assert "for 11 rows of data, which do not mix" in text
     assert "the loop's 234 calls" in text
 
 
 def test_samples_that_mix_are_named(capsys):
     text = explained(capsys, lambda W: np.mean((INPUT @ W - (INPUT @ W).mean(0)) ** 2) + 1, W1)
-    assert "which are not independent" in text
+    assert "11 rows of data, which mix" in text
     assert "moved 18 times" in text  # up and down for each of 9 inputs
 
 
 def test_a_penalty_is_a_part_of_its_own(capsys):
     text = explained(capsys, lambda W: tanh_loss(W) + 0.5 * np.sum(W**2), W1)
     assert text.count("\n- ") == 2
-    assert "117 elements of x are moved up and down" in text
+    assert "117 elements of x moved up and down" in text
 
 
 def test_seconds_are_told_for_both_engines(capsys):
     text = explained(capsys, tanh_loss, W1)
     assert re.search(r"about [0-9.e+-]+ s; the loop's .* about [0-9.e+-]+ s", text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.00251, "0.0025 s"), (66.0, "66 s"), (720.0, "12 min"), (16_200.0, "4.5 h")],
+)
+def test_times_are_told_in_the_unit_that_people_use(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_a_replay_that_is_too_long_to_be_measured_is_told_to_take_longer(capsys, monkeypatch):
@@ -159,7 +168,9 @@ def test_a_cheap_function_is_said_to_go_to_the_loop(capsys, monkeypatch):
 
 def test_the_seconds_of_the_calls_of_f_are_counted(capsys):
     text = explained(capsys, tanh_loss, W1)
-    expected, loops, own = (float(number) for number in re.findall(r"about ([0-9.e+-]+) s", text))
+    expected, loops, own = (
+        float(number) for number in re.findall(r"(?:about|check:) ([0-9.e+-]+) s", text)
+    )
     assert own == pytest.approx(6 * loops / 234, rel=0.1)  # of two digits
     assert own <= expected <= loops
     assert "Some 6 calls of f record and check" in text

@@ -369,3 +369,7 @@ def test_training_lowers_the_loss_by_the_key_and_by_the_buffer_alike(net, x, lab
         losses.append(net.loss(x, labels))
     assert losses == sorted(losses, reverse=True)
     assert len(set(losses)) == len(losses)
+
+
+def test_a_net_tells_its_sizes():
+    assert repr(TwoLayerNet(7, 5, 3)) == "TwoLayerNet(7, 5, 3)"

@@ -3,6 +3,7 @@
 python examples/train_mnist.py                       10,000 steps; draws output/train_mnist.png
 python examples/train_mnist.py --checkpoint run.npz  the same, and may be stopped and resumed
 python examples/train_mnist.py --net book            the book's own class, in plain NumPy
+python examples/train_mnist.py --watch               a page in the browser shows what is learnt
 """
 
 import argparse
@@ -10,6 +11,8 @@ import math
 import os
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 from checkpoint import Checkpoint, History, how_to_resume
 from numpy.typing import NDArray
 from tqdm import tqdm
+from watch import watch
 
 from fastgrad import TwoLayerNet, load_mnist, numerical_gradient, reference
 from fastgrad.datasets import load_mnist_sample
@@ -41,9 +45,15 @@ NETS: dict[str, Any] = {"fastgrad": TwoLayerNet, "book": BooksNet}
 GRADIENTS = {"numerical": "numerical_gradient", "backprop": "gradient"}  # methods of the nets
 
 
-def train(settings: argparse.Namespace) -> History:
-    """Follow the gradient of one random batch after the other, as chapter 4 of the book does."""
-    (x_train, t_train), (x_test, t_test) = load_digits()
+def train(settings: argparse.Namespace, digits: tuple[Part, Part]) -> Iterator[tuple[Any, History]]:
+    """Follow the gradient of one random batch after the other, as chapter 4 of the book does.
+
+    Yields
+    ------
+    network, history
+        After every step.
+    """
+    (x_train, t_train), (x_test, t_test) = digits
     train_size = len(x_train)
     iter_per_epoch = max(train_size // settings.batch_size, 1)
 
@@ -73,6 +83,7 @@ def train(settings: argparse.Namespace) -> History:
             tqdm.write(f"train acc, test acc | {train_acc:.4f}, {test_acc:.4f}")
             history.seconds = time.perf_counter() - start
             checkpoint.save(network, history)
+        yield network, history
 
     history.seconds = time.perf_counter() - start
     checkpoint.save(network, history)
@@ -80,7 +91,7 @@ def train(settings: argparse.Namespace) -> History:
         f"{len(history.losses):,} iterations with {settings.gradient} gradients: "
         f"{history.seconds:.1f} s, test accuracy {network.accuracy(x_test, t_test):.4f}"
     )
-    return history
+    yield network, history
 
 
 def main() -> None:
@@ -88,8 +99,10 @@ def main() -> None:
     settings = parse_arguments()
     if settings.data:
         os.environ["FASTGRAD_DATA"] = str(settings.data)
+    digits = load_digits()
+    steps = train(settings, digits)
     try:
-        history = train(settings)
+        history = watch(steps, *digits[1]) if settings.watch else deque(steps, maxlen=1)[0][1]
     except KeyboardInterrupt:
         print(f"\nStopped. {how_to_resume(settings.checkpoint)}", file=sys.stderr)
         sys.exit(130)  # as shells report Ctrl-C
@@ -175,6 +188,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--data", type=folder, metavar="FOLDER", help="where MNIST's four files are")
     add("--output", type=file, metavar="FILE", default="output/train_mnist.png", help="the curves")
     add("--checkpoint", type=file, metavar="FILE", help="save every epoch, and resume from there")
+    add("--watch", action="store_true", help="show the net in the browser while it learns")
     return parser.parse_args()
 
 

@@ -240,6 +240,63 @@ def test_the_defaults_are_the_books(module, monkeypatch, tmp_path):
     assert settings.learning_rate == 0.1
 
 
+# The page that shows training
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@needs_jit
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C in another way")
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_a_browser_shows_what_is_learnt(tmp_path):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    settings = tmp_path / "matplotlibrc"
+    settings.write_text(f"webagg.port: {port}\nwebagg.open_in_browser: False\n")
+    training = subprocess.Popen(
+        [sys.executable, EXAMPLES / "train_mnist.py", *QUICK, "--watch"],
+        # With some versions of tornado matplotlib's server warns of what it uses.
+        env=variables(tmp_path) | {"MATPLOTLIBRC": str(settings), "PYTHONWARNINGS": "default"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        for line in training.stdout:
+            if "test accuracy" in line:
+                break
+        picture = screenshot(f"http://127.0.0.1:{port}", tmp_path / "page.png")
+    finally:
+        training.send_signal(signal.SIGINT)
+        printed = training.communicate(timeout=60)[0]
+    colours = np.unique(picture[..., :3].reshape(-1, 3), axis=0)
+    assert len(colours) > 200  # curves, weights and digits, on white
+    assert training.returncode == 0, printed
+    assert is_png(tmp_path / "output" / "train_mnist.png")
+
+
+def screenshot(address, path):
+    """Return the pixels of a page once its scripts have drawn it."""
+    subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--window-size=900,1200",
+            "--virtual-time-budget=20000",
+            f"--screenshot={path}",
+            address,
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return pyplot.imread(path)
+
+
 # Checkpoints: an epoch is 5 iterations here
 
 LONG = [*QUICK, "--iterations", "12"]

@@ -270,7 +270,10 @@ def test_a_browser_shows_what_is_learnt(tmp_path):
         picture = screenshot(f"http://127.0.0.1:{port}", tmp_path / "page.png")
     finally:
         training.send_signal(signal.SIGINT)
-        printed = training.communicate(timeout=60)[0]
+        try:
+            printed, _ = training.communicate(timeout=60)
+        finally:
+            training.kill()
     colours = np.unique(picture[..., :3].reshape(-1, 3), axis=0)
     assert len(colours) > 200  # curves, weights and digits, on white
     assert training.returncode == 0, printed

@@ -17,6 +17,7 @@ from benchmarks.cases.learners_nets import Case
 from benchmarks.measure.accuracy import roundoff_bound, sampled_entries
 from benchmarks.measure.book_loop import run_loop
 from benchmarks.measure.timing import blas_threads, stopwatch
+from benchmarks.measure.traced import Errors, measure_errors
 from fastgrad import check_gradient, explain, numerical_gradient
 from fastgrad.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import Array
@@ -25,7 +26,8 @@ CALLS = 5
 """How many calls of f are timed; the shortest counts."""
 
 LONG = 2.0
-"""Seconds of a gradient from which it is computed once with each number of threads."""
+"""Seconds of a gradient, in the mean over arrays, from which there is one round with each number of
+threads."""
 
 TOO_LONG = 20.0
 """Seconds of all gradients of a net with one BLAS thread from which no more threads are tried."""
@@ -36,6 +38,9 @@ before and not after so many seconds."""
 
 MAX_CHECK_SECONDS = 45.0
 """Seconds after which a check is to end with what it has compared."""
+
+EXACT_PER_ARRAY = 4
+"""How many elements of each array are computed in extended precision."""
 
 RATE = 0.01
 """The learning rate of the step between two gradients: each has new parameters, as in training."""
@@ -78,13 +83,15 @@ class NetRun:
     call : float
         Seconds of a call of its loss.
     arrays : dict of ArrayRun
-        By the name of the array.
+        By the name of the array: its gradient alone, without what is computed of others in advance.
     whole : ArrayRun
-        All of them.
+        All of them, one after the other.
     threads : int
-        With how many BLAS threads the gradients took shortest.
+        With how many BLAS threads all of them took shortest.
     deviation : float
         The largest from the loop's quotients, in units of eps L / h.
+    errors : Errors
+        Of the loop and of fastgrad beside extended precision: which of the two deviates.
     reasons : dict of str
         Why arrays are left to the loop, by their names.
     """
@@ -94,6 +101,7 @@ class NetRun:
     whole: ArrayRun
     threads: int
     deviation: float
+    errors: Errors
     reasons: Mapping[str, str]
 
 
@@ -144,7 +152,8 @@ def measure_net(case: Case, per_array: int, rounds: int, progress: Progress) -> 
         for name, values in params.items()
     }
     reasons: dict[str, str] = {}
-    seconds: dict[int, dict[str, float]] = {}
+    alone: dict[str, list[float]] = {name: [] for name in params}
+    together: dict[int, float] = {}
     deviation = 0.0
     for threads in blas_threads():
         with threadpool_limits(threads, "blas"):
@@ -152,22 +161,26 @@ def measure_net(case: Case, per_array: int, rounds: int, progress: Progress) -> 
             found = _gradients(case, limits, reasons, rounds, words, progress)
         reasons |= found.reasons
         looped = {name: params[name].size * element for name in reasons}
-        seconds[threads] = looped | found.seconds
+        for name, taken in (looped | found.alone).items():
+            alone[name].append(taken)
+        together[threads] = found.together + sum(looped.values())
         if found.first.count():
             deviation = max(deviation, loop.deviation(found.first))
-        if sum(found.seconds.values()) > TOO_LONG:
+        if found.together > TOO_LONG:
             break
-    best = min(seconds, key=lambda threads: sum(seconds[threads].values()))
     arrays = {}
     for name, values in params.items():
-        shortest = min(taken[name] for taken in seconds.values())
+        shortest = min(alone[name])
         is_whole = name in reasons or shortest <= limits[name]
         arrays[name] = ArrayRun(values.size, values.size * element, shortest, is_whole)
-    total = sum(seconds[best].values())
+    best = min(together, key=lambda threads: together[threads])
     is_whole = all(run.is_whole for run in arrays.values())
-    whole = ArrayRun(loop.parameters, loop.times.median, total, is_whole)
+    whole = ArrayRun(loop.parameters, loop.times.median, together[best], is_whole)
+    progress(f"{case.title}: extended precision")
+    errors = measure_errors(case, min(per_array, EXACT_PER_ARRAY))
     unit = roundoff_bound(case.loss(case.x))
-    return NetRun(min(calls.values()), arrays, whole, best, deviation / unit, reasons)
+    call = min(calls.values())
+    return NetRun(call, arrays, whole, best, deviation / unit, errors, reasons)
 
 
 def together(runs: Sequence[ArrayRun]) -> ArrayRun:
@@ -205,15 +218,18 @@ class _Found:
 
     Attributes
     ----------
-    seconds : dict of float
-        The shortest, by name; above its limit where it was given up.
+    alone : dict of float
+        The shortest seconds of each array's, by name; above its limit where it was given up.
+    together : float
+        Those of all of them, one after the other at the same parameters.
     first : masked array
         The first ones, flat: those at the parameters as they were.
     reasons : dict of str
         Why others are left to the loop.
     """
 
-    seconds: dict[str, float]
+    alone: dict[str, float]
+    together: float
     first: Any
     reasons: dict[str, str]
 
@@ -226,7 +242,9 @@ def _gradients(
     words: str,
     progress: Progress,
 ) -> _Found:
-    """Compute the gradients of all arrays, one after the other, and follow them, in rounds.
+    """Compute the gradient of each array by itself, and of all one after the other, in rounds.
+
+    From one round to the next, parameters follow these gradients.
 
     Parameters
     ----------
@@ -235,33 +253,62 @@ def _gradients(
     left : container of str
         Arrays that are left out.
     """
-    saved = [values.copy() for values in case.arrays]
-    size = sum(values.size for values in saved)
-    found = _Found({}, np.ma.MaskedArray(np.zeros(size), mask=True), {})
-    for number in range(rounds):
-        steps, end = [], 0
-        for name, values in zip(case.names, case.arrays, strict=True):
-            start, end = end, end + values.size
-            is_done = found.seconds.get(name, 0.0) > LONG
-            if name in left or name in found.reasons or is_done:
-                continue
-            progress(f"{words}: {name}")
-            begin = time.perf_counter()
-            try:
-                with ending_at(time.monotonic() + limits[name]), warnings.catch_warnings():
-                    warnings.filterwarnings("error", "f is called .* cannot be traced")
-                    steps.append((values, numerical_gradient(case.loss, values)))
-                if number == 0:
-                    found.first[start:end] = steps[-1][1].reshape(-1)
-            except RuntimeWarning as warning:
-                found.reasons[name] = re.split(r"traced: |; ", str(warning))[1]
-                continue
-            except OutOfTimeError:
-                pass  # as its seconds tell
-            seconds = time.perf_counter() - begin
-            found.seconds[name] = min(seconds, found.seconds.get(name, seconds))
-        for values, step in steps:
-            values -= RATE * step
-    for values, before in zip(case.arrays, saved, strict=True):
-        values[...] = before
-    return found
+    first = np.ma.MaskedArray(np.zeros(sum(values.size for values in case.arrays)), mask=True)
+    ends = np.cumsum([values.size for values in case.arrays])
+    wheres = [slice(end - v.size, end) for v, end in zip(case.arrays, ends, strict=True)]
+    params = dict(zip(case.names, case.arrays, strict=True))
+    alone, reasons = dict[str, float](), dict[str, str]()
+    for (name, values), where in zip(params.items(), wheres, strict=True):
+        if name in left:
+            continue
+        progress(f"{words}: {name}")
+        try:
+            alone[name], quotients = _shortest(case.loss, {name: values}, limits, rounds)
+        except RuntimeWarning as warning:
+            reasons[name] = re.split(r"traced: |; ", str(warning))[1]
+            continue
+        if quotients:
+            first[where] = quotients[name].reshape(-1)
+    progress(f"{words}: all")
+    together, _ = _shortest(case.loss, {name: params[name] for name in alone}, limits, rounds)
+    return _Found(alone, together, first, reasons)
+
+
+def _shortest(
+    loss: Callable[[Array], Any],
+    params: Mapping[str, Array],
+    limits: Mapping[str, float],
+    rounds: int,
+) -> tuple[float, dict[str, Array]]:
+    """Return the seconds of the shortest round, and the gradients of the first one."""
+    saved = {name: values.copy() for name, values in params.items()}
+    taken: list[float] = []
+    first: dict[str, Array] = {}
+    try:
+        while len(taken) < rounds and max(taken, default=0.0) <= LONG * len(params):
+            seconds, gradients = _round(loss, params, limits)
+            taken.append(seconds)
+            first = first or gradients
+            for name, step in gradients.items():
+                params[name][...] -= RATE * step
+    finally:
+        for name, before in saved.items():
+            params[name][...] = before
+    return min(taken), first
+
+
+def _round(
+    loss: Callable[[Array], Any], params: Mapping[str, Array], limits: Mapping[str, float]
+) -> tuple[float, dict[str, Array]]:
+    """Return the seconds of the gradients of some arrays, and those that were not given up."""
+    seconds, gradients = 0.0, dict[str, Array]()
+    for name, values in params.items():
+        begin = time.perf_counter()
+        try:
+            with ending_at(time.monotonic() + limits[name]), warnings.catch_warnings():
+                warnings.filterwarnings("error", "f is called .* cannot be traced")
+                gradients[name] = numerical_gradient(loss, values)
+        except OutOfTimeError:
+            pass  # as its seconds tell
+        seconds += time.perf_counter() - begin
+    return seconds, gradients

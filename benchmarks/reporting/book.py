@@ -18,7 +18,6 @@ from benchmarks.measure.book_nets import (
     why_left_to_loop,
 )
 from benchmarks.measure.timing import blas_threads
-from benchmarks.measure.traced import measure_errors
 from benchmarks.measure.training import RATE, PlainRun, digits, train_plain
 from benchmarks.reporting.result import ROUNDOFF_UNITS, Result, Scale
 
@@ -56,10 +55,8 @@ def book_nets(result: Result, scale: Scale, folder: Path) -> None:
             sample = 2 if scale.smoke else 8
             run = runs[name] = measure_net(case, sample, min(scale.rounds, 2), bar.set_description)
             result.check(run.deviation <= ROUNDOFF_UNITS, f"{case.title} is near its loop")
-            if scale.smoke:
-                errors = measure_errors(case, 2)
-                is_near = not EXTENDED or errors.traced <= max(1, errors.loop)
-                result.check(is_near, f"{case.title} is near the exact quotients")
+            is_near = not EXTENDED or run.errors.traced <= max(1, run.errors.loop)
+            result.check(is_near, f"{case.title} is near the exact quotients")
             for way in ("full", "fast") if hasattr(case.net, "gradient") else ():
                 if way == "fast" or name in FULL_GRADIENTS:
                     bar.set_description(f"{case.title}: check_gradient, {way}")
@@ -99,7 +96,9 @@ def _gradients(result: Result, cases: Mapping[str, Case], runs: Mapping[str, Net
             what = f"{title}, {which}: gradients against the loop"
             result.figure(what, f"at least {reach:,} times faster", _faster(least))
         call = f"{1e3 * run.call:.3g}"
-        facts.append((title, call, f"{run.threads}", f"{run.deviation:.2f}", _left(run.reasons)))
+        errors = [f"{error:.2f}" for error in (run.errors.loop, run.errors.traced)]
+        threads, deviation = f"{run.threads}", f"{run.deviation:.2f}"
+        facts.append((title, call, threads, deviation, *errors, _left(run.reasons)))
     convolutional = runs["simple_conv_net"].whole
     seconds = _above(convolutional, f"{convolutional.gradient:.3g} s")
     what = f"{cases['simple_conv_net'].title}, all parameters"
@@ -107,16 +106,20 @@ def _gradients(result: Result, cases: Mapping[str, Case], runs: Mapping[str, Net
     lead = (
         "How many times faster than the loop are the gradients of each array of weights, of all "
         "vectors (biases, scales and shifts), and of all parameters? The loop's seconds are "
-        "extrapolated from the elements that it visited. Each side at its best number of BLAS "
-        "threads; parameters are new each time, as in training; > and < where it was given up:"
+        "extrapolated from the elements that it visited. Each array by itself, and all of them one "
+        "after the other, as in training, where the first call computes others in advance. Each "
+        "side at its best number of BLAS threads; parameters are new each time; > and < where it "
+        "was given up:"
     )
     head = "net | array | elements | loop, s | fastgrad, s | calls of the loss | times faster"
     result.table(lead, head, rows)
     lead = (
-        "How far are they from the loop's, in units of its round-off, eps L / h, and what is left "
-        "to the loop?"
+        "How far are they from the loop's, in units of its round-off, eps L / h; how far are some "
+        "of the loop's, and of fastgrad's, from the same quotients in extended precision; and what "
+        "is left to the loop?"
     )
-    result.table(lead, "net | loss, ms | BLAS threads | deviation | left to the loop", facts)
+    head = "net | loss, ms | BLAS threads | deviation | loop's error | fastgrad's | to the loop"
+    result.table(lead, head, facts)
 
 
 def _checks(

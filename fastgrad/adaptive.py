@@ -91,7 +91,7 @@ class Derivatives(Generic[Structure]):
 
     Attributes
     ----------
-    gradient : array (*f(x).shape, *x.shape), or structure like x
+    gradient : array of shape ``f(x).shape + x.shape``, or structure like x
         The derivatives: of an f that returns an array, its Jacobian.
     error : array or structure like x
         The estimated absolute error of each: truncation, and a bound of what rounding costs; at a

@@ -107,7 +107,7 @@ def hessian(
 
     Returns
     -------
-    array (*f(x).shape, *x.shape, *x.shape)
+    array of shape ``f(x).shape + x.shape + x.shape``
         In the floating-point type that f returns. With n elements f is called about ``2 n**2``
         times. If x is a structure, one like x of structures like x: ``H["a"]["b"]`` holds the
         derivatives with respect to elements of ``x["a"]`` and ``x["b"]``. With ``sparsity`` a

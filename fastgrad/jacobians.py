@@ -96,7 +96,7 @@ def jacobian(
 
     Returns
     -------
-    array (*f(x).shape, *x.shape), or a structure like x of such arrays
+    array of shape ``f(x).shape + x.shape``, or a structure like x of such arrays
         In the floating-point type that f returns. With a given step f is called once, and as often
         as the scheme has points for each element of x. With ``sparsity`` a
         `scipy.sparse.csr_array` (f(x).size, x.size); f is called as often as the scheme has points

@@ -126,12 +126,12 @@ def load_mnist_sample(
     Parameters
     ----------
     normalize, flatten, one_hot_label : bool
-        As in `load_mnist`.
+        As in `fastgrad.load_mnist`.
 
     Returns
     -------
     (x_train, t_train), (x_test, t_test)
-        As in `load_mnist`, with N = 5,000 and N = 1,000.
+        As in `fastgrad.load_mnist`, with N = 5,000 and N = 1,000.
 
     Examples
     --------

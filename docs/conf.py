@@ -1,0 +1,106 @@
+"""How Sphinx builds these pages: `sphinx-build -W --keep-going -j auto docs build/docs`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from pygments.lexers.special import TextLexer
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+
+import fastgrad
+
+ROOT = Path(__file__).parents[1]
+os.environ.pop("MPLBACKEND", None)  # or notebooks would show no figures
+
+project = "fastgrad"
+author = "The fastgrad developers"
+copyright = author
+version = release = fastgrad.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_copybutton",
+]
+
+# Pages
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_output_stderr = "remove"  # bars of progress
+nb_merge_streams = True
+
+# The reference
+autosummary_generate = False
+autodoc_typehints = "none"  # the docstrings say it in words
+autodoc_member_order = "bysource"
+default_role = "autolink"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+# Links: those within must lead somewhere; `sphinx-build -b linkcheck` follows the others.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(collections|numpy|scipy|multiprocessing|distributed)\..*"),
+    (r"py:.*", r"fastgrad\.network\.\w+\.(class_indices|plan_responses)"),  # not for users
+]
+linkcheck_timeout = 20
+
+# The look
+html_theme = "pydata_sphinx_theme"
+html_title = "fastgrad"
+html_static_path = ["_static"]
+html_css_files = ["fastgrad.css"]
+html_sidebars = {"get_started": []}
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "header_links_before_dropdown": 8,
+}
+
+PAGES = {
+    f"{ROOT}/ARCHITECTURE": "architecture",
+    f"{ROOT}/CONTRIBUTING": "contributing",
+    f"{ROOT}/benchmarks/RESULTS": "benchmarks",
+}
+"""Files of the repository that pages include -> the pages."""
+
+
+def lead_to_pages(app: Sphinx, doctree: nodes.document) -> None:
+    """Let links to files that are included here lead to the pages that include them."""
+    for link in doctree.findall(pending_xref):
+        link["reftarget"] = PAGES.get(link["reftarget"], link["reftarget"])
+
+
+def visit_inline(translator: Any, node: nodes.math) -> None:
+    """Write a formula within a sentence."""
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def visit_block(translator: Any, node: nodes.math_block) -> None:
+    """Write a formula on a line of its own."""
+    translator.body.append(tex2mathml(node.astext(), as_block=True))
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Formulas are MathML, which browsers draw by themselves: no script, and no network."""
+    app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
+    app.add_lexer("mermaid", TextLexer)
+    app.connect("doctree-read", lead_to_pages)
+
+
+html_math_renderer = "mathml"

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Generic, Unpack, overload
 
 import numpy as np
 
@@ -35,15 +35,19 @@ from fastgrad.differences.problem import Problem, problems, value_at
 from fastgrad.differences.quotients import as_floats, derivatives, join, memory_order, precision
 from fastgrad.directional import Pairs
 from fastgrad.engines.loop import in_parts, real_number, reporting, values_of_elements
-from fastgrad.engines.selection import Evaluator, choose_evaluator
+from fastgrad.engines.selection import DifferentiateOptions, Evaluator, choose_evaluator
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, as_scheme, central_quotient, second_of
 from fastgrad.typing import (
     Array,
+    Arrays,
     EngineName,
     Flags,
+    Function,
     Map,
     Moves,
+    Number,
+    NumberList,
     Places,
     Progress,
     Report,
@@ -125,10 +129,34 @@ class Derivatives(Generic[Structure]):
         return f"{len(found):,} derivatives by {self.evaluations:,} evaluations of f: {what}."
 
 
+@overload
+def differentiate(
+    f: Function, x: float, h: Any = ..., **_: Unpack[DifferentiateOptions]
+) -> Derivatives[Array | Number]: ...
+
+
+@overload
+def differentiate(
+    f: Function, x: NumberList, h: Any = ..., **_: Unpack[DifferentiateOptions]
+) -> Derivatives[Array]: ...
+
+
+@overload
+def differentiate(
+    f: Function, x: Arrays, h: Any = ..., **_: Unpack[DifferentiateOptions]
+) -> Derivatives[Arrays]: ...
+
+
+@overload
+def differentiate(
+    f: Function, x: Structure, h: Any = ..., **_: Unpack[DifferentiateOptions]
+) -> Derivatives[Structure]: ...
+
+
 @takes_conversions
 def differentiate(
     f: Callable[..., Any],
-    x: Structure,
+    x: Any,
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
@@ -144,7 +172,7 @@ def differentiate(
     elementwise: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
-) -> Derivatives[Structure]:
+) -> Derivatives[Any]:
     """Return the gradient of f with an estimated error for every element of x.
 
     Difference quotients at steps that fall by about a half, no two of which have a simple ratio,

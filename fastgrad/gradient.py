@@ -1,9 +1,9 @@
 """`numerical_gradient`, `Gradient` and `explain`: difference quotients for every element of x."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from fastgrad.engines.selection import (
     INDEPENDENCE_MESSAGE,
     POINTS_PER_REPEAT,
     Evaluator,
+    GradientOptions,
     Repeating,
     choose_evaluator,
     is_independent,
@@ -35,7 +36,18 @@ from fastgrad.engines.selection import (
 )
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
-from fastgrad.typing import Array, GradientEngineName, Map, Progress, Report, SchemeName, Structure
+from fastgrad.typing import (
+    Array,
+    ArrayLike,
+    Function,
+    GradientEngineName,
+    Map,
+    NumberList,
+    Progress,
+    Report,
+    SchemeName,
+    Structure,
+)
 
 if TYPE_CHECKING:
     from fastgrad.differences import measured_steps
@@ -61,10 +73,28 @@ BOOK_STEP = 1e-4
 """The book's step."""
 
 
+@overload
+def numerical_gradient(
+    f: Function, x: float, h: Any = ..., **_: Unpack[GradientOptions]
+) -> np.float64: ...
+
+
+@overload
+def numerical_gradient(
+    f: Function, x: NumberList, h: Any = ..., **_: Unpack[GradientOptions]
+) -> Array: ...
+
+
+@overload
+def numerical_gradient(
+    f: Function, x: Structure, h: Any = ..., **_: Unpack[GradientOptions]
+) -> Structure: ...
+
+
 @takes_conversions
 def numerical_gradient(
     f: Callable[..., Any],
-    x: Structure,
+    x: Any,
     h: Any = 1e-4,
     *,
     args: tuple[Any, ...] = (),
@@ -78,7 +108,7 @@ def numerical_gradient(
     workers: int | Map | None = None,
     progress: Progress = False,
     outside: Any = None,
-) -> Structure:
+) -> Any:
     """Return the difference quotient of f for every element of x; the central one by default.
 
     ``(f(x + h e_i) - f(x - h e_i)) / (2 h)``, which is the partial derivative up to a truncation
@@ -255,7 +285,7 @@ def numerical_gradient(
                     guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
     if not is_structure(x):
-        return gradients[0]  # type: ignore[return-value]  # x is an array
+        return gradients[0]
     return like(x, iter(gradients))
 
 
@@ -532,7 +562,7 @@ class Gradient(DerivativeFunction):
     computed_by = numerical_gradient
 
     @overload
-    def __call__(self, x: Array | Sequence[float], /, *args: Any) -> Array: ...
+    def __call__(self, x: ArrayLike | float, /, *args: Any) -> Array: ...
 
     @overload
     def __call__(self, x: Structure, /, *args: Any) -> Structure: ...
@@ -540,6 +570,12 @@ class Gradient(DerivativeFunction):
     def __call__(self, x: Any, /, *args: Any) -> Any:
         """Return the gradient, an array like x; a structure if x is one of arrays."""
         return super().__call__(x, *args)
+
+    @overload
+    def with_value(self, x: ArrayLike | float, /, *args: Any) -> tuple[Any, Array]: ...
+
+    @overload
+    def with_value(self, x: Structure, /, *args: Any) -> tuple[Any, Structure]: ...
 
     def with_value(self, x: Any, /, *args: Any) -> tuple[Any, Any]:
         """Return f at x, and the gradient; f(x) is computed once.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
@@ -21,19 +21,27 @@ from fastgrad.directional import (
     restorer,
 )
 from fastgrad.engines.loop import in_parts
-from fastgrad.engines.selection import Evaluator, choose_evaluator
+from fastgrad.engines.selection import Evaluator, HessianOptions, ProductOptions, choose_evaluator
 from fastgrad.gradient import DerivativeFunction
 from fastgrad.lazy import LazyModule, lazy
 from fastgrad.schemes import Scheme, as_scheme, central, first_of, second_of
 from fastgrad.typing import (
     Array,
+    ArrayLike,
     EngineName,
     Flags,
+    Function,
+    Key,
     Map,
+    Matrix,
+    Nested,
+    Number,
+    NumberList,
     Places,
     Progress,
     Report,
     SchemeName,
+    SparseArray,
     Structure,
     Values,
 )
@@ -44,10 +52,52 @@ else:  # most Hessians are dense
     sparse = LazyModule("fastgrad.sparse")
 
 
+@overload
+def hessian(
+    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: None = ..., **_: Unpack[HessianOptions]
+) -> Array: ...
+
+
+@overload
+def hessian(
+    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: Any, **_: Unpack[HessianOptions]
+) -> SparseArray: ...
+
+
+@overload
+def hessian(f: Function, x: float, h: Any = ..., **_: Unpack[HessianOptions]) -> Array | Number: ...
+
+
+@overload
+def hessian(
+    f: Function, x: dict[Key, Array], h: Any = ..., **_: Unpack[HessianOptions]
+) -> dict[Key, dict[Key, Array]]: ...
+
+
+@overload
+def hessian(
+    f: Function, x: list[Array], h: Any = ..., **_: Unpack[HessianOptions]
+) -> list[list[Array]]: ...
+
+
+@overload
+def hessian(
+    f: Function, x: tuple[Array, ...], h: Any = ..., **_: Unpack[HessianOptions]
+) -> tuple[tuple[Array, ...], ...]: ...
+
+
+@overload
+def hessian(f: Function, x: Nested, h: Any = ..., **_: Unpack[HessianOptions]) -> Any: ...
+
+
+@overload
+def hessian(f: Function, x: Structure, h: Any = ..., **_: Unpack[HessianOptions]) -> Structure: ...
+
+
 @takes_conversions
 def hessian(
     f: Callable[..., Any],
-    x: Array,
+    x: Any,
     h: Any = "auto",
     *,
     args: tuple[Any, ...] = (),
@@ -161,10 +211,28 @@ def hessian(
     return like(x, (like(x, iter(row)) for row in blocks))
 
 
+@overload
+def hessian_vector_product(
+    f: Function, x: float, v: Any, **_: Unpack[ProductOptions]
+) -> np.float64: ...
+
+
+@overload
+def hessian_vector_product(
+    f: Function, x: NumberList, v: Any, **_: Unpack[ProductOptions]
+) -> Array: ...
+
+
+@overload
+def hessian_vector_product(
+    f: Function, x: Structure, v: Any, **_: Unpack[ProductOptions]
+) -> Structure: ...
+
+
 @takes_conversions
 def hessian_vector_product(
     f: Callable[..., Any],
-    x: Structure,
+    x: Any,
     v: Any,
     *,
     args: tuple[Any, ...] = (),
@@ -173,7 +241,7 @@ def hessian_vector_product(
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
-) -> Structure:
+) -> Any:
     """Return the Hessian of f times v, without the Hessian.
 
     ``(g(x + h v) - g(x - h v)) / (2 h)`` with g the central difference gradient: 4 calls of f for
@@ -257,7 +325,7 @@ def hessian_vector_product(
     return like(x, iter(products))
 
 
-class Hessian(DerivativeFunction):
+class Hessian(DerivativeFunction, Generic[Matrix]):
     """The Hessian of f as a function of x: ``Hessian(f)(x)``.
 
     It computes what `hessian` does, and takes what `fastgrad.Gradient` takes. As ``hess`` of
@@ -286,6 +354,42 @@ class Hessian(DerivativeFunction):
     """
 
     computed_by = hessian
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "Hessian[Array]", f: Function, h: Any = ..., *, sparsity: None = ..., **_: Any
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: "Hessian[SparseArray]", f: Function, h: Any = ..., *, sparsity: Any, **_: Any
+        ) -> None: ...
+
+        def __init__(self, f: Function, h: Any = "auto", **_: Any) -> None: ...
+
+    @overload
+    def __call__(self, x: ArrayLike | float, /, *args: Any) -> Matrix: ...
+
+    @overload
+    def __call__(self, x: dict[Key, Array], /, *args: Any) -> dict[Key, dict[Key, Array]]: ...
+
+    @overload
+    def __call__(self, x: list[Array], /, *args: Any) -> list[list[Array]]: ...
+
+    @overload
+    def __call__(self, x: tuple[Array, ...], /, *args: Any) -> tuple[tuple[Array, ...], ...]: ...
+
+    def __call__(self, x: Any, /, *args: Any) -> Any:
+        """Return the Hessian, an array; a structure of structures of arrays if x is one."""
+        return super().__call__(x, *args)
+
+    @overload
+    def product(self, x: ArrayLike | float, v: Any, *args: Any) -> Array: ...
+
+    @overload
+    def product(self, x: Structure, v: Any, *args: Any) -> Structure: ...
 
     def product(self, x: Any, v: Any, *args: Any) -> Any:
         """Return the Hessian at x times v, as `hessian_vector_product` does, without the Hessian.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
@@ -21,16 +21,61 @@ from fastgrad.differences.measured_steps import QUOTIENTS, derive_from_one_side,
 from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import fill
 from fastgrad.engines.loop import in_parts
-from fastgrad.engines.selection import choose_evaluator
+from fastgrad.engines.selection import GradientOptions, JacobianOptions, choose_evaluator
 from fastgrad.gradient import DerivativeFunction, numerical_gradient
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
-from fastgrad.typing import Array, EngineName, Map, Progress, SchemeName, Structure, Values
+from fastgrad.typing import (
+    Array,
+    ArrayLike,
+    Arrays,
+    EngineName,
+    Function,
+    Map,
+    Matrix,
+    Number,
+    NumberList,
+    Progress,
+    SchemeName,
+    SparseArray,
+    Structure,
+    Values,
+)
 
 if TYPE_CHECKING:
     from fastgrad import sparse
 else:  # most Jacobians are dense
     sparse = LazyModule("fastgrad.sparse")
+
+
+@overload
+def jacobian(
+    f: Function, x: NumberList, h: Any = ..., *, sparsity: None = ..., **_: Unpack[JacobianOptions]
+) -> Array: ...
+
+
+@overload
+def jacobian(
+    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: Any, **_: Unpack[JacobianOptions]
+) -> SparseArray: ...
+
+
+@overload
+def jacobian(
+    f: Function, x: float, h: Any = ..., **_: Unpack[JacobianOptions]
+) -> Array | Number: ...
+
+
+@overload
+def jacobian(
+    f: Function, x: Arrays, h: Any = ..., *, sparsity: None = ..., **_: Unpack[JacobianOptions]
+) -> Arrays: ...
+
+
+@overload
+def jacobian(
+    f: Function, x: Structure, h: Any = ..., **_: Unpack[JacobianOptions]
+) -> Structure: ...
 
 
 @takes_conversions
@@ -184,7 +229,7 @@ def jacobian(
     return like(x, iter(parts))
 
 
-class Jacobian(DerivativeFunction):
+class Jacobian(DerivativeFunction, Generic[Matrix]):
     """The Jacobian of f as a function of x: ``Jacobian(f)(x)``.
 
     It computes what `jacobian` does, and takes what `fastgrad.Gradient` takes. As ``jac`` of
@@ -212,17 +257,62 @@ class Jacobian(DerivativeFunction):
 
     computed_by = jacobian
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: "Jacobian[Array]", f: Function, h: Any = ..., *, sparsity: None = ..., **_: Any
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: "Jacobian[SparseArray]", f: Function, h: Any = ..., *, sparsity: Any, **_: Any
+        ) -> None: ...
+
+        def __init__(self, f: Function, h: Any = "auto", **_: Any) -> None: ...
+
+    @overload
+    def __call__(self, x: ArrayLike | float, /, *args: Any) -> Matrix: ...
+
+    @overload
+    def __call__(self, x: Arrays, /, *args: Any) -> Arrays: ...
+
+    @overload
+    def __call__(self, x: Structure, /, *args: Any) -> Structure: ...
+
+    def __call__(self, x: Any, /, *args: Any) -> Any:
+        """Return the Jacobian, an array; a structure of arrays if x is one."""
+        return super().__call__(x, *args)
+
+
+@overload
+def vector_jacobian_product(
+    f: Function, x: float, v: Any, h: Any = ..., **_: Unpack[GradientOptions]
+) -> np.float64: ...
+
+
+@overload
+def vector_jacobian_product(
+    f: Function, x: NumberList, v: Any, h: Any = ..., **_: Unpack[GradientOptions]
+) -> Array: ...
+
+
+@overload
+def vector_jacobian_product(
+    f: Function, x: Structure, v: Any, h: Any = ..., **_: Unpack[GradientOptions]
+) -> Structure: ...
+
 
 @takes_conversions
 def vector_jacobian_product(
     f: Callable[..., Any],
-    x: Structure,
+    x: Any,
     v: Any,
     h: Any = 1e-4,
     *,
     args: tuple[Any, ...] = (),
     **options: Any,
-) -> Structure:
+) -> Any:
     """Return v times the Jacobian of f, without the Jacobian: the gradient of ``(f(x) * v).sum()``.
 
     What a layer passes back, if v is what is passed back to it: the numerical gradient of an array

@@ -26,7 +26,7 @@ from fastgrad.differences.quotients import precision
 from fastgrad.directional import Line
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
-from fastgrad.typing import Array, Flags, Places
+from fastgrad.typing import Array, Flags, Places, SparseArray
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -397,7 +397,7 @@ def require_one_array(x: Any) -> None:
 
 def detect_sparsity(
     f: Callable[..., Any], x: Array, *, args: tuple[Any, ...] = ()
-) -> tuple[Any, Places]:
+) -> tuple[SparseArray, Places]:
     """Return which entries of f's Jacobian may be different from 0, and groups of its columns.
 
     As `jacobian` takes them, ``jacobian(f, x, sparsity=detect_sparsity(f, x))``, at this x and at

@@ -1,12 +1,13 @@
 """Types that annotations share: arrays, ways of evaluating f, map-like callables, progress."""
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
     Array = NDArray[Any]
     """An array of any dtype."""
@@ -19,11 +20,27 @@ if TYPE_CHECKING:
 
     Flags = NDArray[np.bool_]
     """An array of truth values."""
+
+    SparseArray: TypeAlias = csr_array
+    """What is returned where a sparsity is given."""
 else:  # to load `numpy.typing` takes longer than a small gradient
     Array = Doubles = Places = Flags = np.ndarray
+    SparseArray = Any
 
 Structure = TypeVar("Structure")
 """What x is, an array or a dict, list or tuple of arrays; and so what is returned of its form."""
+
+Arrays = TypeVar("Arrays", Array, dict[str, Array], list[Array], tuple[Array, ...])
+"""Arrays that are replaced by others of any shape and type."""
+
+Nested = dict[Any, Any] | list[Any] | tuple[Any, ...]
+"""A structure of structures."""
+
+Key = TypeVar("Key")
+"""What names the arrays of a dict."""
+
+Matrix = TypeVar("Matrix")
+"""A Jacobian or Hessian: an array, or a sparse one."""
 
 EngineName = Literal["auto", "loop", "compiled"]
 """How f is evaluated, for all derivatives."""
@@ -36,6 +53,15 @@ NetEngineName = Literal["response", "direct", "loop"]
 
 SchemeName = Literal["central", "forward", "backward", "complex"]
 """The schemes that have a name."""
+
+NumberList = Sequence[float] | Sequence[Sequence[float]]
+"""What becomes one array: a list of numbers, or of lists of them."""
+
+ArrayLike = Array | NumberList
+"""What is moved as one array."""
+
+Number = np.floating[Any]
+"""A derivative with respect to a number."""
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """What calls a function for each item, anywhere, and returns the results in order."""
@@ -73,6 +99,9 @@ class Moves(NamedTuple):
         each = self.places.repeat(self.points.shape[1])
         return Moves(each, self.points.reshape(-1, 1), self.shape)
 
+
+Function = Callable[..., Any]
+"""What is differentiated: ``f(x, *args)``."""
 
 Values = Callable[[Callable[[Any], Any], Array, Moves], Array]
 """What an engine is: ``values(f, x, moves)`` evaluates f where single elements of x are moved.

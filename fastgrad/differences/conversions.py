@@ -8,6 +8,7 @@ labels, around each array. Derivatives are returned in the kind of x.
 import sys
 from collections.abc import Callable
 from functools import wraps
+from itertools import product
 from numbers import Real
 from typing import Any, TypeVar, cast
 
@@ -125,8 +126,12 @@ class Numbers:
             changes = {name: self.of_result(getattr(result, name)) for name in names}
             return dataclasses.replace(cast(Any, result), **changes)
         if is_structure(self.original) and is_structure(result):
-            pairs = zip(leaves(result), leaves(self.original), strict=True)
-            return like(result, (self.in_kind(new, old) for (_, new), (_, old) in pairs))
+            originals = [old for _, old in leaves(self.original)]
+            derivatives = [new for _, new in leaves(result)]
+            if len(derivatives) > len(originals):  # second ones, with respect to each two leaves
+                pairs = zip(derivatives, product(originals, repeat=2), strict=True)
+                return like(result, (self.in_kind(self.in_kind(d, a), b) for d, (a, b) in pairs))
+            return like(result, map(self.in_kind, derivatives, originals))
         return result if is_structure(self.original) else self.in_kind(result, self.original)
 
     def in_kind(self, new: Any, old: Any) -> Any:

@@ -6,9 +6,9 @@ the one that is moved gives a gradient of zeros, and an f that is random one of 
 
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -18,9 +18,21 @@ from fastgrad.differences.problem import Problem
 from fastgrad.engines import joint_gradients, loop
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
+from fastgrad.schemes import Scheme
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import CHEAP_CALLS, DIFFERENT_RESULTS, FirstCalls
-from fastgrad.typing import Array, GradientEngine, Map, Moves, Progress, Report, Values
+from fastgrad.typing import (
+    Array,
+    EngineName,
+    GradientEngine,
+    GradientEngineName,
+    Map,
+    Moves,
+    Progress,
+    Report,
+    SchemeName,
+    Values,
+)
 
 if TYPE_CHECKING:
     from fastgrad.engines import compiled, traced
@@ -84,6 +96,56 @@ MIN_MOVE_ULPS = 8
 
 FAR_MOVE_SCALES = (1.0, 1e3)
 """How far x is moved where f has not changed, in units of the largest element, or of 1."""
+
+
+class Options(TypedDict, total=False):
+    """Options that all derivatives take."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] | None
+    vectorized: bool
+    workers: int | Map | None
+    progress: Progress
+
+
+class GradientOptions(Options, total=False):
+    """The options of gradients."""
+
+    engine: GradientEngineName
+    scheme: SchemeName | Scheme
+    relative: bool
+    bounds: Any
+    elementwise: bool
+    outside: Any
+
+
+class ProductOptions(Options, total=False):
+    """The options of products with vectors."""
+
+    engine: EngineName
+
+
+class HessianOptions(ProductOptions, total=False):
+    """The options of Hessians, all but the sparsity, by which the type of the result differs."""
+
+    scheme: SchemeName | Scheme
+    relative: bool
+    bounds: Any
+
+
+class DifferentiateOptions(HessianOptions, total=False):
+    """The options of `fastgrad.differentiate`."""
+
+    tolerance: float | None
+    order: int
+    diagonal: bool
+    elementwise: bool
+
+
+class JacobianOptions(HessianOptions, total=False):
+    """The options of Jacobians, all but the sparsity."""
+
+    outside: Any
 
 
 class Evaluator:

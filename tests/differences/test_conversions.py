@@ -62,6 +62,17 @@ def test_numbers_may_stand_among_arrays():
     assert result == Point(pytest.approx(4), pytest.approx(3))
 
 
+def test_second_derivatives_are_numbers_where_both_elements_are():
+    def f(x):
+        return (x["a"] * x["b"] ** 2).sum() + x["a"] ** 2
+
+    result = hessian(f, {"a": 3.0, "b": np.array([1.0, 2.0])})
+    assert type(result["a"]["a"]) is np.float64
+    assert result["a"]["a"].round(4) == 2
+    assert result["a"]["b"].round(4).tolist() == result["b"]["a"].round(4).tolist() == [2, 4]
+    assert result["b"]["b"].round(4).tolist() == [[6, 0], [0, 6]]
+
+
 def test_every_function_takes_lists():
     def f(x):
         return (x**3).sum()
@@ -101,6 +112,15 @@ def module(torch):
 def loss(torch, module):
     x = torch.linspace(-1, 1, 48, dtype=torch.float64).reshape(8, 6)
     return lambda _: (module(x.to(module[0].weight.dtype)) ** 2).mean()
+
+
+def test_second_derivatives_are_tensors_where_either_of_two_arrays_is(torch):
+    x = {"a": torch.ones(2, dtype=torch.float64), "b": np.array([1.0, 2.0])}
+    result = hessian(lambda x: (x["a"] * torch.from_numpy(x["b"])).sum(), x)
+    blocks = [result[a][b] for a, b in ("aa", "ab", "ba")]
+    assert all(type(block) is torch.Tensor for block in blocks)
+    assert blocks[1].round(decimals=4).tolist() == [[1, 0], [0, 1]]
+    assert type(result["b"]["b"]) is np.ndarray
 
 
 def autograd(module, loss):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import reduced_axes
+from fastgrad.tracing.batched import Stack, reduced_axes
 from fastgrad.tracing.operations import Node, between, factors, leaves, product_spec, value_of
 from fastgrad.typing import Array
 
@@ -365,3 +365,218 @@ def _stage_of_sum(node: Node, weights: Node, where: NDArray[np.intp]) -> Stage |
     row_numbers = _numbered(letters, node.shape, rows)
     inputs = np.full((int(row_numbers.max(initial=0)), 1), sign)
     return Stage(node, inputs, aligned.reshape(1, -1), unit_ids, row_numbers)
+
+
+# Products as changes of low rank ------------------------------------------------------------------
+
+
+MAX_CANCELLATION = 8
+"""How many times smaller than what it replaces a term may be, before adding the difference of both
+to the sum loses more digits than computing the sum anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """A product one of whose factors has units along the axis that is summed over.
+
+    Moving unit u changes the product by the sum over the unit's places k on that axis of
+    ``change[..., k] other[k, ...]``.
+
+    Attributes
+    ----------
+    factor : Node
+        The moved one.
+    axis : int
+        Its axis that is summed over.
+    other : array of shape (places, columns)
+    places : int array of shape (units, places of each)
+    order : tuple of int
+        How the axes (the factor's rows, columns) become the product's.
+    """
+
+    node: Node
+    factor: Node
+    axis: int
+    other: Array
+    places: NDArray[np.intp]
+    order: tuple[int, ...]
+    columns: tuple[int, ...]
+    sums: tuple[tuple[Any, Any], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        node: Node,
+        spec: str,
+        factor: Node,
+        other: Any,
+        which: int,
+        unit_ids: UnitIds,
+        units: int,
+    ) -> "Update | None":
+        """Return None unless all units lie along the one axis that is summed over, alike."""
+        terms, out = spec.split("->")
+        pair = terms.split(",")
+        moved_axes, other_axes = pair[which], pair[1 - which]
+        summed = [c for c in moved_axes if c in other_axes]
+        free = set(moved_axes + other_axes) - set(summed)
+        if len(summed) != 1 or summed[0] in out or free != set(out):
+            return None
+        axis = moved_axes.index(summed[0])
+        along = single_id(unit_ids, tuple(k for k in range(unit_ids.ndim) if k != axis))
+        if along is None:
+            return None
+        along = along.reshape(-1)
+        counts = np.bincount(along, minlength=units + 1)[1:]
+        if not counts.size or counts.min() != counts.max():
+            return None
+        places = np.argsort(along, kind="stable")[np.count_nonzero(along == 0) :]
+        other = np.asarray(value_of(other))
+        other = np.moveaxis(other, other_axes.index(summed[0]), 0)
+        kept = moved_axes.replace(summed[0], "") + other_axes.replace(summed[0], "")
+        return cls(
+            node, factor, axis, other.reshape(len(other), -1),
+            places.reshape(len(counts), -1), tuple(kept.index(c) for c in out),
+            other.shape[1:],
+        )  # fmt: skip
+
+    def apply(
+        self, separate: Mapping[Node, Stack], units: UnitIds, *, side_by_side: bool = False
+    ) -> Stack:
+        """Return the product's versions, one for each unit and amount.
+
+        Side by side in memory if asked for, and if each unit has one place.
+        """
+        places, own_values, own_base = self._own(separate, units)
+        change = own_values - own_base
+        reach = abs(change).max(axis=0)
+        cancelling = self._cancelling(own_values, own_base, places, reach)
+        if side_by_side and places.shape[1] == 1:
+            versions = self._side_by_side(change[..., 0], places[:, 0])
+        else:
+            amounts, *rows, _, _ = change.shape
+            # (units, amounts * rows, places of each) @ (units, places of each, columns)
+            of_units = change.reshape(-1, *places.shape).transpose(1, 0, 2)
+            other = self.other[places]
+            # NumPy's product of a column and a row takes longer than multiplying their elements.
+            product: Array = of_units * other if places.shape[1] == 1 else of_units @ other
+            product = product.reshape(len(units) * amounts, *rows, *self.columns)
+            versions = product.transpose(0, *(1 + axis for axis in self.order))
+            versions = versions.reshape(-1, *self.node.shape)
+            versions += self.node.value
+        for k in cancelling:
+            count = len(change)
+            versions[k * count : (k + 1) * count] = self._anew(separate, places[k])
+        return Stack(versions, reach=None if cancelling else self._reach(reach, places))
+
+    def _reach(self, reach: Array, places: NDArray[np.intp]) -> Array:
+        """Return how far each of the product's elements moves at most.
+
+        That of the factor's is of shape (*rows, units, places of each).
+        """
+        of_rows, of_columns = reach.max(axis=(-2, -1)), abs(self.other[places]).sum(axis=1)
+        moved = np.multiply.outer(of_rows, of_columns.max(axis=0).reshape(self.columns))
+        return np.asarray(moved.transpose(self.order).reshape(self.node.shape))
+
+    def of_changes(self, own: Array, unit: int) -> Array:
+        """Return the product's changes, of shape (m, *shape).
+
+        Those of the factor, by one unit, are of shape (m, *rows, places of the unit).
+        """
+        other = self.other[self.places[unit - 1]]
+        product: Array = own.reshape(-1, len(other)) @ other
+        product = product.reshape(*own.shape[:-1], *self.columns)
+        return product.transpose(0, *(1 + axis for axis in self.order))
+
+    @lazy
+    def pair(self) -> tuple[Node, Node] | None:
+        """What stands for the column and the row of each version; None if they are several."""
+        if self.places.shape[1] > 1 or not self.order or self.node.value.dtype != np.float64:
+            return None
+        shape = [self.node.shape[self.order.index(axis)] for axis in range(len(self.order))]
+        rows = len(shape) - len(self.columns)
+        column = np.zeros([*shape[:rows], *(1,) * len(self.columns)]).transpose(self.order)
+        row = np.zeros([*(1,) * rows, *self.columns]).transpose(self.order)
+        return Node(None, (), {}, column, True), Node(None, (), {}, row, True)
+
+    def factors(self, separate: Mapping[Node, Stack], units: UnitIds) -> dict[Node, Stack] | None:
+        """Return the column and the row of each version, one for each unit and amount.
+
+        None if a change cancels what there was before.
+        """
+        assert self.pair is not None
+        places, own_values, own_base = self._own(separate, units)
+        change = own_values - own_base
+        if self._cancelling(own_values, own_base, places, abs(change).max(axis=0)):
+            return None
+        amounts, *rows, _, _ = change.shape
+        axes = 0, *(1 + axis for axis in self.order)
+        change = np.moveaxis(change[..., 0], -1, 0)
+        change = change.reshape(-1, *rows, *(1,) * len(self.columns))
+        other = np.repeat(self.other[places[:, 0]], amounts, axis=0)
+        other = other.reshape(-1, *(1,) * len(rows), *self.columns)
+        column, row = self.pair
+        return {column: Stack(change.transpose(axes)), row: Stack(other.transpose(axes))}
+
+    def _own(
+        self, separate: Mapping[Node, Stack], units: UnitIds
+    ) -> tuple[NDArray[np.intp], Array, Array]:
+        """Return these units' places, and the factor there, (*rows, units, places), and recorded.
+
+        The factor has an axis of amounts before these.
+        """
+        places = self.places[units - 1]
+        values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
+        base = np.moveaxis(self.factor.value, self.axis, -1)
+        return places, np.take(values, places, -1), np.take(base, places, -1)
+
+    @lazy
+    def _all_terms(self) -> Array:
+        """For each of the factor's rows, what the magnitudes of all terms add up to, at least."""
+        sizes = abs(np.moveaxis(self.factor.value, self.axis, -1))
+        return np.asarray((sizes @ abs(self.other)).min(axis=-1, initial=np.inf))
+
+    def _cancelling(
+        self, own_values: Array, own_base: Array, places: NDArray[np.intp], reach: Array
+    ) -> list[int]:
+        """Return which units' terms make up almost all of a product, and shrink when moved.
+
+        The change then cancels the product, as where the one likely component of a mixture is
+        moved away; what is left over has the rounding error of what was there before.
+        """
+        sizes = abs(own_base)
+        if (reach <= (1 - 1 / MAX_CANCELLATION) * sizes).all():  # most often, and in less time
+            return []
+        shrinks = ~(abs(own_values) >= sizes / MAX_CANCELLATION).all(axis=0)  # nan counts as well
+        shrinks &= own_base != 0
+        if not shrinks.any():
+            return []
+        shrinking = np.where(shrinks, sizes, 0).sum(axis=-1)  # (*rows, units)
+        most = abs(self.other[places]).sum(axis=1).max(axis=-1, initial=0)  # of each unit
+        least = (1 - 1 / MAX_CANCELLATION) * self._all_terms[..., np.newaxis]
+        dominates = ~(shrinking * most <= least)
+        dominates &= shrinking > 0
+        return np.flatnonzero(dominates.reshape(-1, len(places)).any(axis=0)).tolist()
+
+    def _anew(self, separate: Mapping[Node, Stack], places: NDArray[np.intp]) -> Array:
+        """Return the versions of one unit, one for each amount, without the recorded product."""
+        values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
+        base = np.moveaxis(self.factor.value, self.axis, -1)
+        moved = np.broadcast_to(base, values.shape).copy()
+        moved[..., places] = values[..., places]
+        product = (moved @ self.other).reshape(*moved.shape[:-1], *self.columns)
+        product = product.transpose(0, *(1 + axis for axis in self.order))
+        product = product.reshape(-1, *self.node.shape)
+        for function, constant in self.sums:
+            product = function(product, constant)
+        return product
+
+    def _side_by_side(self, change: Array, places: NDArray[np.intp]) -> Array:
+        """Return the recorded product plus outer products; the last axis in memory is versions'."""
+        amounts, *rows, _ = change.shape
+        factor = change.transpose(*range(1, change.ndim), 0)
+        factor = np.ascontiguousarray(factor).reshape(*rows, *(1,) * len(self.columns), -1)
+        other = np.repeat(self.other[places].T, amounts, axis=1).reshape(*self.columns, -1)
+        product = (factor * other).transpose(*self.order, -1).reshape(*self.node.shape, -1)
+        product += self.node.value[..., np.newaxis]
+        return np.moveaxis(product, -1, 0)

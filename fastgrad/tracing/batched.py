@@ -42,11 +42,12 @@ class Stack:
     """m versions of an array: ``values[k]`` is the k-th.
 
     If it is spare, an operation may write its result there: new memory takes longer to get than
-    most operations take.
+    most operations take. The reach is by how much elements are moved at most, if that is known.
     """
 
     values: Array
     is_spare: bool = False
+    reach: Array | None = None
 
 
 def batched(node: Node) -> Batched:
@@ -246,62 +247,6 @@ def _taken(flat: Array, places: NDArray[np.intp]) -> Array:
 def _are_side_by_side(values: Array) -> bool:
     """Say whether the versions of each element follow each other in memory."""
     return len(values) > 1 and values.strides[0] == values.itemsize < values.strides[-1]
-
-
-@np.errstate(invalid="ignore")  # of signalling nans, as np.empty may find them in memory
-def merge_moves(nodes: list[Node]) -> None:
-    """Let moves that put parts of one array together take them from there, in one move each.
-
-    As in the book's im2col: a window's elements are slices of a padded array, put into zeros; then
-    axes are permuted, and the shape changes.
-    """
-    moves = {node for node in nodes if node.kind == operations.MOVE}
-    joining = {node for node in moves if len(leaves(node.arguments[0])) > 1}
-    wanted = set(joining)
-    for node in reversed(nodes):
-        if node in wanted:
-            wanted.update(leaf for leaf in node.inputs() if leaf in moves)
-    origins: dict[Node, tuple[Node, NDArray[np.intp]]] = {}
-    for node in nodes:
-        if node not in moves:
-            continue
-        is_after = any(leaf.function is operations.gathered for leaf in node.inputs())
-        if not (is_after or node in wanted):
-            continue
-        origin = _origin(node, origins)
-        if origin is None:
-            continue
-        origins[node] = origin
-        if is_after or node in joining:
-            node.function, node.arguments, node.keywords = operations.gathered, origin, {}
-
-
-def _origin(
-    node: Node, origins: dict[Node, tuple[Node, NDArray[np.intp]]]
-) -> tuple[Node, NDArray[np.intp]] | None:
-    """Return the array, and the places in it, that a move takes all elements from, but for zeros.
-
-    Moves before it are in origins. None if there are several arrays.
-    """
-    found: set[Node] = set()
-    blocks = [np.zeros(1, np.intp)]
-    for part in leaves(node.arguments[0]):
-        if type(part) is Node and part.depends:
-            source, places = origins.get(part, (part, None))
-            found.add(source)
-            if places is None:
-                places = np.arange(1, part.value.size + 1)
-            blocks.append(places.reshape(-1))
-        elif np.any(value_of(part)):
-            return None
-        else:
-            blocks.append(np.zeros(np.size(value_of(part)), np.intp))
-    if len(found) != 1:
-        return None
-    source = found.pop()
-    if source.value.dtype != node.value.dtype or np.ndim(source.value) == 0:
-        return None
-    return source, np.concatenate(blocks)[node.sources]
 
 
 def _permutation(node: Node, steps: list[int] | None) -> tuple[int, ...] | None:

@@ -36,7 +36,7 @@ def by_kinked_rows(
     h: float,
     weights: tuple[float, float],
     kinked: NDArray[np.bool_],
-    non_smooth: NonSmoothPlaces,
+    row_ids: Mapping[Node, UnitIds],
 ) -> tuple[Doubles, Doubles]:
     """Return what the kinked units of rows add to the changes of the loss.
 
@@ -51,8 +51,8 @@ def by_kinked_rows(
         How much is wanted of what the loss changes by when weights are moved up, and down.
     kinked : bool array of shape (rows, units)
         Which responses have a kink.
-    non_smooth : NonSmoothPlaces
-        Of the rows and the stage.
+    row_ids : dict
+        The row of each element of all arrays.
 
     Returns
     -------
@@ -64,11 +64,8 @@ def by_kinked_rows(
     inputs = stage.inputs[row]
     sizes, place = _magnitudes(stage.inputs, row)
     shifts = h * np.concatenate([-sizes[:, :0:-1], sizes], axis=1)
-    slots = Slots(rows, stage, row, unit, non_smooth.rows)
-    end = non_smooth.straight_end
-    if end is not None:  # of the slots, whose operations are in the same order
-        end = slots.rows.replay.nodes[rows.replay.nodes.index(end)]
-    change = _changes(slots, shifts, end)
+    slots = Slots(rows, stage, row, unit, row_ids)
+    change = _changes(slots, shifts)
     zero, number = sizes.shape[1] - 1, np.arange(len(row))[:, np.newaxis]
     change[:, zero] = 0
     signed = np.where(inputs < 0, -1, 1) * place[:, :-1]
@@ -127,7 +124,7 @@ class Slots:
         row_ids: Mapping[Node, UnitIds],
     ) -> None:
         few = restricted(rows, stage, row, row_ids)
-        self.rows, self.stage = few or (rows, stage)
+        self.rows, self.stage = few or (rows.without_holding(), stage)
         self.are_alone = few is not None
         self._row = np.arange(len(row)) if self.are_alone else row
         self._turn = _occurrences(self._row)
@@ -168,16 +165,16 @@ def _occurrences(numbers: Places) -> Places:
     return result
 
 
-def _changes(slots: Slots, shifts: Array, straight_end: Node | None) -> Array:
+def _changes(slots: Slots, shifts: Array) -> Array:
     """Return by how much losses change, of shape (responses, shifts).
 
-    The shifts rise; as many of them are below 0 as above. Until the straight end, if there is one,
-    all moves in proportion.
+    The shifts rise; as many of them are below 0 as above.
     """
     path = None
-    if straight_end is not None and slots.are_alone:
+    if slots.are_alone:
+        end = NonSmoothPlaces(slots.rows.replay, slots.stage).straight_end
         with suppress(NotDivisible, KeyError):  # rows do not have as many elements each
-            path = StraightPath(slots, straight_end, float(abs(shifts).max()))
+            path = None if end is None else StraightPath(slots, end)
     versions: Callable[[slice], Array] = lambda columns: slots.moved(shifts[:, columns])  # noqa: E731
     if path is not None:
         versions = path.filled_in(shifts)
@@ -199,10 +196,10 @@ class StraightPath:
         From there on.
     """
 
-    def __init__(self, slots: Slots, end: Node, largest: float) -> None:
+    def __init__(self, slots: Slots, end: Node) -> None:
         self._slots = slots
         self._before, self.after = slots.rows.split(slots.stage, end)
-        self._non_smooth = NonSmoothPlaces(self._before, slots.stage, largest)
+        self._non_smooth = NonSmoothPlaces(self._before, slots.stage)
         quantities = [m.quantity for found in self._non_smooth.margins.values() for m in found]
         self._orders = {}
         for node in (end, *quantities):
@@ -352,12 +349,12 @@ def restricted(
     """
     replay, root = rows.replay, rows.replay.root
     if row_ids is None:
-        row_ids = propagate(replay.nodes, root, stage.rows)
+        row_ids = propagate(replay.recorded, root, stage.rows)
     by_ids: dict[int, Cut] = {}  # most arrays share the ids of their elements
     cuts: dict[Node, Cut] = {}
     new: dict[Node, Node] = {}
     try:
-        for node in (root, *replay.nodes):
+        for node in (root, *replay.recorded):
             ids = row_ids[node]
             if id(ids) not in by_ids:
                 by_ids[id(ids)] = _cut(ids, kept, rows.count)

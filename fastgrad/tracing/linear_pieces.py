@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from fastgrad.interrupts import require_time
 from fastgrad.jit.concurrency import in_threads
 from fastgrad.tracing import operations
-from fastgrad.tracing.affine import Stage, propagate
+from fastgrad.tracing.affine import MAX_CANCELLATION, Stage, propagate
 from fastgrad.tracing.batched import Batched, Stack, chosen, reduced_axes
 from fastgrad.tracing.operations import Node, between, product_spec, value_of
 from fastgrad.tracing.picks import SUMS
-from fastgrad.tracing.replay import BATCH_ELEMENTS, MAX_CANCELLATION, Outcome, Replay
+from fastgrad.tracing.replay import BATCH_ELEMENTS, Outcome, Replay
 from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import EXTREMA, name_of
 from fastgrad.typing import Array, Places

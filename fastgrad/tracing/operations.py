@@ -1,5 +1,6 @@
 """Recorded operations: nodes, the kinds of NumPy functions, and the subscripts of products."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from string import ascii_lowercase
@@ -7,6 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+MIN_PICK_GAIN = 2
+"""How many times fewer elements are to be picked than computed, at least, to be picked before."""
 
 
 @dataclass(eq=False, slots=True, repr=False)
@@ -149,6 +153,111 @@ def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
         key = (node.function, shape, *node.keywords, *map(_identity, every))
         same[node] = kept.setdefault(key, node)
     return list(kept.values()), same[output]
+
+
+@np.errstate(invalid="ignore")  # of signalling nans, as np.empty may find them in memory
+def merge_moves(nodes: list[Node]) -> None:
+    """Let moves that put parts of one array together take them from there, in one move each.
+
+    As in the book's im2col: a window's elements are slices of a padded array, put into zeros; then
+    axes are permuted, and the shape changes.
+    """
+    moves = {node for node in nodes if node.kind == MOVE}
+    joining = {node for node in moves if len(leaves(node.arguments[0])) > 1}
+    wanted = set(joining)
+    for node in reversed(nodes):
+        if node in wanted:
+            wanted.update(leaf for leaf in node.inputs() if leaf in moves)
+    origins: dict[Node, tuple[Node, NDArray[np.intp]]] = {}
+    for node in nodes:
+        if node not in moves:
+            continue
+        is_after = any(leaf.function is gathered for leaf in node.inputs())
+        if not (is_after or node in wanted):
+            continue
+        origin = _origin(node, origins)
+        if origin is None:
+            continue
+        origins[node] = origin
+        if is_after or node in joining:
+            node.function, node.arguments, node.keywords = gathered, origin, {}
+
+
+def _origin(
+    node: Node, origins: dict[Node, tuple[Node, NDArray[np.intp]]]
+) -> tuple[Node, NDArray[np.intp]] | None:
+    """Return the array, and the places in it, that a move takes all elements from, but for zeros.
+
+    Moves before it are in origins. None if there are several arrays.
+    """
+    found: set[Node] = set()
+    blocks = [np.zeros(1, np.intp)]
+    for part in leaves(node.arguments[0]):
+        if type(part) is Node and part.depends:
+            source, places = origins.get(part, (part, None))
+            found.add(source)
+            if places is None:
+                places = np.arange(1, part.value.size + 1)
+            blocks.append(places.reshape(-1))
+        elif np.any(value_of(part)):
+            return None
+        else:
+            blocks.append(np.zeros(np.size(value_of(part)), np.intp))
+    if len(found) != 1:
+        return None
+    source = found.pop()
+    if source.value.dtype != node.value.dtype or np.ndim(source.value) == 0:
+        return None
+    return source, np.concatenate(blocks)[node.sources]
+
+
+def picks_first(nodes: list[Node]) -> list[Node]:
+    """Return nodes in which elements are picked before they are computed with, not afterwards.
+
+    As the probability of each row's own class is, of all that a softmax gives.
+    """
+    readers = Counter(leaf for node in nodes for leaf in node.inputs())
+    result: list[Node] = []
+    dropped: set[Node] = set()
+    waiting = [*nodes]
+    while waiting:
+        node = waiting.pop()
+        if node in dropped:
+            continue
+        result.append(node)
+        source = node.arguments[0] if node.kind == MOVE else None
+        if type(source) is Node and readers[source] == 1 and _is_picked(source, node):
+            places, shape = node.sources - 1, source.shape
+            picked = {leaf: _gathered(leaf, shape, places) for leaf in source.inputs()}
+            for leaf in picked:
+                readers[leaf] -= source.inputs().count(leaf) - 1
+            waiting += picked.values()
+            dropped.add(source)
+            node.function = source.function
+            node.arguments = tuple(
+                picked[a] if type(a) is Node else _picked(a, shape, places)
+                for a in source.arguments
+            )
+            node._kind = ""
+    return result[::-1]
+
+
+def _is_picked(source: Node, node: Node) -> bool:
+    """Say whether a move has no more than some elements of an elementwise operation's."""
+    is_elementwise = source.kind == ELEMENTWISE and not source.keywords
+    is_smaller = is_elementwise and MIN_PICK_GAIN * node.value.size <= source.value.size
+    return is_smaller and bool(node.sources.all())
+
+
+def _gathered(leaf: Node, shape: tuple[int, ...], places: NDArray[np.intp]) -> Node:
+    """Return what picks from an array what would be at places if it were broadcast to a shape."""
+    numbers = np.arange(1, leaf.value.size + 1).reshape(leaf.shape)
+    sources = _picked(numbers, shape, places)
+    return Node(gathered, (leaf, sources), {}, leaf.value.reshape(-1)[sources - 1], leaf.depends)
+
+
+def _picked(array: Any, shape: tuple[int, ...], places: NDArray[np.intp]) -> Any:
+    return np.broadcast_to(array, shape).reshape(-1)[places] if np.ndim(array) else array
 
 
 def is_same(a: Node, b: Node) -> bool:

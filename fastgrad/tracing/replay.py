@@ -10,11 +10,14 @@ The arrays after the one that is moved come in two forms.
   low rank.
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -24,8 +27,8 @@ from fastgrad.interrupts import never_lost, require_time
 from fastgrad.jit.concurrency import in_threads
 from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
-from fastgrad.tracing.affine import UnitIds, propagate, single_id
-from fastgrad.tracing.batched import Batched, Stack, batched, without_zeros
+from fastgrad.tracing.affine import UnitIds, Update, propagate
+from fastgrad.tracing.batched import Batched, Stack, batched, reduced_axes, without_zeros
 from fastgrad.tracing.chains import Chain, chained
 from fastgrad.tracing.operations import (
     BRANCHED,
@@ -69,10 +72,6 @@ SECONDS_PER_ELEMENT = 2e-9
 ELEMENTS_PER_CALL = 1_000
 """Elements that could be computed in the time of one call of a function for one version."""
 
-MAX_CANCELLATION = 8
-"""How many times smaller than what it replaces a term may be, before adding the difference of both
-to the sum loses more digits than computing the sum anew."""
-
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -109,6 +108,13 @@ class Replay:
     ids, functions : dicts, optional
         The ids of the elements of all arrays, and what applies operations to versions, as far as
         they are known.
+    held : container of Node
+        What stays as it was recorded, though it depends on the root.
+
+    Attributes
+    ----------
+    recorded, nodes : list of Node
+        All operations in between, and those that are replayed.
     """
 
     def __init__(
@@ -119,11 +125,14 @@ class Replay:
         target: Node,
         ids: dict[Node, UnitIds] | None = None,
         functions: Mapping[Node, Batched] | None = None,
+        held: Container[Node] = (),
     ) -> None:
         self.root = root
         self.target = target
         self.units = np.arange(1, int(unit_ids.max(initial=0)) + 1)
-        self.nodes = between(nodes, root, target)
+        self.recorded = self.nodes = between(nodes, root, target)
+        if held:
+            self.nodes = between([node for node in nodes if node not in held], root, target)
         self.unit_ids = propagate(self.nodes, root, unit_ids) if ids is None else ids
         known = functions or {}
         self.functions = {node: known.get(node) or batched(node) for node in self.nodes}
@@ -136,17 +145,24 @@ class Replay:
         for leaf, node in last_user.items():
             self._finished.setdefault(node, []).append(leaf)
         self._spare = self._find_spare(last_user)
-        self._updates = {node: self.as_update(node) for node in self._mixed}
+        readers = Counter(leaf for leaves in inputs.values() for leaf in leaves)
+        self._sums: dict[Node, list[Node]] = {}  # of changes of low rank, and what does not move
+        for node in [*self._mixed]:
+            if self._as_update(node) is not None:
+                self._sums[node] = [node]
+            elif (before := self._adds_to(node, readers)) is not None:
+                self._sums[node] = [*self._sums.pop(before), node]
+                self._mixed.remove(before)
+        self._updates = self._make_updates()
         # Sums over a few classes go through memory in order if an element's versions lie side by
         # side; products, if a version's elements do.
         self._side_by_side = not any(
-            update is None and node.kind == operations.PRODUCT
-            for node, update in self._updates.items()
+            node.kind == operations.PRODUCT and node not in self._updates for node in self._mixed
         )
         self._spread_for = {
             node: [leaf for leaf in inputs[node] if leaf in self.unit_ids]
             for node in self._mixed
-            if self._updates[node] is None
+            if node not in self._updates
         }
         self._spreads = {leaf for spread in self._spread_for.values() for leaf in spread}
         self._steps: list[Any] = self._mixed
@@ -161,9 +177,25 @@ class Replay:
         """Return this replay, before it is compiled, of other nodes, which stand for its own."""
         other = copy(self)
         vars(other).update({key: _with_nodes(held, same) for key, held in vars(self).items()})
-        other._updates = {node: other.as_update(node) for node in other._mixed}
+        other._updates = other._make_updates()
         other._steps = other._mixed
         return other
+
+    def takes_ids(self, node: Node, ids: UnitIds) -> bool:
+        """Take other ids of an array's elements, if no more depends on them; say whether."""
+        readers = [other for other in self.nodes if node in other.inputs()]
+        if any(other in self.unit_ids or other in self._updates for other in readers):
+            return False
+        self.unit_ids[node] = ids
+        vars(self).pop("used_units", None)
+        return True
+
+    def without_holding(self) -> "Replay":
+        """Return the replay in which nothing is held."""
+        if len(self.nodes) == len(self.recorded):
+            return self
+        nodes = [self.root, *self.recorded]
+        return Replay(nodes, self.root, self.unit_ids[self.root], self.target)
 
     @property
     def is_separate(self) -> bool:
@@ -183,7 +215,7 @@ class Replay:
         """
         if self.cost(amounts) < MIN_KERNEL_ELEMENTS or self._steps is not self._mixed:
             return
-        updates = {node: update for node, update in self._updates.items() if update is not None}
+        updates = self._updates
         pairs = {node: pair for node, update in updates.items() if (pair := update.pair)}
         steps = chained(self._mixed, updates, {self.root, *self.nodes}, self.target, pairs)
         chains = [step for step in steps if type(step) is Chain]
@@ -212,7 +244,8 @@ class Replay:
     @lazy
     def used_units(self) -> NDArray[np.intp]:
         """The units that the target depends on: not, say, the words that a batch does not have."""
-        read = {leaf for node in self._mixed for leaf in node.inputs()} | {self.target}
+        mixed = {*self._mixed, *(chain[0] for chain in self._sums.values())}
+        read = {leaf for node in mixed for leaf in node.inputs()} | {self.target}
         is_used = np.zeros(len(self.units) + 1, bool)
         for node in read & self.unit_ids.keys():
             is_used[self.unit_ids[node]] = True
@@ -353,8 +386,7 @@ class Replay:
             require_time()
             update = self._updates.get(step)
             if update is not None:
-                versions = update.apply(separate, units, side_by_side=self._side_by_side)
-                stacks[step] = Stack(versions)
+                stacks[step] = update.apply(separate, units, side_by_side=self._side_by_side)
                 continue
             is_chain = type(step) is Chain
             for leaf in step.inputs if is_chain else self._spread_for[step]:
@@ -373,7 +405,7 @@ class Replay:
         versions = np.where(own[:, np.newaxis], values, node.value)
         return versions.reshape(-1, *node.shape)
 
-    def as_update(self, node: Node) -> "Update | None":
+    def as_update(self, node: Node) -> Update | None:
         """Return a product as a change of low rank, if its one moved factor allows that."""
         if node.kind != operations.PRODUCT:
             return None
@@ -385,7 +417,51 @@ class Replay:
         if sum(moved) != 1 or pair[moved.index(True)] not in self.unit_ids:
             return None
         which = moved.index(True)
-        return Update.of(node, spec, which, self.unit_ids[pair[which]], len(self.units))
+        return self._update(node, spec, pair[which], pair[1 - which], which)
+
+    def _as_update(self, node: Node) -> Update | None:
+        """Return the same of a sum along one axis, too: it is a product with ones."""
+        if node.function is not np.sum or node.kind != operations.REDUCTION:
+            return self.as_update(node)
+        factor, axes = node.arguments[0], reduced_axes(node)
+        is_double = node.value.dtype == np.float64 == factor.value.dtype
+        if factor not in self.unit_ids or len(axes) != 1 or not is_double:
+            return None
+        letters = ascii_letters[: len(factor.shape)]
+        summed = letters[axes[0]]
+        spec = f"{letters},{summed}->{letters.replace(summed, '')}"
+        return self._update(node, spec, factor, np.ones(factor.shape[axes[0]]), 0)
+
+    def _update(self, node: Node, spec: str, factor: Node, other: Any, which: int) -> Update | None:
+        ids = self.unit_ids[factor]
+        return Update.of(node, spec, factor, other, which, ids, len(self.units))
+
+    def _adds_to(self, node: Node, readers: Mapping[Node, int]) -> Node | None:
+        """Return the change of low rank to which a node only adds what does not move."""
+        if node.function not in (np.add, np.subtract) or node.keywords:
+            return None
+        first, second = node.arguments
+        if node.function is np.add and type(second) is Node and second in self._sums:
+            first, second = second, first
+        if type(first) is not Node or first not in self._sums or readers[first] > 1:
+            return None
+        if type(second) is Node and (second in self.functions or second in self.unit_ids):
+            return None
+        is_alike = (first.shape, first.value.dtype) == (node.shape, node.value.dtype)
+        return first if is_alike else None
+
+    def _make_updates(self) -> dict[Node, Update]:
+        updates = {}
+        for last, chain in self._sums.items():
+            update = self._as_update(chain[0])
+            if update is None:  # nodes without values, of a structure
+                continue
+            sums = []
+            for before, node in pairwise(chain):
+                (constant,) = (a for a in node.arguments if a is not before)
+                sums.append((node.function, value_of(constant)))
+            updates[last] = replace(update, node=last, sums=tuple(sums))
+        return updates
 
 
 def _with_nodes(held: Any, same: Mapping[Node, Node]) -> Any:
@@ -415,187 +491,3 @@ def _chunks(array: Array, elements_each: int, batch: int) -> list[Array]:
     count = max(1, round(len(array) * elements_each / batch))
     length = max(1, -(-len(array) // count))
     return [array[k : k + length] for k in range(0, len(array), length)]
-
-
-# Products as changes of low rank ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    """A product one of whose factors has units along the axis that is summed over.
-
-    Moving unit u changes the product by the sum over the unit's places k on that axis of
-    ``change[..., k] other[k, ...]``.
-
-    Attributes
-    ----------
-    factor : Node
-        The moved one.
-    axis : int
-        Its axis that is summed over.
-    other : array of shape (places, columns)
-    places : int array of shape (units, places of each)
-    order : tuple of int
-        How the axes (the factor's rows, columns) become the product's.
-    """
-
-    node: Node
-    factor: Node
-    axis: int
-    other: Array
-    places: NDArray[np.intp]
-    order: tuple[int, ...]
-    columns: tuple[int, ...]
-
-    @classmethod
-    def of(
-        cls, node: Node, spec: str, which: int, unit_ids: UnitIds, units: int
-    ) -> "Update | None":
-        """Return None unless all units lie along the one axis that is summed over, alike."""
-        terms, out = spec.split("->")
-        pair = terms.split(",")
-        moved_axes, other_axes = pair[which], pair[1 - which]
-        summed = [c for c in moved_axes if c in other_axes]
-        free = set(moved_axes + other_axes) - set(summed)
-        if len(summed) != 1 or summed[0] in out or free != set(out):
-            return None
-        axis = moved_axes.index(summed[0])
-        along = single_id(unit_ids, tuple(k for k in range(unit_ids.ndim) if k != axis))
-        if along is None:
-            return None
-        along = along.reshape(-1)
-        counts = np.bincount(along, minlength=units + 1)[1:]
-        if not counts.size or counts.min() != counts.max():
-            return None
-        places = np.argsort(along, kind="stable")[np.count_nonzero(along == 0) :]
-        factor, other = factors(node)[which], factors(node)[1 - which]
-        other = np.asarray(value_of(other))
-        other = np.moveaxis(other, other_axes.index(summed[0]), 0)
-        kept = moved_axes.replace(summed[0], "") + other_axes.replace(summed[0], "")
-        return cls(
-            node, factor, axis, other.reshape(len(other), -1),
-            places.reshape(len(counts), -1), tuple(kept.index(c) for c in out),
-            other.shape[1:],
-        )  # fmt: skip
-
-    def apply(
-        self, separate: Mapping[Node, Stack], units: UnitIds, *, side_by_side: bool = False
-    ) -> Array:
-        """Return the product's versions, one for each unit and amount.
-
-        Side by side in memory if asked for, and if each unit has one place.
-        """
-        values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
-        base = np.moveaxis(self.factor.value, self.axis, -1)
-        places, own_values, own_base = self._own(separate, units)
-        cancelling = self._cancelling(own_values, own_base, places)
-        change = np.subtract(own_values, own_base, out=own_values)
-        if side_by_side and places.shape[1] == 1:
-            versions = self._side_by_side(change[..., 0], places[:, 0])
-        else:
-            amounts, *rows, _, _ = change.shape
-            # (units, amounts * rows, places of each) @ (units, places of each, columns)
-            of_units = change.reshape(-1, *places.shape).transpose(1, 0, 2)
-            other = self.other[places]
-            # NumPy's product of a column and a row takes longer than multiplying their elements.
-            product: Array = of_units * other if places.shape[1] == 1 else of_units @ other
-            product = product.reshape(len(units) * amounts, *rows, *self.columns)
-            versions = product.transpose(0, *(1 + axis for axis in self.order))
-            versions += self.node.value
-        for k in cancelling:
-            versions[k * len(values) : (k + 1) * len(values)] = self._anew(values, base, places[k])
-        return versions
-
-    def of_changes(self, own: Array, unit: int) -> Array:
-        """Return the product's changes, of shape (m, *shape).
-
-        Those of the factor, by one unit, are of shape (m, *rows, places of the unit).
-        """
-        other = self.other[self.places[unit - 1]]
-        product: Array = own.reshape(-1, len(other)) @ other
-        product = product.reshape(*own.shape[:-1], *self.columns)
-        return product.transpose(0, *(1 + axis for axis in self.order))
-
-    @lazy
-    def pair(self) -> tuple[Node, Node] | None:
-        """What stands for the column and the row of each version; None if they are several."""
-        if self.places.shape[1] > 1 or not self.order or self.node.value.dtype != np.float64:
-            return None
-        shape = [self.node.shape[self.order.index(axis)] for axis in range(len(self.order))]
-        rows = len(shape) - len(self.columns)
-        column = np.zeros([*shape[:rows], *(1,) * len(self.columns)]).transpose(self.order)
-        row = np.zeros([*(1,) * rows, *self.columns]).transpose(self.order)
-        return Node(None, (), {}, column, True), Node(None, (), {}, row, True)
-
-    def factors(self, separate: Mapping[Node, Stack], units: UnitIds) -> dict[Node, Stack] | None:
-        """Return the column and the row of each version, one for each unit and amount.
-
-        None if a change cancels what there was before.
-        """
-        assert self.pair is not None
-        places, own_values, own_base = self._own(separate, units)
-        if self._cancelling(own_values, own_base, places):
-            return None
-        amounts, *rows, _, _ = own_values.shape
-        axes = 0, *(1 + axis for axis in self.order)
-        change = np.moveaxis((own_values - own_base)[..., 0], -1, 0)
-        change = change.reshape(-1, *rows, *(1,) * len(self.columns))
-        other = np.repeat(self.other[places[:, 0]], amounts, axis=0)
-        other = other.reshape(-1, *(1,) * len(rows), *self.columns)
-        column, row = self.pair
-        return {column: Stack(change.transpose(axes)), row: Stack(other.transpose(axes))}
-
-    def _own(
-        self, separate: Mapping[Node, Stack], units: UnitIds
-    ) -> tuple[NDArray[np.intp], Array, Array]:
-        """Return these units' places, and the factor there, (*rows, units, places), and recorded.
-
-        The factor has an axis of amounts before these.
-        """
-        places = self.places[units - 1]
-        values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
-        base = np.moveaxis(self.factor.value, self.axis, -1)
-        return places, np.take(values, places, -1), np.take(base, places, -1)
-
-    @lazy
-    def _all_terms(self) -> Array:
-        """For each of the factor's rows, what the magnitudes of all terms add up to, at least."""
-        sizes = abs(np.moveaxis(self.factor.value, self.axis, -1))
-        return np.asarray((sizes @ abs(self.other)).min(axis=-1, initial=np.inf))
-
-    def _cancelling(
-        self, own_values: Array, own_base: Array, places: NDArray[np.intp]
-    ) -> list[int]:
-        """Return which units' terms make up almost all of a product, and shrink when moved.
-
-        The change then cancels the product, as where the one likely component of a mixture is
-        moved away; what is left over has the rounding error of what was there before.
-        """
-        sizes = abs(own_base)
-        shrinks = ~(abs(own_values) >= sizes / MAX_CANCELLATION).all(axis=0)  # nan counts as well
-        shrinks &= own_base != 0
-        if not shrinks.any():
-            return []
-        shrinking = np.where(shrinks, sizes, 0).sum(axis=-1)  # (*rows, units)
-        most = abs(self.other[places]).sum(axis=1).max(axis=-1, initial=0)  # of each unit
-        least = (1 - 1 / MAX_CANCELLATION) * self._all_terms[..., np.newaxis]
-        dominates = ~(shrinking * most <= least)
-        dominates &= shrinking > 0
-        return np.flatnonzero(dominates.reshape(-1, len(places)).any(axis=0)).tolist()
-
-    def _anew(self, values: Array, base: Array, places: NDArray[np.intp]) -> Array:
-        """Return the versions of one unit, one for each amount, without the recorded product."""
-        moved = np.broadcast_to(base, values.shape).copy()
-        moved[..., places] = values[..., places]
-        product = (moved @ self.other).reshape(*moved.shape[:-1], *self.columns)
-        return product.transpose(0, *(1 + axis for axis in self.order))
-
-    def _side_by_side(self, change: Array, places: NDArray[np.intp]) -> Array:
-        """Return the recorded product plus outer products; the last axis in memory is versions'."""
-        amounts, *rows, _ = change.shape
-        factor = change.transpose(*range(1, change.ndim), 0)
-        factor = np.ascontiguousarray(factor).reshape(*rows, *(1,) * len(self.columns), -1)
-        other = np.repeat(self.other[places].T, amounts, axis=1).reshape(*self.columns, -1)
-        product = (factor * other).transpose(*self.order, -1)
-        product += self.node.value[..., np.newaxis]
-        return np.moveaxis(product, -1, 0)

@@ -117,6 +117,10 @@ class RowLosses:
         after = Replay(nodes, end, none, replay.target, {}, functions)
         return before, RowLosses(after, self.row_of_element, self.count)
 
+    def without_holding(self) -> "RowLosses":
+        """Return the same where nothing is held."""
+        return RowLosses(self.replay.without_holding(), self.row_of_element, self.count)
+
     @property
     def has_loss(self) -> NDArray[np.bool_]:
         """Which rows have a loss, as an array of shape (rows, 1)."""

@@ -25,15 +25,11 @@ from numpy.typing import NDArray
 
 from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
-from fastgrad.tracing.affine import Stage, UnitIds, propagate
+from fastgrad.tracing.affine import Stage, UnitIds, ids_of_result, propagate
 from fastgrad.tracing.batched import Stack, batched, reduced_axes
 from fastgrad.tracing.operations import Node, replaced, value_of
 from fastgrad.tracing.replay import Replay
 from fastgrad.typing import Array
-
-IMMATERIAL_CHANGE = 1e-12
-"""How much losses change, relative to the largest, if all of an array is moved by about 1 and it
-does not matter: the shift of a softmax by its largest score, which cancels."""
 
 PRODUCT_FUNCTIONS = frozenset({"multiply", "divide", "square", "var", "prod", "power"})
 
@@ -114,16 +110,12 @@ class NonSmoothPlaces:
     The rows must not mix.
     """
 
-    def __init__(self, replay: Replay, stage: Stage, largest: float) -> None:
+    def __init__(self, replay: Replay, stage: Stage) -> None:
         self.size = len(stage.inputs), len(replay.units)
         degrees: dict[Node, int] = {}
         for node in replay.nodes:
             degrees[node] = degree(node, degrees)
-        self.margins = {
-            node: [*margins(node), *steepness(node, degrees)]
-            for node in replay.nodes
-            if name_of(node) not in EXTREMA or _is_material(replay, node, largest)
-        }
+        self.margins = {node: [*margins(node), *steepness(node, degrees)] for node in replay.nodes}
         self.straight_end = _straight_end(replay, degrees, self.margins)
         recorded = {replay.root, *replay.nodes}
         unrecorded = [
@@ -133,7 +125,7 @@ class NonSmoothPlaces:
             for node in _unrecorded(margin.quantity, recorded)
         ]
         self.batched = {node: batched(node) for node in unrecorded}
-        self.nodes = [*replay.nodes, *unrecorded]
+        self.nodes = [*replay.recorded, *unrecorded]
         self.stage = stage
 
     @lazy
@@ -255,8 +247,11 @@ class SmoothnessMonitor:
         """
         count = len(shifts) * (1 if units is None else len(units))
         for margin in self.non_smooth.margins.get(node, ()):
-            moved = self.non_smooth.versions(margin.quantity, stacks, count)
             reach = abs(margin.distance) / self.factor
+            stack = stacks.get(margin.quantity)
+            if stack is not None and stack.reach is not None and (stack.reach <= reach).all():
+                continue
+            moved = self.non_smooth.versions(margin.quantity, stacks, count)
             base = margin.quantity.value
             inside = (moved.min(axis=0) >= base - reach) & (moved.max(axis=0) <= base + reach)
             if not inside.all():  # of any version; nan is looked at below
@@ -302,14 +297,57 @@ def _unrecorded(quantity: Node, recorded: set[Node]) -> list[Node]:
     return [*(node for leaf in quantity.inputs() for node in _unrecorded(leaf, recorded)), quantity]
 
 
-def _is_material(replay: Replay, node: Node, largest: float) -> bool:
-    """Say whether the losses answer to a node by itself, wherever the units are moved."""
-    random = np.random.default_rng(0)
-    version = replay.root.value + random.uniform(-largest, largest, (1, *replay.root.shape))
-    added = np.stack([np.zeros(node.shape), random.uniform(0.5, 1, node.shape)])
-    without, alone = replay.all_versions(np.concatenate([version, version]), {node: added})
-    change = abs(alone - without).max(initial=0)
-    return not change <= IMMATERIAL_CHANGE * abs(replay.target.value).max(initial=0)
+def cancelling_shifts(replay: Replay) -> set[Node]:
+    """Return the extrema that do not matter: the largest scores by which a softmax shifts all."""
+    extrema = {node for node in replay.nodes if name_of(node) in EXTREMA}
+    return {node for node in extrema if _cancels(node, replay.nodes, replay.target)}
+
+
+def _cancels(node: Node, after: list[Node], target: Node) -> bool:
+    """Say whether numbers that are added to an array, to each element its own, change nothing."""
+    ids = {node: np.arange(1, node.value.size + 1).reshape(node.shape)}
+    effects: dict[Node, tuple[bool, int]] = {node: (False, 1)}
+    for other in after:
+        if effects.keys().isdisjoint(other.inputs()):
+            continue
+        effect, found = _effect(other, effects), ids_of_result(other, ids)
+        if effect is None or found is None or not found.all():
+            return False
+        if effect[1]:
+            effects[other], ids[other] = effect, found
+    return target not in effects
+
+
+def _effect(node: Node, effects: Mapping[Node, tuple[bool, int]]) -> tuple[bool, int] | None:
+    """Return what a shift of arguments does to a result: by how many times it is shifted too.
+
+    Or by how many times its exponential it is multiplied; then the first is true. None if it is
+    neither.
+    """
+    name, arguments = name_of(node), node.arguments
+    none = False, 0
+    found = [effects.get(a, none) if type(a) is Node else none for a in arguments]
+    scales = any(scale for scale, _ in found)
+    first, second = found[0], found[1] if len(found) > 1 else none
+    numbers = first[1], second[1]
+    match name:
+        case "exp" if not scales:
+            return True, numbers[0]
+        case "log" if scales:
+            return False, numbers[0]
+        case "add" | "subtract" if not scales:
+            return False, numbers[0] + numbers[1] * (1 if name == "add" else -1)
+        case "negative" if not scales:
+            return False, -numbers[0]
+        case "negative" | "positive":
+            return first
+        case "multiply" | "divide" if all(scale or not number for scale, number in found):
+            return True, numbers[0] + numbers[1] * (1 if name == "multiply" else -1)
+        case "sum" | "mean" if scales and node.kind == operations.REDUCTION:
+            return first
+    if node.kind == operations.MOVE and node.sources.all() and type(arguments[0]) is Node:
+        return first
+    return None
 
 
 # Margins: how far arguments may move -----------------------------------------------------------

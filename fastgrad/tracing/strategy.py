@@ -27,7 +27,7 @@ from fastgrad.tracing.operations import Node, factors, leaves, product_spec
 from fastgrad.tracing.recorder import NotTraceable
 from fastgrad.tracing.replay import REPLAY_TOLERANCE, SECONDS_PER_ELEMENT, Replay
 from fastgrad.tracing.row_losses import RowLosses, difference, rows_of_elements
-from fastgrad.tracing.smoothness import name_of
+from fastgrad.tracing.smoothness import cancelling_shifts, name_of
 from fastgrad.tracing.trace import Trace
 from fastgrad.tracing.unit_responses import (
     Changes,
@@ -132,7 +132,8 @@ class TermStrategy:
 
     def _as_one_row(self) -> RowLosses:
         """Return the term as one row."""
-        return RowLosses(self.replay, np.ones(self.term.node.shape, np.intp), 1)
+        one = np.ones(self.term.node.shape, np.intp)
+        return RowLosses(self.replay.without_holding(), one, 1)
 
     def describe(self) -> str:
         """Describe in words what is moved, and how often."""
@@ -266,6 +267,9 @@ def _analyzed(nodes: list[Node], signature: Any, target: Node) -> Analysis:
     else:
         replay = Replay(nodes, stage.node, stage.unit_ids, target)
         rows = rows_of_elements(replay, stage)
+        held = cancelling_shifts(replay) if target in rows else None
+        if held:
+            replay = Replay(nodes, stage.node, stage.unit_ids, target, held=held)
     _require_same(replay)
     if signature is not None and (stage is None or target in rows):
         structure = Structure.of(nodes, stage, replay, rows)
@@ -336,10 +340,13 @@ class Structure:
         rows = {same[node]: ids for node, ids in self.rows.items()}
         for node in (nodes[k] for k in self.varying):
             replay.functions[node] = batched(node)
-            for known in (replay.unit_ids, rows):
+            for known in (rows, replay.unit_ids):
                 if node in known:
                     ids = ids_of_result(node, known)
-                    if ids is None or not np.array_equal(ids, known[node]):
+                    if ids is None or not (
+                        np.array_equal(ids, known[node])
+                        or (known is not rows and replay.takes_ids(node, ids))
+                    ):
                         return None
         stage = self.stage
         if stage is not None:

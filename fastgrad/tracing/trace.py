@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from fastgrad.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Term, split_into_terms
-from fastgrad.tracing.batched import merge_moves
 from fastgrad.tracing.first_calls import FirstCalls, share
 from fastgrad.tracing.namespace import BUILTINS, REPLACED, stand_ins, with_stand_ins
-from fastgrad.tracing.operations import Node, without_repeats
+from fastgrad.tracing.operations import Node, merge_moves, picks_first, without_repeats
 from fastgrad.tracing.recorder import UNUSED, NotTraceable, Recording, places_in, record
 from fastgrad.tracing.references import (
     MAX_TUPLE_DEPTH,
@@ -148,6 +147,7 @@ def trace_call(
         _require_no_refusal(first)
         raise NotTraceable("it reads x, or changes what it computes with, behind the recording")
     nodes, output = without_repeats(nodes, output)
+    nodes = picks_first(nodes)
     merge_moves(nodes)
     return Trace(nodes, split_into_terms(output), value, seconds)
 
@@ -165,7 +165,7 @@ def _record_together(
         return []
     nodes, output = without_repeats(*result)
     roots = nodes[: len(arrays)]
-    inputs = {node: node.inputs() for node in nodes}
+    inputs = {node: node.inputs() for node in picks_first(nodes)}
     biases = _find_biases(roots, inputs)
     return [_part(root, inputs, output, biases, first) for root in roots]
 

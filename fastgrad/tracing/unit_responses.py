@@ -136,7 +136,7 @@ def by_responses(
         return None
     if _count(largest, TERM_COUNTS[0]) > MAX_POINTS:
         return None
-    non_smooth = NonSmoothPlaces(rows.replay, stage, h * largest)
+    non_smooth = NonSmoothPlaces(rows.replay, stage)
     moves = Moves(rows, stage, h * largest, non_smooth.straight_end)
     noise = _noise(moves)
     if noise.max() > MAX_NOISE * abs(rows.replay.target.value).max():  # many units stand at a jump
@@ -157,7 +157,7 @@ def by_responses(
             coefficients, kinked = fitted
             straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
             if kinked.any():
-                more = by_kinked_rows(rows, stage, h, weights, kinked, non_smooth)
+                more = by_kinked_rows(rows, stage, h, weights, kinked, non_smooth.rows)
                 straight += more[1]
                 others += more[0] - more[1]
             others += straight

@@ -5,7 +5,8 @@ import pytest
 from looped import assert_the_loops
 
 from fastgrad.tracing import operations
-from fastgrad.tracing.batched import Stack, batched, merge_moves
+from fastgrad.tracing.batched import Stack, batched
+from fastgrad.tracing.operations import merge_moves
 from fastgrad.tracing.recorder import Recording, record
 from fastgrad.tracing.stand_in import Recorded
 

@@ -71,6 +71,11 @@ EXPRESSIONS = {
     "chain in place": lambda x: in_place(np.exp(x), lambda y: np.tanh(np.add(y, 1, out=y), out=y)),
     "operators in place": lambda x: in_place(x, lambda y: y.__iadd__(A).__imul__(2)),
     "around a mean": lambda x: (z := np.exp(x)) - z.mean(axis=1, keepdims=True) + np.tanh(z),
+    "product and sums": lambda x: (1.5 - MASK) + (np.exp(x) @ SQUARE - A) + 0.5,
+    "product that cancels, and sums": lambda x: np.exp(40 * x) @ SQUARE - A + 2.0,
+    "sum and sums": lambda x: 1.0 + (np.exp(x).sum(axis=1, keepdims=True) - A[:, :1]),
+    "sums that cancel": lambda x: np.exp(40 * x).sum(axis=0) - A[0],
+    "product that is read twice": lambda x: (z := np.exp(x) @ SQUARE) + 1.0 + z,
     "residual around a product": lambda x: (z := np.exp(x)) @ SQUARE + np.tanh(0.5 * z),
     "shared operand": lambda x: np.exp(x) * np.exp(x) + np.tanh(np.exp(x)),
     # Moves

@@ -1,4 +1,4 @@
-"""Are the derivatives of the benchmarks' functions right? Compared with mpmath's own."""
+"""The derivatives of the benchmarks' functions, compared with mpmath's own."""
 
 import mpmath
 import numpy as np

@@ -1,4 +1,4 @@
-"""Is my backward pass right? Five classic faults, and what the check says of each.
+"""A check of a backward pass with five classic faults, and what it says of each.
 
 python examples/check_backprop.py                 the five reports, and pictures in output/
 python examples/check_backprop.py --hidden 100    a larger net

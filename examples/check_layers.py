@@ -1,4 +1,4 @@
-"""Are these layers' backward passes right? Convolution, batch normalisation, an LSTM and attention.
+"""Checks of layers: convolution, batch normalisation, an LSTM and attention.
 
 python examples/check_layers.py             each layer, and each with a fault
 python examples/check_layers.py attention   one of them

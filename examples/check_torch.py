@@ -1,4 +1,4 @@
-"""Is this autograd function's backward pass right? gradcheck says yes or no, fastgrad says why not.
+"""A check of an autograd function: gradcheck says yes or no, fastgrad says why not.
 
 python examples/check_torch.py     needs PyTorch: pip install torch
 """

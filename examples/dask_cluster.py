@@ -1,4 +1,4 @@
-"""How does a cluster compute a gradient? The loop's calls of f are spread over Dask's workers.
+"""A gradient that a cluster computes: the loop's calls of f are spread over Dask's workers.
 
 python examples/dask_cluster.py                              on two processes of this machine
 python examples/dask_cluster.py --scheduler tcp://host:8786  on a cluster of yours

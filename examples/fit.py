@@ -1,4 +1,4 @@
-"""How do SciPy's optimizers fare with fastgrad's gradients? Two fits to real digits.
+"""SciPy's optimizers with fastgrad's gradients: two fits to real digits.
 
 python examples/fit.py                    both fits, by SciPy's own differences and by fastgrad's
 python examples/fit.py --iterations 5     stop the first one early

@@ -1,4 +1,4 @@
-"""How does a network learn to read digits by central differences alone? The book's training run.
+"""A network learns to read digits by central differences alone: the book's training run.
 
 python examples/train_mnist.py                       10,000 steps; draws output/train_mnist.png
 python examples/train_mnist.py --checkpoint run.npz  the same, and may be stopped and resumed

@@ -1,4 +1,4 @@
-"""How long does the gradient of a two-layer network take? The article's demonstration.
+"""How long the gradient of a two-layer network takes: the article's demonstration.
 
 python examples/two_layer_net.py              times the gradient of all 79,510 parameters
 python examples/two_layer_net.py --reference  runs the textbook's loop as well: about a minute

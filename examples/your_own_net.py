@@ -1,4 +1,4 @@
-"""How fast is the numerical gradient of a net of your own? A learner's net, one import changed.
+"""The numerical gradient of a net of your own: a learner's net, one import changed.
 
 python examples/your_own_net.py                 every parameter's gradient, then training with it
 python examples/your_own_net.py --samples 2000  the loop visits more elements, and its time is surer

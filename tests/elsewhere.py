@@ -1,4 +1,4 @@
-"""What does a function look like that workers must not be trusted with? It reads a module's global.
+"""A function that workers must not be trusted with: it reads a module's global.
 
 Workers import this module anew: their `table` is not the array that is moved.
 """

@@ -1,4 +1,4 @@
-"""What do tests of functions in lanes share?"""
+"""What tests of functions in lanes share."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which nets do learners write? Many styles, each as a loss of a parameter in unmodified NumPy.
+"""Nets as learners write them: many styles, each as a loss of a parameter in unmodified NumPy.
 
 A case is ``make() -> loss, x``: a function of one array as `numerical_gradient` takes it, and the
 array. Nothing here knows of fastgrad.

@@ -1,4 +1,4 @@
-"""What is the exact difference quotient of the net's loss? The judge of the engines' accuracy.
+"""The exact difference quotient of the net's loss, the judge of the engines' accuracy.
 
 The quotient (loss(theta + h e_p) - loss(theta - h e_p)) / (2 h) is evaluated as it stands, by the
 book's formulas, with so many digits that its cancellation does not show.

@@ -1,4 +1,4 @@
-"""Is the gradient right, its error honest, and x as it was?"""
+"""Gradients of differentiate are right, their errors honest, and x is as it was."""
 
 import dataclasses
 

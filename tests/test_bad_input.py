@@ -1,4 +1,4 @@
-"""Does the net refuse what it cannot compute, by name, and before anything is computed?"""
+"""The net refuses what it cannot compute, by name, and before anything is computed."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Does a cluster compute what one process would, whatever happens to its workers?"""
+"""A cluster computes what one process would, whatever happens to its workers."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Are derivatives along a direction right, and is x as it was, bit for bit?"""
+"""Derivatives along a direction are right, and x is as it was, bit for bit."""
 
 import random
 

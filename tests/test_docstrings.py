@@ -1,4 +1,4 @@
-"""Do the examples in docstrings run, and give what they say?"""
+"""The examples in docstrings run, and give what they say."""
 
 import doctest
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Are functions of single elements differentiated at all of them at once, and others refused?"""
+"""Functions of single elements are differentiated at all of them at once, others are refused."""
 
 import numpy as np
 import pytest

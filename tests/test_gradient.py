@@ -1,4 +1,4 @@
-"""Does numerical_gradient take what the textbook takes, and refuse what it gets wrong?"""
+"""numerical_gradient takes what the textbook takes, and refuses what it gets wrong."""
 
 import re
 import warnings

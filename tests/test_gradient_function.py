@@ -1,4 +1,4 @@
-"""Are Gradient, Jacobian and Hessian what optimizers want: callable with any x, and picklable?"""
+"""Gradient, Jacobian and Hessian are what optimizers want: callable with any x, and picklable."""
 
 import pickle
 from functools import partial

@@ -1,4 +1,4 @@
-"""Are second derivatives right, symmetric, and x as it was?"""
+"""Second derivatives are right and symmetric, and x is as it was."""
 
 import hypothesis.extra.numpy as hnp
 import numpy as np

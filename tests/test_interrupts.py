@@ -1,4 +1,4 @@
-"""Does Ctrl-C strike after what it must not divide, and is each handler what it was?"""
+"""Ctrl-C strikes after what it must not divide, and each handler is what it was."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""Are derivatives of functions of many numbers right, and of the shape that is promised?"""
+"""Derivatives of functions of many numbers are right, and of the shape that is promised."""
 
 import hypothesis.extra.numpy as hnp
 import numba

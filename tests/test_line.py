@@ -1,4 +1,4 @@
-"""Are lines through x what they should be, and is x put back?"""
+"""Lines through x are what they should be, and x is put back."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Where f is not defined on one side of x, is the derivative that of the other side, and named?"""
+"""Where f is not defined on one side of x, the derivative is that of the other side, and named."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Is the reference the book? Quotients by hand, and the book's faults where it has them."""
+"""The reference is the book: quotients by hand, and the book's faults where it has them."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Are the weights the known ones, and is each scheme as accurate as it says?"""
+"""The weights are the known ones, and each scheme is as accurate as it says."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""Do second derivatives come with errors that hold, and is it said what became of each?"""
+"""Second derivatives come with errors that hold, and it is said what became of each."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Are sparse Jacobians those that all columns give one by one, and is nothing left out unseen?"""
+"""Sparse Jacobians are those that all columns give one by one, and nothing is left out unseen."""
 
 import numpy as np
 import pytest

@@ -78,7 +78,7 @@ METHODS = ("loss", "predict", "forward")
 
 
 def explain_by_repetition(wrong: list[NumericalGradient]) -> Explanation:
-    """Ask for the gradient at the same x once more, and again: does it depend on earlier calls?
+    """Ask for the gradient at the same x once more, and again: it may depend on earlier calls.
 
     It was first asked for before f was called at all.
     """

@@ -14,4 +14,10 @@
 
 The way in is `trace.trace_call`; the way out is `strategy.choose_strategies`. What cannot be traced
 raises `recorder.NotTraceable`, with the reason for the user.
+
+>>> import numpy as np
+>>> from fastgrad.tracing.trace import trace_call
+>>> trace = trace_call(lambda x: np.log(np.cosh(x)).sum(), np.arange(3.0), h=1e-4)
+>>> [node.function.__name__ for node in trace.nodes if node.function]
+['cosh', 'log', 'sum']
 """

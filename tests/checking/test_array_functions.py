@@ -1,4 +1,4 @@
-"""Are Jacobians, products with them, and layers' backward passes judged right?"""
+"""Checks of Jacobians, of products with them, and of layers' backward passes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Does a check tell right gradients from wrong ones, whatever form they come in?"""
+"""Checks tell right gradients from wrong ones, whatever form they come in."""
 
 import dataclasses
 import math

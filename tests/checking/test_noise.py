@@ -1,4 +1,4 @@
-"""Is the noise of f measured, and told from kinks and from what f does?"""
+"""The noise of f is measured, and told from kinks and from what f does."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Are gradients excused by kinks at x and next to it, and by nothing else?"""
+"""Gradients are excused by kinks at x and next to it, and by nothing else."""
 
 import numpy as np
 import pytest

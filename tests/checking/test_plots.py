@@ -1,4 +1,4 @@
-"""Are the pictures drawn, with what belongs in them?"""
+"""The pictures are drawn, with what belongs in them."""
 
 import sys
 

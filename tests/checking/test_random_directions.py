@@ -1,4 +1,4 @@
-"""Do random directions miss as much as they say, and no more?"""
+"""Random directions miss as much as they say, and no more."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Is a report readable, and does it hold what it shows?"""
+"""Reports are readable, and hold what they show."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Is a gradient that does not fit its parameter refused, with what it looks like?"""
+"""A gradient that does not fit its parameter is refused, with what it looks like."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Does an assertion fail with the report, under pytest with no plug-in, and pass silently?"""
+"""An assertion fails with the report, under pytest with no plug-in, and passes silently."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Does load_mnist give the book's arrays, from right files only, wherever these come from?
+"""load_mnist gives the book's arrays, from right files only, wherever these come from.
 
 No test reaches the internet or the user's cache: small files stand in for MNIST's, and a server on
 this machine for the mirrors. The tests of the real files run where FASTGRAD_DATA names them.

@@ -1,4 +1,4 @@
-"""Does the sequence of steps go where the error is less, and end?"""
+"""The sequence of steps goes where the error is less, and ends."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Are dicts, lists and tuples of arrays differentiated in place, each by itself?"""
+"""Dicts, lists and tuples of arrays are differentiated in place, each by itself."""
 
 from fractions import Fraction
 from typing import NamedTuple

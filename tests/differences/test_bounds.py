@@ -1,4 +1,4 @@
-"""Does f never see a point outside of the bounds, and is the quotient as accurate there?"""
+"""f never sees a point outside of the bounds, and the quotient is as accurate there."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Are numbers, lists, tensors and data frames served as arrays are, and given back as they were?"""
+"""Numbers, lists, tensors and data frames are served as arrays, and given back as they were."""
 
 from collections import namedtuple
 from fractions import Fraction

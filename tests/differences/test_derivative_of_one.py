@@ -1,4 +1,4 @@
-"""Has one element that is looked at by itself the derivative, error and calls that arrays have?"""
+"""One element that is looked at by itself has the derivative, error and calls of arrays."""
 
 from collections.abc import Callable
 from typing import Any

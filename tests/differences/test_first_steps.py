@@ -1,4 +1,4 @@
-"""Do extrapolations begin with steps that stay inside, and inside of all of their range?"""
+"""Extrapolations begin with steps that stay inside, and inside of all of their range."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Are the error estimates of differentiate honest where f looks smooth and is not?"""
+"""Error estimates of differentiate are honest where f looks smooth and is not."""
 
 import math
 

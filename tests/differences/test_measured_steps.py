@@ -1,4 +1,4 @@
-"""Do automatic steps suit f at any scale, and are its roundings never taken for its derivative?"""
+"""Automatic steps suit f at any scale, and its roundings are never taken for its derivative."""
 
 import math
 

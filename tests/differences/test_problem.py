@@ -1,4 +1,4 @@
-"""Are all arguments checked before f is called, and is a problem divided as it should be?"""
+"""All arguments are checked before f is called, and a problem is divided as it should be."""
 
 import hypothesis.extra.numpy as hnp
 import numba

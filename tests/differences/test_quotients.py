@@ -1,4 +1,4 @@
-"""Is x moved by the steps that are asked for, and is the automatic one a good one?"""
+"""x is moved by the steps that are asked for, and the automatic one is a good one."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Are limits of hand-made quotients right, and their errors honest?"""
+"""Limits of hand-made quotients are right, and their errors honest."""
 
 import numpy as np
 import pytest

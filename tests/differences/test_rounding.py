@@ -1,4 +1,4 @@
-"""Is it seen from f's values alone whether f rounds them, and to what?"""
+"""f's values alone show whether f rounds them, and to what."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Does the compiled loop give the loop's bits, on any threads, and leave x and f alone?"""
+"""The compiled loop gives the loop's bits, on any threads, and leaves x and f alone."""
 
 import gc
 import multiprocessing

@@ -1,4 +1,4 @@
-"""How exact are the net's engines? Judged by the exact quotient, by each other and by the book."""
+"""The net's engines are as exact as they say: by the exact quotient, each other and the book."""
 
 import math
 

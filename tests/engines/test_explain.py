@@ -1,4 +1,4 @@
-"""Does explain say what will happen, and does it leave everything as it was?"""
+"""explain says what will happen, and leaves everything as it was."""
 
 import re
 

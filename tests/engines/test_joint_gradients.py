@@ -1,4 +1,4 @@
-"""Gradients of several arrays are computed at once; are they given out only if they are right?"""
+"""Gradients of several arrays, computed at once, are given out only if they are right."""
 
 import gc
 import sys

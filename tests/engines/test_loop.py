@@ -1,4 +1,4 @@
-"""Is the loop bit-identical with the book's, and does it put x back whatever happens?"""
+"""The loop is bit-identical with the book's, and puts x back whatever happens."""
 
 import random
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Is the progress told truly, at no cost where it is not asked for, and does Ctrl-C end it?"""
+"""Progress is told truly, costs nothing where it is not asked for, and Ctrl-C ends it."""
 
 import re
 import signal

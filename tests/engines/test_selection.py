@@ -1,4 +1,4 @@
-"""Do all derivatives take the same options, with the same bits, checks and errors?"""
+"""All derivatives take the same options, with the same bits, checks and errors."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Are the results the same on any number of threads, from any of them, and after a fork?"""
+"""Results are the same on any number of threads, from any of them, and after a fork."""
 
 import os
 import subprocess

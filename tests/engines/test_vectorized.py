@@ -1,4 +1,4 @@
-"""Is a function of many points evaluated on stacks, with the loop's bits and bounded memory?"""
+"""A function of many points is evaluated on stacks, with the loop's bits and bounded memory."""
 
 import numpy as np
 import pytest

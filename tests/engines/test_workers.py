@@ -1,4 +1,4 @@
-"""Do workers compute what this process would, bit for bit, and does none of them stay behind?"""
+"""Workers compute what this process would, bit for bit, and none of them stays behind."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Have expressions of arrays, in lanes, the bits that they have for one point after the other?"""
+"""Expressions of arrays, in lanes, have the bits that they have for one point at a time."""
 
 import warnings
 

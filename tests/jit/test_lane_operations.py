@@ -1,4 +1,4 @@
-"""Does every operation on lanes have the bits of the operation on numbers, lane by lane?"""
+"""Every operation on lanes has the bits of the operation on numbers, lane by lane."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Have several points in lanes the bits of one point after the other, whatever the function?"""
+"""Several points in lanes have the bits of one point at a time, whatever the function."""
 
 import math
 

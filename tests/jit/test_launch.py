@@ -1,4 +1,4 @@
-"""Do all tasks of a kernel run, each once, with its arguments, on as many threads as numba uses?"""
+"""All tasks of a kernel run, each once, with its arguments, on as many threads as numba uses."""
 
 import numba
 import numpy as np

@@ -1,4 +1,4 @@
-"""Do the vectors of kernels compute, lane by lane, what their plain Python forms say?"""
+"""The vectors of kernels compute, lane by lane, what their plain Python forms say."""
 
 import operator
 

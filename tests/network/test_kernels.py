@@ -1,4 +1,4 @@
-"""Do the kernels compute what their Python form says, and their products what NumPy says?"""
+"""Kernels compute what their Python form says, and their products what NumPy says."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Does class_indices read every accepted form of t, and refuse the others?"""
+"""class_indices reads every accepted form of t, and refuses the others."""
 
 import re
 from typing import Any

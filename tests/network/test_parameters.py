@@ -1,4 +1,4 @@
-"""Do Parameters behave like a dict of arrays, and stay views of one buffer whatever is done?"""
+"""Parameters behave like a dict of arrays, and stay views of one buffer whatever is done."""
 
 import copy
 import pickle

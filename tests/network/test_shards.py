@@ -1,4 +1,4 @@
-"""Is the mean of the shards' gradients the batch's, in whatever shards and labels?"""
+"""The mean of the shards' gradients is the batch's, in whatever shards and labels."""
 
 import numpy as np
 import pytest

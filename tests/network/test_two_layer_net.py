@@ -1,4 +1,4 @@
-"""Is TwoLayerNet the book's class? Same parameters, same formulas, same names, same training."""
+"""TwoLayerNet is the book's class: parameters, formulas, names, and training."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Are the cases of other packages right, or refused with a remedy?"""
+"""The cases of other packages are right, or refused with a remedy."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Do compiled chains of operations give what NumPy gives, one operation after the other?"""
+"""Compiled chains of operations give what NumPy gives, one operation after the other."""
 
 import signal
 

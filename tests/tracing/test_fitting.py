@@ -1,4 +1,4 @@
-"""Are polynomials told from what is none, and are their coefficients found?"""
+"""Polynomials are told from what is none, and their coefficients are found."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Does a replay of some rows give what these rows give in the replay of all?"""
+"""A replay of some rows gives what these rows give in the replay of all."""
 
 import nets
 import numpy as np

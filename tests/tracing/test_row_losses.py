@@ -1,4 +1,4 @@
-"""Is it found out that rows mix, whatever the operations are said to do?"""
+"""It is found out that rows mix, whatever the operations are said to do."""
 
 import numpy as np
 import pytest

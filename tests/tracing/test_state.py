@@ -1,4 +1,4 @@
-"""Is the state of what a function can reach the same, and only if it is?"""
+"""The state of what a function can reach is the same, and only if it is."""
 
 import collections
 import functools

@@ -1,4 +1,4 @@
-"""Do a product's subscripts say what it sums over?"""
+"""A product's subscripts say what it sums over."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Are traced gradients the loop's, to its round-off, for nets as learners write them?"""
+"""Traced gradients are the loop's, to its round-off, for nets as learners write them."""
 
 import itertools
 import warnings

@@ -1,4 +1,4 @@
-"""Is what happens between two measured shifts seen: a decision flipped and flipped back, a pole?"""
+"""What happens between two measured shifts is seen: decisions flipped and flipped back, poles."""
 
 import functools
 from itertools import product

@@ -1,4 +1,4 @@
-"""Does a replay of many versions, or of one moved unit, give what each version by itself gives?"""
+"""A replay of many versions, or of one moved unit, gives what each version by itself gives."""
 
 import nets
 import numpy as np

@@ -1,12 +1,13 @@
 """How Sphinx builds these pages: `sphinx-build -W --keep-going -j auto docs build/docs`."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-from pygments.lexers.special import TextLexer
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
@@ -56,6 +57,7 @@ linkcheck_timeout = 20
 # The look
 html_theme = "pydata_sphinx_theme"
 html_title = "fastgrad"
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["fastgrad.css"]
 html_sidebars = {"get_started": []}
@@ -64,6 +66,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": True,
+    "article_header_end": ["notebook"],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -84,6 +87,34 @@ def lead_to_pages(app: Sphinx, doctree: nodes.document) -> None:
         link["reftarget"] = PAGES.get(link["reftarget"], link["reftarget"])
 
 
+def draw_rooms(app: Sphinx, doctree: nodes.document) -> None:
+    """Show the picture of the rooms where ARCHITECTURE.md has its text, which GitHub draws."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.get("language") == "mermaid":
+            block.replace_self(nodes.image(uri="pictures/rooms.svg", alt="The rooms"))
+
+
+def offer_notebook(
+    app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Write a page that was executed as a notebook beside it, and tell the template."""
+    source = Path(app.env.mystnb_config.output_folder) / f"{name}.ipynb"
+    if source.is_file() and app.builder.format == "html":
+        notebook = nbformat.read(source, 4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = LINK.sub(r"\1", INCLUDE.sub(r"*(See the page: \1.)*", cell.source))
+        nbformat.write(notebook, Path(app.outdir) / f"{name}.ipynb")
+        context["notebook"] = f"{Path(name).name}.ipynb"
+
+
+INCLUDE = re.compile(r"^```\{include\} (\S+)\n.*?^```$", re.MULTILINE | re.DOTALL)
+"""What Jupyter does not know."""
+
+LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
+"""A link to another page, which the notebook has not beside it."""
+
+
 def visit_inline(translator: Any, node: nodes.math) -> None:
     """Write a formula within a sentence."""
     translator.body.append(tex2mathml(node.astext()))
@@ -99,8 +130,9 @@ def visit_block(translator: Any, node: nodes.math_block) -> None:
 def setup(app: Sphinx) -> None:
     """Formulas are MathML, which browsers draw by themselves: no script, and no network."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
-    app.add_lexer("mermaid", TextLexer)
     app.connect("doctree-read", lead_to_pages)
+    app.connect("doctree-read", draw_rooms, priority=400)  # before images are collected
+    app.connect("html-page-context", offer_notebook)
 
 
 html_math_renderer = "mathml"

@@ -76,12 +76,20 @@ def test_no_block_is_without_the_name_of_its_language():
         assert not any(kind for _, kind in fences[1::2]), page
 
 
+def test_what_is_included_of_the_results_is_there():
+    """As when the report is written anew, with another lead to a table."""
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    for page in DOCS.rglob("*.md"):
+        ends = re.findall(r'^:(?:start-after|end-before): "(.*)"$', page.read_text("utf-8"), re.M)
+        assert [end for end in ends if end not in results] == [], page
+
+
 def test_the_drawings_are_those_that_the_command_draws(tmp_path):
     draw_docs.draw_all(tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}
     assert drawn == {path.name for path in (DOCS / "pictures").iterdir()}
-    text = (DOCS / "how_it_works.md").read_text(encoding="utf-8")
-    assert all(f"(pictures/{name})" in text for name in drawn)
+    shown = [(DOCS / name).read_text(encoding="utf-8") for name in ("how_it_works.md", "conf.py")]
+    assert all(f"pictures/{name}" in "".join(shown) for name in drawn)
 
 
 # The reference

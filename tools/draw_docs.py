@@ -4,6 +4,7 @@ They are SVG, whose text stays text: small files, sharp at any size.
 """
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,44 @@ def lanes(axes: Axes) -> None:
     axes.text(4.4, -5.5, "the same, but what is summed differs by now", va="center", color=GREY)
 
 
+def rooms(axes: Axes) -> None:
+    """Draw the rooms of ARCHITECTURE.md, whose diagram says what imports what."""
+    bare(axes, (-2.1, 8.6), (-0.5, 5.5))
+    text = (FOLDER.parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    diagram = text.partition("```mermaid\n")[2].partition("```")[0]
+    for above, below in re.findall(r"^ +(\w+) --> (.*)$", diagram, re.MULTILINE):
+        for room in below.split(" & "):
+            (x, y), (x_below, y_below) = ROOMS[above], ROOMS[room]
+            arrow = {"arrowstyle": "-|>", "color": GREY}
+            ends = (x_below, y_below + 0.33), (x, y - 0.33)
+            axes.annotate("", *ends, arrowprops=arrow, zorder=0)
+    for name, words in re.findall(r'^ +(\w+)\["(.*)"\]$', diagram, re.MULTILINE):
+        x, y = ROOMS[name]
+        first, second = re.sub(r"</?[bi]>", "", words).split("<br>")[:2]
+        bold = {"fontweight": "bold"} if "<b>" in words else {"fontsize": 7.5}
+        shape = FancyBboxPatch(
+            (x - 1.9, y - 0.33), 3.8, 0.66, boxstyle="round,pad=0,rounding_size=0.1",
+            fc=PALE_BLUE if "<b>" in words else PALE_RED, ec=GREY,
+        )  # fmt: skip
+        axes.add_patch(shape)
+        axes.text(x, y + 0.13, first.rstrip(","), ha="center", va="center", **bold)
+        second = second.partition(";")[0].rstrip(",:")
+        axes.text(x, y - 0.14, second, ha="center", va="center", fontsize=7.5)
+
+
+ROOMS = {
+    "checking": (3.0, 5.0),
+    "public": (0.9, 4.0),
+    "network": (5.1, 4.0),
+    "engines": (3.0, 3.0),
+    "tracing": (0.2, 2.0),
+    "jit": (6.6, 1.0),
+    "differences": (2.6, 1.0),
+    "schemes": (2.6, 0.0),
+}
+"""Where each room is drawn."""
+
+
 def bare(axes: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float]) -> None:
     """Draw no axes."""
     axes.set(xlim=x_limits, ylim=y_limits)
@@ -152,6 +191,7 @@ def bare(axes: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float
 
 PICTURES: tuple[tuple[Callable[[Axes], None], float, float], ...] = (
     (one_unit, 7.0, 3.1), (response, 6.5, 3.6), (replay, 9.0, 2.0), (lanes, 8.0, 3.4),
+    (rooms, 8.5, 6.0),
 )  # fmt: skip
 """What draws each, and its width and height in inches."""
 

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nbformat
 from docutils import nodes
@@ -87,6 +87,11 @@ def lead_to_pages(app: Sphinx, doctree: nodes.document) -> None:
         link["reftarget"] = PAGES.get(link["reftarget"], link["reftarget"])
 
 
+def leave_out(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> Any:
+    """Leave out type variables, of which numpydoc takes no docstring."""
+    return True if isinstance(member, TypeVar) else None
+
+
 def draw_rooms(app: Sphinx, doctree: nodes.document) -> None:
     """Show the picture of the rooms where ARCHITECTURE.md has its text, which GitHub draws."""
     for block in doctree.findall(nodes.literal_block):
@@ -130,6 +135,7 @@ def visit_block(translator: Any, node: nodes.math_block) -> None:
 def setup(app: Sphinx) -> None:
     """Formulas are MathML, which browsers draw by themselves: no script, and no network."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("doctree-read", lead_to_pages)
     app.connect("doctree-read", draw_rooms, priority=400)  # before images are collected
     app.connect("html-page-context", offer_notebook)

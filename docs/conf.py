@@ -109,7 +109,9 @@ def offer_notebook(
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = LINK.sub(r"\1", INCLUDE.sub(r"*(See the page: \1.)*", cell.source))
-        nbformat.write(notebook, Path(app.outdir) / f"{name}.ipynb")
+        page = Path(app.outdir) / f"{name}.ipynb"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, page)
         context["notebook"] = f"{Path(name).name}.ipynb"
 
 

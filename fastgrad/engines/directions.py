@@ -67,6 +67,8 @@ class NearbyValues:
         The relative precision of the numbers that f computes with.
     noise : float
         By how much rounding was seen to change differences of f.
+    takes_any : bool
+        Whether f computes with what it is given, be that x or another array of one axis.
     """
 
     f: Callable[[Array], Any]
@@ -77,6 +79,7 @@ class NearbyValues:
     own_magnitude: float
     eps: float = EPS
     noise: float = 0.0
+    takes_any: bool = False
 
     def __post_init__(self) -> None:
         self.saved = self.x.copy(order="K")
@@ -87,14 +90,17 @@ class NearbyValues:
     def at(self, point: Array) -> float:
         """Return f at a point, an array (elements of x,); nan if it raises there."""
         try:
-            self.x[...] = point.reshape(self.x.shape)
+            x = point if self.takes_any else self.x
+            if x is not point:
+                x[...] = point.reshape(x.shape)
             with np.errstate(all="ignore"):
-                return float(np.asarray(self.f(self.x)).reshape(()))
+                return float(np.asarray(self.f(x)).reshape(()))
         except Exception as error:  # whatever it is, the quotients are not to blame
             raise_interrupt(error)
             return np.nan
         finally:
-            self.x[...] = self.saved
+            if not self.takes_any:
+                self.x[...] = self.saved
 
     def quotients(self, places: Places, h: float) -> Array:
         """Return f's own quotients of some elements, by calls for each."""

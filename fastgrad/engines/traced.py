@@ -328,8 +328,9 @@ class Recording(NamedTuple):
 def _note(recording: Recording) -> None:
     """Keep a recording for further steps, if somebody wants it, and it is not too large."""
     known = joint_gradients.recordings.get()
-    size = sum(node.value.nbytes for trace in recording.traces for node in trace.nodes)
-    if known is not None and size <= MAX_KEPT_BYTES:
+    if known is None:
+        return
+    if sum(node.value.nbytes for each in recording.traces for node in each.nodes) <= MAX_KEPT_BYTES:
         known.append(recording)
 
 
@@ -536,6 +537,7 @@ def _nearby(
         max(trace.magnitude for trace in traces),
         max(trace.own_magnitude for trace in traces),
         max(float(np.finfo(dtype).eps) for dtype in floats),
+        takes_any=type(f) is Joined,
     )
 
 
@@ -548,17 +550,20 @@ class Joined:
     """
 
     def __init__(self, f: Callable[[Doubles], Any], arrays: list[Doubles]) -> None:
-        self._f, self._given = f, arrays[0]
+        self._f, self._arrays = f, arrays
         self.x = np.concatenate([array.reshape(-1) for array in arrays])
-        parts = np.split(self.x, np.cumsum([array.size for array in arrays])[:-1])
-        self._slots: list[Slot] = [
-            (partial(array.__setitem__, ...), array.copy(order="K"), part.reshape(array.shape))
-            for array, part in zip(arrays, parts, strict=True)
-        ]
+        self._saved = [array.copy(order="K") for array in arrays]
+        self._ends = np.cumsum([array.size for array in arrays])[:-1]
 
     def __call__(self, x: Doubles) -> Any:
         """Return f where the arrays hold what is in x; they are then as they were."""
-        return temporarily_replaced(self._slots, lambda: self._f(self._given))
+        slots: list[Slot] = [
+            (partial(array.__setitem__, ...), saved, part.reshape(array.shape))
+            for array, saved, part in zip(
+                self._arrays, self._saved, np.split(x, self._ends), strict=True
+            )
+        ]
+        return temporarily_replaced(slots, lambda: self._f(self._arrays[0]))
 
 
 def explain(

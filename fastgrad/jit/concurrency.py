@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import RLock
@@ -391,6 +391,9 @@ _blas: Any = None
 
 _changing_limits = threading.Lock()
 
+_is_held: ContextVar[bool] = ContextVar("is_held", default=False)
+"""Whether this is within a block that holds NumPy's BLAS, which ends later."""
+
 
 @contextmanager
 def single_blas_thread(*, is_listed_once: bool = False) -> Iterator[bool]:
@@ -407,6 +410,9 @@ def single_blas_thread(*, is_listed_once: bool = False) -> Iterator[bool]:
         to list all that are loaded now takes longer than a small replay.
     """
     global _blas
+    if is_listed_once and _is_held.get():
+        yield True
+        return
     try:
         from threadpoolctl import ThreadpoolController, threadpool_limits
     except ModuleNotFoundError:
@@ -423,7 +429,12 @@ def single_blas_thread(*, is_listed_once: bool = False) -> Iterator[bool]:
             elif not _holders:
                 _limits.append(_blas.limit(limits=1))
             _holders.add(holder)
-        yield not is_listed_once or len(_blas) > 0
+        is_held = not is_listed_once or len(_blas) > 0
+        token = _is_held.set(is_held)
+        try:
+            yield is_held
+        finally:
+            _is_held.reset(token)
     finally:
         with _changing_limits, uninterrupted():
             _holders.discard(holder)

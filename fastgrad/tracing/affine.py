@@ -441,11 +441,17 @@ class Update:
         )  # fmt: skip
 
     def apply(
-        self, separate: Mapping[Node, Stack], units: UnitIds, *, side_by_side: bool = False
+        self,
+        separate: Mapping[Node, Stack],
+        units: UnitIds,
+        *,
+        side_by_side: bool,
+        is_observed: bool,
     ) -> Stack:
         """Return the product's versions, one for each unit and amount.
 
-        Side by side in memory if asked for, and if each unit has one place.
+        Side by side in memory if asked for, and if each unit has one place; with their reach if
+        they are observed.
         """
         places, own_values, own_base = self._own(separate, units)
         change = own_values - own_base
@@ -467,7 +473,8 @@ class Update:
         for k in cancelling:
             count = len(change)
             versions[k * count : (k + 1) * count] = self._anew(separate, places[k])
-        return Stack(versions, reach=None if cancelling else self._reach(reach, places))
+        is_told = is_observed and not cancelling
+        return Stack(versions, reach=self._reach(reach, places) if is_told else None)
 
     def _reach(self, reach: Array, places: NDArray[np.intp]) -> Array:
         """Return how far each of the product's elements moves at most.
@@ -526,9 +533,10 @@ class Update:
         The factor has an axis of amounts before these.
         """
         places = self.places[units - 1]
-        values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
-        base = np.moveaxis(self.factor.value, self.axis, -1)
-        return places, np.take(values, places, -1), np.take(base, places, -1)
+        values, base = separate[self.factor].values, self.factor.value
+        if self.axis < base.ndim - 1:
+            values, base = (np.moveaxis(a, self.axis - base.ndim, -1) for a in (values, base))
+        return places, values.take(places, -1), base.take(places, -1)
 
     @lazy
     def _all_terms(self) -> Array:

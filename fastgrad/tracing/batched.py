@@ -240,7 +240,7 @@ def _taken(flat: Array, places: NDArray[np.intp]) -> Array:
         taken = np.take(flat, np.moveaxis(places, -1, 0), axis=1)
         return np.moveaxis(taken, 1, -1)
     if places.ndim == 1 and _are_side_by_side(flat):  # all of which NumPy would copy before
-        return np.ascontiguousarray(np.take(flat.T, places, axis=0).T)
+        return flat.T.take(places, axis=0).T
     return np.take(flat, places, axis=1)
 
 

@@ -386,7 +386,12 @@ class Replay:
             require_time()
             update = self._updates.get(step)
             if update is not None:
-                stacks[step] = update.apply(separate, units, side_by_side=self._side_by_side)
+                stacks[step] = update.apply(
+                    separate,
+                    units,
+                    side_by_side=self._side_by_side,
+                    is_observed=observe is not None,
+                )
                 continue
             is_chain = type(step) is Chain
             for leaf in step.inputs if is_chain else self._spread_for[step]:

@@ -272,6 +272,7 @@ def _analyzed(nodes: list[Node], signature: Any, target: Node) -> Analysis:
             replay = Replay(nodes, stage.node, stage.unit_ids, target, held=held)
     _require_same(replay)
     if signature is not None and (stage is None or target in rows):
+        assert replay.used_units is not None  # told once for all
         structure = Structure.of(nodes, stage, replay, rows)
         if structure.nbytes <= MAX_STRUCTURE_BYTES:
             _structures[key] = structure

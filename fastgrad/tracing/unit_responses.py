@@ -81,6 +81,8 @@ MAX_UNITS_SHARE = 0.25
 MIN_ROUNDINGS = 16
 """How many times the unit of rounding it is at least."""
 
+SINGLE_EPS = float(np.finfo(np.float32).eps)
+
 
 @dataclass(eq=False)
 class Changes:
@@ -155,7 +157,7 @@ def by_responses(
         fitted = fit(measured, points, terms, noise, may_have_kink, rows.has_loss, signs)
         if fitted is not None:
             coefficients, kinked = fitted
-            straight, others = _summed(stage.inputs / largest, coefficients, of_sign)
+            straight, others = _summed(stage.inputs / largest, coefficients, of_sign, noise)
             if kinked.any():
                 more = by_kinked_rows(rows, stage, h, weights, kinked, non_smooth.rows)
                 straight += more[1]
@@ -582,20 +584,24 @@ def _residual(values: Doubles, unreached: Doubles) -> Doubles:
 
 
 def _summed(
-    shares: Array, coefficients: dict[int, Array], of_sign: dict[int, float]
+    shares: Array, coefficients: dict[int, Array], of_sign: dict[int, float], noise: Array
 ) -> tuple[Array, Array]:
     """Return the sums over rows n of powers of shares, times coefficients and what is wanted of it.
 
-    That of the first power, and that of all others; each of shape (I, units).
+    That of the first power, and that of all others; each of shape (I, units). In single precision
+    where that changes each row's part by less than its noise.
     """
-    sums: dict[bool, Array] = {}
-    square = shares.T**2
+    straight, others = np.zeros((2, shares.shape[1], next(iter(coefficients.values())).shape[2]))
     for sign, share in of_sign.items():
-        power = shares.T if sign < 0 else square
-        for number, coefficient in enumerate(coefficients[sign]):
-            if number:
-                power = power * square
-            product = power @ (share * coefficient)
-            is_first = sign < 0 and not number
-            sums[is_first] = sums[is_first] + product if is_first in sums else product
-    return sums[True] if True in sums else np.zeros_like(product), sums[False]
+        first, *more = coefficients[sign]
+        power = shares.T if sign < 0 else shares.T**2
+        (straight if sign < 0 else others)[...] += power @ (share * first)
+        if np.all(SINGLE_EPS * sum(map(abs, more)) <= noise):
+            power = power.astype(np.float32)
+        square = power**2 if sign < 0 else power
+        for coefficient in more:
+            power = power * square
+            size = float(abs(coefficient).max(initial=0)) or 1.0
+            product = power @ (coefficient / size).astype(power.dtype)
+            others += np.multiply(product, share * size, dtype=np.float64)
+    return straight, others

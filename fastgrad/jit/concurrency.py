@@ -26,7 +26,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from threading import RLock
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from fastgrad.interrupts import uninterrupted
 
@@ -391,8 +391,8 @@ _blas: Any = None
 
 _changing_limits = threading.Lock()
 
-_is_held: ContextVar[bool] = ContextVar("is_held", default=False)
-"""Whether this is within a block that holds NumPy's BLAS, which ends later."""
+_around: ContextVar[Callable[[], _Holder | None]] = ContextVar("around", default=lambda: None)
+"""A weak reference to the block around, if there is one."""
 
 
 @contextmanager
@@ -410,8 +410,8 @@ def single_blas_thread(*, is_listed_once: bool = False) -> Iterator[bool]:
         to list all that are loaded now takes longer than a small replay.
     """
     global _blas
-    if is_listed_once and _is_held.get():
-        yield True
+    if is_listed_once and _around.get()() in _holders:  # which ends later
+        yield _blas is None or len(_blas) > 0
         return
     try:
         from threadpoolctl import ThreadpoolController, threadpool_limits
@@ -429,12 +429,11 @@ def single_blas_thread(*, is_listed_once: bool = False) -> Iterator[bool]:
             elif not _holders:
                 _limits.append(_blas.limit(limits=1))
             _holders.add(holder)
-        is_held = not is_listed_once or len(_blas) > 0
-        token = _is_held.set(is_held)
+        token = _around.set(ref(holder))
         try:
-            yield is_held
+            yield not is_listed_once or len(_blas) > 0
         finally:
-            _is_held.reset(token)
+            _around.reset(token)
     finally:
         with _changing_limits, uninterrupted():
             _holders.discard(holder)

@@ -122,4 +122,11 @@ def test_every_public_name_has_an_entry_in_the_reference(name):
     assert public_names(name) - entries - NOT_LISTED == set()
 
 
+def test_every_entry_has_a_line_in_the_table_of_all():
+    table = (DOCS / "api" / "index.md").read_text(encoding="utf-8")
+    for page in (DOCS / "api").glob("*.md"):
+        for name in re.findall(r"auto(?:function|class):: (\S+)", page.read_text("utf-8")):
+            assert f"   {name}\n" in table
+
+
 NOT_LISTED = {"curves"}  # draws for others in the package

@@ -36,7 +36,7 @@ from fastgrad.differences.quotients import as_floats, derivatives, join, memory_
 from fastgrad.directional import Pairs
 from fastgrad.engines.loop import in_parts, real_number, reporting, values_of_elements
 from fastgrad.engines.selection import DifferentiateOptions, Evaluator, choose_evaluator
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, as_scheme, central_quotient, second_of
 from fastgrad.typing import (
     Array,

@@ -11,14 +11,13 @@ from fastgrad.differences.arguments import (
     WhereDefined,
     element_at,
     is_structure,
-    leaves,
     like,
     require_function,
     users_array,
     warn_caller,
     with_keywords,
 )
-from fastgrad.differences.conversions import Numbers, kind_of, takes_conversions
+from fastgrad.differences.conversions import BOOK_STEP, movable, takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems
 from fastgrad.differences.quotients import at
@@ -68,9 +67,6 @@ MAX_TRACED_SIZE = 2.0**20
 
 MAX_MEASURED_SHARE = 0.05
 """Share of the elements that are measured one by one where others need not be."""
-
-BOOK_STEP = 1e-4
-"""The book's step."""
 
 
 @overload
@@ -602,25 +598,3 @@ class KnownAtPoint:
     def __call__(self, x: Array, *args: Any) -> Any:
         """Return f at x."""
         return self.value if x.tobytes() == self.point else self.f(x, *args)
-
-
-def movable(x: Any) -> Any:
-    """Return x, with copies of floats for the arrays whose elements cannot be moved in place.
-
-    What can be moved is not copied: f may read it elsewhere. Numbers become arrays.
-    """
-    if kind_of(x) is Numbers:
-        x = Numbers(x).arrays
-    if not is_structure(x):
-        return _movable_array(x)
-    parts = [leaf for _, leaf in leaves(x)]
-    converted = [*map(_movable_array, parts)]
-    same = all(new is old for new, old in zip(converted, parts, strict=True))
-    return x if same else like(x, iter(converted))
-
-
-def _movable_array(x: Any) -> Any:
-    if not isinstance(x, np.ndarray) or (x.dtype.kind == "f" and x.flags.writeable):
-        return x
-    array = np.array(x, subok=True)
-    return array.astype(np.float64) if array.dtype.kind in "iu" else array

@@ -1,6 +1,6 @@
 """Hessians, symmetric arrays x.shape + x.shape, and their products with vectors."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
@@ -528,29 +528,28 @@ class _Hessian:
 
     def _diagonal(self, a: int) -> Array:
         """Return the second derivatives with respect to single elements, if not all at once."""
-        problem, shape = self.problems[a], self.base.shape
-        if problem.quotients is not None:
-            return np.asarray(problem.quotients)
-        result = np.zeros((problem.x.size, *shape), self.base.dtype)
-        values = self.evaluator.values(self.report)
-        for part in self.parts[a]:
-            if part.second is not None:
-                f, x = problem.f, problem.x
-                fill(result, values, f, x, part.places, part.steps, part.second, shape)
-        return result
+        if (known := self.problems[a].quotients) is not None:
+            return np.asarray(known)
+        schemes = [part.second for part in self.parts[a]]
+        return self._filled(a, schemes, self.evaluator.values(self.report))
 
     @lazy
     def _gradients(self) -> list[Array]:
         """The first derivatives at x itself, which one-sided schemes need for every row."""
-        gradients = []
         values = self.evaluator.values(None)
-        for problem, parts in zip(self.problems, self.parts, strict=True):
-            gradient = np.zeros((problem.x.size, *self.base.shape), self.base.dtype)
-            for part in parts:
-                f, x, shape = problem.f, problem.x, self.base.shape
-                fill(gradient, values, f, x, part.places, part.steps, part.inner, shape)
-            gradients.append(gradient)
-        return gradients
+        return [
+            self._filled(a, [part.inner for part in parts], values)
+            for a, parts in enumerate(self.parts)
+        ]
+
+    def _filled(self, a: int, schemes: Sequence[Scheme | None], values: Values) -> Array:
+        """Return the quotients for an array, by a scheme for each of its parts that has one."""
+        f, x, shape = self.problems[a].f, self.problems[a].x, self.base.shape
+        result = np.zeros((x.size, *shape), self.base.dtype)
+        for part, scheme in zip(self.parts[a], schemes, strict=True):
+            if scheme is not None:
+                fill(result, values, f, x, part.places, part.steps, scheme, shape)
+        return result
 
     def _row(self, a: int, part: Part, k: int) -> list[Array]:
         """Return the derivatives with respect to an element, and all behind it in x."""

@@ -24,7 +24,7 @@ from fastgrad.differences.guard import Original, guarded
 from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems
 from fastgrad.differences.quotients import precision
 from fastgrad.directional import Line
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.typing import Array, Flags, Places, SparseArray
 

@@ -16,7 +16,7 @@ FLOORS = (
     {"engines"},
     {"differences"},
     {"schemes", "tracing", "jit", "datasets", "reference"},
-    {"typing", "interrupts", "lazy"},
+    {"typing", "lazy"},
 )
 """Files and folders of fastgrad/, from the top floor down; each imports from its own and lower."""
 

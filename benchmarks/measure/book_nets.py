@@ -19,7 +19,7 @@ from benchmarks.measure.book_loop import run_loop
 from benchmarks.measure.timing import blas_threads, stopwatch
 from benchmarks.measure.traced import Errors, measure_errors
 from fastgrad import check_gradient, explain, numerical_gradient
-from fastgrad.interrupts import OutOfTimeError, ending_at
+from fastgrad.jit.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import Array
 
 CALLS = 5

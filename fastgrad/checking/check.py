@@ -41,7 +41,7 @@ from fastgrad.differences.arguments import as_number, as_positive_number, requir
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.engines.loop import require_progress, shown
-from fastgrad.interrupts import OutOfTimeError, ending_at
+from fastgrad.jit.interrupts import OutOfTimeError, ending_at
 from fastgrad.typing import GradientEngineName, NetEngineName, Progress
 
 COMPARISON_SECONDS = 30.0

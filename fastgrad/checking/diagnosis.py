@@ -16,7 +16,7 @@ from fastgrad.checking.numerical import (
 )
 from fastgrad.checking.subject import Batch
 from fastgrad.engines import loop
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.typing import Array, Moves
 
 MIN_ELEMENTS_PER_CONSTANT = 3

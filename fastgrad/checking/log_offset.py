@@ -32,7 +32,7 @@ from fastgrad.checking.random_directions import (
     step_along,
 )
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.typing import Array, Places
 
 OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)

@@ -35,7 +35,7 @@ from fastgrad.checking.random_directions import DirectionalCheck
 from fastgrad.checking.subject import GradientUnderTest, Part, loss_of_net
 from fastgrad.differences.arguments import is_structure, like
 from fastgrad.directional import displace, restorer
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.typing import Array
 
 DISTANCES = (2.0**-6, 2.0**-5, 2.0**-4)

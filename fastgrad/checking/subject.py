@@ -33,7 +33,7 @@ from fastgrad.engines import loop
 from fastgrad.engines.compiled import is_jitted
 from fastgrad.engines.joint_gradients import recordings_kept_in
 from fastgrad.gradient import numerical_gradient
-from fastgrad.interrupts import is_limited, raise_interrupt, require_time, value_in_time
+from fastgrad.jit.interrupts import is_limited, raise_interrupt, require_time, value_in_time
 from fastgrad.lazy import LazyModule
 from fastgrad.network import TwoLayerNet
 from fastgrad.schemes import Scheme, as_scheme, central_quotient

@@ -139,6 +139,28 @@ class Numbers:
         return new[()] if is_number(old) and isinstance(new, np.ndarray) else new
 
 
+def movable(x: Any) -> Any:
+    """Return x, with copies of floats for the arrays whose elements cannot be moved in place.
+
+    What can be moved is not copied: f may read it elsewhere. Numbers become arrays.
+    """
+    if kind_of(x) is Numbers:
+        x = Numbers(x).arrays
+    if not is_structure(x):
+        return _movable_array(x)
+    parts = [leaf for _, leaf in leaves(x)]
+    converted = [*map(_movable_array, parts)]
+    same = all(new is old for new, old in zip(converted, parts, strict=True))
+    return x if same else like(x, iter(converted))
+
+
+def _movable_array(x: Any) -> Any:
+    if not isinstance(x, np.ndarray) or (x.dtype.kind == "f" and x.flags.writeable):
+        return x
+    array = np.array(x, subok=True)
+    return array.astype(np.float64) if array.dtype.kind in "iu" else array
+
+
 def _rectangular(numbers: Any) -> Any:
     """Return an array of nested lists of numbers."""
     try:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastgrad.differences.arguments import as_array, as_positive_number, element_at
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Moves, Places, Values
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import Rows, moved, short, values_where_defined
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Flags, Moves, Places, Values
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgrad.engines import loop
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Places
 

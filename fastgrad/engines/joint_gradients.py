@@ -22,7 +22,7 @@ from weakref import ref
 import numpy as np
 
 from fastgrad.differences.arguments import Call, leaves
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing.first_calls import FirstCalls

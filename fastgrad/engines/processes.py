@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
 
-from fastgrad.interrupts import LostWorkerError, uninterrupted
+from fastgrad.jit.interrupts import LostWorkerError, uninterrupted
 
 IDLE_SECONDS = 30.0
 """How long processes wait for another call: many times what it takes to start them."""

@@ -16,7 +16,7 @@ from fastgrad.differences.arguments import is_structure, require_flag, warn_call
 from fastgrad.differences.guard import Original
 from fastgrad.differences.problem import Problem
 from fastgrad.engines import joint_gradients, loop
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
 from fastgrad.tracing import first_calls

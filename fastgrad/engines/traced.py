@@ -15,8 +15,8 @@ from fastgrad.differences.guard import extend_turn
 from fastgrad.engines import joint_gradients
 from fastgrad.engines.certificate import Certificate, Disagreement, wrong
 from fastgrad.engines.directions import NearbyValues
-from fastgrad.interrupts import OutOfTimeError, ending_at, raise_interrupt
 from fastgrad.jit.concurrency import single_blas_thread
+from fastgrad.jit.interrupts import OutOfTimeError, ending_at, raise_interrupt
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.tracing import first_calls
 from fastgrad.tracing.first_calls import FirstCalls

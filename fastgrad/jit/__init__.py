@@ -9,6 +9,7 @@
   the compiled engine's loop evaluates a function of numbers at as many points at once.
 - `concurrency`: how many threads compute, how chunks of work are spread over Python's while BLAS
   has one, and locks that a forked child finds free.
+- `interrupts`: Ctrl-C, and time that is up.
 
 What numba does not promise stands here alone, and nothing needs it: without `instructions` kernels
 are plain ones of numba, without `lanes` f is evaluated at single points, with the same bits, and

@@ -28,7 +28,7 @@ from threading import RLock
 from typing import Any
 from weakref import WeakSet, ref
 
-from fastgrad.interrupts import uninterrupted
+from fastgrad.jit.interrupts import uninterrupted
 
 
 def thread_count() -> int:

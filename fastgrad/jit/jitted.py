@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.interrupts import never_lost
+from fastgrad.jit.interrupts import never_lost
 from fastgrad.lazy import LazyModule
 from fastgrad.typing import Array, Places
 

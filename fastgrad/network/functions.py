@@ -21,7 +21,8 @@ from fastgrad.differences.arguments import (
     require_function,
     warn_caller,
 )
-from fastgrad.gradient import BOOK_STEP, numerical_gradient
+from fastgrad.differences.conversions import BOOK_STEP
+from fastgrad.gradient import numerical_gradient
 from fastgrad.typing import Array
 
 __all__ = [

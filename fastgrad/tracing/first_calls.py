@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.typing import Array
 
 SHORT_CALL_SECONDS = 0.001

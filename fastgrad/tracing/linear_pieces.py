@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.interrupts import require_time
 from fastgrad.jit.concurrency import in_threads
+from fastgrad.jit.interrupts import require_time
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import MAX_CANCELLATION, Stage, propagate
 from fastgrad.tracing.batched import Batched, Stack, chosen, reduced_axes

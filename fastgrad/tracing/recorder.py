@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.first_calls import share
 from fastgrad.tracing.operations import Node, is_same, leaves, replaced

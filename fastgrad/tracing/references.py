@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastgrad.interrupts import raise_interrupt, uninterrupted
+from fastgrad.jit.interrupts import raise_interrupt, uninterrupted
 from fastgrad.tracing.recorder import NotTraceable, Recording, is_of_library
 from fastgrad.tracing.stand_in import Recorded
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.interrupts import never_lost, require_time
 from fastgrad.jit.concurrency import in_threads
+from fastgrad.jit.interrupts import never_lost, require_time
 from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import UnitIds, Update, propagate

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.interrupts import raise_interrupt
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Term, split_into_terms
 from fastgrad.tracing.first_calls import FirstCalls, share

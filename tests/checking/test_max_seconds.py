@@ -15,7 +15,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr("fastgrad.interrupts.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("fastgrad.jit.interrupts.time.monotonic", lambda: self.now)
 
     def slow(self, f):
         def called(x):

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from fastgrad.interrupts import never_lost, uninterrupted
+from fastgrad.jit.interrupts import never_lost, uninterrupted
 
 
 class Struck(BaseException):
@@ -45,7 +45,7 @@ def test_a_signal_that_strikes_among_the_handlers_leaves_none_deaf(handler, monk
         if new is handler:
             signal.raise_signal(number)
 
-    monkeypatch.setattr("fastgrad.interrupts.signal.signal", strike_once_restored)
+    monkeypatch.setattr("fastgrad.jit.interrupts.signal.signal", strike_once_restored)
     with pytest.raises(Struck), uninterrupted():
         pass
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -51,6 +51,10 @@ class Node:
             self._kind = kind_of(self.function, self.arguments, self.keywords)
         return self._kind
 
+    def replace(self, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+        """Let the same value be computed in another way."""
+        self.function, self.arguments, self.keywords, self._kind = function, arguments, {}, ""
+
     def compute(self, arguments: Any) -> Any:
         """Apply the operation to other arguments."""
         assert self.function is not None
@@ -233,12 +237,13 @@ def picks_first(nodes: list[Node]) -> list[Node]:
                 readers[leaf] -= source.inputs().count(leaf) - 1
             waiting += picked.values()
             dropped.add(source)
-            node.function = source.function
-            node.arguments = tuple(
-                picked[a] if type(a) is Node else _picked(a, shape, places)
-                for a in source.arguments
+            node.replace(
+                source.function,
+                tuple(
+                    picked[a] if type(a) is Node else _picked(a, shape, places)
+                    for a in source.arguments
+                ),
             )
-            node._kind = ""
     return result[::-1]
 
 

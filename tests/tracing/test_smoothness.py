@@ -155,6 +155,16 @@ def test_picks_stay_where_nothing_is_saved(expression):
     assert all(node.function is f and node.arguments is a for node, f, a in nodes)
 
 
+def test_keywords_of_what_picks_are_not_passed_on():
+    recording = Recording()
+    root = recording.start(X @ W)
+    output = record(lambda: np.sum(np.take(np.square(root) + 1, [0], axis=1)), recording)
+    before = output.value.tobytes()
+    nodes = operations.picks_first(recording.nodes)
+    assert [node.keywords for node in nodes if node.function is np.add] == [{}]
+    assert np.sum(np.square((X @ W)[:, [0]]) + 1).tobytes() == before
+
+
 def test_what_is_picked_twice_or_broadcast_is_picked_from_each():
     recording = Recording()
     root = recording.start(X @ W)

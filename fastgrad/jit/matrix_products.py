@@ -260,8 +260,10 @@ def _multiply_tile(width: int, out: Any, a: Any, b: Any, scale: float, add: bool
             x, y = a[row], b[:, column]
             if b.itemsize == 8:
                 total = (x * y).sum() * scale
-            else:
-                total = ((x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16)).sum() * scale
+            else:  # which has to compile for floats, too
+                i, j = x.astype(np.int32), y.astype(np.int32)
+                low = (((i & 0xFFFF) ^ 0x8000) - 0x8000) * (((j & 0xFFFF) ^ 0x8000) - 0x8000)
+                total = (low + (i >> 16) * (j >> 16)).sum() * scale
             out[row, column] = out[row, column] + total if add else total
 
 

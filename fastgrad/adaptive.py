@@ -22,6 +22,7 @@ from fastgrad.differences.adaptive_steps import (
 from fastgrad.differences.arguments import (
     as_number,
     as_returned,
+    check_end,
     is_structure,
     leaves,
     like,
@@ -451,8 +452,8 @@ def _value_at_x(problem: Problem, evaluator: Evaluator) -> Any:
         array = np.asarray(real_number(value)).reshape(array.shape)
     elif array.dtype.kind not in "fiub":
         raise TypeError(
-            f"f returned an array of dtype {array.dtype}, but it must return real numbers; check "
-            "what f ends with"
+            f"f returned an array of dtype {array.dtype}, but it must return real numbers; "
+            f"{check_end(array.dtype.kind == 'c')}"
         )
     return as_floats(array)
 

@@ -88,7 +88,7 @@ class Scheme:
     ------
     ValueError
         If offsets are equal, 0 is not the last one, or the weighted sum is not this derivative of
-        polynomials of its degree.
+        polynomials of its degree; or some are complex, and others or a weight are not imaginary.
 
     Examples
     --------
@@ -115,6 +115,14 @@ class Scheme:
         if len(set(self.offsets)) < len(self.offsets) or 0 in self.offsets[:-1]:
             raise ValueError(
                 f"offsets are {self.offsets}; they must differ from each other, and 0 comes last"
+            )
+        if self.is_complex and (
+            self.derivative > 1 or any(complex(n).real for n in (*self.offsets, *self.numerators))
+        ):
+            raise ValueError(
+                f"offsets are {self.offsets} and weights {self.numerators}, but by complex steps, "
+                "which are so tiny that nothing may cancel, both are imaginary, and derivative is "
+                "1; pass 'complex', or real offsets"
             )
         moments = [self._moment(power) / self.denominator for power in range(self.derivative + 1)]
         wanted = [0] * self.derivative + [math.factorial(self.derivative)]

@@ -209,6 +209,9 @@ def test_the_optimal_step_balances_truncation_and_round_off(scheme):
         (lambda: Scheme((1, -1), (1, -1), 1), ValueError, "do not give derivative 1; pass .*from_"),
         (lambda: Scheme((0, 1), (-1, 1), 1), ValueError, "0 comes last"),
         (lambda: Scheme((1, 1), (1, -1), 2), ValueError, "must differ"),
+        # Differences of real parts are lost at 1e-20: 0 for the second derivative of exp.
+        (lambda: Scheme((1j, 0), (-2, 2), 1, 2), ValueError, "nothing may cancel.*pass 'complex'"),
+        (lambda: Scheme((1 + 1j, 0), (1, -1), 1 + 1j), ValueError, "nothing may cancel"),
         (lambda: as_scheme("middle"), ValueError, "scheme is 'middle', .*pass one of 'central'"),
         (lambda: as_scheme(4), TypeError, r"scheme is a int; pass a name, or .*central\(4\)"),
     ],

@@ -134,8 +134,23 @@ def as_positive_number(h: object) -> float:
     """
     step = as_number("h", h, "the step is a real number", "one such as 1e-4")
     if not 0 < step < math.inf:
-        raise ValueError(f"h is {step}, but the step is positive and finite; pass one such as 1e-4")
+        raise ValueError(
+            f"h is {step}, but the step is positive and finite; pass one such as 1e-4"
+            f"{other_side(step)}"
+        )
     return step
+
+
+def other_side(step: float) -> str:
+    """Return what to do for a step that is negative, as SciPy takes it, to end a message."""
+    return ", and scheme='backward' for the other side of x" if step < 0 else ""
+
+
+def check_end(is_complex: bool) -> str:
+    """Return what to do about an f that returns no real numbers, to end a message."""
+    if not is_complex:
+        return "check what f ends with"
+    return "check what f ends with, or pass f's real and imaginary parts, as two functions"
 
 
 def require_floating_array(name: str, x: object, h: object) -> None:

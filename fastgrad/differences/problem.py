@@ -8,6 +8,7 @@ import numpy as np
 from fastgrad.differences.arguments import (
     Call,
     as_returned,
+    check_end,
     is_structure,
     leaves,
     require_arguments,
@@ -307,9 +308,11 @@ def value_at(
         value = value[0]
     else:
         value = as_returned(found[0].f(found[0].x) if found else f(x, *args))
+    if value.dtype.kind == "c" and found and found[0].scheme.is_complex and not value.imag.any():
+        value = value.real  # f computes with complex numbers throughout
     if value.dtype.kind not in "fiub":
         raise TypeError(
-            f"f returned an array of dtype {value.dtype}, but it must return real numbers; check "
-            "what f ends with"
+            f"f returned an array of dtype {value.dtype}, but it must return real numbers; "
+            f"{check_end(value.dtype.kind == 'c')}"
         )
     return value if value.dtype.kind == "f" else value.astype(np.float64)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastgrad.differences.arguments import as_array, as_positive_number, element_at
+from fastgrad.differences.arguments import as_array, as_positive_number, element_at, other_side
 from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Moves, Places, Values
@@ -313,6 +313,6 @@ def _as_positive_array(h: Any, shape: tuple[int, ...]) -> Array:
         first = int(np.argmax(wrong))
         raise ValueError(
             f"{element_at('h', first, shape)} is {steps.flat[first]}, but steps are positive and "
-            "finite; pass one such as 1e-4"
+            f"finite; pass one such as 1e-4{other_side(flat[first])}"
         )
     return flat

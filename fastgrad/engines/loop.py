@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.arguments import as_returned, element_at, remedy_for
+from fastgrad.differences.arguments import as_returned, check_end, element_at, remedy_for
 from fastgrad.differences.guard import Original, require_unchanged
 from fastgrad.differences.quotients import fill, join, memory_order
 from fastgrad.schemes import Scheme, central_quotient
@@ -240,7 +240,7 @@ def real_number(value: Any) -> Any:
         return number
     raise TypeError(
         f"f returned {reprlib.repr(value)} of type {type(value).__name__}, but it must return a "
-        "real number; check what f ends with"
+        f"real number; {check_end(isinstance(number, Complex))}"
     )
 
 
@@ -438,7 +438,7 @@ def _numbers(result: Array, x: Array) -> Array:
         wanted = "complex numbers for a complex x" if kinds == "c" else "real numbers"
         raise TypeError(
             f"f returned an array of dtype {result.dtype}, but it must return {wanted}; "
-            "check what f ends with"
+            f"{check_end(result.dtype.kind == 'c')}"
         )
     return result.astype(object) if result.dtype.kind in "iu" else result
 

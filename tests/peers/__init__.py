@@ -26,6 +26,7 @@ LACKING = {
     "grids": "derivatives of values that are given on a grid",
     "PDE operators": "gradient, divergence and Laplace operators on grids",
     "limits": "limits of functions, also along paths in the complex plane",
+    "circles": "derivatives of more than tenth order, from values on circles in the complex plane",
     "residues": "residues at poles",
     "covariance": "covariances that are propagated through a function",
 }
@@ -42,8 +43,8 @@ class Case:
         The test that it stands in, and the input: ``"TestDerivative.test_basic: x = 0.6"``.
     call : callable
         Calls fastgrad, and returns what is compared with expected; of Derivatives, the gradient.
-    expected : number, array, dict, list or tuple of such; or None
-        None where the other package refuses the input as well.
+    expected : number, array, dict, list or tuple of such, or callable; or None
+        A callable returns what is expected. None where the other package refuses the input as well.
     rtol, atol : float
         The other package's tolerances, as `numpy.testing.assert_allclose` takes them.
     refusal : str, optional
@@ -91,17 +92,18 @@ def judged(case: Case) -> tuple[str, str]:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             found = case.call()
+            expected = case.expected() if callable(case.expected) else case.expected
     except Exception as error:
         told = f"{type(error).__name__}: {error}"
         if case.refusal is None or not re.search(case.refusal, str(error), re.DOTALL):
             return "wrong", told
         return ("right", "") if case.expected is None else ("refused", told)
-    if case.expected is None:
+    if expected is None:
         return "wrong", f"not refused: {found}"
     if isinstance(found, Derivatives):
         found = found.gradient
     try:
-        _compare(found, case.expected, case.rtol, case.atol)
+        _compare(found, expected, case.rtol, case.atol)
     except AssertionError as error:
         return "wrong", " ".join(str(error).split())
     return "right", ""

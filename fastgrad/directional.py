@@ -120,7 +120,8 @@ def displace(
         if plain.size == original.size:  # not a stack, which broadcasts
             plain = plain.reshape(original.shape)  # f may have changed the shape
         plain[...] = moved
-        np.copyto(plain, original, where=np.reshape(step == 0, plain.shape))
+        if np.count_nonzero(step) < np.size(step):
+            np.copyto(plain, original, where=np.reshape(step == 0, plain.shape))
 
 
 class Line:

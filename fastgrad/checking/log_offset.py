@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -448,9 +449,13 @@ def right_classes(subject: GradientUnderTest) -> RightClasses | None:
     By what the net predicts; or by the losses of single samples, if f is their mean. A function
     without a batch is taken for the loss of one sample.
     """
+    known = _predicted.get(subject)
+    if known is not None:
+        return known
     predicted = _log_probabilities(subject)
     if predicted is not None:
-        return RightClasses(predicted, are_losses=False)
+        _predicted[subject] = RightClasses(predicted, are_losses=False)
+        return _predicted[subject]
     samples = subject.batch.samples if subject.batch else 1
     if not 1 <= samples <= MAX_SAMPLES:
         return None
@@ -462,6 +467,10 @@ def right_classes(subject: GradientUnderTest) -> RightClasses | None:
         return None
     is_mean = np.isfinite(found).all() and abs(float(found.mean()) - loss) <= MEAN_SHARE * abs(loss)
     return RightClasses(losses, are_losses=True) if is_mean and loss > 0 else None
+
+
+_predicted: WeakKeyDictionary[GradientUnderTest, RightClasses] = WeakKeyDictionary()
+"""What subjects are known to predict, as long as they are there."""
 
 
 def _losses(subject: GradientUnderTest, samples: int) -> Array:

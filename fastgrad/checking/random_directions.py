@@ -10,8 +10,9 @@ whatever the number of parameters, and wherever in them the error is.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,8 @@ def direction_path(
             for part, v, original in pairs:
                 beside = np.subtract(part.x.view(np.ndarray), original, dtype=v.dtype)
                 beside -= t * v
-                f = f - part.analytic @ beside.reshape(-1)
+                beside *= part.analytic.reshape(v.shape)
+                f = f - beside.sum()  # BLAS's threads would wait for each other
             return f
 
         return offsets, np.array(evaluate_along(parts, direction, offsets.tolist(), value))
@@ -241,8 +243,10 @@ class DirectionalCheck:
         How exact values of f are.
     slack : float
         An error that is accepted in any case.
-    directions, spares : list of Direction
-        Those along which it is checked, and others that take the place of some.
+    directions : list of Direction
+        Those along which it is checked.
+    spares : iterator of Direction
+        Others, drawn when they are to take the place of some.
     results : list of Probe
         Of the first directions, or of all: what has been measured so far.
     is_unexplained : bool
@@ -254,7 +258,7 @@ class DirectionalCheck:
     noise: Noise
     slack: float
     directions: list[Direction]
-    spares: list[Direction] = field(default_factory=list)
+    spares: Iterator[Direction] = field(default_factory=lambda: iter(()))
     results: list[Probe] = field(default_factory=list)
     is_unexplained: bool = False
 
@@ -269,11 +273,9 @@ class DirectionalCheck:
         count: int = DIRECTION_COUNT,
     ) -> "DirectionalCheck":
         """Draw directions, and measure nothing yet."""
-        s = step_along(noise)
-        directions: list[Direction] = [
-            random_direction(parts, random, subject, s) for _ in range(count + SPARE_DIRECTIONS)
-        ]
-        return cls(subject, parts, noise, slack, directions[:count], directions[count:])
+        draw = partial(random_direction, parts, random, subject, step_along(noise))
+        spares = (draw() for _ in range(SPARE_DIRECTIONS))
+        return cls(subject, parts, noise, slack, [draw() for _ in range(count)], spares)
 
     def of(self, subject: GradientUnderTest) -> "DirectionalCheck":
         """Return the same directions for another function or gradient of such parts."""
@@ -291,8 +293,8 @@ class DirectionalCheck:
         for k in range(len(self.directions)):
             line = Line.of(self.subject, self.parts, self.directions[k], here)
             result = line.check(self.noise, self.slack, first)
-            while result is None and self.spares:
-                self.directions[k] = self.spares.pop()
+            while result is None and (spare := next(self.spares, None)) is not None:
+                self.directions[k] = spare
                 line = Line.of(self.subject, self.parts, self.directions[k], here)
                 result = line.check(self.noise, self.slack, first)
             result = result or line.probe(self.noise, self.slack)

@@ -50,7 +50,6 @@ NO_VALUE = (ValueError, OverflowError)
 MIN_STEP_SPACINGS = 2.0**26
 """Spacings of x that a step is to have at least, in double precision; half the bits elsewhere."""
 
-
 MAX_TOLD_SHARE = 0.95
 """Share of a check that is reported before its end."""
 
@@ -377,15 +376,8 @@ def as_analytic_gradients(gradient: Any, x: Any, batch: Any = None) -> list[tupl
     """Return the arrays of a gradient, in the order of those of x, with their precisions.
 
     Flat, in C order, in double precision at least; copies, for layers reuse their arrays. With each
-    comes eps of the type in which it came.
-
-    Parameters
-    ----------
-    gradient : array or structure
-    x : array or structure
-        What it is the gradient for.
-    batch : Batch, optional
-        Whose number of samples tells what a wrong shape comes from.
+    comes eps of the type in which it came. The batch's number of samples tells what a wrong shape
+    comes from.
 
     Raises
     ------
@@ -567,14 +559,7 @@ def batch_behind(f: Any, x: Any, value: Any) -> Batch | None:
     """Return the batch whose loss a function is, such as ``lambda _: net.loss(x, t)``, or None.
 
     Looked for among what the function refers to: a net that has the arrays of x among its
-    parameters, and two arrays whose loss is the function's value.
-
-    Parameters
-    ----------
-    f : callable
-    x : array or structure
-    value : number
-        What f returns at x.
+    parameters, and two arrays whose loss is the function's value at x.
     """
     objects = _referred(f)
     moved = [array for _, array in leaves(x)]

@@ -1,6 +1,7 @@
-"""Stand-ins for arrays and numbers, which a recording notes the operations on."""
+"""Stand-ins for arrays and numbers, which a recording notes the operations on; and their memory."""
 
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.operations import Node, is_same, leaves, replaced
+from fastgrad.typing import Array
 
 if TYPE_CHECKING:
     from fastgrad.tracing.recorder import Recording
@@ -437,3 +439,66 @@ def is_selection(leaf: Any) -> bool:
 def moves(tree: Any) -> bool:
     """Say whether one of the leaves depends on the array at the beginning."""
     return any(type(leaf) is Recorded and leaf.node.depends for leaf in leaves(tree))
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+def owner_of(array: NDArray[Any]) -> int:
+    """Return what all arrays in the same memory have in common."""
+    owner: Any = array
+    while (base := getattr(owner, "base", None)) is not None:  # that of as_strided is no array
+        owner = base
+    return id(owner)
+
+
+MIN_LARGE_BYTES = 2**20
+"""Bytes of an array from which on it is not copied, which would take as long as using it."""
+
+
+class Constants:
+    """Arrays that do not depend on x, kept as they were when an operation used them.
+
+    A function may fill the same buffer again and again. What an operation was given is therefore
+    compared with what the same array held before, and copied if that has changed. Of a large array
+    the checksum is noted instead, and looked at again in the end.
+
+    Attributes
+    ----------
+    bytes : int
+        How much memory the copies take.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._copies: dict[int, tuple[ref[Array], Array]] = {}
+        self._large: dict[int, tuple[Array, Array, int]] = {}
+
+    def keep(self, array: Array) -> Array:
+        """Return what an array holds now, as an array that will not change.
+
+        Of a large one itself is returned; `are_unchanged` says in the end whether it is the same.
+        """
+        if array.nbytes >= MIN_LARGE_BYTES:
+            if id(array) not in self._large:  # which keeps the array, and so its id
+                self._large[id(array)] = array, array.view(), _checksum(array)
+            return self._large[id(array)][1]
+        if id(array) in self._copies:
+            reference, copied = self._copies[id(array)]
+            is_alike = (array.shape, array.dtype) == (copied.shape, copied.dtype)
+            if reference() is array and is_alike and array.tobytes() == copied.tobytes():
+                return copied
+        copied = array.copy("K")
+        self._copies[id(array)] = ref(array), copied
+        self.bytes += copied.nbytes
+        return copied
+
+    def are_unchanged(self) -> bool:
+        """Say whether all large arrays hold what they held."""
+        return all(_checksum(view) == checksum for _, view, checksum in self._large.values())
+
+
+def _checksum(array: Array) -> int:
+    """Return a number that changes if an element does."""
+    in_order = array if array.flags.c_contiguous else array.T
+    return zlib.crc32(np.ascontiguousarray(in_order).data)  # which copies slices only

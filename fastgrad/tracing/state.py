@@ -18,8 +18,8 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from fastgrad.tracing.recorder import owner_of
 from fastgrad.tracing.references import attributes_of, is_a, is_foreign, names_of, slots_of
+from fastgrad.tracing.stand_in import owner_of
 from fastgrad.typing import Array
 
 MAX_BYTES = 2**26

@@ -453,7 +453,7 @@ def _value_at_x(problem: Problem, evaluator: Evaluator) -> Any:
     elif array.dtype.kind not in "fiub":
         raise TypeError(
             f"f returned an array of dtype {array.dtype}, but it must return real numbers; "
-            f"{check_end(array.dtype.kind == 'c')}"
+            f"{check_end(array.dtype.kind)}"
         )
     return as_floats(array)
 

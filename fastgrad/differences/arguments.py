@@ -146,11 +146,12 @@ def other_side(step: float) -> str:
     return ", and scheme='backward' for the other side of x" if step < 0 else ""
 
 
-def check_end(is_complex: bool) -> str:
-    """Return what to do about an f that returns no real numbers, to end a message."""
-    if not is_complex:
-        return "check what f ends with"
-    return "check what f ends with, or pass f's real and imaginary parts, as two functions"
+def check_end(kind: str) -> str:
+    """Return what to do about an f that returns no real numbers, but this kind of dtype."""
+    if kind == "c":
+        return "check what f ends with, or pass f's real and imaginary parts, as two functions"
+    several = ", and that all of its numbers are in one array" if kind == "O" else ""
+    return f"check what f ends with{several}"
 
 
 def require_floating_array(name: str, x: object, h: object) -> None:

@@ -313,6 +313,6 @@ def value_at(
     if value.dtype.kind not in "fiub":
         raise TypeError(
             f"f returned an array of dtype {value.dtype}, but it must return real numbers; "
-            f"{check_end(value.dtype.kind == 'c')}"
+            f"{check_end(value.dtype.kind)}"
         )
     return value if value.dtype.kind == "f" else value.astype(np.float64)

@@ -240,7 +240,7 @@ def real_number(value: Any) -> Any:
         return number
     raise TypeError(
         f"f returned {reprlib.repr(value)} of type {type(value).__name__}, but it must return a "
-        f"real number; {check_end(isinstance(number, Complex))}"
+        f"real number; {check_end(np.asarray(number).dtype.kind)}"
     )
 
 
@@ -438,7 +438,7 @@ def _numbers(result: Array, x: Array) -> Array:
         wanted = "complex numbers for a complex x" if kinds == "c" else "real numbers"
         raise TypeError(
             f"f returned an array of dtype {result.dtype}, but it must return {wanted}; "
-            f"{check_end(result.dtype.kind == 'c')}"
+            f"{check_end(result.dtype.kind)}"
         )
     return result.astype(object) if result.dtype.kind in "iu" else result
 

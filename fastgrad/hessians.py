@@ -298,26 +298,20 @@ def hessian_vector_product(
         arrays = [problem.x for problem in found]
         put_back, originals = restorer(arrays)
         on_line = one_by_one(choose_evaluator(None, x, vectorized=vectorized).values(None))
-        line = measured(line, on_line, base.reshape(()), eps, farther=False)
+        value = base.reshape(())
+        line = measured(line, on_line, value, eps, farther=False)
         put_back()
         # A power of two: the direction is multiplied without rounding.
         step = float(part * 2.0 ** np.round(np.log2(line.steps[0])))
         gradients = []
         with evaluator.shown(sum(array.size for array in arrays)) as report:
             values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
-            chosen = [
-                measured(problem, values, base.reshape(()), farther=False).steps
-                for problem in seconds
-            ]
+            chosen = [measured(each, values, value, farther=False).steps for each in seconds]
             values = evaluator.values(in_parts(report, 1 / 4))  # each element twice
             for shift in (step, -step):
                 displace(arrays, originals, directions, shift, [None] * len(arrays))
-                gradients.append(
-                    [
-                        _gradient(problem, steps, values)
-                        for problem, steps in zip(found, chosen, strict=True)
-                    ]
-                )
+                pairs = zip(found, chosen, strict=True)
+                gradients.append([_gradient(problem, steps, values) for problem, steps in pairs])
         put_back()
     products = [np.zeros_like(array) for array in arrays]
     for product, up, down in zip(products, *gradients, strict=True):
@@ -473,6 +467,7 @@ class _Hessian:
 
     @staticmethod
     def _parts_of(problem: Problem, first: Scheme) -> Iterator[Part]:
+        """Yield the elements of an array that are moved alike, with what they are derived by."""
         for scheme, places, steps in problem.partition if problem.x.size else ():
             if len(places):
                 lengths = np.broadcast_to(steps, places.shape)
@@ -537,10 +532,8 @@ class _Hessian:
     def _gradients(self) -> list[Array]:
         """The first derivatives at x itself, which one-sided schemes need for every row."""
         values = self.evaluator.values(None)
-        return [
-            self._filled(a, [part.inner for part in parts], values)
-            for a, parts in enumerate(self.parts)
-        ]
+        inner = [[part.inner for part in parts] for parts in self.parts]
+        return [self._filled(a, schemes, values) for a, schemes in enumerate(inner)]
 
     def _filled(self, a: int, schemes: Sequence[Scheme | None], values: Values) -> Array:
         """Return the quotients for an array, by a scheme for each of its parts that has one."""

@@ -316,6 +316,7 @@ class Comparison:
         return [], []
 
     def _directions(self, random: np.random.Generator) -> DirectionalCheck:
+        """Return random directions along which the gradient is compared, with what may differ."""
         parts = [part for part in self.subject.parts if part.x.size]
         noise = with_terms(self.noise, parts, [part.analytic for part in parts])
         least = MIN_DIRECTION_NOISE_EPS * noise.eps * noise.height

@@ -201,6 +201,7 @@ def _strong(case: FailedParameter) -> NDArray[np.bool_]:
 
 
 def _slices_text(axis: int, dimensions: int, slices: NDArray[np.intp]) -> str:
+    """Return slices along an axis in words, with their verb."""
     kinds = {1: ("element",), 2: ("row", "column")}.get(dimensions)
     kind = kinds[axis] if kinds else f"slice along axis {axis},"
     shown = ", ".join(str(int(s)) for s in slices[:5]) + (", ..." if len(slices) > 5 else "")

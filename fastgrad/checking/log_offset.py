@@ -513,6 +513,7 @@ def _log_probabilities(subject: GradientUnderTest) -> Callable[[], Array] | None
 def _log_predicted(
     predict: Any, x: Any, shape: tuple[int, ...], places: Any, are_scores: bool
 ) -> Array:
+    """Return the logarithms of the probabilities of the right classes."""
     y = predict(x).reshape(shape)
     right: Array
     if not are_scores:

@@ -146,6 +146,7 @@ def table(rows: tuple[Row, ...]) -> str:
 
 
 def _cells(name: str, shown: Element) -> tuple[str, ...]:
+    """Return an element's numbers as a row of the table."""
     digits = _digits(shown)
     return (
         element(name, shown.index),

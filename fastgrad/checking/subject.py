@@ -407,6 +407,7 @@ def as_analytic_gradients(gradient: Any, x: Any, batch: Any = None) -> list[tupl
 def _as_analytic_gradient(
     name: str, given: Any, x_name: str, x: Array, batch: Any
 ) -> tuple[Array, float]:
+    """Return one array of a gradient, and its precision."""
     array = as_array(name, given, f"pass an array of shape {np.shape(x)}")
     if array.dtype.kind not in "fiu":
         raise TypeError(
@@ -446,13 +447,7 @@ def _remedy(given: tuple[int, ...], wanted: tuple[int, ...], samples: int) -> st
 def as_gradient_under_test(
     f: Any, x: Any, t: Any, gradient: Any, args: tuple[Any, ...], engine: str
 ) -> GradientUnderTest:
-    """Tell the two forms apart: a function with its x, or a net with a batch x, t.
-
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    """
+    """Tell the two forms apart: a function with its x, or a net with a batch x, t."""
     if not is_net(f):
         if t is not None:
             raise TypeError(
@@ -489,6 +484,7 @@ def is_net(f: Any) -> bool:
 
 
 def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> GradientUnderTest:
+    """Return what is checked of a net: its loss, and what its backward pass returns."""
     if not is_structure(net.params):
         raise TypeError(
             f"f.params is a {type(net.params).__name__}, but it is to be a dict of arrays; pass "

@@ -297,6 +297,7 @@ def _containers(x: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_as_before(container: Any, before: Any) -> bool:
+    """Say whether a list or dict holds the same objects as before."""
     if len(container) != len(before):
         return False
     if isinstance(container, dict):

@@ -318,6 +318,7 @@ class Certificate:
         return self.example + more
 
     def _said(self, place: int) -> str:
+        """Return in words what the engine and calls of f give at an element."""
         index = np.unravel_index(place, self.values.x.shape)
         looped = self.values.quotients(np.array([place], np.intp), self.values.h)[0]
         got = self.quotients[place]

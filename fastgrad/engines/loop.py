@@ -257,6 +257,7 @@ def _complex_number(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
+    """Return the single number that f has returned."""
     if isinstance(value, Complex):
         return value
     array = as_returned(value)
@@ -520,6 +521,7 @@ def reporting(values: Values, report: Report | None) -> Values:
 def _reported(
     values: Values, report: Report, f: Callable[[Any], Any], x: Array, moves: Moves
 ) -> Array:
+    """Return the values, and report each part of them when it is there."""
     parts = []
     for part in in_blocks(values, f, x, moves):
         parts.append(part)

@@ -180,6 +180,7 @@ def _begin(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
+    """End this worker once its parent has ended."""
     import psutil
 
     # One that is dead exists until somebody has asked how it ended.

@@ -112,6 +112,7 @@ class WorkerPool:
     def _values(
         self, report: Report | None, f: Callable[[Any], Any], x: Array, moves: Moves
     ) -> Array:
+        """Return f at the points, and report how far that has come."""
         if self._number != 1:
             processes.require_packages()
         parts: list[Array] = []

@@ -266,6 +266,7 @@ class _Helpers:
             del task  # with the arrays that it holds
 
     def _wait(self) -> Callable[[], None]:
+        """Return the next task; raise Empty if none comes for a while."""
         self._count(1)
         try:
             return self._tasks.get(timeout=IDLE_SECONDS)

@@ -154,6 +154,7 @@ _register_operator(operator.truediv, "fdiv")
 
 
 def _address(builder: Any, array: Any, place: Any) -> Any:
+    """Write the address of the vector that begins at a place of an array."""
     indices = [place] if place.type == ir.IntType(64) else unpack_tuple(builder, place)
     i = indices[0]
     for axis in range(1, len(indices)):
@@ -257,6 +258,7 @@ WORDS = types.Array(types.int32, 1, "C")
 
 @_lowering("store_words", types.none(WORDS, types.intp, types.intp, VECTOR, VECTOR))
 def _write_store_words(builder: Any, array: Any, i: Any, count: Any, low: Any, high: Any) -> None:
+    """Write what rounds two vectors to 16 bits, and stores them in one word a lane."""
     words = ir.VectorType(ir.IntType(32), LANES)
     low, high = (
         builder.trunc(

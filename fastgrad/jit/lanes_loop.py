@@ -143,6 +143,8 @@ class LanesLoop:
 
 
 def _lanes_loop(f: Any) -> Callable[..., None]:
+    """Return the loop over points of a function, several in lanes at once."""
+
     def run(
         numbers: Array,
         flat: Array,
@@ -353,6 +355,8 @@ def _arithmetic(instruction: str) -> Callable[..., Any]:
 
 
 def _comparison(predicate: str) -> Callable[..., Any]:
+    """Return what writes a comparison, and counts where lanes take different branches."""
+
     def write(context: Any, builder: Any, x: Any, y: Any) -> Any:
         compare = builder.fcmp_unordered if predicate == "!=" else builder.fcmp_ordered
         truths = compare(predicate, x, y)

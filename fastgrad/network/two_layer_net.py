@@ -271,6 +271,7 @@ def _loss_of(net: TwoLayerNet, x: ArrayLike, t: ArrayLike, _: object) -> float:
 
 
 def _size(name: str, value: Any) -> int:
+    """Return a size as an int; refuse what is none."""
     try:
         size = index(value)
     except TypeError:
@@ -287,6 +288,7 @@ def _size(name: str, value: Any) -> int:
 
 
 def _deviation(value: Any) -> float:
+    """Return a standard deviation as a float; refuse what is none."""
     if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value)):
         raise ValueError(
             f"weight_init_std is {value!r}, but a standard deviation is a finite number; "

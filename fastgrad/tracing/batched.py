@@ -68,6 +68,7 @@ def batched(node: Node) -> Batched:
 
 
 def _one_by_one(node: Node) -> Batched:
+    """Return an operation that is called for each version by itself."""
     function: Any = node.function
     shape, dtype, keywords = node.shape, node.value.dtype, node.keywords
 
@@ -144,6 +145,7 @@ def chosen(condition: Any, first: Any, second: Any) -> Array:
 
 
 def _reduction(node: Node) -> Batched:
+    """Return a reduction along the same axes of all versions."""
     function: Any = node.function
     keywords = {key: value for key, value in node.keywords.items() if key != "axis"}
     axes = tuple(axis + 1 for axis in reduced_axes(node))
@@ -181,6 +183,7 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
 
 
 def _move(node: Node) -> Batched:
+    """Return a move of elements, the same in all versions."""
     place = node.sources
     is_without_zeros, steps = bool(place.all()), _steps(place)
     axes = _permutation(node, steps)
@@ -291,6 +294,7 @@ def _in_one(left: Array, right: Array) -> Array:
 
 
 def _product(node: Node, multiply: Callable[[Array, Array], Array] = _in_one) -> Batched:
+    """Return a product of the versions, as one of matrices where that is possible."""
     spec = product_spec(node)
     assert spec is not None
     terms, out = spec.split("->")

@@ -257,6 +257,7 @@ def is_link(node: Node) -> bool:
 
 
 def _is_sum(node: Node) -> bool:
+    """Say whether a node is a sum or mean along axes before the last one."""
     argument = node.arguments[0]
     return (
         node.function in (np.sum, np.mean)

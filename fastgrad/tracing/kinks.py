@@ -430,6 +430,7 @@ def _are_close(a: Array, b: Array, tolerance: float) -> bool:
 
 
 def _elementwise(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> Arguments:
+    """Return an elementwise operation on some places along an axis."""
     axis, places = cuts[node][:2]
 
     def divided(argument: Any) -> Any:
@@ -450,6 +451,7 @@ def _reduction(node: Node, new: Mapping[Node, Node], _: Mapping[Node, Cut]) -> A
 
 
 def _product(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut]) -> Arguments:
+    """Return a product of which some places along an axis are computed."""
     spec = product_spec(node)
     if spec is None:
         raise NotDivisible

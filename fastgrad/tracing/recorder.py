@@ -368,6 +368,7 @@ class Recording:
         return plain(leaf)
 
     def _new(self, node: Node) -> Recorded:
+        """Return a stand-in for the result of a new node."""
         if node.depends:
             self.nodes.append(node)
         stand_in = Recorded(self, node)
@@ -441,6 +442,7 @@ class Recording:
             )
 
     def _count_bytes(self, more: int) -> None:
+        """Count memory; end the recording if it takes too much."""
         self._bytes += more
         self._largest = max(self._largest, more)
         allowed = MAX_BYTES + 16 * self._largest

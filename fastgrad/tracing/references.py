@@ -257,6 +257,7 @@ def _unless_leaves(pairs: Iterable[Any], items: Iterable[Any]) -> Iterable[Any]:
 
 
 def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Assign | None]]:
+    """Yield what a function refers to, and how that is replaced."""
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents, functools.partial(setattr, cell, "cell_contents")
@@ -394,6 +395,7 @@ def restoring_names(namespace: dict[str, Any], names: set[str]) -> Iterator[Rest
 
 
 def _restoring_dict(holder: dict[Any, Any]) -> Iterator[Restore]:
+    """Yield what makes a dict hold what it holds now."""
     kind: Any = collections.OrderedDict if is_a(holder, collections.OrderedDict) else dict
     held = dict.copy(holder)
     if kind is dict:
@@ -496,6 +498,7 @@ MAX_TUPLE_DEPTH = 4
 
 
 def _replace_in(holder: Any, plain: dict[int, Any]) -> None:
+    """Put plain arrays in the places of stand-ins in a holder."""
     if is_a(holder, dict):
         for key, item in list(dict.items(holder)):
             if id(item) in plain:

@@ -456,6 +456,7 @@ class Replay:
         return first if is_alike else None
 
     def _make_updates(self) -> dict[Node, Update]:
+        """Return how sums of many nodes are brought up to date at once."""
         updates = {}
         for last, chain in self._sums.items():
             update = self._as_update(chain[0])

@@ -458,6 +458,7 @@ def _converted(argument: Any, dtype: Any) -> Iterator[Margin]:
 
 
 def _of_power(base: Any, exponent: Any) -> Iterator[Margin]:
+    """Yield how far a power's arguments may move before it is not smooth."""
     a, b = value_of(base), value_of(exponent)
     if moves(exponent):
         is_exponential = not moves(base) and np.ndim(a) == 0 and a > 0

@@ -252,6 +252,7 @@ class Recorded(NDArrayOperatorsMixin):
     # What follows are an array's attributes and methods.
 
     def _array(self) -> Any:
+        """Return the plain array; end the recording where it must not be seen."""
         if self.is_float and self.is_noted():
             raise self.recording.stop(*FLOAT)
         if is_selection(self) and self.is_noted():

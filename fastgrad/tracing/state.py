@@ -143,6 +143,7 @@ class _Walk:
         self._go()
 
     def _go(self) -> None:
+        """Note all that waits, and what it refers to."""
         waiting, note, numbers = self._waiting, self.structure.append, self._numbers
         while waiting:
             thing = waiting.pop()
@@ -162,6 +163,7 @@ class _Walk:
                 self._enter(thing, kind)
 
     def _enter(self, thing: Any, kind: Any) -> None:
+        """Note what an object of this class holds."""
         if kind is np.ndarray:
             self._note_array(thing)
         elif kind in CONTAINER_TYPES:
@@ -196,6 +198,7 @@ class _Walk:
             raise Incomparable
 
     def _note_array(self, array: Array) -> None:
+        """Note an array's layout and memory; what it holds is compared later."""
         self._bytes += array.nbytes
         if array.dtype.hasobject or self._bytes > MAX_BYTES:
             raise Incomparable
@@ -205,6 +208,7 @@ class _Walk:
         self.structure.append((array.dtype, array.shape, array.strides, number, start - first))
 
     def _note_items(self, holder: Any) -> None:
+        """Note the items of a container, in their order."""
         if is_a(holder, dict):
             keys: Iterable[Any] = dict.keys(holder)
             if not IMMUTABLE_TYPES.issuperset(map(type, keys)):
@@ -220,6 +224,7 @@ class _Walk:
             self._waiting += items
 
     def _note_function(self, function: types.FunctionType) -> None:
+        """Note a function's code, and what it can read."""
         if is_foreign(function) and not function.__closure__:
             self.structure.append(function)
             return
@@ -234,6 +239,7 @@ class _Walk:
         self._note_names(function.__globals__, code.names)
 
     def _note_names(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
+        """Note what the names that code uses stand for in a namespace."""
         for name in names:
             if name in namespace:
                 self.structure.append(name)
@@ -254,6 +260,7 @@ class _Walk:
             raise Incomparable
 
     def _note_class(self, kind: type) -> None:
+        """Note a class: its bases, methods and attributes."""
         if is_foreign(kind):
             self.structure.append(kind)
             return
@@ -274,6 +281,7 @@ class _Walk:
             self._waiting.append(item)
 
     def _note_object(self, thing: Any) -> None:
+        """Note an object of a user's class: its attributes, and items if it has some."""
         self._waiting.append(type(thing))
         if is_a(thing, tuple(CONTAINER_TYPES)):
             self._note_items(thing)
@@ -339,6 +347,7 @@ def code_of(f: Callable[..., Any]) -> types.CodeType | None:
 
 @lru_cache(MAX_CODES)
 def _ignores(code: types.CodeType, place: int) -> bool:
+    """Say whether code never uses one of its arguments."""
     if code.co_argcount <= place or not NAMESPACE_READERS.isdisjoint(code.co_names):
         return False
     name = code.co_varnames[place]

@@ -116,6 +116,7 @@ class TermStrategy:
         return is_known
 
     def _changes(self) -> Changes:
+        """Return by how much the moves change the term, in the way that was chosen."""
         scale = self.term.scale
         weights = scale * self.weights[0], scale * self.weights[1]
         if self.stage is None:

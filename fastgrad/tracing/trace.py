@@ -272,6 +272,7 @@ def _record_or_raise(
     limits: tuple[float, float],
     first: FirstCalls,
 ) -> tuple[list[Node], Node]:
+    """Return the nodes of a call of f, and its result; raise NotTraceable if there are none."""
     result = _record_as_needed(f, [x], h, limits)
     if isinstance(result, Refusal):
         first.make(1)  # so that buffers which f fills hold what a whole call leaves

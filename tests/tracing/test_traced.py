@@ -5,6 +5,7 @@ import warnings
 from functools import partial
 
 import hypothesis.extra.numpy as hnp
+import layers
 import looped
 import nets
 import numpy as np
@@ -59,18 +60,22 @@ SCALES = (1.0, 255.0)
 
 @pytest.mark.parametrize(
     ("activation", "loss", "scale"),
-    pairwise(nets.ACTIVATIONS, ["mean of squares", "book's cross entropy"], SCALES),
+    pairwise(layers.ACTIVATIONS, ["mean of squares", "book's cross entropy"], SCALES),
 )
 def test_every_activation_is_traced_for_small_and_for_raw_inputs(activation, loss, scale):
-    assert_the_loops(*nets.one_layer(nets.ACTIVATIONS[activation], nets.LOSSES[loss], 3, scale))
+    assert_the_loops(
+        *layers.one_layer(layers.ACTIVATIONS[activation], layers.LOSSES[loss], 3, scale)
+    )
 
 
 @pytest.mark.parametrize(
     ("loss", "activation", "scale"),
-    pairwise(nets.LOSSES, ["identity", "tanh", "maximum", "softsign"], SCALES),
+    pairwise(layers.LOSSES, ["identity", "tanh", "maximum", "softsign"], SCALES),
 )
 def test_every_loss_is_traced_for_small_and_for_raw_inputs(loss, activation, scale):
-    assert_the_loops(*nets.one_layer(nets.ACTIVATIONS[activation], nets.LOSSES[loss], 4, scale))
+    assert_the_loops(
+        *layers.one_layer(layers.ACTIVATIONS[activation], layers.LOSSES[loss], 4, scale)
+    )
 
 
 @pytest.mark.skipif(not nets.IS_EXTENDED, reason="longdouble is float64 here")
@@ -78,17 +83,17 @@ def test_every_loss_is_traced_for_small_and_for_raw_inputs(loss, activation, sca
 @pytest.mark.parametrize(
     ("activation", "loss"),
     [
-        *((name, "mean of squares") for name in nets.SMOOTH),
-        *(("tanh", name) for name in nets.SMOOTH_LOSSES),
+        *((name, "mean of squares") for name in layers.SMOOTH),
+        *(("tanh", name) for name in layers.SMOOTH_LOSSES),
     ],
 )
 def test_the_exact_quotient_is_missed_by_less_than_the_loops_round_off(activation, loss, scale):
-    f, x = nets.one_layer(nets.ACTIVATIONS[activation], nets.LOSSES[loss], 5, scale)
+    f, x = layers.one_layer(layers.ACTIVATIONS[activation], layers.LOSSES[loss], 5, scale)
     result = numerical_gradient(f, x, engine="traced")
     exact = exact_quotient(f, x, H)
     assert exact.dtype == np.longdouble
     # Where samples mix, whole losses are subtracted, as in the loop.
-    factor = 4 if loss in nets.MIXING_LOSSES else 1
+    factor = 4 if loss in layers.MIXING_LOSSES else 1
     assert np.abs(result - exact).max() <= factor * EPS * size_of(f, x) / H
 
 
@@ -96,7 +101,7 @@ def test_the_exact_quotient_is_missed_by_less_than_the_loops_round_off(activatio
 @pytest.mark.parametrize("loss", ["mean of squares", "book's cross entropy"])
 @pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "maximum", "where", "abs"])
 def test_what_it_deviates_from_the_loop_by_is_the_loops_own_error(activation, loss):
-    f, x = nets.one_layer(nets.ACTIVATIONS[activation], nets.LOSSES[loss], 5)
+    f, x = layers.one_layer(layers.ACTIVATIONS[activation], layers.LOSSES[loss], 5)
     result, looped = numerical_gradient(f, x, engine="traced"), loop.gradient(f, x, H)
     exact = loop.gradient(f, x.astype(np.longdouble), H)
     assert exact.dtype == np.longdouble
@@ -109,8 +114,8 @@ def test_what_it_deviates_from_the_loop_by_is_the_loops_own_error(activation, lo
 @pytest.mark.parametrize("h", [1e-1, 1e-2, 1e-3, 1e-5, 1e-6, 1e-7])
 @pytest.mark.parametrize("activation", ["tanh", "maximum", "clip", "softmax"])
 def test_other_steps_are_served(activation, h):
-    loss = nets.LOSSES["mean of squares"]
-    assert_the_loops(*nets.one_layer(nets.ACTIVATIONS[activation], loss, 6), h=h)
+    loss = layers.LOSSES["mean of squares"]
+    assert_the_loops(*layers.one_layer(layers.ACTIVATIONS[activation], loss, 6), h=h)
 
 
 # Convolution -------------------------------------------------------------------------------------
@@ -317,7 +322,7 @@ def random_nets(draw):
         z = X
         for W, b, name in zip(weights, biases, activations, strict=True):
             a = np.dot(z, W) + b if rows else (W @ z.T + b[:, np.newaxis]).T
-            z = nets.ACTIVATIONS[name](a)
+            z = layers.ACTIVATIONS[name](a)
             if mixed:
                 z = z - 0.1 * z.mean(axis=0)
         penalty = decay * sum(np.sum(W**2) for W in weights)

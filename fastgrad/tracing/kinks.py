@@ -233,7 +233,7 @@ class StraightPath:
                 moved = self._non_smooth.versions(quantity, stacks, len(versions))
                 deciding.append(self._by_row(quantity, moved - (quantity.value - margin.distance)))
 
-        end = self._before.all_versions(versions, None, observe)
+        end = self._before.all_versions(versions, observe)
         return self._by_row(self._before.target, end), np.concatenate(deciding, axis=2)
 
     def filled_in(self, shifts: Array) -> Callable[[slice], Array]:

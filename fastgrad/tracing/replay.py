@@ -254,28 +254,27 @@ class Replay:
     def all_versions(
         self,
         values: Array,
-        added: Mapping[Node, Array] | None = None,
         observe: Observer | None = None,
         units: NDArray[np.intp] | None = None,
+        reach: Array | None = None,
     ) -> Array:
         """Return the target's versions for any versions of the root.
 
         Parameters
         ----------
         values : array of shape (m, *root.shape)
-        added : dict, optional
-            What is added to the versions of some nodes, besides; of shape (m, *node.shape).
         observe : callable, optional
             What is told of each operation.
         units : array of int, optional
             The units that were moved. With them, or an observer, all is computed at once.
+        reach : array of the root's shape, optional
+            By how much its elements are moved at most.
         """
         largest = max(node.value.size for node in [self.root, *self.nodes])
 
         def of(chunk: UnitIds) -> Array:
-            more = {node: array[chunk] for node, array in (added or {}).items()}
-            stacks = {self.root: Stack(values[chunk[0] : chunk[-1] + 1])}
-            self.run(self._in_order, stacks, len(chunk), observe, units, more)
+            stacks = {self.root: Stack(values[chunk[0] : chunk[-1] + 1], reach=reach)}
+            self.run(self._in_order, stacks, len(chunk), observe, units)
             return stacks[self.target].values
 
         is_whole = units is not None or observe is not None
@@ -330,7 +329,6 @@ class Replay:
         m: int,
         observe: Observer | None = None,
         units: NDArray[np.intp] | None = None,
-        added: Mapping[Node, Array] | None = None,
     ) -> dict[Node, Stack]:
         """Compute stacks of m versions, one node after the other."""
         for node in nodes:
@@ -344,8 +342,6 @@ class Replay:
             else:
                 arguments = tuple([_stack_or_value(a, stacks, spare) for a in node.arguments])
             stacks[node] = Stack(self.functions[node](arguments, m))
-            if added is not None and node in added:
-                stacks[node] = Stack(stacks[node].values + added[node])
             for leaf in self._finished.get(node, ()):  # memory in a core's cache, for the next ones
                 stacks.pop(leaf, None)
         return stacks

@@ -132,20 +132,21 @@ class RowLosses:
         values: Doubles,
         observe: Observer | None = None,
         units: NDArray[np.intp] | None = None,
+        reach: Doubles | None = None,
     ) -> Doubles:
         """Return by how much each row's loss changes, for any versions of the stage.
 
         Parameters
         ----------
         values : array of shape (m, *root.shape)
-        observe, units
+        observe, units, reach
             As for `Replay.all_versions`.
 
         Returns
         -------
         array of shape (m, rows)
         """
-        versions = self.replay.all_versions(values, None, observe, units)
+        versions = self.replay.all_versions(values, observe, units, reach)
         return self._by_row(difference(versions, self.replay.target.value))
 
     def summed(self, outcome: Outcome) -> Doubles:

@@ -409,9 +409,17 @@ def margins(node: Node) -> Iterator[Margin]:
 def name_of(node: Node) -> str:
     """Return the name of a node's function, if it is NumPy's, SciPy's or the recorder's own."""
     function = node.function
-    name = str(getattr(function, "__name__", ""))
-    modules = np, operations, sys.modules.get("scipy.special")
-    return name if any(getattr(m, name, None) is function for m in modules) else ""
+    if function not in _names:
+        name = str(getattr(function, "__name__", ""))
+        modules = np, operations, sys.modules.get("scipy.special")
+        if not any(getattr(m, name, None) is function for m in modules):
+            return ""
+        _names[function] = name
+    return _names[function]
+
+
+_names: dict[Any, str] = {}
+"""Of functions that are known."""
 
 
 def moves(argument: Any) -> bool:

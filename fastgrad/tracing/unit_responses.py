@@ -445,7 +445,8 @@ class Moves:
             change = np.moveaxis(outcome.values[:, 0] - recorded, 0, -1)[..., np.newaxis]
             versions = change * parts + recorded[..., np.newaxis, np.newaxis]
             versions = np.moveaxis(versions.reshape(*recorded.shape, -1), -1, 0)
-            losses = self.after.losses(versions, observe, outcome.units)
+            reach = None if observe is None else abs(parts).max() * abs(change).max(axis=(-2, -1))
+            losses = self.after.losses(versions, observe, outcome.units, reach)
             return losses.reshape(len(outcome.units), len(parts), -1)
 
         observe_before = None if monitor is None else partial(monitor.observe, shifts=np.ones(1))

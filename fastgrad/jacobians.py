@@ -19,7 +19,7 @@ from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, derive_from_one_side, measured
 from fastgrad.differences.problem import Problem, prepare
-from fastgrad.differences.quotients import fill
+from fastgrad.differences.quotients import as_floats, fill
 from fastgrad.engines.loop import in_parts
 from fastgrad.engines.selection import GradientOptions, JacobianOptions, choose_evaluator
 from fastgrad.gradient import DerivativeFunction, numerical_gradient
@@ -344,9 +344,8 @@ def vector_jacobian_product(
     >>> vector_jacobian_product(lambda x: A @ x, np.ones(3), np.array([1.0, 10.0])).round(6)
     array([30., 41., 52.])
     """
-    weights = as_real_array("v", v, "pass an array of the shape of f(x)")
+    weights = as_floats(as_real_array("v", v, "pass an array of the shape of f(x)"))
     require_function(f)
-    weights = weights.astype(np.result_type(weights.dtype, np.float64))
     return numerical_gradient(partial(weighted_sum, f, weights), x, h, args=args, **options)
 
 

@@ -16,6 +16,7 @@ from fastgrad.checking.noise import (
 )
 from fastgrad.checking.probe import ROUGHNESS_FACTOR, Kind, Probe, probe_element
 from fastgrad.checking.subject import GradientUnderTest, Part
+from fastgrad.differences.quotients import as_floats
 from fastgrad.lazy import LazyModule, lazy
 from fastgrad.schemes import central
 from fastgrad.typing import Array, Places
@@ -446,8 +447,7 @@ def _moved(
     if subject.is_own_net or not value.size:
         return 0.0
     x, step = part.x.view(np.ndarray), subject.steps(part, h)
-    wide = np.result_type(x.dtype, np.float64)
-    up, down = ((x + s).astype(x.dtype).astype(wide) for s in (step, -step))
+    up, down = (as_floats((x + s).astype(x.dtype)) for s in (step, -step))
     share = abs((up - down) / (2 * step) - 1).reshape(-1)
     moved: Array = 2 * share * abs(value)
     if not isinstance(step, float):

@@ -422,8 +422,8 @@ def _as_analytic_gradient(
             f"{_remedy(array.shape, shape, samples)}"
         )
     eps = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
-    wide = np.result_type(array.dtype, np.float64)
-    return np.array(array, wide, order="C").reshape(-1), max(eps, np.finfo(float).eps)
+    flat = np.array(as_floats(array), order="C").reshape(-1)
+    return flat, max(eps, np.finfo(float).eps)
 
 
 def _remedy(given: tuple[int, ...], wanted: tuple[int, ...], samples: int) -> str:

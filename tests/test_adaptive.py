@@ -296,3 +296,12 @@ def test_compiled_functions_are_served():
     np.testing.assert_array_equal(found.error, looped.error)
     assert found.evaluations == looped.evaluations
     assert looped.engine == "loop"
+
+
+@pytest.mark.parametrize("accuracy", [2, 4, 8])
+@pytest.mark.parametrize("order", range(3, 12))
+def test_errors_of_high_derivatives_cover_what_is_wrong(order, accuracy):
+    scheme = schemes.central(accuracy, order)
+    for x in (0.1, 0.5, 3.0):
+        found = differentiate(np.sin, x, scheme=scheme)
+        assert abs(found.gradient - np.sin(x + order * np.pi / 2)) <= found.error

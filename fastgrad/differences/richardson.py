@@ -216,8 +216,7 @@ def limits(
     n, m = quotients.shape
     runs = _runs(m, ratio, powers[0], powers[1] - powers[0])
     with np.errstate(all="ignore"):
-        # Around one of them: what is equal stays so.
-        center = np.where(np.isfinite(quotients[:, -1:]), quotients[:, -1:], 0)
+        center = _center(quotients)
         terms = runs.weights * (quotients - center)[:, :, np.newaxis]
         entries = np.add.reduce(np.where(runs.inside, terms, 0), axis=1, initial=0) + center
         terms = runs.magnitudes * noise[:, :, np.newaxis]
@@ -256,6 +255,20 @@ def limits(
             errors,
             runs,
         )
+
+
+def _center(quotients: Array) -> Array:
+    """Return a quotient of each row, around which they are added up, so that equal ones stay so.
+
+    The last is nearest to the limit, but at the smallest steps it may be nothing but rounding, and
+    so large that adding it leaves no digits of the others.
+    """
+    sizes = np.where(np.isfinite(quotients), abs(quotients), np.inf)
+    last, least = sizes[:, -1], np.argmin(sizes, axis=1)
+    rows = np.arange(len(sizes))
+    chosen = np.where(last <= 2 * sizes[rows, least], -1, least)
+    center = quotients[rows, chosen][:, np.newaxis]
+    return np.where(np.isfinite(center), center, 0)
 
 
 def _unexplained(quotients: Array, slack: Array, entries: Array, own: Array, runs: _Runs) -> Array:

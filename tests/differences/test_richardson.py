@@ -62,6 +62,15 @@ def test_noisy_small_steps_are_left_out():
     assert abs(found.values[0] - 3) <= found.errors[0] < 1e-12
 
 
+def test_huge_noise_at_the_smallest_steps_leaves_the_digits_of_the_others():
+    # As of a tenth derivative, whose rounding error is divided by the tenth power of the step.
+    quotients = quotients_of([3, 1], [0, 2], 8)
+    quotients[0, -2:] = -(2.0**53), 2.0**53
+    noise = np.array([[*np.full(6, 1e-13), 2.0**54, 2.0**54]])
+    found = limits(quotients, noise, [2, 4])
+    assert abs(found.values[0] - 3) <= found.errors[0] < 1e-11
+
+
 def test_missing_quotients_are_left_out():
     quotients = np.array([[np.nan, 4.0, 3.25, 3.0625], [np.nan, np.inf, np.nan, 3.0]])
     found = limits(quotients, np.zeros((2, 4)), [2, 4, 6])

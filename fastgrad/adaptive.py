@@ -198,7 +198,8 @@ def differentiate(
     engine : str
         How f is evaluated at moved points, as for `numerical_gradient`.
     scheme : str or Scheme
-        Which quotients are extrapolated. The complex step needs no extrapolation.
+        Which quotients are extrapolated. The complex step needs no extrapolation: of a given one,
+        half is taken, too, to tell how exact it is.
     relative : bool
         Whether h is in units of ``abs(x[i])``.
     bounds : pair, or sequence of pairs, optional
@@ -398,13 +399,18 @@ def _differentiate(
     heights = abs(np.broadcast_to(base, x.size)).reshape(x.shape) / size
     is_limited = np.ones(x.size, bool)
     if scheme.is_complex:
-        all_values = values_of(report)
-        quotients = derivatives(all_values, problem.f, x, places, problem.steps, scheme)
+        steps, calls = problem.steps, 1 if retry else 2
+        all_values = values_of(report if retry else in_parts(report, 1 / 2))
+        quotients = derivatives(all_values, problem.f, x, places, steps, scheme)
         # Nothing is subtracted: what is left is the rounding of the operations inside f.
-        noise = 8 * precision(x, quotients) * abs(quotients)
-        _write(results, places, quotients, noise, problem.steps)
+        errors = 8 * precision(x, quotients) * abs(quotients)
+        if not retry:  # a given step may be large: half of it tells what that costs
+            larger, steps = quotients, steps / 2
+            quotients = derivatives(all_values, problem.f, x, places, steps, scheme)
+            errors += abs(quotients - larger)
+        _write(results, places, quotients, errors, steps)
         status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance)
-        count = each.evaluations if each else x.size * len(scheme.offsets)
+        count = each.evaluations if each else calls * x.size * len(scheme.offsets)
         return [gradient, error, step, status], 1 + count
     half = in_parts(report, 1 / 2)
     values, begin = values_of(None), values_of(half)

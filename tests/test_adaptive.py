@@ -305,3 +305,16 @@ def test_errors_of_high_derivatives_cover_what_is_wrong(order, accuracy):
     for x in (0.1, 0.5, 3.0):
         found = differentiate(np.sin, x, scheme=scheme)
         assert abs(found.gradient - np.sin(x + order * np.pi / 2)) <= found.error
+
+
+@pytest.mark.parametrize("h", [1e-20, 1e-3, 0.5])
+@pytest.mark.parametrize("x", [1.0, np.array([0.3, 2.0])])
+def test_a_given_complex_step_is_as_exact_as_it_says(h, x):
+    seen = []
+    found = differentiate(
+        lambda x: (x**3).sum(), x, h, scheme="complex", progress=lambda *done: seen.append(done)
+    )
+    assert (abs(found.gradient - 3 * x**2) <= found.error).all()
+    assert found.error.max() < 1e-13 + h**2
+    assert found.evaluations == 1 + 2 * np.size(x)
+    assert seen[-1] == (np.size(x), np.size(x))

@@ -222,13 +222,27 @@ class Stage:
         Its weights are what is added to each row: further elements of x, from the start on. None
         if the units do not lie along the last axis, one after the other.
         """
-        units = self.where.shape[1]
-        in_order = np.broadcast_to(np.arange(1, units + 1), (*self.unit_ids.shape[:-1], units))
-        if not np.array_equal(self.unit_ids, in_order):
+        if not self.has_units_last:
             return None
         inputs = np.column_stack([self.inputs, np.ones(len(self.inputs))])
-        where = np.vstack([self.where, np.arange(start, start + units)])
-        return Stage(self.node, inputs, where, self.unit_ids, self.rows)
+        where = np.vstack([self.where, np.arange(start, start + self.where.shape[1])])
+        wider = Stage(self.node, inputs, where, self.unit_ids, self.rows)
+        vars(wider)["is_in_order"] = self.is_in_order and start == self.where.size
+        return wider
+
+    def of(self, node: Node, inputs: Array) -> "Stage":
+        """Return the same stage of another recording."""
+        stage = Stage(node, inputs, self.where, self.unit_ids, self.rows)
+        known = {"is_in_order": self.is_in_order, "has_units_last": self.has_units_last}
+        vars(stage).update(known)
+        return stage
+
+    @lazy
+    def has_units_last(self) -> bool:
+        """Whether the units lie along the last axis, one after the other."""
+        shape = (*self.unit_ids.shape[:-1], self.where.shape[1])
+        in_order = np.broadcast_to(np.arange(1, self.where.shape[1] + 1), shape)
+        return np.array_equal(self.unit_ids, in_order)
 
     @lazy
     def is_in_order(self) -> bool:

@@ -6,7 +6,7 @@ is differenced by moving the elements of x themselves.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -319,7 +319,7 @@ class Structure:
         same = {node: Node(None, (), {}, None, True) for node in nodes}
         if stage is not None:
             inputs = np.zeros(0) if stage.node.kind == operations.PRODUCT else stage.inputs
-            stage = replace(stage, node=same[stage.node], inputs=inputs)
+            stage = stage.of(same[stage.node], inputs)
         return cls(
             [*same.values()],
             stage,
@@ -354,7 +354,7 @@ class Structure:
         if stage is not None:
             is_product = replay.root.kind == operations.PRODUCT
             inputs = inputs_of_product(replay.root) if is_product else stage.inputs
-            stage = replace(stage, node=replay.root, inputs=inputs)
+            stage = stage.of(replay.root, inputs)
         return stage, replay, rows.get(target)
 
 

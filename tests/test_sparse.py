@@ -158,6 +158,12 @@ def test_structures_are_seen_in_what_is_recorded(name):
     np.testing.assert_array_equal(found.toarray(), np.asarray(expected) != 0)
 
 
+def test_structures_are_found_for_the_further_arguments_that_are_given():
+    structure, groups = detect_sparsity(lambda x, k: x[:k] * x[0], np.ones(4), args=(2,))
+    assert structure.toarray().astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0]]
+    assert len({*groups[:2]}) == 2
+
+
 def test_structures_of_what_cannot_be_recorded_are_found_by_calls():
     def f(x):
         r = [0.0] * len(x)

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastgrad import check_gradient
+from fastgrad import check_gradient, testing
 from fastgrad.testing import assert_gradient
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,17 @@ def test_the_message_is_the_report():
     with pytest.raises(AssertionError) as caught:
         assert_gradient(squares, x, -2 * x)
     assert str(caught.value).strip() == str(check_gradient(squares, x, -2 * x))
+
+
+def test_all_options_but_the_progress_are_those_of_a_check(monkeypatch):
+    given = {"t": None, "h": 1e-3, "args": (3.0,), "engine": "loop", "rtol": 1e-6}
+    given |= {"fast": True, "max_seconds": 9.0}
+    assert {*given} == {*signature(check_gradient).parameters} - {*"fx", "gradient", "progress"}
+    seen = []
+    monkeypatch.setattr(testing, "check_gradient", lambda *a, **options: seen.append((a, options)))
+    with pytest.raises(AssertionError):  # None is no right report
+        assert_gradient(squares, 1.0, 2.0, **given)
+    assert seen == [((squares, 1.0, 2.0), given)]
 
 
 FAILING = """

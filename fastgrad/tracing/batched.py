@@ -203,7 +203,8 @@ def _move(node: Node) -> Batched:
         places = place
         if len(parts) == 1:  # as it lies in memory, which is not always in C order
             values = parts[0].values
-            order = tuple(np.argsort([-stride for stride in values.strides], kind="stable"))
+            strides = values.strides
+            order = tuple(sorted(range(values.ndim), key=lambda axis: -strides[axis]))
             in_order = values.transpose(order)
             if order[0] == 0 and in_order.flags.c_contiguous:
                 places = in_memory(values.shape[1:], order)
@@ -275,12 +276,17 @@ def _steps(place: NDArray[np.intp]) -> list[int] | None:
     """Return the distance of neighbours along each axis, or None where it is not the same."""
     if not place.size or not place.all():
         return None
-    grid = np.full((), place.flat[0])
+    first, last = int(place.flat[0]), int(place.flat[-1])
     steps = []
     for axis, length in enumerate(place.shape):
         second = tuple(int(k == axis) for k in range(place.ndim))
-        steps.append(int(place[second] - place.flat[0]) if length > 1 else 0)
-        grid = np.expand_dims(grid, -1) + steps[-1] * np.arange(length)
+        steps.append(int(place[second]) - first if length > 1 else 0)
+        last -= steps[-1] * (length - 1)
+    if last != first:  # most often, and in less time
+        return None
+    grid = np.full((), first)
+    for step, length in zip(steps, place.shape, strict=True):
+        grid = np.expand_dims(grid, -1) + step * np.arange(length)
     return steps if np.array_equal(grid, place) else None
 
 

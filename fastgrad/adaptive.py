@@ -97,7 +97,8 @@ class Derivatives(Generic[Structure]):
     Attributes
     ----------
     gradient : array of shape ``f(x).shape + x.shape``, or structure like x
-        The derivatives: of an f that returns an array, its Jacobian.
+        The derivatives: of an f that returns several numbers, its Jacobian; of one in an array of
+        shape (1,), as of a number, an array of x's shape.
     error : array or structure like x
         The estimated absolute error of each: truncation, and a bound of what rounding costs; at a
         kink half the jump of the slope; infinite where no derivative was found, or the slope is.

@@ -143,7 +143,7 @@ def jacobian(
     -------
     array of shape ``f(x).shape + x.shape``, or a structure like x of such arrays
         In the floating-point type that f returns. With a given step f is called once, and as often
-        as the scheme has points for each element of x. With ``sparsity`` a
+        as the scheme has points besides x itself for each element of x. With ``sparsity`` a
         `scipy.sparse.csr_array` (f(x).size, x.size); f is called as often as the scheme has points
         for each group, and once along all of x, to see that nothing has been left out.
 
@@ -218,8 +218,9 @@ def jacobian(
             values = evaluator.values(report)
             measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
             parts = []
+            in_loop = evaluator.engine == "loop" and not evaluator.has_workers
             for problem in found:
-                columns = _columns(measured(problem, measuring, base), values, base)
+                columns = _columns(measured(problem, measuring, base), values, base, in_loop)
                 if outside is not None:
                     derive_from_one_side(problem, columns, evaluator.values(None), base)
                 rows = columns.reshape(problem.x.size, base.size).T.astype(base.dtype)
@@ -362,11 +363,15 @@ def weighted_sum(f: Callable[..., Any], weights: Array, x: Any, *args: Any) -> A
     return np.sum(values * weights)
 
 
-def _columns(problem: Problem, values: Values, base: Array) -> Array:
-    """Return the derivatives with respect to each element of one array, (x.size, *base.shape)."""
+def _columns(problem: Problem, values: Values, base: Array, in_loop: bool) -> Array:
+    """Return the derivatives with respect to each element of one array, (x.size, *base.shape).
+
+    Evaluated in the loop, f has the bits of ``base`` at x itself.
+    """
     f, x, columns = problem.f, problem.x, problem.quotients
     if columns is None:
         columns = np.zeros((x.size, *base.shape), base.dtype)
+        here = np.broadcast_to(base, columns.shape) if in_loop else None
         for scheme, places, steps in problem.partition if columns.size else ():
-            fill(columns, values, f, x, places, steps, scheme, base.shape)
+            fill(columns, values, f, x, places, steps, scheme, base.shape, here)
     return columns

@@ -149,13 +149,15 @@ def other_side(step: float) -> str:
 def check_end(kind: str) -> str:
     """Return what to do about an f that returns no real numbers, but this kind of dtype."""
     if kind == "c":
-        return "check what f ends with, or pass f's real and imaginary parts, as two functions"
+        return "differentiate lambda x: f(x).real and lambda x: f(x).imag, one by one"
     several = ", and that all of its numbers are in one array" if kind == "O" else ""
     return f"check what f ends with{several}"
 
 
 def require_floating_array(name: str, x: object, h: object) -> None:
     """Refuse what cannot be moved by a step in place."""
+    if isinstance(x, complex | np.complexfloating):
+        x = np.array(x)
     if not isinstance(x, np.ndarray):
         others = ", or a structure of arrays" if name != "x" else ""
         raise TypeError(

@@ -76,8 +76,8 @@ def derivatives(
         The offsets, in units of the steps, and the weights.
     shape : tuple of int
         The shape of what f returns.
-    base : array (x.size,), optional
-        f at x, if it has a value there for each element.
+    base : array (x.size, *shape), optional
+        f at x for each element, if it is known.
 
     Returns
     -------
@@ -89,7 +89,10 @@ def derivatives(
     outer = scheme.outer
     measured = values(f, x, Moves(places, moved(x, places, outer, steps), shape))
     if len(outer) < len(scheme.offsets):  # x itself: the last offset, the same for all elements
-        here = values(f, x, at(x, shape)) if base is None else base[places, np.newaxis]
+        if base is not None and base.dtype == measured.dtype:
+            here = base[places, np.newaxis]
+        else:
+            here = values(f, x, at(x, shape))
         everywhere = np.broadcast_to(here, (len(places), 1, *shape))
         measured = np.concatenate([measured, everywhere], axis=1)
     if measured.dtype.kind in "iub":  # NumPy's integers wrap around when they are subtracted

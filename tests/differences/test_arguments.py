@@ -190,3 +190,15 @@ def test_further_arguments_may_be_given_by_name(function):
     for kwargs in ([("b", 3.0)], {1: 2.0}, 3):
         with pytest.raises(TypeError, match="kwargs is"):
             function(f, x, kwargs=kwargs)
+
+
+@pytest.mark.parametrize("x", [1 + 1j, np.complex64(1), [1.0, 1j], np.ones(2, complex)])
+def test_a_complex_x_is_refused_with_what_to_pass_instead(x):
+    with pytest.raises(TypeError, match="for real x only; pass the real and the imaginary part"):
+        numerical_gradient(np.abs, x)
+
+
+@pytest.mark.parametrize("derivative", [numerical_gradient, jacobian, hessian])
+def test_a_complex_value_of_f_is_refused_with_what_to_differentiate_instead(derivative):
+    with pytest.raises(TypeError, match=r"f\(x\).real and lambda x: f\(x\).imag, one by one"):
+        derivative(lambda x: np.exp(1j * x[0]), np.ones(2))

@@ -18,7 +18,7 @@ def main():
         if wanted and not any(name in peer.lower() for name in wanted):
             continue
         counts = Counter()
-        for case in cases_of(module):
+        for case in [*cases_of(module)]:
             verdict, words = judged(case)
             counts[verdict] += 1
             if verdict != "right":

@@ -297,7 +297,7 @@ def small_patterns():
         yield Case(f"coloring: {name}", lambda call=call: call()[0], exact, 0.0, atol)
     x = np.random.default_rng(6).random(10_000)
     call = partial(jacobian, neighbours, x, 2.0**-10, sparsity="detect")
-    yield Case("coloring: 100 x 100", lambda: call() @ x, neighbours(x), 1e-9)
+    yield Case("coloring: 100 x 100", lambda call=call, x=x: call() @ x, neighbours(x), 1e-9)
     for pattern in ([[1, 1], [0, 1]], [[1, 1, 1]], [[1, 1], [1, 1], [1, 1]], [[1, 1], [1, 1]]):
         M = np.array(pattern, float)
         call = partial(detect_sparsity, lambda x, M=M: M @ x, np.ones(M.shape[1]))

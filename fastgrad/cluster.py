@@ -58,4 +58,5 @@ def dask_map(
 
 
 def _call(item: Any, function: Callable[[Any], Any]) -> Any:
+    """Call a function with an item."""
     return function(item)

@@ -153,6 +153,7 @@ class Scheme:
 
     @lazy
     def _parts(self) -> tuple[Any, ...]:
+        """Return what makes two schemes equal."""
         return self.offsets, self.numerators, self.denominator, self.derivative
 
     @lazy

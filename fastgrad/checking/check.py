@@ -397,6 +397,7 @@ def _share_of_time(end: float) -> float:
 
 
 def _drawn(part: Part, random: np.random.Generator) -> list[int]:
+    """Return elements of a part, drawn at random, in C order's numbers."""
     count = min(part.x.size, MAX_DRAWN_ELEMENTS)
     chosen: list[int] = random.choice(part.x.size, count, replace=False).tolist()
     return chosen

@@ -142,6 +142,7 @@ class FailedParameter:
         return None
 
     def _proof(self, guess: Hypothesis, *, complete: bool) -> Diagnosis:
+        """Return a guess with the largest errors before and after."""
         after = largest_magnitude(guess.corrected - self.value)
         return Diagnosis(guess.sentence, self.numerical.largest_error, after, complete)
 

@@ -382,6 +382,7 @@ def _offset_behind(
 
 
 def _misfit_share(noise: Noise) -> float:
+    """Return the share by which what an offset explains may miss."""
     return min(MAX_MISFIT_SHARE, MISFIT_SHARE_PER_STEP * step_along(noise))
 
 
@@ -398,10 +399,12 @@ def _step_of_slopes(parts: Sequence[Part], noise: Noise) -> float:
 
 
 def _rest(classes: RightClasses, offset: float, *_: Any) -> Any:
+    """Return what the offset adds to the loss, whatever else is given."""
     return classes.rest(classes.snapshot(), offset)
 
 
 def _loss_without(f: Any, classes: RightClasses, offset: float, *arguments: Any) -> Any:
+    """Return the loss as it would be without the offset."""
     return f(*arguments) + classes.rest(classes.snapshot(), offset)
 
 
@@ -474,6 +477,7 @@ _predicted: WeakKeyDictionary[GradientUnderTest, RightClasses] = WeakKeyDictiona
 
 
 def _losses(subject: GradientUnderTest, samples: int) -> Array:
+    """Return the loss of each sample."""
     if samples == 1 or subject.batch is None:
         return np.array([subject.value()])
     return np.array([float(subject.batch.loss_of(n)(None)) for n in range(samples)])

@@ -563,5 +563,6 @@ def excused_by(
 
 
 def _steps(subject: GradientUnderTest, part: Part, h: float) -> Array:
+    """Return the step of each element, flat."""
     steps: Array = np.broadcast_to(subject.steps(part, h), part.x.shape).reshape(-1)
     return steps

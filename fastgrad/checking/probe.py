@@ -167,6 +167,7 @@ def probe(path: Path, level: float, h: float, top: float, slack: float = 0.0) ->
 
 
 def _grid(path: Path, h: float) -> Array:
+    """Return nine offsets around x, at least half a step apart."""
     return max(h / 2, 8 * path.least) * np.arange(-4, 5)
 
 

@@ -158,6 +158,7 @@ def changed_when_asked_again(
 
 
 def _not_deterministic(part: Part, again: Array, place: int) -> str:
+    """Say which two values two calls at the same x gave."""
     return (
         f"not deterministic: two calls at the same x gave {part.analytic[place]:.6g} and "
         f"{again[place]:.6g} at {part.element(place)}."
@@ -373,4 +374,5 @@ def explained_along(
 
 
 def _of_offset(offset: float | None, subject: GradientUnderTest) -> list[str]:
+    """Return the sentence about an offset, if there is one."""
     return [] if offset is None else [f"It is {sentence_of(offset, subject)}"]

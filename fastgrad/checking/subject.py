@@ -211,6 +211,7 @@ class GradientUnderTest:
         value_or_nan(self._users_f, self.x, *self.args)
 
     def _ask(self) -> list[tuple[Array, float]]:
+        """Call the gradient, and return its arrays."""
         assert self._gradient is not None
         require_time()
         return as_analytic_gradients(self._gradient(self.x, *self.args), self.x, self.batch)

@@ -114,6 +114,7 @@ class Slope:
 
     @property
     def _summary(self) -> str:
+        """Return the verdict on a gradient that is right."""
         if self.is_clear:
             return "Right, but for what is no fault."
         return "Right, as far as the differences can tell."

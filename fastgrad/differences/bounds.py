@@ -136,6 +136,7 @@ def _sorted(low: Any, high: Any, x: Array) -> tuple[Array, Array] | None:
 
 
 def _same(one: tuple[Array, Array], other: tuple[Array, Array]) -> bool:
+    """Say whether two pairs of bounds are the same."""
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 

@@ -280,10 +280,12 @@ class Original:
             array.mask = self._mask
 
     def _is_masked_anew(self) -> bool:
+        """Say whether the array has another mask than before."""
         return not np.array_equal(np.ma.getmaskarray(self._array), self._mask)
 
 
 def _is_movable(thing: Any) -> bool:
+    """Say whether it is an array whose elements can be moved in place."""
     return isinstance(thing, np.ndarray) and thing.dtype.kind == "f" and thing.flags.writeable
 
 
@@ -360,6 +362,7 @@ def _entered_from() -> FrameType | None:
 
 
 def _overlap(some: list[Extent], others: list[Extent]) -> bool:
+    """Say whether any two pieces of memory overlap."""
     return any(a < d and c < b for a, b in some for c, d in others)
 
 

@@ -392,6 +392,7 @@ class Tableau:
         return found
 
     def _best(self, errors: list[float], excess: float) -> Limit:
+        """Return the limit with the least error."""
         run = self.runs[errors.index(min(errors))]
         return Limit(run, sorted(errors)[1] + excess * run.round_off)
 

@@ -138,6 +138,7 @@ class Point:
 
 
 def _forget(point: "ref[Point]", _: Any) -> None:
+    """Forget what is kept for a point that is no longer in use."""
     if (kept := point()) is not None:
         kept.forget()
 

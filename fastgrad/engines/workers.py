@@ -310,6 +310,7 @@ class SharedFunction:
         return contents if self.has_changed else []
 
     def _contents(self) -> list[bytes]:
+        """Return what is in each array, as bytes."""
         return [array.view(np.ndarray).tobytes() for array in self.arrays]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -274,6 +274,7 @@ class _Helpers:
             self._count(-1)
 
     def _count(self, change: int) -> None:
+        """Count how many helpers wait for a task."""
         with self._counting:
             self._idle += change
 
@@ -356,6 +357,7 @@ class _Chunks:
             self.seconds = elapsed / (chunk.stop - chunk.start)
 
     def _fail(self, start: int, error: BaseException) -> None:
+        """Note an error, and let no further chunk begin."""
         self.stopped = True
         self.failures.append((start, error))
 
@@ -490,12 +492,14 @@ def _all_locks() -> Iterator[Any]:
 
 
 def _take() -> None:
+    """Take all locks before a fork."""
     for lock in _all_locks():
         lock.acquire()
         _held.append(lock)
 
 
 def _let_go() -> None:
+    """Let go of all locks after a fork."""
     held = _held.copy()
     _held.clear()
     for lock in reversed(held):

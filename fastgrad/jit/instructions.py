@@ -133,6 +133,7 @@ def repeated(builder: Any, number: Any, lanes: int = LANES) -> Any:
 
 
 def _constant(number: float) -> Any:
+    """Return a vector with the same number in every lane."""
     return ir.Constant(VECTOR_IR, [number] * LANES)
 
 
@@ -165,11 +166,13 @@ def _address(builder: Any, array: Any, place: Any) -> Any:
 
 @_lowering("load", *(VECTOR(array, place) for array, place in PLACES))
 def _write_load(builder: Any, array: Any, place: Any) -> Any:
+    """Write what loads a vector."""
     return builder.load(_address(builder, array, place), align=8)
 
 
 @_lowering("store", *(types.none(array, place, VECTOR) for array, place in PLACES))
 def _write_store(builder: Any, array: Any, place: Any, vector: Any) -> None:
+    """Write what stores a vector."""
     builder.store(vector, _address(builder, array, place), align=8)
 
 
@@ -215,11 +218,13 @@ def write_call(builder: Any, name: str, result: Any, operands: list[Any]) -> Any
 
 @_lowering("load_part", VECTOR(ROW, types.intp, types.intp))
 def _write_load_part(builder: Any, array: Any, i: Any, count: Any) -> Any:
+    """Write what loads the first lanes of a vector."""
     return _write_masked_load(builder, _address(builder, array, i), _lanes_below(builder, count))
 
 
 @_lowering("store_part", types.none(ROW, types.intp, types.intp, VECTOR))
 def _write_store_part(builder: Any, array: Any, i: Any, count: Any, vector: Any) -> None:
+    """Write what stores the first lanes of a vector."""
     _write_masked_store(builder, _address(builder, array, i), _lanes_below(builder, count), vector)
 
 
@@ -228,6 +233,7 @@ _lowering("repeat", VECTOR(NUMBER))(repeated)
 
 @_lowering("total", NUMBER(VECTOR))
 def _write_total(builder: Any, vector: Any) -> Any:
+    """Write what adds the lanes, the first ones first."""
     result = ir.Constant(ir.DoubleType(), 0.0)
     for lane in range(LANES):
         result = builder.fadd(result, builder.extract_element(vector, ir.IntType(32)(lane)))
@@ -236,11 +242,13 @@ def _write_total(builder: Any, vector: Any) -> Any:
 
 @_lowering("magnitude", VECTOR(VECTOR))
 def _write_magnitude(builder: Any, vector: Any) -> Any:
+    """Write what takes absolute values."""
     return write_call(builder, f"llvm.fabs.v{LANES}f64", VECTOR_IR, [vector])
 
 
 @_lowering("where_negative", VECTOR(VECTOR, VECTOR, VECTOR))
 def _write_where_negative(builder: Any, vector: Any, negative: Any, other: Any) -> Any:
+    """Write what chooses by the sign of each lane."""
     return builder.select(builder.fcmp_ordered("<", vector, _constant(0.0)), negative, other)
 
 
@@ -250,6 +258,7 @@ _ROUNDER = 1.5 * 2.0**52
 
 @_lowering("nearest", VECTOR(VECTOR))
 def _write_nearest(builder: Any, vector: Any) -> Any:
+    """Write what rounds each lane to a whole number."""
     return builder.fsub(builder.fadd(vector, _constant(_ROUNDER)), _constant(_ROUNDER))
 
 
@@ -274,6 +283,7 @@ def _write_store_words(builder: Any, array: Any, i: Any, count: Any, low: Any, h
 
 @_lowering("power_of_two", VECTOR(VECTOR))
 def _write_power_of_two(builder: Any, vector: Any) -> Any:
+    """Write what computes 2 to the power of whole numbers, by their bits."""
     whole = builder.bitcast(builder.fadd(vector, _constant(_ROUNDER)), INTEGERS_IR)
     biased = builder.add(whole, ir.Constant(INTEGERS_IR, [1023] * LANES))
     exponent = builder.shl(biased, ir.Constant(INTEGERS_IR, [52] * LANES))
@@ -287,6 +297,7 @@ _MATRIX, *_PLACE = types.Array(types.float64, 2, "A"), types.intp, types.intp
 
 
 def _integer(value: int) -> Any:
+    """Return an integer of 64 bits."""
     return ir.Constant(ir.IntType(64), value)
 
 

@@ -251,6 +251,7 @@ def _require_apart(given: Any) -> None:
 
 
 def _require_number(inner: Any) -> None:
+    """Refuse values that are no numbers, truth values or text."""
     from numba import types
 
     if not isinstance(inner, (types.Number, types.Boolean, types.UnicodeType)):

@@ -439,6 +439,7 @@ def _drop_unsealed(folder: Path, name: str) -> dict[str, str]:
 
 
 def _seal_of(folder: Path, name: str) -> Path:
+    """Return the file with the checksums of a function's cached code."""
     return folder / f"{name}.seal"
 
 

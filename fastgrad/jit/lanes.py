@@ -247,10 +247,12 @@ class LanesModel(models.PrimitiveModel):
 
 
 def _is_set(builder: Any, mark: Any) -> Any:
+    """Write whether a mark is set."""
     return builder.icmp_unsigned("!=", mark, INTEGER(0))
 
 
 def _number_to_lanes(context: Any, builder: Any, kind: Any, _: Any, number: Any) -> Any:
+    """Write what turns a number into one for all lanes."""
     return of_number(builder, context.cast(builder, number, kind, types.float64))
 
 
@@ -295,6 +297,7 @@ disagreements: Any = intrinsic(_disagreements)
 
 
 def _counter() -> Any:
+    """Return the address of the count."""
     address = INTEGER(ctypes.addressof(_count))
     return address.inttoptr(INTEGER.as_pointer())
 

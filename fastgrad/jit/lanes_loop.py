@@ -351,6 +351,7 @@ def _count_in_any(builder: Any, truths: Any) -> None:
 
 
 def _arithmetic(instruction: str) -> Callable[..., Any]:
+    """Return what writes an instruction of arithmetic."""
     return _of_vectors(lambda _, builder, x, y: getattr(builder, instruction)(x, y))
 
 
@@ -400,6 +401,7 @@ def _resolve_power(_: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _write_power(context: Any, builder: Any, case: Any, values: Any) -> Any:
+    """Write a power with a whole exponent as products."""
     exponent = case.args[1].literal_value
     whole = _of_vectors(lambda _, builder, base: _multiplied(builder, base, exponent))
     return whole(context, builder, LANES_TYPE(LANES_TYPE), values[:1])
@@ -494,10 +496,12 @@ for _function in LANE_BY_LANE_FUNCTIONS:
 
 
 def _mean(a: Any) -> Any:
+    """Return the mean, as numba computes it."""
     return np.sum(a) / a.size
 
 
 def _prod(a: Any) -> Any:
+    """Return the product, in C order, as numba computes it."""
     result = 1.0
     for number in a.flat:
         result *= number

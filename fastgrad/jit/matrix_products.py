@@ -114,6 +114,7 @@ def sum_polynomials(
 
 
 def _tasks(out: Doubles, b: Doubles) -> int:
+    """Return into how many tasks to cut a product."""
     return tasks_for(len(b) * out.size // LANES_PER_VECTOR)
 
 
@@ -404,6 +405,7 @@ def multiply_versions(a: Doubles, b: Doubles) -> Doubles:
 
 @lru_cache
 def _compiled_versions() -> Any:
+    """Return the compiled product of versions, the same at each call."""
     types = "void(float64[:, :, ::1], float64[:, :, ::1], float64[:, ::1])"
     return compiled(_multiply_versions, _multiply_versions, types)
 

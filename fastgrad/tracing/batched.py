@@ -82,6 +82,7 @@ def _one_by_one(node: Node) -> Batched:
 
 
 def _version(argument: Any, k: int) -> Any:
+    """Return one version of an argument; what does not move is the same in all."""
     return argument.values[k] if type(argument) is Stack else argument
 
 

@@ -208,6 +208,7 @@ class Chain:
         return f"{self._names[node]}[{', '.join([*self._version(node), *places])}]"
 
     def _write_loop(self, shape: tuple[int, ...], body: list[tuple[str, Node | None]]) -> None:
+        """Write a loop over all elements, with these lines in it."""
         indents = ["    " * axis for axis in range(len(shape) + 1)]
         head = [f"{indents[k]}for i{k} in range({n}):" for k, n in enumerate(shape)]
         self._lines += [(line, None) for line in head]

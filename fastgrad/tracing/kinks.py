@@ -401,6 +401,7 @@ def _by_rows(row_ids: UnitIds, count: int) -> tuple[Places, Places]:
 
 
 def _taken(array: Array, cut: Cut) -> Array:
+    """Return some places of an array along an axis."""
     return np.take(array, cut.places, cut.axis)
 
 
@@ -447,6 +448,7 @@ def _elementwise(node: Node, new: Mapping[Node, Node], cuts: Mapping[Node, Cut])
 
 
 def _reduction(node: Node, new: Mapping[Node, Node], _: Mapping[Node, Cut]) -> Arguments:
+    """Return a reduction of which some places are computed."""
     return node.function, (new[node.arguments[0]], *node.arguments[1:])
 
 

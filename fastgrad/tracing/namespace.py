@@ -253,10 +253,12 @@ class _Joining:
 
 
 def _has_recorded(items: Any) -> bool:
+    """Say whether there is a stand-in among these items."""
     return any(type(leaf) is Recorded for leaf in leaves(items))
 
 
 def _is_recording(recording: Recording) -> bool:
+    """Say whether this thread's operations are noted."""
     return recording.is_open and get_ident() == recording.thread
 
 

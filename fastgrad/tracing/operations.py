@@ -262,6 +262,7 @@ def _gathered(leaf: Node, shape: tuple[int, ...], places: NDArray[np.intp]) -> N
 
 
 def _picked(array: Any, shape: tuple[int, ...], places: NDArray[np.intp]) -> Any:
+    """Return some elements of an array that is broadcast to a shape."""
     return np.broadcast_to(array, shape).reshape(-1)[places] if np.ndim(array) else array
 
 
@@ -424,6 +425,7 @@ def kind_of(function: Callable[..., Any] | None, arguments: tuple[Any, ...], key
 
 
 def _pads_with_zeros(arguments: tuple[Any, ...], keywords: Any) -> bool:
+    """Say whether `np.pad` puts zeros around an array."""
     mode = arguments[2] if len(arguments) > 2 else keywords.get("mode", "constant")
     return mode == "constant" and not np.any(keywords.get("constant_values", 0))
 

@@ -164,6 +164,7 @@ def _assembled(
 
 
 def _renamed(leaf: Any, new: Mapping[Node, Node]) -> Any:
+    """Return what stands for a leaf."""
     return new.get(leaf, leaf) if type(leaf) is Node else leaf
 
 

@@ -214,6 +214,7 @@ class Recording:
         return result  # type: ignore[no-any-return]
 
     def _new_selection(self, array: Any, mask: Node, value: NDArray[Any]) -> Recorded:
+        """Return a stand-in for what a mask selects of an array."""
         whole = self._as_argument(array)
         return self._new(Node(operations.selected, (whole, mask), {}, value, depends=True))
 
@@ -421,6 +422,7 @@ class Recording:
             raise self.stop(*FLOAT)
 
     def _require_numbers(self, value: Any) -> None:
+        """Refuse results that are no plain arrays of numbers."""
         if type(value) is not np.ndarray and isinstance(value, np.ndarray):
             raise self.stop(f"it computes an array of the class {type(value).__name__}")
         if value.dtype.kind not in "fiubc":
@@ -454,6 +456,7 @@ class Recording:
 
 
 def _name(function: Any) -> str:
+    """Return a function's name."""
     return getattr(function, "__name__", "an operation")
 
 
@@ -467,6 +470,7 @@ def place_of(frame: types.FrameType | None) -> str:
 
 
 def _named(code: types.CodeType, line: int | None) -> str:
+    """Return a function, line and file in words."""
     file = code.co_filename.replace("\\", "/").rpartition("/")[2]
     return f" (in {code.co_qualname.rpartition('<locals>.')[2]}, line {line} of {file})"
 

@@ -241,11 +241,13 @@ def _is_numbas(kind: type) -> bool:
 
 
 def _of_dict(holder: dict[Any, Any]) -> Iterator[tuple[Any, Assign | None]]:
+    """Yield the items of a dict, and how each is replaced."""
     for key, item in _unless_leaves(list(dict.items(holder)), dict.values(holder)):
         yield item, functools.partial(dict.__setitem__, holder, key)
 
 
 def _of_list(holder: list[Any]) -> Iterator[tuple[Any, Assign | None]]:
+    """Yield the items of a list, and how each is replaced."""
     items = [*list.__iter__(holder)]
     for i, item in _unless_leaves(enumerate(items), items):
         yield item, functools.partial(list.__setitem__, holder, i)

@@ -434,6 +434,7 @@ class Replay:
         return self._update(node, spec, factor, np.ones(factor.shape[axes[0]]), 0)
 
     def _update(self, node: Node, spec: str, factor: Node, other: Any, which: int) -> Update | None:
+        """Return how a product changes with one of its factors, if that is known."""
         ids = self.unit_ids[factor]
         return Update.of(node, spec, factor, other, which, ids, len(self.units))
 
@@ -477,6 +478,7 @@ def _with_nodes(held: Any, same: Mapping[Node, Node]) -> Any:
 
 
 def _stack_or_value(leaf: Any, stacks: dict[Node, Stack], spare: Node | None) -> Any:
+    """Return the versions of a leaf, or its value if it does not move."""
     if type(leaf) is not Node or leaf not in stacks:
         return value_of(leaf)
     return Stack(stacks[leaf].values, is_spare=True) if leaf is spare else stacks[leaf]

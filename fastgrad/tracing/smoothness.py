@@ -442,6 +442,7 @@ def margin_if_moved(quantity: Any, distance: Any) -> Iterator[Margin]:
 
 
 def _whole_numbers(quantity: Any) -> Iterator[Margin]:
+    """Yield how far a quantity is from whole numbers."""
     value = value_of(quantity)
     yield from margin_if_moved(quantity, value - np.rint(value))
 

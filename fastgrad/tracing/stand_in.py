@@ -40,10 +40,12 @@ def plain(leaf: Any) -> Any:
 
 
 def _as_int(end: Any) -> Any:
+    """Return an end of a slice as an int."""
     return end.__index__() if type(end) is Recorded else end
 
 
 def _are_numbers(*operands: Any) -> bool:
+    """Say whether all operands are numbers, not arrays."""
     return all(isinstance(plain(each), (np.generic, int, float)) for each in operands)
 
 

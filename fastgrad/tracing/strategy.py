@@ -167,6 +167,7 @@ def duration(seconds: float) -> str:
 
 
 def _counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

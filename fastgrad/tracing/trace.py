@@ -461,6 +461,7 @@ def _tuple_with(
 
 
 def _require_no_refusal(first: FirstCalls) -> None:
+    """Raise NotTraceable if the first calls have told why f cannot be recorded."""
     if first.refusal:
         raise NotTraceable(first.refusal)
 

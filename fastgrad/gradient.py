@@ -178,7 +178,7 @@ def numerical_gradient(
     outside : exception class or tuple of such, optional
         What f raises where it is not defined: then it counts as nan there. Where a quotient is not
         finite, a one-sided one of the same accuracy takes its place, if there is one, and the
-        elements are named in a warning.
+        elements are named in a warning; so with h="auto" in any case.
 
     Returns
     -------
@@ -275,7 +275,7 @@ def numerical_gradient(
             gradients = []
             for part in parts:
                 gradients.append(_gradient(part, evaluator, report))
-                if outside is not None:
+                if outside is not None or part.automatic:
                     _derive_from_one_side(part, gradients[-1], evaluator)
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()

@@ -10,7 +10,7 @@ from counting import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad import differentiate, schemes
+from fastgrad import differentiate, numerical_gradient, schemes
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 EPS = np.finfo(float).eps
@@ -125,6 +125,24 @@ def test_a_peak_that_is_narrower_than_the_first_steps_is_found():
     u = (1 + 3e-5) - 1
     exact = -2e8 * u * np.exp(-((1e4 * u) ** 2))
     assert abs(found.gradient - exact) <= found.error < 1e-6 * abs(exact)
+
+
+@pytest.mark.parametrize("power", [0.1, 1 / 3, 0.5])
+def test_at_a_cusp_the_slopes_cancel_and_no_limit_is_claimed(power):
+    found = differentiate(lambda x: abs(x[0]) ** power, np.zeros(1))
+    assert found.status == "no limit"
+    assert found.error > 1
+    with pytest.warns(RuntimeWarning, match="no step suits f"):
+        numerical_gradient(lambda x: abs(x[0]) ** power, np.zeros(1), "auto")
+
+
+def test_a_peak_far_narrower_than_the_first_steps_is_found():
+    # tanh((4020 x + 1)**2): the steps begin at 1/4, from where all but f(x) itself is flat.
+    found = differentiate(lambda x: np.tanh((4020 * x[0] + 1) ** 2), np.zeros(1))
+    np.testing.assert_allclose(found.gradient, 4020 * 2 / np.cosh(1) ** 2, rtol=1e-9)
+    kink = differentiate(lambda x: np.tanh(8.46 * abs(x[0])), np.zeros(1))
+    assert kink.status == "no limit"
+    assert kink.error > 7
 
 
 @pytest.mark.parametrize("distance", [0.3, 1e-2, 1e-5])

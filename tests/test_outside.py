@@ -79,3 +79,17 @@ def test_other_exceptions_pass_and_bad_kinds_are_refused():
     for outside in ("ValueError", ValueError("x"), (ValueError, 3), int, KeyboardInterrupt):
         with pytest.raises(TypeError, match="outside is"):
             numerical_gradient(by_nan, EDGE.copy(), outside=outside)
+
+
+def test_automatic_steps_take_the_side_where_f_is_a_number_without_being_asked():
+    def f(x):
+        with np.errstate(invalid="ignore"):
+            return (x * np.sqrt(x)).sum() + x.sum()
+
+    x = np.array([0.0, 1.0])
+    with pytest.warns(RuntimeWarning, match=r"one side of x\[0\]"):
+        np.testing.assert_allclose(numerical_gradient(f, x, "auto"), [1, 2.5], rtol=1e-4)
+    with pytest.warns(RuntimeWarning, match=r"one side of x\[0\]"):
+        np.testing.assert_allclose(jacobian(f, x), [1, 2.5], rtol=1e-4)
+    with pytest.warns(RuntimeWarning, match=r"quotient at x\[0\] is nan"):
+        assert np.isnan(numerical_gradient(f, x)[0])  # as the book's loop has it

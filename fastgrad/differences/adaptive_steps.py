@@ -81,6 +81,9 @@ MIN_GROWTH_RATIO = 0.95
 MAX_JUMP = 1e-2
 """The largest jumps, relative to f, that are taken for rounded values."""
 
+MAX_PEAK_GROWTH = 1.1 / RATIO
+"""How many times as far f bends at the next smaller step, at most, where there is a peak at x."""
+
 NOISE_STEPS = 3
 """Smallest steps from which the noise of f is judged."""
 
@@ -328,8 +331,13 @@ class Extrapolation:
             inside = (columns >= found.first[:, np.newaxis]) & (columns < found.last[:, np.newaxis])
             wide = np.maximum.reduce(np.where(inside, sizes, 0), axis=1)
             spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
-            errors = errors + np.fmax(kink, spike)
-        return replace(found, errors=errors)
+            peak = _peak(bends, noise)
+            # Where f bends, and not the less the smaller the step, there may be a kink of any size.
+            clear = narrow - 4 * noise[rows, found.last]
+            unseen = np.where(jump.errors > narrow / 2, np.fmax(clear, 0), 0)
+            errors = np.fmax(errors + np.fmax(kink, spike), np.fmax(peak, unseen))
+            truncation = np.fmax(truncation, peak)
+        return replace(found, errors=errors, truncation=truncation)
 
     def _finish(
         self,
@@ -449,6 +457,18 @@ class Extrapolation:
 def _sees_kinks(scheme: Scheme) -> bool:
     """Say whether f on both sides of x shows a jump of the slope, which quotients do not."""
     return scheme.is_central and scheme.derivative == 1
+
+
+def _peak(bends: Array, noise: Array) -> Array:
+    """Return how far f bends at the smallest steps if a peak or cusp at x is why; 0 elsewhere.
+
+    Seen from steps beyond it, f bends less the larger they are, and does not approach f(x) as fast
+    as a step falls.
+    """
+    sizes = abs(bends)
+    narrowing = (sizes[:, 1:] > sizes[:, :-1]) & (sizes[:, 1:] < MAX_PEAK_GROWTH * sizes[:, :-1])
+    is_peak = narrowing & (bends[:, 1:] * bends[:, :-1] > 0) & (sizes[:, 1:] > 4 * noise[:, 1:])
+    return np.where(is_peak.all(axis=1), sizes[:, -1], 0)
 
 
 def _grows(table: Array) -> bool:

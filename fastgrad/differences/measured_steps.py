@@ -185,7 +185,11 @@ def derive_from_one_side(
     order, accuracy = problem.scheme.derivative, problem.scheme.accuracy
     shape = () if base is None else base.shape
     replaced: list[int] = []
-    for side in (forward(accuracy, order), backward(accuracy, order)):
+    try:
+        sides = forward(accuracy, order), backward(accuracy, order)
+    except ValueError:  # of so many points no digits would be left
+        return
+    for side in sides:
         finite = np.isfinite(derivatives_found.astype(np.float64)).reshape(problem.x.size, -1)
         places = np.flatnonzero(~finite.all(axis=1))
         if not len(places):
@@ -423,7 +427,10 @@ class _Measurement(TrialQuotients):
         if not size.any():  # the derivative vanishes; at the largest step least of it is rounding
             self._keep(place, sweep[-1])
             noise = NOISE_FACTOR * rounding[:-1] * column(steps[:-1] ** d)
-            return is_last or bool((lifts[:-1] <= 2 * lifts[1:] / RATIO + noise).all())
+            is_smooth = bool((lifts[:-1] <= 2 * lifts[1:] / RATIO + noise).all())
+            # A cusp, at which quotients cancel: nearer to x, f is hardly nearer to f(x).
+            self.errors[place] = not is_smooth
+            return is_last or is_smooth
         round_off = _largest(rounding, size)
         differences = _largest(np.diff(sweep.values, axis=0), size)
         ratios = steps[1:] / steps[:-1]

@@ -40,7 +40,14 @@ def blocks(path):
     return found
 
 
-PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if blocks(page))]
+TRANSLATIONS = [
+    page for language in ("ko", "ja") for page in sorted((DOCS / language).glob("*.md"))
+]
+
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted(DOCS.rglob("*.md")) if blocks(page) and page not in TRANSLATIONS),
+]
 
 
 def test_all_blocks_are_found(tmp_path):
@@ -67,6 +74,16 @@ def test_the_blocks_of_a_page_run(page, monkeypatch, tmp_path):
             exec(compile("\n" * line + code, page, "exec"), module.__dict__)
     finally:
         pyplot.close("all")
+
+
+@pytest.mark.parametrize("page", TRANSLATIONS, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_a_translation_has_the_code_of_the_english_page(page):
+    assert [code for code, _ in blocks(page)] == [code for code, _ in blocks(DOCS / page.name)]
+    headings = [
+        re.findall(r"^#+ ", each.read_text("utf-8"), re.MULTILINE)
+        for each in (page, DOCS / page.name)
+    ]
+    assert page.name == "index.md" or headings[0] == headings[1]
 
 
 def test_no_block_is_without_the_name_of_its_language():

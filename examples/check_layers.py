@@ -177,7 +177,8 @@ def main() -> None:
     """Check the layers."""
     of_layer = layers()
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description="Check layers' backward passes, right ones and ones with a fault.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("layers", nargs="*", metavar="layer", help=", ".join(of_layer))
     chosen = parser.parse_args().layers or [*of_layer]

@@ -69,10 +69,13 @@ def connect(scheduler: str | None) -> Any:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scheduler", help="the address of a running cluster's scheduler")
+    parser = argparse.ArgumentParser(
+        description="Differentiate a slow function by the processes of a Dask cluster.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--scheduler", help="a running cluster's address; None: start one")
     parser.add_argument("--bodies", type=at_least_one, default=60, help="4 parameters each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="0 to 2**32 - 1")
     return parser.parse_args()
 
 

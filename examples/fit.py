@@ -192,14 +192,13 @@ def draw_losses(axes: Axes, fits: dict[str, Fit]) -> None:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description="Fit real digits by SciPy's optimizers, with their differences and fastgrad's.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--iterations", type=positive_integer, default=15, help="of the first fit, at most (15)"
+        "--iterations", type=positive_integer, default=15, help="of the first fit, at most"
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("output/fit.png"), help="the picture (output/fit.png)"
-    )
+    parser.add_argument("--output", type=Path, default=Path("output/fit.png"), help="the picture")
     return parser.parse_args()
 
 

@@ -96,9 +96,12 @@ def compare_with_textbook(
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Time the numerical gradient of a network.")
+    parser = argparse.ArgumentParser(
+        description="Time the numerical gradient of a network.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--reference", action="store_true", help="run the textbook's loop too")
-    parser.add_argument("--seed", type=int, help="0 to 2**32 - 1; default: another each run")
+    parser.add_argument("--seed", type=int, help="0 to 2**32 - 1; None: another each run")
     return parser.parse_args()
 
 

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Unpack, overload
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from fastgrad.differences.arguments import (
     as_number,
     as_returned,
     check_end,
+    element_at,
+    html_table,
     is_structure,
     leaves,
     like,
@@ -38,6 +41,7 @@ from fastgrad.directional import Pairs
 from fastgrad.engines.loop import in_parts, real_number, reporting, values_of_elements
 from fastgrad.engines.selection import DifferentiateOptions, Evaluator, choose_evaluator
 from fastgrad.jit.interrupts import raise_interrupt
+from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme, as_scheme, central_quotient, second_of
 from fastgrad.typing import (
     Array,
@@ -56,6 +60,11 @@ from fastgrad.typing import (
     Structure,
     Values,
 )
+
+if TYPE_CHECKING:
+    from fastgrad.differences import measured_steps
+else:  # for functions that are undefined on one side
+    measured_steps = LazyModule("fastgrad.differences.measured_steps")
 
 FIRST_STEP = 0.25
 """The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""
@@ -88,6 +97,10 @@ workers have more to do at once."""
 
 BLOCK_ELEMENTS = 1 << 9
 """Elements whose quotients are held in memory at a time."""
+
+
+MAX_SHOWN = 10
+"""Derivatives, at most, in a notebook's table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +142,22 @@ class Derivatives(Generic[Structure]):
         counts = {each: found.count(each) for each in STATUSES if each in found}
         what = ", ".join(f"{number:,} {MEANINGS[each]}" for each, number in counts.items())
         return f"{len(found):,} derivatives by {self.evaluations:,} evaluations of f: {what}."
+
+    def _repr_html_(self) -> str:
+        """Return that, and a table of the first derivatives, for a notebook."""
+        parts = zip(leaves(self.gradient), leaves(self.error), leaves(self.status), strict=True)
+        lines = (
+            (
+                element_at(name, place, np.shape(values)),
+                f"{np.ravel(values)[place]:.10g}",
+                f"{np.ravel(errors)[place]:.0e}",
+                str(np.ravel(statuses)[place]),
+            )
+            for (name, values), (_, errors), (_, statuses) in parts
+            for place in range(np.size(values))
+        )
+        headings = ("element of x", "derivative", "error", "status")
+        return f"<p>{self}</p>" + html_table(headings, islice(lines, MAX_SHOWN))
 
 
 @overload
@@ -381,7 +410,7 @@ def _differentiate(
     if not problem.x.size:
         nothing = np.zeros(problem.x.shape, STATUS_DTYPE)
         return [*(np.zeros_like(problem.x) for _ in range(3)), nothing], 0
-    values_of = evaluator.values
+    given, values_of = problem, evaluator.values
     each: ValuesOfEach | CountedCalls | None = None
     base = _value_at_x(problem, evaluator) if base is None else base
     if evaluator.is_elementwise:
@@ -430,18 +459,33 @@ def _differentiate(
             report(len(known))
         places = np.array([place for place in places.tolist() if place not in known], np.intp)
         begin = remembered if half is None else reporting(remembered, half)
-    for start in range(0, len(places), BLOCK_ELEMENTS):
-        some = places[start : start + BLOCK_ELEMENTS]
-        outcome = extrapolation.extrapolate(some, steps[some], begin, half)
-        if retry:
-            _try_again(extrapolation, some, steps[some], outcome)
-        _examine(extrapolation, some, outcome)
-        # The derivative is rounded to double precision, and to x's type.
-        eps = max(float(np.finfo(x.dtype).eps), EPS)
-        errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
-        _write(results, some, outcome.values, errors, outcome.steps)
-        by_rounding = outcome.roundoff_limited | (outcome.coarse > 0)
-        is_limited[some] = by_rounding & ~outcome.diverging
+
+    def extrapolate(
+        by: Extrapolation, places: Places, begin: Values, report: Report | None
+    ) -> None:
+        for start in range(0, len(places), BLOCK_ELEMENTS):
+            some = places[start : start + BLOCK_ELEMENTS]
+            outcome = by.extrapolate(some, steps[some], begin, report)
+            if retry:
+                _try_again(by, some, steps[some], outcome)
+            _examine(by, some, outcome)
+            # The derivative is rounded to double precision, and to x's type.
+            eps = max(float(np.finfo(x.dtype).eps), EPS)
+            errors = outcome.errors + eps / 2 * abs(np.nan_to_num(outcome.values))
+            _write(results, some, outcome.values, errors, outcome.steps)
+            by_rounding = outcome.roundoff_limited | (outcome.coarse > 0)
+            is_limited[some] = by_rounding & ~outcome.diverging
+
+    extrapolate(extrapolation, places, begin, half)
+    undefined = _undefined(gradient)
+    is_asked = len(undefined) > 0 and scheme.is_central and problem.bounds is None
+    for side in measured_steps.one_sided_schemes(scheme) if is_asked else ():
+        by = Extrapolation(problem.replaced(scheme=side), remembered, base, tolerance)
+        extrapolate(by, _undefined(gradient), remembered, None)
+        extrapolation.evaluations += by.evaluations
+    if is_asked:
+        defined = np.setdiff1d(undefined, _undefined(gradient))
+        measured_steps.warn_of_one_sided(given, defined % given.x.size)
     status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance)
     count = each.evaluations if each else extrapolation.evaluations + remembered.evaluations
     return [gradient, error, step, status], 1 + count
@@ -541,6 +585,11 @@ class ValuesOfEach:
                 for output, (j, row) in zip(outputs.tolist(), rows, strict=True)
             ]
         ).reshape(moves.points.shape)
+
+
+def _undefined(gradient: Array) -> Places:
+    """Return where no derivative has been found."""
+    return np.flatnonzero(np.isnan(gradient.view(np.ndarray)))
 
 
 def _write(results: list[Array], places: Any, values: Any, errors: Any, steps: Any) -> None:

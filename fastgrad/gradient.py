@@ -26,6 +26,7 @@ from fastgrad.engines.selection import (
     INDEPENDENCE_MESSAGE,
     POINTS_PER_REPEAT,
     Evaluator,
+    Explanation,
     GradientOptions,
     Repeating,
     choose_evaluator,
@@ -105,12 +106,15 @@ def numerical_gradient(
     progress: Progress = False,
     outside: Any = None,
 ) -> Any:
-    """Return the difference quotient of f for every element of x; the central one by default.
+    """Return the gradient of f at x: for every element of x a central difference quotient.
 
-    ``(f(x + h e_i) - f(x - h e_i)) / (2 h)``, which is the partial derivative up to a truncation
-    error of ``h**2 / 6`` times the third derivative, and a round-off error of about ``eps / h``
-    times what f adds up: ``abs(f(x))``, or more where terms cancel, or where a loss is the
-    logarithm of numbers near 1.
+    >>> numerical_gradient(lambda x: x[0] ** 2 + x[1] ** 2, np.array([3.0, 4.0])).round(8)
+    array([6., 8.])
+
+    It is ``(f(x + h e_i) - f(x - h e_i)) / (2 h)``, the partial derivative up to a truncation error
+    of ``h**2 / 6`` times the third derivative, and a round-off error of about ``eps / h`` times
+    what f adds up: ``abs(f(x))``, or more where terms cancel, or where a loss is the logarithm of
+    numbers near 1.
 
     Parameters
     ----------
@@ -275,7 +279,7 @@ def numerical_gradient(
             gradients = []
             for part in parts:
                 gradients.append(_gradient(part, evaluator, report))
-                if outside is not None or part.automatic:
+                if outside is not None or (part.automatic and part.scheme.is_central):
                     _derive_from_one_side(part, gradients[-1], evaluator)
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
@@ -390,8 +394,8 @@ def _is_measured_in_vain(problem: Problem) -> bool:
 @takes_conversions
 def explain(
     f: Callable[..., Any], x: Array, h: float = 1e-4, *, args: tuple[Any, ...] = ()
-) -> None:
-    """Print how ``numerical_gradient(f, x, h)`` would be evaluated, and about how long it takes.
+) -> Explanation:
+    """Return how ``numerical_gradient(f, x, h)`` would be evaluated, and about how long it takes.
 
     The place where x enters f, what is replayed how often, and the expected seconds, those of calls
     of f included, beside the loop's; or the reason why the loop is used. To tell the seconds, it is
@@ -401,6 +405,11 @@ def explain(
     ----------
     f, x, h, args
         As `numerical_gradient` takes them; f is called a few times.
+
+    Returns
+    -------
+    Explanation
+        A text, which consoles and notebooks show; in a script, print it.
 
     Raises
     ------
@@ -416,15 +425,17 @@ def explain(
     x = users_array(x)
     with guarded(f, x, args):
         evaluator = choose_evaluator(f, x, at_once=True)
-        book = evaluator.is_as_in_the_book
+        book, texts = evaluator.is_as_in_the_book, []
         for problem in problems(f, x, h, args=args, as_in_the_book=book):
             text = ""
             if problem.automatic and _may_take_two_steps(problem):
                 text = evaluator.explain(problem.replaced(steps=TRACED_STEPS[0], automatic=False))
             if text.startswith("Traced"):
-                print(f"{text}\nThat is done for two steps, of which one confirms the other.")
+                text += "\nThat is done for two steps, of which one confirms the other."
             else:
-                print(evaluator.explain(problem))
+                text = evaluator.explain(problem)
+            texts.append(text)
+    return Explanation("\n".join(texts))
 
 
 def _warn_of_nonfinite(name: str, gradient: Array) -> None:

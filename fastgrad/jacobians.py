@@ -221,7 +221,7 @@ def jacobian(
             in_loop = evaluator.engine == "loop" and not evaluator.has_workers
             for problem in found:
                 columns = _columns(measured(problem, measuring, base), values, base, in_loop)
-                if outside is not None or problem.automatic:
+                if outside is not None or (problem.automatic and problem.scheme.is_central):
                     derive_from_one_side(problem, columns, evaluator.values(None), base)
                 rows = columns.reshape(problem.x.size, base.size).T.astype(base.dtype)
                 parts.append(rows.reshape(base.shape + problem.x.shape))

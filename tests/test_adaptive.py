@@ -336,3 +336,28 @@ def test_a_given_complex_step_is_as_exact_as_it_says(h, x):
     assert found.error.max() < 1e-13 + h**2
     assert found.evaluations == 1 + 2 * np.size(x)
     assert seen[-1] == (np.size(x), np.size(x))
+
+
+def test_a_notebook_shows_a_table_of_the_first_derivatives():
+    found = differentiate(
+        lambda x: (x["a"] ** 2).sum() + x["b"].sum(), {"a": np.arange(20.0), "b": np.ones(1)}
+    )
+    html = found._repr_html_()
+    assert html.startswith("<p>21 derivatives by ")
+    assert html.count("<tr>") == 11
+    assert "<td>x[&#x27;a&#x27;][9]</td><td>18</td>" in html
+    assert "<td>x</td><td>6</td>" in differentiate(lambda x: x**2, np.array(3.0))._repr_html_()
+
+
+def test_where_f_is_nan_on_one_side_the_other_one_is_taken_and_named():
+    def f(x):
+        return np.where(x >= 0, np.exp(x), np.nan).sum()
+
+    with pytest.warns(RuntimeWarning, match=r"one side of x\[1\]: the derivatives"):
+        found = differentiate(f, np.array([1.0, 0.0]))
+    np.testing.assert_allclose(found.gradient, [np.e, 1], rtol=1e-9)
+    assert (abs(found.gradient - [np.e, 1]) <= found.error).all()
+    assert (found.status == "converged").all()
+    with pytest.warns(RuntimeWarning, match=r"one side of x\[0\]"):
+        assert differentiate(lambda x: f(-x), np.zeros(1)).gradient == pytest.approx(-1)
+    assert np.isnan(differentiate(lambda x: x[0] if x[0] == 0 else np.nan, np.zeros(1)).gradient)

@@ -86,6 +86,15 @@ def test_a_translation_has_the_code_of_the_english_page(page):
     assert page.name == "index.md" or headings[0] == headings[1]
 
 
+@pytest.mark.parametrize("name", ["README.ko.md", "README.ja.md"])
+def test_a_translated_readme_has_blocks_of_the_english_one(name):
+    english = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```\w+\n.*?^```$", (ROOT / name).read_text("utf-8"), re.M | re.DOTALL)
+    places = [english.index(block) for block in found]  # each is there, or this raises an error
+    assert len(places) >= 5
+    assert places == sorted(places)
+
+
 def test_no_block_is_without_the_name_of_its_language():
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         fences = re.findall(r"^(`{3,})(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -146,4 +155,4 @@ def test_every_entry_has_a_line_in_the_table_of_all():
             assert f"   {name}\n" in table
 
 
-NOT_LISTED = {"curves"}  # draws for others in the package
+NOT_LISTED = {"curves", "inline"}  # which draw for others in the package

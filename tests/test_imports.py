@@ -28,6 +28,7 @@ UPWARD_LATER: dict[Edge, str] = {}
 
 CIRCLES_LATER = {
     frozenset({"tracing.recorder", "tracing.stand_in"}): "stand-ins know their recording",
+    frozenset({"checking.report", "checking.plots"}): "a notebook shows a report with its pictures",
 }
 """Circles that close by an import inside a function, or for annotations."""
 

@@ -1,7 +1,9 @@
 """Plots of checks: the V of errors against steps, a map of differences, Taylor's test."""
 
-from collections.abc import Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ def _errors(subject: Any, part: Any, place: int, steps: Array) -> Array:
         return abs((up - down) / widths - part.analytic[place])
 
 
-def draw_difference(report: Report, name: str, path: str | Path) -> None:
+def draw_difference(report: Report, name: str, path: str | Path | BytesIO) -> None:
     """Draw where in a parameter the gradient and the differences differ: a map of its elements.
 
     Parameters
@@ -108,7 +110,7 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
         As `fastgrad.check_gradient` returns it.
     name : str
         The parameter. Its first axis is drawn downwards, all others to the right.
-    path : str or Path
+    path : str, Path or BytesIO
         The PNG file to write.
 
     Raises
@@ -148,8 +150,18 @@ def draw_difference(report: Report, name: str, path: str | Path) -> None:
             axes.set_yticks([])
 
 
+def inline(draw: Callable[[BytesIO], None]) -> str:
+    """Return what is drawn as a picture within a page; "" where matplotlib is not installed."""
+    picture = BytesIO()
+    try:
+        draw(picture)
+    except ModuleNotFoundError:
+        return ""
+    return f'<img src="data:image/png;base64,{b64encode(picture.getvalue()).decode()}">'
+
+
 @contextmanager
-def _axes(path: str | Path, width: float, height: float) -> Iterator[Any]:
+def _axes(path: str | Path | BytesIO, width: float, height: float) -> Iterator[Any]:
     """Write what the block draws into a PNG file, by a figure that needs no screen."""
     try:
         from matplotlib import rc_context
@@ -165,7 +177,7 @@ def _axes(path: str | Path, width: float, height: float) -> Iterator[Any]:
 
 
 @contextmanager
-def curves(path: str | Path, title: str, x_label: str, y_label: str) -> Iterator[Any]:
+def curves(path: str | Path | BytesIO, title: str, x_label: str, y_label: str) -> Iterator[Any]:
     """Write the curves that the block draws, with logarithmic axes."""
     with _axes(path, 7.0, 4.4) as axes:
         axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from fastgrad.checking.noise import Noise, extrapolate
 from fastgrad.checking.numerical import NumericalGradient, largest_magnitude
 from fastgrad.checking.probe import Probe
-from fastgrad.differences.arguments import element
+from fastgrad.differences.arguments import element, html_table
 from fastgrad.typing import Array
 
 Verdict = Literal["right", "wrong"]
@@ -117,6 +118,26 @@ class Report:
         parts += [f"- {finding}" for finding in self.findings]
         return "\n".join(parts)
 
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook, with a map of the differences of what is wrong."""
+        from html import escape
+
+        parts = [f"<p><b>{escape(self.summary)}</b></p>"]
+        if self.rows:
+            parts.append(html_table(HEADINGS, _lines(self.rows)))
+        if self.findings:
+            items = "".join(f"<li>{escape(finding)}</li>" for finding in self.findings)
+            parts.append(f"<ul>{items}</ul>")
+        return "".join([*parts, *self._maps()])
+
+    def _maps(self) -> Iterator[str]:
+        """Yield a picture for each row that is wrong, where matplotlib is installed."""
+        from fastgrad.checking.plots import draw_difference, inline
+
+        for row in self.rows:
+            if row.verdict == "wrong":
+                yield inline(partial(draw_difference, self, row.name))
+
 
 HEADINGS = ("", "", "error", "at", "gradient", "numerical", "round-off", "truncation", "")
 LEFT_COLUMNS = (0, 1, 3, 8)
@@ -125,16 +146,7 @@ LEFT_COLUMNS = (0, 1, 3, 8)
 
 def table(rows: tuple[Row, ...]) -> str:
     """Return the rows as lines of text: the largest absolute and the largest relative error."""
-    lines: list[tuple[str, ...]] = [HEADINGS]
-    for row in rows:
-        if row.absolute is None:
-            lines.append((row.name, "no elements", *[""] * 6, row.verdict))
-            continue
-        first = f"{row.absolute.error:.1e}"
-        lines.append((row.name, "absolute", first, *_cells(row.name, row.absolute), row.verdict))
-        if row.relative is not None:
-            second = f"{row.relative.relative_error:.1e}"
-            lines.append(("", "relative", second, *_cells(row.name, row.relative), ""))
+    lines = [HEADINGS, *_lines(rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(HEADINGS))]
     return "\n".join(
         "  ".join(
@@ -143,6 +155,19 @@ def table(rows: tuple[Row, ...]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def _lines(rows: tuple[Row, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the table's lines, two for each row."""
+    for row in rows:
+        if row.absolute is None:
+            yield (row.name, "no elements", *[""] * 6, row.verdict)
+            continue
+        first = f"{row.absolute.error:.1e}"
+        yield (row.name, "absolute", first, *_cells(row.name, row.absolute), row.verdict)
+        if row.relative is not None:
+            second = f"{row.relative.relative_error:.1e}"
+            yield ("", "relative", second, *_cells(row.name, row.relative), "")
 
 
 def _cells(name: str, shown: Element) -> tuple[str, ...]:

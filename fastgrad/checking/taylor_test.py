@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastgrad.checking.noise import Noise, measure_noise, with_terms
-from fastgrad.checking.plots import BLUE, GREEN, GREY, RED, curves
+from fastgrad.checking.plots import BLUE, GREEN, GREY, RED, curves, inline
 from fastgrad.checking.probe import Probe, probe_sides, unit_of
 from fastgrad.checking.random_directions import (
     Direction,
@@ -119,7 +120,13 @@ class Slope:
             return "Right, but for what is no fault."
         return "Right, as far as the differences can tell."
 
-    def plot(self, path: str | Path) -> None:
+    def _repr_html_(self) -> str:
+        """Return the verdict and the plot, for a notebook."""
+        from html import escape
+
+        return f"<p>{escape(str(self))}</p>{'' if self.reason else inline(self.plot)}"
+
+    def plot(self, path: str | Path | BytesIO) -> None:
         """Draw the remainders against the steps, beside the slopes 1 and 2, into a PNG file.
 
         Raises

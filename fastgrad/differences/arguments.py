@@ -331,6 +331,22 @@ def element(name: str, index: Any) -> str:
     return f"{name}[{', '.join(str(int(i)) for i in index)}]" if len(index) else name
 
 
+def html_table(headings: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """Write a table as notebooks show it.
+
+    Examples
+    --------
+    >>> html_table(("a", "b"), [("1", "<2")])
+    '<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>&lt;2</td></tr></table>'
+    """
+    from html import escape  # which only notebooks need
+
+    def row(cells: Iterable[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    return f"<table>{row(headings, 'th')}{''.join(row(line, 'td') for line in lines)}</table>"
+
+
 # Structures: dicts, lists and tuples of arrays ----------------------------------------------------
 
 

@@ -182,14 +182,9 @@ def derive_from_one_side(
     """
     if not derivatives_found.size or problem.bounds is not None or problem.scheme.is_complex:
         return
-    order, accuracy = problem.scheme.derivative, problem.scheme.accuracy
     shape = () if base is None else base.shape
     replaced: list[int] = []
-    try:
-        sides = forward(accuracy, order), backward(accuracy, order)
-    except ValueError:  # of so many points no digits would be left
-        return
-    for side in sides:
+    for side in one_sided_schemes(problem.scheme):
         finite = np.isfinite(derivatives_found.astype(np.float64)).reshape(problem.x.size, -1)
         places = np.flatnonzero(~finite.all(axis=1))
         if not len(places):
@@ -205,9 +200,23 @@ def derive_from_one_side(
         good = np.isfinite(found.astype(np.float64)).reshape(len(places), -1).all(axis=1)
         derivatives_found[places[good]] = found[good]
         replaced += places[good].tolist()
-    if replaced:
-        first = element_at(problem.name, min(replaced), problem.x.shape)
-        more = f", the first of {len(replaced)} such elements" if len(replaced) > 1 else ""
+    warn_of_one_sided(problem, np.array(replaced))
+
+
+def one_sided_schemes(scheme: Scheme) -> tuple[Scheme, ...]:
+    """Return the schemes of the same accuracy above x and below; none where no digits were left."""
+    try:
+        return tuple(side(scheme.accuracy, scheme.derivative) for side in (forward, backward))
+    except ValueError:
+        return ()
+
+
+def warn_of_one_sided(problem: Problem, places: Places) -> None:
+    """Name the elements, if any, whose derivatives are one-sided."""
+    if len(places):
+        first = element_at(problem.name, places.min(), problem.x.shape)
+        number = len(np.unique(places))
+        more = f", the first of {number} such elements" if number > 1 else ""
         warn_caller(
             f"f is not defined on one side of {first}{more}: the derivatives are one-sided there"
         )

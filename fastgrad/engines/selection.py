@@ -307,6 +307,28 @@ class Evaluator:
         return ""
 
 
+class Explanation(str):
+    """How a gradient would be evaluated: a text that consoles and notebooks show as it reads.
+
+    Examples
+    --------
+    >>> Explanation("The loop: 6 calls of f.")
+    The loop: 6 calls of f.
+    """
+
+    def __repr__(self) -> str:
+        """Return the text itself."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """Return the sentences as a paragraph, and a list of what is replayed."""
+        from html import escape  # which only notebooks need
+
+        first, *items = (escape(part).replace("\n", "<br>") for part in self.split("\n- "))
+        listed = "".join(f"<li>{item}</li>" for item in items)
+        return f"<p>{first}</p>" + (f"<ul>{listed}</ul>" if listed else "")
+
+
 def choose_evaluator(
     f: Callable[..., Any] | None,
     x: Any,

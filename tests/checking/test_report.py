@@ -1,11 +1,12 @@
 """Reports are readable, and hold what they show."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
 
-from fastgrad import check_gradient
+from fastgrad import check_gradient, slope_test
 
 
 def report():
@@ -46,3 +47,25 @@ def test_the_errors_shown_are_those_at_the_element_shown():
     element = found.rows[0].absolute
     assert element.error == abs(element.gradient - element.numerical)
     assert element.error <= element.truncation + element.round_off
+
+
+def test_a_notebook_shows_the_table_and_a_map_of_what_is_wrong():
+    found = report()
+    html = found._repr_html_()
+    assert html.startswith(f"<p><b>{found.summary.replace(chr(39), '&#x27;')}</b></p><table>")
+    assert html.count("<tr>") == len(found.rows) * 2 + 1
+    assert html.count("<li>") == len(found.findings)
+    assert html.count('<img src="data:image/png;base64,iVBOR') == 1  # of x['b'] alone
+
+
+def test_a_notebook_shows_taylors_test_with_its_plot():
+    x = np.array([1.0, 2.0])
+    found = slope_test(lambda x: float((x**4).sum()), x, 4 * x**3, seed=0)
+    assert re.match(r"<p>Right: .*</p><img src=", found._repr_html_())
+
+
+def test_without_matplotlib_a_notebook_shows_no_picture(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    html = report()._repr_html_()
+    assert "<table>" in html
+    assert "<img" not in html

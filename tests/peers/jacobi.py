@@ -89,7 +89,8 @@ def sides():
         call = partial(numerical_gradient, f, 0, "auto", outside=ArithmeticError)
         yield Case(f"test_method_auto: {f.__name__}", call, 1.0, atol=1e-10)
         for method, scheme in SCHEMES.items():
-            is_defined = f is np.positive or f is (below, None, above)[method + 1]
+            # Of both sides fastgrad takes that which is defined, and warns; theirs is nan there.
+            is_defined = method == 0 or f is np.positive or f is (below, None, above)[method + 1]
             name = f"test_method: {f.__name__}, {method}"
             if is_defined:
                 yield from both(name, f, 0, 1.0, scheme=scheme)

@@ -105,9 +105,11 @@ class TwoLayerNet:
         self._params["W2"] = deviation * np.random.randn(hidden, classes)
 
     def __repr__(self) -> str:
-        """Return the sizes, as the constructor takes them."""
+        """Return the sizes, and the engine of `numerical_gradient` by default."""
         inputs, hidden = self._params["W1"].shape
-        return f"{type(self).__name__}({inputs}, {hidden}, {len(self._params['b2'])})"
+        engine = "auto" if self._differs_in(*LOSS_METHODS) else "response"
+        sizes = f"{inputs}-{hidden}-{len(self._params['b2'])}"
+        return f"<{type(self).__name__} {sizes}, engine {engine!r}>"
 
     @property
     def params(self) -> Parameters:

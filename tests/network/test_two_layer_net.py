@@ -371,5 +371,11 @@ def test_training_lowers_the_loss_by_the_key_and_by_the_buffer_alike(net, x, lab
     assert len(set(losses)) == len(losses)
 
 
-def test_a_net_tells_its_sizes():
-    assert repr(TwoLayerNet(7, 5, 3)) == "TwoLayerNet(7, 5, 3)"
+def test_a_net_tells_its_sizes_and_its_engine():
+    assert repr(TwoLayerNet(7, 5, 3)) == "<TwoLayerNet 7-5-3, engine 'response'>"
+
+    class Another(TwoLayerNet):
+        def loss(self, x, t):
+            return super().loss(x, t) + 1
+
+    assert repr(Another(7, 5, 3)) == "<Another 7-5-3, engine 'auto'>"

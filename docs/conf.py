@@ -109,11 +109,20 @@ def offer_notebook(
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = LINK.sub(r"\1", INCLUDE.sub(r"*(See the page: \1.)*", cell.source))
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(INSTALL))
         page = Path(app.outdir) / f"{name}.ipynb"
         page.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, page)
         context["notebook"] = f"{Path(name).name}.ipynb"
 
+
+INSTALL = """\
+try:
+    import fastgrad
+except ModuleNotFoundError:  # as in Colab
+    %pip install --quiet "fastgrad[examples]"
+"""
+"""With what a notebook begins that was downloaded."""
 
 INCLUDE = re.compile(r"^```\{include\} (\S+)\n.*?^```$", re.MULTILINE | re.DOTALL)
 """What Jupyter does not know."""

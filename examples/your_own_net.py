@@ -113,7 +113,7 @@ def compare_with_loop(net: Net, x: Array, t: Array, samples: int) -> None:
     rows, total = [], np.zeros(2)
     for name, values in net.params.items():
         print(f"fastgrad.explain(f, net.params[{name!r}])")
-        print(fastgrad.explain(f, values))
+        fastgrad.explain(f, values)
         print()
 
         start = time.perf_counter()

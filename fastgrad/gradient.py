@@ -394,8 +394,8 @@ def _is_measured_in_vain(problem: Problem) -> bool:
 @takes_conversions
 def explain(
     f: Callable[..., Any], x: Array, h: float = 1e-4, *, args: tuple[Any, ...] = ()
-) -> Explanation:
-    """Return how ``numerical_gradient(f, x, h)`` would be evaluated, and about how long it takes.
+) -> None:
+    """Print how ``numerical_gradient(f, x, h)`` would be evaluated, and about how long it takes.
 
     The place where x enters f, what is replayed how often, and the expected seconds, those of calls
     of f included, beside the loop's; or the reason why the loop is used. To tell the seconds, it is
@@ -405,11 +405,6 @@ def explain(
     ----------
     f, x, h, args
         As `numerical_gradient` takes them; f is called a few times.
-
-    Returns
-    -------
-    Explanation
-        A text, which consoles and notebooks show; in a script, print it.
 
     Raises
     ------
@@ -435,7 +430,7 @@ def explain(
             else:
                 text = evaluator.explain(problem)
             texts.append(text)
-    return Explanation("\n".join(texts))
+    Explanation("\n".join(texts)).show()
 
 
 def _warn_of_nonfinite(name: str, gradient: Array) -> None:

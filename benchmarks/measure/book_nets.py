@@ -1,9 +1,11 @@
 """Gradients of the book's later nets, with one BLAS thread and with all, beside the book's loop."""
 
+import io
 import re
 import time
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -193,8 +195,10 @@ def together(runs: Sequence[ArrayRun]) -> ArrayRun:
 
 def why_left_to_loop(f: Callable[[Array], Any], x: Array) -> str:
     """Return why the gradient by x is not traced; "" if it is."""
-    text = explain(f, x)
-    return "" if text.startswith("Traced") else text.splitlines()[-1]
+    with redirect_stdout(io.StringIO()) as said:
+        explain(f, x)
+    text = said.getvalue()
+    return "" if text.startswith("Traced") else text.strip().splitlines()[-1]
 
 
 def measure_check(case: Case, threads: int, *, fast: bool) -> CheckRun:

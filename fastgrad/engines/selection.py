@@ -308,17 +308,15 @@ class Evaluator:
 
 
 class Explanation(str):
-    """How a gradient would be evaluated: a text that consoles and notebooks show as it reads.
+    """How a gradient would be evaluated: a text."""
 
-    Examples
-    --------
-    >>> Explanation("The loop: 6 calls of f.")
-    The loop: 6 calls of f.
-    """
-
-    def __repr__(self) -> str:
-        """Return the text itself."""
-        return str(self)
+    def show(self) -> None:
+        """Display it in a notebook, print it elsewhere."""
+        ipython = sys.modules.get("IPython")
+        if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+            ipython.display.display(self)
+        else:
+            print(self)
 
     def _repr_html_(self) -> str:
         """Return the sentences as a paragraph, and a list of what is replayed."""

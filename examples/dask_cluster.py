@@ -64,7 +64,7 @@ def connect(scheduler: str | None) -> Any:
     """Connect to a cluster, or start one of two processes that ends with the client."""
     if scheduler:
         return Client(scheduler)
-    return Client(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    return Client(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -36,7 +36,7 @@ def dask_map(
     >>> from dask.distributed import Client
     >>> import numpy as np
     >>> from fastgrad import numerical_gradient
-    >>> with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    >>> with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
     ...     workers = dask_map(client)
     ...     numerical_gradient(lambda x: (x**2).sum(), np.arange(3.0), workers=workers).round(6)
     array([0., 2., 4.])

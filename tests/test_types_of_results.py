@@ -21,9 +21,6 @@ from fastgrad import (
 from fastgrad.adaptive import Derivatives
 from fastgrad.typing import Array, Number, SparseArray
 
-if TYPE_CHECKING:
-    pass
-
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 

@@ -28,6 +28,7 @@ ALONG = {
         *(("kink next to x", claim, claim == 0) for claim in (0.0, 0.01, -1.0, 1.0)),
         *(("kink within the smaller step", claim, claim == 0) for claim in (0.0, 0.01, 0.2, 1.0)),
         *(("curve", claim, claim == 1) for claim in (1.0, 1.001, 0.99)),
+        *(("curve", 1 + slope * STEP / 8, False) for slope in (1e5, -1e5)),  # one side's quotient
         *((name, claim, False) for name in ("jump", "root") for claim in (1.0, 100.0, -1e5)),
     ],
 )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         step_function,
         sum_squared_error,
     )
-    from fastgrad.sparse import detect_sparsity, group_columns
+    from fastgrad.sparse import detect_sparsity
 
 __version__ = "0.1.0"
 
@@ -89,7 +89,7 @@ LAZY = {
     "differentiate": "adaptive",
     "directional_derivative": "directional",
     "explain": "gradient",
-    "group_columns": "sparse",
+    "group_columns": "colouring",
     "hessian": "hessians",
     "hessian_vector_product": "hessians",
     "identity_function": "network.functions",

@@ -5,43 +5,37 @@ changes as if the one column that row i has in the group were moved alone. So as
 be found take the place of x's elements.
 """
 
-import importlib.util
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastgrad.colouring import as_structure, groups_of, require_scipy
 from fastgrad.differences.arguments import (
     Call,
     as_array,
-    as_returned,
     element_at,
     is_structure,
     users_array,
 )
-from fastgrad.differences.guard import Original, guarded
+from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems
 from fastgrad.differences.quotients import precision
 from fastgrad.directional import Line
-from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
-from fastgrad.typing import Array, Flags, Places, SparseArray
+from fastgrad.probing import PROBE_SCALE, probed, scales_of, value_at
+from fastgrad.typing import Array, Places, SparseArray
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-    from fastgrad.jit import kernel
     from fastgrad.tracing import recorder
     from fastgrad.tracing import sparsity as recordings
 else:  # an extra, and many files
-    kernel = LazyModule("fastgrad.jit.kernel")
     recorder = LazyModule("fastgrad.tracing.recorder")
     recordings = LazyModule("fastgrad.tracing.sparsity")
     sparse = LazyModule("scipy.sparse")
-
-PROBE_SCALE = 2.0**-10
-"""By how much elements are moved to see what changes, in units of ``max(abs(x[i]), 1)``."""
 
 CHECK_TOLERANCE = 1e-6
 """The part of a row's change above which it is looked into, if the Jacobian does not explain it."""
@@ -57,101 +51,6 @@ ROOM_EXPONENTS = 4.0
 
 MAX_SUSPECTS = 4
 """Rows that are looked into, each by some calls of f."""
-
-
-def group_columns(structure: Any) -> Places:
-    """Return the number of each column's group: columns of one group have no row in common.
-
-    Parameters
-    ----------
-    structure : array or SciPy sparse array, (m, n)
-        Which entries may be different from 0: those that are.
-
-    Returns
-    -------
-    array (n,) of int
-        Column after column, those with most entries in their rows first, gets the first group that
-        fits (greedy colouring).
-
-    References
-    ----------
-    A. R. Curtis, M. J. D. Powell and J. K. Reid, "On the estimation of sparse Jacobian matrices",
-    IMA Journal of Applied Mathematics 13 (1974), 117-119.
-
-    Examples
-    --------
-    >>> group_columns([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
-    array([1, 0, 1, 0])
-    """
-    require_scipy()
-    return _groups_of(as_structure(structure))
-
-
-def _groups_of(by_rows: Any) -> Places:
-    """Return the number of each column's group, of a structure by rows."""
-    groups = np.full(by_rows.shape[1], -1, np.int64)
-    by_columns = by_rows.tocsc()
-    taken_by = np.full(len(groups) + 1, -1, np.int64)
-    # Those first that fit least: with the most entries in all their rows.
-    entries = by_columns.T.astype(np.int64) @ np.diff(by_rows.indptr)
-    order = np.argsort(-entries, kind="stable")
-    arrays = order, by_columns.indptr, by_columns.indices, by_rows.indptr, by_rows.indices
-    _colouring()(*(array.astype(np.int64) for array in arrays), groups, taken_by)
-    return groups
-
-
-def _colour(
-    order: Any,
-    starts: Any,
-    rows: Any,
-    row_starts: Any,
-    columns: Any,
-    groups: Any,
-    taken_by: Any,
-) -> None:
-    """Write the group of each column: the first one that no column with a common row is in."""
-    for j in order:
-        for k in range(starts[j], starts[j + 1]):
-            for m in range(row_starts[rows[k]], row_starts[rows[k] + 1]):
-                group = groups[columns[m]]
-                if group >= 0:
-                    taken_by[group] = j
-        group = 0
-        while taken_by[group] == j:
-            group += 1
-        groups[j] = group
-
-
-@cache
-def _colouring() -> Callable[..., None]:
-    integers = "int64[::1]"
-    signature = f"void({', '.join([integers] * 7)})"
-    return kernel.compiled(_colour, _colour, signature)  # type: ignore[no-any-return]
-
-
-def require_scipy() -> None:
-    """Refuse sparse arrays where SciPy is missing."""
-    if importlib.util.find_spec("scipy") is None:
-        raise ModuleNotFoundError(
-            "sparse Jacobians need scipy, which is not installed; pip install 'fastgrad[sparse]'",
-            name="scipy",
-        )
-
-
-def as_structure(structure: Any) -> Any:
-    """Return where entries are, as a sparse array of bool by rows; refuse what is no matrix."""
-    if not sparse.issparse(structure):
-        structure = as_array("sparsity", structure, "pass an array (f(x).size, x.size) of 0 and 1")
-    if structure.ndim != 2 or structure.dtype.kind not in "biuf":
-        raise ValueError(
-            f"sparsity is an array of shape {structure.shape} and dtype {structure.dtype}, but it "
-            "says by 0 and 1 which entries, (f(x).size, x.size), may be different from 0; pass "
-            "such an array, or 'detect'"
-        )
-    matrix = sparse.csr_array(structure).astype(bool)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    return matrix
 
 
 def _is_detected(sparsity: Any) -> bool:
@@ -181,7 +80,7 @@ def structure_and_groups(
             f"{shape[1]}; pass an array of shape {shape}"
         )
     if groups is None:
-        return structure, _groups_of(structure)
+        return structure, groups_of(structure)
     groups = as_array("groups", groups, "pass what group_columns returns")
     if groups.shape != shape[1:] or groups.dtype.kind not in "iu" or groups.min(initial=0) < 0:
         raise ValueError(
@@ -355,17 +254,12 @@ class ColumnGroups(Line):
         """Return f at a point, flat; x is as it was afterwards."""
         [x], [original] = self.arrays, self.originals
         x.view(np.ndarray)[...] = original  # groups have been moved
-        return _value_at(self._single, x, point)
+        return value_at(self._single, x, point)
 
 
 def _of_single(f: Callable[[Any], Any], x: Any) -> Any:
     """Return what an f that takes a stack of points returns for x alone, without that axis."""
     return f(x[np.newaxis].copy())[0]
-
-
-def _value_at(f: Callable[[Any], Any], x: Array, point: Array) -> Array:
-    """Return f where x is moved to a point, flat; x is as it was afterwards."""
-    return Original(x).value_at(lambda x: as_returned(f(x)).reshape(-1), point)
 
 
 def _one_of(places: Places, shows: Callable[[Places], bool]) -> int:
@@ -374,12 +268,6 @@ def _one_of(places: Places, shows: Callable[[Places], bool]) -> int:
         half = places[: len(places) // 2]
         places = half if shows(half) else places[len(half) :]
     return int(places[0])
-
-
-def scales_of(x: Array) -> Array:
-    """Return the distances over which f is taken to vary: powers of two up to max(abs(x), 1)."""
-    size = np.maximum(abs(x.view(np.ndarray).reshape(-1).astype(np.float64)), 1)
-    return 2.0 ** np.floor(np.log2(size))
 
 
 def require_one_array(x: Any) -> None:
@@ -451,52 +339,8 @@ def _detected(f: Callable[[Any], Any], x: Array, base: Array) -> tuple[Any, Plac
     try:
         structure = recordings.recorded_sparsity(f, x, PROBE_SCALE)
     except recorder.NotTraceable:
-        structure = _probed(f, x, base.reshape(-1))
-    return structure, _groups_of(structure)
-
-
-def _probed(f: Callable[[Any], Any], x: Array, base: Array) -> Any:
-    """Return f's structure, found by blocks of x that are halved until each is one element.
-
-    Blocks that no element of f depends on together are moved together.
-    """
-    numbers, size = np.arange(x.size), 1 << max(x.size - 1, 0).bit_length()
-    structure = sparse.csr_array(_changed(f, x, base, numbers)[:, np.newaxis][:, : x.size])
-    while size > 1:
-        size //= 2
-        groups, by_columns = _groups_of(structure), structure.tocsc()
-        entries: list[tuple[Places, Places]] = []
-        for group in range(int(groups.max(initial=-1)) + 1):
-            blocks = np.flatnonzero(groups == group)
-            known = by_columns[:, blocks].tocoo()
-            for halves in (2 * blocks, 2 * blocks + 1):
-                moved = numbers[np.isin(numbers // size, halves)]
-                is_changed = _changed(f, x, base, moved)[known.row]
-                entries.append((known.row[is_changed], halves[known.col[is_changed]]))
-        rows, columns = np.concatenate(entries, axis=1)
-        shape = len(base), -(-x.size // size)
-        structure = sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape)
-    return structure
-
-
-def _changed(f: Callable[[Any], Any], x: Array, base: Array, places: Places) -> Flags:
-    """Return which elements of f(x) change where x's are moved, or are replaced by nan."""
-    changed = np.zeros(len(base), bool)
-    if not len(places):
-        return changed
-    flat, random = x.view(np.ndarray).reshape(-1).copy(), np.random.default_rng(0)
-    sizes = PROBE_SCALE * scales_of(x)[places]
-    moved = [flat[places] + sizes * random.uniform(0.5, 1, len(places)) * s for s in (1, -1)]
-    for values in (*moved, np.nan):
-        point = flat.copy()
-        point[places] = values
-        try:
-            with np.errstate(all="ignore"):
-                found = _value_at(f, x, point)
-            changed |= (found != base) & ~(np.isnan(found) & np.isnan(base))
-        except Exception as error:  # f is not defined there
-            raise_interrupt(error)
-    return changed
+        return probed(f, x, base)
+    return structure, groups_of(structure)
 
 
 # Hessians -----------------------------------------------------------------------------------------
@@ -555,7 +399,7 @@ def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
         """Return f where the elements at some places are moved by s v."""
         point = flat.copy()
         point[places] += s * v[places]
-        return float(_value_at(problem.f, problem.x, point)[0])
+        return float(value_at(problem.f, problem.x, point)[0])
 
     def are_coupled(one: Places, others: Places) -> bool:
         """Say whether how f changes by some elements depends on others."""

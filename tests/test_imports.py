@@ -13,6 +13,8 @@ FLOORS = (
     {"fastgrad", "testing"},
     {"checking", "hessians"},
     {"gradient", "jacobians", "adaptive", "directional", "network", "cluster", "sparse"},
+    {"probing"},
+    {"colouring"},
     {"engines"},
     {"differences"},
     {"schemes", "tracing", "jit", "datasets", "reference"},

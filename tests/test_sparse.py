@@ -189,6 +189,42 @@ def test_a_dead_unit_is_seen_by_nan_and_a_comparison_by_moves():
     assert found.toarray().tolist() == [[True, True]]
 
 
+def test_calls_that_find_a_structure_are_as_few_as_blocks_that_are_quartered():
+    f = counted(lambda x: [float(a) * float(b) for a, b in zip(x[1:], x[:-1], strict=True)])
+    found, groups = detect_sparsity(f, np.zeros(1024))
+    np.testing.assert_array_equal(found.toarray(), np.eye(1023, 1024) + np.eye(1023, 1024, k=1))
+    assert groups.max() == 1
+    # f(x), two that cannot be recorded, 16 blocks; three levels of four parts, of two groups or
+    # three; and the halves of both groups.
+    assert f.calls <= 3 + 16 + 3 * 4 * 3 + 2 * 2
+
+
+def without_nan(x):
+    """Some numbers that nan does not reach, at x = 0: seen by moves alone."""
+    return [float(x[0]), float(np.nan_to_num(x[2])), float(np.nan_to_num(x[1])) + float(x[4])] * 4
+
+
+def refuses_nan(x):
+    """Some numbers of which one is none where x is not finite."""
+    return [x[i] ** 2 + 0 * round(float(x[-i])) for i in range(len(x))]
+
+
+@pytest.mark.parametrize(
+    ("f", "entries"),
+    [
+        (without_nan, [[0], [2], [1, 4]] * 4),
+        (refuses_nan, [[i] for i in range(6)]),
+        (lambda x: [float(x[i] if x[i] > 0 else x[i - 1]) for i in range(6)], None),
+    ],
+)
+def test_what_nan_does_not_reach_is_found_by_moves(f, entries):
+    if entries is None:  # on both sides of the branch, at x itself
+        entries = [[i, (i - 1) % 6] for i in range(6)]
+    found, _ = detect_sparsity(f, np.zeros(6))
+    expected = np.array([[j in row for j in range(6)] for row in entries])
+    np.testing.assert_array_equal(found.toarray(), expected)
+
+
 # Hessians -----------------------------------------------------------------------------------------
 
 

@@ -18,8 +18,14 @@ import numpy as np
 from benchmarks.cases import rosenbrock
 from benchmarks.cases.vector_functions import FUNCTIONS, tridiagonal, tridiagonal_bands
 from benchmarks.measure.timing import Times, compare
-from fastgrad import check_gradient, detect_sparsity, differentiate, hessian, jacobian
-from fastgrad.sparse import group_columns
+from fastgrad import (
+    check_gradient,
+    detect_sparsity,
+    differentiate,
+    group_columns,
+    hessian,
+    jacobian,
+)
 from fastgrad.typing import Array
 
 SLOW = {"studentized_range", "levy_stable"}

@@ -110,18 +110,31 @@ def displace(
     for array, original, direction, bound in zip(
         arrays, originals, directions, bounds, strict=True
     ):
-        step = s * direction
-        moved = (original + step).astype(array.dtype, copy=False)
-        if bound is not None:
-            lower, upper = (limit.reshape(original.shape) for limit in bound)
-            moved = np.clip(moved, lower, upper)
-        # What is not moved keeps its bits: x + 0 turns -0 into 0.
         plain = array.view(np.ndarray)
-        if plain.size == original.size:  # not a stack, which broadcasts
-            plain = plain.reshape(original.shape)  # f may have changed the shape
-        plain[...] = moved
-        if np.count_nonzero(step) < np.size(step):
-            np.copyto(plain, original, where=np.reshape(step == 0, plain.shape))
+        if bound is None and _is_plain(plain, original, direction, s):
+            np.multiply(direction, s, out=plain)  # without arrays in between: moves cost as calls
+            still = None if plain.all() else plain == 0
+            plain += original
+        else:
+            step = s * direction
+            moved = (original + step).astype(array.dtype, copy=False)
+            if bound is not None:
+                lower, upper = (limit.reshape(original.shape) for limit in bound)
+                moved = np.clip(moved, lower, upper)
+            if plain.size == original.size:  # not a stack, which broadcasts
+                plain = plain.reshape(original.shape)  # f may have changed the shape
+            plain[...] = moved
+            still = None if np.all(step) else np.reshape(step == 0, plain.shape)
+        if still is not None:  # what is not moved keeps its bits: x + 0 turns -0 into 0
+            np.copyto(plain, original, where=still)
+
+
+def _is_plain(array: Array, original: Array, direction: Array, s: Any) -> bool:
+    """Say whether an array can be moved in place: all is of its shape and type."""
+    return (
+        array.shape == original.shape == direction.shape
+        and array.dtype == original.dtype == np.result_type(direction, s)
+    )
 
 
 class Line:

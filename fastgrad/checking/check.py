@@ -108,7 +108,7 @@ def check_gradient(
     rtol : float
         An error that is accepted in any case, relative to the largest element of each array.
     fast : bool
-        Whether to compare along 8 random directions only, by 60 to 100 calls of f for any number of
+        Whether to compare along 8 random directions only, by 40 to 100 calls of f for any number of
         parameters. The report says which errors that misses how improbably. Arrays whose gradient
         does not pass are then checked in full, for 30 seconds at most if max_seconds is not given.
     max_seconds : float, optional

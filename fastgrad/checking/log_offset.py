@@ -328,16 +328,39 @@ def _without(v: Array, places: Places) -> Array:
     return v
 
 
-def offset_along(check: DirectionalCheck) -> float | None:
-    """Return the number that explains the errors along directions, if there is one."""
+def offset_along(check: DirectionalCheck) -> tuple[float, DirectionalCheck] | None:
+    """Return the number that explains the errors along directions, if there is one.
+
+    And what came of all of them: where no error was measured, the loss without it has to agree. If
+    those that were measured do not tell, all are.
+    """
+    classes = None if check.has_kinks else right_classes(check.subject)
+    if classes is None:
+        return None
+    offset = _offset_of_measured(check, classes)
+    if offset is None:
+        check.measure(to_end=True)
+        offset = _offset_of_measured(check, classes)
+        if offset is None:
+            return None
+    subject = classes.without(check.subject, offset)
+    measured = len(check.results)
+    rest, count = check.directions[measured:], check.count - measured
+    # The parts are its own: those at x, or next to it.
+    others = replace(check, subject=subject, directions=rest, count=count, results=[])
+    before = subject.evaluations
+    agree = others.measure().agrees and not others.has_kinks
+    check.subject.evaluations += subject.evaluations - before
+    return (offset, replace(check, results=[*check.results, *others.results])) if agree else None
+
+
+def _offset_of_measured(check: DirectionalCheck, classes: RightClasses) -> float | None:
+    """Return the number that explains the errors that were measured, if there is one."""
     errors = [result.analytic - result.value for result in check.results]
     if check.has_kinks or not np.isfinite(errors).all():
         return None
-    classes = right_classes(check.subject)
-    if classes is None:
-        return None
     allowed = [result.error + check.slack for result in check.results]
-    along = zip(check.directions, errors, allowed, strict=True)
+    along = zip(check.directions, errors, allowed, strict=False)
     return _offset_behind(classes, check.parts, check.noise, along, min_factor=1.0)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.subject import GradientUnderTest, Part
+from fastgrad.checking.subject import GradientUnderTest, Part, number_of
 from fastgrad.differences.arguments import as_returned
 from fastgrad.differences.quotients import precision
 from fastgrad.lazy import lazy
@@ -167,6 +167,11 @@ class Path:
         self.analytic, self._least, self._along = analytic, least, along
         self._known = dict(known or {})
 
+    @property
+    def here(self) -> Any:
+        """What f is at x, if it was asked for; else None."""
+        return self._known.get(0.0, (0.0, None))[1]
+
     @lazy
     def least(self) -> float:
         """The smallest offset at which x moves as it should, about."""
@@ -184,11 +189,16 @@ class Path:
 
 
 def element_path(
-    subject: GradientUnderTest, part: Part, place: int, analytic: float = np.nan
+    subject: GradientUnderTest,
+    part: Part,
+    place: int,
+    analytic: float = np.nan,
+    here: Any = None,
 ) -> Path:
-    """Return the path along one element."""
+    """Return the path along one element; here is f at x, if it is known."""
     old = part.x.view(np.ndarray).reshape(-1)[place]
-    return Path(partial(subject.along, part, place), analytic, float(np.spacing(abs(old))))
+    known = {} if here is None else {0.0: (0.0, here)}
+    return Path(partial(subject.along, part, place), analytic, float(np.spacing(abs(old))), known)
 
 
 def extrapolate(near: Any, far: Any, h: float, level: float) -> tuple[Any, Any, float]:
@@ -220,8 +230,8 @@ def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
         # No need to measure what is known: a mean of -log(p + 1e-7), which is below 17, in float64.
         eps = float(np.finfo(np.float64).eps)
         return Noise(4 * eps * MAX_NET_LOSS, MAX_NET_LOSS, eps, True, (MAX_NET_LOSS, MAX_NET_LOSS))
-    raw = as_returned(subject.raw_value())
-    first, second = subject.value(), subject.value()
+    returned = subject.raw_value()
+    raw, first, second = as_returned(returned), number_of(returned), subject.value()
     height = float(abs(first))
     # Integers and Python's numbers have no precision of their own: what they were computed in has.
     raw = raw if raw.dtype.kind == "f" else np.zeros(1)
@@ -232,7 +242,7 @@ def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
         step = h if h is not None else Noise(eps, 1.0, eps, True, (0, 0)).step
         spreads, rough, sizes = [], [], [height]
         for part, place in _elements(subject):
-            path = element_path(subject, part, place)
+            path = element_path(subject, part, place, here=first)
             spread = _spread(path, step / STEP_DIVISORS[0])
             if spread > 4 * eps * height:
                 rough.append(path)
@@ -258,7 +268,8 @@ def _at_its_step(subject: GradientUnderTest, noise: Noise) -> Noise:
     Larger numbers may be added there than at x.
     """
     step = 2 * noise.step / POINTS_PER_SIDE
-    spreads = [_spread(element_path(subject, *each), step) for each in _elements(subject)]
+    here = noise.values[0]
+    spreads = [_spread(element_path(subject, *e, here=here), step) for e in _elements(subject)]
     level = DEVIATIONS * float(np.median(spreads)) if spreads else 0.0
     return replace(noise, level=level) if noise.level < level < TREND_RATIO * noise.level else noise
 

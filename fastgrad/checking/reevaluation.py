@@ -345,32 +345,40 @@ def explained_along(
 ) -> tuple[str, DirectionalCheck, list[str]] | None:
     """Return a summary, what agrees, and findings, if what differs along directions is no fault."""
     subject, right = check.subject, "The gradient is right along random directions"
-    offset = offset_along(check)
-    if offset is not None:
-        return f"{right}.", check, _of_offset(offset, subject)
+    found = offset_along(check)
+    if found is not None:
+        return f"{right}.", found[1], _of_offset(found[0], subject)
     mode = training_mode(subject)
     if mode is not None:
-        there = check.of(mode.subject).measure()
-        offset = None if there.agrees else offset_along(there)
-        if there.agrees or offset is not None:
-            found = [mode.sentence, *_of_offset(offset, mode.subject)]
-            return f"{right} of the loss in training mode.", there, found
+        explained = _along(check.of(mode.subject))
+        if explained is not None:
+            there, offset = explained
+            sentences = [mode.sentence, *_of_offset(offset, mode.subject)]
+            return f"{right} of the loss in training mode.", there, sentences
     if not (check.has_kinks and subject.can_reevaluate):
         return None
     with _analytic_parts_next_to_x(subject, random, DISTANCES[0]) as analytic_parts:
         parts = [part for part in analytic_parts if part.x.size]
-        there = DirectionalCheck.drawn(
+        drawn = DirectionalCheck.drawn(
             subject, parts, check.noise, check.slack, random, DIRECTIONS_NEXT_TO_X
-        ).measure()
-        if not there.agrees:
-            offset = offset_along(there)
-            if offset is None:
-                return None
+        )
+        explained = _along(drawn)
+        if explained is None:
+            return None
+        there, offset = explained
     kinks = (
         "x is where f has a kink, such as ReLU units at 0: there random directions tell nothing. "
         "fast=False compares every element at x itself."
     )
     return f"{right} at points next to x.", there, [kinks, *_of_offset(offset, subject)]
+
+
+def _along(check: DirectionalCheck) -> tuple[DirectionalCheck, float | None] | None:
+    """Return what agrees along directions, with an offset if it needs one; None if it does not."""
+    if check.measure().agrees:
+        return check, None
+    found = offset_along(check)
+    return None if found is None else (found[1], found[0])
 
 
 def _of_offset(offset: float | None, subject: GradientUnderTest) -> list[str]:

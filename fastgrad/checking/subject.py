@@ -28,7 +28,7 @@ from fastgrad.differences.arguments import (
     require_unmasked,
 )
 from fastgrad.differences.problem import Problem
-from fastgrad.differences.quotients import as_floats, at
+from fastgrad.differences.quotients import as_floats
 from fastgrad.engines import loop
 from fastgrad.engines.compiled import is_jitted
 from fastgrad.engines.joint_gradients import recordings_kept_in
@@ -219,14 +219,14 @@ class GradientUnderTest:
     def raw_value(self) -> Any:
         """Return what f returns at x; what it raises there is the caller's."""
         require_time()
+        self.evaluations += 1
         return self.f(self.x, *self.args)
 
     def value(self) -> Any:
-        """Return f of x as it is now, in double precision at least."""
-        problem = next((part.problem for part in self.parts if part.x.size), None)
-        if problem is None:  # nothing can be moved
-            return np.float64(loop.real_number(self.f(self.x, *self.args)))
-        return self.values(problem, 0, at(problem.x).points[0])[0]
+        """Return f of x as it is now, in double precision at least; nan where it has no value."""
+        self.evaluations += 1
+        with np.errstate(all="ignore"):
+            return number_of(value_or_nan(self.f, self.x, *self.args))
 
     def values(self, problem: Problem, place: int, points: Array) -> Array:
         """Return f, in double precision at least, where one element is moved to these points.
@@ -349,6 +349,11 @@ class GradientUnderTest:
             x, t = self.batch.sample(n)
             return _flat(self.batch.net.numerical_gradient(x, t, h)[part.name])
         return self._differenced(self.batch.loss_of(n), part.x, [self.steps(part, h)], ())[0]
+
+
+def number_of(returned: Any) -> Any:
+    """Return what f returned as a number in double precision at least."""
+    return as_floats(np.array([loop.real_number(returned)]))[0]
 
 
 def value_or_nan(f: Callable[..., Any], *arguments: Any) -> Any:

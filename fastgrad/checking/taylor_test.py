@@ -233,7 +233,10 @@ def slope_test(
                 # One direction may be explained by chance: further ones must be, too.
                 others = [_unit(random_direction(parts, random)) for _ in range(MIN_DIRECTIONS - 1)]
                 results = [replace(each, kind="smooth") for each in (judged, *map(judge, others))]
-                check = DirectionalCheck(subject, parts, noise, 0.0, [v, *others], results=results)
+                directions, count = [v, *others], len(results)
+                check = DirectionalCheck(
+                    subject, parts, noise, 0.0, directions, count, results=results
+                )
                 explained = explained_along(check, random)
                 if explained is not None:
                     right, notes = True, explained[2]

@@ -120,7 +120,8 @@ def _results(
     kinds: set[type] = set()
     plain, saved = original.plain, original.copy
     elements = _elements(plain)
-    small, before = saved.nbytes <= MAX_COMPARED_BYTES, saved.tobytes()
+    small = saved.nbytes <= MAX_COMPARED_BYTES
+    before = saved.tobytes() if small else b""
     bits = getattr(elements, "tobytes", plain.tobytes)
     # The fastest of the forms that were tried (`python -m benchmarks compiled`): as few steps of
     # Python's as can be for each call, for after a long f the processor predicts none. So two calls

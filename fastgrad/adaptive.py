@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
-from fastgrad.differences.adaptive_steps import (
-    CLEAR_SHARE,
-    EPS,
-    MAX_JUMP,
-    MAX_STEPS,
-    Extrapolation,
-    Outcome,
-    contradicts,
-    derivative_of_one,
-)
+from fastgrad.differences.adaptive_steps import EPS, FIRST_STEP, Extrapolation, Outcome
 from fastgrad.differences.arguments import (
     as_number,
     as_returned,
@@ -34,13 +25,15 @@ from fastgrad.differences.arguments import (
     with_keywords,
 )
 from fastgrad.differences.conversions import takes_conversions
+from fastgrad.differences.derivative_of_one import derivative_of_one
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, problems, value_at
-from fastgrad.differences.quotients import as_floats, derivatives, join, memory_order, precision
+from fastgrad.differences.quotients import as_floats, derivatives, memory_order, precision
 from fastgrad.directional import Pairs
-from fastgrad.engines.loop import in_parts, real_number, reporting, values_of_elements
+from fastgrad.engines.elementwise import CheckedCalls
+from fastgrad.engines.loop import in_parts, real_number, reporting
+from fastgrad.engines.remembered import RememberedValues, ValuesOfEach
 from fastgrad.engines.selection import DifferentiateOptions, Evaluator, choose_evaluator
-from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme, as_scheme, central_quotient, second_of
 from fastgrad.typing import (
@@ -50,7 +43,6 @@ from fastgrad.typing import (
     Flags,
     Function,
     Map,
-    Moves,
     Number,
     NumberList,
     Places,
@@ -65,9 +57,6 @@ if TYPE_CHECKING:
     from fastgrad.differences import measured_steps
 else:  # for functions that are undefined on one side
     measured_steps = LazyModule("fastgrad.differences.measured_steps")
-
-FIRST_STEP = 0.25
-"""The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""
 
 STATUSES = ("converged", "round-off", "no limit")
 """What may become of a derivative."""
@@ -88,15 +77,15 @@ CONVERGED_ERROR = 2.0**-26
 MAX_ROUNDOFF_ERROR = 0.1
 """The relative error up to which round-off is blamed for it: a limit has been seen."""
 
-SHRINK_FACTOR = 2.0**-16
-"""By how much the first step is made smaller where the quotients at larger ones do not converge."""
-
 MAX_SINGLE_ELEMENTS = 6
 """Elements up to which each is looked at by itself first: of more, arrays take less time, and
 workers have more to do at once."""
 
 BLOCK_ELEMENTS = 1 << 9
 """Elements whose quotients are held in memory at a time."""
+
+BLOCK_ELEMENTS_AT_ONCE = 1 << 15
+"""The same where each call of f evaluates all of x, those of other blocks, too."""
 
 
 MAX_SHOWN = 10
@@ -243,7 +232,9 @@ def differentiate(
     diagonal : bool
         Whether only the second derivatives with respect to single elements are wanted.
     vectorized, elementwise, workers, progress
-        As for `numerical_gradient`. An element counts as half done after its first steps.
+        As for `numerical_gradient`. An element counts as half done after its first steps. An
+        elementwise f is called with stacks of points, arrays ``(k, *x.shape)``, where it returns
+        for them what it does for single ones; mostly 4 or 5 times in all.
 
     Returns
     -------
@@ -411,14 +402,15 @@ def _differentiate(
         nothing = np.zeros(problem.x.shape, STATUS_DTYPE)
         return [*(np.zeros_like(problem.x) for _ in range(3)), nothing], 0
     given, values_of = problem, evaluator.values
-    each: ValuesOfEach | CountedCalls | None = None
-    base = _value_at_x(problem, evaluator) if base is None else base
+    each: ValuesOfEach | CheckedCalls | None = None
     if evaluator.is_elementwise:
-        base, each = base.reshape(-1), CountedCalls(evaluator)
-        values_of = each.values
-    elif base.ndim == 0 or base.shape == (1,):
-        base = base.reshape(())[()]
+        each = CheckedCalls(problem.f, problem.x)
+        base, values_of = each.base.reshape(-1), each.values
     else:
+        base = _value_at_x(problem, evaluator) if base is None else base
+    if each is None and (base.ndim == 0 or base.shape == (1,)):
+        base = base.reshape(())[()]
+    elif each is None:
         each = ValuesOfEach(evaluator, problem, base.shape)
         base = np.repeat(base.reshape(-1), problem.x.size)
         problem, values_of = each.problem, each.values
@@ -445,7 +437,8 @@ def _differentiate(
     half = in_parts(report, 1 / 2)
     values, begin = values_of(None), values_of(half)
     remembered = RememberedValues(values)
-    extrapolation = Extrapolation(problem, remembered, base, tolerance)
+    several = evaluator.is_elementwise
+    extrapolation = Extrapolation(problem, remembered, base, tolerance, retry, several)
     steps = np.broadcast_to(np.asarray(problem.steps, np.float64), x.size)
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
@@ -463,11 +456,10 @@ def _differentiate(
     def extrapolate(
         by: Extrapolation, places: Places, begin: Values, report: Report | None
     ) -> None:
-        for start in range(0, len(places), BLOCK_ELEMENTS):
-            some = places[start : start + BLOCK_ELEMENTS]
-            outcome = by.extrapolate(some, steps[some], begin, report)
-            if retry:
-                _try_again(by, some, steps[some], outcome)
+        length = BLOCK_ELEMENTS_AT_ONCE if several else BLOCK_ELEMENTS
+        for start in range(0, len(places), length):
+            some = places[start : start + length]
+            outcome = by.derivatives(some, steps[some], begin, report)
             _examine(by, some, outcome)
             # The derivative is rounded to double precision, and to x's type.
             eps = max(float(np.finfo(x.dtype).eps), EPS)
@@ -480,7 +472,7 @@ def _differentiate(
     undefined = _undefined(gradient)
     is_asked = len(undefined) > 0 and scheme.is_central and problem.bounds is None
     for side in measured_steps.one_sided_schemes(scheme) if is_asked else ():
-        by = Extrapolation(problem.replaced(scheme=side), remembered, base, tolerance)
+        by = extrapolation.replaced(problem.replaced(scheme=side))
         extrapolate(by, _undefined(gradient), remembered, None)
         extrapolation.evaluations += by.evaluations
     if is_asked:
@@ -493,8 +485,6 @@ def _differentiate(
 
 def _value_at_x(problem: Problem, evaluator: Evaluator) -> Any:
     """Return f at x as floats, an array if it returns one of several numbers."""
-    if evaluator.is_elementwise:
-        return values_of_elements(problem.f, problem.x)
     if evaluator.stacked:
         return value_at([problem], problem.f, problem.x, (), stacked=True)
     value = problem.f(problem.x)
@@ -507,84 +497,6 @@ def _value_at_x(problem: Problem, evaluator: Evaluator) -> Any:
             f"{check_end(array.dtype.kind)}"
         )
     return as_floats(array)
-
-
-class CountedCalls:
-    """How f is evaluated at all elements of x at once, and how often.
-
-    Attributes
-    ----------
-    evaluations : int
-    """
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator, self.evaluations = evaluator, 1  # one of them has seen that it is so
-
-    def values(self, report: Report | None) -> Values:
-        """Return how f is evaluated, as `Evaluator.values` does."""
-        return partial(self._values, self._evaluator.values(report))
-
-    def _values(self, values: Values, f: Callable[[Any], Any], x: Array, moves: Moves) -> Array:
-        self.evaluations += moves.points.shape[1]
-        return values(f, x, moves)
-
-
-class ValuesOfEach:
-    """The numbers that f returns, as if each came from a function of its own, evaluated once.
-
-    Parameters
-    ----------
-    evaluator : Evaluator
-    given : Problem
-        Of f, which returns an array.
-    shape : tuple of int
-        Its shape.
-
-    Attributes
-    ----------
-    problem : Problem
-        With an x for each of the numbers, an array ``(*shape, *x.shape)``.
-    evaluations : int
-        How often f was evaluated.
-    """
-
-    def __init__(self, evaluator: Evaluator, given: Problem, shape: tuple[int, ...]) -> None:
-        self._evaluator, self._x, self._shape = evaluator, given.x, shape
-        self.evaluations = 0
-        self._known: dict[tuple[int, complex], Array] = {}
-        outputs = math.prod(shape)
-
-        def for_each(numbers: Any) -> Any:
-            return np.tile(numbers, outputs) if isinstance(numbers, np.ndarray) else numbers
-
-        self.problem = given.replaced(
-            x=np.broadcast_to(given.x.view(np.ndarray), shape + given.x.shape).copy(),
-            steps=for_each(given.steps),
-            bounds=given.bounds and tuple(map(for_each, given.bounds)),
-        )
-
-    def values(self, report: Report | None) -> Values:
-        """Return how each number is evaluated, as `Evaluator.values` does for f."""
-        return partial(self._values, self._evaluator.values(report))
-
-    def _values(self, values: Values, f: Callable[[Any], Any], _: Array, moves: Moves) -> Array:
-        outputs, elements = np.divmod(moves.places, self._x.size)
-        rows = [*zip(elements.tolist(), moves.points.tolist(), strict=True)]
-        new = dict.fromkeys((j, point) for j, row in rows for point in row)
-        new = {key: None for key in new if key not in self._known}
-        if new:
-            places, points = zip(*new, strict=True)
-            column = np.array(points, moves.points.dtype)[:, np.newaxis]
-            x = self._x if column.dtype.kind == "f" else self._x.astype(column.dtype)
-            found = values(f, x, Moves(np.array(places), column, self._shape))
-            self._known.update(zip(new, found.reshape(len(new), -1), strict=True))
-            self.evaluations += len(new)
-        return np.array(
-            [
-                [self._known[j, point][output] for point in row]
-                for output, (j, row) in zip(outputs.tolist(), rows, strict=True)
-            ]
-        ).reshape(moves.points.shape)
 
 
 def _undefined(gradient: Array) -> Places:
@@ -614,52 +526,6 @@ def _examine(extrapolation: Extrapolation, places: Places, outcome: Outcome) -> 
         outcome.values[fixed] = outcome.errors[fixed] = 0
 
 
-class RememberedValues:
-    """A way of evaluating f that remembers the values at points of an element.
-
-    Parameters
-    ----------
-    values : callable
-        The way of evaluating f.
-
-    Attributes
-    ----------
-    evaluations : int
-        How many values have been asked of it by `of_one`, and were not asked again.
-    """
-
-    def __init__(self, values: Values) -> None:
-        self._values, self.evaluations = values, 0
-        self._known: dict[tuple[float, ...], Array] = {}
-
-    def of_one(
-        self, f: Callable[[Any], Any], x: Array, place: int, points: list[float]
-    ) -> list[float] | None:
-        """Return f where an element is moved to some points; None if these are no doubles."""
-        try:
-            found = self._values(f, x, Moves(np.array([place]), np.array([points])))
-        except Exception as error:  # it is not defined there
-            raise_interrupt(error)
-            return None
-        self.evaluations += len(points)
-        self._known[place, *points] = found
-        return found[0].tolist() if found.dtype == np.float64 else None
-
-    def __call__(self, f: Callable[[Any], Any], x: Array, moves: Moves) -> Array:
-        """Evaluate f as `Values` says, but for what is known."""
-        if not self._known:
-            return self._values(f, x, moves)
-        parts = []
-        for k, row in enumerate(moves.points.tolist()):
-            part = self._known.pop((int(moves.places[k]), *row), None)
-            if part is None:
-                part = self._values(f, x, moves.part(slice(k, k + 1)))
-            else:
-                self.evaluations -= part.size
-            parts.append(part)
-        return join(parts)
-
-
 def _one_by_one(
     extrapolation: Extrapolation, remembered: RememberedValues, steps: Array
 ) -> dict[int, tuple[float, float, float]]:
@@ -677,64 +543,6 @@ def _one_by_one(
             value, error, step = found
             known[place] = value, error + EPS / 2 * abs(value), step
     return known
-
-
-def _try_again(
-    extrapolation: Extrapolation, places: Places, first: Array, outcome: Outcome
-) -> None:
-    """Begin at another size where the first step may be of the wrong one, and keep what is right.
-
-    Where quotients do not converge, or stop converging far above their rounding, f may vary over
-    much smaller distances: smaller and smaller steps say so by agreeing among themselves.
-    """
-    problem = extrapolation.problem
-    base = np.broadcast_to(abs(extrapolation.base_at(places)), places.shape)
-    d = problem.scheme.derivative
-    spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(np.float64)
-    height = np.fmax(base, outcome.height)
-    second = np.where(outcome.roundoff_limited, FIRST_STEP, first * SHRINK_FACTOR)
-    larger = outcome.roundoff_limited & (first < FIRST_STEP)
-    again = np.flatnonzero(larger | outcome.diverging | outcome.rough)
-    while len(again):
-        other = extrapolation.extrapolate(places[again], second[again], patience=MAX_STEPS)
-        before = outcome[again]
-        # Smaller steps may see one value alone of an f that rounds its values.
-        other.errors[...] = np.fmax(other.errors, before.coarse / other.steps**d)
-        with np.errstate(invalid="ignore"):
-            apart = abs(other.values - before.values)
-            smaller = other.steps < before.steps
-            # Smaller steps that agree among themselves are believed, unless f jumps: then they see
-            # nothing of it. Larger ones are not believed where they contradict smaller ones.
-            doubt = np.where(before.diverging, 1, 1 / CLEAR_SHARE) * other.errors
-            clear = smaller & (CLEAR_SHARE * apart > doubt) & (apart > before.errors)
-        contradicted = contradicts(other.values, other.errors, before.values, before.errors)
-        better = (other.errors < before.errors) & (before.diverging | ~contradicted)
-        better |= clear
-        asked = better & smaller & (CLEAR_SHARE * apart > other.errors)
-        asked &= apart * other.steps**d <= MAX_JUMP * height[again]
-        asked &= before.coarse == 0  # how high its jumps are is known then
-        jumping = np.zeros_like(asked)
-        for k in np.flatnonzero(asked):
-            rounding = precision(problem.x, before.values) * float(base[again[k]])
-            place = int(places[again[k]])
-            steps = sorted({float(before.steps[k]), float(before.widest[k])})
-            if any(extrapolation.jumps(place, step, float(apart[k]), rounding) for step in steps):
-                better[k], jumping[k] = False, True
-                if before.diverging[k]:
-                    outcome.errors[again[k]] = np.fmax(before.errors[k], apart[k])
-        outcome[again[better]] = other[better]
-        larger = before.largest > other.largest
-        outcome.largest[again] = np.where(larger, before.largest, other.largest)
-        outcome.widest[again] = np.where(larger, before.widest, other.widest)
-        # What neither converges nor can be noise may have any slope that has been seen, or more.
-        wild = other.diverging & (other.errors * other.steps**d > MAX_JUMP * height[again])
-        unclear = ~better & smaller & (apart > before.errors + other.errors)
-        unknown = again[before.diverging & (wild | unclear) & ~jumping]
-        outcome.errors[unknown] = np.fmax(outcome.errors[unknown], 2 * outcome.largest[unknown])
-        second[again] *= SHRINK_FACTOR
-        further = other.diverging & ~before.roundoff_limited & (other.errors < np.inf)
-        further &= second[again] > np.fmax(4 * spacing[again], EPS * first[again])
-        again = again[further]
 
 
 def _as_tolerance(tolerance: object) -> float:

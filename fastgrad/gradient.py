@@ -52,9 +52,11 @@ from fastgrad.typing import (
 if TYPE_CHECKING:
     from fastgrad.differences import measured_steps
     from fastgrad.engines import compiled
+    from fastgrad.engines import elementwise as elementwise_calls
 else:  # most gradients need neither
     measured_steps = LazyModule("fastgrad.differences.measured_steps")
     compiled = LazyModule("fastgrad.engines.compiled")
+    elementwise_calls = LazyModule("fastgrad.engines.elementwise")
 
 MIN_EXAMINED_ELEMENTS = 64
 """Elements from which it pays to look first whether f depends on them: by three calls of f."""
@@ -295,7 +297,7 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     if not x.size:
         return np.zeros_like(x)
     if evaluator.is_elementwise:
-        base = loop.values_of_elements(f, x).reshape(-1)
+        base = elementwise_calls.CheckedCalls(f, x).base.reshape(-1)
         return problem.gradient(evaluator.values(report), base)
     probes = evaluator.probes
     if problem.automatic:

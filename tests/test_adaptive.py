@@ -361,3 +361,12 @@ def test_where_f_is_nan_on_one_side_the_other_one_is_taken_and_named():
     with pytest.warns(RuntimeWarning, match=r"one side of x\[0\]"):
         assert differentiate(lambda x: f(-x), np.zeros(1)).gradient == pytest.approx(-1)
     assert np.isnan(differentiate(lambda x: x[0] if x[0] == 0 else np.nan, np.zeros(1)).gradient)
+
+
+@pytest.mark.parametrize("x", [1e-16, -1e-13])
+def test_x_near_0_is_no_scale_of_f_where_it_leaves_no_digits(x):
+    # f rounds to 2e-16: over a quarter of x it hardly changes.
+    found = at(lambda x: 0.5 + np.sin(x + 0.5), x)
+    assert found.status == "converged"
+    assert abs(found.gradient - np.cos(x + 0.5)) <= found.error < 1e-11
+    assert found.evaluations < 40  # of two first steps

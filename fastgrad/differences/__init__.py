@@ -10,7 +10,8 @@ way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of
 - `problem`: what is to be differenced, once the arguments are right.
 - `rounding`: what it does to quotients, and whether f jumps because its values are rounded.
 - `measured_steps`: steps for h="auto".
-- `richardson`, `adaptive_steps`: limits of quotients, with error estimates, at steps that suit f.
+- `richardson`, `adaptive_steps`: limits of quotients, with error estimates, at steps that suit f;
+  `derivative_of_one`: the same of one element, in single numbers.
 
 >>> import numpy as np
 >>> from fastgrad.engines import loop

@@ -1,13 +1,9 @@
 """Adaptive steps: difference quotients at falling or growing steps, until their limit is found.
 
 An `Extrapolation` chooses the steps of many elements of x at once, for any function.
-`derivative_of_one` does so for one element, in single numbers, where f looks smooth: of a few
-elements operations on arrays would take longer than most functions do. What is not certain to have
-the same result it leaves to the arrays.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,23 +22,32 @@ from fastgrad.differences.quotients import (
 from fastgrad.differences.richardson import (
     RATIO,
     TRUNCATION_FACTOR,
-    Limit,
     Limits,
     Rivals,
-    Run,
-    Tableau,
     limits,
     step_at,
 )
 from fastgrad.differences.rounding import JUMP_CALLS, are_short, is_flat, jumps, resolution
-from fastgrad.schemes import Scheme, central_quotient
+from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Flags, Moves, Places, Report, Values
 
 BEND_POWERS = 1, 3
 """The first two powers of h in half the difference of f's slopes on both sides of x."""
 
+EPS = 2.0**-52
+"""The precision of doubles."""
+
+FIRST_STEP = 0.25
+"""The first step in units of abs(x); small enough to stay on x's side of a pole at 0."""
+
+SHRINK_FACTOR = 2.0**-16
+"""By how much the first step is made smaller where the quotients at larger ones do not converge."""
+
 FIRST_STEPS = 4
 """Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""
+
+FIRST_STEPS_BY_STACKS = 7
+"""The same where a call of f serves several points: most elements take as many in all."""
 
 SUFFICIENT_STEPS = 8
 """Steps after which an error that is small already is left as it is."""
@@ -80,6 +85,9 @@ MIN_GROWTH_RATIO = 0.95
 
 MAX_JUMP = 1e-2
 """The largest jumps, relative to f, that are taken for rounded values."""
+
+DROWNING_SHARE = 0.01
+"""Of the largest quotient that the rounding of the first may be: two digits of it are right."""
 
 MAX_PEAK_GROWTH = 1.1 / RATIO
 """How many times as far f bends at the next smaller step, at most, where there is a peak at x."""
@@ -186,6 +194,10 @@ class Extrapolation:
         many values there.
     tolerance : float
         The relative error that is small enough.
+    retry : bool
+        Whether another first step may be taken where that seems to be of the wrong size.
+    by_stacks : bool
+        Whether a call of f serves several points, so that more steps are tried at once.
 
     Attributes
     ----------
@@ -195,8 +207,17 @@ class Extrapolation:
         What f has raised when an element was moved, by the index of the element.
     """
 
-    def __init__(self, problem: Problem, values: Values, base: Any, tolerance: float = 0.0) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        values: Values,
+        base: Any,
+        tolerance: float = 0.0,
+        retry: bool = False,
+        by_stacks: bool = False,
+    ) -> None:
         self.problem, self.values, self.base, self.tolerance = problem, values, base, tolerance
+        self.retry, self.by_stacks = retry, by_stacks
         self.evaluations = 0
         self.raised: dict[int, Exception] = {}
         self._eps = 0.0
@@ -204,6 +225,27 @@ class Extrapolation:
     def base_at(self, places: Any) -> Any:
         """Return f at x, as it is differentiated with respect to these elements."""
         return self.base[places] if np.ndim(self.base) else self.base
+
+    def replaced(self, problem: Problem) -> "Extrapolation":
+        """Return the same of another problem."""
+        given = self.values, self.base, self.tolerance, self.retry, self.by_stacks
+        return Extrapolation(problem, *given)
+
+    def derivatives(
+        self,
+        places: Places,
+        first: Array,
+        begin: Values | None = None,
+        ended: Report | None = None,
+    ) -> Outcome:
+        """Return the derivatives with respect to the elements of x at these places.
+
+        The arguments are those of `extrapolate`.
+        """
+        outcome = self.extrapolate(places, first, begin, ended)
+        if self.retry:
+            self._begin_again(places, first, outcome)
+        return outcome
 
     def extrapolate(
         self,
@@ -213,7 +255,7 @@ class Extrapolation:
         ended: Report | None = None,
         patience: int = MAX_STALLED_STEPS,
     ) -> Outcome:
-        """Return the derivatives with respect to the elements of x at these places.
+        """Return what is found from these first steps.
 
         Parameters
         ----------
@@ -229,10 +271,13 @@ class Extrapolation:
             Steps without a better estimate after which an element is left.
         """
         outcome, problem = nothing_yet(first), self.problem
+        at_once = FIRST_STEPS
+        if self.by_stacks:
+            at_once = FIRST_STEPS_BY_STACKS if patience < MAX_STEPS else MAX_STEPS
         parts = first_steps(problem.scheme, problem.x, places, first, problem.bounds)
         with np.errstate(all="ignore"):
             for scheme, chosen, steps, most in parts:
-                several = steps[:, np.newaxis] * step_at(np.arange(FIRST_STEPS))
+                several = steps[:, np.newaxis] * step_at(np.arange(at_once))
                 table = self._evaluate_steps(scheme, places[chosen], several, begin)
                 search = Search.begun(places[chosen], steps, most, problem.x)
                 for done, found in self._extrapolated(scheme, search, table, patience):
@@ -240,6 +285,61 @@ class Extrapolation:
                     if ended is not None:
                         ended(len(done))
         return outcome
+
+    def _begin_again(self, places: Places, first: Array, outcome: Outcome) -> None:
+        """Begin at another size where the first step may be of the wrong one; keep what is right.
+
+        Where quotients do not converge, or stop converging far above their rounding, f may vary
+        over much smaller distances: smaller and smaller steps say so by agreeing among themselves.
+        """
+        problem = self.problem
+        base = np.broadcast_to(abs(self.base_at(places)), places.shape)
+        d = problem.scheme.derivative
+        spacing = np.spacing(abs(problem.x.view(np.ndarray).reshape(-1)[places])).astype(np.float64)
+        height = np.fmax(base, outcome.height)
+        second = np.where(outcome.roundoff_limited, FIRST_STEP, first * SHRINK_FACTOR)
+        larger = outcome.roundoff_limited & (first < FIRST_STEP)
+        again = np.flatnonzero(larger | outcome.diverging | outcome.rough)
+        while len(again):
+            other = self.extrapolate(places[again], second[again], patience=MAX_STEPS)
+            before = outcome[again]
+            # Smaller steps may see one value alone of an f that rounds its values.
+            other.errors[...] = np.fmax(other.errors, before.coarse / other.steps**d)
+            with np.errstate(invalid="ignore"):
+                apart = abs(other.values - before.values)
+                smaller = other.steps < before.steps
+                # Smaller steps that agree among themselves are believed, unless f jumps: then they
+                # see nothing of it. Larger ones are not, where they contradict smaller ones.
+                doubt = np.where(before.diverging, 1, 1 / CLEAR_SHARE) * other.errors
+                clear = smaller & (CLEAR_SHARE * apart > doubt) & (apart > before.errors)
+            contradicted = contradicts(other.values, other.errors, before.values, before.errors)
+            better = (other.errors < before.errors) & (before.diverging | ~contradicted)
+            better |= clear
+            asked = better & smaller & (CLEAR_SHARE * apart > other.errors)
+            asked &= apart * other.steps**d <= MAX_JUMP * height[again]
+            asked &= before.coarse == 0  # how high its jumps are is known then
+            jumping = np.zeros_like(asked)
+            for k in np.flatnonzero(asked):
+                rounding = precision(problem.x, before.values) * float(base[again[k]])
+                place = int(places[again[k]])
+                steps = sorted({float(before.steps[k]), float(before.widest[k])})
+                if any(self.jumps(place, step, float(apart[k]), rounding) for step in steps):
+                    better[k], jumping[k] = False, True
+                    if before.diverging[k]:
+                        outcome.errors[again[k]] = np.fmax(before.errors[k], apart[k])
+            outcome[again[better]] = other[better]
+            larger = before.largest > other.largest
+            outcome.largest[again] = np.where(larger, before.largest, other.largest)
+            outcome.widest[again] = np.where(larger, before.widest, other.widest)
+            # What neither converges nor can be noise may have any slope that was seen, or more.
+            wild = other.diverging & (other.errors * other.steps**d > MAX_JUMP * height[again])
+            unclear = ~better & smaller & (apart > before.errors + other.errors)
+            unknown = again[before.diverging & (wild | unclear) & ~jumping]
+            outcome.errors[unknown] = np.fmax(outcome.errors[unknown], 2 * outcome.largest[unknown])
+            second[again] *= SHRINK_FACTOR
+            further = other.diverging & ~before.roundoff_limited & (other.errors < np.inf)
+            further &= second[again] > np.fmax(4 * spacing[again], EPS * first[again])
+            again = again[further]
 
     def _extrapolated(
         self, scheme: Scheme, search: Search, table: Array, patience: int
@@ -267,10 +367,12 @@ class Extrapolation:
             at_largest = (found.round_off > found.truncation) & (found.first == 0)
             search.upwards = at_largest & (higher <= search.most)
             ends = rejected | self._are_enough(search, found, tried, patience)
+            drowned = self._are_drowned(search, table)
+            ends |= drowned
             ends |= ~search.upwards & (lower < search.smallest)
             steps = np.where(search.upwards, higher, lower)
             if ends.any():
-                best.roundoff_limited = at_largest & (relative > self._eps**0.5)
+                best.roundoff_limited = drowned | at_largest & (relative > self._eps**0.5)
                 unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
                 unexplained &= ~best.roundoff_limited
                 best.diverging = unexplained & (relative > DIVERGENCE_ERROR)
@@ -303,6 +405,16 @@ class Extrapolation:
         done |= search.stalled >= patience
         rounded = (4 * found.round_off > found.errors) & (found.errors < np.inf)
         return done | rounded & ~search.upwards
+
+    def _are_drowned(self, search: Search, table: Array) -> Flags:
+        """Say of which elements rounding leaves no digit, so that another first step is better."""
+        if not self.retry:
+            return np.zeros(len(search.first), dtype=bool)
+        sizes = np.maximum.reduce(np.where(np.isfinite(table[0]), abs(table[0]), 0), axis=1)
+        seen = np.maximum.reduce(abs(table[4:]), axis=(0, 2)) > 0  # 0 may be f's value all around
+        is_small = seen & (search.first < FIRST_STEP / 2) & (search.top == 0)
+        is_drowned: Flags = is_small & (DROWNING_SHARE * sizes <= table[1, :, 0])
+        return is_drowned
 
     def _coarsened(self, scheme: Scheme, table: Array, best: Outcome) -> Array:
         """Return the table with the noise of an f that rounds its values, if it does."""
@@ -485,140 +597,3 @@ def contradicts(new: Array, new_error: Array, old: Array, old_error: Array) -> F
     """Say where two values differ by more than both of their errors; where one is nan, not."""
     with np.errstate(invalid="ignore"):
         return np.asarray(abs(new - old) > new_error + old_error)
-
-
-# One element, in single numbers ------------------------------------------------------------------
-
-EPS = 2.0**-52
-"""The precision of doubles."""
-
-MAX_SIZE, MIN_FIRST_STEP = 1e100, 1e-100
-"""Of x and f, and of the first step: nothing overflows, or is lost at the end of the range."""
-
-STEP_RATIOS = {k: float(step_at(k)) for k in range(-SUFFICIENT_STEPS, SUFFICIENT_STEPS + 1)}
-"""The sequence of steps, in units of the first one."""
-
-NO_LIMIT = Limit(Run(0, 0, math.nan, math.inf, math.inf), math.inf)
-"""That no limit has been found yet."""
-
-
-def derivative_of_one(
-    evaluate: Callable[[list[float]], list[float] | None],
-    x: float,
-    base: float,
-    first: float,
-    tolerance: float,
-) -> tuple[float, float, float] | None:
-    """Return the derivative of f, its error, and the smallest step that it is made of.
-
-    By central quotients at steps that are chosen as an `Extrapolation` chooses them.
-
-    Parameters
-    ----------
-    evaluate : callable
-        What returns f where the element is moved to some points; None where it is not defined.
-    x : float
-        Where the element is.
-    base : float
-        f at x.
-    first : float
-        The step to begin with, rounded down to a power of two.
-    tolerance : float
-        The relative error that is small enough.
-
-    Returns
-    -------
-    triple of float, or None
-        None if f does not look smooth there, or there is anything else to be looked at.
-    """
-    size = abs(x)
-    if not (size < MAX_SIZE and abs(base) < MAX_SIZE > first > MIN_FIRST_STEP):
-        return None
-    first = math.ldexp(1.0, math.frexp(first)[1] - 1)
-
-    def step_of(k: int) -> float:
-        return (size + first * STEP_RATIOS[k]) - size
-
-    quotients, bends = Tableau(central_quotient.error_powers), Tableau(BEND_POWERS)
-    new, upwards, stalled, best = range(FIRST_STEPS), False, 0, NO_LIMIT
-    while len(quotients.quotients) < SUFFICIENT_STEPS:
-        steps = [step_of(k) for k in new]
-        values = evaluate([point for step in steps for point in (x + step, x - step)])
-        if values is None or not all(abs(value) < MAX_SIZE for value in values):
-            return None
-        if (len(new) > 1 and _may_be_rounded(values[0])) or steps[-1] < 2 * math.ulp(x):
-            return None
-        for k, step, above, below in zip(new, steps, values[::2], values[1::2], strict=True):
-            quotient = (above - below) / (2 * step)
-            magnitude = max(abs(above), abs(below)) + size * abs(quotient)
-            noise = (EPS * magnitude + SMALLEST_SPACING) / step
-            quotients.add(k, quotient, noise)
-            bends.add(k, ((above - base) + (below - base)) / (2 * step), 2 * noise)
-        found = _limit_with_kink(quotients, bends)
-        if found is None:
-            return None
-        # Larger steps may improve what has been found, and are not believed if they contradict.
-        apart = abs(found.run.value - best.run.value)
-        rejected = upwards and apart > found.error + best.error
-        stalled = 0 if found.error < best.error / 2 else stalled + 1
-        if not (upwards and (rejected or found.error >= best.error)):
-            best = found
-        largest, smallest = min(quotients.quotients), max(quotients.quotients)
-        upwards = found.run.round_off > found.run.truncation and found.run.first == largest
-        is_last = len(quotients.quotients) == SUFFICIENT_STEPS
-        if rejected or _is_enough(found, stalled > 0, upwards, is_last, tolerance):
-            smooth = _is_smooth(found, stalled > 0, upwards, tolerance)
-            return (best.run.value, best.error, step_of(best.run.last)) if smooth else None
-        new = range(largest - 1, largest) if upwards else range(smallest + 1, smallest + 2)
-    return None
-
-
-def _limit_with_kink(quotients: Tableau, bends: Tableau) -> Limit | None:
-    """Return the limit, its error with half the jump of the slope at a kink; None if in doubt."""
-    found, jump = quotients.checked_limit(), bends.limit()
-    if found is None or not found.run.value:
-        return None
-    run, error = found
-    if run.truncation > SMOOTH_ERROR * abs(run.value):
-        error += (REMAINDER_FACTOR - 1) * run.truncation
-    return Limit(run, error + max(abs(jump.run.value) - jump.error, _spike(bends, run), 0.0))
-
-
-def _is_enough(found: Limit, stalled: bool, upwards: bool, is_last: bool, tolerance: float) -> bool:
-    """Say whether there need be no further steps."""
-    round_off = found.run.round_off
-    if found.relative <= max(tolerance, MIN_ERROR_EPS * EPS):
-        return True
-    if found.relative < SMOOTH_ERROR and (is_last or (stalled and _is_rounding(found))):
-        return True
-    return 4 * round_off > found.error and not upwards
-
-
-def _is_smooth(found: Limit, stalled: bool, upwards: bool, tolerance: float) -> bool:
-    """Say whether f looks smooth where the steps have ended, and no other first step is better."""
-    explained = found.error <= 4 * found.run.round_off or found.relative <= DIVERGENCE_ERROR
-    roundoff_limited = upwards and found.relative > EPS**0.5
-    rough = not _is_rounding(found) and stalled and found.relative > tolerance
-    return explained and not roundoff_limited and not rough
-
-
-def _is_rounding(found: Limit) -> bool:
-    """Say whether rounding explains an error: what is far above it, and stays, may be noise."""
-    return found.error < ROUNDING_FACTOR * found.run.round_off
-
-
-def _spike(bends: Tableau, run: Run) -> float:
-    """Return by how much f bends more where the run ends than farther away; 0 if it does not."""
-    narrow, *wide = (abs(bends.quotients[k]) for k in range(run.last, run.first - 1, -1))
-    return narrow - bends.noise[run.last] if narrow >= max(wide) else 0.0
-
-
-def _may_be_rounded(value: float) -> bool:
-    """Say whether a value of f has so few digits that f may round its values itself."""
-    if not value:
-        return True
-    fraction, _ = math.frexp(value)
-    if int(fraction * 2**53) % 2**9 == 0:
-        return True
-    scaled = abs(value) * 10.0 ** (12 - math.ceil(math.log10(abs(value))))
-    return abs(scaled - round(scaled)) <= 2e-3

@@ -30,6 +30,9 @@ JUMP_CALLS = 2 * len(SAMPLE_POSITIONS)
 MIN_DISTINCT_VALUES = 4
 """Values of f, no two alike, that must all be short numbers: one is, by accident, at times."""
 
+MIN_DISTANCE = 2.0**-45
+"""The distance of two short numbers, relative to the larger one, at least."""
+
 MAX_BITS = 43
 """Binary digits of the longest short number: of random ones one in 1,000 is shorter."""
 
@@ -331,7 +334,11 @@ def resolution(values: Array) -> Array:
     spacing = np.zeros(known.shape[:2])
     with np.errstate(all="ignore"):
         flat = np.sort(known.reshape(len(known), -1), axis=1)
-        several = np.count_nonzero(np.diff(flat, axis=1), axis=1) + 1 >= MIN_DISTINCT_VALUES
+        # Short numbers are farther apart than a few roundings of one of them.
+        apart = np.diff(flat, axis=1) > MIN_DISTANCE * np.maximum(
+            abs(flat[:, 1:]), abs(flat[:, :-1])
+        )
+        several = np.count_nonzero(apart, axis=1) + 1 >= MIN_DISTINCT_VALUES
         if several.any():
             known = known[several]
             decimal = _grid(*_decimal(known), 10.0, MAX_DIGITS)

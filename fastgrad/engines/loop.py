@@ -14,17 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.arguments import as_returned, check_end, element_at, remedy_for
+from fastgrad.differences.arguments import as_returned, check_end, remedy_for
 from fastgrad.differences.guard import Original, require_unchanged
 from fastgrad.differences.quotients import fill, join, memory_order
 from fastgrad.schemes import Scheme, central_quotient
 from fastgrad.typing import Array, Moves, Places, Progress, Report, Values
-
-PROBE_SCALE = 2.0**-10
-"""By how much elements are moved to see if others change, in units of ``max(abs(x[i]), 1)``."""
-
-MAX_ROUNDING_EPS = 64
-"""How many eps, relative to it, a value may change by rounding."""
 
 SCALAR_TYPES = frozenset({float, int, np.float64, np.float32, np.longdouble})
 """Types of values that are taken as they are; values of any other type are looked at first."""
@@ -335,92 +329,6 @@ def stacked_values(f: Callable[[Array], Any], x: Array, moves: Moves) -> Array:
     return collected.reshape(*moves.points.shape, *shape)
 
 
-def elementwise_values(f: Callable[[Array], Any], x: Array, moves: Moves) -> Array:
-    """Return f at each point to which an element of x is moved, for all elements at once.
-
-    Parameters
-    ----------
-    f : callable
-        ``f(x)`` -> array of x's shape, each element of which depends on the same one of x alone.
-        It is called m times.
-    x : array
-        Moved in place; bit-identical afterwards, even if f raises or the user interrupts.
-    moves : Moves
-        Where n different elements are moved, m times each.
-
-    Returns
-    -------
-    array (n, m)
-        In the type that f returns.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If f returns no real numbers, or in another shape.
-
-    Examples
-    --------
-    >>> moves = Moves(np.array([0, 1]), np.array([[2.0, 3.0], [4.0, 5.0]]))
-    >>> elementwise_values(lambda x: x**2, np.ones(2), moves)
-    array([[ 4.,  9.],
-           [16., 25.]])
-    """
-    places, points, _ = moves
-    is_complex = points.dtype.kind == "c"
-    original = Original(x)
-    columns = []
-    try:
-        for k in range(points.shape[1]):
-            point = original.copy.astype(points.dtype)
-            point.flat[places] = points[:, k]
-            if not is_complex:
-                original.plain[...] = point
-            value = _value_of_each(f, point if is_complex else x)
-            columns.append(value.reshape(-1)[places])
-    finally:
-        original.put_back()
-    return np.stack(columns, axis=1) if columns else np.empty(points.shape)
-
-
-def _value_of_each(f: Callable[[Array], Any], x: Array) -> Array:
-    """Return f(x), an array of x's shape."""
-    result = as_returned(f(x))
-    if result.shape != x.shape:
-        raise ValueError(
-            f"f returned an array of shape {result.shape}, but with elementwise=True it returns "
-            f"one of x's shape {x.shape}; leave elementwise out"
-        )
-    return _numbers(result, x)
-
-
-def values_of_elements(f: Callable[[Array], Any], x: Array) -> Array:
-    """Return f(x), an array of floats, once it is seen to be that of each element of x alone.
-
-    Half of the elements are moved, and the others' values must stay.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they do not, or f returns something else.
-    """
-    base = _value_of_each(f, x).astype(np.float64)
-    original = Original(x)
-    flat = original.copy.reshape(-1)
-    is_moved = np.random.default_rng(0).permutation(flat.size) % 2 == 0
-    point = np.where(is_moved, flat + PROBE_SCALE * np.maximum(abs(flat), 1), flat)
-    with np.errstate(all="ignore"):
-        found = original.value_at(partial(_value_of_each, f), point).reshape(-1).astype(np.float64)
-    slack = MAX_ROUNDING_EPS * np.finfo(x.dtype).eps * abs(base.reshape(-1))
-    with np.errstate(invalid="ignore"):
-        changed = np.flatnonzero(~is_moved & (abs(found - base.reshape(-1)) > slack))
-    if len(changed):
-        raise ValueError(
-            f"elementwise is True, but {element_at('f(x)', changed[0], x.shape)} changes where "
-            "other elements of x than this one are moved; leave elementwise out"
-        )
-    return base
-
-
 def _stack_of_results(returned: Any, shape: tuple[int, ...], x: Array) -> Array:
     """Return a copy of what f returned, in numbers that never wrap."""
     result = as_returned(returned)
@@ -430,10 +338,10 @@ def _stack_of_results(returned: Any, shape: tuple[int, ...], x: Array) -> Array:
             f"{(shape[0], *x.shape)}, but with vectorized=True it returns one of shape {shape}, a "
             "value for each point; reduce all axes but the first, or leave out vectorized"
         )
-    return _numbers(result, x)
+    return numbers(result, x)
 
 
-def _numbers(result: Array, x: Array) -> Array:
+def numbers(result: Array, x: Array) -> Array:
     """Return what f returned in numbers that never wrap; complex ones for a complex x."""
     kinds = "c" if x.dtype.kind == "c" else "fiu"
     if result.dtype.kind not in kinds:

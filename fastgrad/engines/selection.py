@@ -36,12 +36,14 @@ from fastgrad.typing import (
 
 if TYPE_CHECKING:
     from fastgrad.engines import compiled, traced
+    from fastgrad.engines import elementwise as elementwise_calls
     from fastgrad.engines import workers as worker_pools
     from fastgrad.jit import jitted
     from fastgrad.tracing import trace
 else:  # many files
     jitted = LazyModule("fastgrad.jit.jitted")
     compiled = LazyModule("fastgrad.engines.compiled")
+    elementwise_calls = LazyModule("fastgrad.engines.elementwise")
     worker_pools = LazyModule("fastgrad.engines.workers")
     traced = LazyModule("fastgrad.engines.traced")
     trace = LazyModule("fastgrad.tracing.trace")
@@ -390,7 +392,7 @@ def choose_evaluator(
     if vectorized:
         name, values = "vectorized", loop.stacked_values
     elif elementwise:
-        name, values = "elementwise", loop.elementwise_values
+        name, values = "elementwise", elementwise_calls.values
     elif engine == "auto" or engine in GRADIENT_ENGINES:
         name, values = ("compiled", compiled.values_or_loop) if is_jitted else ("loop", loop.values)
     elif engine in ENGINES:

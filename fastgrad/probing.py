@@ -8,6 +8,7 @@ import numpy as np
 from fastgrad.colouring import groups_of
 from fastgrad.differences.arguments import as_returned
 from fastgrad.differences.guard import Original
+from fastgrad.differences.quotients import precision
 from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 from fastgrad.typing import Array, Flags, Places
@@ -20,6 +21,9 @@ else:  # an extra
 PROBE_SCALE = 2.0**-10
 """By how much elements are moved to see what changes, in units of ``max(abs(x[i]), 1)``."""
 
+ROUNDING_EPS = 64.0
+"""How many eps of a value its change may be by rounding."""
+
 MAX_BLOCKS = 16
 """Blocks of x that are looked at first."""
 
@@ -31,19 +35,21 @@ class UndefinedError(Exception):
     """f is not defined where x is moved to."""
 
 
-def probed(f: Callable[[Any], Any], x: Array, base: Array) -> tuple[Any, Places]:
+def probed(f: Callable[[Any], Any], x: Array, base: Array, bounds: Any) -> tuple[Any, Places]:
     """Return f's structure: which elements of f(x) change with which of x, and groups of columns.
 
     First by elements of x that are replaced by nan, which goes through nearly all that computes
-    with them, as no move does for certain: products with 0 hide it. What does not pass nan on, as a
-    maximum does not always, is seen where elements are moved; if any is, or f refuses nan, all is
-    done by both.
+    with them: products with 0 hide moves. A maximum may swallow nan, but changes then, unless what
+    it takes instead is the same; so all elements are beside x, where no two are by accident. If f
+    changes on x's other side in a way that the structure does not explain, or refuses nan, all is
+    done by moves as well.
     """
-    probes = _Probes(f, x, base)
+    probes = _Probes(f, x, base, bounds)
     try:
-        structure = _divided(probes.where_poisoned, len(probes.base), x.size)
+        here, there = probes.ways
+        structure = _divided(probes.poisoned_at(here), len(probes.base), x.size)
         groups = groups_of(structure)
-        if not probes.contradict(structure, groups):
+        if probes.are_explained_at(there, structure, groups):
             return structure, groups
     except UndefinedError:
         pass
@@ -65,57 +71,87 @@ def value_at(f: Callable[[Any], Any], x: Array, point: Array) -> Array:
 class _Probes:
     """What changes where elements of x are moved, one way or the other, or replaced by nan."""
 
-    def __init__(self, f: Callable[[Any], Any], x: Array, base: Array) -> None:
+    def __init__(self, f: Callable[[Any], Any], x: Array, base: Array, bounds: Any) -> None:
         self.f, self.original, self.base = f, Original(x), base.reshape(-1)
-        self.is_nan = self.base != self.base
         self.flat = x.view(np.ndarray).reshape(-1).copy()
-        random = np.random.default_rng(0)
-        moves = PROBE_SCALE * scales_of(x) * random.uniform(0.5, 1, x.size)
-        moves *= random.choice([-1.0, 1.0], x.size)
+        self.random = np.random.default_rng(0)
+        moves = PROBE_SCALE * scales_of(x) * self.random.uniform(0.5, 1, x.size)
+        moves *= self.random.choice([-1.0, 1.0], x.size)
         self.ways = [(self.flat + s * moves).astype(x.dtype) for s in (1, -1)]
+        if bounds is not None:
+            self.ways = [np.clip(way, *bounds) for way in self.ways]
         self.nan = np.full_like(self.flat, np.nan)
-        self.side = random.uniform(size=x.size) < 0.5
 
-    def where_poisoned(self, moved: Flags) -> Flags:
-        """Return which elements of f(x) change where x's are replaced by nan."""
-        return self._changed(moved, self.nan)
+    def poisoned_at(self, point: Array) -> Callable[[Flags], Flags]:
+        """Return what says which elements of f change where some at a point are replaced by nan."""
+        here = self._defined_at(point)
+        return lambda moved: _differ(self._value_at(np.where(moved, self.nan, point)), here)
 
     def anyhow(self, moved: Flags) -> Flags:
         """Return which elements of f(x) change where x's are moved either way, or nan."""
         changed = np.zeros(len(self.base), bool)
         for values in (*self.ways, self.nan):
             try:
-                changed |= self._changed(moved, values)
+                changed |= _differ(self._value_at(np.where(moved, values, self.flat)), self.base)
             except UndefinedError:
                 continue
         return changed
 
-    def contradict(self, structure: Any, groups: Places) -> bool:
-        """Say whether f shows an entry that a structure leaves out.
+    def are_explained_at(self, point: Array, structure: Any, groups: Places) -> bool:
+        """Say whether f changes as a structure says, where elements at a point move towards x.
 
-        In each group some elements are moved one way, then the others the other way. An entry that
-        is left out shows unless the one of its row is moved with it, which is as likely as not: of
-        several some will.
+        By groups, from which all derivatives would follow that the structure has, and all together,
+        by other parts.
         """
-        for group in range(int(groups.max(initial=-1)) + 1):
-            for side, values in zip((self.side, ~self.side), self.ways, strict=True):
-                moved = (groups == group) & side
-                if moved.any():
-                    expected = structure.astype(np.int64) @ moved.astype(np.int64) > 0
-                    if (self._changed(moved, values) & ~expected).any():
-                        return True
-        return False
+        eps = precision(self.flat, self.base)
+        here, way = self._defined_at(point), self.flat - point
+        part = min(eps**0.5 / PROBE_SCALE, 1)
+        ends = [
+            (point + part * self.random.uniform(0.5, 1, len(way)) * way).astype(point.dtype)
+            for _ in range(2)
+        ]
+        first, second = (end.astype(np.float64) - point for end in ends)
+        entries = structure.tocoo()
+        changes = np.zeros(structure.nnz)
+        with np.errstate(all="ignore"):
+            for group, some in enumerate(_sorted_by(groups[entries.col], groups)):
+                found = self._value_at(np.where(groups == group, ends[0], point))
+                differ, row = _differ(found, here), entries.row[some]
+                changes[some] = (found - here)[row]
+                differ[row] = False
+                if differ.any():
+                    return False
+            parts = changes * np.where(first == 0, 0, second / first)[entries.col]
+            known, size = (
+                np.bincount(entries.row, each, len(here)) for each in (parts, abs(parts))
+            )
+            apart = abs(self._value_at(ends[1]) - here - known)
+            return not (apart > eps**0.25 * size + ROUNDING_EPS * eps * abs(here)).any()
 
-    def _changed(self, moved: Flags, values: Array) -> Flags:
-        """Return which elements of f(x) change where some of x take other values."""
-        point = np.where(moved, values, self.flat)
+    def _value_at(self, point: Array) -> Array:
+        """Return f at a point, flat."""
         try:
             with np.errstate(all="ignore"):
                 found = self.original.value_at(lambda x: as_returned(self.f(x)).reshape(-1), point)
-                return np.asarray((found != self.base) & ~(self.is_nan & (found != found)), bool)
+            found.astype(np.float64)  # must be numbers
         except Exception as error:
             raise_interrupt(error)
             raise UndefinedError from error
+        if found.shape != self.base.shape:
+            raise UndefinedError
+        return found
+
+    def _defined_at(self, point: Array) -> Array:
+        """Return f at a point, where it is to be finite if it is at x."""
+        found = self._value_at(point)
+        if (np.isfinite(self.base.astype(float)) & ~np.isfinite(found.astype(float))).any():
+            raise UndefinedError
+        return found
+
+
+def _differ(values: Array, others: Array) -> Flags:
+    """Return which of f's values differ; a nan is a nan."""
+    return np.asarray((values != others) & ~((values != values) & (others != others)), bool)
 
 
 def _divided(changed: Callable[[Flags], Flags], m: int, n: int) -> Any:
@@ -139,12 +175,10 @@ def _divided(changed: Callable[[Flags], Flags], m: int, n: int) -> Any:
 def _split(structure: Any, changed: Callable[[Flags], Flags], size: int, parts: int, n: int) -> Any:
     """Return the structure of blocks of a size, by that of blocks so many times as large."""
     groups, known = groups_of(structure), structure.tocoo()
-    of_entries, of_elements = groups[known.col], np.repeat(groups, size * parts)[:n]
+    of_elements = np.repeat(groups, size * parts)[:n]
     part = np.arange(n) // size % parts
-    order = np.argsort(of_entries, kind="stable")
-    ends = np.cumsum(np.bincount(of_entries, minlength=int(groups.max(initial=-1)) + 1))
     rows, columns = [], []
-    for group, some in enumerate(np.split(order, ends[:-1])):
+    for group, some in enumerate(_sorted_by(groups[known.col], groups)):
         row, block, in_group = known.row[some], known.col[some], of_elements == group
         for k in range(parts):
             hit = changed(in_group & (part == k))[row]
@@ -153,3 +187,9 @@ def _split(structure: Any, changed: Callable[[Flags], Flags], size: int, parts: 
     entries = np.concatenate(rows), np.concatenate(columns)
     shape = structure.shape[0], -(-n // size)
     return sparse.csr_array((np.ones(len(entries[0]), bool), entries), shape)
+
+
+def _sorted_by(of_entries: Places, groups: Places) -> list[Places]:
+    """Return for each group the numbers of its entries."""
+    sizes = np.bincount(of_entries, minlength=int(groups.max(initial=-1)) + 1)
+    return np.split(np.argsort(of_entries, kind="stable"), np.cumsum(sizes)[:-1])

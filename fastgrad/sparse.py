@@ -24,7 +24,7 @@ from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems
 from fastgrad.differences.quotients import precision
 from fastgrad.directional import Line
 from fastgrad.lazy import LazyModule
-from fastgrad.probing import PROBE_SCALE, probed, scales_of, value_at
+from fastgrad.probing import PROBE_SCALE, ROUNDING_EPS, probed, scales_of, value_at
 from fastgrad.typing import Array, Places, SparseArray
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ CHECK_TOLERANCE = 1e-6
 CURVATURE_TOLERANCE = 1e-5
 """The same of second derivatives, all together."""
 
-ROUNDING_EPS = 64.0
-"""How many eps of a value its change may be by rounding."""
-
 ROOM_EXPONENTS = 4.0
 """Powers of two by which the room of a group's elements before their bounds differs at most."""
 
@@ -61,11 +58,11 @@ def _is_detected(sparsity: Any) -> bool:
 
 
 def structure_and_groups(
-    sparsity: Any, f: Callable[[Any], Any], x: Array, base: Array
+    sparsity: Any, f: Callable[[Any], Any], x: Array, base: Array, bounds: Any
 ) -> tuple[Any, Places]:
     """Return what is given, or detected, as `ColumnGroups` takes it."""
     if _is_detected(sparsity):
-        return _detected(f, x, base)
+        return _detected(f, x, base, bounds)
     if isinstance(sparsity, tuple) and len(sparsity) != 2:
         raise ValueError(
             f"sparsity is a tuple of {len(sparsity)}, but a tuple is a pair of an array and the "
@@ -87,7 +84,8 @@ def structure_and_groups(
             f"groups have shape {groups.shape} and dtype {groups.dtype}, but they are the numbers "
             "of columns' groups; pass what group_columns returns"
         )
-    taken = sparse.csr_array((structure.data, groups[structure.indices], structure.indptr))
+    arrays = structure.data, groups[structure.indices], structure.indptr
+    taken = sparse.csr_array(arrays, shape=(shape[0], int(groups.max(initial=0)) + 1))
     if not taken.has_canonical_format:
         taken.sum_duplicates()
     if taken.nnz < structure.nnz:
@@ -133,7 +131,10 @@ class ColumnGroups(Line):
     ) -> None:
         x, scheme = problem.x, problem.scheme
         self._single = partial(_of_single, problem.f) if stacked else problem.f
-        self.structure, self.groups = structure_and_groups(sparsity, self._single, x, base)
+        self.is_detected = _is_detected(sparsity)
+        self.structure, self.groups = structure_and_groups(
+            sparsity, self._single, x, base, problem.bounds
+        )
         is_measured = problem.automatic and not scheme.is_complex
         self.scales = scales_of(x)
         directions = self.scales if is_measured else np.broadcast_to(problem.steps, x.size)
@@ -216,7 +217,7 @@ class ColumnGroups(Line):
         flat, base = original.reshape(-1), base.reshape(-1)
         eps = precision(flat, base)
         parts = np.random.default_rng(0).uniform(0.5, 1, flat.size) * np.sign(direction).reshape(-1)
-        point = (flat + eps**0.5 * self.scales * parts).astype(flat.dtype)
+        point = self._inside((flat + eps**0.5 * self.scales * parts).astype(flat.dtype))
         moves = point.astype(base.dtype) - flat
         with np.errstate(all="ignore"):
             change = self._value_at(point) - base
@@ -239,16 +240,25 @@ class ColumnGroups(Line):
         def changes(places: Places) -> bool:
             point = flat.copy()
             point[places] += (PROBE_SCALE * self.scales * ways)[places]
-            change = self._value_at(point)[i] - base[i]
+            change = self._value_at(self._inside(point))[i] - base[i]
             return bool(abs(change) > ROUNDING_EPS * eps * abs(base[i]))
 
         if len(outside) and not changes(outside[:0]) and changes(outside):
-            place = _one_of(outside, changes)
+            place = element_at("x", _one_of(outside, changes), original.shape)
+            if self.is_detected:
+                raise ValueError(
+                    f"sparsity is 'detect', but that element {i} of f(x) changes with {place} has "
+                    "not been seen where parts of x are nan, or moved; pass an array of 0 and 1"
+                )
             raise ValueError(
-                f"sparsity says that element {i} of f(x) does not depend on "
-                f"{element_at('x', place, original.shape)}, but it changes with that; mark the "
-                "entry, or pass sparsity='detect'"
+                f"sparsity says that element {i} of f(x) does not depend on {place}, but it "
+                "changes with that; mark the entry, or pass sparsity='detect'"
             )
+
+    def _inside(self, point: Array) -> Array:
+        """Return a point as it is, or the one within the bounds that is next to it."""
+        [bounds] = self.bounds
+        return point if bounds is None else np.asarray(np.clip(point, *bounds))
 
     def _value_at(self, point: Array) -> Array:
         """Return f at a point, flat; x is as it was afterwards."""
@@ -331,15 +341,15 @@ def detect_sparsity(
         found, base = prepare(
             f, x, PROBE_STEP, args=args, scheme="central", relative=True, bounds=None
         )
-        return _detected(found[0].f, x, base)
+        return _detected(found[0].f, x, base, None)
 
 
-def _detected(f: Callable[[Any], Any], x: Array, base: Array) -> tuple[Any, Places]:
+def _detected(f: Callable[[Any], Any], x: Array, base: Array, bounds: Any) -> tuple[Any, Places]:
     """Return f's structure and groups of its columns."""
     try:
         structure = recordings.recorded_sparsity(f, x, PROBE_SCALE)
     except recorder.NotTraceable:
-        return probed(f, x, base)
+        return probed(f, x, base, bounds)
     return structure, groups_of(structure)
 
 
@@ -390,10 +400,10 @@ def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
     flat, scales = problem.x.view(np.ndarray).reshape(-1).copy(), scales_of(problem.x)
     eps, here = precision(problem.x, base), float(base.reshape(()))
     random = np.random.default_rng(0)
-    v = scales * random.uniform(0.5, 1, len(flat)) * random.choice([-1.0, 1.0], len(flat))
     if problem.bounds is not None:
         lower, upper = problem.bounds
-        v[(flat - lower < abs(v)) | (upper - flat < abs(v))] = 0
+        scales = np.minimum(scales, np.minimum(flat - lower, upper - flat) / PROBE_SCALE)
+    v = scales * random.uniform(0.5, 1, len(flat)) * random.choice([-1.0, 1.0], len(flat))
 
     def value(s: float, places: Places) -> float:
         """Return f where the elements at some places are moved by s v."""

@@ -225,6 +225,29 @@ def test_what_nan_does_not_reach_is_found_by_moves(f, entries):
     np.testing.assert_array_equal(found.toarray(), expected)
 
 
+@pytest.mark.parametrize("sparsity", [BANDS, "detect"])
+@pytest.mark.parametrize("room", [1e-9, 1e-4])
+@pytest.mark.filterwarnings("ignore:h is 'auto':RuntimeWarning")
+def test_no_call_is_outside_of_bounds(sparsity, room):
+    lower, upper = X - room, X + np.where(np.arange(12) % 3, room, 0)
+    most = 0.0
+
+    def f(x):
+        nonlocal most
+        most = max(most, np.nanmax(np.maximum(x - upper, lower - x)))
+        return broyden(x)
+
+    jacobian(f, X.copy(), bounds=(lower, upper), sparsity=sparsity)
+    assert most == 0
+    hessian(lambda x: f(x).sum(), X.copy(), bounds=(lower, upper), sparsity=np.eye(12))
+    assert most == 0
+
+
+def test_a_structure_without_entries_can_be_passed_again():
+    pair = detect_sparsity(lambda x: np.ones(3), np.ones(2))
+    assert jacobian(lambda x: np.ones(3), np.ones(2), sparsity=pair).nnz == 0
+
+
 # Hessians -----------------------------------------------------------------------------------------
 
 
@@ -290,6 +313,13 @@ def test_pairs_are_seen_in_what_is_recorded(name):
     np.testing.assert_allclose(
         hessian(f, X.copy(), sparsity="detect").toarray(), hessian(f, X.copy()), rtol=0, atol=1e-5
     )
+
+
+def test_pairs_that_are_left_out_are_seen_within_bounds():
+    less = BANDS.copy()
+    less[3, 4] = less[4, 3] = False
+    with pytest.raises(ValueError, match=r"with respect to x\[3\] and x\[4\]"):
+        hessian(chained, X.copy(), sparsity=less, bounds=(X - 1e-2, X + 1e-4))
 
 
 def test_second_derivatives_that_are_left_out_are_seen():

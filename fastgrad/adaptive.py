@@ -54,9 +54,9 @@ from fastgrad.typing import (
 )
 
 if TYPE_CHECKING:
-    from fastgrad.differences import measured_steps
+    from fastgrad.differences import domain
 else:  # for functions that are undefined on one side
-    measured_steps = LazyModule("fastgrad.differences.measured_steps")
+    domain = LazyModule("fastgrad.differences.domain")
 
 STATUSES = ("converged", "round-off", "no limit")
 """What may become of a derivative."""
@@ -192,6 +192,7 @@ def differentiate(
     elementwise: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
+    outside: Any = None,
 ) -> Derivatives[Any]:
     """Return the gradient of f with an estimated error for every element of x.
 
@@ -235,6 +236,8 @@ def differentiate(
         As for `numerical_gradient`. An element counts as half done after its first steps. An
         elementwise f is called with stacks of points, arrays ``(k, *x.shape)``, where it returns
         for them what it does for single ones; mostly 4 or 5 times in all.
+    outside : exception class or tuple of such, optional
+        What f raises where it is not defined, as for `numerical_gradient`.
 
     Returns
     -------
@@ -300,9 +303,12 @@ def differentiate(
     first = 1e-20 if automatic and chosen.is_complex else FIRST_STEP if automatic else h
     wide = relative or (automatic and not chosen.is_complex)
     results: list[list[Array]] = []
-    evaluations, value = 0, None
+    evaluations, value, pairs = 0, None, None
     x = users_array(x)
     f = with_keywords(f, kwargs)
+    if outside is not None:
+        stacked, by_elements = vectorized is True, elementwise is True
+        f = domain.WhereDefined(f, outside, stacked=stacked, elementwise=by_elements)
     with guarded(f, x, args):
         evaluator = choose_evaluator(
             f,
@@ -315,20 +321,24 @@ def differentiate(
         )
         found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
         if is_hessian:
-            pairs = Pairs(f, args, found[0])
-            value = _value_at_x(found[0], evaluator)
+            given, value = found[0], _value_at_x(found[0], evaluator)
+            ways = np.ones(given.x.size)
+            if outside is not None:
+                ways = domain.ways_inside(given, evaluator.values(None), np.shape(value))
+                evaluations += 2 * given.x.size
+            pairs = Pairs(f, args, given, ways)
             steps = FIRST_STEP * pairs.scales if automatic else found[0].steps
             found = [pairs.problem(chosen, steps)]
         with evaluator.shown(sum(problem.x.size for problem in found)) as report:
             for problem in found:
                 arrays, count = _differentiate(
-                    problem, evaluator, report, limit, retry=automatic, base=value
+                    problem, evaluator, report, limit, automatic, value, outside, pairs
                 )
                 results.append(arrays)
                 evaluations += count
-        if is_hessian:
+        if pairs is not None:
             pairs.put_back()
-    if is_hessian:
+    if pairs is not None:
         results = [_of_pairs(pairs, results[0], np.asarray(value), limit)]
     gradient, error, step, status = (like(x, iter([each[k] for each in results])) for k in range(4))
     return Derivatives(
@@ -392,11 +402,14 @@ def _differentiate(
     report: Report | None,
     tolerance: float,
     retry: bool,
-    base: Any = None,
+    base: Any,
+    outside: Any,
+    pairs: Pairs | None,
 ) -> tuple[list[Array], int]:
     """Return the gradient, the error, the step and the status; and the evaluations.
 
-    ``base`` is f(x), if that has been evaluated; it is counted here.
+    ``base`` is f(x), if that has been evaluated; it is counted here. The problem is that of pairs
+    of elements, if there are any.
     """
     if not problem.x.size:
         nothing = np.zeros(problem.x.shape, STATUS_DTYPE)
@@ -470,14 +483,18 @@ def _differentiate(
 
     extrapolate(extrapolation, places, begin, half)
     undefined = _undefined(gradient)
-    is_asked = len(undefined) > 0 and scheme.is_central and problem.bounds is None
-    for side in measured_steps.one_sided_schemes(scheme) if is_asked else ():
+    is_asked = len(undefined) > 0 and (outside is not None or scheme.is_symmetric)
+    for side in domain.one_sided_schemes(scheme) if is_asked else ():
         by = extrapolation.replaced(problem.replaced(scheme=side))
         extrapolate(by, _undefined(gradient), remembered, None)
         extrapolation.evaluations += by.evaluations
     if is_asked:
-        defined = np.setdiff1d(undefined, _undefined(gradient))
-        measured_steps.warn_of_one_sided(given, defined % given.x.size)
+        of = given if pairs is None else pairs.given
+        defined = np.setdiff1d(undefined, _undefined(gradient)) % given.x.size
+        if outside is not None:
+            columns = gradient.view(np.ndarray).reshape(-1, given.x.size).T
+            domain.require_a_side(of, columns if pairs is None else pairs.columns_of(columns))
+        domain.warn_of_one_sided(of, defined if pairs is None else pairs.elements_of(defined))
     status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance)
     count = each.evaluations if each else extrapolation.evaluations + remembered.evaluations
     return [gradient, error, step, status], 1 + count

@@ -15,6 +15,7 @@ from fastgrad.differences.arguments import (
     with_keywords,
 )
 from fastgrad.differences.conversions import takes_conversions
+from fastgrad.differences.domain import WhereDefined, derive_from_one_side
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import PROBE_STEP, Problem, problems, value_at
@@ -22,7 +23,7 @@ from fastgrad.differences.quotients import derivatives, precision
 from fastgrad.engines.loop import in_parts
 from fastgrad.engines.selection import choose_evaluator
 from fastgrad.schemes import Scheme, as_scheme
-from fastgrad.typing import Array, Map, Moves, Progress, SchemeName, Values
+from fastgrad.typing import Array, Map, Moves, Places, Progress, SchemeName, Values
 
 
 def as_directions(v: Any, x: Any, found: list[Problem]) -> list[Array]:
@@ -230,13 +231,15 @@ class Line:
 class Pairs(Line):
     """f along each element of an array x, and along each two of them together.
 
-    ``pairs(t)`` is f where element i is moved by ``(t[i] - 1) * scales[i]``, and behind those
-    elements i and j of pair k are, by ``t[x.size + k]``; for the engine that moves t.
+    ``pairs(t)`` is f where element i is moved by ``(t[i] - 1) * ways[i] * scales[i]``, and behind
+    those elements i and j of pair k are, by ``t[x.size + k]``; for the engine that moves t.
 
     Parameters
     ----------
-    problem : Problem
+    given : Problem
         Of x.
+    ways : array (x.size,)
+        1 for elements of which t moves upwards, -1 for others.
 
     Attributes
     ----------
@@ -246,14 +249,16 @@ class Pairs(Line):
         The elements of each t; the same one twice for those along single elements.
     """
 
-    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], problem: Problem) -> None:
-        x, n = problem.x, problem.x.size
+    def __init__(
+        self, f: Callable[..., Any], args: tuple[Any, ...], given: Problem, ways: Array
+    ) -> None:
+        x, n, self.given, self.ways = given.x, given.x.size, given, ways
         size = abs(x.view(np.ndarray).reshape(-1).astype(np.float64))
         with np.errstate(divide="ignore"):
             self.scales = np.where(size > 0, 2.0 ** np.floor(np.log2(size)), 1.0)
         pairs = np.triu_indices(n, 1)
         self.first, self.second = (np.concatenate([np.arange(n), each]) for each in pairs)
-        super().__init__(f, x, args, [problem], [np.ones(x.shape)], origin=1.0)
+        super().__init__(f, x, args, [given], [np.ones(x.shape)], origin=1.0)
 
     def problem(self, scheme: Scheme, steps: Any) -> Problem:
         """Return f as a problem of t, with these steps of x."""
@@ -276,7 +281,7 @@ class Pairs(Line):
         for row, moves in zip(result, rows, strict=True):
             for k in np.flatnonzero(moves):
                 for i in {int(self.first[k]), int(self.second[k])}:
-                    row[i] += moves[k] * self.scales[i]
+                    row[i] += moves[k] * self.ways[i] * self.scales[i]
         return result.reshape(s.shape[:-1] + x.shape)
 
     def limits(self) -> Any:
@@ -284,8 +289,9 @@ class Pairs(Line):
         [bounds], [original] = self.bounds, self.originals
         if bounds is None:
             return None
-        room = [(limit - original.reshape(-1)) / self.scales for limit in bounds]
-        lower, upper = (each[[self.first, self.second]] for each in room)
+        room = [(limit - original.reshape(-1)) / self.scales * self.ways for limit in bounds]
+        ends = np.minimum(*room), np.maximum(*room)
+        lower, upper = (each[[self.first, self.second]] for each in ends)
         return lower.max(axis=0) + self.origin, upper.min(axis=0) + self.origin
 
     def put_back(self) -> None:
@@ -299,11 +305,27 @@ class Pairs(Line):
         Along a pair that is ``s_i**2 H_ii + 2 s_i s_j H_ij + s_j**2 H_jj``.
         """
         n, sign = len(self.scales), 1.0 if is_error else -1.0
+        ways = np.ones(n) if is_error else self.ways
         i, j = self.first[n:], self.second[n:]
         mixed = along[..., n:] + sign * (along[..., i] + along[..., j])
         scale = self.scales[self.first] * self.scales[self.second]
+        scale *= ways[self.first] * ways[self.second]
         scale[n:] *= 2
         return self.entries(np.concatenate([along[..., :n], mixed], axis=-1) / scale)
+
+    def elements_of(self, places: Places) -> Places:
+        """Return the elements of these t, of pairs only where neither is among single ones."""
+        single = places[places < len(self.scales)]
+        both = np.stack([self.first[places], self.second[places]])
+        others = both[:, ~np.isin(both, single).any(axis=0)]
+        return np.concatenate([single, others.reshape(-1)])
+
+    def columns_of(self, along: Array) -> Array:
+        """Return what belongs to each t, (t.size, ...), for each element: of all pairs with it."""
+        result = along[: len(self.scales)].copy()
+        for each in (self.first, self.second):
+            np.add.at(result, each, 0 * along)  # nan, where that of a pair is
+        return result
 
     def entries(self, along: Array) -> Array:
         """Return a symmetric array of what belongs to elements and pairs, (..., x.size, x.size)."""
@@ -327,6 +349,7 @@ def directional_derivative(
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
+    outside: Any = None,
 ) -> Array | np.floating[Any]:
     """Return ``d/ds f(x + s v)`` at s = 0, by a few calls of f, however many elements x has.
 
@@ -356,6 +379,8 @@ def directional_derivative(
         derivative is one-sided.
     vectorized, workers, progress
         As for `numerical_gradient`; what is counted, and shared by workers, are the calls of f.
+    outside : exception class or tuple of such, optional
+        What f raises where it is not defined, as for `numerical_gradient`.
 
     Returns
     -------
@@ -378,6 +403,8 @@ def directional_derivative(
     chosen = as_scheme(scheme)
     x = users_array(x)
     f = with_keywords(f, kwargs)
+    if outside is not None:
+        f = WhereDefined(f, outside, stacked=vectorized is True)
     with guarded(f, x, args):
         evaluator = choose_evaluator(
             None, x, "auto", vectorized=vectorized, workers=workers, progress=progress
@@ -399,6 +426,8 @@ def directional_derivative(
             else:
                 values = one_by_one(evaluator.values(report))
                 slopes = derivatives(values, line.f, line.x, places, steps, fitting, base.shape)
+            again = one_by_one(evaluator.values(None))
+            derive_from_one_side(line, slopes, again, base, outside=outside)
         put_back()
     slope: Array | np.floating[Any] = np.asarray(slopes[0] / part, base.dtype)[()]
     return slope
@@ -425,7 +454,7 @@ def along(
     position = np.full((), origin)
     [along] = problems(line, position, h, scheme=scheme, bounds=line.limits())
     whole = (position, *(problem.x for problem in found))
-    return part, along.replaced(f=Call(line.at_first, (), whole, position))
+    return part, along.replaced(f=Call(line.at_first, (), whole, position), name="x along v")
 
 
 def one_by_one(values: Values) -> Values:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import numpy as np
 
 from fastgrad.differences.arguments import (
-    WhereDefined,
     element_at,
     is_structure,
     like,
@@ -50,10 +49,11 @@ from fastgrad.typing import (
 )
 
 if TYPE_CHECKING:
-    from fastgrad.differences import measured_steps
+    from fastgrad.differences import domain, measured_steps
     from fastgrad.engines import compiled
     from fastgrad.engines import elementwise as elementwise_calls
-else:  # most gradients need neither
+else:  # most gradients need none of them
+    domain = LazyModule("fastgrad.differences.domain")
     measured_steps = LazyModule("fastgrad.differences.measured_steps")
     compiled = LazyModule("fastgrad.engines.compiled")
     elementwise_calls = LazyModule("fastgrad.engines.elementwise")
@@ -183,8 +183,9 @@ def numerical_gradient(
         with numbers of elements, about ten times a second.
     outside : exception class or tuple of such, optional
         What f raises where it is not defined: then it counts as nan there. Where a quotient is not
-        finite, a one-sided one of the same accuracy takes its place, if there is one, and the
-        elements are named in a warning; so with h="auto" in any case.
+        finite, a one-sided one of the same accuracy takes its place, and the elements are named in
+        a warning; an element that has none is refused. With h="auto" and a central scheme one-sided
+        quotients take the place of others in any case, if there are any.
 
     Returns
     -------
@@ -200,7 +201,8 @@ def numerical_gradient(
     ValueError
         If x is read-only or elements of it share memory, h is not positive and finite or is lost
         when it is added to an element of x, f writes into x or returns several numbers, the engine
-        is unknown, or it is "traced" and f cannot be traced.
+        is unknown, or it is "traced" and f cannot be traced; if ``outside`` is given, and f is
+        defined on neither side of an element.
     RuntimeError
         If a worker process is killed.
     ModuleNotFoundError
@@ -254,7 +256,10 @@ def numerical_gradient(
     x = users_array(x)
     f = with_keywords(f, kwargs)
     if outside is not None:
-        f = WhereDefined(f, outside)
+        shape = None if elementwise is True else ()
+        f = domain.where_defined(
+            f, outside, shape=shape, stacked=vectorized is True, elementwise=elementwise is True
+        )
     with guarded(f, x, args) as guard:
         evaluator = choose_evaluator(
             f,
@@ -281,8 +286,8 @@ def numerical_gradient(
             gradients = []
             for part in parts:
                 gradients.append(_gradient(part, evaluator, report))
-                if outside is not None or (part.automatic and part.scheme.is_central):
-                    _derive_from_one_side(part, gradients[-1], evaluator)
+                if outside is not None or part.automatic:
+                    _derive_from_one_side(part, gradients[-1], evaluator, outside)
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
                 _warn_of_nonfinite(part.name, gradients[-1])
@@ -336,12 +341,17 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     return result
 
 
-def _derive_from_one_side(problem: Problem, gradient: Array, evaluator: Evaluator) -> None:
+def _derive_from_one_side(
+    problem: Problem, gradient: Array, evaluator: Evaluator, outside: Any
+) -> None:
     """Replace quotients that are not finite by one-sided ones, where these are."""
     plain = gradient.view(np.ndarray)
     if not np.isfinite(plain).all():
-        flat = plain.reshape(-1)
-        measured_steps.derive_from_one_side(problem, flat, evaluator.values(None))
+        flat, base = plain.reshape(-1), None
+        if evaluator.is_elementwise:
+            base = elementwise_calls.CheckedCalls(problem.f, problem.x).base.reshape(-1)
+        values = evaluator.values(None)
+        domain.derive_from_one_side(problem, flat, values, outside=outside, of_elements=base)
         plain[...] = flat.reshape(plain.shape)
 
 

@@ -1,13 +1,21 @@
 """Hessians, symmetric arrays x.shape + x.shape, and their products with vectors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
 from fastgrad.differences.arguments import like, users_array, with_keywords
 from fastgrad.differences.conversions import takes_conversions
+from fastgrad.differences.domain import (
+    WhereDefined,
+    derive_from_one_side,
+    one_sided_schemes,
+    require_a_side,
+    warn_of_one_sided,
+)
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems, value_at
@@ -21,7 +29,7 @@ from fastgrad.directional import (
     restorer,
 )
 from fastgrad.engines.loop import in_parts
-from fastgrad.engines.selection import Evaluator, HessianOptions, ProductOptions, choose_evaluator
+from fastgrad.engines.selection import Evaluator, MatrixOptions, ProductOptions, choose_evaluator
 from fastgrad.gradient import DerivativeFunction
 from fastgrad.lazy import LazyModule, lazy
 from fastgrad.schemes import Scheme, as_scheme, central, first_of, second_of
@@ -54,44 +62,44 @@ else:  # most Hessians are dense
 
 @overload
 def hessian(
-    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: None = ..., **_: Unpack[HessianOptions]
+    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: None = ..., **_: Unpack[MatrixOptions]
 ) -> Array: ...
 
 
 @overload
 def hessian(
-    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: Any, **_: Unpack[HessianOptions]
+    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: Any, **_: Unpack[MatrixOptions]
 ) -> SparseArray: ...
 
 
 @overload
-def hessian(f: Function, x: float, h: Any = ..., **_: Unpack[HessianOptions]) -> Array | Number: ...
+def hessian(f: Function, x: float, h: Any = ..., **_: Unpack[MatrixOptions]) -> Array | Number: ...
 
 
 @overload
 def hessian(
-    f: Function, x: dict[Key, Array], h: Any = ..., **_: Unpack[HessianOptions]
+    f: Function, x: dict[Key, Array], h: Any = ..., **_: Unpack[MatrixOptions]
 ) -> dict[Key, dict[Key, Array]]: ...
 
 
 @overload
 def hessian(
-    f: Function, x: list[Array], h: Any = ..., **_: Unpack[HessianOptions]
+    f: Function, x: list[Array], h: Any = ..., **_: Unpack[MatrixOptions]
 ) -> list[list[Array]]: ...
 
 
 @overload
 def hessian(
-    f: Function, x: tuple[Array, ...], h: Any = ..., **_: Unpack[HessianOptions]
+    f: Function, x: tuple[Array, ...], h: Any = ..., **_: Unpack[MatrixOptions]
 ) -> tuple[tuple[Array, ...], ...]: ...
 
 
 @overload
-def hessian(f: Function, x: Nested, h: Any = ..., **_: Unpack[HessianOptions]) -> Any: ...
+def hessian(f: Function, x: Nested, h: Any = ..., **_: Unpack[MatrixOptions]) -> Any: ...
 
 
 @overload
-def hessian(f: Function, x: Structure, h: Any = ..., **_: Unpack[HessianOptions]) -> Structure: ...
+def hessian(f: Function, x: Structure, h: Any = ..., **_: Unpack[MatrixOptions]) -> Structure: ...
 
 
 @takes_conversions
@@ -110,6 +118,7 @@ def hessian(
     workers: int | Map | None = None,
     progress: Progress = False,
     sparsity: Any = None,
+    outside: Any = None,
 ) -> Any:
     """Return the second derivatives of f with respect to all pairs of elements of x.
 
@@ -154,6 +163,8 @@ def hessian(
         Which second derivatives may be different from 0: those that are, in either triangle; no
         others are computed. "detect" finds them in the recorded operations of f. x is one array,
         and f returns a number.
+    outside : exception class or tuple of such, optional
+        What f raises where it is not defined, as for `numerical_gradient`.
 
     Returns
     -------
@@ -183,6 +194,8 @@ def hessian(
     """
     x = users_array(x)
     f = with_keywords(f, kwargs)
+    if outside is not None:
+        f = WhereDefined(f, outside, stacked=vectorized is True)
     first = as_scheme(scheme)
     _require_first_derivative(first)
     if sparsity is not None:
@@ -204,10 +217,11 @@ def hessian(
         guard.check()  # before steps are measured by an f that changes x
         structure = None if sparsity is None else sparse.hessian_structure(sparsity, found[0], base)
         with evaluator.shown(sum(problem.x.size for problem in found) ** 2) as report:
-            work = _Hessian(found, base, first, evaluator, report, structure)
+            work = _Hessian(found, base, first, evaluator, report, structure, outside)
             if structure is not None:
                 return work.sparse()
             blocks = work.blocks()
+        work.warn_of_mended()
     return like(x, (like(x, iter(row)) for row in blocks))
 
 
@@ -241,6 +255,7 @@ def hessian_vector_product(
     vectorized: bool = False,
     workers: int | Map | None = None,
     progress: Progress = False,
+    outside: Any = None,
 ) -> Any:
     """Return the Hessian of f times v, without the Hessian.
 
@@ -262,7 +277,7 @@ def hessian_vector_product(
         Further arguments of f by their names.
     engine : {"auto", "loop", "compiled"}
         How f is evaluated at moved points, as for `numerical_gradient`.
-    vectorized, workers, progress
+    vectorized, workers, progress, outside
         As for `numerical_gradient`.
 
     Returns
@@ -283,6 +298,8 @@ def hessian_vector_product(
     """
     x = users_array(x)
     f = with_keywords(f, kwargs)
+    if outside is not None:
+        f = WhereDefined(f, outside, stacked=vectorized is True)
     with guarded(f, x, args) as guard:
         evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
@@ -299,23 +316,26 @@ def hessian_vector_product(
         put_back, originals = restorer(arrays)
         on_line = one_by_one(choose_evaluator(None, x, vectorized=vectorized).values(None))
         value = base.reshape(())
-        line = measured(line, on_line, value, eps, farther=False)
+        [(outer, _, [length])] = _schemes(line, on_line, value, outside, eps)
         put_back()
         # A power of two: the direction is multiplied without rounding.
-        step = float(part * 2.0 ** np.round(np.log2(line.steps[0])))
-        gradients = []
+        step = float(part * 2.0 ** np.round(np.log2(length)))
+        gradients: list[list[Array]] = [[] for _ in found]
         with evaluator.shown(sum(array.size for array in arrays)) as report:
             values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
-            chosen = [measured(each, values, value, farther=False).steps for each in seconds]
-            values = evaluator.values(in_parts(report, 1 / 4))  # each element twice
-            for shift in (step, -step):
-                displace(arrays, originals, directions, shift, [None] * len(arrays))
-                pairs = zip(found, chosen, strict=True)
-                gradients.append([_gradient(problem, steps, values) for problem, steps in pairs])
+            chosen = [_schemes(each, values, value, outside) for each in seconds]
+            share = 1 / (2 * len(outer.offsets))  # each element so often
+            values = evaluator.values(in_parts(report, share))
+            for offset in outer.offsets:
+                displace(arrays, originals, directions, offset * step, [None] * len(arrays))
+                for problem, inner, rows in zip(found, chosen, gradients, strict=True):
+                    rows.append(_gradient(problem, inner, values))
         put_back()
     products = [np.zeros_like(array) for array in arrays]
-    for product, up, down in zip(products, *gradients, strict=True):
-        product[...] = (up - down) / (2 * step)
+    for problem, result, rows in zip(found, products, gradients, strict=True):
+        result[...] = outer.combine(np.array(rows)[np.newaxis], step)[0]
+        if outside is not None:
+            require_a_side(problem, result)
     return like(x, iter(products))
 
 
@@ -396,7 +416,7 @@ class Hessian(DerivativeFunction, Generic[Matrix]):
         *args
             The others.
         """
-        names = ("engine", "vectorized", "workers", "progress")
+        names = ("engine", "vectorized", "workers", "progress", "outside")
         options = {name: self.options[name] for name in names if name in self.options}
         f, x, others = self.at((*args[: self.argnum], x, *args[self.argnum :]))
         return hessian_vector_product(f, x, v, args=others, **options)
@@ -442,6 +462,16 @@ class Part:
     places: Places
     steps: Array
 
+    def without(self, places: Places) -> "Part":
+        """Return the others."""
+        left = ~np.isin(self.places, places)
+        return replace(self, places=self.places[left], steps=self.steps[left])
+
+
+Pairing = tuple[int, Part, Places, Array]
+"""How far behind in x the array is whose elements are paired with one, their part, these, and their
+steps."""
+
 
 class _Hessian:
     """The Hessian of a function of one or several arrays, row by row."""
@@ -454,9 +484,10 @@ class _Hessian:
         evaluator: Evaluator,
         report: Report | None,
         structure: Any,
+        outside: Any,
     ) -> None:
         self.base, self.evaluator, self.report = base, evaluator, report
-        self.structure = structure
+        self.structure, self.outside = structure, outside
         measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
         self.problems = [
             # Nothing is subtracted in complex steps: there is no rounding to be measured.
@@ -464,6 +495,27 @@ class _Hessian:
             for problem in found
         ]
         self.parts = [[*self._parts_of(problem, first)] for problem in self.problems]
+        self.diagonals: dict[int, Array] = {}
+        self.one_sided = np.zeros(0, np.intp)
+        """The elements that are not moved to both sides of x, of the last array."""
+        self.mended = [set[int]() for _ in found]
+        self.has_sides = outside is not None and not first.is_complex
+        for a, problem in enumerate(self.problems):
+            if self.has_sides or (found[a].automatic and problem.scheme.is_symmetric):
+                self._take_sides(a, found[a])
+
+    def _take_sides(self, a: int, given: Problem) -> None:
+        """Derive with respect to elements of an array from the side on which f is defined."""
+        diagonal = self.diagonals[a] = self._diagonal(a)
+        values = self.evaluator.values(None)
+        sides = derive_from_one_side(
+            given, diagonal, values, self.base, outside=self.outside, farther=False
+        )
+        self.one_sided = np.concatenate([self.one_sided[:0], *(some for _, some, _ in sides)])
+        for side, places, steps in sides:
+            parts = [part.without(places) for part in self.parts[a]]
+            one_sided = Part(given, first_of(side), first_of(side), side, places, steps)
+            self.parts[a] = [part for part in [*parts, one_sided] if len(part.places)]
 
     @staticmethod
     def _parts_of(problem: Problem, first: Scheme) -> Iterator[Part]:
@@ -505,7 +557,9 @@ class _Hessian:
         for _, place, _, row in self.rows():
             entries = slice(starts[place], starts[place + 1])
             upper[entries] = row[columns[entries]].reshape(-1)
-        return sparse.symmetric(upper, self.structure, self.problems[0], self.base)
+        self.warn_of_mended()
+        problem = self.problems[0]
+        return sparse.symmetric(upper, self.structure, problem, self.base, self.one_sided)
 
     def rows(self) -> Iterator[tuple[int, int, int, Array]]:
         """Iterate over (a, i, b, row): what is derived by element i of array a, and all of array b.
@@ -523,6 +577,8 @@ class _Hessian:
 
     def _diagonal(self, a: int) -> Array:
         """Return the second derivatives with respect to single elements, if not all at once."""
+        if a in self.diagonals:
+            return self.diagonals[a]
         if (known := self.problems[a].quotients) is not None:
             return np.asarray(known)
         schemes = [part.second for part in self.parts[a]]
@@ -546,23 +602,62 @@ class _Hessian:
 
     def _row(self, a: int, part: Part, k: int) -> list[Array]:
         """Return the derivatives with respect to an element, and all behind it in x."""
-        x, scheme, shape = part.problem.x, part.outer, self.base.shape
-        here, step = part.places[k : k + 1], part.steps[k : k + 1]
-        place = int(here[0])
-        rows = [np.zeros((each.x.size, *shape), self.base.dtype) for each in self.problems[a:]]
+        place = int(part.places[k])
         wanted = [
             (b, other, other.places[chosen], other.steps[chosen])
             for b, others in enumerate(self.parts[a:])
             for other in others
             if (chosen := self._is_wanted(place, other, is_same=b == 0)).any()
         ]
-        if scheme.offsets[-1] == 0 and wanted:
+        if part.outer.offsets[-1] == 0 and wanted:
             _ = self._gradients  # before x is moved
+        rows = self._mixed(a, part, k, wanted)
+        if self.has_sides:
+            for b, other, places, lengths in wanted:
+                self._mend(rows[b], a, part, k, (b, other, places, lengths))
+        return rows
+
+    def _mend(self, row: Array, a: int, part: Part, k: int, given: Pairing) -> None:
+        """Replace what is not finite, as next to a corner of f's domain, by one-sided schemes."""
+        b, other, places, lengths = given
+        sides = [one_sided_schemes(each) for each in (part.outer, other.inner)]
+        for outer, inner in product(*sides):
+            missing = ~np.isfinite(row[places].astype(np.float64))
+            left = missing.reshape(len(places), -1).any(axis=1)
+            if not left.any():
+                return
+            some = places[left]
+            one_sided = b, replace(other, inner=inner), some, lengths[left]
+            found = self._mixed(a, replace(part, outer=outer), k, [one_sided], anew=True)[b][some]
+            good = missing[left] & np.isfinite(found.astype(np.float64))
+            row[some] = np.where(good, found, row[some])
+            gained = some[good.reshape(len(some), -1).any(axis=1)].tolist()
+            self.mended[a + b].update(gained)
+            self.mended[a].update(part.places[k : k + 1].tolist() if gained else [])
+        require_a_side(self.problems[a + b], row)
+
+    def warn_of_mended(self) -> None:
+        """Name the elements whose mixed derivatives alone are one-sided."""
+        for problem, places in zip(self.problems, self.mended, strict=True):
+            warn_of_one_sided(problem, np.array(sorted(places)))
+
+    def _mixed(
+        self, a: int, part: Part, k: int, wanted: list[Pairing], *, anew: bool = False
+    ) -> list[Array]:
+        """Return the derivatives with respect to an element, and others in x.
+
+        With ``anew`` the first derivatives at x itself are computed by the schemes given.
+        """
+        x, scheme, shape = part.problem.x, part.outer, self.base.shape
+        here, step = part.places[k : k + 1], part.steps[k : k + 1]
+        place = int(here[0])
+        rows = [np.zeros((each.x.size, *shape), self.base.dtype) for each in self.problems[a:]]
         targets = moved(x, here, scheme.offsets, step)[0]
         elements = x.view(np.ndarray).flat
         old = elements[place]
         # Two elements of the Hessian, which is symmetric, are found together.
-        values = self.evaluator.values(in_parts(self.report, 2 / len(targets)))
+        report = None if anew else in_parts(self.report, 2 / len(targets))
+        values = self.evaluator.values(report)
         for offset, target, numerator in zip(
             scheme.offsets, targets, scheme.numerators, strict=True
         ):
@@ -571,7 +666,7 @@ class _Hessian:
                 f, y = other.problem.f, other.problem.x
                 slopes = (
                     derivatives(values, f, y, places, lengths, other.inner, shape)
-                    if offset
+                    if offset or anew
                     else self._gradients[a + b][places]
                 )
                 # Of Python's integers, which never wrap, slopes are objects.
@@ -591,9 +686,26 @@ class _Hessian:
         return behind
 
 
-def _gradient(problem: Problem, steps: Array, values: Values) -> Array:
-    """Return the central difference gradient by these steps, in C order."""
-    result, places = np.zeros(problem.x.shape), memory_order(problem.x)
-    exact = 2.0 ** np.round(np.log2(steps[places]))
-    fill(result, values, problem.f, problem.x, places, exact, central())
+def _schemes(
+    problem: Problem, values: Values, base: Array, outside: Any, eps: float | None = None
+) -> list[tuple[Scheme, Places, Array]]:
+    """Return schemes for first derivatives by steps that suit second ones, on f's side of x."""
+    known = measured(problem, values, base, eps, farther=False)
+    steps, quotients = known.steps, np.asarray(known.quotients)
+    order = memory_order(problem.x)
+    found = derive_from_one_side(problem, quotients, values, base, outside=outside, farther=False)
+    for _, places, _ in found:
+        order = order[~np.isin(order, places)]
+    central_ones = problem.scheme, order, np.broadcast_to(steps, problem.x.size)[order]
+    return [(first_of(each[0]), *each[1:]) for each in (central_ones, *found) if len(each[1])]
+
+
+def _gradient(
+    problem: Problem, schemes: list[tuple[Scheme, Places, Array]], values: Values
+) -> Array:
+    """Return the gradient by these schemes and steps, in C order."""
+    result = np.zeros(problem.x.shape)
+    for scheme, places, steps in schemes:
+        exact = 2.0 ** np.round(np.log2(steps))
+        fill(result, values, problem.f, problem.x, places, exact, scheme)
     return result

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 import numpy as np
 
 from fastgrad.differences.arguments import (
-    WhereDefined,
     as_real_array,
     as_returned,
     like,
@@ -16,12 +15,13 @@ from fastgrad.differences.arguments import (
     with_keywords,
 )
 from fastgrad.differences.conversions import takes_conversions
+from fastgrad.differences.domain import WhereDefined, derive_from_one_side
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.measured_steps import QUOTIENTS, derive_from_one_side, measured
+from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepare
 from fastgrad.differences.quotients import as_floats, fill
 from fastgrad.engines.loop import in_parts
-from fastgrad.engines.selection import GradientOptions, JacobianOptions, choose_evaluator
+from fastgrad.engines.selection import GradientOptions, MatrixOptions, choose_evaluator
 from fastgrad.gradient import DerivativeFunction, numerical_gradient
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme
@@ -50,32 +50,28 @@ else:  # most Jacobians are dense
 
 @overload
 def jacobian(
-    f: Function, x: NumberList, h: Any = ..., *, sparsity: None = ..., **_: Unpack[JacobianOptions]
+    f: Function, x: NumberList, h: Any = ..., *, sparsity: None = ..., **_: Unpack[MatrixOptions]
 ) -> Array: ...
 
 
 @overload
 def jacobian(
-    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: Any, **_: Unpack[JacobianOptions]
+    f: Function, x: ArrayLike, h: Any = ..., *, sparsity: Any, **_: Unpack[MatrixOptions]
 ) -> SparseArray: ...
 
 
 @overload
-def jacobian(
-    f: Function, x: float, h: Any = ..., **_: Unpack[JacobianOptions]
-) -> Array | Number: ...
+def jacobian(f: Function, x: float, h: Any = ..., **_: Unpack[MatrixOptions]) -> Array | Number: ...
 
 
 @overload
 def jacobian(
-    f: Function, x: Arrays, h: Any = ..., *, sparsity: None = ..., **_: Unpack[JacobianOptions]
+    f: Function, x: Arrays, h: Any = ..., *, sparsity: None = ..., **_: Unpack[MatrixOptions]
 ) -> Arrays: ...
 
 
 @overload
-def jacobian(
-    f: Function, x: Structure, h: Any = ..., **_: Unpack[JacobianOptions]
-) -> Structure: ...
+def jacobian(f: Function, x: Structure, h: Any = ..., **_: Unpack[MatrixOptions]) -> Structure: ...
 
 
 @takes_conversions
@@ -180,7 +176,7 @@ def jacobian(
     x = users_array(x)
     f = with_keywords(f, kwargs)
     if outside is not None:
-        f = WhereDefined(f, outside)
+        f = WhereDefined(f, outside, stacked=vectorized is True)
     is_sparse = sparsity is not None
     if is_sparse:
         sparse.require_one_array(x)
@@ -209,6 +205,7 @@ def jacobian(
             stacked=evaluator.stacked,
         )
         guard.check()  # before steps are measured by an f that changes x
+        groups = None
         if is_sparse:
             groups = sparse.ColumnGroups(
                 f, args, found[0], sparsity, base, stacked=evaluator.stacked
@@ -221,11 +218,13 @@ def jacobian(
             in_loop = evaluator.engine == "loop" and not evaluator.has_workers
             for problem in found:
                 columns = _columns(measured(problem, measuring, base), values, base, in_loop)
-                if outside is not None or (problem.automatic and problem.scheme.is_central):
-                    derive_from_one_side(problem, columns, evaluator.values(None), base)
+                again = evaluator.values(None)
+                derive_from_one_side(
+                    problem, columns, again, base, outside=outside, elements=groups
+                )
                 rows = columns.reshape(problem.x.size, base.size).T.astype(base.dtype)
                 parts.append(rows.reshape(base.shape + problem.x.shape))
-        if is_sparse:
+        if groups is not None:
             return groups.expanded(parts[0], base)
     return like(x, iter(parts))
 
@@ -346,7 +345,10 @@ def vector_jacobian_product(
     array([30., 41., 52.])
     """
     weights = as_floats(as_real_array("v", v, "pass an array of the shape of f(x)"))
+    f = with_keywords(f, options.pop("kwargs", None))
     require_function(f)
+    if options.get("outside") is not None:  # around f alone: v of another shape is refused
+        options["outside"] = f = WhereDefined(f, options["outside"], weights.shape)
     return numerical_gradient(partial(weighted_sum, f, weights), x, h, args=args, **options)
 
 

@@ -5,7 +5,7 @@ changes as if the one column that row i has in the group were moved alone. So as
 be found take the place of x's elements.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,14 @@ from fastgrad.differences.arguments import (
     is_structure,
     users_array,
 )
+from fastgrad.differences.domain import Elements, WhereDefined, by_halves
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems
 from fastgrad.differences.quotients import precision
 from fastgrad.directional import Line
 from fastgrad.lazy import LazyModule
 from fastgrad.probing import PROBE_SCALE, ROUNDING_EPS, probed, scales_of, value_at
-from fastgrad.typing import Array, Places, SparseArray
+from fastgrad.typing import Array, Flags, Places, SparseArray
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -96,7 +97,7 @@ def structure_and_groups(
     return structure, groups
 
 
-class ColumnGroups(Line):
+class ColumnGroups(Line, Elements):
     """f where all elements of a group are moved together, for the engine that moves t.
 
     ``groups(t)`` is ``f(x + d * (t - origin)[groups])``: the derivative with respect to ``t[g]``
@@ -130,12 +131,17 @@ class ColumnGroups(Line):
         stacked: bool,
     ) -> None:
         x, scheme = problem.x, problem.scheme
-        self._single = partial(_of_single, problem.f) if stacked else problem.f
+        # What f raises concerns the elements that are outside, not their whole group.
+        self._kinds = f.kinds if isinstance(f, WhereDefined) else ()
+        f = f.f if isinstance(f, WhereDefined) else f
+        plain = Call(f, args, None, x)
+        self._single, self._base = partial(_of_single, plain) if stacked else plain, base
         self.is_detected = _is_detected(sparsity)
         self.structure, self.groups = structure_and_groups(
             sparsity, self._single, x, base, problem.bounds
         )
         is_measured = problem.automatic and not scheme.is_complex
+        self._were_outside = np.zeros(x.size, bool)
         self.scales = scales_of(x)
         directions = self.scales if is_measured else np.broadcast_to(problem.steps, x.size)
         if problem.bounds is not None:
@@ -143,7 +149,8 @@ class ColumnGroups(Line):
         self.number = int(self.groups.max(initial=-1)) + 1
         # For automatic steps t is 1 at x: then it has the scale and the rounding of x.
         origin = 1.0 if is_measured else 0.0
-        super().__init__(f, x, args, [problem], [directions.reshape(x.shape)], origin)
+        Elements.__init__(self, problem)
+        Line.__init__(self, f, x, args, [problem], [directions.reshape(x.shape)], origin)
         position = np.full(self.number, origin)
         h = "auto" if problem.automatic else 1.0
         [of_groups] = problems(self, position, h, scheme=scheme, bounds=self._limits())
@@ -189,6 +196,53 @@ class ColumnGroups(Line):
         distances = (s - self.origin)[..., self.groups]
         return distances.reshape(s.shape[:-1] + self.arrays[0].shape)
 
+    def __call__(self, s: Array) -> Any:
+        """Return f at a place, or many; nan in rows of elements that are outside there."""
+        try:
+            return super().__call__(s)
+        except self._kinds:
+            if s.dtype.kind == "c":
+                raise
+            points = self._stack(self.distances(np.atleast_2d(s)))
+            rows = [self._where_defined(point.reshape(-1))[0] for point in points]
+            return np.reshape(rows, s.shape[:-1] + self._base.shape)
+
+    def _where_defined(self, point: Array) -> tuple[Array, Flags]:
+        """Return f at a point, flat, nan in rows of elements that are outside; and which are."""
+        is_outside = point != self.originals[0].reshape(-1)
+        own = self._rows_of(np.flatnonzero(is_outside))
+        result = self._base.reshape(-1).astype(np.result_type(self._base, np.float64))
+        result[own] = np.nan
+        others = np.setdiff1d(np.arange(len(result)), own)
+        for places, found in self._values_at(point):
+            rows = self._rows_of(places)
+            result[others], result[rows] = found[others], found[rows]
+            is_outside[places] = False
+        self._were_outside |= is_outside
+        return result, is_outside
+
+    def _values_at(self, point: Array) -> Iterator[tuple[Places, Array]]:
+        """Yield elements that can be moved to a point together, and f, flat, where they are."""
+        [x], [original] = self.arrays, self.originals
+        flat = original.reshape(-1)
+
+        def value(places: Places) -> Array:
+            there = flat.copy()
+            there[places] = point[places]
+            x.view(np.ndarray)[...] = original  # groups have been moved
+            return value_at(self._single, x, there)
+
+        is_moved = point != flat
+        sets = [np.flatnonzero(is_moved)]
+        if self._were_outside.any():  # it is known what may be
+            apart = is_moved & self._were_outside
+            sets = [np.flatnonzero(each) for each in (is_moved & ~apart, apart)]
+        return by_halves(value, [each for each in sets if len(each)], self._kinds)
+
+    def _rows_of(self, places: Places) -> Places:
+        """Return the rows that have an entry in some columns."""
+        return np.flatnonzero(self.structure[:, places].sum(axis=1))
+
     def expanded(self, columns: Array, base: Array) -> Any:
         """Return the sparse Jacobian, checked, by the derivatives with respect to groups."""
         columns = columns.reshape(base.size, self.number)
@@ -217,10 +271,19 @@ class ColumnGroups(Line):
         flat, base = original.reshape(-1), base.reshape(-1)
         eps = precision(flat, base)
         parts = np.random.default_rng(0).uniform(0.5, 1, flat.size) * np.sign(direction).reshape(-1)
+        inward = np.ones(flat.size)
         point = self._inside((flat + eps**0.5 * self.scales * parts).astype(flat.dtype))
-        moves = point.astype(base.dtype) - flat
         with np.errstate(all="ignore"):
-            change = self._value_at(point) - base
+            found, is_outside = self._where_defined(point)
+            missing = np.isnan(found) & ~np.isnan(base)
+            is_outside |= np.asarray(self.structure[missing].sum(axis=0)).reshape(-1) > 0
+            if is_outside.any():
+                inward[is_outside] = -1.0
+                steps = eps**0.5 * self.scales * parts * inward
+                point = self._inside((flat + steps).astype(flat.dtype))
+                self._were_outside[:] = False  # all at once, if that can be
+                found, _ = self._where_defined(point)
+            change, moves = found - base, point.astype(base.dtype) - flat
             known = abs(jacobian) @ abs(moves)
             rounding = ROUNDING_EPS * eps * abs(base)
             apart = abs(change - jacobian @ moves) - CHECK_TOLERANCE * known - rounding
@@ -229,21 +292,23 @@ class ColumnGroups(Line):
             unexplained = np.fmax(apart / np.where(expected > 0, expected, 1), stray)
         suspects = np.flatnonzero(unexplained > 0)
         for i in suspects[np.argsort(-unexplained[suspects])][:MAX_SUSPECTS]:
-            self._require_complete_row(int(i), base, eps)
+            self._require_complete_row(int(i), base, eps, inward)
 
-    def _require_complete_row(self, i: int, base: Array, eps: float) -> None:
+    def _require_complete_row(self, i: int, base: Array, eps: float, inward: Array) -> None:
         """Refuse a structure if element i of f(x) changes with elements outside of it."""
-        [original], [direction] = self.originals, self.directions
-        flat, ways = original.reshape(-1), np.sign(direction).reshape(-1)
+        [x], [original], [direction] = self.arrays, self.originals, self.directions
+        flat, ways = original.reshape(-1), np.sign(direction).reshape(-1) * inward
+        slack = ROUNDING_EPS * eps * abs(base[i])
         outside = np.setdiff1d(np.flatnonzero(ways), self.structure[[i]].indices)
 
         def changes(places: Places) -> bool:
             point = flat.copy()
             point[places] += (PROBE_SCALE * self.scales * ways)[places]
-            change = self._value_at(self._inside(point))[i] - base[i]
-            return bool(abs(change) > ROUNDING_EPS * eps * abs(base[i]))
+            found = self._values_at(self._inside(point))
+            return any(abs(each[i] - base[i]) > slack for _, each in found)
 
-        if len(outside) and not changes(outside[:0]) and changes(outside):
+        again = value_at(self._single, x, flat)[i]
+        if not abs(again - base[i]) > slack and changes(outside):
             place = element_at("x", _one_of(outside, changes), original.shape)
             if self.is_detected:
                 raise ValueError(
@@ -260,11 +325,16 @@ class ColumnGroups(Line):
         [bounds] = self.bounds
         return point if bounds is None else np.asarray(np.clip(point, *bounds))
 
-    def _value_at(self, point: Array) -> Array:
-        """Return f at a point, flat; x is as it was afterwards."""
-        [x], [original] = self.arrays, self.originals
-        x.view(np.ndarray)[...] = original  # groups have been moved
-        return value_at(self._single, x, point)
+    def with_any(self, flags: Flags) -> Places:
+        """Return the elements of x of which some derivatives are flagged, (groups, f's size)."""
+        rows, columns = self.structure.nonzero()
+        return np.unique(columns[flags[self.groups[columns], rows]])
+
+    def with_all(self, flags: Flags) -> Places:
+        """Return those of which all are."""
+        rows, columns = self.structure.nonzero()
+        flagged = flags[self.groups[columns], rows]
+        return np.setdiff1d(columns[flagged], columns[~flagged])
 
 
 def _of_single(f: Callable[[Any], Any], x: Any) -> Any:
@@ -381,16 +451,19 @@ def hessian_structure(sparsity: Any, problem: Problem, base: Array) -> Any:
     return sparse.csr_array(sparse.triu(structure + structure.T, format="csr"))
 
 
-def symmetric(entries: Array, structure: Any, problem: Problem, base: Array) -> Any:
-    """Return a sparse Hessian by the entries of its upper triangle, compared with f."""
+def symmetric(entries: Array, structure: Any, problem: Problem, base: Array, still: Places) -> Any:
+    """Return a sparse Hessian by the entries of its upper triangle, compared with f.
+
+    Along all elements but those that stay still.
+    """
     upper = sparse.csr_array((entries, structure.indices, structure.indptr), structure.shape)
     whole = sparse.csr_array(upper + sparse.triu(upper, 1).T)
     whole.sort_indices()
-    _require_curvature(whole, problem, base)
+    _require_curvature(whole, problem, base, still)
     return whole
 
 
-def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
+def _require_curvature(hessian: Any, problem: Problem, base: Array, still: Places) -> None:
     """Refuse a structure that leaves pairs of elements out, as f shows where they are moved.
 
     By two more calls of f along all of x. If these contradict the Hessian, each element is moved
@@ -404,6 +477,7 @@ def _require_curvature(hessian: Any, problem: Problem, base: Array) -> None:
         lower, upper = problem.bounds
         scales = np.minimum(scales, np.minimum(flat - lower, upper - flat) / PROBE_SCALE)
     v = scales * random.uniform(0.5, 1, len(flat)) * random.choice([-1.0, 1.0], len(flat))
+    v[still] = 0
 
     def value(s: float, places: Places) -> float:
         """Return f where the elements at some places are moved by s v."""

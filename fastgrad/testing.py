@@ -18,6 +18,7 @@ def assert_gradient(
     rtol: float = 0.0,
     fast: bool = False,
     max_seconds: float | None = None,
+    outside: Any = None,
 ) -> None:
     """Raise an AssertionError if a gradient is not that of f; its message says what is wrong.
 
@@ -26,7 +27,7 @@ def assert_gradient(
 
     Parameters
     ----------
-    f, x, gradient, t, h, args, engine, rtol, fast, max_seconds
+    f, x, gradient, t, h, args, engine, rtol, fast, max_seconds, outside
         As for `fastgrad.check_gradient`.
 
     Raises
@@ -50,7 +51,7 @@ agrees.
     __tracebackhide__ = True  # pytest shows the caller's line, not this one
     report = check_gradient(
         f, x, gradient, t=t, h=h, args=args, engine=engine, rtol=rtol, fast=fast,
-        max_seconds=max_seconds,
+        max_seconds=max_seconds, outside=outside,
     )  # fmt: skip
     if not report:
         raise AssertionError(f"\n{report}")

@@ -244,7 +244,8 @@ def call_of(name, random):
     for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
             if random.random() < LIKELY_GIVEN:
-                option = ["engine", "scheme", "relative", "bounds", "workers"][random.integers(5)]
+                options = "engine", "scheme", "relative", "bounds", "workers", "outside"
+                option = options[random.integers(len(options))]
                 arguments[option] = _drawn(usual[option], random)
             continue
         needed = parameter.default is parameter.empty or parameter.name in ("x", "gradient")

@@ -61,14 +61,14 @@ def test_jacobians_are_arrays_or_structures_of_arrays() -> None:
     assert_type(jacobian(squares, (x, vector())), tuple[Array, ...])
     assert_type(Jacobian(np.sin)(x), Array)
     assert_type(Jacobian(squares)({"a": x}), dict[str, Array])
-    assert_type(vector_jacobian_product(np.sin, x, x), Vector)
+    assert_type(vector_jacobian_product(np.sin, x, x, outside=ValueError), Vector)
     assert_type(vector_jacobian_product(np.sin, [1.0], [1.0]), Array)
-    assert_type(directional_derivative(np.sin, x, x), Array | Number)
+    assert_type(directional_derivative(np.sin, x, x, outside=ValueError), Array | Number)
 
 
 def test_hessians_are_arrays_or_structures_of_structures() -> None:
     x = vector()
-    assert_type(hessian(squares, x), Array)
+    assert_type(hessian(squares, x, outside=(ValueError, ArithmeticError)), Array)
     assert_type(hessian(squares, 1.0), Array | Number)
     assert_type(hessian(squares, {"a": x}), dict[str, dict[str, Array]])
     assert_type(hessian(squares, [x, vector()]), list[list[Array]])
@@ -76,13 +76,13 @@ def test_hessians_are_arrays_or_structures_of_structures() -> None:
     assert_type(Hessian(squares)(x), Array)
     assert_type(Hessian(squares)({"a": x}), dict[str, dict[str, Array]])
     assert_type(Hessian(squares).product(x, x), Array)
-    assert_type(hessian_vector_product(squares, x, x), Vector)
+    assert_type(hessian_vector_product(squares, x, x, outside=ValueError), Vector)
     assert_type(hessian_vector_product(squares, [1.0], [1.0]), Array)
 
 
 def test_estimated_derivatives_are_typed_as_jacobians() -> None:
     x = vector()
-    assert_type(differentiate(np.sin, x, tolerance=1e-3), Derivatives[Array])
+    assert_type(differentiate(np.sin, x, tolerance=1e-3, outside=ValueError), Derivatives[Array])
     assert_type(differentiate(np.sin, 1.0).gradient, Array | Number)
     assert_type(differentiate(squares, {"a": x}).error, dict[str, Array])
 

@@ -5,6 +5,7 @@ Both come down to `check_gradient` of a number: the sum of what f returns, times
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ import numpy as np
 
 from fastgrad.checking.check import check_gradient
 from fastgrad.checking.report import Report
+from fastgrad.checking.subject import NO_VALUE
 from fastgrad.differences.arguments import (
     as_array,
     as_real_array,
@@ -27,6 +29,7 @@ from fastgrad.differences.arguments import (
     users_array,
 )
 from fastgrad.differences.conversions import BOOK_STEP, is_number, takes_conversions
+from fastgrad.differences.domain import as_kinds
 from fastgrad.differences.guard import Original, guarded
 from fastgrad.jacobians import jacobian as numerical_jacobian
 from fastgrad.jacobians import weighted_sum
@@ -52,6 +55,7 @@ def check_jacobian(
     rtol: float = 0.0,
     max_seconds: float | None = None,
     progress: Progress = False,
+    outside: Any = None,
 ) -> Report:
     """Compare a Jacobian, or products with it, with the differences of f.
 
@@ -72,7 +76,7 @@ def check_jacobian(
         ``jvp(x, v, *args)`` -> the Jacobian times v, an array of f(x)'s shape.
     vjp : callable, instead of jacobian
         ``vjp(x, w, *args)`` -> w times the Jacobian, an array of x's shape.
-    args, h, rtol, max_seconds, progress
+    args, h, rtol, max_seconds, progress, outside
         As for `check_gradient`.
 
     Returns
@@ -111,6 +115,7 @@ def check_jacobian(
     require_function(f)
     require_arguments(args)
     options: dict[str, Any] = {"rtol": rtol, "max_seconds": max_seconds, "progress": progress}
+    options["outside"] = outside
     with guarded((f, *given.values()), x, args):
         base = as_returned(f(x, *args))
         if base.dtype.kind not in "fiu":
@@ -165,7 +170,8 @@ def _with_wrong_rows(
     options: dict[str, Any],
 ) -> Report:
     """Return the report on a wrong Jacobian, with the numbers of f whose derivatives are wrong."""
-    numerical = numerical_jacobian(f, x, args=args).reshape(analytic.shape)
+    shape = analytic.shape
+    numerical = _numerical_jacobian(f, x, args, options["outside"], shape).reshape(shape)
     with np.errstate(all="ignore"):
         sizes = np.maximum(np.abs(analytic), np.abs(numerical)).max(axis=1, keepdims=True)
         apart = (np.abs(analytic - numerical) / np.where(sizes > 0, sizes, 1)).max(axis=1)
@@ -188,6 +194,19 @@ def _with_wrong_rows(
     where = f": {', '.join(names)}{more}" if names else ""
     summary = f"The Jacobian is wrong{where}."
     return Report(False, tuple(rows), tuple(findings), summary, report.h, evaluations)
+
+
+def _numerical_jacobian(
+    f: Callable[..., Any], x: Array, args: tuple[Any, ...], outside: Any, shape: tuple[int, ...]
+) -> Any:
+    """Return the Jacobian by differences, from the side on which f has a value; nan for none."""
+    kinds = () if outside is None else as_kinds(outside)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "f is not defined on one side")
+        try:
+            return numerical_jacobian(f, x, args=args, outside=(*NO_VALUE, *kinds))
+        except ValueError:  # on neither side
+            return np.full(shape, np.nan)
 
 
 def _number(f: Callable[..., Any], i: int, x: Any, *args: Any) -> Any:
@@ -253,6 +272,7 @@ def check_backward(
     fast: bool = False,
     max_seconds: float | None = None,
     progress: Progress = False,
+    outside: Any = None,
 ) -> Report:
     """Compare what a layer passes back with the differences of what it passes on.
 
@@ -277,7 +297,7 @@ def check_backward(
         after forward.
     args : tuple
         Further arguments of forward, which are not moved: strides, modes.
-    h, engine, rtol, fast, max_seconds, progress
+    h, engine, rtol, fast, max_seconds, progress, outside
         As for `check_gradient`.
 
     Returns
@@ -329,6 +349,7 @@ agrees.
         fast=fast,
         max_seconds=max_seconds,
         progress=progress,
+        outside=outside,
     )
     rows = tuple(replace(row, name=_plain(row.name)) for row in report.rows)
     findings = tuple(map(_plain, report.findings))

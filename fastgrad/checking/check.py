@@ -78,6 +78,7 @@ def check_gradient(
     fast: bool = False,
     max_seconds: float | None = None,
     progress: Progress = False,
+    outside: Any = None,
 ) -> Report:
     """Compare a gradient with the differences of f, and say what is wrong with it.
 
@@ -118,6 +119,9 @@ def check_gradient(
     progress : bool or callable
         True shows a bar if the check takes longer than a second; a callable is called as
         ``progress(done, total)``, with numbers of elements: the share that is done of all stages.
+    outside : exception class or tuple of such, optional
+        What f raises where it is not defined, beside ValueError and OverflowError: it is nan there,
+        and elements at the edge are compared on the other side.
 
     Returns
     -------
@@ -164,7 +168,7 @@ or for something that is added twice. Corrected for that, every element agrees.
         end = time.monotonic() + seconds
     x = users_array(x)
     with guarded((f, gradient), moved_by(f, x), args):
-        subject = as_gradient_under_test(f, x, t, gradient, args, engine)
+        subject = as_gradient_under_test(f, x, t, gradient, args, engine, outside)
         subject.keeps_step = step is not None
         size = sum(part.x.size for part in subject.parts)
         with (

@@ -292,7 +292,8 @@ def training_mode(subject: GradientUnderTest) -> Mode | None:
             gradient = asked()
             words += ", and both are random, as with dropout"
             end = ". Compared with that loss, by the same random numbers, every element agrees."
-        other = GradientUnderTest(f, x, gradient, (), subject.engine, replace(batch, net=net))
+        batch = replace(batch, net=net)
+        other = GradientUnderTest(f, x, gradient, (), subject.engine, batch, subject.outside)
     except Exception as error:  # a net that cannot be copied, or takes the parameter otherwise
         raise_interrupt(error)
         return None

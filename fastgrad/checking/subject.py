@@ -27,6 +27,7 @@ from fastgrad.differences.arguments import (
     require_separate,
     require_unmasked,
 )
+from fastgrad.differences.domain import as_kinds, require_users
 from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import as_floats
 from fastgrad.engines import loop
@@ -104,6 +105,8 @@ class GradientUnderTest:
         How f is differenced.
     batch : Batch or None
         If f is a net's loss.
+    outside : exception class, or tuple of such, optional
+        What else than `NO_VALUE` f raises where it has no value.
 
     Raises
     ------
@@ -119,8 +122,14 @@ class GradientUnderTest:
         args: tuple[Any, ...],
         engine: str,
         batch: Batch | None = None,
+        outside: Any = None,
     ) -> None:
         require_function(f)
+        self.outside = outside
+        self.no_value: tuple[type[Exception], ...] = NO_VALUE
+        if outside is not None:
+            self.no_value = (*NO_VALUE, *as_kinds(outside))
+        """What f raises where it has no value."""
         self.f, self.x, self.args, self.engine, self.batch = f, x, args, engine, batch
         self._users_f = f
         found = self._problems()
@@ -208,7 +217,7 @@ class GradientUnderTest:
 
     def call_loss(self) -> None:
         """Call the user's f, whatever function of x is differenced in its place."""
-        value_or_nan(self._users_f, self.x, *self.args)
+        value_or_nan(self.no_value, self._users_f, self.x, *self.args)
 
     def _ask(self) -> list[tuple[Array, float]]:
         """Call the gradient, and return its arrays."""
@@ -226,7 +235,7 @@ class GradientUnderTest:
         """Return f of x as it is now, in double precision at least; nan where it has no value."""
         self.evaluations += 1
         with np.errstate(all="ignore"):
-            return number_of(value_or_nan(self.f, self.x, *self.args))
+            return number_of(value_or_nan(self.no_value, self.f, self.x, *self.args))
 
     def values(self, problem: Problem, place: int, points: Array) -> Array:
         """Return f, in double precision at least, where one element is moved to these points.
@@ -236,7 +245,8 @@ class GradientUnderTest:
         self.evaluations += len(points)
         moves = Moves(np.array([place], dtype=np.intp), points.reshape(1, -1))
         with np.errstate(all="ignore"):
-            found = loop.values(partial(value_or_nan, problem.f), problem.x, moves)[0]
+            f = partial(value_or_nan, self.no_value, problem.f)
+            found = loop.values(f, problem.x, moves)[0]
         return as_floats(found)
 
     def along(self, part: Part, place: int, offsets: Array) -> tuple[Array, Array]:
@@ -292,7 +302,7 @@ class GradientUnderTest:
         steps = [self.steps(part, h) for part in parts]
         if self._recordings and all(isinstance(step, float) for step in steps):
             known, arrays = self._recordings, [part.x for part in parts]
-            with suppress(*NO_VALUE):  # of elements that are compared
+            with suppress(*self.no_value):  # of elements that are compared
                 found = traced.further_gradients(known, arrays, h, as_scheme(scheme))
                 if found is not None:
                     self.tell(share)
@@ -337,8 +347,8 @@ class GradientUnderTest:
             given = {"args": args, "engine": engine, "scheme": scheme}
             try:
                 found = numerical_gradient(f, x, h, progress=progress, **given)
-            except NO_VALUE:
-                f = partial(value_or_nan, f)
+            except self.no_value:
+                f = partial(value_or_nan, self.no_value, f)
                 found = numerical_gradient(f, x, h, **given)
         return [_flat(array) for _, array in leaves(found)]
 
@@ -356,12 +366,15 @@ def number_of(returned: Any) -> Any:
     return as_floats(np.array([loop.real_number(returned)]))[0]
 
 
-def value_or_nan(f: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``f(*arguments)``, nan if it has no value there."""
+def value_or_nan(
+    no_value: tuple[type[Exception], ...], f: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Return ``f(*arguments)``, nan if it raises that it has no value there."""
     require_time()
     try:
         return f(*arguments)
-    except NO_VALUE:
+    except no_value as error:
+        require_users(error)
         return float("nan")
 
 
@@ -451,7 +464,13 @@ def _remedy(given: tuple[int, ...], wanted: tuple[int, ...], samples: int) -> st
 
 
 def as_gradient_under_test(
-    f: Any, x: Any, t: Any, gradient: Any, args: tuple[Any, ...], engine: str
+    f: Any,
+    x: Any,
+    t: Any,
+    gradient: Any,
+    args: tuple[Any, ...],
+    engine: str,
+    outside: Any = None,
 ) -> GradientUnderTest:
     """Tell the two forms apart: a function with its x, or a net with a batch x, t."""
     if not is_net(f):
@@ -465,7 +484,7 @@ def as_gradient_under_test(
                 "gradient is missing; pass what is to be checked: an array like x, or a function "
                 "that returns one"
             )
-        return GradientUnderTest(f, x, gradient, args, engine)
+        return GradientUnderTest(f, x, gradient, args, engine, outside=outside)
     if t is None or x is None:
         raise TypeError(
             f"f is a net, a {type(f).__name__}, but {'x' if x is None else 't'} is missing; pass "
@@ -476,7 +495,7 @@ def as_gradient_under_test(
             f"f is a net, a {type(f).__name__}, without a method gradient(x, t); give it one, or "
             "pass what is to be checked as gradient"
         )
-    return _of_net(f, x, t, gradient, engine)
+    return _of_net(f, x, t, gradient, engine, outside)
 
 
 def moved_by(f: Any, x: Any) -> Any:
@@ -489,7 +508,9 @@ def is_net(f: Any) -> bool:
     return hasattr(f, "params") and callable(getattr(f, "loss", None))
 
 
-def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> GradientUnderTest:
+def _of_net(
+    net: Any, x: Any, t: Any, gradient: Any, engine: str, outside: Any
+) -> GradientUnderTest:
     """Return what is checked of a net: its loss, and what its backward pass returns."""
     if not is_structure(net.params):
         raise TypeError(
@@ -503,7 +524,7 @@ def _of_net(net: Any, x: Any, t: Any, gradient: Any, engine: str) -> GradientUnd
     given = backward if gradient is None else gradient
     # The traced engine looks for parameters in partials, but not in fastgrad's own functions.
     f = partial(loss_of_net, net, x, t)
-    return GradientUnderTest(f, net.params, given, (), engine, Batch(net, x, t))
+    return GradientUnderTest(f, net.params, given, (), engine, Batch(net, x, t), outside)
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,6 +156,7 @@ def slope_test(
     t: Any = None,
     args: tuple[Any, ...] = (),
     seed: int | None = None,
+    outside: Any = None,
 ) -> Slope:
     """Return how ``f(x + s v) - f(x) - s gradient v`` falls with s, along a random direction v.
 
@@ -167,7 +168,7 @@ def slope_test(
 
     Parameters
     ----------
-    f, x, gradient, t, args
+    f, x, gradient, t, args, outside
         As for `check_gradient`.
     seed : int, optional
         Of the direction.
@@ -202,7 +203,7 @@ def slope_test(
         )
     x = users_array(x)
     with guarded((f, gradient), moved_by(f, x), args):
-        subject = as_gradient_under_test(f, x, t, gradient, args, "auto")
+        subject = as_gradient_under_test(f, x, t, gradient, args, "auto", outside)
         noise = measure_noise(subject, None)
         parts = [part for part in subject.parts if part.x.size]
         noise = with_terms(noise, parts, [part.analytic for part in parts])

@@ -61,42 +61,6 @@ def with_keywords(f: Any, kwargs: Any) -> Any:
     return partial(f, **kwargs)
 
 
-class WhereDefined:
-    """A function that is nan where it raises an exception of some kinds.
-
-    Parameters
-    ----------
-    f : callable
-    outside : exception class, or tuple of such
-        What it raises where it is not defined.
-
-    Raises
-    ------
-    TypeError
-        If f cannot be called, or outside is something else.
-    """
-
-    def __init__(self, f: Callable[..., Any], outside: Any) -> None:
-        require_function(f)
-        kinds = outside if isinstance(outside, tuple) else (outside,)
-        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-            raise TypeError(
-                f"outside is {outside!r}, but it says what f raises where it is not defined; pass "
-                "a class of exceptions such as ValueError, or a tuple of such"
-            )
-        self.f, self.outside = f, kinds
-        self.shape: tuple[int, ...] = ()
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Return f of these arguments, or nan in the shape of what it has returned before."""
-        try:
-            value = self.f(*arguments)
-        except self.outside:
-            return np.full(self.shape, np.nan)[()]
-        self.shape = np.shape(value)
-        return value
-
-
 def as_number(name: str, value: object, meaning: str, example: str) -> float:
     """Return a real number as a float, infinite where no float can hold it; refuse anything else.
 

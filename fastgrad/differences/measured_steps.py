@@ -9,7 +9,6 @@ from fastgrad.differences.problem import Problem
 from fastgrad.differences.quotients import (
     BLOCK_DERIVATIVES,
     at,
-    derivatives,
     precision,
 )
 from fastgrad.differences.rounding import (
@@ -22,7 +21,7 @@ from fastgrad.differences.rounding import (
     jumps,
     slope_sizes,
 )
-from fastgrad.schemes import Scheme, backward, forward
+from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Flags, Places, Values
 
 PILOTS = 8
@@ -160,66 +159,6 @@ def measured(
     work.warn_of_unsettled()
     quotients = work.quotients.reshape(n, *base.shape)
     return problem.replaced(steps=work.steps, quotients=quotients)
-
-
-def derive_from_one_side(
-    problem: Problem, derivatives_found: Array, values: Values, base: Array | None = None
-) -> None:
-    """Replace derivatives that are not finite by those of one-sided schemes, where these are.
-
-    Of the same accuracy, first of larger x, then of smaller. Says of which elements, in a warning.
-
-    Parameters
-    ----------
-    problem : Problem
-        As the user gave it.
-    derivatives_found : array (x.size, ...)
-        By the scheme of the problem; written into.
-    values : callable
-        How f is evaluated.
-    base : array, optional
-        f(x), if f returns an array.
-    """
-    if not derivatives_found.size or problem.bounds is not None or problem.scheme.is_complex:
-        return
-    shape = () if base is None else base.shape
-    replaced: list[int] = []
-    for side in one_sided_schemes(problem.scheme):
-        finite = np.isfinite(derivatives_found.astype(np.float64)).reshape(problem.x.size, -1)
-        places = np.flatnonzero(~finite.all(axis=1))
-        if not len(places):
-            break
-        if problem.automatic:
-            one_sided = problem.replaced(scheme=side)
-            known = measured(one_sided, values, base, places=places).quotients
-            found = np.asarray(known)[places]
-        else:
-            several = isinstance(problem.steps, np.ndarray)
-            steps = problem.steps[places] if several else problem.steps
-            found = derivatives(values, problem.f, problem.x, places, steps, side, shape)
-        good = np.isfinite(found.astype(np.float64)).reshape(len(places), -1).all(axis=1)
-        derivatives_found[places[good]] = found[good]
-        replaced += places[good].tolist()
-    warn_of_one_sided(problem, np.array(replaced))
-
-
-def one_sided_schemes(scheme: Scheme) -> tuple[Scheme, ...]:
-    """Return the schemes of the same accuracy above x and below; none where no digits were left."""
-    try:
-        return tuple(side(scheme.accuracy, scheme.derivative) for side in (forward, backward))
-    except ValueError:
-        return ()
-
-
-def warn_of_one_sided(problem: Problem, places: Places) -> None:
-    """Name the elements, if any, whose derivatives are one-sided."""
-    if len(places):
-        first = element_at(problem.name, places.min(), problem.x.shape)
-        number = len(np.unique(places))
-        more = f", the first of {number} such elements" if number > 1 else ""
-        warn_caller(
-            f"f is not defined on one side of {first}{more}: the derivatives are one-sided there"
-        )
 
 
 class _Measurement(TrialQuotients):

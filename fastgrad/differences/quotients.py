@@ -89,10 +89,13 @@ def derivatives(
     outer = scheme.outer
     measured = values(f, x, Moves(places, moved(x, places, outer, steps), shape))
     if len(outer) < len(scheme.offsets):  # x itself: the last offset, the same for all elements
-        if base is not None and base.dtype == measured.dtype:
-            here = base[places, np.newaxis]
-        else:
+        if base is None:
             here = values(f, x, at(x, shape))
+        elif base.dtype == measured.dtype:
+            here = base[places, np.newaxis]
+        else:  # it may be another number for each element
+            old = x.view(np.ndarray).reshape(-1)[places, np.newaxis]
+            here = values(f, x, Moves(places, old, shape))
         everywhere = np.broadcast_to(here, (len(places), 1, *shape))
         measured = np.concatenate([measured, everywhere], axis=1)
     if measured.dtype.kind in "iub":  # NumPy's integers wrap around when they are subtracted

@@ -108,6 +108,7 @@ class Options(TypedDict, total=False):
     vectorized: bool
     workers: int | Map | None
     progress: Progress
+    outside: Any
 
 
 class GradientOptions(Options, total=False):
@@ -118,7 +119,6 @@ class GradientOptions(Options, total=False):
     relative: bool
     bounds: Any
     elementwise: bool
-    outside: Any
 
 
 class ProductOptions(Options, total=False):
@@ -127,27 +127,21 @@ class ProductOptions(Options, total=False):
     engine: EngineName
 
 
-class HessianOptions(ProductOptions, total=False):
-    """The options of Hessians, all but the sparsity, by which the type of the result differs."""
+class MatrixOptions(ProductOptions, total=False):
+    """The options of Jacobians and Hessians, all but the sparsity."""
 
     scheme: SchemeName | Scheme
     relative: bool
     bounds: Any
 
 
-class DifferentiateOptions(HessianOptions, total=False):
+class DifferentiateOptions(MatrixOptions, total=False):
     """The options of `fastgrad.differentiate`."""
 
     tolerance: float | None
     order: int
     diagonal: bool
     elementwise: bool
-
-
-class JacobianOptions(HessianOptions, total=False):
-    """The options of Jacobians, all but the sparsity."""
-
-    outside: Any
 
 
 class Evaluator:

@@ -33,7 +33,7 @@ def test_the_message_is_the_report():
 
 def test_all_options_but_the_progress_are_those_of_a_check(monkeypatch):
     given = {"t": None, "h": 1e-3, "args": (3.0,), "engine": "loop", "rtol": 1e-6}
-    given |= {"fast": True, "max_seconds": 9.0}
+    given |= {"fast": True, "max_seconds": 9.0, "outside": OSError}
     assert {*given} == {*signature(check_gradient).parameters} - {*"fx", "gradient", "progress"}
     seen = []
     monkeypatch.setattr(testing, "check_gradient", lambda *a, **options: seen.append((a, options)))

@@ -80,6 +80,9 @@ class Certificate:
     uneven : array (elements of x,) or None
         By how much these may be wrong, because f answers moves up and down differently. None if
         that is not known.
+    bends : array (elements of x,) or None
+        By how much quotients by a move up alone are larger, of an engine of central ones; None, or
+        nan, if that is not known.
     is_expensive : bool
         Whether it takes too long to measure slopes at another step.
     price : float
@@ -97,6 +100,7 @@ class Certificate:
     slopes: Callable[[float], Array]
     known: Array | None = None
     uneven: Array | None = None
+    bends: Array | None = None
     is_expensive: bool = False
     price: float = inf
     apart: Places = field(default_factory=lambda: np.zeros(0, np.intp))
@@ -198,7 +202,7 @@ class Certificate:
             self._find_faults()
             return
         if len(bent) == len(uneven):
-            self._compare_sample()
+            self._compare_sample(bent)
             return
         self.directions.leave_out(bent)
         agree = self._agree(slopes, self.values.h)
@@ -250,10 +254,31 @@ class Certificate:
         drawn = self._draw(ELEMENTS_SAMPLED, places)
         largest = places[np.argmax(abs(self.quotients[places]))]
         sample = np.setdiff1d([*drawn, largest], self.apart)
-        compare = wrong if among is None else _wrong
-        faults = compare(self.values, self.quotients, sample)
+        if among is None:
+            faults = wrong(self.values, self.quotients, sample)
+        else:
+            faults = _wrong(self.values, self.quotients, self._wrong_to_a_side(sample))
         if faults.size:
             raise Disagreement(self._said(faults[0]))
+
+    def _wrong_to_a_side(self, places: Places) -> Places:
+        """Return at which places f is not known to be what is said of moves up, or of those down.
+
+        Each time one of the two is drawn: a call of f for each element tells about as much as two.
+        """
+        values, h = self.values, self.values.h
+        if self.bends is None or not places.size:
+            return places
+        sides = self.directions.random.choice([-1.0, 1.0], places.size)
+        point, found = values.base.copy(), np.empty(places.size)
+        for k, (place, side) in enumerate(zip(places, sides, strict=True)):
+            point[place] = values.base[place] + side * h
+            found[k] = values.at(point)
+            point[place] = values.base[place]
+        changes = (found - values.at(point)) / h
+        said = sides * self.quotients[places] + self.bends[places]
+        agree = abs(changes - said) <= 2 * _rounding(values, places, self.quotients[places])
+        return np.asarray(places[~agree])
 
     def _draw(self, count: int, places: Places) -> Places:
         """Return so many of some places, drawn at random; all of them if they are fewer."""

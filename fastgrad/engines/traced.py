@@ -72,6 +72,8 @@ class Replayed:
         In C order.
     uneven : array (elements of x,)
         By how much slopes differ, as a rule, if moves up and down are answered differently.
+    bends : array (elements of x,)
+        By how much quotients by a move up alone are larger; nan if that is not known.
     has_slopes : bool
         Whether slopes are known.
     bias : int or None
@@ -81,6 +83,7 @@ class Replayed:
     quotients: Doubles
     slopes: Doubles
     uneven: Doubles
+    bends: Doubles
     has_slopes: bool
     bias: int | None = None
 
@@ -91,13 +94,20 @@ class Replayed:
             np.concatenate([part.quotients for part in parts]),
             np.concatenate([part.slopes for part in parts]),
             np.concatenate([part.uneven for part in parts]),
+            np.concatenate([part.bends for part in parts]),
             all(part.has_slopes for part in parts),
         )
 
     def split(self, size: int) -> "tuple[Replayed, Replayed]":
         """Return those of the first elements, so many, and of the others."""
         first, second = (
-            Replayed(self.quotients[part], self.slopes[part], self.uneven[part], self.has_slopes)
+            Replayed(
+                self.quotients[part],
+                self.slopes[part],
+                self.uneven[part],
+                self.bends[part],
+                self.has_slopes,
+            )
             for part in (slice(size), slice(size, None))
         )
         return first, second
@@ -424,18 +434,18 @@ def _replayed(
                 strategies, bias = _strategies(trace, offset * h, limit, weights, traces)
                 replays += strategies
             size += 0 if bias is None else traces[bias].nodes[0].value.size
-            total, straight, uneven = np.zeros((3, size))
+            total, straight, uneven, bends = np.zeros((4, size))
             for strategy in replays:
-                known &= strategy.add_to(total, straight, uneven)
+                known &= strategy.add_to(total, straight, uneven, bends)
             total /= scheme.denominator * h**scheme.derivative
-            straight /= scheme.denominator * h
-            uneven /= scheme.denominator * h
+            for each in (straight, uneven, bends):
+                each /= scheme.denominator * h
     except NotTraceable:
         raise
     except Exception as error:  # whatever it is, the loop can do without
         raise_interrupt(error)
         raise NotTraceable(f"its replay raises {type(error).__name__}: {error}") from error
-    return Replayed(total, straight, uneven, known, bias)
+    return Replayed(total, straight, uneven, bends, known, bias)
 
 
 def _strategies(
@@ -518,6 +528,7 @@ def _certificate(
         slopes,
         replayed.slopes if replayed.has_slopes else None,
         replayed.uneven,
+        replayed.bends if scheme == central_quotient else None,
         is_expensive=seconds > EXPENSIVE_REPLAY_SECONDS,
         price=seconds / traces[0].seconds / len(traces),  # of each array
     )

@@ -88,7 +88,7 @@ class TermStrategy:
         """About how long it takes."""
         return SECONDS_PER_ELEMENT * self.replay.cost(self.moves)
 
-    def add_to(self, changes: Array, straight: Array, uneven: Array) -> bool:
+    def add_to(self, changes: Array, straight: Array, uneven: Array, bends: Array) -> bool:
         """Add the term's weighted changes to those of all terms; say whether straight is known.
 
         Parameters
@@ -100,6 +100,8 @@ class TermStrategy:
             down have opposite weights, all of it may be, and is counted as that.
         uneven : array (elements of x,)
             If that was not measured: the sizes of what moves up and down add up to.
+        bends : array (elements of x,)
+            What they add up to; nan is added to it where that is not known.
         """
         if self.term.scale == 0:  # a penalty that is switched off
             return True
@@ -110,9 +112,11 @@ class TermStrategy:
         where: Any = slice(wanted.size)
         if self.stage is not None and not self.stage.is_in_order:
             where = self.stage.where.reshape(-1)
-        for total, part in (*pairs, (uneven, term_changes.uneven)):
+        for total, part in (*pairs, (uneven, term_changes.uneven), (bends, term_changes.bends)):
             if part is not None:
                 total[where] += part.reshape(-1)
+        if term_changes.bends is None:
+            bends[where] = np.nan
         return is_known
 
     def _changes(self) -> Changes:

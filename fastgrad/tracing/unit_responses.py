@@ -97,11 +97,15 @@ class Changes:
     uneven : array or None
         If straight was not measured everywhere: how large what moves up and down add up to is.
         Without it, it was measured.
+    bends : array or None
+        The same with its sign: half of wanted plus bends is what moves up change the term by, as
+        weighted. None if that is not known.
     """
 
     wanted: Array
     straight: Array | None = None
     uneven: Array | None = None
+    bends: Array | None = None
 
 
 def by_responses(
@@ -245,9 +249,8 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
     straight, uneven = straightened(each, rows.replay.target.value, again)
     if found is not None:  # where no decision changes, what is not even is not straight either
         uneven[is_known.reshape(-1)] = 0
-    return Changes(
-        wanted, (straight @ weights).reshape(shape), abs(weights[0]) * uneven.reshape(shape)
-    )
+    straight, uneven = (straight @ weights).reshape(shape), uneven.reshape(shape)
+    return Changes(wanted, straight, abs(weights[0]) * uneven, weights[0] * change.sum(axis=0))
 
 
 def _without_repeats(ids: UnitIds) -> UnitIds:

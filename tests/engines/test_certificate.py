@@ -201,7 +201,7 @@ def test_single_elements_are_compared_together_unless_they_act_on_each_other(f):
         assert wrong(values, quotients, places).tolist() == [places[4]]
 
 
-def uneven_gradient(fault):
+def uneven_gradient(fault, *, with_bends=False):
     """Return the certificate of a gradient whose first 30 of 40 elements have kinks within h."""
     random = np.random.default_rng(2)
     x, slopes = random.normal(size=40), random.normal(size=40)
@@ -216,7 +216,8 @@ def uneven_gradient(fault):
         quotients[fault] += 1e-4 if fault < 30 else 1e-7
     values = NearbyValues(f, x, H, central(), abs(f(x)), abs(f(x)))
     uneven, known = abs(around) / (2 * H), quotients.copy()
-    return Certificate(values, quotients, None, known, uneven, is_expensive=True)
+    bends = around / (2 * H) if with_bends else None
+    return Certificate(values, quotients, None, known, uneven, bends, is_expensive=True)
 
 
 def test_a_fault_of_an_even_element_among_uneven_ones_is_mended():
@@ -225,20 +226,23 @@ def test_a_fault_of_an_even_element_among_uneven_ones_is_mended():
     assert certified.mended == 1
 
 
-def test_a_fault_of_an_uneven_element_is_found_if_it_is_compared(monkeypatch):
+@pytest.mark.parametrize("with_bends", [False, True])
+def test_a_fault_of_an_uneven_element_is_found_if_it_is_compared(with_bends, monkeypatch):
     monkeypatch.setattr(certificate, "ELEMENTS_SAMPLED", 40)
     with pytest.raises(Disagreement):
-        uneven_gradient(29).mend()
+        uneven_gradient(29, with_bends=with_bends).mend()
 
 
-def test_a_right_gradient_that_is_mostly_uneven_is_believed_after_few_calls():
-    certified = uneven_gradient(None)
+@pytest.mark.parametrize(("with_bends", "most"), [(False, 26), (True, 18)])
+def test_a_right_gradient_that_is_mostly_uneven_is_believed_after_few_calls(with_bends, most):
+    """Two calls for each of 9 elements, or one where moves up and down are told apart."""
+    certified = uneven_gradient(None, with_bends=with_bends)
     calls = []
     f = certified.values.f
     certified.values.f = lambda x: calls.append(1) or f(x)
     certified.mend()
     assert not certified.mended
-    assert len(calls) <= 26
+    assert len(calls) <= most
 
 
 # Compiled functions ------------------------------------------------------------------------------

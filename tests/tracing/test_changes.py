@@ -5,7 +5,7 @@ import pytest
 from nets import H
 
 from fastgrad.engines import loop, traced
-from fastgrad.schemes import central_quotient
+from fastgrad.schemes import central_quotient, forward
 from fastgrad.tracing.trace import trace_call
 
 
@@ -39,6 +39,17 @@ def test_slopes_are_measured_by_small_moves_where_few_elements_pass_a_kink(name)
     assert replayed.uneven.any()
     assert 1 <= np.count_nonzero(abs(replayed.quotients - slopes) > 1e-6) <= 40
     np.testing.assert_allclose(replayed.slopes, slopes, rtol=0, atol=2e-8)
+
+
+def test_moves_up_alone_are_known_where_weights_are_moved_one_by_one():
+    """Two changes of f are rounded by some eps f each; responses are measured both ways at once."""
+    f, W = FUNCTIONS["weights whose rows mix"]
+    bends = traced._replayed(trace_call(f, W, H), H, central_quotient, np.inf).bends
+    expected = loop.gradient(f, W, H, scheme=forward()) - loop.gradient(f, W, H)
+    rounding = 8 * np.finfo(float).eps * f(W) / H
+    np.testing.assert_allclose(bends.reshape(W.shape), expected, rtol=0, atol=rounding)
+    f, b = FUNCTIONS["biases"]
+    assert np.isnan(traced._replayed(trace_call(f, b, H), H, central_quotient, np.inf).bends).all()
 
 
 def test_a_term_with_the_factor_0_changes_nothing():

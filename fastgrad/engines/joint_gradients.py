@@ -146,13 +146,15 @@ def _forget(point: "ref[Point]", _: Any) -> None:
 class _Kept(_local):
     """What a thread keeps: a point, and what has been asked for at those before, by functions.
 
-    And whether it is the point of the gradient that was asked for last.
+    And whether it is the point of the gradient that was asked for last; and random numbers, as it
+    takes time to begin them anew.
     """
 
     def __init__(self) -> None:
         self.point: Point | None = None
         self.requests: dict[Any, tuple[Request, ...]] = {}
         self.is_current = False
+        self.random = np.random.default_rng()
 
 
 _kept = _Kept()
@@ -214,7 +216,7 @@ def computed_in_advance(f: Callable[..., Any], x: Array, h: float, scheme: Schem
 def _are_slopes(g: Array, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
     """Say whether f is what a value and slopes say at a point near x, in a random direction."""
     saved = x.copy(order="K")
-    direction = np.random.default_rng().uniform(-1, 1, x.shape)
+    direction = _kept.random.uniform(-1, 1, x.shape)
     step = h / NEARBY_STEP_DIVISOR
     nearby = saved + step * (direction + np.copysign(1, direction))
     moved = nearby - saved

@@ -55,6 +55,12 @@ class Node:
         """Let the same value be computed in another way."""
         self.function, self.arguments, self.keywords, self._kind = function, arguments, {}, ""
 
+    def with_arguments(self, arguments: tuple[Any, ...]) -> "Node":
+        """Return a node that computes the same value from arguments that are nested alike."""
+        node = Node(self.function, arguments, self.keywords, self.value, depends=True)
+        node._kind = self._kind
+        return node
+
     def compute(self, arguments: Any) -> Any:
         """Apply the operation to other arguments."""
         assert self.function is not None

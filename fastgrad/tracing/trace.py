@@ -207,8 +207,7 @@ def _part(
 
     for node, leaves in inputs.items():
         if not own.keys().isdisjoint(leaves):
-            arguments = operations.replaced(node.arguments, argument)
-            own[node] = Node(node.function, arguments, node.keywords, node.value, depends=True)
+            own[node] = node.with_arguments(operations.replaced(node.arguments, argument))
     if output not in own:
         return None
     part = [*own.values()]

@@ -481,7 +481,8 @@ def _noise(moves: Moves) -> Array:
     odd = (change[:, 2] - change[:, 3]) - 2 * (change[:, 0] - change[:, 1])
     even = change[:, 0] + change[:, 1]
     # The median, for a unit may stand at a kink; of a normal variable's magnitude it is 0.67.
-    deviation = np.median(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0) / 0.67
+    sizes = np.sort(np.maximum(abs(odd) / np.sqrt(5), abs(even)), axis=0)
+    deviation = sizes[len(sizes) // 2] / 0.67
     target = rows.replay.target.value.reshape(-1)
     losses = np.bincount(rows.row_of_element.reshape(-1), abs(target), rows.count + 1)[1:]
     return np.asarray(np.maximum(deviation, np.finfo(np.float64).eps * losses)[:, np.newaxis])

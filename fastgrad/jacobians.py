@@ -19,7 +19,7 @@ from fastgrad.differences.domain import WhereDefined, derive_from_one_side
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
 from fastgrad.differences.problem import Problem, prepare
-from fastgrad.differences.quotients import as_floats, fill
+from fastgrad.differences.quotients import BLOCK_DERIVATIVES, as_floats, fill
 from fastgrad.engines.loop import in_parts
 from fastgrad.engines.selection import GradientOptions, MatrixOptions, choose_evaluator
 from fastgrad.gradient import DerivativeFunction, numerical_gradient
@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from fastgrad import sparse
 else:  # most Jacobians are dense
     sparse = LazyModule("fastgrad.sparse")
+
+QUOTIENTS_AT_ONCE = 1 << 14
+"""Quotients that are measured together in the loop, by some dozens of arrays: few enough for the
+processor's cache, and for memory that is not given back in between (`python -m benchmarks
+derivatives`)."""
 
 
 @overload
@@ -216,13 +221,16 @@ def jacobian(
             measuring = evaluator.values(in_parts(report, 1 / QUOTIENTS))
             parts = []
             in_loop = evaluator.engine == "loop" and not evaluator.has_workers
+            at_once = QUOTIENTS_AT_ONCE if in_loop else BLOCK_DERIVATIVES
             for problem in found:
-                columns = _columns(measured(problem, measuring, base), values, base, in_loop)
+                steps = measured(problem, measuring, base, at_once=at_once)
+                columns = _columns(steps, values, base, in_loop)
                 again = evaluator.values(None)
                 derive_from_one_side(
                     problem, columns, again, base, outside=outside, elements=groups
                 )
-                rows = columns.reshape(problem.x.size, base.size).T.astype(base.dtype)
+                rows = columns.reshape(problem.x.size, base.size).T
+                rows = rows.astype(base.dtype, copy=groups is None)
                 parts.append(rows.reshape(base.shape + problem.x.shape))
         if groups is not None:
             return groups.expanded(parts[0], base)

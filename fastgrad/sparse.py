@@ -6,6 +6,7 @@ be found take the place of x's elements.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +152,10 @@ class ColumnGroups(Line, Elements):
         origin = 1.0 if is_measured else 0.0
         Elements.__init__(self, problem)
         Line.__init__(self, f, x, args, [problem], [directions.reshape(x.shape)], origin)
+        # Elements by their groups: those of group g from starts[g] to starts[g + 1].
+        self._order = np.argsort(self.groups, kind="stable")
+        sizes = np.bincount(self.groups, minlength=self.number)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
         position = np.full(self.number, origin)
         h = "auto" if problem.automatic else 1.0
         [of_groups] = problems(self, position, h, scheme=scheme, bounds=self._limits())
@@ -199,7 +204,7 @@ class ColumnGroups(Line, Elements):
     def __call__(self, s: Array) -> Any:
         """Return f at a place, or many; nan in rows of elements that are outside there."""
         try:
-            return super().__call__(s)
+            return self._where_groups_are(s)
         except self._kinds:
             if s.dtype.kind == "c":
                 raise
@@ -207,11 +212,34 @@ class ColumnGroups(Line, Elements):
             rows = [self._where_defined(point.reshape(-1))[0] for point in points]
             return np.reshape(rows, s.shape[:-1] + self._base.shape)
 
+    def _where_groups_are(self, s: Array) -> Any:
+        """Return f where groups are moved; x stays there."""
+        if self.is_stack(s) or s.dtype.kind == "c":
+            return Line.__call__(self, s)
+        # As `displace` does, of the elements of few groups: one of them is moved at a time.
+        [x], [original], [direction] = self.arrays, self.originals, self.directions
+        point = original.reshape(-1).copy()
+        for group in np.flatnonzero(s != self.origin):
+            places = self._order[self._starts[group] : self._starts[group + 1]]
+            step = (s[group] - self.origin) * direction.reshape(-1)[places]
+            moved = self._inside((point[places] + step).astype(point.dtype, copy=False), places)
+            point[places] = np.where(step == 0, point[places], moved)  # -0 stays
+        plain = x.view(np.ndarray)
+        plain[...] = point.reshape(plain.shape)  # f may have changed the shape
+        return self.f(self.x, *self.args)
+
     def _where_defined(self, point: Array) -> tuple[Array, Flags]:
         """Return f at a point, flat, nan in rows of elements that are outside; and which are."""
-        is_outside = point != self.originals[0].reshape(-1)
+        [x], [original] = self.arrays, self.originals
+        numbers = np.result_type(self._base, np.float64)
+        if not self._were_outside.any():
+            with suppress(*self._kinds):
+                x.view(np.ndarray)[...] = original  # groups have been moved
+                found = value_at(self._single, x, point)
+                return found.astype(numbers, copy=False), np.zeros(x.size, bool)
+        is_outside = point != original.reshape(-1)
         own = self._rows_of(np.flatnonzero(is_outside))
-        result = self._base.reshape(-1).astype(np.result_type(self._base, np.float64))
+        result = self._base.reshape(-1).astype(numbers)
         result[own] = np.nan
         others = np.setdiff1d(np.arange(len(result)), own)
         for places, found in self._values_at(point):
@@ -250,14 +278,19 @@ class ColumnGroups(Line, Elements):
         places = self.structure.indices
         [direction] = self.directions
         steps = direction.reshape(-1)[places].astype(columns.dtype)
-        entries = columns[rows, self.groups[places]]
+        of_groups = self.groups[places]
+        changes = columns[rows, of_groups]
         with np.errstate(all="ignore"):
-            entries = np.where(steps == 0, 0, entries / steps)
+            entries = np.where(steps == 0, 0, changes / steps)
         arrays = entries, places.copy(), self.structure.indptr.copy()
         jacobian = sparse.csr_array(arrays, shape=self.structure.shape)
-        sizes = abs(columns).max(axis=1, initial=0)
-        columns[rows, self.groups[places]] = 0  # what is left has no entry
-        stray = abs(columns).max(axis=1, initial=0) / np.where(sizes > 0, sizes, 1)
+        columns[rows, of_groups] = 0  # what is left has no entry
+        stray = np.zeros(len(columns))
+        if columns.any():
+            stray = abs(columns).max(axis=1)
+            sizes = stray.copy()
+            np.maximum.at(sizes, rows, abs(changes))
+            stray /= np.where(sizes > 0, sizes, 1)
         self._require_complete(jacobian, base, stray)
         return jacobian
 
@@ -276,7 +309,8 @@ class ColumnGroups(Line, Elements):
         with np.errstate(all="ignore"):
             found, is_outside = self._where_defined(point)
             missing = np.isnan(found) & ~np.isnan(base)
-            is_outside |= np.asarray(self.structure[missing].sum(axis=0)).reshape(-1) > 0
+            if missing.any():
+                is_outside |= np.asarray(self.structure[missing].sum(axis=0)).reshape(-1) > 0
             if is_outside.any():
                 inward[is_outside] = -1.0
                 steps = eps**0.5 * self.scales * parts * inward
@@ -320,10 +354,12 @@ class ColumnGroups(Line, Elements):
                 "changes with that; mark the entry, or pass sparsity='detect'"
             )
 
-    def _inside(self, point: Array) -> Array:
+    def _inside(self, point: Array, places: Any = ...) -> Array:
         """Return a point as it is, or the one within the bounds that is next to it."""
         [bounds] = self.bounds
-        return point if bounds is None else np.asarray(np.clip(point, *bounds))
+        if bounds is None:
+            return point
+        return np.asarray(np.clip(point, *(limit[places] for limit in bounds)))
 
     def with_any(self, flags: Flags) -> Places:
         """Return the elements of x of which some derivatives are flagged, (groups, f's size)."""

@@ -78,6 +78,7 @@ def measured(
     *,
     farther: bool = True,
     places: Places | None = None,
+    at_once: int = BLOCK_DERIVATIVES,
 ) -> Problem:
     """Return the problem with a measured step for each element, and the quotients at these steps.
 
@@ -119,6 +120,8 @@ def measured(
     places : array of int, optional
         The elements that are measured, in C order, by default all; what is returned of others has
         no meaning.
+    at_once : int
+        How many quotients are looked at together, if not those of a single element.
 
     Returns
     -------
@@ -153,7 +156,7 @@ def measured(
         best = problem.scheme.optimal_step(eps * work.noise)
         work.factor = float(np.median(work.steps[first] / (best * work.scales[first])))
         places = np.setdiff1d(places, first)
-    block = max(1, BLOCK_DERIVATIVES // max(base.size, 1))
+    block = max(1, at_once // max(base.size, 1))
     for start in range(0, len(places), block):
         work.measure(places[start : start + block])
     work.warn_of_unsettled()

@@ -99,8 +99,7 @@ class TrialQuotients:
         if not exactly:
             steps = short(np.maximum(steps, self.smallest[places]), self.x[places])
         count = self.base.size
-        nothing = np.zeros((len(places), count), self.base.dtype)
-        taken = Quotients(nothing, steps.copy(), nothing.copy(), nothing.copy())
+        taken: Quotients | None = None
         for scheme, some, lengths in self.problem.partition_of(places, steps):
             if not len(some):
                 continue
@@ -109,13 +108,21 @@ class TrialQuotients:
             if len(scheme.outer) < len(scheme.offsets):  # x itself comes last
                 here = np.broadcast_to(self.base, (len(some), 1, count))
                 values = np.concatenate([values, here], axis=1)
-            where: Any = ... if len(some) == len(places) else np.searchsorted(places, some)
             found = scheme.combine(values, lengths)
-            truncation: Any = 0.0
+            truncation = np.zeros_like(found)
             if scheme.inner:
                 truncation = self._truncation(scheme, values, lengths, found)
-            taken[where] = Quotients(found, lengths, lifted, truncation)
-        return taken
+            part = Quotients(found, lengths.copy(), lifted, truncation)
+            if len(some) == len(places):  # nothing to be put together: large arrays are not copied
+                return part
+            taken = self._empty(steps) if taken is None else taken
+            taken[np.searchsorted(places, some)] = part
+        return self._empty(steps) if taken is None else taken
+
+    def _empty(self, steps: Array) -> Quotients:
+        """Return quotients of 0."""
+        nothing = np.zeros((len(steps), self.base.size), self.base.dtype)
+        return Quotients(nothing, steps.copy(), nothing.copy(), nothing.copy())
 
     def _values(self, places: Places, points: Array) -> Array:
         """Return f at these points; what has been found at other steps is not evaluated again."""

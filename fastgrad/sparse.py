@@ -363,6 +363,8 @@ class ColumnGroups(Line, Elements):
 
     def with_any(self, flags: Flags) -> Places:
         """Return the elements of x of which some derivatives are flagged, (groups, f's size)."""
+        if not flags.any():
+            return np.empty(0, np.intp)
         rows, columns = self.structure.nonzero()
         return np.unique(columns[flags[self.groups[columns], rows]])
 

@@ -161,8 +161,10 @@ def hessian(
         the calls of f for one row after the other.
     sparsity : array or SciPy sparse array, (x.size, x.size), or "detect", optional
         Which second derivatives may be different from 0: those that are, in either triangle; no
-        others are computed. "detect" finds them in the recorded operations of f. x is one array,
-        and f returns a number.
+        others are computed. "detect" finds them in the recorded operations of f, however small they
+        are; if there are none, by about 10 calls of f for each element of a band: those that show
+        in f's digits, where elements are moved by an eighth of ``max(abs(x[i]), 1)``. x is one
+        array, and f returns a number.
     outside : exception class or tuple of such, optional
         What f raises where it is not defined, as for `numerical_gradient`.
 
@@ -178,7 +180,7 @@ def hessian(
     ------
     TypeError, ValueError
         As from `numerical_gradient`; if entries that ``sparsity`` leaves out are not 0, or it is
-        "detect" and f cannot be recorded.
+        "detect" and f can neither be recorded nor called around x.
     ModuleNotFoundError
         If a sparse Hessian is asked for, and SciPy is not installed.
 

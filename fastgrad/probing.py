@@ -1,6 +1,6 @@
 """Structures of functions that cannot be recorded: what changes where parts of x are moved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,9 @@ MAX_BLOCKS = 16
 PARTS = 4
 """Parts that a block is divided into: as many calls of f as by halves twice, and half the work."""
 
+PAIR_SCALES = 2.0**-3, PROBE_SCALE
+"""By how much elements are moved to see which have to do with each other, where f is defined."""
+
 
 class UndefinedError(Exception):
     """f is not defined where x is moved to."""
@@ -55,6 +58,31 @@ def probed(f: Callable[[Any], Any], x: Array, base: Array, bounds: Any) -> tuple
         pass
     structure = _divided(probes.anyhow, len(probes.base), x.size)
     return structure, groups_of(structure)
+
+
+def probed_pairs(f: Callable[[Any], Any], x: Array, base: Array, bounds: Any) -> Any:
+    """Return which pairs of elements of x f has second derivatives with respect to, symmetric.
+
+    Two blocks of x have to do with each other if how f changes with the one depends on where the
+    other is: ``f(a, b) - f(a, 0) - f(0, b) + f(0, 0)`` is not 0, however far they are moved. Those
+    that have are halved. What is smaller than the rounding of f is not seen: it is far below that
+    of a second derivative that is computed.
+
+    Raises
+    ------
+    UndefinedError
+        If f is not defined around x.
+    """
+    for scale in PAIR_SCALES:
+        try:
+            pairs = np.array([*_Pairs(f, x, base, bounds, scale).found()], np.intp).reshape(-1, 2)
+            break
+        except UndefinedError:
+            if scale == PAIR_SCALES[-1]:
+                raise
+    entries = np.concatenate([pairs, pairs[:, ::-1]]).T
+    shape = x.size, x.size
+    return sparse.csr_array((np.ones(entries.shape[1], bool), tuple(entries)), shape)
 
 
 def scales_of(x: Array) -> Array:
@@ -110,7 +138,7 @@ class _Probes:
             (point + part * self.random.uniform(0.5, 1, len(way)) * way).astype(point.dtype)
             for _ in range(2)
         ]
-        first, second = (end.astype(np.float64) - point for end in ends)
+        first, second = ((end - point).astype(np.float64) for end in ends)
         entries = structure.tocoo()
         changes = np.zeros(structure.nnz)
         with np.errstate(all="ignore"):
@@ -193,3 +221,78 @@ def _sorted_by(of_entries: Places, groups: Places) -> list[Places]:
     """Return for each group the numbers of its entries."""
     sizes = np.bincount(of_entries, minlength=int(groups.max(initial=-1)) + 1)
     return np.split(np.argsort(of_entries, kind="stable"), np.cumsum(sizes)[:-1])
+
+
+# Pairs of elements --------------------------------------------------------------------------------
+
+
+class _Pairs:
+    """A function that returns a number, where some elements of x are moved.
+
+    From beside x to its other side, not as far: products with 0, and odd functions, hide nothing.
+    """
+
+    def __init__(
+        self, f: Callable[[Any], Any], x: Array, base: Array, bounds: Any, scale: float
+    ) -> None:
+        self.f, self.original, random = f, Original(x), np.random.default_rng(0)
+        flat, signs = x.view(np.ndarray).reshape(-1), random.choice([-1.0, 1.0], x.size)
+        moves = scale / 2 * scales_of(x) * signs * random.uniform(0.5, 1, (2, x.size))
+        ends = [(flat - moves[0]).astype(x.dtype), (flat + moves[1]).astype(x.dtype)]
+        self.start, self.end = ends if bounds is None else [np.clip(end, *bounds) for end in ends]
+        self.slack = ROUNDING_EPS * precision(x, base)
+        self.here = self._value_at()
+
+    def found(self) -> Iterator[tuple[int, int]]:
+        """Yield pairs (i, j), i at most j, that have to do with each other."""
+        n = len(self.start)
+        size = 1 << max(n - 1, 0).bit_length()
+        pairs = [(0, 0)] if n else []  # of blocks
+        while size > 1:
+            size //= 2
+            blocks = [slice(k, k + size) for k in range(0, n, size)]
+            alone = [self._value_at(block) for block in blocks]
+            halves = [
+                (i, j)
+                for a, b in pairs
+                for i in (2 * a, 2 * a + 1)
+                for j in (2 * b, 2 * b + 1)
+                if i <= j < len(blocks)
+            ]
+            pairs = [
+                (i, j)
+                for i, j in halves
+                if i == j or self._differ(self._value_at(blocks[i], blocks[j]), alone[i], alone[j])
+            ]
+        for i, j in pairs:
+            if i != j or self._is_curved(i):
+                yield i, j
+
+    def _is_curved(self, i: int) -> bool:
+        """Say whether f is no straight line along an element."""
+        part, end = 0.375, self._value_at(slice(i, i + 1))
+        between = self._value_at(slice(i, i + 1), part=part)
+        size = max(map(abs, (end, between, self.here)))
+        return abs((between - self.here) - part * (end - self.here)) > self.slack * size
+
+    def _differ(self, both: float, one: float, other: float) -> bool:
+        """Say whether a change is not the sum of two."""
+        size = max(map(abs, (both, one, other, self.here)))
+        return abs((both - one) - (other - self.here)) > self.slack * size
+
+    def _value_at(self, *blocks: slice, part: float = 1.0) -> float:
+        """Return f where blocks of x are moved, or by a part of that."""
+        point = self.start.copy()
+        for block in blocks:
+            moves = part * (self.end[block] - self.start[block])
+            point[block] = self.end[block] if part == 1 else self.start[block] + moves
+        try:
+            with np.errstate(all="ignore"):
+                found = self.original.value_at(lambda x: as_returned(self.f(x)), point)
+                value = float(found.reshape(()))
+        except Exception as error:
+            raise_interrupt(error)
+            raise UndefinedError from error
+        if not np.isfinite(value):
+            raise UndefinedError
+        return value

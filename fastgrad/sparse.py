@@ -26,7 +26,15 @@ from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems
 from fastgrad.differences.quotients import precision
 from fastgrad.directional import Line
 from fastgrad.lazy import LazyModule
-from fastgrad.probing import PROBE_SCALE, ROUNDING_EPS, probed, scales_of, value_at
+from fastgrad.probing import (
+    PROBE_SCALE,
+    ROUNDING_EPS,
+    UndefinedError,
+    probed,
+    probed_pairs,
+    scales_of,
+    value_at,
+)
 from fastgrad.typing import Array, Flags, Places, SparseArray
 
 if TYPE_CHECKING:
@@ -472,15 +480,8 @@ def hessian_structure(sparsity: Any, problem: Problem, base: Array) -> Any:
             f"f returned an array of shape {base.shape}, but a sparse Hessian is that of a "
             "function which returns a single number; leave out sparsity"
         )
-    if _is_detected(sparsity):
-        try:
-            structure = recordings.recorded_hessian_sparsity(problem.f, problem.x, PROBE_SCALE)
-        except recorder.NotTraceable as error:
-            raise ValueError(
-                f"sparsity is 'detect', but f cannot be recorded: {error}; pass an array of 0 and 1"
-            ) from None
-    else:
-        structure = as_structure(sparsity)
+    is_detected = _is_detected(sparsity)
+    structure = _detected_pairs(problem, base) if is_detected else as_structure(sparsity)
     if structure.shape != (n, n):
         raise ValueError(
             f"sparsity has shape {structure.shape}, but x has {n} elements; pass an array of shape "
@@ -489,13 +490,32 @@ def hessian_structure(sparsity: Any, problem: Problem, base: Array) -> Any:
     return sparse.csr_array(sparse.triu(structure + structure.T, format="csr"))
 
 
+def _detected_pairs(problem: Problem, base: Array) -> Any:
+    """Return with respect to which pairs of elements f has second derivatives."""
+    f, x = problem.f, problem.x
+    try:
+        return recordings.recorded_hessian_sparsity(f, x, PROBE_SCALE)
+    except recorder.NotTraceable as error:
+        try:
+            return probed_pairs(f, x, base, problem.bounds)
+        except UndefinedError as undefined:
+            raise ValueError(
+                f"sparsity is 'detect', but f cannot be recorded: {error}; and where elements of x "
+                f"are moved it is not defined, so that it cannot be seen by calls either; pass an "
+                "array of 0 and 1"
+            ) from undefined
+
+
 def symmetric(entries: Array, structure: Any, problem: Problem, base: Array, still: Places) -> Any:
     """Return a sparse Hessian by the entries of its upper triangle, compared with f.
 
     Along all elements but those that stay still.
     """
-    upper = sparse.csr_array((entries, structure.indices, structure.indptr), structure.shape)
-    whole = sparse.csr_array(upper + sparse.triu(upper, 1).T)
+    upper = structure.tocoo()
+    rows, columns, beside = upper.row, upper.col, upper.row != upper.col
+    numbers = np.concatenate([entries, entries[beside]])
+    places = np.concatenate([[rows, columns], [columns[beside], rows[beside]]], axis=1)
+    whole = sparse.csr_array((numbers, tuple(places)), structure.shape)
     whole.sort_indices()
     _require_curvature(whole, problem, base, still)
     return whole

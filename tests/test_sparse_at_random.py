@@ -4,7 +4,7 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from fastgrad import detect_sparsity, jacobian
+from fastgrad import detect_sparsity, hessian, jacobian
 
 EPS = np.finfo(float).eps
 
@@ -147,3 +147,49 @@ def test_sparse_jacobians_of_random_array_functions_are_the_dense_ones(repeats):
         structure = random_structure(random)
         x = random.normal(size=structure.shape[1])
         assert_sparse_as_dense(by_numpy(random, structure), (), x)
+
+
+def random_sum(random):
+    """Return a sum of terms of two elements, by loops and by arrays, x, and its pairs."""
+    structure = random_structure(random)
+    n = min(*structure.shape, 10)
+    i, j = np.nonzero(structure[:n, :n])
+    kinds, weights = random.integers(0, 5, len(i)), random.uniform(0.3, 2, len(i))
+    x = random.normal(size=n) * random.choice([0, 1])
+    is_pair = np.zeros((n, n), bool)
+    for kind, first, second in zip(kinds, i, j, strict=True):
+        both = np.array([first, second])
+        if kind > 1:
+            is_pair[np.ix_(both, both)] = True
+        elif kind == 1:
+            is_pair[first, first] = True
+
+    def term(kind, a, b):
+        return (a + b, a * a, np.sin(a + b), a * a * b + b * b, np.exp(a * b) + (a - b) ** 2)[kind]
+
+    def by_loops(x):
+        terms = [term(kinds[k], float(x[i[k]]), float(x[j[k]])) for k in range(len(i))]
+        return float(np.dot(weights, terms))
+
+    def by_arrays(x):
+        groups = [(kinds == kind, kind) for kind in range(5)]
+        return sum((weights[k] * term(kind, x[i[k]], x[j[k]])).sum() for k, kind in groups)
+
+    return by_loops, by_arrays, x, is_pair
+
+
+def test_sparse_hessians_of_random_functions_are_the_dense_ones(repeats):
+    for seed in range(repeats(20, 500)):
+        by_loops, by_arrays, x, is_pair = random_sum(np.random.default_rng(seed))
+        before = x.tobytes()
+        for f in (by_loops, by_arrays):
+            dense = hessian(f, x, 2.0**-13)
+            found = hessian(f, x, 2.0**-13, sparsity="detect")
+            assert x.tobytes() == before
+            entries = found.copy()
+            entries.data[:] = 1
+            entries = entries.toarray() != 0
+            assert entries[is_pair].all()
+            assert (found.toarray() == np.where(entries, dense, 0)).all()
+            if f is by_loops:
+                assert not entries[~is_pair].any()

@@ -329,7 +329,7 @@ def _write_tile(
 ) -> None:
     """Write the instructions of a tile; if `partial`, its last vector may exceed the columns.
 
-    Where `out` has half the rows or fewer, only these are computed.
+    Where `out` has half the rows or fewer, only these are computed, and no others are read.
     """
     word = b.data.type.pointee
     lanes = vector_bytes // _bytes_of(word)
@@ -380,9 +380,13 @@ def _write_tile(
                     builder.store(total, register)
 
     half = tile_rows // 2
+    few_rows = a_rows[:1]  # and, where the last one is reached, that one again
+    for r in range(1, half):
+        is_there = builder.icmp_signed("<", _integer(r), rows)
+        few_rows.append(builder.select(is_there, a_rows[r], few_rows[-1]))
     with builder.if_else(builder.icmp_signed("<=", rows, _integer(half))) as (few, all_rows):
         with few:
-            write_products(a_rows[:half])
+            write_products(few_rows)
         with all_rows:
             write_products(a_rows)
 

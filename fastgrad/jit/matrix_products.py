@@ -7,7 +7,6 @@ doi:10.1145/1356052.1356053, but that factors are read where they are: only wher
 the second one, its columns are copied first.
 """
 
-import math
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +22,6 @@ from fastgrad.jit.kernel import (
     load,
     load_part,
     lowered,
-    repeat,
     store,
     store_part,
     store_words,
@@ -44,9 +42,17 @@ RUN_LENGTH = 512
 
 # The largest magnitude of rounded integers: RUN_LENGTH products are less than 2^31.
 MAX_INTEGER = 2047
+MAX_PRODUCT = float(MAX_INTEGER**2)
+
+HALF_TILE = TILE_ROWS // 2
+TILE_COLUMNS = TILE_VECTORS * LANES_PER_VECTOR
+WORD_COLUMNS = 2 * TILE_COLUMNS  # of integers, which come in words of half the bytes
 
 # Rows from which on it pays to copy the second factor.
 MIN_ROWS_TO_PACK = 256
+
+# Elements of the first factor in a block of rows, half of a second-level cache of 1 MB.
+BLOCK_FACTORS = 2**16
 
 # Products from which on integers pay: to see that they suffice takes time, too.
 MIN_INTEGER_PRODUCTS = 1_000_000
@@ -59,10 +65,10 @@ def multiply(out: Doubles, a: Doubles, b: Doubles) -> None:
     ----------
     out : array of shape (rows, at least columns)
         Overwritten, as far as b has columns.
-    a : array of shape (rows, depth)
-    b : array of shape (depth, columns)
+    a : array of shape (rows, depth), C-contiguous
+    b : array of shape (depth, columns), C-contiguous
     """
-    sum_float64_products(_tasks(out, b), out, a, b, 1.0, 1.0, False)
+    sum_products(_tasks(out, b), out, a, False, b[np.newaxis], 1.0, IN_FLOAT64, False)
 
 
 def sum_polynomials(
@@ -95,22 +101,14 @@ def sum_polynomials(
     add : bool
         Whether to add to `out` or to overwrite it.
     """
-    inputs = len(out) - 1
-    tasks = _tasks(out, c[0])
-    sum_float64_products(tasks, out, x[:, :inputs].T, c[0], 1.0, 1.0, add)
-    for m in range(1, len(c)):
-        one = math.cos((2 * m + 1) * math.acos(1 / reach))  # the polynomial of an input that is 1
-        if exact is None or m < exact:
-            factor = np.empty_like(x)
-            evaluate_polynomials(tasks_for(x.size), factor, x, m, reach)
-            sum_float64_products(tasks, out, factor[:, :inputs].T, c[m], one, 1.0, True)
-        else:
-            largest, _ = magnitude_and_nonzeros(c[m])
-            words, coefficients = rounded(x, m, reach), rounded(c[m], 0, largest or 1.0)
-            integer = math.floor(MAX_INTEGER * one + 0.5)
-            word = integer << 16 | integer & 0xFFFF
-            scale = largest / MAX_INTEGER**2
-            sum_integer_products(tasks, out, words[:, :inputs].T, coefficients, word, scale, True)
+    largest = np.zeros(len(c))
+    for m in range(len(c) if exact is None else exact, len(c)):
+        largest[m] = magnitude_and_nonzeros(c[m])[0] or 1.0
+    sum_products(_tasks(out, c[0]), out, x, True, c, reach, largest, add)
+
+
+IN_FLOAT64 = np.zeros(1)
+"""A single term, which is summed in float64."""
 
 
 def _tasks(out: Doubles, b: Doubles) -> int:
@@ -118,48 +116,198 @@ def _tasks(out: Doubles, b: Doubles) -> int:
     return tasks_for(len(b) * out.size // LANES_PER_VECTOR)
 
 
-def rounded(values: Doubles, m: int, reach: float) -> Any:
-    """Return the integers nearest to `MAX_INTEGER` T_(2m+1)(values / reach), in words of two rows.
+@kernel(
+    "(float64[:, ::1], float64[:, ::1], boolean, float64[:, :, ::1], float64, float64[::1], "
+    "boolean)"
+)
+def sum_products(
+    task: int,
+    tasks: int,
+    out: Any,
+    x: Any,
+    transposed: bool,
+    c: Any,
+    reach: float,
+    largest: Any,
+    add: bool,
+) -> None:
+    """Compute out = a @ c[0] + P_1(a) @ c[1] + P_2(a) @ c[2] + ..., or add that to `out`.
+
+    The P_m are the polynomials of `sum_polynomials`, elementwise. An element's products are summed
+    in runs of at most `RUN_LENGTH`, in order: it has the same bits however many tasks there are.
+
+    Rows are computed in blocks: what a block needs of a stays in the second-level cache while all
+    columns of c pass by, and its results while all terms do.
 
     Parameters
     ----------
-    values : array of shape (rows, columns), C-contiguous
+    task, tasks : int
+        Which task, and how many parts the rows are divided into.
+    out : float64 array of shape (rows, any)
+        Overwritten, as far as c has columns. A row's elements are contiguous.
+    x : float64 array
+        a, of shape (rows, depth), if there is a single term; or its transpose, of shape (depth, at
+        least rows - 1), where the last row of a is one of ones.
+    transposed : bool
+        Whether x is the transpose.
+    c : float64 array of shape (terms, depth, columns)
+        Columns that `out` does not have are left out.
+    reach : float
+        At least the largest magnitude in a, and 1.
+    largest : float64 array of shape (terms,)
+        The largest magnitude in c[m], if that term is to be summed in integers; else 0.
+    add : bool
+    """
+    terms, depth, columns = c.shape
+    inputs = len(out) - 1 if transposed else len(out)
+    tiles = -(-inputs // TILE_ROWS)
+    start = tiles * task // tasks * TILE_ROWS
+    own = out[: min(inputs, tiles * (task + 1) // tasks * TILE_ROWS), :columns]
+    columns = own.shape[1]
+    packs = len(own) - start >= MIN_ROWS_TO_PACK
+    runs = -(-depth // RUN_LENGTH)
+    length = -(-depth // max(1, runs))
+    block = max(1, min(tiles, BLOCK_FACTORS // (TILE_ROWS * max(1, length)))) * TILE_ROWS
+    panels = np.empty((terms if packs else 0, columns // TILE_COLUMNS, length, TILE_COLUMNS))
+    length = length if terms > 1 else 0  # of what the terms after the first need
+    pairs = (length + 1) // 2
+    factors = np.empty((length, block))
+    words = np.empty((pairs, block), np.int32)
+    word_panels = np.empty((terms, columns // WORD_COLUMNS + 1, pairs, WORD_COLUMNS), np.int32)
+    for r in range(runs):
+        first, end = depth * r // runs, depth * (r + 1) // runs
+        products, pairs = end - first, (end - first + 1) // 2
+        for m in range(terms):
+            if largest[m] > 0.0:
+                round_columns(word_panels[m], c[m, first:end], largest[m])
+            elif packs:
+                copy_columns(panels[m], c[m, first:end])
+        for i in range(start, len(own), block):
+            rows = own[i : i + block]
+            for m in range(terms):
+                adds = add or r > 0 or m > 0
+                j = 0
+                if largest[m] > 0.0:
+                    round_inputs(words, x[first:end], i, len(own), m, reach)
+                    scale = largest[m] / MAX_PRODUCT
+                    while j < columns:
+                        is_wide = j + WORD_COLUMNS <= columns
+                        word_b = word_panels[m, j // WORD_COLUMNS, :pairs, j % WORD_COLUMNS :]
+                        row = 0
+                        while row < len(rows):
+                            stop = row + (TILE_ROWS if len(rows) - row >= TILE_ROWS else HALF_TILE)
+                            factor = words[:pairs, row:].T
+                            if is_wide:
+                                multiply_wide_tile(rows[row:stop, j:], factor, word_b, scale, adds)
+                            else:
+                                multiply_narrow_tile(
+                                    rows[row:stop, j:], factor, word_b, scale, adds
+                                )
+                            row = stop
+                        j += WORD_COLUMNS if is_wide else EDGE_BYTES // 4
+                    continue
+                if m > 0:
+                    evaluate_inputs(factors, x[first:end], i, len(own), m, reach)
+                a = x[first:end, i:].T if transposed else x[i:, first:end]
+                a = factors[:products].T if m > 0 else a
+                while j < columns:
+                    is_wide = j + TILE_COLUMNS <= columns
+                    b = c[m, first:end, j:]
+                    if is_wide and packs:
+                        b = panels[m, j // TILE_COLUMNS, :products]
+                    row = 0
+                    while row < len(rows):
+                        stop = row + (TILE_ROWS if len(rows) - row >= TILE_ROWS else HALF_TILE)
+                        if is_wide:
+                            multiply_wide_tile(rows[row:stop, j:], a[row:], b, 1.0, adds)
+                        else:
+                            multiply_narrow_tile(rows[row:stop, j:], a[row:], b, 1.0, adds)
+                        row = stop
+                    j += TILE_COLUMNS if is_wide else EDGE_BYTES // 8
+    if transposed and task == tasks - 1:
+        sum_columns(out[inputs, :columns], c, reach, add)
+
+
+@inlined
+def copy_columns(panels: Any, c: Any) -> None:
+    """Copy the columns of a matrix to panels of `TILE_COLUMNS`, but for those of a last part."""
+    for panel in range(len(panels)):
+        for k in range(len(c)):
+            for j in range(0, TILE_COLUMNS, LANES_PER_VECTOR):
+                store(panels, (panel, k, j), load(c, (k, panel * TILE_COLUMNS + j)))
+
+
+@inlined
+def round_columns(panels: Any, c: Any, largest: float) -> None:
+    """Write the integers nearest to `MAX_INTEGER` c / largest to panels of `WORD_COLUMNS`.
+
+    The lower 16 bits of a word are those of an even row, and the upper ones of the next, or zero.
+    """
+    factor = MAX_INTEGER / largest
+    for panel in range(len(panels)):
+        for k in range(0, len(c), 2):
+            low = c[k, panel * WORD_COLUMNS :]
+            high = c[min(k + 1, len(c) - 1), panel * WORD_COLUMNS :]
+            high_factor = factor if k + 1 < len(c) else 0.0
+            words = panels[panel, k // 2]
+            for j in range(0, WORD_COLUMNS, LANES_PER_VECTOR):
+                values = load_rest(low, j) * factor, load_rest(high, j) * high_factor
+                store_words(words, j, LANES_PER_VECTOR, values[0], values[1])
+
+
+@inlined
+def evaluate_inputs(factors: Any, x: Any, i: int, stop: int, m: int, reach: float) -> None:
+    """Compute polynomials of a block of inputs.
+
+    Parameters
+    ----------
+    factors : float64 array of shape (at least samples, size of the block)
+        Overwritten by T_(2m+1)(x / reach).
+    x : float64 array of shape (samples, at least stop)
+    i, stop : int
+        The first input of the block, and the first one after the last block.
     m : int
     reach : float
-        Not zero, and at least the largest magnitude.
-
-    Returns
-    -------
-    int32 array of shape (half the rows, columns)
-        The lower 16 bits are those of an even row, and the upper ones of the next, or zero.
     """
-    words = np.empty((-(-len(values) // 2), values.shape[1]), np.int32)
-    round_polynomials(tasks_for(values.size), words, values, m, reach)
-    return words
+    for k in range(len(x)):
+        row = x[k, i:stop]
+        for j in range(0, min(row.size, factors.shape[1]), LANES_PER_VECTOR):
+            store(factors, (k, j), evaluate_polynomial(load_rest(row, j) * (1.0 / reach), m))
 
 
-@kernel("(int32[:, ::1], float64[:, ::1], int64, float64)")
-def round_polynomials(task: int, tasks: int, words: Any, values: Any, m: int, reach: float) -> None:
-    """Write what `rounded` returns to `words`."""
-    rows, columns = values.shape
-    for k in range(len(words) * task // tasks, len(words) * (task + 1) // tasks):
-        for i in range(0, columns, LANES_PER_VECTOR):
-            low = evaluate_polynomial(load_rest(values[2 * k], i) * (1.0 / reach), m)
-            high = repeat(0.0)
-            if 2 * k + 1 < rows:
-                high = evaluate_polynomial(load_rest(values[2 * k + 1], i) * (1.0 / reach), m)
-            store_words(words[k], i, columns - i, low * MAX_INTEGER, high * MAX_INTEGER)
+@inlined
+def round_inputs(words: Any, x: Any, i: int, stop: int, m: int, reach: float) -> None:
+    """Write the integers nearest to `MAX_INTEGER` times such polynomials, in words of two samples.
+
+    The parameters are those of `evaluate_inputs`.
+    """
+    for k in range(0, len(x), 2):
+        low, high = x[k, i:stop], x[min(k + 1, len(x) - 1), i:stop]
+        for j in range(0, min(low.size, words.shape[1]), LANES_PER_VECTOR):
+            first = evaluate_polynomial(load_rest(low, j) * (1.0 / reach), m) * MAX_INTEGER
+            second = evaluate_polynomial(load_rest(high, j) * (1.0 / reach), m) * MAX_INTEGER
+            store_words(words[k // 2], j, LANES_PER_VECTOR, first, second)
 
 
-@kernel("(float64[:, ::1], float64[:, ::1], int64, float64)")
-def evaluate_polynomials(
-    task: int, tasks: int, out: Any, values: Any, m: int, reach: float
-) -> None:
-    """Compute T_(2m+1)(values / reach)."""
-    for n in range(len(out) * task // tasks, len(out) * (task + 1) // tasks):
-        for i in range(0, out.shape[1], LANES_PER_VECTOR):
-            polynomials = evaluate_polynomial(load_rest(values[n], i) * (1.0 / reach), m)
-            store_rest(out[n], i, polynomials)
+@inlined
+def sum_columns(out: Any, c: Any, reach: float, add: bool) -> None:
+    """Compute the row of `out` that belongs to an input of 1.
+
+    Parameters
+    ----------
+    out : float64 array of shape (columns,)
+    c : float64 array of shape (terms, samples, at least columns)
+    reach : float
+    add : bool
+    """
+    if not add:
+        out[:] = 0.0
+    for m in range(len(c)):
+        one = evaluate_polynomial(1.0 / reach, m) if m > 0 else 1.0
+        for n in range(c.shape[1]):
+            row = c[m, n]
+            for j in range(0, out.size, LANES_PER_VECTOR):
+                store_rest(out, j, load_rest(out, j) + load_rest(row, j) * one)
 
 
 @inlined
@@ -173,81 +321,6 @@ def evaluate_polynomial(u: Any, m: int) -> Any:
         before = last
         last = following
     return last
-
-
-def sum_products(
-    task: int,
-    tasks: int,
-    out: Any,
-    a: Any,
-    b: Any,
-    one: Any,
-    scale: float,
-    add: bool,
-) -> None:
-    """Compute out = scale * (a @ b), or add that to `out`.
-
-    An element's products are summed in runs of at most `RUN_LENGTH`, in order: it has the same bits
-    however many tasks there are.
-
-    Parameters
-    ----------
-    task, tasks : int
-        Which task, and how many parts the rows are divided into.
-    out : float64 array of shape (rows, any)
-        Overwritten, as far as b has columns. A row's elements are contiguous.
-    a : float64 or int32 array of shape (rows or fewer, depth), with any strides
-        An int32 is a word of two 16-bit integers; the product of two words is the sum of both
-        integers' products.
-    b : array of a's type, of shape (depth, columns)
-    one : float64 or int32
-        What any further row of a consists of.
-    scale : float
-    add : bool
-    """
-    tiles = -(-len(out) // TILE_ROWS)
-    start = tiles * task // tasks * TILE_ROWS
-    depth, columns = b.shape
-    own = out[: tiles * (task + 1) // tasks * TILE_ROWS, :columns]
-    whole = len(a) - len(a) % TILE_ROWS
-    if len(a) == len(out) == whole + TILE_ROWS // 2:  # half a tile is read, and no more
-        whole = len(a)
-    edge = np.empty((TILE_ROWS, depth), b.dtype)  # the tile that a has only a part of
-    for row in range(TILE_ROWS if whole < len(own) else 0):
-        for k in range(depth):
-            edge[row, k] = a[whole + row, k] if whole + row < len(a) else one
-    width = TILE_VECTORS * VECTOR_BYTES // b.itemsize
-    packs = len(own) - start >= MIN_ROWS_TO_PACK
-    panels = np.empty(
-        (own.shape[1] // width if packs else 0, min(depth, RUN_LENGTH), width), b.dtype
-    )
-    runs = -(-depth * 8 // (RUN_LENGTH * b.itemsize))
-    for r in range(runs):
-        k, end = depth * r // runs, depth * (r + 1) // runs
-        if packs:
-            for panel in range(own.shape[1] // width):
-                for row in range(k, end):
-                    for column in range(width):
-                        panels[panel, row - k, column] = b[row, panel * width + column]
-        j = 0
-        while j < own.shape[1]:
-            is_wide = j + width <= own.shape[1]
-            factor = panels[j // width, : end - k] if is_wide and packs else b[k:end, j:]
-            for i in range(start, len(own), TILE_ROWS):
-                tile = a[i : i + TILE_ROWS, k:end] if i < whole else edge[:, k:end]
-                if is_wide:
-                    multiply_wide_tile(own[i:, j:], tile, factor, scale, add or r > 0)
-                else:
-                    multiply_narrow_tile(own[i:, j:], tile, factor, scale, add or r > 0)
-            j += width if is_wide else EDGE_BYTES // b.itemsize
-
-
-sum_float64_products = kernel(
-    "(float64[:, :], float64[:, :], float64[:, ::1], float64, float64, boolean)"
-)(sum_products)
-sum_integer_products = kernel(
-    "(float64[:, :], int32[:, :], int32[:, ::1], int32, float64, boolean)"
-)(sum_products)
 
 
 # Tiles --------------------------------------------------------------------------------------------
@@ -284,8 +357,8 @@ def multiply_wide_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> Non
     ----------
     out : float64 array of shape (any, any)
         Overwritten where the tile is, up to its last row. A row's elements are contiguous.
-    a : float64 or int32 array of shape (TILE_ROWS, depth), with any strides
-        Rows that `out` does not have are computed, but not stored.
+    a : float64 or int32 array of shape (at least TILE_ROWS, depth), with any strides
+        If `out` has half as many rows or fewer, a may have so few, too.
     b : array of a's type, of shape (depth, any)
         A row's elements are contiguous.
     scale : float

@@ -20,6 +20,10 @@ unbounded, and say nothing of the slope beside it. There the slopes between neig
 their place, and a claim is right only if it is one of the two: between the slopes beside a jump
 there is no subgradient.
 
+Where f's domain ends next to x, quotients at larger steps are those of one side alone. Between x
+and the edge central ones judge, unless noise hides them; then the other side does, if its quotients
+have a limit: those of a root or a logarithm still grow.
+
 The noise at x is not that at ``x + t``, where f may add up larger terms; where these cancel, its
 values do not tell. So it is measured around the points that would refute a claim.
 """
@@ -58,6 +62,15 @@ MAX_STEP_FACTOR = 16.0
 
 MAX_SMOOTH_STEP_FACTOR = 256.0
 """The same where f is smooth, but for noise, at h, and as smooth at larger steps."""
+
+CLEAR_SHARE = 0.125
+"""Share of the slopes that a quotient next to the edge of f's domain may be wrong by to judge."""
+
+MIN_GROWTH_FACTOR = 16.0
+"""Times the noise that a quotient's growth from one step to the next has to be to be seen."""
+
+MIN_GROWTH_RATIO = 0.8
+"""Ratio of neighbouring growths from which quotients have no limit in sight: a logarithm's is 1."""
 
 SINGLE_KINK_SHARE = 0.6
 """Share of the second differences that a single kink has, and a curve of degree 5 has not."""
@@ -158,12 +171,66 @@ def probe(path: Path, level: float, h: float, top: float, slack: float = 0.0) ->
     with np.errstate(all="ignore"):
         smooth = _smooth(path.analytic, offsets, values, level, slack)
     if smooth is None:
-        return probe_sides(path, level, top, slack)
+        return probe_up_to_edge(path, level, top, slack)
     found, is_certain = smooth
     if is_certain:
         return found
     sides = probe_sides(path, level, _farthest(path, level, h), slack)
     return sides if sides.contradicts else found
+
+
+def probe_up_to_edge(path: Path, level: float, top: float, slack: float = 0.0) -> Probe:
+    """Return what one-sided quotients tell, and others where f's domain ends next to x.
+
+    Between x and the edge central quotients tell it, if noise does not hide them; what the sides
+    tell has to agree with these. Otherwise the sides tell it, unless f's slope still grows there.
+    """
+    sides, h = probe_sides(path, level, top, slack), top / MAX_STEP_FACTOR
+
+    def has_values(step: float) -> bool:
+        return bool(np.isfinite(path(2 * step * np.array([-1.0, 1.0]))[1]).all())
+
+    least = 8 * path.least
+    if not (0 < least < h and has_values(least)) or has_values(h):
+        return sides
+    inside, outside = np.log2(least), np.log2(h)
+    while outside - inside > 1:
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if has_values(2.0**middle) else (inside, middle)
+    step = float(2.0 ** np.floor(inside))  # x goes by such ones without rounding
+    with np.errstate(all="ignore"):
+        while step >= least:
+            offsets, values = path(_grid(path, step))
+            smooth = _smooth(path.analytic, offsets, values, level, slack)
+            size = max(abs(path.analytic), *abs(np.diff(values) / np.diff(offsets)))
+            if smooth is not None and smooth[0].error <= CLEAR_SHARE * size:
+                found = smooth[0]
+                agrees = abs(sides.value - found.value) <= found.error
+                return sides if sides.contradicts and agrees else found
+            if smooth is not None or not level / step <= size:
+                break
+            step /= RATIO
+        if sides.contradicts and _may_grow(path, level, h):
+            return replace(sides, kind="unclear", contradicts=False)
+    return sides
+
+
+def _may_grow(path: Path, level: float, h: float) -> bool:
+    """Say whether a claim is a slope to which f's quotients may still grow at smaller steps."""
+    steps = h * RATIO ** -np.arange(MAX_STEPS)
+    steps = steps[steps > 8 * path.least]
+    for way in (-1.0, 1.0):
+        lengths, values = path(np.append(0.0, way * steps))
+        quotients = (values[1:] - values[0]) / lengths[1:]
+        growths = np.diff(quotients)
+        clear = np.flatnonzero(abs(growths) * steps[1:] > MIN_GROWTH_FACTOR * level)[-POWER_STEPS:]
+        # Those of a smooth function fall by the ratio of the steps.
+        if len(clear) == POWER_STEPS and (np.diff(clear) == 1).all():
+            last, before = growths[clear[1:]], growths[clear[:-1]]
+            if (last / before > MIN_GROWTH_RATIO).all():
+                end = quotients[clear[-1] + 1]
+                return bool((path.analytic - end) * last[-1] >= 0)
+    return False
 
 
 def _grid(path: Path, h: float) -> Array:
@@ -343,7 +410,8 @@ class OneSided:
     @property
     def smallest_error(self) -> float:
         """What the closest limit may be wrong by."""
-        return float(np.nanmin([self.error, sum(self.errors), np.inf]))
+        known = [error for error in self.errors if not np.isnan(error)]
+        return float(np.nanmin([self.error, sum(known) if known else np.inf]))
 
     @property
     def is_smooth(self) -> bool:
@@ -427,7 +495,7 @@ def _told(
     largest = float(np.max(finite[np.isfinite(finite)], initial=0))
     measured: set[int] = set()
     while True:
-        limits = _limits(below, above, errors, jumps, ratio)
+        limits = _told_by_both(_limits(below, above, errors, jumps, ratio), below, above)
         if limits[0] is None and limits[1] is None:
             return OneSided(np.nan, np.nan, (np.nan, np.nan), least, False), largest
         excuses = _excuses(below, above, limits, errors, jumps)
@@ -484,6 +552,22 @@ def _limits(
     """Return the limits of both sides, and that of their mean, which means nothing at a jump."""
     both = None if jumps else _limit_of_both(below, above, hidden, ratio)
     return [_limit(below, hidden), _limit(above, hidden), both]
+
+
+def _told_by_both(limits: list[Limit | None], below: Array, above: Array) -> list[Limit | None]:
+    """Return the limits without that of a side which tells nothing, for f ends next to x there.
+
+    It has no value at the step from which the other side's limit comes, and is lost in the noise at
+    those at which it has one.
+    """
+    lower, upper, both = limits
+    if lower is None or upper is None:
+        return limits
+    if np.isnan(below[upper[2]]) and abs(lower[0]) <= lower[1]:
+        return [None, upper, None]
+    if np.isnan(above[lower[2]]) and abs(upper[0]) <= upper[1]:
+        return [lower, None, None]
+    return [lower, upper, both]
 
 
 def _excuses(

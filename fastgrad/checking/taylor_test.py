@@ -11,15 +11,17 @@ import numpy as np
 
 from fastgrad.checking.noise import Noise, measure_noise, with_terms
 from fastgrad.checking.plots import BLUE, GREEN, GREY, RED, curves, inline
-from fastgrad.checking.probe import Probe, probe_sides, unit_of
+from fastgrad.checking.probe import Probe, probe_up_to_edge, unit_of
 from fastgrad.checking.random_directions import (
     Direction,
     DirectionalCheck,
     direction_path,
+    evaluate_along,
     random_direction,
 )
 from fastgrad.checking.reevaluation import explained_along
 from fastgrad.checking.subject import (
+    GradientUnderTest,
     Part,
     as_gradient_under_test,
     moved_by,
@@ -43,6 +45,16 @@ MIN_DIRECTIONS = 3
 
 MOST_GROUPS = 40
 """Further directions, at most, along which those elements are looked for that are at kinks."""
+
+MOST_DIVISIONS = 64
+"""Divisions of the elements, at most, for each of which it is asked to which side f is defined."""
+
+INSIDE_STEP = 24
+"""Which of the steps f is to be defined at: a small one, next to which its domain may end."""
+
+MAX_EDGE_ERROR = 1e-3
+"""Share of the gradient times the direction that it may be wrong by where f is on one side alone.
+"""
 
 UNEVEN_RATIO = 100.0
 """Ratio of the largest and the smallest element of a gradient from which they are evened."""
@@ -215,6 +227,10 @@ def slope_test(
             steps = STEPS * max([1.0, *sizes])
             path, rounding = direction_path(subject, parts, v)
             _, (here, *values) = path(np.append(0.0, steps))
+            if np.isfinite(here) and not np.isfinite(values).any():
+                v = _leading_inside(subject, parts, v, float(steps[INSIDE_STEP]))
+                path, rounding = direction_path(subject, parts, v)
+                _, (here, *values) = path(np.append(0.0, steps))
             unit = unit_of(np.array([here, *values]))
             rests = (np.array(values) - here) / unit - path.analytic / unit * steps
             remainders, round_off = unit * abs(rests), 2 * noise.level
@@ -225,7 +241,7 @@ def slope_test(
 
             def judge(v: Direction) -> Probe:
                 path, rounding = direction_path(subject, parts, v)
-                return probe_sides(path, noise.level, float(steps[0]), rounding)
+                return probe_up_to_edge(path, noise.level, float(steps[0]), rounding)
 
             judged, v, notes = _judge_further(parts, v, judge, random)
             right = not judged.contradicts
@@ -254,6 +270,39 @@ def _unit(direction: Direction) -> list[Array]:
     return [v / length for v in direction]
 
 
+def _leading_inside(
+    subject: GradientUnderTest, parts: list[Part], direction: Direction, step: float
+) -> list[Array]:
+    """Return the direction with signs by which f is defined at this step; as it is, if with none.
+
+    Elements are divided in the order of their values, for those at one end of f's domain are about
+    the same, until all of a division can be moved to one side.
+    """
+    sizes = [abs(v) for v in direction]
+    order = np.argsort(np.concatenate([part.x.view(np.ndarray).reshape(-1) for part in parts]))
+    ends = np.cumsum([v.size for v in direction])[:-1]
+
+    def as_arrays(flat: Array) -> list[Array]:
+        pieces = zip(np.split(flat, ends), sizes, strict=True)
+        return [piece.reshape(v.shape) * v for piece, v in pieces]
+
+    left, chosen = [order], np.zeros(len(order))
+    for _ in range(MOST_DIVISIONS):
+        if not left:
+            break
+        some, way = left.pop(), np.zeros(len(order))
+        for sign in (1.0, -1.0):
+            way[some] = sign
+            [value] = evaluate_along(parts, as_arrays(way), [step], subject.value)
+            if np.isfinite(value):
+                chosen[some] = sign
+                break
+        else:
+            if len(some) > 1:
+                left += [*np.array_split(some, 2)]
+    return as_arrays(chosen) if chosen.all() else [*direction]
+
+
 def _judge_further(
     parts: list[Part],
     v: Direction,
@@ -265,16 +314,18 @@ def _judge_further(
     Where elements of the gradient differ much in size, along one to which each contributes as much.
     Where f has a kink or jump at x, along parts of the direction, halved until they have none or
     are of a single element: what is between the slopes along all of them hides errors of others,
-    and where kinks of both signs meet, right gradients may lie beside both slopes. What decides is
-    returned, with its direction and notes.
+    and where kinks of both signs meet, right gradients may lie beside both slopes. So where f is
+    defined on one side alone and the gradient seems to be wrong: next to the edge of its domain f
+    may vary over distances by which others hardly move. What decides is returned, with its
+    direction and notes.
     """
     judged = judge(v)
-    even = None if judged.is_smooth and judged.contradicts else _evened(parts, v)
+    even = None if _is_decided(judged) and judged.contradicts else _evened(parts, v)
     if even is not None:
         found = judge(even)
         if not found.is_smooth or found.contradicts:
             judged, v = found, even
-    if judged.is_smooth:
+    if _is_decided(judged):
         return judged, v, []
     ends = np.cumsum([part.x.size for part in parts])[:-1]
     flat = np.concatenate([array.reshape(-1) for array in v])
@@ -289,19 +340,32 @@ def _judge_further(
         pieces = zip(np.split(chosen, ends), parts, strict=True)
         share = [piece.reshape(part.x.shape) for piece, part in pieces]
         found = judge(share)
-        if found.contradicts and (found.is_smooth or len(members) == 1):
+        if found.contradicts and (_is_decided(found) or len(members) == 1):
             return found, share, []
-        if found.is_smooth:
+        if _is_decided(found) or (found.is_smooth and len(members) == 1):
             continue
         if len(members) == 1:
             singles.append(found)
         else:
             groups.extend(np.array_split(members, 2))
     unseen = sum(map(len, groups))
-    if judged.contradicts:
+    unclear = [each for each in singles if each.kind == "unclear"]
+    singles = [each for each in singles if each.kind != "unclear"]
+    if unclear and (not judged.contradicts or judged.is_smooth):
+        judged = replace(unclear[0], contradicts=bool(unseen))
+    elif judged.contradicts and judged.is_smooth:
+        judged = replace(judged, contradicts=bool(unseen))
+    elif judged.contradicts:
         signs = {np.sign(each.above - each.below) for each in singles if each.kind != "jump"}
         judged = replace(judged, contradicts=bool(unseen) or len(signs) < 2)
-    return judged, v, _notes(singles, unseen, flat.size)
+    return judged, v, _notes(singles, 0 if judged.is_smooth else unseen, flat.size)
+
+
+def _is_decided(judged: Probe) -> bool:
+    """Say whether f is smooth, and, if it is defined on one side alone, agrees to some digits."""
+    is_at_edge = np.isnan(judged.below) != np.isnan(judged.above)
+    is_exact = judged.error <= MAX_EDGE_ERROR * abs(judged.analytic)
+    return judged.is_smooth and not (is_at_edge and (judged.contradicts or not is_exact))
 
 
 def _evened(parts: list[Part], direction: Direction) -> list[Array] | None:

@@ -177,6 +177,8 @@ def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:
     for distance in DISTANCES:
         if still:
             with _analytic_parts_next_to_x(subject, random, distance) as parts:
+                if parts is None:
+                    return Explanation(wrong)
                 there = [part for part in parts if part.name in still]
                 found = numerical_gradients(subject, wrong[0].noise, wrong[0].h, there)
                 still = {w.name for w in found if w.is_wrong()}
@@ -192,8 +194,11 @@ def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:
 @contextmanager
 def _analytic_parts_next_to_x(
     subject: GradientUnderTest, random: np.random.Generator, distance: float
-) -> Iterator[list[Part]]:
-    """Move x while the block runs, and give it what the gradient claims there."""
+) -> Iterator[list[Part] | None]:
+    """Move x while the block runs, and give it what the gradient claims there; None if it raises.
+
+    x may be outside of the domain of both, whatever they raise there.
+    """
     arrays = [part.x for part in subject.parts]
     sizes = [float(abs(array).max(initial=0)) for array in arrays]
     largest = max(sizes, default=0.0) or 1.0
@@ -205,7 +210,12 @@ def _analytic_parts_next_to_x(
     put_back, originals = restorer(arrays)
     try:
         displace(arrays, originals, directions, distance, [None] * len(arrays))
-        yield subject.analytic_parts_after_loss()
+        try:
+            parts = subject.analytic_parts_after_loss()
+        except Exception as error:
+            raise_interrupt(error)
+            parts = None
+        yield parts
     finally:
         put_back()
         subject.call_loss()
@@ -359,6 +369,8 @@ def explained_along(
     if not (check.has_kinks and subject.can_reevaluate):
         return None
     with _analytic_parts_next_to_x(subject, random, DISTANCES[0]) as analytic_parts:
+        if analytic_parts is None:
+            return None
         parts = [part for part in analytic_parts if part.x.size]
         drawn = DirectionalCheck.drawn(
             subject, parts, check.noise, check.slack, random, DIRECTIONS_NEXT_TO_X

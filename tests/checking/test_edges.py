@@ -103,6 +103,22 @@ def test_taylors_test_leads_inside(name):
     assert not slope_test(f, x, -slope(x), seed=0)
 
 
+def test_a_gradient_that_raises_next_to_x_is_wrong_all_the_same():
+    def f(x):
+        if (x < 0).any():
+            raise ArithmeticError
+        return float((x * np.sqrt(x)).sum())
+
+    def gradient(x):
+        return f(x) * 0 + 1.515 * np.sqrt(x)
+
+    x = np.array([0.0, *INSIDE])
+    for options in ({}, {"fast": True}):
+        report = check_gradient(f, x, gradient, outside=ArithmeticError, **options)
+        assert report.summary == "The gradient is wrong."
+    assert not slope_test(f, x, gradient, outside=ArithmeticError, seed=0)
+
+
 def test_what_noise_hides_next_to_the_edge_is_said():
     x = np.array([1e-30, *INSIDE])
     report = check_gradient(sum_of(np.sqrt), x, root(x))

@@ -1,6 +1,7 @@
 """An adapter that lets a Dask cluster's workers evaluate f; it is passed as `workers`."""
 
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Integral
 from typing import Any
 
 
@@ -18,7 +19,8 @@ def dask_map(
         Connected to a cluster whose workers have fastgrad with its extra "dask", in the same
         versions as here. All its threads are used, each with a copy of f and x of its own.
     retries : int
-        How often a task is tried again that fails for another reason than an exception of f.
+        How often a task is tried again that fails for another reason than an exception of f; 0 or
+        more.
 
     Returns
     -------
@@ -28,8 +30,8 @@ def dask_map(
 
     Raises
     ------
-    TypeError
-        If client is no client of Dask's.
+    TypeError, ValueError
+        If client is no client of Dask's, or retries is no whole number of 0 or more.
 
     Examples
     --------
@@ -43,6 +45,10 @@ def dask_map(
     """
     if not (hasattr(client, "scatter") and hasattr(client, "map")):
         raise TypeError(f"client is a {type(client).__name__}; pass a dask.distributed.Client")
+    if isinstance(retries, bool) or not isinstance(retries, Integral):
+        raise TypeError(f"retries is {retries!r}, but it is a whole number; pass one such as 3")
+    if retries < 0:
+        raise ValueError(f"retries is {retries}, but it is 0 or more; pass 0 for none")
 
     def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         # Without hash: what was scattered for an earlier gradient must not be taken for this.

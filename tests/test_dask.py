@@ -128,6 +128,34 @@ def test_a_killed_worker_does_not_change_a_bit(client):
     assert result.tobytes() == numerical_gradient(squares(x), x, engine="loop").tobytes()
 
 
+def test_a_task_that_fails_is_tried_as_often_as_is_asked(client, tmp_path):
+    def fails_twice(item):
+        tries = tmp_path / f"{item}"
+        with tries.open("ab") as file:
+            file.write(b".")
+        if tries.stat().st_size <= 2:
+            raise OSError(f"try {tries.stat().st_size}")
+        return -item
+
+    assert [*dask_map(client, retries=2)(fails_twice, range(3))] == [0, -1, -2]
+    assert [(tmp_path / f"{item}").stat().st_size for item in range(3)] == [3, 3, 3]
+    with pytest.raises(OSError, match="try 2"):
+        [*dask_map(client, retries=1)(fails_twice, [3])]
+    with pytest.raises(OSError, match="try 1"):
+        [*dask_map(client, retries=0)(fails_twice, [4])]
+
+
+@pytest.mark.parametrize(
+    ("retries", "error"), [(-1, ValueError), (2.5, TypeError), (True, TypeError)]
+)
+def test_retries_are_counted(retries, error):
+    class Client:
+        scatter = map = None
+
+    with pytest.raises(error, match="retries is"):
+        dask_map(Client(), retries=retries)
+
+
 def test_a_client_is_needed():
     with pytest.raises(TypeError, match=r"client is a str; pass a dask\.distributed\.Client"):
         dask_map("tcp://somewhere")

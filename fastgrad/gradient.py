@@ -128,8 +128,9 @@ def numerical_gradient(
         Any shape and memory layout; writable. Bit-identical afterwards, whatever happens. f is
         given the structure as a whole. Numbers, and lists of them, become new arrays, which f is
         given. Tensors of PyTorch are moved in their own memory, that of the CPU; in single
-        precision h is "auto" by default. A Series or DataFrame of pandas is made anew around each
-        array. The gradient is of the same kind.
+        precision h is "auto" by default. So are other libraries' arrays that DLPack hands over, if
+        they can be written to. A Series or DataFrame of pandas is made anew around each array. The
+        gradient is of the same kind.
     h : number, array like x, structure like x, or "auto"
         The step, or one for each element. "auto" measures which step suits f and the scheme: where
         truncation and round-off are in balance. For each element that takes at most six calls of f

@@ -28,7 +28,13 @@ from fastgrad.differences.arguments import (
     require_function,
     users_array,
 )
-from fastgrad.differences.conversions import BOOK_STEP, is_number, takes_conversions
+from fastgrad.differences.conversions import (
+    BOOK_STEP,
+    Exported,
+    is_number,
+    kind_of,
+    takes_conversions,
+)
 from fastgrad.differences.domain import as_kinds
 from fastgrad.differences.guard import Original, guarded
 from fastgrad.jacobians import jacobian as numerical_jacobian
@@ -238,7 +244,8 @@ def _check_directions(
         weights = random.normal(size=base.shape)
         along = partial(_along, f, x, v, weights, args)
         expected = np.asarray((weights * product).sum())
-        reports.append(check_gradient(along, np.zeros(()), expected, h=h, **options))
+        # At s = 1 and in x's dtype: then no step is too small for x, nor for what f computes in.
+        reports.append(check_gradient(along, np.ones((), x.dtype), expected, h=h, **options))
     report = next((each for each in reports if not each), reports[0])
     rows = tuple(replace(row, name="J v") for row in report.rows)
     verdict = "right along" if report else "wrong along some of"
@@ -250,13 +257,13 @@ def _check_directions(
 def _along(
     f: Callable[..., Any], x: Array, v: Array, weights: Array, args: tuple[Any, ...], s: Any
 ) -> Any:
-    """Return a sum of what f returns at x + s v, where x itself is moved to."""
+    """Return a sum of what f returns at x + (s - 1) v, where x itself is moved to."""
     original = Original(x)
 
     def weighted(x: Array) -> float:
         return float((as_returned(f(x, *args)) * weights).sum())
 
-    return original.value_at(weighted, original.copy + float(s) * v)
+    return original.value_at(weighted, original.copy + (float(s) - 1) * v)
 
 
 def check_backward(
@@ -332,15 +339,17 @@ agrees.
                 f"{name} is a {type(function).__name__}, which cannot be called; pass a function"
             )
     require_arguments(args, "forward")
-    inputs = users_array(inputs)
+    kind = kind_of(inputs)
+    own = kind(inputs) if kind is not None and issubclass(kind, Exported) else None
+    inputs = users_array(inputs if own is None else own.arrays)
     for name, array in leaves(inputs, "inputs"):
         if not is_number(array):
             require_floating_array(name, array, BOOK_STEP)
-    layer = _Layer(forward, inputs, backward, args)
+    layer = _Layer(forward, inputs, backward, args, own)
     with guarded((forward, backward), layer.inputs, args):
         layer.douts = layer.as_passed_back(dout)
     report = check_gradient(
-        partial(_weighted_outs, layer.call, layer.douts),
+        layer.weighted_outs,
         layer.inputs,
         layer.gradient,
         h=h,
@@ -361,24 +370,16 @@ def _plain(text: str) -> str:
     return re.sub(r"\bx\['(\w+)'\]", r"\1", text)
 
 
-def _weighted_outs(call: Callable[[Any], Any], douts: tuple[Array, ...], x: Any) -> Any:
-    """Return the sum of what a function returns, times what is passed back to it."""
-    returned = call(x)
-    if len(douts) == 1 and not isinstance(returned, tuple):
-        return np.sum(returned * douts[0])
-    return sum(np.sum(out * dout) for out, dout in zip(returned, douts, strict=False))
-
-
 class _Layer:
     """A forward and a backward pass, and the inputs by their names.
 
     Attributes
     ----------
     inputs : dict of arrays
-    call : callable
-        The forward pass as a function of the inputs.
     douts : tuple of arrays
         What is passed back, for each out.
+    own : Exported or None
+        The arrays of another library that it computes with, whose memory the inputs are.
     """
 
     def __init__(
@@ -387,15 +388,29 @@ class _Layer:
         inputs: Any,
         backward: Callable[..., Any],
         args: tuple[Any, ...],
+        own: Exported | None,
     ) -> None:
-        self._backward = backward
+        self._backward, self.own = backward, own
         self.douts: tuple[Array, ...] = ()
         if isinstance(inputs, dict):
-            self.inputs, self.call = inputs, partial(_by_name, forward, args)
+            self.inputs, self._call = inputs, partial(_by_name, forward, args)
         else:
             arrays = [*inputs] if is_structure(inputs) else [inputs]
             self.inputs = dict(zip(_names(forward, len(arrays)), arrays, strict=True))
-            self.call = partial(_in_order, forward, args)
+            self._call = partial(_in_order, forward, args)
+        if own is not None:
+            given = dict(zip(self.inputs, (leaf for _, leaf in leaves(own.given)), strict=True))
+            self._call = partial(_without_last, self._call, given)
+
+    def weighted_outs(self, inputs: dict[str, Array]) -> Any:
+        """Return the sum of what is passed on, times what is passed back."""
+        returned, douts = self._call(inputs), self.douts
+        if self.own is not None:
+            outs = returned[: len(douts)] if isinstance(returned, tuple) else returned
+            returned = self.own.numbers(outs)
+        if len(douts) == 1 and not isinstance(returned, tuple):
+            return np.sum(returned * douts[0])
+        return sum(np.sum(out * dout) for out, dout in zip(returned, douts, strict=False))
 
     def as_passed_back(self, dout: Any) -> tuple[Array, ...]:
         """Return what is passed back for each out, once it fits what forward returns."""
@@ -406,6 +421,7 @@ class _Layer:
         douts = []
         for k, (out, part) in enumerate(zip(outs, given, strict=True)):
             name = f"dout[{k}]" if len(given) > 1 else "dout"
+            part = part if self.own is None else self.own.numbers(part)
             array = as_real_array(name, part, f"pass an array of shape {np.shape(out)}")
             if array.shape != np.shape(out):
                 raise ValueError(
@@ -417,10 +433,14 @@ class _Layer:
 
     def gradient(self, inputs: dict[str, Array]) -> dict[str, Any]:
         """Return what is passed back to each input, after a forward pass."""
-        returned = self.call(inputs)
+        returned = self._call(inputs)
         cache = returned[len(self.douts) :] if isinstance(returned, tuple) else ()
-        # Copies, for a layer may write into what it is given.
-        passed = self._backward(*(dout.copy() for dout in self.douts), *cache)
+        douts = [dout.copy() for dout in self.douts]  # for a layer may write into what it is given
+        if self.own is None:
+            passed = self._backward(*douts, *cache)
+        else:
+            passed = self._backward(*map(self.own.as_factor, douts), *cache)
+            passed = self.own.numbers(passed)
         if isinstance(passed, dict):
             return passed
         arrays = [*passed] if isinstance(passed, (tuple, list)) else [passed]
@@ -433,8 +453,9 @@ class _Layer:
 
     def _outs(self, number: int) -> list[Any]:
         """Return so many outs of a forward pass, as arrays."""
-        returned = self.call(self.inputs)
+        returned = self._call(self.inputs)
         outs = [*returned[:number]] if isinstance(returned, tuple) else [returned]
+        outs = outs if self.own is None else [*map(self.own.numbers, outs)]
         if len(outs) != number:
             raise ValueError(
                 f"dout is a tuple of {number}, but forward returns {len(outs)} outs; pass an array "
@@ -445,6 +466,10 @@ class _Layer:
 
 def _in_order(forward: Callable[..., Any], args: tuple[Any, ...], inputs: dict[str, Array]) -> Any:
     return forward(*inputs.values(), *args)
+
+
+def _without_last(call: Callable[[Any], Any], given: Any, _: Any) -> Any:
+    return call(given)
 
 
 def _by_name(forward: Callable[..., Any], args: tuple[Any, ...], inputs: dict[str, Array]) -> Any:

@@ -1,8 +1,9 @@
-"""What may stand for arrays: numbers, lists of them, tensors of PyTorch, and series of pandas.
+"""What may stand for arrays: numbers, lists of them, arrays of other libraries, series of pandas.
 
-Numbers, and lists of them, become new arrays, which f is given. A tensor in the memory of the CPU
-is moved where it is, and f is given the tensor. Series and data frames are made anew, with their
-labels, around each array. Derivatives are returned in the kind of x.
+Numbers, and lists of them, become new arrays, which f is given. A tensor of PyTorch in the memory
+of the CPU is moved where it is, and f is given the tensor; so is any other library's array that
+hands over its memory by DLPack. Series and data frames are made anew, with their labels, around
+each array. Derivatives are returned in the kind of x.
 """
 
 import sys
@@ -15,6 +16,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from fastgrad.differences.arguments import as_number, is_structure, leaves, like
+from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 
 dataclasses: Any = LazyModule("dataclasses")
@@ -23,6 +25,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 LIKE_X = frozenset({"gradient", "jacobian", "v", "h", "bounds"})
 """Arguments that may be of the kind of x."""
+
+PRODUCTS = frozenset({"jvp", "vjp"})
+"""Functions of x, and of what is multiplied by the Jacobian."""
+
+CPU = 1
+"""The number of the CPU among DLPack's types of devices."""
 
 BOOK_STEP = 1e-4
 """The book's step."""
@@ -51,10 +59,7 @@ def takes_conversions(function: Function) -> Function:
                 conversion.function(f),
                 conversion.arrays,
                 *map(conversion.argument, arguments),
-                **{
-                    name: conversion.argument(value) if name in LIKE_X else value
-                    for name, value in options.items()
-                },
+                **{name: conversion.option(name, value) for name, value in options.items()},
             )
         )
 
@@ -68,7 +73,14 @@ def kind_of(x: Any) -> "type[Numbers] | None":
     parts = [leaf for _, leaf in leaves(x)]
     if any(_is_of("torch", leaf, "Tensor") for leaf in parts):
         return Tensors
+    if any(map(_is_exported, parts)):
+        return Exported
     return Numbers if any(map(is_number, parts)) else None
+
+
+def _is_exported(x: Any) -> bool:
+    """Say whether x hands over its memory by DLPack, and is no array of NumPy."""
+    return hasattr(type(x), "__dlpack__") and not isinstance(x, np.ndarray)
 
 
 def _is_of(package: str, x: Any, *classes: str) -> bool:
@@ -109,7 +121,19 @@ class Numbers:
         """Return the array that stands for a leaf of x."""
         if not is_number(leaf):
             return leaf
+        if isinstance(leaf, np.longdouble):
+            return np.array(leaf)
         return np.array(as_number("x", leaf, "it is made of real numbers", "numbers such as 1.0"))
+
+    def option(self, name: str, value: Any) -> Any:
+        """Return an option with arrays in the place of what is of the kind of x."""
+        if name in PRODUCTS and callable(value):
+            return self.product(value)
+        return self.argument(value) if name in LIKE_X else value
+
+    def product(self, function: Any) -> Any:
+        """Return a product with the Jacobian, ``function(x, v)``, as a function of arrays."""
+        return function
 
     def function(self, f: Any) -> Any:
         """Return f as a function of the arrays."""
@@ -163,8 +187,9 @@ def _movable_array(x: Any) -> Any:
 
 def _rectangular(numbers: Any) -> Any:
     """Return an array of nested lists of numbers."""
+    is_long = any(isinstance(leaf, np.longdouble) for _, leaf in leaves(numbers))
     try:
-        return np.array(numbers, np.float64)
+        return np.array(numbers, np.longdouble if is_long else np.float64)
     except OverflowError:
         raise ValueError("x has a number that no float64 can hold; pass smaller ones") from None
     except ValueError:
@@ -206,35 +231,139 @@ class Labelled(Numbers):
             return self.function(value)
         return np.asarray(value) if _is_of("pandas", value, "Series", "DataFrame") else value
 
+    def product(self, function: Any) -> Any:
+        """Return a product with the Jacobian, ``function(x, v)``, as a function of arrays."""
+
+        def of_values(values: Any, v: Any, *args: Any) -> Any:
+            return self.argument(function(self._around(values), self.in_kind(v, values), *args))
+
+        return of_values
+
     def in_kind(self, new: Any, old: Any) -> Any:
         """Return the derivatives with the labels of x, if they have its shape."""
         return self._around(new) if np.shape(new) == old.shape else new
 
 
-class Tensors(Numbers):
+class Exported(Numbers):
+    """Arrays of other libraries, moved in their own memory, as DLPack hands it over.
+
+    Attributes
+    ----------
+    given : array, or structure of arrays
+        What f is given, and computes with.
+    """
+
+    why_not_traced = "it computes with arrays of another library"
+
+    def __init__(self, x: Any) -> None:
+        super().__init__(x)
+        pairs = zip(leaves(x), leaves(self.arrays), strict=True)
+        parts = [old if self.is_own(old) else new for (_, old), (_, new) in pairs]
+        self.given = like(x, iter(parts))
+        self._example = next(part for part in parts if self.is_own(part))
+
+    def is_own(self, x: Any) -> bool:
+        """Say whether x is one of the other library's arrays."""
+        return _is_exported(x)
+
+    def array(self, leaf: Any) -> Any:
+        """Return the memory of a leaf of x."""
+        if not self.is_own(leaf):
+            return super().array(leaf)
+        name, array = type(leaf).__name__, None
+        try:
+            if leaf.__dlpack_device__()[0] == CPU:
+                array = np.from_dlpack(leaf)
+                reason = "its memory is read-only"
+            else:
+                reason = f"it lies on the device {leaf.__dlpack_device__()}"
+        except Exception as error:  # whatever its library raises
+            raise_interrupt(error)
+            reason = f"it does not hand over its memory ({error})"
+        if array is None or not array.flags.writeable:
+            raise TypeError(
+                f"x is a {name}, which cannot be moved in place, for {reason}; pass an array of "
+                "NumPy, and let f make of it what it computes with"
+            )
+        return array
+
+    def function(self, f: Any) -> Any:
+        """Return f as a function of the arrays: it is given those whose memory they are."""
+
+        def of_memory(arrays: Any, *args: Any) -> Any:
+            if any(leaf.dtype.kind == "c" for _, leaf in leaves(arrays)):
+                raise ValueError(
+                    "scheme is 'complex', but x is moved in its own memory, which is real; pass "
+                    "another scheme"
+                )
+            return self.called(f, self.given, *args)
+
+        of_memory.why_not_traced = self.why_not_traced  # type: ignore[attr-defined]
+        return of_memory if callable(f) else f
+
+    def called(self, function: Any, *arguments: Any) -> Any:
+        """Return what a function of the user's gives, as arrays."""
+        return self.numbers(function(*arguments))
+
+    def product(self, function: Any) -> Any:
+        """Return a product with the Jacobian, ``function(x, v)``, as a function of arrays."""
+        return lambda _, v, *args: self.numbers(function(self.given, self.as_factor(v), *args))
+
+    def numbers(self, value: Any) -> Any:
+        """Return the library's arrays as NumPy's, or its numbers; anything else as it is."""
+        if self.is_own(value):
+            return self.as_array(value)[()]
+        if is_structure(value):
+            return like(value, (self.numbers(leaf) for _, leaf in leaves(value)))
+        return value
+
+    def as_array(self, value: Any) -> Any:
+        """Return an array of the library, wherever it is, as one of NumPy."""
+        return np.from_dlpack(value) if value.__dlpack_device__()[0] == CPU else np.array(value)
+
+    def argument(self, value: Any) -> Any:
+        """Return what goes with x, such as a gradient, as arrays."""
+        if callable(value) and not self.is_own(value):
+            return lambda _, *args: self.numbers(value(self.given, *args))
+        return self.numbers(value)
+
+    def as_factor(self, array: Any) -> Any:
+        """Return an array as the library's own, in the precision in which f computes."""
+        return self.as_own(array.astype(self.as_array(self._example).dtype))
+
+    def as_own(self, array: Any) -> Any:
+        """Return an array of NumPy as one of the library, if that makes some of others."""
+        if not hasattr(self._example, "__array_namespace__"):
+            return array
+        library = self._example.__array_namespace__()
+        return library.from_dlpack(np.ascontiguousarray(array).reshape(array.shape))
+
+    def in_kind(self, new: Any, old: Any) -> Any:
+        """Return the derivatives with respect to one of the library's arrays as such."""
+        if self.is_own(old) and isinstance(new, np.ndarray):
+            return self.as_own(new)
+        return super().in_kind(new, old)
+
+
+class Tensors(Exported):
     """Tensors of PyTorch, moved in their own memory, without a record of gradients."""
+
+    why_not_traced = "it computes with tensors of PyTorch"
 
     def __init__(self, x: Any) -> None:
         self.torch: Any = sys.modules["torch"]
         super().__init__(x)
-        of_x, of_arrays = leaves(x), leaves(self.arrays)
-        self.given = like(
-            x,
-            (
-                old if self._is_tensor(old) else new
-                for (_, old), (_, new) in zip(of_x, of_arrays, strict=True)
-            ),
-        )
         self.is_single = any(
-            self._is_tensor(leaf) and leaf.dtype == self.torch.float32 for _, leaf in leaves(x)
+            self.is_own(leaf) and leaf.dtype == self.torch.float32 for _, leaf in leaves(x)
         )
 
-    def _is_tensor(self, x: Any) -> bool:
+    def is_own(self, x: Any) -> bool:
+        """Say whether x is a tensor."""
         return isinstance(x, self.torch.Tensor)
 
     def array(self, leaf: Any) -> Any:
         """Return the memory of a tensor."""
-        if not self._is_tensor(leaf):
+        if not self.is_own(leaf):
             return super().array(leaf)
         try:
             return leaf.detach().numpy()
@@ -244,38 +373,15 @@ class Tensors(Numbers):
                 f"cannot be moved in place: {error}; pass a dense one of the CPU, as x.cpu()"
             ) from None
 
-    def function(self, f: Any) -> Any:
-        """Return f as a function of the arrays: it is given the tensors, whose memory they are."""
+    def called(self, function: Any, *arguments: Any) -> Any:
+        """Return what a function of the user's gives, as arrays; no gradients are recorded."""
+        with self.torch.no_grad():
+            return super().called(function, *arguments)
 
-        def of_memory(arrays: Any, *args: Any) -> Any:
-            if any(leaf.dtype.kind == "c" for _, leaf in leaves(arrays)):
-                raise ValueError(
-                    "scheme is 'complex', but tensors are moved in their own memory, which is "
-                    "real; pass another scheme"
-                )
-            with self.torch.no_grad():
-                return self.numbers(f(self.given, *args))
+    def as_array(self, value: Any) -> Any:
+        """Return a tensor, wherever it is, as an array."""
+        return value.detach().cpu().numpy()
 
-        reason = "it computes with tensors of PyTorch"
-        of_memory.why_not_traced = reason  # type: ignore[attr-defined]  # functions may have any
-        return of_memory if callable(f) else f
-
-    def numbers(self, value: Any) -> Any:
-        """Return tensors as arrays, or numbers of NumPy; anything else as it is."""
-        if self._is_tensor(value):
-            return value.detach().cpu().numpy()[()]
-        if is_structure(value):
-            return like(value, (self.numbers(leaf) for _, leaf in leaves(value)))
-        return value
-
-    def argument(self, value: Any) -> Any:
-        """Return what goes with x, such as a gradient, as arrays."""
-        if callable(value) and not self._is_tensor(value):
-            return lambda _, *args: self.numbers(value(self.given, *args))
-        return self.numbers(value)
-
-    def in_kind(self, new: Any, old: Any) -> Any:
-        """Return the derivatives with respect to a tensor as a tensor."""
-        if self._is_tensor(old) and isinstance(new, np.ndarray):
-            return self.torch.from_numpy(np.ascontiguousarray(new).reshape(new.shape))
-        return super().in_kind(new, old)
+    def as_own(self, array: Any) -> Any:
+        """Return an array as a tensor."""
+        return self.torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))

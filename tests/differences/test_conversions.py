@@ -3,12 +3,15 @@
 from collections import namedtuple
 from fractions import Fraction
 
+import array_api_strict as xp
 import numpy as np
 import pytest
 
 from fastgrad import (
     Gradient,
+    check_backward,
     check_gradient,
+    check_jacobian,
     differentiate,
     directional_derivative,
     hessian,
@@ -207,6 +210,108 @@ def test_tensors_that_cannot_be_moved_are_refused(torch):
         numerical_gradient(lambda x: x.sum(), torch.ones(3), scheme="complex")
     with pytest.raises(ValueError, match="share memory"):
         numerical_gradient(lambda x: x.sum(), torch.ones(1).expand(3))
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_products_are_given_tensors(torch, precision):
+    dtype = getattr(torch, precision)
+    A, x = torch.arange(6, dtype=dtype).reshape(2, 3), torch.ones(3, dtype=dtype)
+
+    def jvp(x, v):
+        return A @ (2 * x * v)
+
+    def vjp(x, w):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(A @ x**2, x, w)[0]
+
+    x.requires_grad_()
+    for product in ({"jvp": jvp}, {"vjp": vjp}):
+        assert check_jacobian(lambda x: A @ x**2, x, **product)
+        assert not check_jacobian(lambda x: A @ x**3, x, **product)
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+def test_a_layer_of_tensors_is_checked(torch, is_single):
+    def forward(x, w):
+        out = torch.tanh(x @ w)
+        return out, (x, w, out)
+
+    def backward(dout, cache):
+        x, w, out = cache
+        assert isinstance(dout, torch.Tensor)
+        assert dout.dtype == x.dtype
+        d = dout * (1 - out**2)
+        return d @ w.T, x.T @ d
+
+    dtype = torch.float32 if is_single else torch.float64
+    torch.manual_seed(0)
+    x, w = torch.randn(4, 3, dtype=dtype), torch.randn(3, 2, dtype=dtype)
+    inputs = {"x": x, "w": w.requires_grad_()}
+    before = [each.detach().clone() for each in (x, w)]
+    named = check_backward(lambda x, w: forward(x, w), inputs, None, backward)
+    assert named
+    assert check_backward(forward, (x, w), torch.ones(4, 2, dtype=dtype), backward)
+    report = check_backward(forward, (x, w), None, lambda *a: [2 * g for g in backward(*a)])
+    assert [row.verdict for row in report.rows] == ["wrong", "wrong"]
+    assert all(map(torch.equal, (x, w), before))
+
+
+# Other libraries' arrays --------------------------------------------------------------------------
+
+
+def test_arrays_of_any_library_are_moved_in_their_own_memory():
+    x, given = xp.asarray([1.0, 2.0, 3.0]), []
+
+    def f(x):
+        given.append(id(x))
+        return xp.sum(x**3)
+
+    try:
+        result = numerical_gradient(f, x)
+    except TypeError:
+        if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
+            raise
+        pytest.skip("older versions of NumPy take all that DLPack gives them as read-only")
+    assert set(given) == {id(x)}
+    assert type(result) is type(x)
+    assert np.from_dlpack(result).round(6).tolist() == [3, 12, 27]
+    assert check_gradient(f, x, 3 * x**2)
+    assert not check_gradient(f, x, lambda x: 3.1 * x**2)
+    assert check_jacobian(f, x, jvp=lambda x, v: xp.sum(3 * x**2 * v))
+    found = differentiate(lambda x: xp.sum(x["a"]), {"a": x}).gradient["a"]
+    assert np.from_dlpack(found).round(6).tolist() == [1, 1, 1]
+    assert check_backward(lambda x: (x**2, x), x, xp.ones(3), lambda dout, x: 2 * x * dout)
+    assert np.from_dlpack(x).tolist() == [1, 2, 3]
+
+
+class Exported:
+    """An array on some device."""
+
+    def __init__(self, values, device):
+        self.values, self.device = values, device
+
+    def __dlpack__(self, **options):
+        return self.values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.device, 0
+
+
+def test_arrays_that_cannot_be_written_to_are_refused():
+    fixed = np.ones(3)
+    fixed.flags.writeable = False
+    for x, reason in ((Exported(fixed, 1), "memory"), (Exported(np.ones(3), 2), r"\(2, 0\)")):
+        with pytest.raises(TypeError, match=reason):
+            numerical_gradient(lambda x: 0.0, x)
+
+
+@pytest.mark.parametrize("x", [np.longdouble(2), [np.longdouble(2), 1.0]])
+def test_long_doubles_stay_so(x):
+    eps = np.finfo(np.longdouble).eps
+    result = np.asarray(numerical_gradient(lambda x: (x**2).sum(), x, 2.0**-10))
+    assert result.dtype == np.longdouble
+    third = np.longdouble(1) / 3  # no double
+    assert abs(numerical_gradient(lambda x: third * x, x=third, h=2.0**-10) - third) < 2**12 * eps
 
 
 # Data frames --------------------------------------------------------------------------------------

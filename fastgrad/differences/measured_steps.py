@@ -380,7 +380,9 @@ class _Measurement(TrialQuotients):
             noise = NOISE_FACTOR * rounding[:-1] * column(steps[:-1] ** d)
             is_smooth = bool((lifts[:-1] <= 2 * lifts[1:] / RATIO + noise).all())
             # A cusp, at which quotients cancel: nearer to x, f is hardly nearer to f(x).
-            self.errors[place] = not is_smooth
+            # Or f is undefined beyond steps at which rounding is larger than derivatives can be.
+            lost = rounding[-1] * self.scales[place] ** d > MAX_SETTLED_ERROR * self._height(sweep)
+            self.errors[place] = not is_smooth or bool(lost.any())
             return is_last or is_smooth
         round_off = _largest(rounding, size)
         differences = _largest(np.diff(sweep.values, axis=0), size)
@@ -391,15 +393,18 @@ class _Measurement(TrialQuotients):
         errors[self._is_contradicted(sweep, size)] = np.inf
         j = int(np.argmin(errors))
         coarser = self._coarser(place, j, sweep, errors, size)
+        wrong: float | None = 0.0
         if coarser is not None:
-            j, certain = coarser, True
+            j = coarser
         else:
             j = self._finer(place, j, sweep, errors, size, rounding)
-            j, certain = self._off_plateau(place, j, sweep)
+            j, wrong = self._off_plateau(place, j, sweep)
+        certain = wrong is not None
         self._keep(place, sweep[j])
         largest = float(np.max(abs(sweep.values[j]), initial=0))
-        if largest > 0 and not certain:  # in units of what is kept, not of all quotients
-            self.errors[place] = errors[j] * float(np.max(size)) / largest
+        if largest > 0:  # in units of what is kept, not of all quotients
+            found = errors[j] * float(np.max(size)) if wrong is None else wrong
+            self.errors[place] = found / largest
         if j > 0:
             tiny = np.finfo(float).tiny
             times = float(np.max(differences[:j] / np.maximum(round_off[:j], tiny)))
@@ -479,28 +484,32 @@ class _Measurement(TrialQuotients):
         wide, shape = sweep.steps[coarse], self.shape
         return jumps(self.problem, self.values, place, wide, contradiction, rounding, shape, output)
 
-    def _off_plateau(self, place: Any, j: int, sweep: Quotients) -> tuple[int, bool]:
-        """Return the best step at which f changes, and True, if f is flat but for its jumps.
+    def _off_plateau(self, place: Any, j: int, sweep: Quotients) -> tuple[int, float | None]:
+        """Return the best step at which f changes, and its error, if f is flat but for its jumps.
 
-        Elsewhere j and False: f may be constant around x.
+        Elsewhere j and None: f may be constant around x.
         """
         steps, found = sweep.steps, sweep.values
         changes = found.any(axis=1)
         if found[j].any() or not changes.any():
-            return j, False
+            return j, None
         nearest = int(np.argmax(changes))
         output = int(np.argmax(abs(found[nearest])))
         # Next to a jump of a staircase others are seen from afar; those of a mask, nowhere.
         look = self.problem, self.values, place
         seen = (self.shape, output, MIN_DISTINCT_VALUES)
-        if not any(is_flat(*look, 2 * float(steps[k]), *seen) for k in (nearest, -1)):
-            return j, False
+        lifts = sweep.lifts[:, output]
+        several = int(np.argmax(lifts >= 2 * MIN_DISTINCT_VALUES * lifts[nearest]))
+        wide = sorted({nearest, several or nearest, len(steps) - 1})
+        if not any(is_flat(*look, 2 * float(steps[k]), *seen) for k in wide):
+            return j, None
         # Any value may be wrong by a jump as high as the nearest one; what is left is truncation.
         p, d = self.problem.scheme.accuracy, self.problem.scheme.derivative
         differences, ratios = abs(np.diff(found[:, output])), steps[1:] / steps[:-1]
-        wrong = sweep.lifts[nearest, output] / steps**d
+        wrong = lifts[nearest] / steps**d
         wrong += np.append(differences / ratios**p, differences[-1])
-        return int(np.argmin(np.where(changes, wrong, np.inf))), True
+        best = int(np.argmin(np.where(changes, wrong, np.inf)))
+        return best, float(wrong[best])
 
     def _size(self, places: Places, near: Quotients, far: Quotients) -> Array:
         """Return the sizes of derivatives; 0 for those that are only rounding."""

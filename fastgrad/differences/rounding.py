@@ -167,14 +167,18 @@ class TrialQuotients:
 
     def rounding(self, places: Any, quotients: Quotients) -> Array:
         """Return what rounding costs each output."""
-        d, steps = self.problem.scheme.derivative, column(quotients.steps)
+        scheme, steps = self.problem.scheme, column(quotients.steps)
         # Operations inside f are rounded relative to their arguments: as if x itself were, by half
         # an eps at most, in two points that rarely add.
         distance = np.maximum(
             abs(np.reshape(self.x[places], (-1, 1)).astype(np.float64)) / 4, steps
         )
-        height = self.magnitude + abs(quotients.values) * distance**d
-        result: Array = self.problem.scheme.round_off(height, steps, self.eps * self.noise)
+        if scheme.derivative == 1:
+            slopes = abs(quotients.values)
+        else:
+            slopes = quotients.lifts / (scheme.reach[1] * steps)
+        height = self.magnitude + slopes * distance
+        result: Array = scheme.round_off(height, steps, self.eps * self.noise)
         return result
 
 

@@ -31,9 +31,6 @@ from fastgrad.differences.rounding import JUMP_CALLS, are_short, is_flat, jumps,
 from fastgrad.schemes import Scheme
 from fastgrad.typing import Array, Flags, Moves, Places, Report, Values
 
-BEND_POWERS = 1, 3
-"""The first two powers of h in half the difference of f's slopes on both sides of x."""
-
 EPS = 2.0**-52
 """The precision of doubles."""
 
@@ -42,6 +39,9 @@ FIRST_STEP = 0.25
 
 SHRINK_FACTOR = 2.0**-16
 """By how much the first step is made smaller where the quotients at larger ones do not converge."""
+
+BEND_POWERS = 1, 3
+"""The first two powers of h in half the difference of f's slopes on both sides of x."""
 
 FIRST_STEPS = 4
 """Steps that are tried at once: two are extrapolated, a third tells how well, a fourth how fast."""
@@ -89,8 +89,11 @@ MAX_JUMP = 1e-2
 DROWNING_SHARE = 0.01
 """Of the largest quotient that the rounding of the first may be: two digits of it are right."""
 
-MAX_PEAK_GROWTH = 1.1 / RATIO
-"""How many times as far f bends at the next smaller step, at most, where there is a peak at x."""
+MIN_CLEAR_SHARE = 0.5
+"""Of its own error, the least that the limit of a jump of f's slope must be to count as one."""
+
+MAX_FALL = 1.05 * RATIO
+"""Of the jump of a smooth f's slope that is seen at a step, the most at the next smaller one."""
 
 NOISE_STEPS = 3
 """Smallest steps from which the noise of f is judged."""
@@ -435,20 +438,18 @@ class Extrapolation:
         slow = truncation > SMOOTH_ERROR * abs(found.values)
         errors = np.where(slow, found.errors + (REMAINDER_FACTOR - 1) * truncation, found.errors)
         if _sees_kinks(scheme):
-            jump = limits(bends, noise * 2, BEND_POWERS, RATIO)
-            kink = np.fmax(abs(jump.values) - jump.errors, 0)
-            # What grows towards x is a spike at x itself, seen from outside.
-            rows, columns, sizes = np.arange(len(bends)), np.arange(bends.shape[1]), abs(bends)
-            narrow = sizes[rows, found.last]
-            inside = (columns >= found.first[:, np.newaxis]) & (columns < found.last[:, np.newaxis])
-            wide = np.maximum.reduce(np.where(inside, sizes, 0), axis=1)
-            spike = np.where(narrow >= wide, narrow - 2 * noise[rows, found.last], 0)
-            peak = _peak(bends, noise)
-            # Where f bends, and not the less the smaller the step, there may be a kink of any size.
-            clear = narrow - 4 * noise[rows, found.last]
-            unseen = np.where(jump.errors > narrow / 2, np.fmax(clear, 0), 0)
-            errors = np.fmax(errors + np.fmax(kink, spike), np.fmax(peak, unseen))
-            truncation = np.fmax(truncation, peak)
+            # Half the jump of f's slope, as it is seen at a step, falls with it where f is smooth.
+            sizes, spread, rows = abs(bends), 4 * noise, np.arange(len(bends))
+            beyond = np.arange(bends.shape[1]) >= found.last[:, np.newaxis]
+            narrow = np.fmax.reduce(np.where(beyond, sizes - spread, 0), axis=1)
+            wide = (sizes + spread)[rows, found.last - 1]
+            stays = np.where(narrow > MAX_FALL * wide, narrow, 0)
+            # A small one that falls to a limit is that of a kink in an f that bends, too.
+            jump = limits(bends, 2 * noise, BEND_POWERS, RATIO)
+            size = abs(jump.values)
+            kink = np.where(size > MIN_CLEAR_SHARE * jump.errors, size + jump.errors, 0)
+            errors = errors + np.fmax(kink, stays)
+            truncation = np.fmax(truncation, stays)
         return replace(found, errors=errors, truncation=truncation)
 
     def _finish(
@@ -569,18 +570,6 @@ class Extrapolation:
 def _sees_kinks(scheme: Scheme) -> bool:
     """Say whether f on both sides of x shows a jump of the slope, which quotients do not."""
     return scheme.is_central and scheme.derivative == 1
-
-
-def _peak(bends: Array, noise: Array) -> Array:
-    """Return how far f bends at the smallest steps if a peak or cusp at x is why; 0 elsewhere.
-
-    Seen from steps beyond it, f bends less the larger they are, and does not approach f(x) as fast
-    as a step falls.
-    """
-    sizes = abs(bends)
-    narrowing = (sizes[:, 1:] > sizes[:, :-1]) & (sizes[:, 1:] < MAX_PEAK_GROWTH * sizes[:, :-1])
-    is_peak = narrowing & (bends[:, 1:] * bends[:, :-1] > 0) & (sizes[:, 1:] > 4 * noise[:, 1:])
-    return np.where(is_peak.all(axis=1), sizes[:, -1], 0)
 
 
 def _grows(table: Array) -> bool:

@@ -13,6 +13,8 @@ from fastgrad.differences.adaptive_steps import (
     DIVERGENCE_ERROR,
     EPS,
     FIRST_STEPS,
+    MAX_FALL,
+    MIN_CLEAR_SHARE,
     MIN_ERROR_EPS,
     REMAINDER_FACTOR,
     ROUNDING_FACTOR,
@@ -106,13 +108,21 @@ def derivative_of_one(
 
 def _limit_with_kink(quotients: Tableau, bends: Tableau) -> Limit | None:
     """Return the limit, its error with half the jump of the slope at a kink; None if in doubt."""
-    found, jump = quotients.checked_limit(), bends.limit()
+    found = quotients.checked_limit()
     if found is None or not found.run.value:
         return None
     run, error = found
     if run.truncation > SMOOTH_ERROR * abs(run.value):
         error += (REMAINDER_FACTOR - 1) * run.truncation
-    return Limit(run, error + max(abs(jump.run.value) - jump.error, _spike(bends, run), 0.0))
+    sizes = {k: abs(bend) for k, bend in bends.quotients.items()}
+    narrow = max(size - 2 * bends.noise[k] for k, size in sizes.items() if k >= run.last)
+    wide = sizes[run.last - 1] + 2 * bends.noise[run.last - 1]
+    stays = narrow if narrow > MAX_FALL * wide else 0.0
+    jump = bends.limit()
+    size = abs(jump.run.value)
+    kink = size + jump.error if size > MIN_CLEAR_SHARE * jump.error else 0.0
+    run = run._replace(truncation=max(run.truncation, stays))
+    return Limit(run, error + max(kink, stays))
 
 
 def _is_enough(found: Limit, stalled: bool, upwards: bool, is_last: bool, tolerance: float) -> bool:
@@ -136,12 +146,6 @@ def _is_smooth(found: Limit, stalled: bool, upwards: bool, tolerance: float) -> 
 def _is_rounding(found: Limit) -> bool:
     """Say whether rounding explains an error: what is far above it, and stays, may be noise."""
     return found.error < ROUNDING_FACTOR * found.run.round_off
-
-
-def _spike(bends: Tableau, run: Run) -> float:
-    """Return by how much f bends more where the run ends than farther away; 0 if it does not."""
-    narrow, *wide = (abs(bends.quotients[k]) for k in range(run.last, run.first - 1, -1))
-    return narrow - bends.noise[run.last] if narrow >= max(wide) else 0.0
 
 
 def _may_be_rounded(value: float) -> bool:

@@ -154,3 +154,20 @@ def test_how_far_f_changes_is_not_the_largest_slope_times_the_largest_step():
     for x in np.random.default_rng(0).uniform(8e14, 2e15, 5):
         found = at(np.sin, x)
         assert abs(found.gradient - np.cos(x)) <= 10 * found.error
+
+
+@pytest.mark.parametrize("power", [1.2, 1.5, 1.7, 1.9])
+@pytest.mark.parametrize("x", [1e-16, 1e-13, 1e-10])
+def test_next_to_an_unbounded_second_derivative_no_slope_is_claimed(power, x):
+    # Beside 1 the power is lost at steps of x's size, and larger ones see an even function.
+    found = at(lambda x: 1 + abs(x) ** power, x)
+    exact = power * x ** (power - 1)
+    assert abs(found.gradient - exact) <= found.error
+
+
+@pytest.mark.parametrize("height", [1e-6, 1e-3, 1.0])
+def test_a_small_kink_is_seen_in_a_function_that_bends(height):
+    # The slope jumps by 2 * height at x, from the middle to both sides by one.
+    found = at(lambda x: np.sin(x) + height * abs(x - 1), 1.0)
+    assert height <= found.error < 10 * height
+    assert abs(found.gradient - np.cos(1)) <= found.error

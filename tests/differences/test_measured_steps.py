@@ -317,3 +317,30 @@ def test_what_varies_over_short_distances_is_left_to_measured_steps():
     f.W = small
     exact = f.gradient(lambda a: 1e5 * np.cos(1e5 * a))
     assert abs(found - exact).max() < 1e-3 * abs(exact).max()
+
+
+@pytest.mark.parametrize("scheme", [schemes.central(4, 3), schemes.central(12, 3)])
+@pytest.mark.parametrize("distance", [1e-3, 1e-2, 0.3])
+def test_third_derivatives_beside_a_pole_are_those_of_its_distance(scheme, distance):
+    # x - p is rounded to eps * 3 / distance of itself, which a step of a tenth makes 1e3 of.
+    x = -3 + distance
+    result = auto(lambda x: float(1 / (x[0] + 3)), [x], scheme=scheme)
+    np.testing.assert_allclose(result, -6 / (x + 3) ** 4, rtol=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (lambda x: np.sqrt(np.exp(-4 / 3 * x)) - 1, 5.307385722561955e-10, -2 / 3),
+        (lambda x: np.log(np.cos(x)), -1.537837701063046e-06, 1.537837701063046e-06),
+    ],
+)
+def test_what_cancels_inside_f_leaves_no_plateau_of_slope_0(f, x, exact):
+    # f is small beside what its terms are rounded by: at small steps it is constant.
+    np.testing.assert_allclose(auto(lambda x: float(f(x[0])), [x]), exact, rtol=1e-4)
+
+
+def test_it_is_said_where_rounding_hides_all_that_a_derivative_can_be():
+    # Beyond 7e-9 there is no f; half an eps of it in its second differences is as much as 4.
+    with pytest.warns(RuntimeWarning, match="no step suits f"), np.errstate(invalid="ignore"):
+        auto(lambda x: float(np.tanh(np.log(x[0]))), [7.3e-9], scheme=schemes.central(2, 2))

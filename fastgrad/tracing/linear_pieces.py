@@ -7,6 +7,7 @@ known without a replay of its own.
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -318,10 +319,31 @@ def _aligned_change(argument: Any, node: Node, changes: Changes) -> Any:
     return changes[argument].reshape(m, *(1,) * (len(node.shape) - len(shape)), *shape)
 
 
-def by_linear_piece(
-    rows: RowLosses, stage: Stage, distances: Array
-) -> tuple[Array, NDArray[np.bool_]] | None:
+@dataclass(frozen=True, eq=False)
+class LinearMoves:
+    """What moves of weights do, as far as a linear piece tells.
+
+    Attributes
+    ----------
+    change : array of shape (2, inputs, units)
+        What moving weights up, and down, changes the loss by.
+    is_known : bool array of shape (inputs, units)
+        Whether it is that: no decision changes.
+    slopes : array of shape (inputs, units)
+        The part of moves up that is in proportion to them, as if no decision changed.
+    has_slope : bool array of shape (inputs, units)
+    """
+
+    change: Array
+    is_known: NDArray[np.bool_]
+    slopes: Array
+    has_slope: NDArray[np.bool_]
+
+
+def by_linear_piece(rows: RowLosses, stage: Stage, distances: Array) -> LinearMoves | None:
     """Return what moving weights up, and down, changes the loss by, where no decision changes.
+
+    And the slopes of all, by Richardson's extrapolation as if no decision changed.
 
     Parameters
     ----------
@@ -333,10 +355,8 @@ def by_linear_piece(
 
     Returns
     -------
-    change : array of shape (2, inputs, units)
-    is_known : bool array of shape (inputs, units)
-
-    None if decisions often change, or it does not pay.
+    LinearMoves or None
+        None if decisions often change, or it does not pay.
     """
     replay, used = rows.replay, stage.used_inputs
     piece = LinearPiece(replay)
@@ -351,7 +371,7 @@ def by_linear_piece(
         return None
     base = np.concatenate([node.value.reshape(-1) for node in piece.ends])
 
-    def of_unit(unit: int) -> tuple[Array, NDArray[np.bool_]]:
+    def of_unit(unit: int) -> tuple[Array, Array, NDArray[np.bool_]]:
         own = elements[unit - 1]
         if len(own) < len(used):  # single elements
             share, moves = up[:, own], np.zeros((len(own), up.shape[1]))
@@ -364,9 +384,10 @@ def by_linear_piece(
         least = piece.gaps[near] - SINGLE_MARGIN * reach[near]
         known = (abs(share @ compared[:, near]) <= least).all(axis=1)
         change = share @ ends
-        values = base + np.concatenate([change, -change])
+        # The slopes by larger moves, which rounding matters less to.
+        values = base + np.concatenate([s * change for s in (1, -1, 2, -2, 4, -4)])
         is_exact = (abs(values) >= abs(base) / MAX_CANCELLATION) & np.isfinite(values)
-        known &= is_exact.all(axis=1).reshape(2, -1).all(axis=0)
+        known &= is_exact.all(axis=1).reshape(6, -1)[:2].all(axis=0)
         ends_at = np.cumsum([node.value.size for node in piece.ends])[:-1]
         stacks = {
             node: Stack(np.ascontiguousarray(part).reshape(-1, *node.shape))
@@ -374,18 +395,24 @@ def by_linear_piece(
         }
         losses = replay.run(piece.later, stacks, len(values))[replay.target].values
         by_row = rows.summed(Outcome(np.array([unit]), losses[np.newaxis], unit_ids=None))
-        return by_row.sum(axis=-1).reshape(2, -1), known
+        by_both = by_row.sum(axis=-1).reshape(3, 2, -1)
+        _, twice, four_times = (by_both[:, 0] - by_both[:, 1]) / 2
+        return by_both[0], (8 * twice - four_times) / 12, known
 
-    change = np.zeros((2, *distances.shape))
-    all_known = np.ones(distances.shape, bool)
+    change, slopes = np.zeros((2, *distances.shape)), np.zeros(distances.shape)
+    all_known, has_slope = np.ones((2, *distances.shape), bool)
     tried = replay.units[:: max(1, len(replay.units) // UNITS_TRIED)]
     for units in (tried, np.setdiff1d(replay.units, tried)):
-        for unit, (of_both, known) in zip(units, in_threads(of_unit, units.tolist()), strict=True):
+        for unit, (of_both, straight, known) in zip(
+            units, in_threads(of_unit, units.tolist()), strict=True
+        ):
             change[:, used, unit - 1] = of_both
+            slopes[used, unit - 1] = straight
             all_known[used, unit - 1] = is_odd[unit - 1] & known
+            has_slope[used, unit - 1] = is_odd[unit - 1] & np.isfinite(straight)
         if 1 - all_known[used][:, tried - 1].mean() > MAX_CHANGING_SHARE:
             return None
-    return change, all_known
+    return LinearMoves(change, all_known, slopes, has_slope)
 
 
 def _origin(replay: Replay, node: Node) -> Node:

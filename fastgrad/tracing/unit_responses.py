@@ -224,31 +224,36 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
         left = [(units, stage.used_inputs)]
         rows.replay.compile_if_slow(len(sides) * len(stage.used_inputs))
     else:
-        change, is_known = found
-        left = [(units[[k]], np.flatnonzero(~known)) for k, known in enumerate(is_known.T)]
+        change = found.change
+        left = [(units[[k]], np.flatnonzero(~known)) for k, known in enumerate(found.is_known.T)]
     # No more inputs at a time than what one unit changes has room for, but some.
     largest_mixed = rows.replay.largest
     size = max(stage.node.value.size, largest_mixed, min(8 * largest_mixed, BATCH_ELEMENTS // 2))
-    for of_units, inputs in left:
-        for block in _blocks(len(inputs), len(sides) * size):
-            where = np.ix_(np.array(sides), inputs[block], of_units - 1)
-            change[where] = moved(inputs[block], h, of_units)
+
+    def measure(change: Array, left: list[tuple[Places, Places]], distance: float) -> None:
+        for of_units, inputs in left:
+            for block in _blocks(len(inputs), len(sides) * size):
+                where = np.ix_(np.array(sides), inputs[block], of_units - 1)
+                change[where] = moved(inputs[block], distance, of_units)
+
+    measure(change, left, h)
     wanted = np.tensordot(weights, change, 1)
     if weights[0] != -weights[1]:
         return Changes(wanted)
 
     def again(places: Places) -> Array:
-        result = np.empty((len(places), 2))
-        inputs, columns = np.divmod(places, shape[1])
-        for i in np.unique(inputs):
-            of_input = inputs == i
-            result[of_input] = moved([i], h / SHRINK_FACTOR, units[columns[of_input]])[:, 0].T
-        return result
+        result, (inputs, columns) = np.zeros((2, *shape)), np.divmod(places, shape[1])
+        by_unit = [(units[[k]], inputs[columns == k]) for k in np.unique(columns)]
+        by_input = [(units[columns[inputs == i]], np.array([i])) for i in np.unique(inputs)]
+        measure(result, min(by_unit, by_input, key=len), h / SHRINK_FACTOR)
+        return result.reshape(2, -1)[:, places].T
 
     each = change.reshape(2, -1).T
+    if found is not None:  # as if no decision changed: that is not even, but its slope is known
+        own = np.stack([found.slopes, -found.slopes], axis=-1)
+        each = np.where(found.has_slope[..., np.newaxis], own, change.transpose(1, 2, 0))
+        each = each.reshape(-1, 2)
     straight, uneven = straightened(each, rows.replay.target.value, again)
-    if found is not None:  # where no decision changes, what is not even is not straight either
-        uneven[is_known.reshape(-1)] = 0
     straight, uneven = (straight @ weights).reshape(shape), uneven.reshape(shape)
     return Changes(wanted, straight, abs(weights[0]) * uneven, weights[0] * change.sum(axis=0))
 

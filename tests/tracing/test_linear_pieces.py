@@ -6,7 +6,9 @@ from looped import assert_traced_as_looped
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, traced
+from fastgrad.schemes import central_quotient
 from fastgrad.tracing import linear_pieces, unit_responses
+from fastgrad.tracing.trace import trace_call
 from tests.tracing.test_picks import POOLS, RELUS, windows
 
 EPS = float(np.finfo(np.float64).eps)
@@ -62,7 +64,7 @@ def known(monkeypatch):
 
     def noting(*arguments):
         result = linear_pieces.by_linear_piece(*arguments)
-        found.append(None if result is None else result[1])
+        found.append(None if result is None else result.is_known)
         return result
 
     monkeypatch.setattr(unit_responses, "by_linear_piece", noting)
@@ -96,6 +98,18 @@ def test_the_quotient_in_extended_precision_is_missed_by_no_more_than_rounding(n
     assert exact.dtype == np.longdouble
     assert abs(got - exact).max() <= 2 * EPS * f(FIRST) / H
     assert known[0].mean() > 0.5
+
+
+def test_slopes_are_right_where_weights_change_a_decision(monkeypatch):
+    """At a step that reaches no kink: its rounding is some eps f / 1e-7."""
+    monkeypatch.setattr(linear_pieces, "MAX_CHANGING_SHARE", 1)
+    f = Net()
+    f.bias = 1e-5 - f.convolved(f.relu(f.convolved(IMAGES, 0)), 1)[:, 2].max()  # pooling picks it
+    x = f.arrays[0]
+    replayed = traced._replayed(trace_call(f, x, H), H, central_quotient, np.inf)
+    slopes = loop.gradient(f, x, 1e-7).reshape(-1)
+    assert abs(replayed.quotients - slopes).max() > 1e-5
+    np.testing.assert_allclose(replayed.slopes, slopes, rtol=0, atol=16 * EPS * f(x) / 1e-7)
 
 
 @pytest.mark.parametrize("distance", [0.0, 1e-9, 1e-6, 1e-5, 3e-5])

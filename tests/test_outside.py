@@ -133,6 +133,28 @@ def test_so_in_all_second_derivatives(name):
     assert x.tobytes() == EDGE.tobytes()
 
 
+@pytest.mark.parametrize("derive", [numerical_gradient, jacobian, differentiate])
+def test_workers_are_believed_where_the_domain_ends(derive):
+    x, calls = np.repeat([0.0, 1.0, 0.5], 4)[::-1].copy(), []
+
+    def f(x):
+        if (x < 0).any() or (x > 1).any():
+            raise ArithmeticError
+        return float(np.exp(x).sum())
+
+    def counting_map(function, items):
+        calls.append(len(items))
+        return map(function, items)
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = derive(f, x, 1e-4, workers=counting_map, outside=ArithmeticError)
+    assert ["one side of x[" in str(each.message) for each in said] == [True]
+    assert calls
+    gradient = found.gradient if derive is differentiate else found
+    np.testing.assert_allclose(gradient, np.exp(x), rtol=1e-7)  # h**2 / 3
+
+
 def test_a_corner_of_the_domain_between_two_axes_is_left_for_mixed_derivatives():
     def f(x):
         if x[0] * x[1] < 0:

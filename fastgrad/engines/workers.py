@@ -55,6 +55,9 @@ MAX_CHUNK_BYTES = 16_000
 """What a chunk's values take at most: what a pipe takes in one go, so that a worker that is killed
 does not leave half a message, for the rest of which its parent would wait."""
 
+MAX_SEARCH_CALLS = 16
+"""Calls of f by which test points are looked for where f's domain ends at x."""
+
 LONG_CALL_SECONDS = 0.1
 """What a call of f takes from which one test point is enough."""
 
@@ -284,13 +287,19 @@ class SharedFunction:
             finally:
                 self.seconds = min(self.seconds, time.perf_counter() - start)
 
+        columns: Places | None = None
         # Not a second one if it costs too much; the first may be that slow only once.
         while len(self.tests) < 2 and not (self.tests and self.seconds > LONG_CALL_SECONDS):
-            targets = points[np.arange(number), random.integers(points.shape[1], size=number)]
+            drawn = random.integers(points.shape[1], size=number)
+            targets = points[np.arange(number), drawn if columns is None else columns]
             fractions = random.uniform(0.5, 1, number).astype(points.real.dtype)
             with np.errstate(all="ignore"):
                 self.tests.append((elements + fractions * (targets - elements)).astype(x.dtype))
             self.fingerprints.append(_fingerprint(timed, x, places, self.tests[-1]))
+            if self.fingerprints == [None] and columns is None:
+                columns = _columns_inside(timed, x, moves)
+                if columns is not None:  # on the side of x on which f has a value
+                    self.tests, self.fingerprints = [], []
         self.is_finite = None not in self.fingerprints
 
     def serves(self, f: Callable[[Any], Any], x: Array, places: Places) -> bool:
@@ -365,6 +374,30 @@ def _fingerprint(f: Callable[[Any], Any], x: Array, places: Places, test: Array)
     # The padding of a longdouble is not part of its value; an object's bytes are addresses.
     plain = value.dtype.char not in "gGO"
     return value.dtype.str, value.shape, value.tobytes() if plain else repr(value.tolist())
+
+
+def _columns_inside(f: Callable[[Any], Any], x: Array, moves: Moves) -> Places | None:
+    """Return for each element which of its points f has a value at, as far as some calls tell.
+
+    Those of about the same value are moved together, since it is so that they may be at one end of
+    f's domain.
+    """
+    places, points, _ = moves
+    left = [np.argsort(x.view(np.ndarray).reshape(-1)[places])]
+    columns, calls = np.zeros(len(places), np.intp), 0
+    ends = {int(np.argmax(points[0])), int(np.argmin(points[0]))} if x.dtype.kind == "f" else ()
+    while left:
+        some = left.pop()
+        for column in ends:
+            calls += 1
+            if _fingerprint(f, x, places[some], points[some, column]) is not None:
+                columns[some] = column
+                break
+        else:
+            if len(some) == 1 or calls >= MAX_SEARCH_CALLS:
+                return None
+            left += [some[: len(some) // 2], some[len(some) // 2 :]]
+    return columns
 
 
 def _failure(error: Exception) -> tuple[bytes, str]:

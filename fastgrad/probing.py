@@ -1,6 +1,7 @@
 """Structures of functions that cannot be recorded: what changes where parts of x are moved."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,13 +51,14 @@ def probed(f: Callable[[Any], Any], x: Array, base: Array, bounds: Any) -> tuple
     probes = _Probes(f, x, base, bounds)
     try:
         here, there = probes.ways
-        structure = _divided(probes.poisoned_at(here), len(probes.base), x.size)
+        by_nan, by_moves = probes.changes_at(here, probes.nan, there)
+        structure = _divided(by_nan, by_moves, len(probes.base), x.size)
         groups = groups_of(structure)
         if probes.are_explained_at(there, structure, groups):
             return structure, groups
     except UndefinedError:
         pass
-    structure = _divided(probes.anyhow, len(probes.base), x.size)
+    structure = _divided(probes.anyhow, None, len(probes.base), x.size)
     return structure, groups_of(structure)
 
 
@@ -110,10 +112,13 @@ class _Probes:
             self.ways = [np.clip(way, *bounds) for way in self.ways]
         self.nan = np.full_like(self.flat, np.nan)
 
-    def poisoned_at(self, point: Array) -> Callable[[Flags], Flags]:
-        """Return what says which elements of f change where some at a point are replaced by nan."""
+    def changes_at(self, point: Array, *ends: Array) -> list[Callable[[Flags], Flags]]:
+        """Return what says which elements of f change where some at a point are at each end."""
         here = self._defined_at(point)
-        return lambda moved: _differ(self._value_at(np.where(moved, self.nan, point)), here)
+        return [partial(self._changed, here, point, end) for end in ends]
+
+    def _changed(self, here: Array, point: Array, end: Array, moved: Flags) -> Flags:
+        return _differ(self._value_at(np.where(moved, end, point)), here)
 
     def anyhow(self, moved: Flags) -> Flags:
         """Return which elements of f(x) change where x's are moved either way, or nan."""
@@ -182,10 +187,13 @@ def _differ(values: Array, others: Array) -> Flags:
     return np.asarray((values != others) & ~((values != values) & (others != others)), bool)
 
 
-def _divided(changed: Callable[[Flags], Flags], m: int, n: int) -> Any:
+def _divided(
+    changed: Callable[[Flags], Flags], otherwise: Callable[[Flags], Flags] | None, m: int, n: int
+) -> Any:
     """Return a structure (m, n), found by blocks of x that are divided until each is one element.
 
-    Blocks that no element of f depends on together are moved together.
+    Blocks that no element of f depends on together are moved together. If all elements of f change
+    with all blocks, others may be ``otherwise``: nan times the zeros of a matrix is nan.
     """
     size = 1
     while n > MAX_BLOCKS * size:
@@ -193,9 +201,14 @@ def _divided(changed: Callable[[Flags], Flags], m: int, n: int) -> Any:
     parts = -(-n // size)
     structure = sparse.csr_array(np.ones((m, min(n, 1)), bool))
     while n:
-        structure = _split(structure, changed, size, parts, n)
+        whole, structure = structure, _split(structure, changed, size, parts, n)
         if size == 1:
             break
+        if otherwise is not None and structure.nnz == structure.shape[0] * structure.shape[1]:
+            found = _split(whole, otherwise, size, parts, n)
+            if found.nnz < structure.nnz:
+                structure, changed = found, otherwise
+        otherwise = None
         size, parts = size // PARTS, PARTS
     return structure
 

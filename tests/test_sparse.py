@@ -195,8 +195,21 @@ def test_calls_that_find_a_structure_are_as_few_as_blocks_that_are_quartered():
     np.testing.assert_array_equal(found.toarray(), np.eye(1023, 1024) + np.eye(1023, 1024, k=1))
     assert groups.max() == 1
     # f(x), two that cannot be recorded, 16 blocks; three levels of four parts, of two groups or
-    # three; and the halves of both groups.
-    assert f.calls <= 3 + 16 + 3 * 4 * 3 + 2 * 2
+    # three; f on both sides of x, where the two groups move, and all together.
+    assert f.calls <= 3 + 16 + 3 * 4 * 3 + 2 + 2 + 1
+
+
+def test_nan_times_the_zeros_of_a_matrix_is_no_entry():
+    band = np.eye(64) + np.eye(64, k=1)
+    f = counted(lambda x: [float(each) for each in band @ x])
+    found, groups = detect_sparsity(f, np.zeros(64))
+    np.testing.assert_array_equal(found.toarray(), band)
+    assert groups.max() == 1
+    # f(x), two that cannot be recorded, 16 blocks twice, their parts in three groups at most; f on
+    # both sides of x, where the two groups move, and all together.
+    assert f.calls <= 3 + 2 * 16 + 4 * 3 + 2 + 2 + 1
+    found, _ = detect_sparsity(lambda x: [float(each) for each in (band + 1) @ x], np.zeros(64))
+    assert found.toarray().all()
 
 
 def without_nan(x):

@@ -160,10 +160,12 @@ class ColumnGroups(Line, Elements):
         origin = 1.0 if is_measured else 0.0
         Elements.__init__(self, problem)
         Line.__init__(self, f, x, args, [problem], [directions.reshape(x.shape)], origin)
-        # Elements by their groups: those of group g from starts[g] to starts[g + 1].
-        self._order = np.argsort(self.groups, kind="stable")
-        sizes = np.bincount(self.groups, minlength=self.number)
+        # Elements that move, by their groups: those of group g from starts[g] to starts[g + 1].
+        movable = np.flatnonzero(directions)
+        self._order = movable[np.argsort(self.groups[movable], kind="stable")]
+        sizes = np.bincount(self.groups[movable], minlength=self.number)
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self._sorted = [each.reshape(-1)[self._order] for each in (x.view(np.ndarray), directions)]
         position = np.full(self.number, origin)
         h = "auto" if problem.automatic else 1.0
         [of_groups] = problems(self, position, h, scheme=scheme, bounds=self._limits())
@@ -225,13 +227,13 @@ class ColumnGroups(Line, Elements):
         if self.is_stack(s) or s.dtype.kind == "c":
             return Line.__call__(self, s)
         # As `displace` does, of the elements of few groups: one of them is moved at a time.
-        [x], [original], [direction] = self.arrays, self.originals, self.directions
+        [x], [original] = self.arrays, self.originals
         point = original.reshape(-1).copy()
         for group in np.flatnonzero(s != self.origin):
-            places = self._order[self._starts[group] : self._starts[group + 1]]
-            step = (s[group] - self.origin) * direction.reshape(-1)[places]
-            moved = self._inside((point[places] + step).astype(point.dtype, copy=False), places)
-            point[places] = np.where(step == 0, point[places], moved)  # -0 stays
+            some = slice(self._starts[group], self._starts[group + 1])
+            old, direction = (each[some] for each in self._sorted)
+            moved = (old + (s[group] - self.origin) * direction).astype(point.dtype, copy=False)
+            point[self._order[some]] = self._inside(moved, self._order[some])
         plain = x.view(np.ndarray)
         plain[...] = point.reshape(plain.shape)  # f may have changed the shape
         return self.f(self.x, *self.args)

@@ -252,6 +252,18 @@ def _write_where_negative(builder: Any, vector: Any, negative: Any, other: Any) 
     return builder.select(builder.fcmp_ordered("<", vector, _constant(0.0)), negative, other)
 
 
+@_lowering("larger", VECTOR(VECTOR, VECTOR))
+def _write_larger(builder: Any, x: Any, y: Any) -> Any:
+    """Write what chooses the larger of two numbers in each lane, or y."""
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
+@_lowering("smaller", VECTOR(VECTOR, VECTOR))
+def _write_smaller(builder: Any, x: Any, y: Any) -> Any:
+    """Write what chooses the smaller of two numbers in each lane, or y."""
+    return builder.select(builder.fcmp_ordered("<", x, y), x, y)
+
+
 # Adding 1.5 * 2**52 rounds to a whole number and leaves it in the low bits of the sum.
 _ROUNDER = 1.5 * 2.0**52
 

@@ -326,17 +326,22 @@ def where_negative(vector: Any, negative: Any, other: Any) -> Any:
     return negative if vector < 0.0 else other
 
 
-@inlined
+@lowered("larger")
 def larger(x: Any, y: Any) -> Any:
     """Return the larger of two numbers in every lane; where either is nan, y."""
-    return where_negative(y - x, x, y)
+    return x if x > y else y
+
+
+@lowered("smaller")
+def smaller(x: Any, y: Any) -> Any:
+    """Return the smaller of two numbers in every lane; where either is nan, y."""
+    return x if x < y else y
 
 
 @inlined
 def limited(vector: Any, low: float, high: float) -> Any:
     """Limit every lane to [low, high]; nan stays nan."""
-    above = where_negative(vector - low, repeat(low), vector)
-    return where_negative(high - above, repeat(high), above)
+    return smaller(repeat(high), larger(repeat(low), vector))
 
 
 @lowered("nearest")

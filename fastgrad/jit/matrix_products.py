@@ -68,7 +68,8 @@ def multiply(out: Doubles, a: Doubles, b: Doubles) -> None:
     a : array of shape (rows, depth), C-contiguous
     b : array of shape (depth, columns), C-contiguous
     """
-    sum_products(_tasks(out, b), out, a, False, b[np.newaxis], 1.0, IN_FLOAT64, False)
+    c = b[np.newaxis]
+    sum_products(_tasks(out, c), out, a, False, c, 1.0, IN_FLOAT64, False)
 
 
 def sum_polynomials(
@@ -104,16 +105,19 @@ def sum_polynomials(
     largest = np.zeros(len(c))
     for m in range(len(c) if exact is None else exact, len(c)):
         largest[m] = magnitude_and_nonzeros(c[m])[0] or 1.0
-    sum_products(_tasks(out, c[0]), out, x, True, c, reach, largest, add)
+    sum_products(_tasks(out, c), out, x, True, c, reach, largest, add)
 
 
 IN_FLOAT64 = np.zeros(1)
 """A single term, which is summed in float64."""
 
 
-def _tasks(out: Doubles, b: Doubles) -> int:
-    """Return into how many tasks to cut a product."""
-    return tasks_for(len(b) * out.size // LANES_PER_VECTOR)
+def _tasks(out: Doubles, c: Doubles) -> int:
+    """Return into how many tasks to cut the sum of the products of all terms."""
+    terms, depth, columns = c.shape
+    panels, rest = divmod(min(columns, out.shape[1]), TILE_COLUMNS)
+    vectors = TILE_VECTORS * panels + -(-8 * rest // EDGE_BYTES)  # of a row
+    return tasks_for(terms * depth * len(out) * vectors)
 
 
 @kernel(

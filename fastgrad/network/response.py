@@ -59,7 +59,7 @@ def gradient(
     labels: NDArray[np.intp],
     h: float,
     largest: float,
-) -> Doubles | None:
+) -> tuple[Doubles, float] | None:
     """Compute the central differences of the mean loss for all parameters, if that is certain.
 
     Parameter W[i, j] shifts unit j of sample n by +-h x[n, i], so its difference quotient is
@@ -81,9 +81,9 @@ def gradient(
 
     Returns
     -------
-    array of shape (I H + H + H K + K,), or None
-        None if no plan is certain to reach full precision; `plan_responses` holds the proof for
-        those that are.
+    (array of shape (I H + H + H K + K,), float), or None
+        With a bound on the magnitudes in it; nan if a response is. None if no plan is certain to
+        reach full precision; `plan_responses` holds the proof for those that are.
     """
     weights = params["W2"]
     of_class = np.ascontiguousarray(weights.T)  # whose columns are compared faster than rows
@@ -95,13 +95,19 @@ def gradient(
     samples = len(x)
     shifts = Shifts(*plan, *_constants(plan.terms, h, reach, samples))
     result = aligned(params.buffer.size)
+    bound = 0.0
     blocks = min(samples, -(-samples * len(weights) // BLOCK_OUTPUTS))
     for block in range(blocks):
         rows = slice(samples * block // blocks, samples * (block + 1) // blocks)
         run = run_forward(params, x[rows], nonzeros // blocks, labels[rows], shifts)
-        run.sum_over_samples(result, run.c, run.d, reach, _exact_terms(run, reach), block > 0)
+        magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in run.c]
+        exact = _exact_terms(run, reach, magnitudes)
+        run.sum_over_samples(result, run.c, run.d, reach, exact, block > 0)
+        # Polynomials are at most 1, but the first of x: at most reach. Rounding makes less of 2.
+        largest_d, _ = magnitude_and_nonzeros(run.d)
+        bound += 2 * len(run.x) * (reach * sum(magnitudes) + len(run.d) * largest_d)
         del run  # whose memory the next block can have
-    return result
+    return result, bound
 
 
 @lru_cache
@@ -125,12 +131,19 @@ def _constants(terms: int, h: float, reach: float, samples: int) -> tuple[Double
     return growths, scales
 
 
-def _exact_terms(run: Forward, reach: float) -> int:
-    """Choose how many terms are summed in float64; integers suffice for those after them."""
+def _exact_terms(run: Forward, reach: float, magnitudes: Sequence[float]) -> int:
+    """Choose how many terms are summed in float64; integers suffice for those after them.
+
+    Parameters
+    ----------
+    run : Forward
+    reach : float
+    magnitudes : sequence of float
+        The largest magnitude of each coefficient in ``run.c``.
+    """
     products = run.x.shape[1] * run.c[0].size
     if is_sparse(run.x, run.nonzeros) or products < matrix_products.MIN_INTEGER_PRODUCTS:
         return len(run.c)
-    magnitudes = [magnitude_and_nonzeros(coefficients)[0] for coefficients in run.c]
     return first_in_integers(reach * magnitudes[0], magnitudes[1:])
 
 

@@ -365,19 +365,21 @@ def central_differences(
     largest, _ = matrix_products.magnitude_and_nonzeros(params.buffer)
     step = as_step(h, params, largest, may_be_lost=engine == "loop")
     batch = check(params, x, t)
+    bound = math.inf
     if np.isnan(largest):  # a parameter that is nan makes every loss nan, and every difference
         flat = np.full_like(params.buffer, np.nan)
     elif workers is not None:
         flat = mean_of_shards(batch, step, engine, workers)
     else:
-        flat = quotients(batch, step, engine)
+        flat, bound = quotients(batch, step, engine)
     gradient = params.over(flat)
-    _warn_of_nonfinite(gradient)
+    if not bound < math.inf:
+        _warn_of_nonfinite(gradient)
     return gradient
 
 
-def quotients(batch: Batch, step: float, engine: str) -> Doubles:
-    """Return the central differences as a new flat array."""
+def quotients(batch: Batch, step: float, engine: str) -> tuple[Doubles, float]:
+    """Return the central differences as a new flat array, and a bound on their magnitudes."""
     with exclusive:
         return ENGINES[engine](batch, step)
 
@@ -385,7 +387,7 @@ def quotients(batch: Batch, step: float, engine: str) -> Doubles:
 # Engines ------------------------------------------------------------------------------------------
 
 
-def _by_responses(batch: Batch, h: float) -> Doubles:
+def _by_responses(batch: Batch, h: float) -> tuple[Doubles, float]:
     """Measure a few shifts a unit; where no certain plan exists, perturb every weight."""
     result = response.gradient(
         batch.params, batch.x, batch.nonzeros, batch.labels, h, batch.largest
@@ -393,12 +395,12 @@ def _by_responses(batch: Batch, h: float) -> Doubles:
     return _by_perturbation(batch, h) if result is None else result
 
 
-def _by_perturbation(batch: Batch, h: float) -> Doubles:
+def _by_perturbation(batch: Batch, h: float) -> tuple[Doubles, float]:
     """Move every parameter, and recompute what it touches."""
-    return response.direct_gradient(batch.params, batch.x, batch.labels, h)
+    return response.direct_gradient(batch.params, batch.x, batch.labels, h), math.inf
 
 
-def _by_loop(batch: Batch, h: float) -> Doubles:
+def _by_loop(batch: Batch, h: float) -> tuple[Doubles, float]:
     """Run the book's loop over each parameter; the loss ignores the array that it is given."""
     samples = np.arange(len(batch.x))
 
@@ -407,15 +409,16 @@ def _by_loop(batch: Batch, h: float) -> Doubles:
         return float(-np.log(p_label + LOG_OFFSET).mean())
 
     arrays = batch.params.values()
-    return np.concatenate([loop.gradient(loss, array, h).ravel() for array in arrays])
+    return np.concatenate([loop.gradient(loss, array, h).ravel() for array in arrays]), math.inf
 
 
-ENGINES: dict[str, Callable[[Batch, float], Doubles]] = {
+ENGINES: dict[str, Callable[[Batch, float], tuple[Doubles, float]]] = {
     "response": _by_responses,
     "direct": _by_perturbation,
     "loop": _by_loop,
 }
-"""Name -> ``engine(batch, h)``, which returns the gradient as a new flat array."""
+"""Name -> ``engine(batch, h)``, which returns the gradient as a new flat array, and a bound on the
+magnitudes in it; inf if none is known."""
 
 
 # Workers ------------------------------------------------------------------------------------------
@@ -466,7 +469,8 @@ def share_of_shard(
 ) -> Doubles:
     """Return what a shard contributes to the quotients of so many samples, wherever that is."""
     batch = check(params, *shard)
-    return len(batch.x) / samples * quotients(batch, step, engine)
+    flat, _ = quotients(batch, step, engine)
+    return len(batch.x) / samples * flat
 
 
 # Arguments ----------------------------------------------------------------------------------------

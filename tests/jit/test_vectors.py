@@ -24,6 +24,7 @@ from fastgrad.jit.kernel import (
     padded,
     power_of_two,
     repeat,
+    smaller,
     store,
     store_part,
     total,
@@ -150,9 +151,10 @@ def test_magnitudes_are_absolute_values():
     assert not np.signbit(result).any()
 
 
-def test_the_larger_of_two_is_taken_and_the_second_beside_a_nan():
+@pytest.mark.parametrize("choose", [larger, smaller], ids=["larger", "smaller"])
+def test_the_larger_or_smaller_of_two_is_taken_and_the_second_beside_a_nan(choose):
     x, y = pairs()
-    result, plain = apply_two(larger, x, y)
+    result, plain = apply_two(choose, x, y)
     np.testing.assert_array_equal(result, plain)
     beside_nan = np.isnan(x) | np.isnan(y)
     np.testing.assert_array_equal(result[beside_nan], y[beside_nan])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from oracle import EPS, round_off
 
 from fastgrad import TwoLayerNet, reference
-from fastgrad.network.two_layer_net import ENGINES
+from fastgrad.network import response
+from fastgrad.network.two_layer_net import ENGINES, check
 
 H = 1e-4
 NAMES = ["W1", "b1", "W2", "b2"]
@@ -379,3 +380,22 @@ def test_a_net_tells_its_sizes_and_its_engine():
             return super().loss(x, t) + 1
 
     assert repr(Another(7, 5, 3)) == "<Another 7-5-3, engine 'auto'>"
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("largest", [1.0, 30.0])
+def test_bounds_of_engines_hold_and_are_finite_only_of_what_is(
+    net, x, labels, largest, blocked, monkeypatch
+):
+    if blocked:
+        monkeypatch.setattr(response, "BLOCK_OUTPUTS", 7)
+    for engine in ENGINES.values():
+        batch = check(net.params, largest * x, labels)
+        quotients, bound = engine(batch, H)
+        assert abs(quotients).max() <= bound
+    net.params["W1"][:2, 0] = 1e308, -1e308  # the pre-activation is inf - inf
+    overflowing = check(net.params, np.full_like(x, 1.0 + largest), labels)
+    for engine in ENGINES.values():
+        with np.errstate(all="ignore"):  # kernels as plain Python say so
+            quotients, bound = engine(overflowing, H)
+        assert np.isfinite(quotients).all() or not bound < np.inf

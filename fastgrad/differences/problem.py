@@ -36,6 +36,10 @@ else:  # most problems have none
     limits = LazyModule("fastgrad.differences.bounds")
 
 
+DERIVED = {"is_uniform", "is_as_in_the_book", "partition"}
+"""Attributes of a problem that follow from others."""
+
+
 class Problem:
     """A function of one array, and how it is to be differenced; not to be changed.
 
@@ -59,6 +63,10 @@ class Problem:
         The derivatives by these steps, in C order, where they are known.
     is_lost : bool
         Whether some elements do not move, because the step is lost in their rounding.
+    is_uniform : bool
+        Whether all elements are moved alike: by one step, on the real line, without bounds.
+    is_as_in_the_book : bool
+        Whether it is the book's: central quotients, by one step for all elements.
     """
 
     def __init__(
@@ -76,22 +84,14 @@ class Problem:
         self.f, self.x, self.name = f, x, name
         self.scheme, self.steps, self.bounds = scheme, steps, bounds
         self.automatic, self.quotients, self.is_lost = automatic, quotients, is_lost
+        one_step = not isinstance(steps, np.ndarray)
+        self.is_uniform = bounds is None and one_step and not scheme.is_complex
+        self.is_as_in_the_book = self.is_uniform and scheme == central_quotient
 
     def replaced(self, **changes: Any) -> "Problem":
         """Return the same problem, but for some attributes."""
-        same = {name: value for name, value in vars(self).items() if name != "partition"}
+        same = {name: value for name, value in vars(self).items() if name not in DERIVED}
         return Problem(**(same | changes))
-
-    @property
-    def is_uniform(self) -> bool:
-        """Whether all elements are moved alike: by one step, on the real line, without bounds."""
-        several = isinstance(self.steps, np.ndarray)
-        return self.bounds is None and not several and not self.scheme.is_complex
-
-    @property
-    def is_as_in_the_book(self) -> bool:
-        """Whether it is the book's: central quotients, by one step for all elements."""
-        return self.is_uniform and self.scheme == central_quotient
 
     def gradient(self, values: Values, base: Array | None = None) -> Array:
         """Return the derivatives, an array like x, by this way of evaluating f.

@@ -61,7 +61,8 @@ class FirstCalls:
         self._bytes = self._saved.tobytes() if self._saved.nbytes <= SMALL_X_BYTES else None
         self.values: list[float] = []
         self.seconds, self.refusal = np.inf, getattr(f, "why_not_traced", "")
-        if x.dtype not in (np.float64, np.float32) or type(x) is not np.ndarray:
+        is_float = x.dtype.char in "fd" and x.dtype.isnative
+        if not is_float or type(x) is not np.ndarray:
             self.refusal = "x is not a plain array of float64 or float32"
         else:
             self.make(1)

@@ -71,9 +71,6 @@ MEANINGS = {
 STATUS_DTYPE = f"<U{max(map(len, STATUSES))}"
 """The type of arrays of them."""
 
-CONVERGED_ERROR = 2.0**-26
-"""The relative error from which a derivative has converged."""
-
 MAX_ROUNDOFF_ERROR = 0.1
 """The relative error up to which round-off is blamed for it: a limit has been seen."""
 
@@ -107,8 +104,9 @@ class Derivatives(Generic[Structure]):
     step : array or structure like x
         The smallest step that each derivative is made of.
     status : array or structure like x
-        What became of each: "converged" to half of the digits at least, or to the tolerance;
-        "round-off", which leaves fewer; or "no limit", where none was found, as at a kink.
+        What became of each: "converged" to half of the digits of x and f at least, or to the
+        tolerance; "round-off", which leaves fewer; or "no limit", where none was found, as at a
+        kink.
     evaluations : int
         How often f was evaluated.
     engine : str
@@ -339,7 +337,8 @@ def differentiate(
         if pairs is not None:
             pairs.put_back()
     if pairs is not None:
-        results = [_of_pairs(pairs, results[0], np.asarray(value), limit)]
+        eps = precision(pairs.arrays[0], np.asarray(value))
+        results = [_of_pairs(pairs, results[0], np.asarray(value), limit, eps)]
     gradient, error, step, status = (like(x, iter([each[k] for each in results])) for k in range(4))
     return Derivatives(
         gradient, error, step, status, evaluations, evaluator.engine, time.perf_counter() - start
@@ -362,7 +361,9 @@ def _is_hessian(order: int, diagonal: bool, scheme: Scheme, elementwise: bool) -
     return order == 2 and not (diagonal or elementwise)
 
 
-def _of_pairs(pairs: Pairs, results: list[Array], base: Array, tolerance: float) -> list[Array]:
+def _of_pairs(
+    pairs: Pairs, results: list[Array], base: Array, tolerance: float, eps: float
+) -> list[Array]:
     """Return Hessian, errors, steps and status by what was found along pairs of elements."""
     along, errors, steps, status = results
     hessian, error = pairs.hessian(along), pairs.hessian(errors, is_error=True)
@@ -370,13 +371,13 @@ def _of_pairs(pairs: Pairs, results: list[Array], base: Array, tolerance: float)
     step = pairs.entries(steps * scales)
     is_limited = pairs.entries(status != STATUSES[2])
     heights = abs(base)[..., np.newaxis, np.newaxis] / np.outer(pairs.scales, pairs.scales)
-    status = _status(hessian, error, heights, is_limited, tolerance)
+    status = _status(hessian, error, heights, is_limited, tolerance, eps)
     shape = pairs.arrays[0].shape
     return [each.reshape(base.shape + shape + shape) for each in (hessian, error, step, status)]
 
 
 def _status(
-    values: Array, errors: Array, heights: Array, is_limited: Flags, tolerance: float
+    values: Array, errors: Array, heights: Array, is_limited: Flags, tolerance: float, eps: float
 ) -> Array:
     """Return what became of derivatives.
 
@@ -387,11 +388,12 @@ def _status(
         The size of f over the distances at which it varies: derivatives far below it are 0.
     is_limited : array of bool
         Whether it is round-off that few digits are to be blamed on.
-    tolerance : float
+    tolerance, eps : float
+        The relative errors that are small enough, and of f's values.
     """
     with np.errstate(invalid="ignore"):
         size = np.fmax(abs(values), heights)
-        converged = errors <= max(CONVERGED_ERROR, tolerance) * size
+        converged = errors <= np.fmax(max(eps**0.5, tolerance) * size, np.finfo(np.float64).tiny)
         blamed = is_limited & (errors <= MAX_ROUNDOFF_ERROR * size)
     return np.where(converged, STATUSES[0], np.where(blamed, STATUSES[1], STATUSES[2]))
 
@@ -444,7 +446,8 @@ def _differentiate(
             quotients = derivatives(all_values, problem.f, x, places, steps, scheme)
             errors += abs(quotients - larger)
         _write(results, places, quotients, errors, steps)
-        status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance)
+        eps = precision(x, quotients)
+        status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance, eps)
         count = each.evaluations if each else calls * x.size * len(scheme.offsets)
         return [gradient, error, step, status], 1 + count
     half = in_parts(report, 1 / 2)
@@ -495,7 +498,8 @@ def _differentiate(
             columns = gradient.view(np.ndarray).reshape(-1, given.x.size).T
             domain.require_a_side(of, columns if pairs is None else pairs.columns_of(columns))
         domain.warn_of_one_sided(of, defined if pairs is None else pairs.elements_of(defined))
-    status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance)
+    eps = extrapolation.eps
+    status = _status(gradient, error, heights, is_limited.reshape(x.shape), tolerance, eps)
     count = each.evaluations if each else extrapolation.evaluations + remembered.evaluations
     return [gradient, error, step, status], 1 + count
 

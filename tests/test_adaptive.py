@@ -370,3 +370,25 @@ def test_x_near_0_is_no_scale_of_f_where_it_leaves_no_digits(x):
     assert found.status == "converged"
     assert abs(found.gradient - np.cos(x + 0.5)) <= found.error < 1e-11
     assert found.evaluations < 40  # of two first steps
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "exact"),
+    [
+        (lambda x: np.maximum(x, 0), np.array(-0.5), 0.0),
+        (lambda x: np.sin(np.sin(x)), np.array(100.0), np.cos(np.sin(100)) * np.cos(100)),
+        (lambda x: np.sin(x), np.array(0.25, np.float32), np.cos(0.25)),
+    ],
+)
+def test_slopes_of_0_waves_and_float32_converge_to_half_of_their_digits(f, x, exact):
+    found = differentiate(lambda x: f(x[()]), x)
+    assert found.status == "converged"
+    assert abs(found.gradient - exact) <= found.error
+
+
+def test_what_is_0_all_around_but_not_seen_from_afar_may_be_lost_inside_f():
+    # cos rounds to 1 at 1e-9; where f really is 0, out to 1e-3, it looks the same.
+    for f in (lambda x: np.log(np.cos(x)), lambda x: x * (abs(x) > 1e-3)):
+        found = at(f, 1e-12)
+        assert found.gradient == 0
+        assert found.status == "no limit"

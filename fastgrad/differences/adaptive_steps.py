@@ -206,6 +206,8 @@ class Extrapolation:
     ----------
     evaluations : int
         How often f was evaluated.
+    eps : float
+        The relative precision of f's values.
     raised : dict
         What f has raised when an element was moved, by the index of the element.
     """
@@ -223,7 +225,7 @@ class Extrapolation:
         self.retry, self.by_stacks = retry, by_stacks
         self.evaluations = 0
         self.raised: dict[int, Exception] = {}
-        self._eps = 0.0
+        self.eps = precision(problem.x, np.asarray(base))
 
     def base_at(self, places: Any) -> Any:
         """Return f at x, as it is differentiated with respect to these elements."""
@@ -315,9 +317,15 @@ class Extrapolation:
                 # see nothing of it. Larger ones are not, where they contradict smaller ones.
                 doubt = np.where(before.diverging, 1, 1 / CLEAR_SHARE) * other.errors
                 clear = smaller & (CLEAR_SHARE * apart > doubt) & (apart > before.errors)
+                # What is 0 all around may be lost inside f, if it is smooth seen from far away.
+                seen = CLEAR_SHARE * abs(other.values) > other.errors
+            lost = (height[again] == 0) & (seen | ~other.diverging) & ~smaller
             contradicted = contradicts(other.values, other.errors, before.values, before.errors)
             better = (other.errors < before.errors) & (before.diverging | ~contradicted)
             better |= clear
+            doubtful = abs(other.values) + other.errors
+            outcome.errors[again[lost]] = np.fmax(before.errors, doubtful)[lost]
+            better &= ~lost
             asked = better & smaller & (CLEAR_SHARE * apart > other.errors)
             asked &= apart * other.steps**d <= MAX_JUMP * height[again]
             asked &= before.coarse == 0  # how high its jumps are is known then
@@ -375,7 +383,7 @@ class Extrapolation:
             ends |= ~search.upwards & (lower < search.smallest)
             steps = np.where(search.upwards, higher, lower)
             if ends.any():
-                best.roundoff_limited = drowned | at_largest & (relative > self._eps**0.5)
+                best.roundoff_limited = drowned | at_largest & (relative > self.eps**0.5)
                 unexplained = (errors > 4 * found.round_off) | (errors == np.inf)
                 unexplained &= ~best.roundoff_limited
                 best.diverging = unexplained & (relative > DIVERGENCE_ERROR)
@@ -400,11 +408,11 @@ class Extrapolation:
         if tried >= MAX_STEPS:
             return np.ones(len(found.values), dtype=bool)
         relative = found.relative
-        done: Flags = relative <= max(self.tolerance, MIN_ERROR_EPS * self._eps)
+        done: Flags = relative <= max(self.tolerance, MIN_ERROR_EPS * self.eps)
         # What is far from rounding, and no longer improves, may be noise.
         near = found.errors < ROUNDING_FACTOR * found.round_off
         enough = (search.stalled > 0) & near | (tried >= SUFFICIENT_STEPS)
-        done |= (relative < SMOOTH_ERROR) & enough
+        done |= (relative < min(SMOOTH_ERROR, self.eps**0.5)) & enough
         done |= search.stalled >= patience
         rounded = (4 * found.round_off > found.errors) & (found.errors < np.inf)
         return done | rounded & ~search.upwards
@@ -414,8 +422,7 @@ class Extrapolation:
         if not self.retry:
             return np.zeros(len(search.first), dtype=bool)
         sizes = np.maximum.reduce(np.where(np.isfinite(table[0]), abs(table[0]), 0), axis=1)
-        seen = np.maximum.reduce(abs(table[4:]), axis=(0, 2)) > 0  # 0 may be f's value all around
-        is_small = seen & (search.first < FIRST_STEP / 2) & (search.top == 0)
+        is_small = (search.first < FIRST_STEP / 2) & (search.top == 0)
         is_drowned: Flags = is_small & (DROWNING_SHARE * sizes <= table[1, :, 0])
         return is_drowned
 
@@ -513,7 +520,7 @@ class Extrapolation:
             return
         # So high are the jumps, at least.
         height = np.nanmax(abs(quotients - rival)[nearest + 1 :] * steps[nearest + 1 :] ** d)
-        if height > MAX_JUMP * rounding / self._eps:
+        if height > MAX_JUMP * rounding / self.eps:
             return
         other = self._with_noise(scheme, table[:, row], height)
         best.values[row], best.errors[row], best.steps[row] = other
@@ -548,7 +555,7 @@ class Extrapolation:
         f, raised = self.problem.f, self.raised
         measured = values_where_defined(values or self.values, f, x, moves, raised)
         self.evaluations += points.size
-        self._eps = precision(x, measured)
+        self.eps = precision(x, measured)
         seen = wide = as_floats(measured).reshape(*steps.shape, len(outer))
         base = np.broadcast_to(self.base_at(places), places.shape)[:, np.newaxis]
         if len(outer) < len(scheme.offsets):
@@ -559,7 +566,7 @@ class Extrapolation:
         # Operations inside f are rounded relative to their arguments: as if x itself were.
         distance = abs(flat.astype(np.float64))[:, np.newaxis]
         magnitude = np.maximum.reduce(abs(wide), axis=2) + distance**d * abs(quotients)
-        noise = scheme.round_off(magnitude + SMALLEST_SPACING / self._eps, steps, self._eps)
+        noise = scheme.round_off(magnitude + SMALLEST_SPACING / self.eps, steps, self.eps)
         bends = np.zeros_like(quotients)
         if _sees_kinks(scheme):
             there, mirrored = wide[..., 0], wide[..., outer.index(-outer[0])]

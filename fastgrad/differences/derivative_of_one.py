@@ -130,7 +130,7 @@ def _is_enough(found: Limit, stalled: bool, upwards: bool, is_last: bool, tolera
     round_off = found.run.round_off
     if found.relative <= max(tolerance, MIN_ERROR_EPS * EPS):
         return True
-    if found.relative < SMOOTH_ERROR and (is_last or (stalled and _is_rounding(found))):
+    if found.relative < EPS**0.5 and (is_last or (stalled and _is_rounding(found))):
         return True
     return 4 * round_off > found.error and not upwards
 

@@ -199,6 +199,10 @@ def probe_up_to_edge(path: Path, level: float, top: float, slack: float = 0.0) -
         inside, outside = (middle, outside) if has_values(2.0**middle) else (inside, middle)
     step = float(2.0 ** np.floor(inside))  # x goes by such ones without rounding
     with np.errstate(all="ignore"):
+        # From its best step down to the edge a quotient may change by as much at each step.
+        left = max(1.0, float(np.log(sides.step / step) / np.log(RATIO)))
+        is_open = abs(path.analytic - sides.value) <= (1 + left) * sides.error
+        is_open &= np.isnan(sides.below) != np.isnan(sides.above)
         while step >= least:
             offsets, values = path(_grid(path, step))
             smooth = _smooth(path.analytic, offsets, values, level, slack)
@@ -206,11 +210,11 @@ def probe_up_to_edge(path: Path, level: float, top: float, slack: float = 0.0) -
             if smooth is not None and smooth[0].error <= CLEAR_SHARE * size:
                 found = smooth[0]
                 agrees = abs(sides.value - found.value) <= found.error
-                return sides if sides.contradicts and agrees else found
+                return sides if sides.contradicts and agrees and not is_open else found
             if smooth is not None or not level / step <= size:
                 break
             step /= RATIO
-        if sides.contradicts and _may_grow(path, level, h):
+        if sides.contradicts and (is_open or _may_grow(path, level, h)):
             return replace(sides, kind="unclear", contradicts=False)
     return sides
 
@@ -351,6 +355,10 @@ MAX_JUMP_POWER = 0.01
 
 MAX_VERTICAL_POWER = 0.9
 """Largest power at which the slope is infinite, as that of a root is: 1/2."""
+
+MIN_CONVERGING_POWER = 1.15
+MAX_CONVERGING_POWER = 1.85
+"""Powers of the step between which what is left of f falls slowly where the claim is right."""
 
 MAX_POWER_CHANGE = 0.05
 """By how much the power may change over these steps."""
@@ -512,6 +520,9 @@ def _told(
             for step in (steps[k],) if left else (steps[k], steps[k] / ratio):
                 if step * (STEP_MULTIPLES[1] - STEP_MULTIPLES[0]) >= least:  # x has points for that
                     errors[k] = np.fmax(errors[k], 2 * noise_around(remainder, step) / steps[k])
+    if excuses == set():
+        limits = _converging(limits, (below, above), powers, errors)
+        excuses = _excuses(below, above, limits, errors, jumps)
     lower, upper, both = limits
     none = (float("nan"), float("nan"), 0)
     (first, first_error, i), (second, second_error, j) = lower or none, upper or none
@@ -552,6 +563,24 @@ def _limits(
     """Return the limits of both sides, and that of their mean, which means nothing at a jump."""
     both = None if jumps else _limit_of_both(below, above, hidden, ratio)
     return [_limit(below, hidden), _limit(above, hidden), both]
+
+
+def _converging(
+    limits: list[Limit | None], sides: tuple[Array, Array], powers: list[float], hidden: Array
+) -> list[Limit | None]:
+    """Return the limits, 0 for a side's quotients that fall by a power of the step, as t**0.2.
+
+    However slowly they do, that is their limit. Where f ends at x, for nothing else is known there;
+    of smooth functions, whose remainders fall with the square of the step, noise tells the rest.
+    """
+    found = [*limits]
+    for k, (quotients, power) in enumerate(zip(sides, powers, strict=True)):
+        clear = np.flatnonzero(abs(quotients) > MIN_REST_FACTOR * hidden)
+        is_slow = MIN_CONVERGING_POWER < power < MAX_CONVERGING_POWER
+        if is_slow and limits[k] is not None and np.isnan(sides[1 - k][clear[-1]]):
+            found[k] = 0.0, float(abs(quotients[clear[-1]])), int(clear[-1])
+            found[2] = None
+    return found
 
 
 def _told_by_both(limits: list[Limit | None], below: Array, above: Array) -> list[Limit | None]:

@@ -103,6 +103,16 @@ def test_taylors_test_leads_inside(name):
     assert not slope_test(f, x, -slope(x), seed=0)
 
 
+def test_a_slope_that_falls_slowly_to_0_at_the_edge():
+    f = sum_of(lambda x: x**1.2)
+    x = np.array([0.0, *INSIDE])
+    right = 1.2 * x**0.2
+    # At 1e-13, where noise begins to hide it, the slope is still 0.003.
+    assert check_gradient(f, x, right)
+    assert slope_test(f, x, right, seed=0)
+    assert not check_gradient(f, x, right + np.array([0.05, 0, 0, 0]))
+
+
 def test_a_gradient_that_raises_next_to_x_is_wrong_all_the_same():
     def f(x):
         if (x < 0).any():

@@ -209,3 +209,15 @@ def test_structures_stacks_and_arrays_of_one_number():
 def test_what_is_no_number_is_refused():
     with pytest.raises(TypeError, match="real numbers"):
         differentiate(lambda x: np.array(["a", "b"]), np.ones(2))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, int])
+def test_each_element_is_compared_with_f_at_itself_whatever_type_f_returns(kind):
+    def f(x):
+        return (x**2).astype(kind)
+
+    x = np.array([3.0, 5.0, 7.0])
+    result = numerical_gradient(f, x, 0.5, scheme="forward", elementwise=True)
+    # (x + h)**2 - x**2 = 2 x h + h**2, of whole numbers the part that is one.
+    exact = np.floor(x + 0.25) if kind is int else x + 0.25
+    np.testing.assert_array_equal(result, exact / 0.5)

@@ -359,13 +359,18 @@ class Extrapolation:
         best = nothing_yet(search.first)
         may_be_rounded = are_short(table[4, :, 0]).any()  # all values are, where f rounds them
         while True:
+            coarse = best.coarse.copy()
             judged = self._coarsened(scheme, table, best) if may_be_rounded else table
+            # Values at larger steps may have too many digits for being seen to be rounded.
+            unseen = (coarse > 0) & (best.coarse == 0)
+            best.coarse[:] = np.where(unseen, coarse, best.coarse)
             tried = table.shape[2]
             found = self._limits(scheme, judged)
             errors, relative = found.errors, found.relative
             before = best.errors.copy()
             # Far out, f may be flat, or seem to be: what contradicts smaller steps is not believed.
-            rejected = search.upwards & contradicts(found.values, errors, best.values, before)
+            rejected = contradicts(found.values, errors, best.values, before) | unseen
+            rejected &= search.upwards
             # Smaller steps may correct what has been found, larger ones only improve it.
             taken = ~rejected & (~search.upwards | (errors < before))
             np.copyto(best.values, found.values, where=taken)
@@ -430,6 +435,7 @@ class Extrapolation:
         """Return the table with the noise of an f that rounds its values, if it does."""
         spacing = resolution(table[4:].transpose(1, 2, 0))
         if not spacing.any():
+            best.coarse[:] = 0
             return table
         noise, steps = table[1], table[3]
         coarser = np.fmax(noise, scheme.round_off(spacing, steps, 1.0))

@@ -171,3 +171,10 @@ def test_a_small_kink_is_seen_in_a_function_that_bends(height):
     found = at(lambda x: np.sin(x) + height * abs(x - 1), 1.0)
     assert height <= found.error < 10 * height
     assert abs(found.gradient - np.cos(1)) <= found.error
+
+
+def test_larger_steps_do_not_hide_that_values_are_rounded():
+    # Far out values have 12 digits and more, with 5 decimals, which is no short number any more.
+    found = at(lambda x: round(float(x**3 - 2 * x), 5), -1.26)
+    exact = 3 * 1.26**2 - 2
+    assert abs(found.gradient - exact) <= 10 * found.error < 1e-4

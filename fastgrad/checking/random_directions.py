@@ -124,8 +124,8 @@ def direction_path(
 ) -> tuple[Path, float]:
     """Return the path along a direction, and how far rounding may change what is claimed of it.
 
-    What x moves beside the direction, for what is stored is rounded, is taken off f's values, by
-    what is claimed of it.
+    What x moves beside the direction, for what is stored is rounded, is part of f's noise, as
+    `fastgrad.checking.noise.with_terms` tells it: of independent roundings, a tenth at most.
 
     Parameters
     ----------
@@ -139,24 +139,10 @@ def direction_path(
         ANALYTIC_ROUNDING_EPS * part.analytic_eps * _norm(terms)
         for part, terms in zip(parts, slopes, strict=True)
     ]
-    claimed = sum(terms.sum() for terms in slopes)
-    claims = np.concatenate([np.zeros(0), *(part.analytic for part in parts)])
-    moves, ends = np.empty_like(claims), np.cumsum([part.x.size for part in parts])
-    wheres = [
-        moves[end - v.size : end].reshape(v.shape) for end, v in zip(ends, direction, strict=True)
-    ]
 
     def along(offsets: Array) -> tuple[Array, Array]:
-        steps = iter(offsets.tolist())
-
-        def value() -> Any:
-            f, t = subject.value(), next(steps)
-            for part, original, where in zip(parts, originals, wheres, strict=True):
-                np.subtract(part.x.view(np.ndarray), original, out=where, dtype=where.dtype)
-            # By einsum, for BLAS's threads would wait for each other.
-            return f - (np.einsum("i,i", moves, claims) - t * claimed)
-
-        return offsets, np.array(evaluate_along(parts, direction, offsets.tolist(), value, kept))
+        values = evaluate_along(parts, direction, offsets.tolist(), subject.value, kept)
+        return offsets, np.array(values)
 
     def least() -> float:
         shares = [
@@ -166,7 +152,7 @@ def direction_path(
         ]
         return max(shares, default=0.0)
 
-    analytic = float(claimed)
+    analytic = float(sum(terms.sum() for terms in slopes))
     known = {} if here is None else {0.0: (0.0, here)}
     return Path(along, analytic, least, known), _norm(np.array(rounding))
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fastgrad.checking.noise import Noise, extrapolate
+from fastgrad.checking.noise import Direction, Noise, evaluate_along, extrapolate
 from fastgrad.checking.numerical import (
     MAX_FIRST_SUSPECTS,
     NumericalGradient,
@@ -26,9 +26,7 @@ from fastgrad.checking.probe import probe_element
 from fastgrad.checking.random_directions import (
     DIRECTION_COUNT,
     KINK_DIVISOR,
-    Direction,
     DirectionalCheck,
-    evaluate_along,
     random_direction,
     step_along,
 )

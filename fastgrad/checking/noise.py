@@ -22,6 +22,7 @@ import numpy as np
 from fastgrad.checking.subject import GradientUnderTest, Part, number_of
 from fastgrad.differences.arguments import as_returned
 from fastgrad.differences.quotients import precision
+from fastgrad.directional import displace, restorer
 from fastgrad.lazy import lazy
 from fastgrad.typing import Array
 
@@ -57,6 +58,15 @@ GROWTH_RATIO = 2.0
 """Ratio above which the spreads at three or more neighbouring steps are those of a power of the
 distance to x, as of a root at 0: a root's are 4, those of noise come down again."""
 
+HALVINGS = 24
+"""How often an interval is halved to tell rounding from kinks and waves."""
+
+LAST_HALVINGS = 4
+"""Of these, how many of the last the same jump is to be seen in."""
+
+MIN_TELLING_PATHS = 2
+"""Of three elements, how many have to change f; otherwise all move at once, for one of them."""
+
 JUMP_FACTOR = 8.0
 """Times what the values on one side of x alone show that noise may be; more is a jump at x."""
 
@@ -82,6 +92,10 @@ ANALYTIC_ROUNDING_EPS = 32.0
 
 COARSE_EPS_FACTOR = 2.0**20
 """Times eps of double precision from which f is said to compute in a coarser one."""
+
+
+Direction = Sequence[Array]
+"""A direction v: an array for each one that is moved."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +215,42 @@ def element_path(
     return Path(partial(subject.along, part, place), analytic, float(np.spacing(abs(old))), known)
 
 
+def evaluate_along(
+    parts: Sequence[Part],
+    direction: Direction,
+    steps: Sequence[float],
+    value: Callable[[], Any],
+    kept: tuple[Callable[[], None], list[Array]] | None = None,
+) -> list[Any]:
+    """Return a value where the parts' arrays are moved by each of the steps; they come back.
+
+    As `restorer` has kept them, if it was asked before.
+    """
+    arrays = [part.x for part in parts]
+    put_back, originals = kept or restorer(arrays)
+    try:
+        values = []
+        for step in steps:
+            displace(arrays, originals, [*direction], step, [None] * len(arrays))
+            values.append(value())
+        return values
+    finally:
+        put_back()
+
+
+def path_of_all(subject: GradientUnderTest, here: Any) -> Path:
+    """Return the path along which all elements move, up or down at random; here is f at x."""
+    parts, random = [part for part in subject.parts if part.x.size], np.random.default_rng(0)
+    direction = [random.choice([-1.0, 1.0], part.x.shape) for part in parts]
+
+    def along(offsets: Array) -> tuple[Array, Array]:
+        values = evaluate_along(parts, direction, offsets.tolist(), subject.value)
+        return offsets, np.array(values)
+
+    spacings = [float(np.spacing(abs(part.x.view(np.ndarray)).max())) for part in parts]
+    return Path(along, np.nan, max(spacings), {0.0: (0.0, here)})
+
+
 def extrapolate(near: Any, far: Any, h: float, level: float) -> tuple[Any, Any, float]:
     """Return the value of central quotients at h and 2 h, its truncation, and its round-off.
 
@@ -217,8 +267,9 @@ def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
     have the variance 70 sigma^2 if the values have independent errors of variance sigma^2, and are
     below ``(h / 4)**4`` times the fourth derivative otherwise. Where they are large, smaller steps
     tell what they are: noise stays as it is, what a kink makes of them falls with the step, and the
-    rest nearly vanishes. Of three elements the middle result counts. Less than eps ``abs(f)`` is
-    not believed, nor less than eps of the terms ``x_i g_i`` (`with_terms`).
+    rest nearly vanishes. Of three elements the middle result counts; where f does not vary with
+    two of them, all elements are moved instead. Less than eps ``abs(f)`` is not believed, nor less
+    than eps of the terms ``x_i g_i`` (`with_terms`).
 
     References
     ----------
@@ -241,17 +292,23 @@ def measure_noise(subject: GradientUnderTest, h: float | None) -> Noise:
     if repeats and np.isfinite(height):
         step = h if h is not None else Noise(eps, 1.0, eps, True, (0, 0)).step
         spreads, rough, sizes = [], [], [height]
-        for part, place in _elements(subject):
-            path = element_path(subject, part, place, here=first)
+        elements = _elements(subject)
+        paths = [element_path(subject, *each, here=first) for each in elements]
+        for path, (part, place) in zip(paths, elements, strict=True):
+            x = float(part.x.view(np.ndarray).reshape(-1)[place])
+            sizes.append(_size(path, step / STEP_DIVISORS[0], x))
+        telling = [path for path in paths if np.ptp(_points(path, step / STEP_DIVISORS[0])[1])]
+        if paths and len(telling) < MIN_TELLING_PATHS:
+            paths = [*telling, path_of_all(subject, first)]
+        for path in paths:
             spread = _spread(path, step / STEP_DIVISORS[0])
             if spread > 4 * eps * height:
                 rough.append(path)
             else:
                 spreads.append(spread)
-            x = float(part.x.view(np.ndarray).reshape(-1)[place])
-            sizes.append(_size(path, step / STEP_DIVISORS[0], x))
         if len(rough) > 1 or not spreads:
-            spreads += [_steady_noise(path, step, [*reversed(STEP_DIVISORS)]) for path in rough]
+            divisors = [*reversed(STEP_DIVISORS), WIDE_STEP_DIVISORS[0]]
+            spreads += [_steady_noise(path, step, divisors) for path in rough]
         else:  # whatever it is, the middle one is not larger than this
             spreads = [max(spreads)]
         height = max(sizes)
@@ -337,7 +394,12 @@ def _steady_noise(path: Path, h: float, divisors: Sequence[float]) -> float:
     differences does not fall with the step, as noise does not; but noise is on both sides of x as
     well, where a jump is not.
     """
-    noise = _steady([_spread(path, h / divisor) for divisor in divisors])
+    spreads = [_spread(path, h / divisor) for divisor in divisors]
+    noise = _steady(spreads)
+    saturated, divisor = _saturated(spreads, divisors)
+    # Next to x may be few of the jumps that rounding makes, so that spreads grow from step to step.
+    if saturated > MAX_NOISE_RATIO * noise and _is_rounded(path, h / divisor):
+        noise = saturated
     alone = 0.0
     for step in (h / STEP_DIVISORS[0], h / WIDE_STEP_DIVISORS[0]):
         if noise > JUMP_FACTOR * alone:
@@ -365,6 +427,47 @@ def _steady(spreads: list[float]) -> float:
             break
         noise = max(noise, spread, larger)
     return noise
+
+
+def _saturated(spreads: list[float], divisors: Sequence[float]) -> tuple[float, float]:
+    """Return the largest of all spreads that are about the same at the next step, and its divisor.
+
+    Also where smaller steps show much less. 0 if there are none.
+    """
+    pairs = zip(pairwise(spreads), divisors[1:], strict=True)
+    steady = [(spread, larger, divisor) for (spread, larger), divisor in pairs if spread > 0]
+    return max(
+        (
+            (max(spread, larger), divisor)
+            for spread, larger, divisor in steady
+            if spread / MAX_NOISE_RATIO <= larger <= MAX_NOISE_RATIO * spread
+        ),
+        default=(0.0, divisors[0]),
+    )
+
+
+def _is_rounded(path: Path, step: float) -> bool:
+    """Say whether f jumps within a step of x, wherever that is, as rounded values do.
+
+    By halving an interval: the half in which the middle value is farther from the mean of both ends
+    is kept. That distance stays the same as long as a jump is in it; it is halved by a kink, and
+    falls faster where f is smooth, once the interval is shorter than its waves.
+    """
+    start, end = -step, step
+    distances: list[float] = []
+    for _ in range(HALVINGS):
+        if end - start < 64 * path.least:
+            break
+        points, values = path(np.linspace(start, end, 5))
+        with np.errstate(all="ignore"):
+            left, right = (abs(values[k + 1] - (values[k] + values[k + 2]) / 2) for k in (0, 2))
+        start, end = (points[0], points[2]) if left > right else (points[2], points[4])
+        distances.append(max(left, right))
+    if len(distances) <= LAST_HALVINGS:
+        return False
+    last, before = distances[-1], distances[-1 - LAST_HALVINGS]
+    least = 64 * np.finfo(np.float64).eps * float(np.max(abs(values)))
+    return bool(before < np.inf and last > max(before / 2, least))
 
 
 def _points(path: Path, step: float) -> tuple[Array, Array]:

@@ -27,14 +27,16 @@ import numpy as np
 from fastgrad.checking.noise import (
     ANALYTIC_ROUNDING_EPS,
     EXTRAPOLATION_SHARE,
+    Direction,
     Noise,
     Path,
+    evaluate_along,
     extrapolate,
 )
 from fastgrad.checking.numerical import MAX_QUOTIENT_CHANGE, MAX_TRUNCATION_SHARE, largest_magnitude
 from fastgrad.checking.probe import ROUGHNESS_FACTOR, Probe, probe
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.directional import displace, restorer
+from fastgrad.directional import restorer
 from fastgrad.typing import Array
 
 DIRECTION_COUNT = 8
@@ -54,9 +56,6 @@ SPARE_DIRECTIONS = 2
 
 UNSCALED = 1e-140, 1e140
 """Between which lengths the squares of a vector's elements neither over- nor underflow."""
-
-Direction = Sequence[Array]
-"""A direction v: an array for each one that is moved."""
 
 
 def random_direction(
@@ -94,29 +93,6 @@ def step_along(noise: Noise) -> float:
     smooth functions, the cube root, crosses fewer of them.
     """
     return float(min(2.0 ** np.round(np.log2(16 * noise.relative**0.5)), 2.0**-6))
-
-
-def evaluate_along(
-    parts: Sequence[Part],
-    direction: Direction,
-    steps: Sequence[float],
-    value: Callable[[], Any],
-    kept: tuple[Callable[[], None], list[Array]] | None = None,
-) -> list[Any]:
-    """Return a value where the parts' arrays are moved by each of the steps; they come back.
-
-    As `restorer` has kept them, if it was asked before.
-    """
-    arrays = [part.x for part in parts]
-    put_back, originals = kept or restorer(arrays)
-    try:
-        values = []
-        for step in steps:
-            displace(arrays, originals, [*direction], step, [None] * len(arrays))
-            values.append(value())
-        return values
-    finally:
-        put_back()
 
 
 def direction_path(

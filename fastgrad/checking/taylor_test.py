@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.checking.noise import Noise, measure_noise, with_terms
+from fastgrad.checking.noise import (
+    Direction,
+    Noise,
+    evaluate_along,
+    measure_noise,
+    with_terms,
+)
 from fastgrad.checking.plots import BLUE, GREEN, GREY, RED, curves, inline
 from fastgrad.checking.probe import Probe, probe_up_to_edge, unit_of
 from fastgrad.checking.random_directions import (
-    Direction,
     DirectionalCheck,
     direction_path,
-    evaluate_along,
     random_direction,
 )
 from fastgrad.checking.reevaluation import explained_along

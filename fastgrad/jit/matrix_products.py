@@ -51,8 +51,8 @@ WORD_COLUMNS = 2 * TILE_COLUMNS  # of integers, which come in words of half the 
 # Rows from which on it pays to copy the second factor.
 MIN_ROWS_TO_PACK = 256
 
-# Elements of the first factor in a block of rows, a second-level cache of 1 MB: in smaller blocks the
-# second factor, which may be larger, passes by more often than it has to.
+# Elements of the first factor in a block of rows, a second-level cache of 1 MB: in smaller blocks
+# the second factor, which may be larger, passes by more often than it has to.
 BLOCK_FACTORS = 2**17
 
 # Products from which on integers pay: to see that they suffice takes time, too.

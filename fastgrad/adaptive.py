@@ -395,6 +395,7 @@ def _status(
         size = np.fmax(abs(values), heights)
         converged = errors <= np.fmax(max(eps**0.5, tolerance) * size, np.finfo(np.float64).tiny)
         blamed = is_limited & (errors <= MAX_ROUNDOFF_ERROR * size)
+    converged, blamed = (each & np.isfinite(errors) for each in (converged, blamed))
     return np.where(converged, STATUSES[0], np.where(blamed, STATUSES[1], STATUSES[2]))
 
 

@@ -182,10 +182,12 @@ def test_offsets_may_be_in_any_order():
         assert abs(found.gradient - np.exp(x)) <= found.error < 1e-11
 
 
-def test_where_there_is_no_derivative_the_error_is_infinite():
-    found = at(lambda x: np.nan, 0.5)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_where_there_is_no_derivative_the_error_is_infinite(value):
+    found = at(lambda x: value, 0.5)
     assert np.isnan(found.gradient)
     assert found.error == np.inf
+    assert found.status == "no limit"
 
 
 @pytest.mark.parametrize("x", [0.0, 1e-9, 0.5, 1 - 1e-9, 1.0])

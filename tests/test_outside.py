@@ -303,3 +303,17 @@ def test_checks_take_the_side_where_f_is_defined():
     assert check_jacobian(array_by_exception, EDGE.copy(), rows, outside=OUTSIDE)
     report = check_jacobian(array_by_exception, EDGE.copy(), rows * [1, 1, 1.01], outside=OUTSIDE)
     assert report.summary == "The Jacobian is wrong: f(x)[0]."
+
+
+def test_many_elements_at_the_edge_are_no_defect_of_what_records_f():
+    x = np.random.default_rng(0).uniform(0.1, 1, 3000)
+    x[:900] = 0
+
+    def f(x):
+        return float(np.where(x < 0, np.nan, np.exp(x)).sum())
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = numerical_gradient(f, x, outside=ValueError)
+    np.testing.assert_allclose(found, np.exp(x), rtol=1e-7)
+    assert not [each for each in said if "please report" in str(each.message)]

@@ -63,6 +63,10 @@ class Disagreement(Exception):
     """So many quotients are not f's that all are to be had from f; the message says where."""
 
 
+class NotFiniteError(Disagreement):
+    """So many quotients are not finite, and f itself is not where some of them are taken."""
+
+
 @dataclass(eq=False)
 class Certificate:
     """The comparison of one gradient with f.
@@ -153,6 +157,9 @@ class Certificate:
         """Replace quotients that are not finite by f's own."""
         places = np.flatnonzero(~np.isfinite(self.quotients))
         if len(places) > self._most:
+            some = places[:: -(-len(places) // MAX_SEARCHES)]
+            if not np.isfinite(self.values.quotients(some, self.values.h)).any():
+                raise NotFiniteError(f"f is not finite where {len(places):,} elements are moved")
             raise Disagreement(f"{len(places):,} of its quotients are not finite")
         if places.size:
             self.quotients[places] = self.values.quotients(places, self.values.h)

@@ -13,7 +13,7 @@ import numpy as np
 from fastgrad.differences.arguments import warn_caller
 from fastgrad.differences.guard import extend_turn
 from fastgrad.engines import joint_gradients
-from fastgrad.engines.certificate import Certificate, Disagreement, wrong
+from fastgrad.engines.certificate import Certificate, Disagreement, NotFiniteError, wrong
 from fastgrad.engines.directions import NearbyValues
 from fastgrad.jit.concurrency import single_blas_thread
 from fastgrad.jit.interrupts import OutOfTimeError, ending_at, raise_interrupt
@@ -497,6 +497,8 @@ def _certify(
     certificate = _certificate(f, x, h, scheme, [trace], replayed, seconds)
     try:
         certificate.mend()
+    except NotFiniteError as reason:
+        raise NotTraceable(str(reason)) from reason
     except Disagreement as where:
         raise Mistaken(f"its replay is not f: {where}") from where
     if certificate.said:

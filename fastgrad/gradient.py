@@ -32,6 +32,7 @@ from fastgrad.engines.selection import (
     is_independent,
     is_repeated,
     look_again,
+    why_constant,
 )
 from fastgrad.lazy import LazyModule
 from fastgrad.schemes import Scheme, as_scheme, central_quotient
@@ -337,8 +338,9 @@ def _gradient(problem: Problem, evaluator: Evaluator, report: Report | None) -> 
     else:
         result = problem.gradient(Repeating(values, evaluator.values(None), first))
     is_zero = not np.count_nonzero(result.view(np.ndarray))
-    if is_zero and problem.is_uniform and is_independent(f, x, problem.steps):
-        warn_caller(INDEPENDENCE_MESSAGE.format(problem.name))
+    message = why_constant(f, x, problem.steps) if is_zero and problem.is_uniform else None
+    if message is not None:
+        warn_caller(message.format(problem.name))
     return result
 
 

@@ -330,7 +330,9 @@ def precision(right: list[NumericalGradient], noise: Noise, h: float) -> Iterato
         unseen = np.setdiff1d(np.arange(0, numerical.part.x.size, every), known)
         truncation = float(np.median(numerical.truncation[unseen])) if unseen.size else 0.0
         hidden = numerical.round_off + truncation
-        largest = largest_magnitude(numerical.value)
+        # Where f is coarse all differences may be 0, and the gradient that is claimed is not.
+        claimed = largest_magnitude(numerical.part.analytic)
+        largest = max(largest_magnitude(numerical.value), claimed)
         if not hidden > HIDDEN_ERROR_SHARE * largest > 0:
             continue
         if truncation > numerical.round_off:

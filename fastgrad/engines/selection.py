@@ -71,6 +71,12 @@ INDEPENDENCE_MESSAGE = (
     "Write params[key] -= m, or let f read its argument"
 )
 
+KEPT_MESSAGE = (
+    "f keeps {} itself, and does not see it move: moved in place, it leaves f as it is, and a copy "
+    "moved by as much does not, so that the gradient of 0 is wrong. Let f keep a copy, as in "
+    "self.last = x.copy()"
+)
+
 RANDOMNESS_MESSAGE = (
     "f is random, or changes with each call: it is {} and {} at one point, so that its difference "
     "quotients are noise; draw what is random outside of f, or seed it inside"
@@ -515,12 +521,19 @@ def _differ(values: Array, part: float) -> bool:
 
 
 def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
-    """Say whether f does not depend on x, as far as a few calls can tell.
+    """Say whether f does not depend on x, as far as a few calls can tell."""
+    return why_constant(f, x, h) == INDEPENDENCE_MESSAGE
+
+
+def why_constant(f: Callable[[Any], Any], x: Array, h: float) -> str | None:
+    """Return what to tell of an f that stays the same where x is moved, as far as calls can tell.
 
     First all of x is moved together, by some steps, up and down at random: that most functions do
     not stand. Those that do, as nets of dead units, are recorded, which takes milliseconds. Only
     where no operation of f is given x, it is moved far away, and replaced by nan, which would spoil
-    what f keeps of it. Of an f or x that cannot be recorded nothing is said.
+    what f keeps of it. Of an f or x that cannot be recorded nothing is said. A function that
+    computes anew only where its argument is not the last one sees a copy move, but not x itself, if
+    it has kept that instead of a copy.
     """
     original = Original(x)
     random = np.random.default_rng(0)
@@ -537,15 +550,21 @@ def is_independent(f: Callable[[Any], Any], x: Array, h: float) -> bool:
             for steps in NEAR_MOVE_STEPS:
                 moves = np.maximum(steps * h, least) * random.choice([-1.0, 1.0], x.shape)
                 if not (same_at(original.copy + moves) and same_at(original.copy - moves)):
-                    return False
+                    return None
             original.put_back()
+            seen = _bits(f(original.copy + moves))
+            if seen != bits:
+                is_steady = _bits(f(original.copy + moves)) == seen
+                f(x)  # f may keep what it was given last
+                return KEPT_MESSAGE if is_steady else None
             if trace.is_used(f, x, h):
-                return False
+                return None
             far = [size * scale * random.normal(size=x.shape) for scale in FAR_MOVE_SCALES]
-            return all(map(same_at, [*far, np.full(x.shape, np.nan), original.copy]))
+            same = all(map(same_at, [*far, np.full(x.shape, np.nan), original.copy]))
+            return INDEPENDENCE_MESSAGE if same else None
     except Exception as error:  # f cannot be called there, which depends on x
         raise_interrupt(error)
-        return False
+        return None
     finally:
         original.put_back()
 

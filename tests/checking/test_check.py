@@ -321,6 +321,13 @@ def test_an_unfit_step_is_named_with_a_better_one(h, words):
     assert "not seen" not in str(again)
 
 
+def test_it_is_said_where_differences_are_0_because_f_is_rounded():
+    # The spacing of doubles at 1e15 is 1/8: squares of small numbers do not change the sum.
+    report = check_gradient(lambda x: 1e15 + (x**2).sum(), np.array([1.0, 2.0]), [9.0, 4.0])
+    assert report
+    assert "are not seen: the round-off of f" in str(report)
+
+
 def test_rtol_accepts_small_errors_only():
     x = np.array([1.0, 2.0])
     assert not check_gradient(squares, x, 2 * x * (1 + 1e-6))

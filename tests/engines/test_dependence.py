@@ -222,3 +222,27 @@ assert not loaded & {"numba", "dataclasses", "fractions", "threading", "signal",
 
 def test_little_is_loaded_for_an_f_whose_calls_are_cheap():
     subprocess.run([sys.executable, "-c", FRESH], check=True)
+
+
+class Remembering:
+    """Computes anew where its argument is not the last one, of which it keeps a copy, or not."""
+
+    def __init__(self, keep):
+        self.keep, self.last = keep, None
+
+    def __call__(self, x):
+        if self.last is None or not np.array_equal(self.last, x):
+            self.last, self.value = self.keep(x), (x**2).sum()
+        return self.value
+
+
+@pytest.mark.parametrize("n", [3, 20])
+def test_an_f_that_compares_x_with_x_itself_is_said_not_to_see_it_move(n):
+    x = np.ones(n)
+    with pytest.warns(RuntimeWarning, match=r"f keeps x itself.*x\.copy\(\)"):
+        assert not numerical_gradient(Remembering(lambda x: x), x).any()
+    assert (x == 1).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert numerical_gradient(Remembering(np.copy), x).all()
+        assert not numerical_gradient(lambda x: np.floor(x + 0.5).sum(), x).any()  # which is flat

@@ -16,10 +16,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from fastgrad.differences.arguments import as_number, is_structure, leaves, like
-from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.lazy import LazyModule
 
 dataclasses: Any = LazyModule("dataclasses")
+interrupts: Any = LazyModule("fastgrad.jit.interrupts")  # which loads threading
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -278,7 +278,7 @@ class Exported(Numbers):
             else:
                 reason = f"it lies on the device {leaf.__dlpack_device__()}"
         except Exception as error:  # whatever its library raises
-            raise_interrupt(error)
+            interrupts.raise_interrupt(error)
             reason = f"it does not hand over its memory ({error})"
         if array is None or not array.flags.writeable:
             raise TypeError(

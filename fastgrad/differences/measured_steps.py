@@ -218,6 +218,7 @@ class _Measurement(TrialQuotients):
         self._keep(places, near)
         h, rounding, size = near.steps, self.rounding(places, near), self._size(places, near, near)
         truncation, round_off = _largest(near.truncations, size), _largest(rounding, size)
+        near_rounding = rounding
         flat: Flags = ~np.any(near.lifts, axis=1)
         falling = np.maximum(truncation, np.finfo(float).tiny)
         ratio = (d * round_off / (p * falling)) ** (1 / (p + d))
@@ -239,17 +240,18 @@ class _Measurement(TrialQuotients):
             some = places[chosen]
             third = self.at(some, h[chosen] * ratio[chosen], exactly=shared)
             rounding = self.rounding(some, third)
-            rest = _largest(rounding, size[chosen])
-            change = _largest(third.values - near.values[chosen], size[chosen])
-            farther = np.maximum(third.steps / h[chosen], 1) ** p
-            explained = NOISE_FACTOR * (truncation[chosen] * farther + round_off[chosen] + rest)
+            farther = column(np.maximum(third.steps / h[chosen], 1) ** p)
+            change = abs(third.values - near.values[chosen])  # of each output by itself
+            likely = near.truncations[chosen] * farther + near_rounding[chosen] + rounding
             slopes = slope_sizes(scheme, third.values, third.lifts, third.steps)
             enough = FINAL_TRUNCATION * slopes + NOISE_FACTOR * rounding
-            confirmed = (change <= explained) & np.all(third.truncations <= enough, axis=1)
+            is_explained = (change <= NOISE_FACTOR * likely) | (size[chosen] == 0)
+            confirmed = (is_explained & (third.truncations <= enough)).all(axis=1)
             confirmed &= ~third.lifts.any(axis=1) | ~flat[chosen]
             known[chosen] = confirmed
             # What rounding explains at a smaller step is no truncation at the larger one.
-            better = confirmed & ((change > rest) | (third.steps > h[chosen]))
+            rest, changed = _largest(rounding, size[chosen]), _largest(change, size[chosen])
+            better = confirmed & ((changed > rest) | (third.steps > h[chosen]))
             self._keep(some[better], third[better])
         return known
 
@@ -263,25 +265,29 @@ class _Measurement(TrialQuotients):
         self._keep(places, near)
         h, wide = near.steps, far.steps
         rounding, size = self.rounding(places, near), self._size(places, near, far)
-        truncation = _largest(far.values - near.values, size)
-        round_off = _largest(rounding, size)
-        hidden = np.isfinite(truncation) & (truncation <= NOISE_FACTOR * round_off)
+        # Of each output by itself: the rounding of one says nothing of what another does.
+        of_outputs, noises = _relative(far.values - near.values, size), _relative(rounding, size)
+        truncation, round_off = _most(of_outputs), _most(noises)
+        is_hidden = of_outputs <= NOISE_FACTOR * noises
+        hidden = np.isfinite(truncation) & is_hidden.all(axis=1)
         # Nearer to x, f is nearer to f(x): else there is a peak at x, or noise.
         closer = 4 * far.lifts * column(h / wide) + NOISE_FACTOR * rounding * column(h) ** d
         sound = (near.lifts <= closer + 4 * abs(near.values) * column(h) ** d).all(axis=1)
         sound &= wide > 2 * h
-        known: Flags = sound & (hidden | (truncation <= SMOOTH_TRUNCATION))
+        smooth = (is_hidden | (of_outputs <= SMOOTH_TRUNCATION)).all(axis=1)
+        known: Flags = sound & (hidden | smooth)
         asked = np.flatnonzero(sound & ~known & np.isfinite(truncation))
         if len(asked):  # does it fall as truncation does?
             middle = self.at(places[asked], np.sqrt(h[asked] * wide[asked]))
-            change = _largest(middle.values - near.values[asked], size[asked])
-            fall = (middle.steps / wide[asked]) ** p
-            least, noise = fall * truncation[asked], NOISE_FACTOR * round_off[asked]
+            change = _relative(middle.values - near.values[asked], size[asked])
+            fall = column((middle.steps / wide[asked]) ** p)
+            least, noise = fall * of_outputs[asked], NOISE_FACTOR * noises[asked]
             # Nor may it vanish: f may be constant at small steps because it is rounded.
             falls = (change <= 4 * least + noise) & (change >= fall * least / 8 - noise)
-            known[asked[falls]] = True
-            seen = change > noise
-            truncation[asked[seen]], wide[asked[seen]] = change[seen], middle.steps[seen]
+            known[asked[falls.all(axis=1)]] = True
+            seen = (change > noise).any(axis=1)
+            of_outputs[asked[seen]], wide[asked[seen]] = change[seen], middle.steps[seen]
+            truncation[asked[seen]] = _most(change[seen])
         falling = np.maximum(truncation, round_off)
         # The step at which T(wide) (step / wide)**p and R(h) (h / step)**d are in balance.
         balance = (d * round_off / (p * falling) * wide**p * h**d) ** (1 / (p + d))
@@ -291,10 +297,11 @@ class _Measurement(TrialQuotients):
         nothing = known & (truncation == 0) & (size == 0).all(axis=1)  # f does not depend on it
         picked = np.flatnonzero(known & ~nothing & (self.farther | ~hidden))
         third = self.at(places[picked], balance[picked])
-        allowed = round_off[picked] * (1 + (h[picked] / third.steps) ** d)
-        allowed += truncation[picked] * (np.maximum(third.steps, h[picked]) / wide[picked]) ** p
-        change = _largest(third.values - near.values[picked], size[picked])
-        confirmed = change <= NOISE_FACTOR * allowed
+        allowed = noises[picked] * column(1 + (h[picked] / third.steps) ** d)
+        largest = np.maximum(third.steps, h[picked]) / wide[picked]
+        allowed += of_outputs[picked] * column(largest**p)
+        change = _relative(third.values - near.values[picked], size[picked])
+        confirmed = (change <= NOISE_FACTOR * allowed).all(axis=1)
         self._keep(places[picked[confirmed]], third[confirmed])
         known[picked[~confirmed]] = False
         return known
@@ -401,6 +408,7 @@ class _Measurement(TrialQuotients):
             j, wrong = self._off_plateau(place, j, sweep)
         certain = wrong is not None
         self._keep(place, sweep[j])
+        self._keep_of_others(place, sweep, j, rounding)
         largest = float(np.max(abs(sweep.values[j]), initial=0))
         if largest > 0:  # in units of what is kept, not of all quotients
             found = errors[j] * float(np.max(size)) if wrong is None else wrong
@@ -484,6 +492,31 @@ class _Measurement(TrialQuotients):
         wide, shape = sweep.steps[coarse], self.shape
         return jumps(self.problem, self.values, place, wide, contradiction, rounding, shape, output)
 
+    def _keep_of_others(self, place: Any, sweep: Quotients, j: int, rounding: Array) -> None:
+        """Keep quotients at finer steps of outputs that these suit far better than step j.
+
+        Where f has a kink within step j, its other outputs may be lost in rounding at all steps
+        that are small enough for it. If it jumps there, small steps see nothing.
+        """
+        found, (p, d) = sweep.values, (self.problem.scheme.accuracy, self.problem.scheme.derivative)
+        if found.shape[1] < 2 or not j:
+            return
+        differences = abs(np.diff(found, axis=0))
+        ratios = column(sweep.steps[1:] / sweep.steps[:-1])
+        errors = rounding.copy()
+        errors[:-1] += differences / ratios**p
+        errors[1:] += differences / ratios**d
+        best = np.argmin(errors[: j + 1], axis=0)
+        outputs = np.arange(found.shape[1])
+        own = found[best, outputs]
+        apart = abs(own - found[j])
+        allowed = NOISE_FACTOR * errors[best, outputs] + MAX_SETTLED_ERROR * abs(own)
+        for output in np.flatnonzero((best < j) & (apart > allowed)).tolist():
+            size = np.zeros(found.shape[1])
+            size[output] = 1.0
+            if not self._jumps(place, sweep, int(best[output]), j, size):
+                self.quotients[place, output] = own[output]
+
     def _off_plateau(self, place: Any, j: int, sweep: Quotients) -> tuple[int, float | None]:
         """Return the best step at which f changes, and its error, if f is flat but for its jumps.
 
@@ -549,14 +582,18 @@ def _contradiction(sweep: Quotients, one: int, other: int, size: Array) -> tuple
 
 
 def _relative(errors: Array, size: Array) -> Array:
-    """Return errors in units of the derivatives, where there are any."""
+    """Return errors in units of the derivatives, where there are any; infinite if not finite."""
     result: Array = np.where(size > 0, abs(errors) / np.where(size > 0, size, 1), 0)
+    result[~np.isfinite(errors)] = np.inf
     return result
+
+
+def _most(errors: Array) -> Array:
+    """Return the largest error of all outputs."""
+    largest: Array = np.max(errors, axis=-1, initial=0)
+    return largest
 
 
 def _largest(errors: Array, size: Array) -> Array:
     """Return the largest relative error of all outputs; infinite where one is not finite."""
-    relative = _relative(errors, size)
-    relative = np.where(np.isfinite(errors), relative, np.inf)
-    largest: Array = np.max(relative, axis=-1, initial=0)
-    return largest
+    return _most(_relative(errors, size))

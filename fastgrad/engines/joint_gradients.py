@@ -146,15 +146,22 @@ def _forget(point: "ref[Point]", _: Any) -> None:
 class _Kept(_local):
     """What a thread keeps: a point, and what has been asked for at those before, by functions.
 
-    And whether it is the point of the gradient that was asked for last; and random numbers, as it
-    takes time to begin them anew.
+    And whether it is the point of the gradient that was asked for last; and a generator of random
+    numbers, as it takes time to make one.
     """
 
     def __init__(self) -> None:
         self.point: Point | None = None
         self.requests: dict[Any, tuple[Request, ...]] = {}
         self.is_current = False
-        self.random = np.random.default_rng()
+        self._random: Any = None
+
+    @property
+    def random(self) -> Any:
+        """Random numbers; NumPy's module of these is not loaded before they are needed."""
+        if self._random is None:
+            self._random = np.random.default_rng()
+        return self._random
 
 
 _kept = _Kept()

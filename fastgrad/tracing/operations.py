@@ -29,6 +29,8 @@ class Node:
         What it computed.
     depends : bool
         Whether the value was computed from the array that stands at the beginning.
+    known_kind : str
+        Its kind, once that has been asked for.
     """
 
     function: Callable[..., Any] | None
@@ -36,7 +38,7 @@ class Node:
     keywords: dict[str, Any]
     value: Any
     depends: bool
-    _kind: str = field(default="", init=False)
+    known_kind: str = ""
     _sources: NDArray[np.intp] | None = field(default=None, init=False)
 
     @property
@@ -47,19 +49,24 @@ class Node:
     @property
     def kind(self) -> str:
         """The kind of the operation, as `kind_of` tells it."""
-        if not self._kind:
-            self._kind = kind_of(self.function, self.arguments, self.keywords)
-        return self._kind
+        if not self.known_kind:
+            self.known_kind = kind_of(self.function, self.arguments, self.keywords)
+        return self.known_kind
 
     def replace(self, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
         """Let the same value be computed in another way."""
-        self.function, self.arguments, self.keywords, self._kind = function, arguments, {}, ""
+        self.function, self.arguments, self.keywords, self.known_kind = function, arguments, {}, ""
 
     def with_arguments(self, arguments: tuple[Any, ...]) -> "Node":
         """Return a node that computes the same value from arguments that are nested alike."""
-        node = Node(self.function, arguments, self.keywords, self.value, depends=True)
-        node._kind = self._kind
-        return node
+        return Node(
+            self.function,
+            arguments,
+            self.keywords,
+            self.value,
+            depends=True,
+            known_kind=self.known_kind,
+        )
 
     def compute(self, arguments: Any) -> Any:
         """Apply the operation to other arguments."""

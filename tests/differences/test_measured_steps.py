@@ -344,3 +344,19 @@ def test_it_is_said_where_rounding_hides_all_that_a_derivative_can_be():
     # Beyond 7e-9 there is no f; half an eps of it in its second differences is as much as 4.
     with pytest.warns(RuntimeWarning, match="no step suits f"), np.errstate(invalid="ignore"):
         auto(lambda x: float(np.tanh(np.log(x[0]))), [7.3e-9], scheme=schemes.central(2, 2))
+
+
+@pytest.mark.filterwarnings("ignore:h is 'auto', but no step")  # for both of them
+@pytest.mark.parametrize("scheme", ["central", schemes.central(4), schemes.central(6)])
+@pytest.mark.parametrize("kink", [1.5e-4, 5.5e-3])
+def test_an_output_that_is_lost_in_rounding_hides_no_kink_of_another(scheme, kink):
+    """No step suits both: one is flat up to the kink, the other seen by far steps alone."""
+
+    def f(x):
+        u = float(x[0])
+        return np.array([0.027 + 0.014 * max(0.0, u - kink), 4.4 + 2.3e-12 * math.sin(u)])
+
+    found = jacobian(f, np.zeros(1), h="auto", scheme=scheme)[:, 0]
+    assert found[0] == 0
+    # Of eps 4.4 over the largest step, 1 / 4, times some.
+    assert abs(found[1] - 2.3e-12) <= 1e-13

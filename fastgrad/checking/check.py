@@ -234,7 +234,8 @@ class Comparison:
         suspected = [numerical for numerical in found if len(numerical.suspicious())]
         if suspected:
             self.subject.find_batch()
-        explanation, names = explain_by_offset(suspected), list[str]()
+        agreeing = [numerical for numerical in found if numerical not in suspected]
+        explanation, names = explain_by_offset(suspected, agreeing), list[str]()
         try:
             for explain in (explain_by_mode, explain_by_repetition, explain_by_kinks):
                 explanation = explanation.then(explain)

@@ -175,7 +175,7 @@ def location(case: FailedParameter) -> str:
         return (
             f"no error is larger than {SMALL_FAULT_SHARE:.0e} of the largest element. A number "
             f"that is added under a logarithm, as the book's 1e-7, makes such differences: {how}, "
-            "and rtol accepts them."
+            f"and rtol={SMALL_FAULT_SHARE:.0e} accepts them."
         )
     if count == wrong.size:
         return f"all {count:,} elements are wrong." if count > 1 else "it is wrong."

@@ -109,7 +109,9 @@ def about(names: Sequence[str], sentence: str) -> str:
     return f"{', '.join(names)}: {sentence}"
 
 
-def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:
+def explain_by_offset(
+    suspected: list[NumericalGradient], agreeing: Sequence[NumericalGradient] = ()
+) -> Explanation:
     """Return which gradients f contradicts, by more than the number under the logarithm.
 
     That number is tested along random directions first, which is cheap. What is left is compared
@@ -120,11 +122,15 @@ def explain_by_offset(suspected: list[NumericalGradient]) -> Explanation:
     ----------
     suspected : list of NumericalGradient
         All of one subject, with elements that differ by more than the differences may.
+    agreeing : sequence of NumericalGradient
+        The others.
     """
     if not suspected:
         return Explanation([])
     subject = suspected[0].subject
     classes = right_classes(subject)
+    if classes is not None and any(classes.would_change(each) for each in agreeing):
+        classes = None
     offsets: dict[str, float | None] = {}
     errors = {}
     if classes is not None:
@@ -459,6 +465,18 @@ class RightClasses:
     def without(self, subject: GradientUnderTest, offset: float) -> GradientUnderTest:
         """Return the subject whose loss has no such number under the logarithm."""
         return subject.with_function(partial(_loss_without, subject.f, self, offset))
+
+    def would_change(self, agreeing: NumericalGradient) -> bool:
+        """Say whether the loss of a single sample without a number contradicts what agrees with it.
+
+        All derivatives of -log(p + d) differ from those of -log(p) by the share d / (p + d).
+        """
+        here = self.snapshot()
+        if not self.are_losses or here.size > 1:
+            return False
+        with np.errstate(all="ignore"):
+            change = min(OFFSETS) * float(np.exp(here[0])) * abs(agreeing.part.analytic)
+        return bool((change > MIN_ERROR_FACTOR * agreeing.bounds).any())
 
     def below(self, offset: float) -> int:
         """Return how many probabilities are smaller than the offset."""

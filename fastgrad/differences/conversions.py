@@ -43,6 +43,7 @@ def takes_conversions(function: Function) -> Function:
     values have too few digits for it.
     """
     takes_books_step = BOOK_STEP in (function.__defaults__ or ())
+    before_h = [*function.__code__.co_varnames].index("h") - 2 if takes_books_step else 0
 
     @wraps(function)
     def converting(f: Any, x: Any = None, *arguments: Any, **options: Any) -> Any:
@@ -52,7 +53,7 @@ def takes_conversions(function: Function) -> Function:
         if kind is None:
             return function(f, x, *arguments, **options)
         conversion = kind(x)
-        if takes_books_step and conversion.is_single and not arguments:
+        if takes_books_step and conversion.is_single and len(arguments) <= before_h:
             options.setdefault("h", "auto")
         return conversion.of_result(
             function(
@@ -287,6 +288,15 @@ class Exported(Numbers):
             )
         return array
 
+    def option(self, name: str, value: Any) -> Any:
+        """Return an option with arrays in the place of what is of the kind of x."""
+        if name == "vectorized" and value:
+            raise ValueError(
+                "vectorized is True, but f is given x itself, which is moved in its own memory; "
+                "pass an array of NumPy, or leave vectorized out"
+            )
+        return super().option(name, value)
+
     def function(self, f: Any) -> Any:
         """Return f as a function of the arrays: it is given those whose memory they are."""
 
@@ -298,8 +308,12 @@ class Exported(Numbers):
                 )
             return self.called(f, self.given, *args)
 
+        if not callable(f):
+            return f
         of_memory.why_not_traced = self.why_not_traced  # type: ignore[attr-defined]
-        return of_memory if callable(f) else f
+        # What it reads is looked for as in the user's own.
+        of_memory.__module__ = getattr(f, "__module__", None) or "__main__"
+        return of_memory
 
     def called(self, function: Any, *arguments: Any) -> Any:
         """Return what a function of the user's gives, as arrays."""
@@ -353,6 +367,7 @@ class Tensors(Exported):
     def __init__(self, x: Any) -> None:
         self.torch: Any = sys.modules["torch"]
         super().__init__(x)
+        self._memories = [(leaf, leaf.detach()) for _, leaf in leaves(x) if self.is_own(leaf)]
         self.is_single = any(
             self.is_own(leaf) and leaf.dtype == self.torch.float32 for _, leaf in leaves(x)
         )
@@ -365,6 +380,11 @@ class Tensors(Exported):
         """Return the memory of a tensor."""
         if not self.is_own(leaf):
             return super().array(leaf)
+        if leaf.dtype not in (self.torch.float32, self.torch.float64):
+            raise TypeError(
+                f"x has a tensor of {leaf.dtype}, whose elements cannot be moved by small steps; "
+                "pass x.double(), and of a module dict(module.named_parameters())"
+            )
         try:
             return leaf.detach().numpy()
         except (TypeError, RuntimeError) as error:
@@ -376,11 +396,20 @@ class Tensors(Exported):
     def called(self, function: Any, *arguments: Any) -> Any:
         """Return what a function of the user's gives, as arrays; no gradients are recorded."""
         with self.torch.no_grad():
-            return super().called(function, *arguments)
+            result = super().called(function, *arguments)
+        moved = [pair for pair in self._memories if pair[0].data_ptr() != pair[1].data_ptr()]
+        for leaf, memory in moved:
+            leaf.data = memory
+        if moved:
+            raise ValueError(
+                "f moves a tensor of x to other memory, as module.double() does, so that it does "
+                "not see x move; do that before, and let f compute"
+            )
+        return result
 
     def as_array(self, value: Any) -> Any:
         """Return a tensor, wherever it is, as an array."""
-        return value.detach().cpu().numpy()
+        return value.detach().to_dense().cpu().numpy()
 
     def as_own(self, array: Any) -> Any:
         """Return an array as a tensor."""

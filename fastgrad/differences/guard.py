@@ -120,10 +120,12 @@ class turn:
         """Return where the memory is that it reads; None if that cannot be found out now."""
         if self._read is None:
             try:
-                found = references.find_references(self._things)
+                around = references.look_around(self._things)
             except Exception:  # another thread changes what is looked at
                 return None
-            arrays = [reference.held for reference in found]
+            if around is None or around.others:
+                return None
+            arrays = [reference.held for reference in around.references]
             self._read = [*self.moved, *(byte_bounds(array) for array in arrays if array.size)]
         return self._read
 

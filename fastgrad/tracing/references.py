@@ -75,12 +75,15 @@ class Surroundings:
     restore : list of callable
         All of them, called without arguments, put back what now is in attributes, globals,
         variables of closures, dicts, lists and deques. None runs any code written in Python.
+    others : list
+        Arrays of other libraries, such as tensors, whose memory is not known.
     """
 
     references: list[Reference] = field(default_factory=list)
     objects: list[Reference] = field(default_factory=list)
     functions: list[types.FunctionType] = field(default_factory=list)
     restore: list[Callable[[], Any]] = field(default_factory=list)
+    others: list[Any] = field(default_factory=list)
 
 
 def find_references(f: Callable[..., Any]) -> list[Reference]:
@@ -147,6 +150,8 @@ def look_around(
                     around.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
                     waiting.append((tuple(item.ravel()), is_restored, None, None))
             elif not is_a(item, np.generic):
+                if hasattr(type(item), "__dlpack__"):
+                    around.others.append(item)
                 if id(item) in wanted:
                     around.objects.append(Reference(item, assign, within))
                 waiting.append((item, is_restored, assign, within))

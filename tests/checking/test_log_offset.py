@@ -169,3 +169,14 @@ def test_small_errors_that_are_not_explained_are_told_once_and_lead_nowhere_else
     [finding] = report.findings
     assert finding.startswith("W1, b1, W2, b2: no error is larger than 1e-05 of the largest")
     assert "a net with a method predict(x)" in finding
+
+
+def test_a_number_that_would_change_what_agrees_explains_nothing():
+    """f is 11.5, as a loss of one sample may be: 1e-7 would change all derivatives by 0.01."""
+
+    def f(p):
+        return np.log(1e5) + float(np.sin(p["a"]).sum() + np.sin(p["b"]).sum())
+
+    x = {"a": np.array([0.3, -0.3]), "b": np.array([0.5, -0.5])}
+    report = check_gradient(f, x, {"a": np.cos(x["a"]) / 0.99, "b": np.cos(x["b"])})
+    assert [row.verdict for row in report.rows] == ["wrong", "right"]

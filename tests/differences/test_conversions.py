@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from fractions import Fraction
+from threading import Thread
 
 import array_api_strict as xp
 import numpy as np
@@ -200,8 +201,11 @@ def test_further_arguments_stay_tensors(torch):
 
 
 def test_tensors_that_cannot_be_moved_are_refused(torch):
-    with pytest.raises(TypeError, match="float16"):
-        numerical_gradient(lambda x: x.sum(), torch.ones(3).half())
+    for kind in (torch.float16, torch.bfloat16, torch.int64):
+        with pytest.raises(TypeError, match=r"pass x.double\(\)"):
+            numerical_gradient(lambda x: x.sum(), torch.ones(3).to(kind))
+    with pytest.raises(ValueError, match="vectorized is True"):
+        numerical_gradient(lambda x: x.sum(), torch.ones(3), vectorized=True)
     with pytest.raises(TypeError, match="sparse_coo"):
         numerical_gradient(lambda x: x.sum(), torch.eye(3).to_sparse())
     with pytest.raises(TypeError, match="on meta"):
@@ -210,6 +214,37 @@ def test_tensors_that_cannot_be_moved_are_refused(torch):
         numerical_gradient(lambda x: x.sum(), torch.ones(3), scheme="complex")
     with pytest.raises(ValueError, match="share memory"):
         numerical_gradient(lambda x: x.sum(), torch.ones(1).expand(3))
+
+
+def test_tensors_that_other_threads_move_are_waited_for(torch, module, loss):
+    parameters = dict(module.named_parameters())
+    alone = {name: numerical_gradient(loss, each) for name, each in parameters.items()}
+    found = {}
+
+    def ask(name):
+        found[name] = numerical_gradient(loss, parameters[name])
+
+    threads = [Thread(target=ask, args=(name,)) for name in parameters]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[name], alone[name]) for name in parameters)
+
+
+def test_an_f_that_moves_a_tensor_to_other_memory_is_refused(torch):
+    module = torch.nn.Linear(3, 2)
+    x, parameters = torch.ones(4, 3, dtype=torch.float64), dict(module.named_parameters())
+    before = {name: each.detach().clone() for name, each in parameters.items()}
+    with pytest.raises(ValueError, match="other memory"):
+        numerical_gradient(lambda _: module.double()(x).sum(), parameters)
+    assert all(torch.equal(parameters[name], before[name]) for name in parameters)
+
+
+def test_products_of_single_precision_have_steps_that_suit_it(torch):
+    x = torch.tensor([1.0, 2.0, 3.0])
+    found = vector_jacobian_product(lambda x: x**3, x, torch.ones(3))
+    torch.testing.assert_close(found, 3 * x**2, rtol=2e-4, atol=0)  # some eps ** (2 / 3)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])

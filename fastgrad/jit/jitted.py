@@ -330,11 +330,14 @@ def _first_line(error: Exception) -> str:
 
 # What numba has compiled -------------------------------------------------------------------------
 
-COMPILATION_NUMBERS = r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+|\[\d+ x i8\]"
-"""Numbers in the names of code, and the names' lengths: each compilation has others."""
+COMPILATION_NUMBERS = (
+    r"B\d+v\d+|0x[0-9a-f]+|pickle(?:buf|data)\.\d+(?:\.sha1)?(?:\.\d+)?|\[\d+ x i8\]"
+)
+"""Numbers in the names of code, and the names' lengths: each compilation has others. Exceptions are
+named after where they lie in memory, and numbered where one lay before."""
 
 MISFIT = (
-    r"(?m)^@\.const\.pickledata\.(\w+) = "
+    r"(?m)^@\.const\.pickledata\.([\w.]+) = "
     r".*(unable to broadcast argument \d+ to output array)\\0AFile "
 )
 """The text of the exception that numba raises where shapes do not fit. It also says which line of

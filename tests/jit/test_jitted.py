@@ -1,5 +1,6 @@
 """Constants that numba has taken: the engine reads of globals what a call of f reads."""
 
+import re
 import sys
 import types
 
@@ -10,6 +11,7 @@ from lanes import lanes_of, numbers, require_lanes, require_same_bits
 from oracle import JIT
 
 from fastgrad import numerical_gradient
+from fastgrad.jit import jitted
 
 pytestmark = pytest.mark.skipif(not JIT, reason="numba takes no constants here")
 
@@ -101,3 +103,9 @@ def test_functions_that_are_inlined_are_left_to_the_loop():
     assert numerical_gradient(f, x).round(6).tolist() == [2, 2, 2]
     with pytest.raises(ValueError, match="it is inlined"):
         numerical_gradient(f, x, engine="compiled")
+
+
+def test_where_an_exception_lay_in_memory_is_no_part_of_its_code():
+    """Another may have lain there before; then numba numbers it."""
+    names = "@.const.pickledata.14", "@.const.pickledata.14.10", "@.const.pickledata.15.sha1.11"
+    assert {re.sub(jitted.COMPILATION_NUMBERS, "", name) for name in names} == {"@.const."}

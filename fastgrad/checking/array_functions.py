@@ -378,8 +378,6 @@ class _Layer:
     inputs : dict of arrays
     douts : tuple of arrays
         What is passed back, for each out.
-    own : Exported or None
-        The arrays of another library that it computes with, whose memory the inputs are.
     """
 
     def __init__(
@@ -390,7 +388,7 @@ class _Layer:
         args: tuple[Any, ...],
         own: Exported | None,
     ) -> None:
-        self._backward, self.own = backward, own
+        self._backward = backward
         self.douts: tuple[Array, ...] = ()
         if isinstance(inputs, dict):
             self.inputs, self._call = inputs, partial(_by_name, forward, args)
@@ -398,16 +396,18 @@ class _Layer:
             arrays = [*inputs] if is_structure(inputs) else [inputs]
             self.inputs = dict(zip(_names(forward, len(arrays)), arrays, strict=True))
             self._call = partial(_in_order, forward, args)
+        self._as_arrays: Callable[[Any], Any] = _as_it_is
+        self._as_given: Callable[[Any], Any] = _as_it_is
         if own is not None:
+            self._as_arrays, self._as_given = own.numbers, own.as_factor
             given = dict(zip(self.inputs, (leaf for _, leaf in leaves(own.given)), strict=True))
             self._call = partial(_without_last, self._call, given)
 
     def weighted_outs(self, inputs: dict[str, Array]) -> Any:
         """Return the sum of what is passed on, times what is passed back."""
         returned, douts = self._call(inputs), self.douts
-        if self.own is not None:
-            outs = returned[: len(douts)] if isinstance(returned, tuple) else returned
-            returned = self.own.numbers(outs)
+        outs = returned[: len(douts)] if isinstance(returned, tuple) else returned
+        returned = self._as_arrays(outs)
         if len(douts) == 1 and not isinstance(returned, tuple):
             return np.sum(returned * douts[0])
         return sum(np.sum(out * dout) for out, dout in zip(returned, douts, strict=False))
@@ -421,8 +421,9 @@ class _Layer:
         douts = []
         for k, (out, part) in enumerate(zip(outs, given, strict=True)):
             name = f"dout[{k}]" if len(given) > 1 else "dout"
-            part = part if self.own is None else self.own.numbers(part)
-            array = as_real_array(name, part, f"pass an array of shape {np.shape(out)}")
+            array = as_real_array(
+                name, self._as_arrays(part), f"pass an array of shape {np.shape(out)}"
+            )
             if array.shape != np.shape(out):
                 raise ValueError(
                     f"{name} has shape {array.shape}, but forward returns an array of shape "
@@ -436,11 +437,7 @@ class _Layer:
         returned = self._call(inputs)
         cache = returned[len(self.douts) :] if isinstance(returned, tuple) else ()
         douts = [dout.copy() for dout in self.douts]  # for a layer may write into what it is given
-        if self.own is None:
-            passed = self._backward(*douts, *cache)
-        else:
-            passed = self._backward(*map(self.own.as_factor, douts), *cache)
-            passed = self.own.numbers(passed)
+        passed = self._as_arrays(self._backward(*map(self._as_given, douts), *cache))
         if isinstance(passed, dict):
             return passed
         arrays = [*passed] if isinstance(passed, (tuple, list)) else [passed]
@@ -455,7 +452,7 @@ class _Layer:
         """Return so many outs of a forward pass, as arrays."""
         returned = self._call(self.inputs)
         outs = [*returned[:number]] if isinstance(returned, tuple) else [returned]
-        outs = outs if self.own is None else [*map(self.own.numbers, outs)]
+        outs = [*map(self._as_arrays, outs)]
         if len(outs) != number:
             raise ValueError(
                 f"dout is a tuple of {number}, but forward returns {len(outs)} outs; pass an array "
@@ -466,6 +463,10 @@ class _Layer:
 
 def _in_order(forward: Callable[..., Any], args: tuple[Any, ...], inputs: dict[str, Array]) -> Any:
     return forward(*inputs.values(), *args)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _without_last(call: Callable[[Any], Any], given: Any, _: Any) -> Any:

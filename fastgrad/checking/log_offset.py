@@ -129,7 +129,7 @@ def explain_by_offset(
         return Explanation([])
     subject = suspected[0].subject
     classes = right_classes(subject)
-    if classes is not None and any(classes.would_change(each) for each in agreeing):
+    if classes is not None and classes.would_change(agreeing):
         classes = None
     offsets: dict[str, float | None] = {}
     errors = {}
@@ -466,17 +466,20 @@ class RightClasses:
         """Return the subject whose loss has no such number under the logarithm."""
         return subject.with_function(partial(_loss_without, subject.f, self, offset))
 
-    def would_change(self, agreeing: NumericalGradient) -> bool:
+    def would_change(self, agreeing: Sequence[NumericalGradient]) -> bool:
         """Say whether the loss of a single sample without a number contradicts what agrees with it.
 
         All derivatives of -log(p + d) differ from those of -log(p) by the share d / (p + d).
         """
-        here = self.snapshot()
-        if not self.are_losses or here.size > 1:
+        here = self.snapshot() if self.are_losses and agreeing else np.zeros(0)
+        if here.size != 1:
             return False
         with np.errstate(all="ignore"):
-            change = min(OFFSETS) * float(np.exp(here[0])) * abs(agreeing.part.analytic)
-        return bool((change > MIN_ERROR_FACTOR * agreeing.bounds).any())
+            share = min(OFFSETS) * float(np.exp(here[0]))
+            return any(
+                (share * abs(each.part.analytic) > MIN_ERROR_FACTOR * each.bounds).any()
+                for each in agreeing
+            )
 
     def below(self, offset: float) -> int:
         """Return how many probabilities are smaller than the offset."""

@@ -303,8 +303,8 @@ class NumericalGradient:
         at_kink, next_to_kink = excused_by(far, near, hidden, analytic[places])
         left = np.flatnonzero(~(at_kink | next_to_kink))
         if len(left):  # fewer kinks are between closer steps
-            doubled = 2 * near[left] - self.both_sides(places[left], 2 * h)
-            off = abs(doubled - analytic[places[left], np.newaxis]).min(axis=1)
+            closer = self.both_sides(places[left], 2 * h)
+            off = off_limits(closer, near[left], 2, analytic[places[left]])
             next_to_kink[left] = off <= 3 * hidden[left]  # what both steps hide
         excused = at_kink | next_to_kink
         for j in np.flatnonzero(excused).tolist() if corrected is None else ():
@@ -563,10 +563,16 @@ def excused_by(
     has_kink = (change <= MAX_CHANGE * difference) & (difference > 2 * hidden)
     distance = abs(analytic - near.mean(axis=1))
     between = distance <= difference / 2 + change / (STEP_RATIO - 1) + hidden
-    limits = near + (near - far) / (STEP_RATIO - 1)
-    on_a_side = abs(limits - analytic[:, np.newaxis]).min(axis=1)
+    on_a_side = off_limits(far, near, STEP_RATIO, analytic)
     agrees = np.minimum(distance, on_a_side) <= hidden
     return has_kink & between, ~has_kink & agrees
+
+
+def off_limits(far: Array, near: Array, ratio: float, analytic: Array) -> Array:
+    """Return how far claims are from what the nearer one of both sides tends to, steps to 0."""
+    limits = near + (near - far) / (ratio - 1)
+    off: Array = abs(limits - analytic[:, np.newaxis]).min(axis=1)
+    return off
 
 
 def _steps(subject: GradientUnderTest, part: Part, h: float) -> Array:

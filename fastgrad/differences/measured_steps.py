@@ -371,7 +371,7 @@ class _Measurement(TrialQuotients):
 
     def _choose(self, place: Any, sweep: Quotients, is_last: bool) -> bool:
         """Keep the best one of an element's steps; return whether there need be no smaller ones."""
-        p, d = self.problem.scheme.accuracy, self.problem.scheme.derivative
+        d = self.problem.scheme.derivative
         order = np.unique(sweep.steps, return_index=True)[1]
         sweep = sweep[order]
         sweep = sweep[np.isfinite(sweep.values).all(axis=1) & np.isfinite(sweep.steps)]
@@ -393,10 +393,7 @@ class _Measurement(TrialQuotients):
             return is_last or is_smooth
         round_off = _largest(rounding, size)
         differences = _largest(np.diff(sweep.values, axis=0), size)
-        ratios = steps[1:] / steps[:-1]
-        below = np.append(differences[0], differences / ratios**d)
-        above = np.append(differences / ratios**p, differences[-1])
-        errors = below + above + round_off
+        errors = self._errors(differences, steps) + round_off
         errors[self._is_contradicted(sweep, size)] = np.inf
         j = int(np.argmin(errors))
         coarser = self._coarser(place, j, sweep, errors, size)
@@ -423,6 +420,15 @@ class _Measurement(TrialQuotients):
         rising = j > 0 and (j == len(differences) or differences[j - 1] >= differences[j] / RATIO)
         explained = errors[j] <= NOISE_FACTOR * RATIO * round_off[j]
         return bool(errors[j] < CLEAR_SHARE and rising and explained)
+
+    def _errors(self, differences: Array, steps: Array) -> Array:
+        """Return how wrong quotients are about, by how much those at neighbouring steps differ."""
+        p, d = self.problem.scheme.accuracy, self.problem.scheme.derivative
+        ratios = steps[1:] / steps[:-1]
+        below = np.concatenate([differences[:1], differences / ratios**d])
+        above = np.concatenate([differences / ratios**p, differences[-1:]])
+        errors: Array = below + above
+        return errors
 
     def _is_contradicted(self, sweep: Quotients, size: Array) -> Flags:
         """Say which steps contradict smaller ones by more than f can be noisy."""
@@ -498,14 +504,10 @@ class _Measurement(TrialQuotients):
         Where f has a kink within step j, its other outputs may be lost in rounding at all steps
         that are small enough for it. If it jumps there, small steps see nothing.
         """
-        found, (p, d) = sweep.values, (self.problem.scheme.accuracy, self.problem.scheme.derivative)
+        found = sweep.values
         if found.shape[1] < 2 or not j:
             return
-        differences = abs(np.diff(found, axis=0))
-        ratios = column(sweep.steps[1:] / sweep.steps[:-1])
-        errors = rounding.copy()
-        errors[:-1] += differences / ratios**p
-        errors[1:] += differences / ratios**d
+        errors = self._errors(abs(np.diff(found, axis=0)), column(sweep.steps)) + rounding
         best = np.argmin(errors[: j + 1], axis=0)
         outputs = np.arange(found.shape[1])
         own = found[best, outputs]

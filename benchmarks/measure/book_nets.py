@@ -5,6 +5,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -280,7 +281,22 @@ def _shortest(
     limits: Mapping[str, float],
     rounds: int,
 ) -> tuple[float, dict[str, Array]]:
-    """Return the seconds of the shortest round, and the gradients of the first one."""
+    """Return the seconds of the shortest round, and the gradients of the first one.
+
+    In a thread of its own: fastgrad keeps for each thread what it computes in advance, so nothing
+    that was computed with another array is taken for this one's.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_shortest_of_thread, loss, params, limits, rounds).result()
+
+
+def _shortest_of_thread(
+    loss: Callable[[Array], Any],
+    params: Mapping[str, Array],
+    limits: Mapping[str, float],
+    rounds: int,
+) -> tuple[float, dict[str, Array]]:
+    """Return what `_shortest` does."""
     saved = {name: values.copy() for name, values in params.items()}
     taken: list[float] = []
     first: dict[str, Array] = {}

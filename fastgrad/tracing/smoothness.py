@@ -27,7 +27,7 @@ from fastgrad.lazy import lazy
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import Stage, UnitIds, ids_of_result, propagate
 from fastgrad.tracing.batched import Stack, batched, reduced_axes
-from fastgrad.tracing.operations import Node, replaced, value_of
+from fastgrad.tracing.operations import Node, between, replaced, value_of
 from fastgrad.tracing.replay import Replay
 from fastgrad.typing import Array
 
@@ -298,9 +298,14 @@ def _unrecorded(quantity: Node, recorded: set[Node]) -> list[Node]:
 
 
 def cancelling_shifts(replay: Replay) -> set[Node]:
-    """Return the extrema that do not matter: the largest scores by which a softmax shifts all."""
+    """Return the extrema that do not matter: the largest scores by which a softmax shifts all.
+
+    Where the target depends on the root by nothing else, they matter: none would be left to replay.
+    """
     extrema = {node for node in replay.nodes if name_of(node) in EXTREMA}
-    return {node for node in extrema if _cancels(node, replay.nodes, replay.target)}
+    held = {node for node in extrema if _cancels(node, replay.nodes, replay.target)}
+    rest = [node for node in replay.nodes if node not in held]
+    return held if between(rest, replay.root, replay.target) else set()
 
 
 def _cancels(node: Node, after: list[Node], target: Node) -> bool:

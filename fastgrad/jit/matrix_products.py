@@ -176,7 +176,8 @@ def sum_products(
     panels = np.empty((terms if packs else 0, columns // TILE_COLUMNS, length, TILE_COLUMNS))
     length = length if terms > 1 else 0  # of what the terms after the first need
     pairs = (length + 1) // 2
-    factors = np.empty((length, block))
+    # Freed, memory that nobody touches would have the rest given back to the system each time.
+    factors = np.empty((length if largest[min(1, terms - 1)] == 0.0 else 0, block))
     words = np.empty((pairs, block), np.int32)
     word_panels = np.empty((terms, columns // WORD_COLUMNS + 1, pairs, WORD_COLUMNS), np.int32)
     for r in range(runs):

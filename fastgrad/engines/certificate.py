@@ -28,6 +28,7 @@ from fastgrad.engines.directions import (
     Verdict,
 )
 from fastgrad.engines.directions import NearbyValues as NearbyValues  # for engines
+from fastgrad.engines.joint_gradients import MAX_SUM_FACTOR
 from fastgrad.typing import Array, Places
 
 MAX_ROUNDINGS = 1e4
@@ -47,9 +48,6 @@ MAX_MENDED = 256
 
 DEAR_GRADIENT_CALLS = 40
 """How many times longer than a call of f a gradient takes, if a second direction costs little."""
-
-MAX_SUM_FACTOR = 3
-"""How many times its standard deviation a sum of independent parts may be."""
 
 NEARBY_STEP_SHARES = (2**-12, 2**-13, 2**-14)
 """By which parts of h other steps differ, at which quotients are the same but for noise."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -45,6 +45,9 @@ refused though it is right costs time only."""
 MAX_CHANGE_EPS = 16
 """How many eps of f's value this change may be off, besides."""
 
+MAX_SUM_FACTOR = 3
+"""How many times its standard deviation a sum of independent parts may be."""
+
 MAX_REMEMBERED_FUNCTIONS = 16
 """How many functions, at most, are remembered with what has been asked for at a point."""
 
@@ -53,6 +56,21 @@ recordings: ContextVar[list[Any] | None] = ContextVar("recordings", default=None
 
 Request = tuple[int, float]
 """An array, by its place among those that f reaches, and the h of the gradient that is wanted."""
+
+
+class InAdvance(NamedTuple):
+    """A gradient that nobody has asked for yet.
+
+    Attributes
+    ----------
+    gradient, slopes : arrays
+    uneven : array
+        By how much slopes differ, as a rule, where kinks are near.
+    """
+
+    gradient: Array
+    slopes: Array
+    uneven: Array
 
 
 @contextmanager
@@ -74,8 +92,8 @@ class Point:
         What has been asked for here.
     expected : tuple of Request
         What was asked for at the point before.
-    gradients : dict of pairs of arrays
-        What has been computed of that, and not been asked for yet: a gradient, and slopes.
+    gradients : dict of InAdvance
+        What has been computed of that, and not been asked for yet.
     key : pair
         The code of f, and how many arrays it reaches.
     state : State or None
@@ -88,7 +106,7 @@ class Point:
         self, state: "states.State", key: tuple[Any, int], value: float, first: Request
     ) -> None:
         self.asked = [first]
-        self.gradients: dict[Request, tuple[Array, Array]] = {}
+        self.gradients: dict[Request, InAdvance] = {}
         self.expected: tuple[Request, ...] = _kept.requests.get(key, ())
         self.state: states.State | None = state
         self.key, self.value = key, value
@@ -214,13 +232,13 @@ def computed_in_advance(f: Callable[..., Any], x: Array, h: float, scheme: Schem
         return None
     point.asked.append((place, h))
     found = point.gradients.pop((place, h), None)
-    if found is not None and not _are_slopes(found[1], f, x, h, point.value):
+    if found is not None and not _is_as_said(found, f, x, h, point.value):
         found = None
     _kept.is_current = True
-    return None if found is None else found[0]
+    return None if found is None else found.gradient
 
 
-def _are_slopes(g: Array, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
+def _is_as_said(said: InAdvance, f: Callable[..., Any], x: Array, h: float, value: float) -> bool:
     """Say whether f is what a value and slopes say at a point near x, in a random direction."""
     saved = x.copy(order="K")
     direction = _kept.random.uniform(-1, 1, x.shape)
@@ -236,9 +254,11 @@ def _are_slopes(g: Array, f: Callable[..., Any], x: Array, h: float, value: floa
         return False
     finally:
         x[...] = saved
-    allowed = MAX_CHANGE_SHARE * step * float(np.linalg.norm(g)) + MAX_CHANGE_EPS * EPS * abs(value)
-    is_as_said = abs(change - float(np.sum(g.reshape(x.shape) * moved))) <= allowed
-    return is_as_said and not is_changed
+    slopes, uneven = said.slopes.reshape(x.shape), said.uneven.reshape(x.shape)
+    allowed = MAX_CHANGE_SHARE * step * float(np.linalg.norm(slopes))
+    allowed += MAX_SUM_FACTOR * float(np.linalg.norm(uneven * moved))
+    allowed += MAX_CHANGE_EPS * EPS * abs(value)
+    return abs(change - float(np.sum(slopes * moved))) <= allowed and not is_changed
 
 
 def new_point(

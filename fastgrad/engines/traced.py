@@ -245,7 +245,7 @@ def traced_gradient(
             gradients = _joint_gradients(f, [x, *others], h, trace, limit, start)
             if gradients is not None:
                 point.gradients = dict(zip(expected, gradients[1:], strict=True))
-                return gradients[0][0]
+                return gradients[0].gradient
             if not trace.others:
                 point.give_up()
         replayed = _replayed(trace, h, scheme, limit)
@@ -268,8 +268,8 @@ def _joint_gradients(
     trace: Trace,
     limit: float,
     start: float,
-) -> list[tuple[Doubles, Doubles]] | None:
-    """Return gradients and slopes of several arrays, of which the trace of the first is given.
+) -> list[joint_gradients.InAdvance] | None:
+    """Return gradients of several arrays, of which the trace of the first is given.
 
     They are certified together, as one. None if they cannot be.
     """
@@ -292,11 +292,13 @@ def _joint_gradients(
             return None
     _note(Recording(f, arrays, traces))
     ends = np.cumsum([array.size for array in arrays])[:-1]
-    slopes = np.split(whole.slopes if whole.has_slopes else whole.quotients, ends)
-    quotients = np.split(whole.quotients, ends)
-    return [
-        (_like(array, of_array), straight.copy())  # of its own, for the others may be freed before
-        for array, of_array, straight in zip(arrays, quotients, slopes, strict=True)
+    slopes = whole.slopes if whole.has_slopes else whole.quotients
+    parts = zip(
+        *(np.split(each, ends) for each in (whole.quotients, slopes, whole.uneven)), strict=True
+    )
+    return [  # in arrays of their own, for the others may be freed before
+        joint_gradients.InAdvance(_like(array, quotients), straight.copy(), uneven.copy())
+        for array, (quotients, straight, uneven) in zip(arrays, parts, strict=True)
     ]
 
 

@@ -121,6 +121,22 @@ def test_those_of_a_net_that_calls_methods_of_its_data_are_at_hand(at_hand):
     assert at_hand == 4 * [False] + 2 * [False, True, True, True]
 
 
+def test_those_next_to_a_kink_are_at_hand(at_hand):
+    # Some units are so near their kinks that a move by h / 1024 takes them over.
+    x, t = random.random((10, 12)), random.integers(0, 8, 10)
+    for _ in range(20):
+        W1, W2 = random.normal(size=(12, 9)), random.normal(size=(9, 8))
+        W1[0] -= (x[0] @ W1 + np.geomspace(1e-9, 1e-6, 9)) / x[0, 0]
+
+        def loss(_):
+            z = np.maximum(np.dot(x, W1), 0)  # noqa: B023
+            return cross_entropy_error(softmax(np.dot(z, W2)), t)  # noqa: B023
+
+        for array in (W2, W1):
+            assert_right(loss, array, numerical_gradient(loss, array))
+    assert np.mean(at_hand[3::2]) > 0.9
+
+
 def test_all_arrays_of_a_structure_are_computed_at_once(at_hand):
     net = Net()
     for number in range(3):

@@ -6,10 +6,10 @@ weight does is then the sum of what it moves; where none of its moves changes a 
 known without a replay of its own.
 """
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +18,30 @@ from fastgrad.jit.concurrency import in_threads
 from fastgrad.jit.interrupts import require_time
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import MAX_CANCELLATION, Stage, propagate
-from fastgrad.tracing.batched import Batched, Stack, chosen, reduced_axes
-from fastgrad.tracing.operations import Node, between, product_spec, value_of
-from fastgrad.tracing.picks import SUMS
-from fastgrad.tracing.replay import BATCH_ELEMENTS, Outcome, Replay
+from fastgrad.tracing.batched import Stack
+from fastgrad.tracing.linear_operations import (
+    ORDERINGS,
+    SUM_MARGIN,
+    Changes,
+    Decisions,
+    View,
+    as_changes,
+    change_of,
+    decisions_of,
+    taken,
+    view_of,
+)
+from fastgrad.tracing.operations import Node, between
+from fastgrad.tracing.replay import BATCH_ELEMENTS, SECONDS_PER_ELEMENT, Outcome, Replay
 from fastgrad.tracing.row_losses import RowLosses
-from fastgrad.tracing.smoothness import EXTREMA, name_of
+from fastgrad.tracing.smoothness import name_of
 from fastgrad.typing import Array, Places
 
 MIN_GAIN = 2
 """How many times more elements than are read of a piece a product in it is to compute, at least."""
 
 MAX_PIECE_BYTES = 2**26
-"""The memory that changes may take: of one array by all units, and of all decisions by one unit."""
-
-DECISION_MARGIN_EPS = 64
-"""Units of rounding, of the largest number that is compared, by which a change may be missed."""
+"""The memory that changes may take: of one array by all units, and of all arrays by one unit."""
 
 ODD_EPS = 16
 """Units of rounding, of the largest number, by which moves up and down may differ."""
@@ -44,29 +52,25 @@ UNITS_TRIED = 4
 MAX_CHANGING_SHARE = 0.6
 """The share of their weights that may change some: if more do, the other units are not tried."""
 
-MAX_SPARSE_SHARE = 0.5
-"""The share of rows up to which only those that change are computed."""
+VERSIONS_AT_ONCE = 48
+"""About how many changes of all arrays are computed at a time."""
 
-MAX_READS = 2**20
-"""Pairs of rows and of kinds of elements up to which rows that change are looked for."""
 
-VERSIONS_AT_ONCE = 24
-"""How many changes of all arrays are computed at a time."""
+class Moves(NamedTuple):
+    """Moves of the elements of the origin, by one unit.
 
-SINGLE_MARGIN = 1e-6
-"""By how much more a change may be missed, of the sum of all parts, for they are of float32."""
+    Attributes
+    ----------
+    unit : int
+    values : array of shape (count, 1 + elements of the origin)
+        After a zero.
+    times : float
+        The largest norm of the shares that a weight has in them.
+    """
 
-ORDERINGS = frozenset({"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"})
-"""Functions that compare, and decide."""
-
-ADDING = SUMS | {"negative"}
-"""Functions by which changes go as values do, where what does not move counts as 0."""
-
-PICKING = frozenset({"maximum", "minimum", "fmax", "fmin"}) | EXTREMA
-"""Functions that compare, and pick."""
-
-Changes = dict[Node, Array]
-"""By how much m versions of arrays differ from what was recorded, of shape (m, *shape)."""
+    unit: int
+    values: Array
+    times: float
 
 
 class LinearPiece:
@@ -76,14 +80,16 @@ class LinearPiece:
     elements of an array do together is the sum of what each of them does, and the opposite where
     they move the other way. A few changes tell those by all weights of a unit.
 
+    Changes are computed of products and sums alone; all other arrays are views of these.
+
     Attributes
     ----------
     origin : Node
         The array in which no units mix that it begins with.
     later, ends : lists of Node
         The operations that follow, and the arrays of the piece that these read.
-    gaps : array
-        By how much what each decision compares differs, one node after the other.
+    size : int
+        The elements of all arrays whose changes are computed.
     pays : bool
         Whether much is computed, and little of it read.
     """
@@ -103,220 +109,89 @@ class LinearPiece:
             places = propagate(path, self.origin, numbers)[update.factor]
             self._sources[node] = np.moveaxis(places, update.axis, -1)
         self.later: list[Node] = []
-        self._steps: list[tuple[Node, Any, Any]] = []
-        linear, decided = set[Node](), set[Node]()
-        moved, gaps = {replay.root, *replay.nodes}, [np.zeros(0)]
-        readers = Counter(leaf for node in replay.nodes for leaf in node.inputs())
+        self._steps: dict[Node, Any] = {}
+        self._views: dict[Node, View] = {}
+        decided, moved = set[Node](), {replay.root, *replay.nodes}
+        compared: dict[Node, list[Any]] = {}
+        last: dict[Node, Node] = {}  # reader of each source
         for node in mixed:
             moving = moved.intersection(node.inputs()) - decided
-            compares = name_of(node) in ORDERINGS
-            change = compared = None
+            views = {leaf: self._views[leaf] for leaf in moving & self._views.keys()}
+            change: Any = None
+            view: View | None = None
             if not moving:
                 decided.add(node)
                 continue
             if node in self._updates:
-                change = self._updates[node].of_changes
-            elif moving <= linear and not compares:
-                change = _change(node, moving, replay.functions[node])
-                windows = node.arguments[0]
-                if change and _is_of_windows(node, moving) and readers[windows] == 1:
-                    other = np.asarray(value_of(node.arguments[1]))
-                    if of_rows := _product_of_windows(windows, other):
-                        change = of_rows
-                        self._steps = [step for step in self._steps if step[0] is not windows]
-            if not (change or (compares and moving <= linear)):
+                change = partial(self._changes_of_update, node)
+            elif len(views) == len(moving):
+                if decisions := decisions_of(node, views):
+                    compared.setdefault(decisions[0], []).append(decisions[1])
+                    if name_of(node) in ORDERINGS:
+                        decided.add(node)
+                        continue
+                view = view_of(node, views)
+                change = view or change_of(node, views, replay.functions[node])
+            if change is None:
                 self.later.append(node)
                 continue
-            if compares or name_of(node) in PICKING:
-                gap, compared = _decision(node, moving)
-                gaps.append(gap.reshape(-1))
-            self._steps.append((node, change, compared))
-            (decided if compares else linear).add(node)
-        self.gaps = np.concatenate(gaps)
+            if view is None:
+                self._steps[node] = change
+                last |= {each.source: node for each in views.values()}
+                view = View(node, np.arange(1, node.value.size + 1).reshape(node.shape))
+            self._views[node] = view
+        self._decisions = {
+            source: Decisions(*map(np.concatenate, zip(*parts, strict=True)))
+            for source, parts in compared.items()
+        }
+        self.size = sum(node.value.size for node in self._steps)
         read = {leaf for node in self.later for leaf in node.inputs()} | {replay.target}
-        self.ends = [node for node in mixed if node in linear & read]
-        products = [n for n in linear if n.kind == operations.PRODUCT and n not in self._updates]
-        computed = max((node.value.size for node in products), default=0)
+        self.ends = [node for node in mixed if node in self._views and node in read]
+        of_ends = {self._views[node].source for node in self.ends}
+        self._finished = {
+            node: {source for source, reader in last.items() if reader is node} - of_ends
+            for node in self._steps
+        }
+        products = [n for n in self._steps if n.kind == operations.PRODUCT]
+        computed = max((n.value.size for n in products if n not in self._updates), default=0)
         reads_separate = not read.isdisjoint(replay.unit_ids)
         is_end_small = MIN_GAIN * sum(node.value.size for node in self.ends) <= computed
         self.pays = is_end_small and not reads_separate
 
-    def changes(self, unit: int, moves: Array) -> tuple[Array, Array]:
-        """Return what moves of the elements of the origin, by one unit, change.
-
-        Parameters
-        ----------
-        unit : int
-        moves : array of shape (count, elements of the origin)
+    def changes(self, moves: Sequence[Moves]) -> tuple[Array, Array, Array]:
+        """Return what moves of the elements of the origin change.
 
         Returns
         -------
-        compared : array of shape (count, decisions)
-            The changes of what decisions compare.
-        ends : array of shape (count, elements of all ends)
+        compared : array of shape (some decisions, all moves)
+            The changes of what those decisions compare that may change.
+        gaps : array of shape (some decisions,)
+            How far that is apart.
+        ends : array of shape (elements of all ends, all moves)
         """
-        count, with_zero = len(moves), np.pad(moves, ((0, 0), (1, 0)))
-        compared = np.empty((count, self.gaps.size), np.float32)
-        ends = np.empty((count, sum(node.value.size for node in self.ends)))
-        sources = {
-            node: np.take(self._sources[node], update.places[unit - 1], axis=-1)
-            for node, update in self._updates.items()
-        }
-        for start in range(0, count, VERSIONS_AT_ONCE):
-            part = slice(start, min(start + VERSIONS_AT_ONCE, count))
-            m, place, changes = part.stop - start, 0, Changes()
-            for node, change, compare in self._steps:
-                require_time()
-                if compare is not None:
-                    values = compare(changes)
-                    columns = slice(place, place := place + values[0].size)
-                    compared[part, columns] = values.reshape(m, -1)
-                if node in sources:
-                    own = np.take(with_zero[part], sources[node], axis=1)
-                    changes[node] = change(own, unit)
-                elif change is not None:
-                    changes[node] = change(changes, m)
-            parts = [changes[node].reshape(m, -1) for node in self.ends]
-            np.concatenate(parts, axis=1, out=ends[part])
-        return compared, ends
+        m = sum(len(each.values) for each in moves)
+        times = max(each.times for each in moves)
+        changes, compared, gaps = Changes(), [np.zeros((0, m))], [np.zeros(0)]
+        for node, change in self._steps.items():
+            require_time()
+            changes[node] = change(moves if node in self._updates else changes)
+            if node in self._decisions:
+                some = self._decisions[node].near(changes[node], times)
+                compared.append(some[0])
+                gaps.append(some[1])
+            for source in self._finished[node]:  # memory in a core's cache, for the next ones
+                del changes[source]
+        ends = [taken(self._views[n], changes).reshape(n.value.size, m) for n in self.ends]
+        return np.concatenate(compared), np.concatenate(gaps), np.concatenate(ends)
 
-
-def _change(node: Node, moving: set[Node], function: Batched) -> Any:
-    """Return what computes a node's change from those of others; None if it is not linear."""
-    name, arguments, shape = name_of(node), node.arguments, node.shape
-    moves = [type(a) is Node and a in moving for a in arguments]
-    if node.value.dtype != np.float64 or node.keywords.keys() - {"axis", "keepdims"}:
-        return None
-    values = [value_of(a) for a in arguments]
-    match node.kind:
-        case operations.REDUCTION if name in EXTREMA and moves[0]:
-            best = _best(node)
-            return lambda changes, m: _lines(node, changes[arguments[0]])[:, *best].reshape(
-                m, *shape
-            )
-        case operations.ELEMENTWISE if name in PICKING or (name == "where" and not moves[0]):
-            first, second = arguments[-2:]
-            is_first = values[0] if name == "where" else node.value == values[0]
-            return lambda changes, m: np.broadcast_to(
-                chosen(is_first, *(_aligned_change(a, node, changes) for a in (first, second))),
-                (m, *shape),
-            )
-        case operations.ELEMENTWISE if name in ADDING:
-            values = [0.0] * len(values)
-        case operations.ELEMENTWISE:
-            is_linear = name == "multiply" or (name == "divide" and moves[0])
-            if not is_linear or sum(moves) > 1:
-                return None
-        case operations.MOVE | operations.REDUCTION:
-            if not moves[0] or (node.kind == operations.REDUCTION and name not in ("sum", "mean")):
-                return None
-        case operations.PRODUCT:
-            if sum(moves) > 1 or product_spec(node) is None:
-                return None
-        case _:
-            return None
-
-    def change(changes: Changes, m: int) -> Array:
-        versions = [
-            Stack(changes[argument]) if moves_too else value
-            for argument, value, moves_too in zip(arguments, values, moves, strict=True)
-        ]
-        return np.broadcast_to(function(tuple(versions), m), (m, *shape))
-
-    return change
-
-
-def _is_of_windows(node: Node, moving: set[Node]) -> bool:
-    """Say whether a node is the product of a matrix of windows, which moves make, and another."""
-    return (
-        node.kind == operations.PRODUCT
-        and product_spec(node) == "ab,bd->ad"
-        and type(windows := node.arguments[0]) is Node
-        and windows.kind == operations.MOVE
-        and windows in moving
-    )
-
-
-def _product_of_windows(windows: Node, other: Array) -> Any:
-    """Return what computes the change of a product, of those rows alone that change.
-
-    None if finding these takes long: images of a batch have their own rows each.
-    """
-    (source,) = windows.inputs()
-    places = windows.sources
-    rows, columns = places.shape
-    # Elements that the same rows read, as all channels of a pixel, are of one kind.
-    drawn = np.repeat(np.random.default_rng(0).random(rows), columns)
-    kinds = np.unique(
-        np.bincount(places.reshape(-1), drawn, 1 + source.value.size), return_inverse=True
-    )[1]
-    order = np.argsort(kinds, kind="stable")
-    starts = np.searchsorted(kinds[order], np.arange(kinds.max() + 1))
-    if len(starts) * rows > MAX_READS:
-        return None
-    reads = np.zeros((len(starts), rows), np.float32)
-    reads[kinds[places].reshape(-1), np.repeat(np.arange(rows), columns)] = 1
-
-    def change(changes: Changes, m: int) -> Array:
-        values = np.zeros((m, 1 + source.value.size))
-        values[:, 1:] = changes[source].reshape(m, -1)
-        is_moved = np.logical_or.reduceat(np.take(values != 0, order, axis=1), starts, axis=1)
-        versions, moved = np.nonzero(is_moved.astype(np.float32) @ reads)
-        if len(moved) > MAX_SPARSE_SHARE * m * rows:
-            product = np.take(values, places, axis=1).reshape(-1, columns) @ other
-            return np.asarray(product.reshape(m, rows, -1))
-        product = np.zeros((m, rows, other.shape[1]))
-        index = places[moved] + values.shape[1] * versions[:, np.newaxis]
-        product[versions, moved] = np.take(values.reshape(-1), index) @ other
-        return product
-
-    return change
-
-
-def _decision(node: Node, moving: set[Node]) -> tuple[Array, Any]:
-    """Return how far apart what a node compares is, and what computes by how much that changes."""
-    if node.kind == operations.REDUCTION:
-        array, best = node.arguments[0], _best(node)
-
-        def compared(changes: Changes) -> Array:
-            lines = _lines(node, changes[array])
-            return np.asarray(lines - lines[:, *best][..., np.newaxis])
-
-        gap, sides = compared({array: array.value[np.newaxis]}), [array.value]
-    else:
-        first, second = node.arguments
-        sides = [np.asarray(value_of(side), np.float64) for side in (first, second)]
-        gap = sides[0] - sides[1]
-        is_second = type(first) is not Node or first not in moving
-
-        def compared(changes: Changes) -> Array:
-            both = [_aligned_change(side, node, changes) for side in (first, second)]
-            change = both[0] - both[1] if len(moving) > 1 else both[int(is_second)]
-            return np.broadcast_to(change, (len(change), *gap.shape))
-
-    size = max(abs(side).max(initial=0) for side in sides)
-    return np.maximum(abs(gap) - DECISION_MARGIN_EPS * np.finfo(np.float64).eps * size, 0), compared
-
-
-def _best(node: Node) -> tuple[Places, Places]:
-    """Return which element of each line a reduction has picked."""
-    lines = _lines(node, node.arguments[0].value[np.newaxis])[0]
-    return np.arange(len(lines)), (lines == node.value.reshape(-1, 1)).argmax(axis=1)
-
-
-def _lines(node: Node, values: Array) -> Array:
-    """Return versions of what is reduced, of shape (m, lines, elements of each)."""
-    axes = [1 + axis for axis in reduced_axes(node)]
-    moved = np.moveaxis(values, axes, range(-len(axes), 0))
-    return moved.reshape(len(values), prod(moved.shape[1 : -len(axes)]), -1)
-
-
-def _aligned_change(argument: Any, node: Node, changes: Changes) -> Any:
-    """Return what an argument of an elementwise operation changes by; 0 if it does not move."""
-    if type(argument) is not Node or argument not in changes:
-        return 0.0
-    m, *shape = changes[argument].shape
-    return changes[argument].reshape(m, *(1,) * (len(node.shape) - len(shape)), *shape)
+    def _changes_of_update(self, node: Node, moves: Sequence[Moves]) -> Array:
+        """Return the changes of a product by which units mix."""
+        update, columns = self._updates[node], []
+        for each in moves:
+            places = np.take(self._sources[node], update.places[each.unit - 1], axis=-1)
+            of_unit = update.of_changes(np.take(each.values, places, axis=1), each.unit)
+            columns.append(of_unit.reshape(len(of_unit), node.value.size))
+        return as_changes(np.concatenate(columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,51 +240,68 @@ def by_linear_piece(rows: RowLosses, stage: Stage, distances: Array) -> LinearMo
     up, down = _both_ways(replay, stage, distances, piece.origin)
     tolerance = ODD_EPS * np.finfo(np.float64).eps * abs(piece.origin.value).max()
     ids = replay.unit_ids[piece.origin].reshape(-1)
-    is_odd = [(abs(up + down)[:, ids == unit] <= tolerance).all(axis=1) for unit in replay.units]
-    elements = [np.flatnonzero((ids == unit) & up.any(axis=0)) for unit in replay.units]
-    if 8 * min(len(used), max(map(len, elements))) * piece.gaps.size > MAX_PIECE_BYTES:
+    is_even = ~(abs(up + down) <= tolerance)
+    is_odd = np.stack([~is_even[:, ids == unit].any(axis=1) for unit in replay.units])
+    is_moved = up.any(axis=0)
+    elements = [np.flatnonzero((ids == unit) & is_moved) for unit in replay.units]
+    count = min(len(used), max(map(len, elements)))  # of moves of a unit
+    if 8 * count * piece.size > MAX_PIECE_BYTES:
         return None
     base = np.concatenate([node.value.reshape(-1) for node in piece.ends])
+    by_weights = np.pad(up, ((0, 0), (1, 0)))
 
-    def of_unit(unit: int) -> tuple[Array, Array, NDArray[np.bool_]]:
+    def shared(unit: int) -> tuple[Moves, Array]:
+        """Return moves, and the share that each weight has in each of them."""
         own = elements[unit - 1]
-        if len(own) < len(used):  # single elements
-            share, moves = up[:, own], np.zeros((len(own), up.shape[1]))
-            moves[np.arange(len(own)), own] = 1
-        else:
-            share, moves = np.eye(len(used)), np.where(ids == unit, up, 0)
-        compared, ends = piece.changes(unit, moves)
-        reach = abs(share).max(axis=0).astype(np.float32) @ abs(compared)
-        near = np.flatnonzero(~(reach <= piece.gaps / 2))
-        least = piece.gaps[near] - SINGLE_MARGIN * reach[near]
-        known = (abs(share @ compared[:, near]) <= least).all(axis=1)
-        change = share @ ends
+        if len(own) >= len(used):
+            return Moves(unit, by_weights, 1.0), np.eye(len(used))
+        single, share = np.zeros((len(own), by_weights.shape[1])), up[:, own]
+        single[np.arange(len(own)), 1 + own] = 1
+        return Moves(unit, single, float(np.linalg.norm(share, axis=1).max(initial=0))), share
+
+    def of_units(units: Places) -> tuple[Array, Array, NDArray[np.bool_]]:
+        moves, shares = zip(*map(shared, units), strict=True)
+        compared, gaps, ends = piece.changes(moves)
+        starts = np.cumsum([0, *(len(each.values) for each in moves)])
+        known, changes = np.empty((len(units), len(used)), bool), []
+        for k, share in enumerate(shares):
+            of_unit = slice(starts[k], starts[k + 1])
+            own = compared[:, of_unit].T
+            reach = (1 + SUM_MARGIN) * (abs(share).max(axis=0) @ abs(own))
+            near = np.flatnonzero(~(reach <= gaps))
+            least = gaps[near] - SUM_MARGIN * reach[near]
+            known[k] = (abs(share @ own[:, near]) <= least).all(axis=1)
+            changes.append(share @ ends[:, of_unit].T)
+        change = np.concatenate(changes)
         # The slopes by larger moves, which rounding matters less to.
         values = base + np.concatenate([s * change for s in (1, -1, 2, -2, 4, -4)])
         is_exact = (abs(values) >= abs(base) / MAX_CANCELLATION) & np.isfinite(values)
-        known &= is_exact.all(axis=1).reshape(6, -1)[:2].all(axis=0)
+        known &= is_exact.all(axis=1).reshape(6, *known.shape)[:2].all(axis=0)
         ends_at = np.cumsum([node.value.size for node in piece.ends])[:-1]
         stacks = {
             node: Stack(np.ascontiguousarray(part).reshape(-1, *node.shape))
             for node, part in zip(piece.ends, np.split(values, ends_at, axis=1), strict=True)
         }
         losses = replay.run(piece.later, stacks, len(values))[replay.target].values
-        by_row = rows.summed(Outcome(np.array([unit]), losses[np.newaxis], unit_ids=None))
-        by_both = by_row.sum(axis=-1).reshape(3, 2, -1)
+        by_row = rows.summed(Outcome(units[:1], losses[np.newaxis], unit_ids=None))
+        by_both = by_row.sum(axis=-1).reshape(3, 2, *known.shape)
         _, twice, four_times = (by_both[:, 0] - by_both[:, 1]) / 2
         return by_both[0], (8 * twice - four_times) / 12, known
 
     change, slopes = np.zeros((2, *distances.shape)), np.zeros(distances.shape)
     all_known, has_slope = np.ones((2, *distances.shape), bool)
     tried = replay.units[:: max(1, len(replay.units) // UNITS_TRIED)]
-    for units in (tried, np.setdiff1d(replay.units, tried)):
-        for unit, (of_both, straight, known) in zip(
-            units, in_threads(of_unit, units.tolist()), strict=True
-        ):
-            change[:, used, unit - 1] = of_both
-            slopes[used, unit - 1] = straight
-            all_known[used, unit - 1] = is_odd[unit - 1] & known
-            has_slope[used, unit - 1] = is_odd[unit - 1] & np.isfinite(straight)
+    for units in filter(len, (tried, np.setdiff1d(replay.units, tried))):
+        versions = count * len(units)
+        parts = np.array_split(units, min(len(units), max(2, round(versions / VERSIONS_AT_ONCE))))
+        seconds = SECONDS_PER_ELEMENT * piece.size * versions / len(parts)
+        for part, found in zip(parts, in_threads(of_units, parts, seconds), strict=True):
+            where: Any = np.ix_(used, part - 1)
+            of_both, straight, known = found
+            change[:, *where] = of_both.transpose(0, 2, 1)
+            slopes[where] = straight.T
+            all_known[where] = (is_odd[part - 1] & known).T
+            has_slope[where] = (is_odd[part - 1] & np.isfinite(straight)).T
         if 1 - all_known[used][:, tried - 1].mean() > MAX_CHANGING_SHARE:
             return None
     return LinearMoves(change, all_known, slopes, has_slope)

@@ -76,7 +76,7 @@ def picked(rows: RowLosses, stage: Stage, largest: float) -> tuple[RowLosses, St
     mixed = [node for node in replay.nodes if node not in replay.unit_ids]
     read = {leaf for node in mixed for leaf in node.inputs()}
     ends = [node for node in separate if node in read]
-    work = root.value.size + sum(node.value.size for node in separate if not _is_view(node))
+    work = root.value.size + sum(node.value.size for node in separate if not is_view(node))
     if (
         root in read
         or replay.is_separate
@@ -238,7 +238,7 @@ def _may_pick(node: Node) -> bool:
     return name in COMPARISONS | CHOICES | SUMS
 
 
-def _is_view(node: Node) -> bool:
+def is_view(node: Node) -> bool:
     """Say whether an operation's result is, or may be, its argument in another shape."""
     return node.function in operations.VIEWS or node.function is np.copy
 
@@ -263,7 +263,7 @@ def _moved(node: Node, picks: Mapping[Node, Picks], name: str) -> Any:
     """Return sources of what is moved, or whether they are sure."""
     (source,) = leaves(node.arguments[0])
     array = getattr(picks[source], name)
-    if _is_view(node):
+    if is_view(node):
         return node.compute((array, *node.arguments[1:]))
     new = np.array([name == "sure"], array.dtype)  # a zero moves with nothing, for sure
     return np.concatenate([new, array.reshape(-1)])[node.sources]

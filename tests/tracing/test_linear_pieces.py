@@ -7,7 +7,7 @@ from looped import assert_traced_as_looped
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, traced
 from fastgrad.schemes import central_quotient
-from fastgrad.tracing import linear_pieces, unit_responses
+from fastgrad.tracing import linear_operations, linear_pieces, unit_responses
 from fastgrad.tracing.trace import trace_call
 from tests.tracing.test_picks import POOLS, RELUS, windows
 
@@ -122,6 +122,15 @@ def test_weights_that_change_a_decision_are_replayed(distance, known, monkeypatc
     assert known[0].mean() < 1
 
 
+@pytest.mark.parametrize("units", [[2], [0, 1, 2, 3]])
+def test_units_that_a_relu_switches_off_change_nothing(units, known):
+    f = Net()
+    f.bias = np.zeros((1, 6, 1, 1))
+    f.bias[:, units] = -100
+    assert_traced_as_looped(f, f.arrays[1])
+    assert known[0][:, units].all()
+
+
 def test_where_most_weights_change_decisions_all_are_replayed(known):
     f = Net()
     f.bias = 1e-5 - f.convolved(f.relu(f.convolved(IMAGES, 0)), 1)  # all stand at their kinks
@@ -135,10 +144,9 @@ def test_what_bends_before_a_piece_is_replayed(known):
     assert known == [None] * len(known)
 
 
-@pytest.mark.parametrize(("share", "reads"), [(0.0, 2**20), (2.0, 2**20), (2.0, 0)])
-def test_rows_that_do_not_change_need_not_be_computed(share, reads, known, monkeypatch):
-    monkeypatch.setattr(linear_pieces, "MAX_SPARSE_SHARE", share)
-    monkeypatch.setattr(linear_pieces, "MAX_READS", reads)
+@pytest.mark.parametrize("products", [0, 2**30])
+def test_rows_are_multiplied_one_by_one_or_all_at_once(products, known, monkeypatch):
+    monkeypatch.setattr(linear_operations, "MIN_ROW_PRODUCTS", products)
     f = Net()
     assert_traced_as_looped(f, f.arrays[0])
     assert known[0].mean() > 0.5

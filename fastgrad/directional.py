@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.differences.arguments import (
+    PROBE_SCALE,
     Call,
     as_real_array,
     is_structure,
@@ -18,7 +19,7 @@ from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.domain import WhereDefined, derive_from_one_side
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
-from fastgrad.differences.problem import PROBE_STEP, Problem, problems, value_at
+from fastgrad.differences.problem import Problem, problems, value_at
 from fastgrad.differences.quotients import derivatives, precision
 from fastgrad.engines.loop import in_parts
 from fastgrad.engines.selection import choose_evaluator
@@ -409,7 +410,7 @@ def directional_derivative(
         evaluator = choose_evaluator(
             None, x, "auto", vectorized=vectorized, workers=workers, progress=progress
         )
-        found = problems(f, x, PROBE_STEP, args=args, scheme=chosen, relative=True, bounds=bounds)
+        found = problems(f, x, PROBE_SCALE, args=args, scheme=chosen, relative=True, bounds=bounds)
         directions = as_directions(v, x, found)
         automatic = isinstance(h, str) and h == "auto" and not chosen.is_complex
         part, line = along(f, x, args, found, directions, h, chosen, automatic=automatic)

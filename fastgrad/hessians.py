@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
-from fastgrad.differences.arguments import like, users_array, with_keywords
+from fastgrad.differences.arguments import PROBE_SCALE, like, users_array, with_keywords
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.domain import (
     WhereDefined,
@@ -18,7 +18,7 @@ from fastgrad.differences.domain import (
 )
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.measured_steps import QUOTIENTS, measured
-from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems, value_at
+from fastgrad.differences.problem import Problem, prepare, problems, value_at
 from fastgrad.differences.quotients import derivatives, fill, memory_order, moved
 from fastgrad.directional import (
     along,
@@ -306,7 +306,7 @@ def hessian_vector_product(
         evaluator = choose_evaluator(
             f, x, engine, vectorized=vectorized, workers=workers, progress=progress
         )
-        found = problems(f, x, PROBE_STEP, args=args, relative=True)
+        found = problems(f, x, PROBE_SCALE, args=args, relative=True)
         directions = as_directions(v, x, found)
         base = value_at(found, f, x, args, evaluator.stacked)
         guard.check()

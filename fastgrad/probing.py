@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgrad.colouring import groups_of
-from fastgrad.differences.arguments import as_returned
+from fastgrad.differences.arguments import PROBE_SCALE, as_returned
 from fastgrad.differences.guard import Original
 from fastgrad.differences.quotients import precision
 from fastgrad.jit.interrupts import raise_interrupt
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from scipy import sparse
 else:  # an extra
     sparse = LazyModule("scipy.sparse")
-
-PROBE_SCALE = 2.0**-10
-"""By how much elements are moved to see what changes, in units of ``max(abs(x[i]), 1)``."""
 
 ROUNDING_EPS = 64.0
 """How many eps of a value its change may be by rounding."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastgrad.colouring import as_structure, groups_of, require_scipy
 from fastgrad.differences.arguments import (
+    PROBE_SCALE,
     Call,
     as_array,
     element_at,
@@ -22,12 +23,11 @@ from fastgrad.differences.arguments import (
 )
 from fastgrad.differences.domain import Elements, WhereDefined, by_halves
 from fastgrad.differences.guard import guarded
-from fastgrad.differences.problem import PROBE_STEP, Problem, prepare, problems
+from fastgrad.differences.problem import Problem, prepare, problems
 from fastgrad.differences.quotients import precision
 from fastgrad.directional import Line
 from fastgrad.lazy import LazyModule
 from fastgrad.probing import (
-    PROBE_SCALE,
     ROUNDING_EPS,
     UndefinedError,
     probed,
@@ -457,7 +457,7 @@ def detect_sparsity(
     require_one_array(x)
     with guarded(f, x, args):
         found, base = prepare(
-            f, x, PROBE_STEP, args=args, scheme="central", relative=True, bounds=None
+            f, x, PROBE_SCALE, args=args, scheme="central", relative=True, bounds=None
         )
         return _detected(found[0].f, x, base, None)
 

@@ -15,6 +15,10 @@ from numpy.lib.array_utils import byte_bounds
 
 from fastgrad.typing import Array, Places, Structure
 
+PROBE_SCALE = 2.0**-10
+"""By how much x is moved to see what f does beside it, in units of ``max(abs(x[i]), 1)``: near it,
+and more than rounding takes away."""
+
 
 def require_function(f: object) -> None:
     """Refuse what cannot be called."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.arguments import element_at, require_function, warn_caller
+from fastgrad.differences.arguments import PROBE_SCALE, element_at, require_function, warn_caller
 from fastgrad.differences.guard import Original
 from fastgrad.differences.measured_steps import measured
 from fastgrad.differences.problem import Problem
@@ -19,9 +19,6 @@ from fastgrad.differences.quotients import derivatives
 from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.schemes import Scheme, backward, forward
 from fastgrad.typing import Array, Flags, Moves, Places, Values
-
-PROBE_SCALE = 2.0**-10
-"""By how much elements are moved to see where f is defined, in units of ``max(abs(x[i]), 1)``."""
 
 
 class WhereDefined:

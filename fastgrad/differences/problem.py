@@ -250,10 +250,6 @@ def _bounds_of(bounds: Any, x: Any, arrays: list[tuple[str, Any]]) -> list[Any]:
     return [*zip(*pairs, strict=True)]
 
 
-PROBE_STEP = 2.0**-10
-"""A relative step that is never lost, with which the other arguments are checked."""
-
-
 def prepare(
     f: Callable[..., Any],
     x: Any,

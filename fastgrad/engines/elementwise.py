@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.arguments import as_returned, element_at
+from fastgrad.differences.arguments import PROBE_SCALE, as_returned, element_at
 from fastgrad.differences.guard import Original
 from fastgrad.engines.loop import MAX_STACK_BYTES, numbers
 from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.typing import Array, Flags, Moves, Report, Values
-
-PROBE_SCALE = 2.0**-10
-"""By how much elements are moved to see if others change, in units of ``max(abs(x[i]), 1)``."""
 
 MAX_ROUNDING_EPS = 64
 """How many eps, relative to it, a value may change by rounding."""

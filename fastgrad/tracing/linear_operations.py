@@ -126,7 +126,7 @@ def view_of(node: Node, views: Views) -> View | None:
         Of those of its arguments that move.
     """
     name, arguments, source = name_of(node), node.arguments, _source(views)
-    moving = [a for a in arguments if type(a) is Node and a in views]
+    moves = [type(a) is Node and a in views for a in arguments]
     if source is None or node.value.dtype != np.float64:
         return None
     places: Places
@@ -141,26 +141,24 @@ def view_of(node: Node, views: Views) -> View | None:
             places = np.concatenate([np.zeros(1, np.intp), *parts])[node.sources]
         case _ if node.keywords.keys() - {"axis", "keepdims"}:
             return None
-        case operations.REDUCTION if name in EXTREMA and moving == [arguments[0]]:
+        case operations.REDUCTION if name in EXTREMA and moves[0]:
             places = _lines(node, views[arguments[0]].places)[_best(node)].reshape(node.shape)
-        case operations.ELEMENTWISE if name in CHOOSING or (
-            name == "where" and arguments[0] not in views
-        ):
+        case operations.ELEMENTWISE if name in CHOOSING or (name == "where" and not moves[0]):
             first, second = arguments[-2:]
             is_first = value_of(arguments[0])
             if name != "where":
                 is_first = node.value == is_first
             first, second = (_places(a, node.shape, views) for a in (first, second))
             places = np.where(is_first, first, second)
-        case operations.ELEMENTWISE if name in SUMS and len(moving) == 1:
-            if name == "subtract" and moving == [arguments[1]]:
-                return None
-            places = _places(moving[0], node.shape, views)
-        case operations.ELEMENTWISE if name == "multiply" and len(moving) == 1:
-            mask = value_of(arguments[moving == [arguments[0]]])
+        case operations.ELEMENTWISE if sum(moves) > 1:
+            return None
+        case operations.ELEMENTWISE if name in SUMS and not (name == "subtract" and moves[1]):
+            places = _places(arguments[moves.index(True)], node.shape, views)
+        case operations.ELEMENTWISE if name == "multiply":
+            mask = value_of(arguments[moves.index(False)])
             if np.asarray(mask).dtype != np.bool_:
                 return None
-            places = np.where(mask, _places(moving[0], node.shape, views), 0)
+            places = np.where(mask, _places(arguments[moves.index(True)], node.shape, views), 0)
         case _:
             return None
     return View(source, places)

@@ -25,6 +25,7 @@ TAILS = {
     "scores": lambda a: a,
     "scaled": lambda a: 3.0 - a / 2.0 * np.array([1.0, 2.0, 3.0]),
     "stable softmax": lambda a: a - a.max(axis=1, keepdims=True),
+    "masked": lambda a: np.where(np.array([True, False, True]), a, 0.5) + a * np.array([False]),
     "wider": lambda a: np.maximum(a.T, np.array([[0.1, -0.2]])).sum(axis=1).reshape(1, 3),
     "both": lambda a: np.maximum(a, a[:, ::-1]) - np.minimum(a, 0.1),
 }

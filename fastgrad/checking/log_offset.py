@@ -347,15 +347,22 @@ def offset_along(check: DirectionalCheck) -> tuple[float, DirectionalCheck] | No
         offset = _offset_of_measured(check, classes)
         if offset is None:
             return None
-    subject = classes.without(check.subject, offset)
     measured = len(check.results)
     rest, count = check.directions[measured:], check.count - measured
-    # The parts are its own: those at x, or next to it.
-    others = replace(check, subject=subject, directions=rest, count=count, results=[])
-    before = subject.evaluations
+    taken = partial(_taken_along, classes, check.parts, check.noise, offset)
+    others = replace(check, directions=rest, count=count, results=[], taken=taken)
     agree = others.measure().agrees and not others.has_kinks
-    check.subject.evaluations += subject.evaluations - before
     return (offset, replace(check, results=[*check.results, *others.results])) if agree else None
+
+
+def _taken_along(
+    classes: RightClasses, parts: Sequence[Part], noise: Noise, offset: float, direction: Direction
+) -> tuple[float, float]:
+    """Return what the number takes from the loss's slope along a direction, and its error."""
+    s = _step_of_slopes(parts, noise)
+    up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
+    slope = -classes.slope(up, down, s, offset)
+    return slope, _misfit_share(noise) * abs(slope)
 
 
 def _offset_of_measured(check: DirectionalCheck, classes: RightClasses) -> float | None:

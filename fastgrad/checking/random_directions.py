@@ -9,7 +9,8 @@ and of variance 1, gradient times v is wrong by e v, whose density is 1 / (sqrt(
 
 at most, whatever the number of parameters, and wherever in them the error is. That a quotient is
 wrong, too, by its truncation, makes it no larger: no interval is more likely. So a quotient that
-agrees to what f is rounded by needs no second one.
+agrees to what f is rounded by needs no second one. Nor does one of a single side, where a kink is
+on the other; as either of the two may agree, what it may be wrong by counts twice.
 
 References
 ----------
@@ -212,18 +213,38 @@ class Line:
             rough = abs((far_up - here) + (far_down - here) - 4 * bend)
             if rough <= ROUGHNESS_FACTOR * noise.level:
                 error += 2 * float(rough) / step  # by a kink that the noise may hide
-                wrong = not abs(path.analytic - value) <= error + slack
+                off = abs(path.analytic - value) - slack
                 told = path.analytic, float(value), float(error)
-                found = Probe("smooth", *told, float(near), float(near), step, wrong)
-                if not wrong or k == 2 or 3 * truncation <= round_off:
+                found = Probe("smooth", *told, float(near), float(near), step, not off <= error)
+                if off <= error or 3 * truncation <= round_off:
                     return found
-                contradicting = found  # unless a smaller step shows that many kinks look smooth
+                # Many kinks may look smooth; what they do to a value changes with the step.
+                contradicting = None if off <= error + 3 * truncation else found
+                if k == 2:
+                    return contradicting
+            elif agreeing := self._by_one_side(step, noise.level, slack):
+                return agreeing
             # Of a kink at x the bend is in proportion to the step, of what is smooth to its square.
             is_clear = abs(bend) > ROUGHNESS_FACTOR * noise.level
             if is_clear and abs(KINK_DIVISOR * bend - before) <= MAX_QUOTIENT_CHANGE * abs(before):
                 below, above = float((here - down) / step), float((up - here) / step)
                 return Probe("kink", *told, below, above, step, contradicts=False)
             before = bend
+        return None
+
+    def _by_one_side(self, step: float, level: float, slack: float) -> Probe | None:
+        """Return what one side tells if it is straight and agrees: a kink is on the other one.
+
+        Its error counts twice, for either of the two sides may agree by chance.
+        """
+        path, hidden = self.path, 2 * level / step
+        for way in (-step, step):
+            _, (here, near, far) = path(way * np.arange(3.0))
+            quotient, change = (near - here) / way, abs(far - 2 * near + here) / (2 * step)
+            error = hidden + change + self.rounding
+            if change <= hidden and abs(path.analytic - quotient) <= error + slack:
+                told = path.analytic, float(quotient), 2 * float(error)
+                return Probe("step", *told, float(quotient), float(quotient), step, False)
         return None
 
     def probe(self, noise: Noise, slack: float) -> Probe:
@@ -255,6 +276,9 @@ class DirectionalCheck:
         How many of them may take the place of others.
     results : list of Probe
         Of the first directions, or of all: what has been measured so far.
+    taken : callable or None
+        Returns what f's slope along a direction has beside what is claimed, and what that may be
+        wrong by.
     is_unexplained : bool
         Whether it is known that what differs is a fault.
     """
@@ -268,6 +292,7 @@ class DirectionalCheck:
     draw: Callable[[], Direction] | None = None
     spares: int = 0
     results: list[Probe] = field(default_factory=list)
+    taken: Callable[[Direction], tuple[float, float]] | None = None
     is_unexplained: bool = False
 
     @classmethod
@@ -302,11 +327,11 @@ class DirectionalCheck:
         for k in range(len(self.results), self.count):
             if k == len(self.directions) and self.draw is not None:
                 self.directions.append(self.draw())
-            line = Line.of(self.subject, self.parts, self.directions[k], here)
+            line = self._line(self.directions[k], here)
             result = line.check(self.noise, self.slack, first)
             while result is None and self.spares and self.draw is not None:
                 self.directions[k], self.spares = self.draw(), self.spares - 1
-                line = Line.of(self.subject, self.parts, self.directions[k], line.path.here)
+                line = self._line(self.directions[k], line.path.here)
                 result = line.check(self.noise, self.slack, first)
             result = result or line.probe(self.noise, self.slack)
             self.results.append(result)
@@ -315,6 +340,15 @@ class DirectionalCheck:
                 break
             here, first = line.path.here, int(result.step < smaller)
         return self
+
+    def _line(self, direction: Direction, here: Any) -> Line:
+        """Return the path along a direction, and what is claimed of it."""
+        line = Line.of(self.subject, self.parts, direction, here)
+        if self.taken is None:
+            return line
+        slope, error = self.taken(direction)
+        line.path.analytic += slope
+        return replace(line, rounding=line.rounding + error)
 
     @property
     def agrees(self) -> bool:

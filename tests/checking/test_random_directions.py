@@ -86,3 +86,42 @@ def test_only_the_parameter_concerned_is_checked_in_full():
     assert not report
     assert [row.name for row in report.rows] == ["b2"]
     assert "W1, b1 and W2 agreed along random directions" in report.summary
+
+
+def _along_one_element(f, claim):
+    """Return what a direction of length 1 says of a function of one element at 0, near f = 1."""
+    subject = as_gradient_under_test(
+        lambda x: 1 + f(x[0]), np.zeros(1), None, np.array([claim]), (), "loop"
+    )
+    noise = measure_noise(subject, None)
+    return check_direction(subject, subject.parts, [np.ones(1)], noise), noise
+
+
+def test_kinks_that_no_fourth_difference_shows_do_not_contradict_what_a_smaller_step_tells():
+    """They are as far above x as below, bend alike, and change quotients by 2e-7 from 1e-8 on."""
+
+    def f(t):
+        return t + 1e-6 * (np.maximum(t - 1e-8, 0) - np.maximum(-t - 1e-8, 0))
+
+    right, noise = _along_one_element(f, 1.0)
+    # At the smallest step, which crosses none of them, the noise of f hides more than that.
+    hidden = 256 * noise.level / step_along(noise)
+    assert right.agrees
+    assert right.error < 1.01 * hidden
+    wrong, _ = _along_one_element(f, 1 + 3 * hidden)
+    assert wrong.contradicts
+
+
+def test_one_side_judges_where_a_kink_is_on_the_other_one():
+    """It is known to 2 level / s, and counts twice, for either side may agree by chance."""
+
+    def f(t):
+        return t + np.maximum(t, 0) / 8
+
+    for claim in (1.0, 1.125):
+        found, noise = _along_one_element(f, claim)
+        assert found.agrees
+        assert found.error < 1.01 * 4 * noise.level / step_along(noise)
+    for claim in (1 - 1e-6, 1.03, 1.125 + 1e-6):
+        found, _ = _along_one_element(f, claim)
+        assert not found.agrees

@@ -338,10 +338,12 @@ def _write_tile(
     vectors: int,
     vector_bytes: int,
     partial: bool,
+    where: Any = None,
 ) -> None:
     """Write the instructions of a tile; if `partial`, its last vector may exceed the columns.
 
-    Where `out` has half the rows or fewer, only these are computed, and no others are read.
+    Where `out` has half the rows or fewer, only these are computed, and no others are read. With an
+    array `where`, only those columns of a and rows of b are multiplied.
     """
     word = b.data.type.pointee
     lanes = vector_bytes // _bytes_of(word)
@@ -354,7 +356,7 @@ def _write_tile(
 
     rows, columns = unpack_tuple(builder, out.shape, 2)
     out_stride, _ = unpack_tuple(builder, out.strides, 2)
-    _, depth = unpack_tuple(builder, a.shape, 2)
+    (depth,) = unpack_tuple(builder, a.shape if where is None else where.shape)[-1:]
     a_row_stride, a_stride = unpack_tuple(builder, a.strides, 2)
     b_stride, _ = unpack_tuple(builder, b.strides, 2)
     inside = _lanes_below(builder, columns, lanes)
@@ -377,7 +379,8 @@ def _write_tile(
 
     def write_products(a_rows: list[Any]) -> None:
         with for_range(builder, depth) as loop:
-            b_row = _address_after(builder, b.data, loop.index, b_stride)
+            k = loop.index if where is None else builder.load(builder.gep(where.data, [loop.index]))
+            b_row = _address_after(builder, b.data, k, b_stride)
             factors = [
                 _write_masked_load(builder, vector(b_row, v), inside)
                 if partial
@@ -385,7 +388,7 @@ def _write_tile(
                 for v in range(vectors)
             ]
             for a_row, row_sums in zip(a_rows, sums, strict=False):
-                element = builder.load(_address_after(builder, a_row, loop.index, a_stride))
+                element = builder.load(_address_after(builder, a_row, k, a_stride))
                 factor = repeated(builder, element, lanes)
                 for register, b_vector in zip(row_sums, factors, strict=True):
                     total = _write_multiply_add(builder, factor, b_vector, builder.load(register))
@@ -416,6 +419,15 @@ def _write_tile(
                     result = builder.sitofp(result, result_ir)
                 new = builder.fadd(old, builder.fmul(result, scales, flags=FLAGS), flags=FLAGS)
                 _write_masked_store(builder, place, mask, new)
+
+
+@_lowering("picked_tile", types.none(*3 * [_MATRIX], types.Array(types.int64, 1, "C")))
+def _write_picked_tile(
+    builder: Any, out: Any, a: Any, b: Any, where: Any, **constants: Any
+) -> None:
+    """Write the instructions of a tile of some columns of a, and rows of b."""
+    one, false = ir.Constant(ir.DoubleType(), 1.0), ir.Constant(ir.IntType(1), 0)
+    _write_tile(builder, out, a, b, one, false, where=where, **constants)
 
 
 def _write_multiply_add(builder: Any, x: Any, y: Any, total: Any) -> Any:

@@ -380,6 +380,21 @@ def multiply_narrow_tile(out: Any, a: Any, b: Any, scale: float, add: bool) -> N
     _multiply_tile(EDGE_BYTES, out, a, b, scale, add)
 
 
+@lowered("picked_tile", tile_rows=TILE_ROWS, vectors=2, vector_bytes=VECTOR_BYTES, partial=False)
+def multiply_wide_tile_of(out: Any, a: Any, b: Any, where: Any) -> None:
+    """Compute a tile of a product, of two vectors a row, by some columns of a and rows of b alone.
+
+    With a third vector, as `multiply_wide_tile` has it, LLVM would run out of registers.
+    """
+    _multiply_tile(2 * VECTOR_BYTES, out, a[:, where], b[where], 1.0, False)
+
+
+@lowered("picked_tile", tile_rows=TILE_ROWS, vectors=1, vector_bytes=EDGE_BYTES, partial=True)
+def multiply_narrow_tile_of(out: Any, a: Any, b: Any, where: Any) -> None:
+    """Compute the same, `EDGE_BYTES` wide, up to the last column."""
+    _multiply_tile(EDGE_BYTES, out, a[:, where], b[where], 1.0, False)
+
+
 # Sparse matrices ----------------------------------------------------------------------------------
 
 # Above this share of nonzeros whole tiles are multiplied: they do more, but at a higher rate.
@@ -475,7 +490,7 @@ def multiply_versions(a: Doubles, b: Doubles) -> Doubles:
     a : array of shape (versions, rows, depth)
     b : array of shape (depth, columns)
     """
-    if len(a) < TILE_ROWS or b.shape[1] < TILE_VECTORS * LANES_PER_VECTOR:
+    if len(a) < TILE_ROWS or b.shape[1] < TILE_COLUMNS:
         return np.asarray(a @ b)
     out = np.empty((*a.shape[:2], b.shape[1]))
     _compiled_versions()(out, np.ascontiguousarray(a), np.ascontiguousarray(b))
@@ -490,45 +505,34 @@ def _compiled_versions() -> Any:
 
 
 def _multiply_versions(out: Any, a: Any, b: Any) -> None:
-    """Compute out = a @ b; tiles are a row's, in `TILE_ROWS` versions."""
+    """Compute out = a @ b, at least `TILE_ROWS` versions; tiles are a row's, in so many of them."""
     versions, rows, depth = a.shape
     columns = b.shape[1]
-    width = TILE_VECTORS * LANES_PER_VECTOR
-    whole = columns // width
     bits = np.empty(depth, np.int64)
     where = np.empty(depth, np.int64)
-    factors = np.zeros((versions + TILE_ROWS, depth))
-    panels = np.empty((whole + 1, depth, width))
-    for n in range(rows):
-        bits[:] = 0
-        for v in range(versions):
-            row_bits = a[v, n].view(np.int64)
+    for start in range(0, versions, TILE_ROWS):
+        is_half = versions - start <= HALF_TILE
+        v = start if is_half else min(start, versions - TILE_ROWS)  # some of them once more
+        for n in range(rows):
+            tile = a[v : v + TILE_ROWS, n]
+            bits[:] = 0
+            for row in range(len(tile)):
+                row_bits = tile[row].view(np.int64)
+                for k in range(depth):
+                    bits[k] |= row_bits[k]
+            count = 0
             for k in range(depth):
-                bits[k] |= row_bits[k]
-        count = 0
-        for k in range(depth):
-            where[count] = k
-            count += bits[k] & MAGNITUDE_BITS != 0
-        for v in range(versions):
-            row = a[v, n]
-            for e in range(count):
-                factors[v, e] = row[where[e]]
-        for e in range(count):
-            row = b[where[e]]
-            for panel in range(whole):
-                for lane in range(0, width, LANES_PER_VECTOR):
-                    store(panels[panel], (e, lane), load(row, panel * width + lane))
-            for j in range(whole * width, columns):
-                panels[whole, e, j - whole * width] = row[j]
-        for v in range(0, versions, TILE_ROWS):
-            tile = factors[v : v + TILE_ROWS, :count]
-            own = out[v:, n]
-            for panel in range(whole):
-                place = panel * width
-                multiply_wide_tile(own[:, place:], tile, panels[panel, :count], 1.0, False)
-            for j in range(whole * width, columns, EDGE_BYTES // 8):
-                rest = panels[whole, :count, j - whole * width : columns - whole * width]
-                multiply_narrow_tile(own[:, j:], tile, rest, 1.0, False)
+                where[count] = k
+                count += bits[k] & MAGNITUDE_BITS != 0
+            own = out[v : v + TILE_ROWS, n]
+            j = 0
+            while j < columns:
+                if j + 2 * LANES_PER_VECTOR <= columns:
+                    multiply_wide_tile_of(own[:, j:], tile, b[:, j:], where[:count])
+                    j += 2 * LANES_PER_VECTOR
+                else:
+                    multiply_narrow_tile_of(own[:, j:], tile, b[:, j:], where[:count])
+                    j += EDGE_BYTES // 8
 
 
 @inlined

@@ -195,7 +195,7 @@ def test_a_sparse_product_is_the_product(
 
 
 @pytest.mark.parametrize(("versions", "rows", "depth", "columns"), [
-    (1, 3, 5, 40), (8, 2, 1, 24), (13, 4, 60, 57), (32, 3, 40, 100), (9, 5, 30, 3), (8, 2, 0, 50),
+    (1, 3, 5, 40), (10, 2, 1, 24), (13, 4, 60, 57), (32, 3, 40, 100), (9, 5, 30, 3), (8, 2, 0, 50),
 ])  # fmt: skip
 def test_a_product_without_what_is_zero_in_all_versions_is_the_product(
     versions: int, rows: int, depth: int, columns: int

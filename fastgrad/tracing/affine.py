@@ -102,7 +102,7 @@ def _of_product(node: Node, ids_of: Mapping[Node, UnitIds]) -> UnitIds | None:
 
 def _merged(node: Node, parts: list[UnitIds]) -> UnitIds | None:
     """Return the ids of arrays that are broadcast together, if nowhere two of them differ."""
-    if len(parts) == 1 and parts[0].shape == node.shape:
+    if parts and parts[0].shape == node.shape and all(ids is parts[0] for ids in parts):
         return parts[0]
     result = np.zeros(node.shape, np.intp)
     for ids in parts:

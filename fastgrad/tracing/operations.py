@@ -155,7 +155,7 @@ def between(nodes: list[Node], root: Node, target: Node) -> list[Node]:
 
 
 def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
-    """Return the nodes without operations that repeat earlier ones on the same arrays."""
+    """Return the nodes without copies, and repetitions of earlier operations on the same arrays."""
     kept: dict[Any, Node] = {}
     same: dict[Node, Node] = {}
     for node in nodes:
@@ -165,6 +165,10 @@ def without_repeats(nodes: list[Node], output: Node) -> tuple[list[Node], Node]:
         node.arguments = replaced(
             node.arguments, lambda leaf: same.get(leaf, leaf) if type(leaf) is Node else leaf
         )
+        source = node.arguments[0] if node.function in SHAPING else None
+        if type(source) is Node and source.shape == node.shape:
+            same[node] = source
+            continue
         shape = repr(replaced(node.arguments, lambda _: 0))
         every = [*leaves(node.arguments), *leaves(list(node.keywords.values()))]
         key = (node.function, shape, *node.keywords, *map(_identity, every))
@@ -406,6 +410,9 @@ VIEWS = frozenset(
     | {np.moveaxis, np.rollaxis, np.flip, np.fliplr, np.flipud, np.atleast_1d, np.atleast_2d}
 )
 """Functions whose result may be a view of the first argument."""
+
+SHAPING = frozenset({np.copy, np.reshape, np.ravel})
+"""Functions that give another shape at most: where it is the same, so are all elements."""
 
 METHODS: dict[str, Callable[..., Any]] = {
     method.__name__: method

@@ -159,10 +159,11 @@ class RowLosses:
         unit_ids, row_of_element = outcome.unit_ids.reshape(-1), self.row_of_element.reshape(-1)
         counted = (unit_ids > 0) & (row_of_element > 0)
         place = (unit_ids[counted] - 1) * self.count + row_of_element[counted] - 1
-        size = len(self.replay.units) * self.count
-        sums = [np.bincount(place, row.reshape(-1)[counted], size) for row in change]
-        by_unit = np.stack(sums).reshape(len(change), -1, self.count).transpose(1, 0, 2)
-        return np.asarray(by_unit[outcome.units - 1], np.float64)
+        size, flat = len(self.replay.units) * self.count, change.reshape(len(change), -1)
+        if flat.shape[1] != size or not np.array_equal(place, np.arange(size)):
+            flat = np.stack([np.bincount(place, row[counted], size) for row in flat])
+        by_unit = flat.reshape(len(change), -1, self.count).take(outcome.units - 1, axis=1)
+        return np.asarray(by_unit.transpose(1, 0, 2), np.float64)
 
     @lazy
     def _order(self) -> tuple[Places | None, Places, Places]:

@@ -249,13 +249,16 @@ class SmoothnessMonitor:
         for margin in self.non_smooth.margins.get(node, ()):
             reach = abs(margin.distance) / self.factor
             stack = stacks.get(margin.quantity)
-            if stack is not None and stack.reach is not None and (stack.reach <= reach).all():
-                continue
-            moved = self.non_smooth.versions(margin.quantity, stacks, count)
-            base = margin.quantity.value
-            inside = (moved.min(axis=0) >= base - reach) & (moved.max(axis=0) <= base + reach)
+            if stack is None:
+                stack = Stack(self.non_smooth.versions(margin.quantity, stacks, count))
+            if stack.reach is not None:
+                inside = stack.reach <= reach
+            else:
+                low, high = stack.values.min(axis=0), stack.values.max(axis=0)
+                base = margin.quantity.value
+                inside = (low >= base - reach) & (high <= base + reach)
             if not inside.all():  # of any version; nan is looked at below
-                self._note(margin, moved, np.flatnonzero(~inside), units, shifts)
+                self._note(margin, stack.values, np.flatnonzero(~inside), units, shifts)
 
     def _note(
         self,

@@ -450,12 +450,18 @@ class Moves:
         recorded = self.before.target.value
 
         def use(outcome: Outcome) -> Array:
-            change = np.moveaxis(outcome.values[:, 0] - recorded, 0, -1)[..., np.newaxis]
-            versions = change * parts + recorded[..., np.newaxis, np.newaxis]
-            versions = np.moveaxis(versions.reshape(*recorded.shape, -1), -1, 0)
-            reach = None if observe is None else abs(parts).max() * abs(change).max(axis=(-2, -1))
+            count = len(outcome.units)
+            change = outcome.values.reshape(count, -1).T - recorded.reshape(-1, 1)
+            reach = None
+            if observe is not None:
+                reach = (abs(parts).max() * abs(change).max(axis=1)).reshape(recorded.shape)
+            versions = np.empty((*change.shape, len(parts)))
+            for k, part in enumerate(parts):  # in long loops, not one for each element
+                np.multiply(change, part, out=versions[..., k])
+            versions += recorded.reshape(-1, 1, 1)
+            versions = versions.reshape(len(change), -1).T.reshape(-1, *recorded.shape)
             losses = self.after.losses(versions, observe, outcome.units, reach)
-            return losses.reshape(len(outcome.units), len(parts), -1)
+            return losses.reshape(count, len(parts), -1)
 
         observe_before = None if monitor is None else partial(monitor.observe, shifts=np.ones(1))
         values = (base + self.largest)[np.newaxis]

@@ -388,9 +388,13 @@ def distinct(expression):
         (lambda x: np.reshape(x, (4, 3)) + np.reshape(x, (4, 3), order="F"), 0),
         (lambda x: np.concatenate([x, B]) + np.concatenate([B, x]), 0),
         (lambda x: np.subtract(x, 2 * x) + np.subtract(2 * x, x), 1),
+        (lambda x: x + np.copy(x), 1),
+        (lambda x: np.exp(x).reshape(x.shape) * np.exp(x), 2),
+        (lambda x: x + np.ravel(x).reshape(x.shape), 0),
+        (lambda x: np.ravel(np.ravel(x)), 1),
     ],
 )
-def test_only_the_same_operations_on_the_same_arrays_are_repeats(expression, repeats):
+def test_only_copies_and_the_same_operations_on_the_same_arrays_are_repeats(expression, repeats):
     assert distinct(expression) == repeats
 
 

@@ -217,6 +217,9 @@ def _multiplied(view: View, other: Array, changes: Changes) -> Array:
     places, factors = view.places[is_moved], np.nonzero(is_moved)[1]
     start = 0
     for of_row, end in zip(of_rows, is_moved.sum(axis=1).cumsum().tolist(), strict=True):
+        if start == end:
+            of_row[...] = 0
+            continue
         own = other.take(factors[start:end], axis=0)
         np.matmul(own.T, values.take(places[start:end], axis=0), out=of_row)
         start = end

@@ -49,7 +49,7 @@ ODD_EPS = 16
 UNITS_TRIED = 4
 """By how many units it is measured how often decisions may change."""
 
-MAX_CHANGING_SHARE = 0.6
+MAX_CHANGING_SHARE = 0.9
 """The share of their weights that may change some: if more do, the other units are not tried."""
 
 VERSIONS_AT_ONCE = 48

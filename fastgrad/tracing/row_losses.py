@@ -168,11 +168,13 @@ class RowLosses:
     @lazy
     def _order(self) -> tuple[Places | None, Places, Places]:
         """The elements row after row, or None if they lie so; the rows; where each begins."""
-        row_of_element = self.row_of_element.reshape(-1)
-        order = np.argsort(row_of_element, kind="stable")[np.count_nonzero(row_of_element == 0) :]
-        present, starts = np.unique(row_of_element[order], return_index=True)
-        is_in_order = np.array_equal(order, np.arange(row_of_element.size))
-        return None if is_in_order else order, present, starts
+        rows = self.row_of_element.reshape(-1)
+        order = None
+        if not (np.all(rows[1:] >= rows[:-1]) and np.all(rows[:1] > 0)):
+            order = np.argsort(rows, kind="stable")[np.count_nonzero(rows == 0) :]
+            rows = rows[order]
+        starts = np.flatnonzero(np.append(rows[:1] > 0, rows[1:] != rows[:-1]))
+        return order, rows[starts], starts
 
     def _by_row(self, change: Doubles) -> Doubles:
         """Sum versions of the target's elements, of shape (m, *shape), by their rows."""

@@ -6,7 +6,8 @@ elements of different ids, whatever their values, has no ids.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -398,35 +399,35 @@ class Update:
 
     Attributes
     ----------
-    factor : Node
-        The moved one.
-    axis : int
-        Its axis that is summed over.
-    other : array of shape (places, columns)
+    which : int
+        Which factor is the moved one.
+    axes : pair of int
+        Its axis that is summed over, and the other's.
     places : int array of shape (units, places of each)
     order : tuple of int
         How the axes (the factor's rows, columns) become the product's.
+    columns : tuple of int
+        The lengths of the other's axes that stay.
+    node, factor : Node
+        The product, or the last of the nodes that add to it what does not move; the moved factor.
+    other : array of shape (places, columns)
+    sums : tuple of pairs
+        What is added: a function, and its second argument.
     """
 
-    node: Node
-    factor: Node
-    axis: int
-    other: Array
+    which: int
+    axes: tuple[int, int]
     places: NDArray[np.intp]
     order: tuple[int, ...]
     columns: tuple[int, ...]
+    node: Node
+    factor: Node
+    other: Array
     sums: tuple[tuple[Any, Any], ...] = ()
 
     @classmethod
     def of(
-        cls,
-        node: Node,
-        spec: str,
-        factor: Node,
-        other: Any,
-        which: int,
-        unit_ids: UnitIds,
-        units: int,
+        cls, node: Node, spec: str, which: int, unit_ids: UnitIds, units: int
     ) -> "Update | None":
         """Return None unless all units lie along the one axis that is summed over, alike."""
         terms, out = spec.split("->")
@@ -436,8 +437,8 @@ class Update:
         free = set(moved_axes + other_axes) - set(summed)
         if len(summed) != 1 or summed[0] in out or free != set(out):
             return None
-        axis = moved_axes.index(summed[0])
-        along = single_id(unit_ids, tuple(k for k in range(unit_ids.ndim) if k != axis))
+        axes = moved_axes.index(summed[0]), other_axes.index(summed[0])
+        along = single_id(unit_ids, tuple(k for k in range(unit_ids.ndim) if k != axes[0]))
         if along is None:
             return None
         along = along.reshape(-1)
@@ -445,14 +446,34 @@ class Update:
         if not counts.size or counts.min() != counts.max():
             return None
         places = np.argsort(along, kind="stable")[np.count_nonzero(along == 0) :]
-        other = np.asarray(value_of(other))
-        other = np.moveaxis(other, other_axes.index(summed[0]), 0)
         kept = moved_axes.replace(summed[0], "") + other_axes.replace(summed[0], "")
-        return cls(
-            node, factor, axis, other.reshape(len(other), -1),
-            places.reshape(len(counts), -1), tuple(kept.index(c) for c in out),
-            other.shape[1:],
-        )  # fmt: skip
+        order = tuple(kept.index(c) for c in out)
+        columns = tuple(node.shape[order.index(k)] for k in range(unit_ids.ndim - 1, len(order)))
+        none = np.zeros(0)
+        new = cls(which, axes, places.reshape(len(counts), -1), order, columns, node, node, none)
+        return new.of_sum([node])
+
+    def of_sum(self, nodes: list[Node]) -> "Update":
+        """Return the same of other nodes: of a product, and of those that add to it, in order.
+
+        It holds no arrays of nodes that have no arguments: those of a structure.
+        """
+        product, last = nodes[0], nodes[-1]
+        if not product.arguments:
+            return replace(self, node=last, factor=product, other=np.zeros(0), sums=())
+        if product.kind == operations.PRODUCT:
+            factor = factors(product)[self.which]
+            other = np.asarray(value_of(factors(product)[1 - self.which]))
+        else:  # a sum along the axis
+            factor = product.arguments[0]
+            other = np.ones(factor.shape[self.axes[0]])
+        other = np.moveaxis(other, self.axes[1], 0)
+        sums = []
+        for before, node in pairwise(nodes):
+            (constant,) = (a for a in node.arguments if a is not before)
+            sums.append((node.function, value_of(constant)))
+        other = other.reshape(len(other), -1)
+        return replace(self, node=last, factor=factor, other=other, sums=tuple(sums))
 
     def apply(
         self,
@@ -548,14 +569,15 @@ class Update:
         """
         places = self.places[units - 1]
         values, base = separate[self.factor].values, self.factor.value
-        if self.axis < base.ndim - 1:
-            values, base = (np.moveaxis(a, self.axis - base.ndim, -1) for a in (values, base))
+        axis = self.axes[0] - base.ndim
+        if axis < -1:
+            values, base = (np.moveaxis(a, axis, -1) for a in (values, base))
         return places, values.take(places, -1), base.take(places, -1)
 
     @lazy
     def _all_terms(self) -> Array:
         """For each of the factor's rows, what the magnitudes of all terms add up to, at least."""
-        sizes = abs(np.moveaxis(self.factor.value, self.axis, -1))
+        sizes = abs(np.moveaxis(self.factor.value, self.axes[0], -1))
         return np.asarray((sizes @ abs(self.other)).min(axis=-1, initial=np.inf))
 
     def _cancelling(
@@ -582,8 +604,8 @@ class Update:
 
     def _anew(self, separate: Mapping[Node, Stack], places: NDArray[np.intp]) -> Array:
         """Return the versions of one unit, one for each amount, without the recorded product."""
-        values = np.moveaxis(separate[self.factor].values, self.axis + 1, -1)
-        base = np.moveaxis(self.factor.value, self.axis, -1)
+        values = np.moveaxis(separate[self.factor].values, self.axes[0] + 1, -1)
+        base = np.moveaxis(self.factor.value, self.axes[0], -1)
         moved = np.broadcast_to(base, values.shape).copy()
         moved[..., places] = values[..., places]
         product = (moved @ self.other).reshape(*moved.shape[:-1], *self.columns)

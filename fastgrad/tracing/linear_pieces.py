@@ -107,7 +107,7 @@ class LinearPiece:
         for node, update in self._updates.items():
             path = between([self.origin, *replay.nodes], self.origin, update.factor)
             places = propagate(path, self.origin, numbers)[update.factor]
-            self._sources[node] = np.moveaxis(places, update.axis, -1)
+            self._sources[node] = np.moveaxis(places, update.axes[0], -1)
         self.later: list[Node] = []
         self._steps: dict[Node, Any] = {}
         self._views: dict[Node, View] = {}

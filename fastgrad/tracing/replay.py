@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from string import ascii_letters
 from typing import Any
 
@@ -177,7 +176,9 @@ class Replay:
         """Return this replay, before it is compiled, of other nodes, which stand for its own."""
         other = copy(self)
         vars(other).update({key: _with_nodes(held, same) for key, held in vars(self).items()})
-        other._updates = other._make_updates()
+        other._updates = {
+            last: update.of_sum(other._sums[last]) for last, update in other._updates.items()
+        }
         other._steps = other._mixed
         return other
 
@@ -418,7 +419,7 @@ class Replay:
         if sum(moved) != 1 or pair[moved.index(True)] not in self.unit_ids:
             return None
         which = moved.index(True)
-        return self._update(node, spec, pair[which], pair[1 - which], which)
+        return Update.of(node, spec, which, self.unit_ids[pair[which]], len(self.units))
 
     def _as_update(self, node: Node) -> Update | None:
         """Return the same of a sum along one axis, too: it is a product with ones."""
@@ -431,12 +432,7 @@ class Replay:
         letters = ascii_letters[: len(factor.shape)]
         summed = letters[axes[0]]
         spec = f"{letters},{summed}->{letters.replace(summed, '')}"
-        return self._update(node, spec, factor, np.ones(factor.shape[axes[0]]), 0)
-
-    def _update(self, node: Node, spec: str, factor: Node, other: Any, which: int) -> Update | None:
-        """Return how a product changes with one of its factors, if that is known."""
-        ids = self.unit_ids[factor]
-        return Update.of(node, spec, factor, other, which, ids, len(self.units))
+        return Update.of(node, spec, 0, self.unit_ids[factor], len(self.units))
 
     def _adds_to(self, node: Node, readers: Mapping[Node, int]) -> Node | None:
         """Return the change of low rank to which a node only adds what does not move."""
@@ -454,17 +450,11 @@ class Replay:
 
     def _make_updates(self) -> dict[Node, Update]:
         """Return how sums of many nodes are brought up to date at once."""
-        updates = {}
-        for last, chain in self._sums.items():
-            update = self._as_update(chain[0])
-            if update is None:  # nodes without values, of a structure
-                continue
-            sums = []
-            for before, node in pairwise(chain):
-                (constant,) = (a for a in node.arguments if a is not before)
-                sums.append((node.function, value_of(constant)))
-            updates[last] = replace(update, node=last, sums=tuple(sums))
-        return updates
+        return {
+            last: update.of_sum(chain)
+            for last, chain in self._sums.items()
+            if (update := self._as_update(chain[0])) is not None
+        }
 
 
 def _with_nodes(held: Any, same: Mapping[Node, Node]) -> Any:

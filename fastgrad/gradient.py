@@ -50,10 +50,11 @@ from fastgrad.typing import (
 )
 
 if TYPE_CHECKING:
-    from fastgrad.differences import domain, measured_steps
+    from fastgrad.differences import analytic, domain, measured_steps
     from fastgrad.engines import compiled
     from fastgrad.engines import elementwise as elementwise_calls
 else:  # most gradients need none of them
+    analytic = LazyModule("fastgrad.differences.analytic")
     domain = LazyModule("fastgrad.differences.domain")
     measured_steps = LazyModule("fastgrad.differences.measured_steps")
     compiled = LazyModule("fastgrad.engines.compiled")
@@ -156,7 +157,7 @@ def numerical_gradient(
         The points and weights; `fastgrad.schemes` makes others, as ``schemes.central(4)``. With a
         scheme of derivative 2, the result is the second derivative for each element of x. The
         complex step needs a function that computes with its argument, by analytic operations, and
-        a tiny step, such as 1e-20 or "auto".
+        a tiny step, such as 1e-20 or "auto"; six calls of f compare it with real steps first.
     relative : bool
         Whether h is in units of ``abs(x[i])``; where x is 0, it is taken as it is.
     bounds : pair of numbers, arrays or structures like x
@@ -203,8 +204,8 @@ def numerical_gradient(
     ValueError
         If x is read-only or elements of it share memory, h is not positive and finite or is lost
         when it is added to an element of x, f writes into x or returns several numbers, the engine
-        is unknown, or it is "traced" and f cannot be traced; if ``outside`` is given, and f is
-        defined on neither side of an element.
+        is unknown, or it is "traced" and f cannot be traced, the scheme is "complex" and f not
+        analytic; if ``outside`` is given, and f is defined on neither side of an element.
     RuntimeError
         If a worker process is killed.
     ModuleNotFoundError
@@ -284,6 +285,8 @@ def numerical_gradient(
             as_in_the_book=evaluator.is_as_in_the_book,
         )
         evaluator.require_served(parts)
+        if parts and parts[0].scheme.is_complex:
+            analytic.require_analytic(parts, stacked=evaluator.stacked)
         with evaluator.shown(sum([part.x.size for part in parts])) as report:
             gradients = []
             for part in parts:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
+from fastgrad.differences.analytic import require_analytic
 from fastgrad.differences.arguments import PROBE_SCALE, like, users_array, with_keywords
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.domain import (
@@ -216,6 +217,8 @@ def hessian(
             bounds=bounds,
             stacked=evaluator.stacked,
         )
+        if first.is_complex:
+            require_analytic(found, stacked=evaluator.stacked)
         guard.check()  # before steps are measured by an f that changes x
         structure = None if sparsity is None else sparse.hessian_structure(sparsity, found[0], base)
         with evaluator.shown(sum(problem.x.size for problem in found) ** 2) as report:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
+from fastgrad.differences.analytic import require_analytic
 from fastgrad.differences.arguments import (
     as_real_array,
     as_returned,
@@ -209,6 +210,8 @@ def jacobian(
             bounds=bounds,
             stacked=evaluator.stacked,
         )
+        if found and found[0].scheme.is_complex:
+            require_analytic(found, stacked=evaluator.stacked)
         guard.check()  # before steps are measured by an f that changes x
         groups = None
         if is_sparse:

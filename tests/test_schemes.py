@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad import numerical_gradient, reference, schemes
+from fastgrad import (
+    differentiate,
+    directional_derivative,
+    hessian,
+    jacobian,
+    numerical_gradient,
+    reference,
+    schemes,
+)
 from fastgrad.engines.traced import by_distance
 from fastgrad.schemes import (
     Scheme,
@@ -181,6 +189,58 @@ def test_a_function_that_drops_the_imaginary_part_is_refused():
     outside = np.ones(2)
     with pytest.raises(TypeError, match="computes with its argument"):
         numerical_gradient(lambda _: outside.sum(), outside, scheme="complex")
+
+
+CONJUGATED = {
+    "numerical_gradient": lambda f, x: numerical_gradient(f, x, "auto", scheme="complex"),
+    "of a structure": lambda f, x: numerical_gradient(
+        lambda x: f(x["b"]) + x["a"].sum(), {"a": np.ones(2), "b": x}, "auto", scheme="complex"
+    ),
+    "of stacks": lambda f, x: numerical_gradient(
+        lambda s: np.array([f(x) for x in s]), x, "auto", scheme="complex", vectorized=True
+    ),
+    "elementwise": lambda f, x: numerical_gradient(
+        lambda x: x * np.conj(x), x, "auto", scheme="complex", elementwise=True
+    ),
+    "jacobian": lambda f, x: jacobian(lambda x: x.sum() + f(x), x, scheme="complex"),
+    "sparse": lambda f, x: jacobian(
+        lambda x: x * np.conj(x), x, scheme="complex", sparsity=np.eye(3)
+    ),
+    "hessian": lambda f, x: hessian(f, x, scheme="complex"),
+    "directional": lambda f, x: directional_derivative(f, x, np.ones(3), scheme="complex"),
+    "differentiate": lambda f, x: differentiate(f, x, scheme="complex"),
+    "a large step": lambda f, x: differentiate(f, x, 1e-3, scheme="complex"),
+    "at a bound": lambda f, x: numerical_gradient(
+        f, x, "auto", scheme="complex", bounds=(np.array([x[0], -9.0, -9.0]), 9.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("way", CONJUGATED)
+def test_a_function_that_is_not_analytic_is_refused_by_the_complex_step(way):
+    x = np.array([1.0, -2.0, 0.5])
+    before = x.tobytes()
+    with pytest.raises(ValueError, match=r"f is not analytic in x.* by real steps.*'central'"):
+        CONJUGATED[way](lambda x: (np.conj(x) * x).sum(), x)
+    assert x.tobytes() == before
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: np.where(x > 1 - 1e-9, x, -x).sum(),  # a kink and a jump beside x
+        lambda x: np.where(x > 1 - 1e-9, x, 5 - x).sum(),
+        lambda x: np.sin(1e7 * x).sum(),  # faster than real steps see
+        lambda x: np.tanh(3e4 * (x - 1)).sum(),
+        lambda x: 1e9 + np.sin(x).sum(),  # rounded
+        lambda x: 0 * x.sum(),
+    ],
+)
+def test_the_complex_step_serves_what_real_steps_cannot_judge(f):
+    """Also at bounds on both sides, where nothing can be moved."""
+    for x in (np.ones(3), np.array([1.0, -2.0, 0.5])):
+        for options in ({}, {"bounds": (x, x)}):
+            numerical_gradient(f, x, "auto", scheme="complex", **options)
 
 
 @pytest.mark.parametrize("scheme", [central(2), central(4), central(8), forward(2), central(2, 2)])

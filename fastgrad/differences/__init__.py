@@ -10,6 +10,7 @@ way of evaluating f (`fastgrad.typing.Values`), its derivatives. In the order of
 - `problem`: what is to be differenced, once the arguments are right.
 - `rounding`: what it does to quotients, and whether f jumps because its values are rounded.
 - `measured_steps`: steps for h="auto".
+- `analytic`: whether f is, as the complex step assumes.
 - `domain`: nan where f raises, and derivatives from the side on which it is defined.
 - `richardson`, `adaptive_steps`: limits of quotients, with error estimates, at steps that suit f;
   `derivative_of_one`: the same of one element, in single numbers.

@@ -8,6 +8,7 @@ elements of different ids, whatever their values, has no ids.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,12 @@ UnitIds = NDArray[np.intp]
 """For each element of an array, the id of the unit (or of the row) that it depends on."""
 
 
-def propagate(nodes: list[Node], root: Node, ids: UnitIds) -> dict[Node, UnitIds]:
+def propagate(
+    nodes: list[Node],
+    root: Node,
+    ids: UnitIds,
+    known: Mapping[Node, UnitIds] = MappingProxyType({}),
+) -> dict[Node, UnitIds]:
     """Return the ids of the elements of all nodes that do not mix them.
 
     Parameters
@@ -32,10 +38,14 @@ def propagate(nodes: list[Node], root: Node, ids: UnitIds) -> dict[Node, UnitIds
         Those after the root, in order.
     root : Node
     ids : int array of the root's shape
+    known : dict, optional
+        The ids of some nodes.
     """
-    ids_of = {root: ids}
+    ids_of = {root: ids, **known}
     mixed: set[Node] = set()
     for node in nodes:
+        if node in ids_of:
+            continue
         is_mixed = not mixed.isdisjoint(node.inputs())
         result = None if is_mixed else ids_of_result(node, ids_of)
         if result is None:

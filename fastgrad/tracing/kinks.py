@@ -172,9 +172,9 @@ def _changes(slots: Slots, shifts: Array) -> Array:
     """
     path = None
     if slots.are_alone:
-        end = NonSmoothPlaces(slots.rows.replay, slots.stage).straight_end
+        non_smooth = NonSmoothPlaces(slots.rows.replay, slots.stage, slots.rows.row_ids)
         with suppress(NotDivisible, KeyError):  # rows do not have as many elements each
-            path = None if end is None else StraightPath(slots, end)
+            path = None if non_smooth.straight_end is None else StraightPath(slots, non_smooth)
     versions: Callable[[slice], Array] = lambda columns: slots.moved(shifts[:, columns])  # noqa: E731
     if path is not None:
         versions = path.filled_in(shifts)
@@ -196,11 +196,12 @@ class StraightPath:
         From there on.
     """
 
-    def __init__(self, slots: Slots, end: Node) -> None:
-        self._slots = slots
+    def __init__(self, slots: Slots, non_smooth: NonSmoothPlaces) -> None:
+        self._slots, self._non_smooth = slots, non_smooth
+        end = non_smooth.straight_end
+        assert end is not None
         self._before, self.after = slots.rows.split(slots.stage, end)
-        self._non_smooth = NonSmoothPlaces(self._before, slots.stage)
-        quantities = [m.quantity for found in self._non_smooth.margins.values() for m in found]
+        quantities = [m.quantity for node in self._before.nodes for m in non_smooth.margins[node]]
         self._orders = {}
         for node in (end, *quantities):
             ids = self._non_smooth.rows[node]
@@ -367,8 +368,9 @@ def restricted(
         return None
     units = _taken(stage.unit_ids, cuts[root])
     few = Replay([*new.values()], new[root], units, new[replay.target], {})
+    new_rows = {new[node]: cut.new_rows for node, cut in cuts.items()}
     return (
-        RowLosses(few, cuts[replay.target].new_rows, len(kept)),
+        RowLosses(few, new_rows[new[replay.target]], len(kept), new_rows),
         Stage(new[root], stage.inputs[kept], stage.where, units, cuts[root].new_rows),
     )
 

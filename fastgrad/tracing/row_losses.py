@@ -3,7 +3,8 @@
 They do not if the operations say so, and a test with nan confirms it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain, combinations, count, islice
 from math import comb
 
@@ -79,11 +80,14 @@ class RowLosses:
         The row of each element, counted from 1; 0 for none.
     count : int
         The number of rows.
+    row_ids : dict, optional
+        The row of each element of other arrays, as far as it is known.
     """
 
     replay: Replay
     row_of_element: UnitIds
     count: int
+    row_ids: Mapping[Node, UnitIds] = field(default_factory=dict)
 
     def changes(
         self,
@@ -106,7 +110,8 @@ class RowLosses:
         -------
         array of shape (units, amounts, rows)
         """
-        return np.concatenate(self.replay.moved(values, units, observe, self.summed))
+        parts = self.replay.moved(values, units, observe, self.summed)
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def split(self, stage: Stage, end: Node) -> "tuple[Replay, RowLosses]":
         """Return the replay until an array through which all goes, and the losses from there."""
@@ -115,11 +120,11 @@ class RowLosses:
         before = Replay(nodes, stage.node, stage.unit_ids, end, replay.unit_ids, functions)
         none = np.zeros(end.shape, np.intp)
         after = Replay(nodes, end, none, replay.target, {}, functions)
-        return before, RowLosses(after, self.row_of_element, self.count)
+        return before, replace(self, replay=after)
 
     def without_holding(self) -> "RowLosses":
         """Return the same where nothing is held."""
-        return RowLosses(self.replay.without_holding(), self.row_of_element, self.count)
+        return replace(self, replay=self.replay.without_holding())
 
     @property
     def has_loss(self) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import log, pi
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,15 @@ class Margin:
 class NonSmoothPlaces:
     """The margins of all operations between a stage and the losses: where they are not smooth.
 
-    The rows must not mix.
+    The rows must not mix. Those of the elements of some arrays may be known.
     """
 
-    def __init__(self, replay: Replay, stage: Stage) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        stage: Stage,
+        row_ids: Mapping[Node, UnitIds] = MappingProxyType({}),
+    ) -> None:
         self.size = len(stage.inputs), len(replay.units)
         degrees: dict[Node, int] = {}
         for node in replay.nodes:
@@ -127,16 +133,17 @@ class NonSmoothPlaces:
         self.batched = {node: batched(node) for node in unrecorded}
         self.nodes = [*replay.recorded, *unrecorded]
         self.stage = stage
+        self._row_ids, self._unit_ids = row_ids, replay.unit_ids
 
     @lazy
     def rows(self) -> dict[Node, UnitIds]:
         """The row of each element of all arrays; wanted only if there may be a kink."""
-        return propagate(self.nodes, self.stage.node, self.stage.rows)
+        return propagate(self.nodes, self.stage.node, self.stage.rows, self._row_ids)
 
     @lazy
     def units(self) -> dict[Node, UnitIds]:
         """The unit of each element of the arrays that do not mix them."""
-        return propagate(self.nodes, self.stage.node, self.stage.unit_ids)
+        return propagate(self.nodes, self.stage.node, self.stage.unit_ids, self._unit_ids)
 
     def versions(self, node: Node, stacks: Mapping[Node, Stack], m: int) -> Array:
         """Return m versions of a quantity, from those of recorded arrays."""

@@ -51,8 +51,8 @@ class TermStrategy:
         From what is moved, the stage or x, to the term's array.
     stage : Stage or None
         None if x itself is moved.
-    row_of_element : int array or None
-        The row of the stage that each element of the term's array depends on, if rows do not mix.
+    rows : dict of int arrays
+        The row of the stage that each element depends on, of arrays in which rows do not mix.
     h : float
         The step.
     x : array (elements of x,)
@@ -67,7 +67,7 @@ class TermStrategy:
     term: Term
     replay: Replay
     stage: Stage | None
-    row_of_element: UnitIds | None
+    rows: Mapping[Node, UnitIds]
     h: float
     x: Array
     weights: Weights
@@ -79,7 +79,7 @@ class TermStrategy:
         """The number of times that each unit is moved."""
         if self.stage is None:
             return 2
-        if self.row_of_element is None:
+        if self.term.node not in self.rows:
             return 2 * len(self.stage.used_inputs)
         return 2 * shifts_of_responses(self.stage)
 
@@ -125,8 +125,9 @@ class TermStrategy:
         weights = scale * self.weights[0], scale * self.weights[1]
         if self.stage is None:
             return by_elements(self._as_one_row(), self.h, weights)
-        if self.row_of_element is not None:
-            rows = RowLosses(self.replay, self.row_of_element, len(self.stage.inputs))
+        row_of_element = self.rows.get(self.term.node)
+        if row_of_element is not None:
+            rows = RowLosses(self.replay, row_of_element, len(self.stage.inputs), self.rows)
             changes = by_responses(rows, self.stage, self.x, self.h, weights)
             if changes is not None:
                 return changes
@@ -152,7 +153,7 @@ class TermStrategy:
             return f"- {_counted(used, 'element')} of x moved up and down; {tail}."
         function = getattr(self.stage.node.function, "__name__", "an operation")
         samples, inputs = self.stage.inputs.shape
-        rows = "do not mix" if self.row_of_element is not None else "mix"
+        rows = "do not mix" if self.term.node in self.rows else "mix"
         sums = f"a sum of {inputs:,} inputs times elements of x"
         return (
             f"- x enters by {function}: {_counted(units, 'unit')}, each "
@@ -204,7 +205,7 @@ def choose_strategies(
     signature = signature_of(trace.nodes)
     strategies = []
     for term in trace.terms:
-        stage, replay, row_of_element = _analyzed(trace.nodes, signature, term.node)
+        stage, replay, rows = _analyzed(trace.nodes, signature, term.node)
         x = trace.nodes[0].value.reshape(-1)
         wider = None
         if stage is not None and stage.node in biases:
@@ -215,7 +216,7 @@ def choose_strategies(
                 term,
                 replay,
                 wider or stage,
-                row_of_element,
+                rows,
                 h,
                 x,
                 weights,
@@ -251,8 +252,8 @@ MAX_STRUCTURE_BYTES, MAX_KEPT_BYTES = 2**24, 2**26
 MAX_NODES = 1_000
 """The operations of the longest recording whose structure is kept."""
 
-Analysis = tuple[Stage | None, Replay, UnitIds | None]
-"""A term's stage, if it has one; its replay; the row of each element, if rows do not mix."""
+Analysis = tuple[Stage | None, Replay, Mapping[Node, UnitIds]]
+"""A term's stage, if it has one; its replay; the rows of elements where they do not mix."""
 
 
 def _analyzed(nodes: list[Node], signature: Any, target: Node) -> Analysis:
@@ -287,7 +288,7 @@ def _analyzed(nodes: list[Node], signature: Any, target: Node) -> Analysis:
             if len(kept) <= MAX_STRUCTURES and sum(s.nbytes for s in kept) <= MAX_KEPT_BYTES:
                 break
             _structures.pop(oldest, None)
-    return stage, replay, rows.get(target)
+    return stage, replay, rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,7 +361,7 @@ class Structure:
             is_product = replay.root.kind == operations.PRODUCT
             inputs = inputs_of_product(replay.root) if is_product else stage.inputs
             stage = stage.of(replay.root, inputs)
-        return stage, replay, rows.get(target)
+        return stage, replay, rows
 
 
 _structures: dict[Any, Structure] = {}

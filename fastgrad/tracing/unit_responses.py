@@ -142,7 +142,7 @@ def by_responses(
         return None
     if _count(largest, TERM_COUNTS[0]) > MAX_POINTS:
         return None
-    non_smooth = NonSmoothPlaces(rows.replay, stage)
+    non_smooth = NonSmoothPlaces(rows.replay, stage, rows.row_ids)
     moves = Moves(rows, stage, h * largest, non_smooth.straight_end)
     noise = _noise(moves)
     if noise.max() > MAX_NOISE * abs(rows.replay.target.value).max():  # many units stand at a jump
@@ -282,9 +282,11 @@ def by_elements(rows: RowLosses, h: float, weights: Weights) -> Changes:
         values = np.stack([root + (size, -size)[side] for side in sides])
         return np.asarray(rows.changes(values, units)[:, :, 0])
 
-    change = np.zeros((len(units), len(sides)))
-    if used.size:
-        change[used - 1] = moved(h, used)
+    if len(used) == len(units):
+        change = moved(h, units)
+    else:
+        change = np.zeros((len(units), len(sides)))
+        change[used - 1] = moved(h, used) if used.size else 0
     wanted = change @ [weights[side] for side in sides]
     if weights[0] != -weights[1]:
         return Changes(wanted)
@@ -455,11 +457,10 @@ class Moves:
             reach = None
             if observe is not None:
                 reach = (abs(parts).max() * abs(change).max(axis=1)).reshape(recorded.shape)
-            versions = np.empty((*change.shape, len(parts)))
-            for k, part in enumerate(parts):  # in long loops, not one for each element
-                np.multiply(change, part, out=versions[..., k])
-            versions += recorded.reshape(-1, 1, 1)
-            versions = versions.reshape(len(change), -1).T.reshape(-1, *recorded.shape)
+            versions = np.repeat(change, len(parts), axis=1)  # long lines, for NumPy
+            versions *= np.tile(parts, count)
+            versions += recorded.reshape(-1, 1)
+            versions = versions.T.reshape(-1, *recorded.shape)
             losses = self.after.losses(versions, observe, outcome.units, reach)
             return losses.reshape(count, len(parts), -1)
 

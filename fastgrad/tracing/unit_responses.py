@@ -22,8 +22,9 @@ rule, and the change is measured once more, by small moves (`straightened`).
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from math import cos, pi
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,9 +206,13 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
     sides = [side for side in (0, 1) if weights[side]]
     change = np.zeros((2, *shape))
 
-    def moved(inputs: Any, size: float, units: Places | None = None) -> Array:
-        of_inputs = stage.inputs.T[inputs][:, _without_repeats(stage.rows) - 1]
-        distances = _distances(stage, x, size, inputs)[:, :, _without_repeats(stage.unit_ids) - 1]
+    def moved(inputs: Places, size: float, units: Places) -> Array:
+        of_units, of_rows = (_without_repeats(ids) - 1 for ids in (stage.unit_ids, stage.rows))
+        if (inputs == inputs[:, :1]).all():  # all units are moved by the same ones
+            of_inputs = stage.inputs.T[inputs[:, 0]][:, of_rows]
+        else:
+            of_inputs = stage.inputs.T[inputs][:, of_units, of_rows]
+        distances = _distances(stage, x, size, inputs)[:, :, of_units]
         values = np.empty((len(sides), len(of_inputs), *stage.node.shape))
         for of_side, side in zip(values, sides, strict=True):  # with little memory at a time
             np.multiply(of_inputs, distances[side], out=of_side)
@@ -221,31 +226,34 @@ def by_weights(rows: RowLosses, stage: Stage, x: Array, h: float, weights: Weigh
         up, down = _distances(stage, x, h)
         found = by_linear_piece(rows, stage, (up - down) / 2)
     if found is None:
-        left = [(units, stage.used_inputs)]
+        is_left = np.zeros(shape, bool)
+        is_left[stage.used_inputs] = True
         rows.replay.compile_if_slow(len(sides) * len(stage.used_inputs))
     else:
-        change = found.change
-        left = [(units[[k]], np.flatnonzero(~known)) for k, known in enumerate(found.is_known.T)]
+        change, is_left = found.change, ~found.is_known
     # No more inputs at a time than what one unit changes has room for, but some.
     largest_mixed = rows.replay.largest
     size = max(stage.node.value.size, largest_mixed, min(8 * largest_mixed, BATCH_ELEMENTS // 2))
 
-    def measure(change: Array, left: list[tuple[Places, Places]], distance: float) -> None:
-        for of_units, inputs in left:
-            for block in _blocks(len(inputs), len(sides) * size):
-                where = np.ix_(np.array(sides), inputs[block], of_units - 1)
-                change[where] = moved(inputs[block], distance, of_units)
+    def measure(change: Array, is_left: NDArray[np.bool_], distance: float) -> None:
+        counts = is_left.sum(axis=0)
+        inputs = np.argsort(~is_left, axis=0, kind="stable")  # those that are left come first
+        for start, end in pairwise([0, *np.unique(counts[counts > 0])]):
+            of_units = np.flatnonzero(counts >= end)
+            for block in _blocks(end - start, len(sides) * size):
+                each = inputs[start:end][block]
+                where = np.array(sides)[:, np.newaxis, np.newaxis], each[:, of_units], of_units
+                change[where] = moved(each, distance, units[of_units])
 
-    measure(change, left, h)
+    measure(change, is_left, h)
     wanted = np.tensordot(weights, change, 1)
     if weights[0] != -weights[1]:
         return Changes(wanted)
 
     def again(places: Places) -> Array:
-        result, (inputs, columns) = np.zeros((2, *shape)), np.divmod(places, shape[1])
-        by_unit = [(units[[k]], inputs[columns == k]) for k in np.unique(columns)]
-        by_input = [(units[columns[inputs == i]], np.array([i])) for i in np.unique(inputs)]
-        measure(result, min(by_unit, by_input, key=len), h / SHRINK_FACTOR)
+        result, is_left = np.zeros((2, *shape)), np.zeros(shape, bool)
+        is_left.reshape(-1)[places] = True
+        measure(result, is_left, h / SHRINK_FACTOR)
         return result.reshape(2, -1)[:, places].T
 
     each = change.reshape(2, -1).T
@@ -387,12 +395,14 @@ def _by_case(wanted: Array, change: Array) -> Array:
     return np.tensordot(wanted, change, ((0, 1), (1, 2)))
 
 
-def _distances(stage: Stage, x: Array, h: float, inputs: Any = slice(None)) -> Array:
-    """Return by how much weights, of some inputs, are moved up, and down: h, but for rounding.
+def _distances(stage: Stage, x: Array, h: float, inputs: Places | None = None) -> Array:
+    """Return by how much weights are moved up, and down: h, but for rounding.
 
-    The shape is (2, inputs, units).
+    Of all inputs, or of those given for each unit, of shape (any, units); the result has that
+    shape, after an axis of two.
     """
-    weights = x[stage.where[inputs]]
+    where = stage.where if inputs is None else np.take_along_axis(stage.where, inputs, axis=0)
+    weights = x[where]
     return np.stack([(weights + h) - weights, (weights - h) - weights])
 
 

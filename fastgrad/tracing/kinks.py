@@ -7,7 +7,8 @@ do not mix.
 Where all moves in proportion to the unit, but for decisions such as ``a > 0``, it does so between
 two shifts at which all decisions are the same: the first that would change in between, in the order
 of the operations, depends on what moves in proportion, and passes its place once at most. So what
-is between is filled in, and other stretches are cut there, until no shift is left in them.
+is between is filled in, and other stretches are cut there, until no shift is left in them. That
+pays where there is much to be measured.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,6 +26,10 @@ from fastgrad.tracing.replay import BATCH_ELEMENTS, REPLAY_TOLERANCE, Replay
 from fastgrad.tracing.row_losses import RowLosses
 from fastgrad.tracing.smoothness import NonSmoothPlaces
 from fastgrad.typing import Array, Doubles, Places
+
+MAX_DIRECT = BATCH_ELEMENTS
+"""Elements of a stage, at all shifts of its rows, up to which each shift is measured by itself: to
+find out where all moves in proportion takes as long."""
 
 SLOPE_SHIFT_DIVISOR = 64
 """How many times smaller than a row's largest shift that is at which its slope is measured."""
@@ -171,7 +176,7 @@ def _changes(slots: Slots, shifts: Array) -> Array:
     The shifts rise; as many of them are below 0 as above.
     """
     path = None
-    if slots.are_alone:
+    if slots.are_alone and shifts.shape[1] * slots.stage.node.value.size > MAX_DIRECT:
         non_smooth = NonSmoothPlaces(slots.rows.replay, slots.stage, slots.rows.row_ids)
         with suppress(NotDivisible, KeyError):  # rows do not have as many elements each
             path = None if non_smooth.straight_end is None else StraightPath(slots, non_smooth)

@@ -97,7 +97,7 @@ def test_what_has_other_values_for_some_rows_alone_is_not_divided():
     assert restricted(rows, stage, np.array([1])) is None
 
 
-def test_kinked_rows_give_the_same_quotients_among_all(monkeypatch):
+def test_kinked_rows_give_the_same_quotients_among_all_and_by_what_is_straight(monkeypatch):
     """Two layers of ReLU, of which a few rows pass a kink of the second."""
     random = np.random.default_rng(6)
     X, W, V = random.random((40, 9)), random.normal(size=(9, 7)), random.normal(size=(7, 5))
@@ -117,6 +117,10 @@ def test_kinked_rows_give_the_same_quotients_among_all(monkeypatch):
     monkeypatch.setattr(kinks, "restricted", note)
     few = numerical_gradient(loss, W, engine="traced")
     assert [rows.count for rows, _ in calls] == [4]  # a row for each response
+    monkeypatch.setattr(kinks, "MAX_DIRECT", 0)
+    straight = numerical_gradient(loss, W, engine="traced")
+    assert len(calls) == 2
     monkeypatch.setattr(kinks, "restricted", lambda *_: None)
     among_all = numerical_gradient(loss, W, engine="traced")
-    assert np.abs(few - among_all).max() <= nets.EPS * loss(W) / nets.H
+    for result in (few, straight):
+        assert np.abs(result - among_all).max() <= nets.EPS * loss(W) / nets.H

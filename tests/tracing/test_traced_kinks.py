@@ -14,11 +14,20 @@ from pairwise import pairwise
 
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, selection
+from fastgrad.tracing import kinks
 
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 pytestmark = pytest.mark.usefixtures("no_certificate")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_in_large_nets():
+    """Look for what moves in proportion, in nets so small that this does not pay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kinks, "MAX_DIRECT", 0)
+        yield
 
 
 assert_the_loops = partial(looped.assert_the_loops, engine="traced")

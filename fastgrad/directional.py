@@ -14,6 +14,7 @@ from fastgrad.differences.arguments import (
     leaves,
     like,
     users_array,
+    warn_of_nonfinite,
     with_keywords,
 )
 from fastgrad.differences.conversions import takes_conversions
@@ -394,6 +395,11 @@ def directional_derivative(
     TypeError, ValueError
         As from `numerical_gradient`; if v does not fit x, or both directions lead out of bounds.
 
+    Warns
+    -----
+    RuntimeWarning
+        If a derivative is nan or infinite; it is returned as it is.
+
     Examples
     --------
     >>> x, v = np.array([3.0, 4.0]), np.array([1.0, 2.0])
@@ -434,6 +440,7 @@ def directional_derivative(
             derive_from_one_side(line, slopes, again, base, outside=outside)
         put_back()
     slope: Array | np.floating[Any] = np.asarray(slopes[0] / part, base.dtype)[()]
+    warn_of_nonfinite(np.asarray(slope), "the derivative of {} along v", ("f(x)", base.ndim))
     return slope
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import numpy as np
 
 from fastgrad.differences.arguments import (
-    element_at,
     is_structure,
     like,
     require_function,
     users_array,
     warn_caller,
+    warn_of_nonfinite,
     with_keywords,
 )
 from fastgrad.differences.conversions import BOOK_STEP, movable, takes_conversions
@@ -295,7 +295,8 @@ def numerical_gradient(
                     _derive_from_one_side(part, gradients[-1], evaluator, outside)
                 if len(parts) > 1:  # else the end of the block is near
                     guard.check()
-                _warn_of_nonfinite(part.name, gradients[-1])
+                name = part.name, part.x.ndim
+                warn_of_nonfinite(gradients[-1], "the difference quotient at {}", name)
     if not is_structure(x):
         return gradients[0]
     return like(x, iter(gradients))
@@ -449,19 +450,6 @@ def explain(
                 text = evaluator.explain(problem)
             texts.append(text)
     Explanation("\n".join(texts)).show()
-
-
-def _warn_of_nonfinite(name: str, gradient: Array) -> None:
-    """Warn, in the name of numerical_gradient's caller, of quotients that are nan or infinite."""
-    quotients = gradient.view(np.ndarray)
-    finite = np.isfinite(quotients)
-    if np.count_nonzero(finite) < finite.size:
-        first = int(np.argmax(~finite))
-        warn_caller(
-            f"the difference quotient at {element_at(name, first, finite.shape)} is "
-            f"{quotients.flat[first]}, the first of {finite.size - finite.sum()} that are not "
-            "finite; f is nan or infinite there"
-        )
 
 
 class DerivativeFunction:

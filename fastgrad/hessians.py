@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 import numpy as np
 
 from fastgrad.differences.analytic import require_analytic
-from fastgrad.differences.arguments import PROBE_SCALE, like, users_array, with_keywords
+from fastgrad.differences.arguments import (
+    PROBE_SCALE,
+    like,
+    users_array,
+    warn_of_nonfinite,
+    with_keywords,
+)
 from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.domain import (
     WhereDefined,
@@ -185,6 +191,11 @@ def hessian(
     ModuleNotFoundError
         If a sparse Hessian is asked for, and SciPy is not installed.
 
+    Warns
+    -----
+    RuntimeWarning
+        If a derivative is nan or infinite; it is returned as it is.
+
     References
     ----------
     M. Abramowitz and I. A. Stegun, *Handbook of Mathematical Functions*, 1964, 25.3.23, 25.3.26.
@@ -227,6 +238,11 @@ def hessian(
                 return work.sparse()
             blocks = work.blocks()
         work.warn_of_mended()
+        axes = [(problem.name, problem.x.ndim) for problem in found]
+        for a, row in enumerate(blocks):
+            for block, other in zip(row[a:], axes[a:], strict=True):
+                names = ("f(x)", base.ndim), axes[a], other
+                warn_of_nonfinite(block, "the second derivative of {} by {} and {}", *names)
     return like(x, (like(x, iter(row)) for row in blocks))
 
 
@@ -295,6 +311,11 @@ def hessian_vector_product(
     TypeError, ValueError
         As from `numerical_gradient`; if v does not fit x.
 
+    Warns
+    -----
+    RuntimeWarning
+        If a derivative is nan or infinite; it is returned as it is.
+
     Examples
     --------
     >>> x, v = np.array([1.0, 2.0]), np.array([1.0, 1.0])
@@ -341,6 +362,7 @@ def hessian_vector_product(
         result[...] = outer.combine(np.array(rows)[np.newaxis], step)[0]
         if outside is not None:
             require_a_side(problem, result)
+        warn_of_nonfinite(result, "the product at {}", (problem.name, problem.x.ndim))
     return like(x, iter(products))
 
 

@@ -13,6 +13,7 @@ from fastgrad.differences.arguments import (
     like,
     require_function,
     users_array,
+    warn_of_nonfinite,
     with_keywords,
 )
 from fastgrad.differences.conversions import takes_conversions
@@ -157,6 +158,11 @@ def jacobian(
     ModuleNotFoundError
         If a sparse Jacobian is asked for, and SciPy is not installed.
 
+    Warns
+    -----
+    RuntimeWarning
+        If a derivative is nan or infinite; it is returned as it is.
+
     Examples
     --------
     >>> jacobian(lambda x: np.array([x[0] * x[1], x[0] ** 2, 3.0]), np.array([2.0, 5.0])).round(8)
@@ -235,6 +241,9 @@ def jacobian(
                 rows = columns.reshape(problem.x.size, base.size).T
                 rows = rows.astype(base.dtype, copy=groups is None)
                 parts.append(rows.reshape(base.shape + problem.x.shape))
+                if groups is None:
+                    names = ("f(x)", base.ndim), (problem.name, problem.x.ndim)
+                    warn_of_nonfinite(parts[-1], "the derivative of {} by {}", *names)
         if groups is not None:
             return groups.expanded(parts[0], base)
     return like(x, iter(parts))

@@ -5,7 +5,7 @@ changes as if the one column that row i has in the group were moved alone. So as
 be found take the place of x's elements.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from fastgrad.differences.arguments import (
     element_at,
     is_structure,
     users_array,
+    warn_of_nonfinite,
 )
 from fastgrad.differences.domain import Elements, WhereDefined, by_halves
 from fastgrad.differences.guard import guarded
@@ -302,6 +303,8 @@ class ColumnGroups(Line, Elements):
             np.maximum.at(sizes, rows, abs(changes))
             stray /= np.where(sizes > 0, sizes, 1)
         self._require_complete(jacobian, base, stray)
+        shapes = base.shape, self.arrays[0].shape
+        _warn_of_nonfinite(jacobian, "the derivative of {} by {}", "f(x)", shapes)
         return jacobian
 
     def _require_complete(self, jacobian: Any, base: Array, stray: Array) -> None:
@@ -520,7 +523,22 @@ def symmetric(entries: Array, structure: Any, problem: Problem, base: Array, sti
     whole = sparse.csr_array((numbers, tuple(places)), structure.shape)
     whole.sort_indices()
     _require_curvature(whole, problem, base, still)
+    _warn_of_nonfinite(whole, "the second derivative by {} and {}", "x", [problem.x.shape] * 2)
     return whole
+
+
+def _warn_of_nonfinite(
+    matrix: Any, what: str, rows: str, shapes: Sequence[tuple[int, ...]]
+) -> None:
+    """Warn of entries that are nan or infinite; rows are of f(x) or x, and columns of x."""
+
+    def index_of(k: int) -> Iterator[Any]:
+        row = np.searchsorted(matrix.indptr, k, side="right") - 1
+        for place, shape in zip((row, matrix.indices[k]), shapes, strict=True):
+            yield from np.unravel_index(place, shape)
+
+    names = [(name, len(shape)) for name, shape in zip((rows, "x"), shapes, strict=True)]
+    warn_of_nonfinite(matrix.data, what, *names, index_of=index_of)
 
 
 def _require_curvature(hessian: Any, problem: Problem, base: Array, still: Places) -> None:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgrad import numerical_gradient, reference
+from fastgrad import (
+    directional_derivative,
+    hessian,
+    hessian_vector_product,
+    jacobian,
+    numerical_gradient,
+    reference,
+)
 from fastgrad.engines.selection import ENGINES
 
 H = 1e-4
@@ -255,6 +262,47 @@ def test_one_warning_names_the_first_quotient_that_is_not_finite(value, quotient
     assert f"at x[1, 0] is {quotient}, the first of 2 that are not finite" in str(warning.message)
     assert np.isfinite(result[0]).all()
     assert not np.isfinite(result[1]).any()
+
+
+def roots(x):
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(x)
+
+
+BESIDE = {
+    "jacobian": (lambda x: jacobian(roots, x), r"derivative of f\(x\)\[1, 0\] by x\[0, 0\] .* 6 "),
+    "sparse": (
+        lambda x: jacobian(roots, x, sparsity=np.eye(6)).toarray(),
+        r"derivative of f\(x\)\[1, 0\] by x\[1, 0\] .* 1 ",
+    ),
+    "hessian": (
+        lambda x: hessian(lambda x: roots(x["b"]), {"b": x})["b"]["b"],
+        r"second derivative of f\(x\)\[1, 0\] by x\['b'\]\[0, 0\] and x\['b'\]\[0, 0\] .* 36 ",
+    ),
+    "sparse hessian": (
+        lambda x: hessian(lambda x: roots(x)[1, 0] + 0 * x[0, 0], x, sparsity=np.eye(6)).toarray(),
+        r"second derivative by x\[0, 0\] and x\[0, 0\] .* 6 ",
+    ),
+    "product": (
+        lambda x: hessian_vector_product(lambda x: roots(x).sum(), x, np.ones_like(x)),
+        r"product at x\[0, 0\] .* 6 ",
+    ),
+    "directional": (
+        lambda x: directional_derivative(roots, x, np.ones_like(x)),
+        r"derivative of f\(x\)\[1, 0\] along v .* 1 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", BESIDE)
+def test_other_derivatives_name_the_first_that_is_not_finite(way):
+    derivative, named = BESIDE[way]
+    x = np.array([[1.0, 2.0], [-1.0, 3.0], [4.0, 5.0]])
+    message = named.replace(".*", "is nan, the first of") + "that are not finite"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        result = derivative(x)
+    assert {warning.filename for warning in caught} == {__file__}
+    assert np.isnan(result).any()
 
 
 def test_a_nan_element_gives_nan_quotients_and_the_warning():

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from numbers import Real
 from typing import Any
 
@@ -287,6 +288,29 @@ def warn_caller(message: str) -> None:
     ):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+def warn_of_nonfinite(
+    derivatives: Array,
+    what: str,
+    *names: tuple[str, int],
+    index_of: Callable[[int], Iterable[Any]] | None = None,
+) -> None:
+    """Warn of derivatives that are nan or infinite.
+
+    ``what`` says which one is the first, with a place for each name; that is of an array with so
+    many axes. ``index_of`` tells the indices for a number, if these are not the array's own.
+    """
+    found = derivatives.view(np.ndarray)
+    finite = np.isfinite(found)
+    if np.count_nonzero(finite) < finite.size:
+        first = int(np.argmax(~finite))
+        indices = iter(index_of(first) if index_of else np.unravel_index(first, finite.shape))
+        elements = [element(name, [*islice(indices, axes)]) for name, axes in names]
+        warn_caller(
+            f"{what.format(*elements)} is {found.flat[first]}, the first of "
+            f"{finite.size - finite.sum()} that are not finite; f is nan or infinite there"
+        )
 
 
 def element_at(name: str, place: Any, shape: tuple[int, ...]) -> str:

@@ -218,9 +218,14 @@ def _is_explained_by(
         before.still_suspicious(errors.unclear, slack=errors.share)
     other = classes.without(before.subject, offset)
     part = next(part for part in other.parts if part.name == before.name)
-    after = replace(before, subject=other, part=part, probes=before.probes)
+    after = replace(before, subject=other, part=part)
     left = before.not_at_kinks(errors.others, slack=errors.share)
-    return not any(after.contradicts(places) for places in left)
+    for places in left:
+        if before.contradicts(places):  # f itself is asked first: without the number it costs twice
+            after.probes = before.probes = before.passed
+            if after.contradicts(places):
+                return False
+    return True
 
 
 def _numerical_without(

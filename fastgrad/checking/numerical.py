@@ -107,7 +107,7 @@ class NumericalGradient:
     centrals : dict
         The central quotients of all elements at other steps so far, by the step.
     sides : dict
-        The one-sided quotients of elements so far, by the step, and by place.
+        Both sides' quotients of all elements by the step, nan where none was taken.
     """
 
     subject: GradientUnderTest
@@ -121,7 +121,7 @@ class NumericalGradient:
     accepted: float = 0.0
     probes: dict[int, Probe] = field(default_factory=dict)
     centrals: dict[float, Array] = field(default_factory=dict)
-    sides: dict[float, dict[int, Array]] = field(default_factory=dict)
+    sides: dict[float, Array] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -323,12 +323,13 @@ class NumericalGradient:
 
     def both_sides(self, places: Places, h: float) -> Array:
         """Return both sides' quotients at another step; each is taken once."""
-        known = self.sides.setdefault(h, {})
-        new = np.array([place for place in places.tolist() if place not in known], np.intp)
-        if len(new):
-            found = sides_of(self.subject, self.part, new, h, self.centrals.get(h))
-            known.update(zip(new.tolist(), found, strict=True))
-        return np.array([known[place] for place in places.tolist()])
+        known = self.sides.setdefault(h, np.full((self.part.x.size, 2), np.nan))
+        new = places[np.isnan(known[places]).any(axis=1)]
+        if is_by_engine(self.subject, self.part, new, h):
+            new = np.arange(len(known))
+        known[new] = sides_of(self.subject, self.part, new, h, self.centrals.get(h))
+        taken: Array = known[places]
+        return taken
 
     def at_step(self, h: float) -> "NumericalGradient":
         """Return the differences by a smaller step, and by that alone.

@@ -442,10 +442,12 @@ def _factor_and_decay(case: FailedParameter) -> Iterator[Hypothesis]:
     """Hypothesis that all but its weight decay is a multiple of the right one."""
     if not case.x.any():
         return
-    basis = np.stack([case.value, case.x], axis=1)
-    chosen = np.arange(case.analytic.size)
+    # LAPACK has no extended precision.
+    basis = np.stack([case.value, case.x], axis=1).astype(np.float64)
+    claimed = case.analytic.astype(np.float64)
+    chosen = np.arange(claimed.size)
     for _ in range(2):  # the second time without elements at kinks
-        times, rate = np.linalg.lstsq(basis[chosen], case.analytic[chosen], rcond=None)[0]
+        times, rate = np.linalg.lstsq(basis[chosen], claimed[chosen], rcond=None)[0]
         error = abs(case.analytic - times * case.value - rate * case.x)
         chosen = np.flatnonzero(error <= np.quantile(error, 0.95))
     if not np.isfinite(times) or min(abs(times), abs(times - 1)) < CONSTANT_TOLERANCE:

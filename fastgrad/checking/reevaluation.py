@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgrad.checking.kinks_at_x import may_have_kink
 from fastgrad.checking.log_offset import (
     Explanation,
     about,
@@ -168,7 +169,7 @@ def _not_deterministic(part: Part, again: Array, place: int) -> str:
 def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:
     """Compare the gradient with differences at points next to x, where kinks at x are left behind.
 
-    It is asked for there anew. x comes back bit for bit.
+    It is asked for there anew, and f has to have a kink at x. x comes back bit for bit.
     """
     subject = wrong[0].subject
     if not subject.can_reevaluate:
@@ -182,13 +183,17 @@ def explain_by_kinks(wrong: list[NumericalGradient]) -> Explanation:
                 there = [part for part in parts if part.name in still]
                 found = numerical_gradients(subject, wrong[0].noise, wrong[0].h, there)
                 still = {w.name for w in found if w.is_wrong()}
-    right = [w for w in wrong if w.name not in still]
+    right = [w for w in wrong if w.name not in still and may_have_kink(w.subject, w.part, w.noise)]
     sentence = (
         "differs at x, but agrees at a point next to it: x is where f has no derivative, such as a "
         "ReLU at 0 or a tie of a maximum."
     )
     sentences = [about([w.name for w in right], sentence)] if right else []
-    return Explanation([w for w in wrong if w.name in still], right, sentences)
+    left = [w for w in wrong if w not in right]
+    alone = [w.name for w in left if w.name not in still]
+    if alone:
+        sentences.append(about(alone, "agrees at a point next to x, but f shows no kink at x."))
+    return Explanation(left, right, sentences)
 
 
 @contextmanager

@@ -232,3 +232,11 @@ def test_decay_that_both_have_but_one_has_more_of_is_told_from_a_missing_one():
     assert "0.1 times the parameter itself is too much: the gradient has this much more" in str(
         report
     )
+
+
+def test_a_fault_is_named_in_extended_precision():
+    """LAPACK, by which multiples of the gradient and of x are told apart, has none."""
+    x = np.arange(1, 5).astype(np.longdouble)
+    report = check_gradient(lambda x: (x**2).sum(), x, 2 * x + [0, 1, 0, 0])
+    assert not report
+    assert "only x[1] is wrong" in str(report)

@@ -180,3 +180,41 @@ def test_the_rounding_of_a_gradient_that_is_zero_may_change():
         x,
         lambda p: {"W": centred(p), "b": np.full(3, next(errors))},
     )
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_what_is_wrong_at_x_alone_is_a_fault_where_f_has_no_kink(fast):
+    """Also where f decides whether x is a single number, as at 0 / 0."""
+
+    def f(x):
+        divisor = np.where(x == 0, 1.0, x)
+        return float(np.where(x == 0, 1.0, np.sin(x) / divisor).sum())
+
+    def gradient(x, at_zero):
+        divisor = np.where(x == 0, 1.0, x)
+        return np.where(x == 0, at_zero, (np.cos(x) * x - np.sin(x)) / divisor**2)
+
+    x = np.array([0.0, 0.5, 1.0])
+    assert check_gradient(f, x, lambda x: gradient(x, 0.0), fast=fast)
+    report = check_gradient(f, x, lambda x: gradient(x, 1.0), fast=fast)
+    assert not report
+    assert "agrees at a point next to x, but f shows no kink at x" in report.findings[0]
+
+
+def test_kinks_that_cancel_are_seen_in_the_operations_of_f_and_others_in_its_values():
+    """Of what cannot be recorded, values tell of kinks that do not cancel."""
+
+    def in_python(f):
+        return lambda x: sum(f(np.array([float(v)])) for v in x)
+
+    def of_extrema(x):
+        return np.eye(2)[x.argmax()] + np.eye(2)[x.argmin()]
+
+    assert check_gradient(lambda x: float(x.max() + x.min()), np.ones(2), of_extrema)
+    x = np.array([0.0, 0.0, 1.0])
+    assert not check_gradient(in_python(relu_difference), x, by_convention)
+    assert check_gradient(
+        in_python(lambda v: float((np.maximum(v, 0) - 0.5 * np.maximum(-v, 0)).sum())),
+        x,
+        lambda x: (x > 0) * 1.0 + (x < 0) * 0.5,
+    )

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.base import BaseContext
 from numba.core.callconv import CPUCallConv
 from numba.core.cgutils import (
     alloca_once,
+    alloca_once_value,
     for_range,
     get_null_value,
     get_or_insert_function,
@@ -28,11 +28,13 @@ from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.np.ufunc import workqueue  # type: ignore[attr-defined]
 
 REQUIRED_ATTRIBUTES = (
     *(BaseContext.make_array, BaseContext.make_tuple, BaseContext.get_dummy_value),
-    *(BaseContext.get_abi_sizeof, CPUContext.call_conv, JITCodeLibrary.get_pointer_to_function),
+    *(CPUContext.call_conv, JITCodeLibrary.get_pointer_to_function),
     *(CPUCallConv.get_function_type, CPUCallConv.call_function),
+    *(workqueue.parallel_for, workqueue.get_num_threads),  # under these names in other pools, too
 )
 """What is looked up no sooner than when a kernel is compiled: it has to be there now."""
 
@@ -448,28 +450,19 @@ def _write_multiply_add(builder: Any, x: Any, y: Any, total: Any) -> Any:
 # Launches -----------------------------------------------------------------------------------------
 
 # numba's own parallel loops take as long again to compile as the loop itself. Here a kernel is
-# compiled serially, as ``function(task, tasks, ...)``, and `numba.guvectorize` spreads the task
-# numbers over the threads. It compiles one small function for all kernels, which calls them by
-# address.
+# compiled serially, as ``function(task, tasks, ...)``, and what is under these loops spreads the
+# task numbers over the threads: it calls a function in each of them with a range of them.
 
-INTEGER = ir.IntType(64)
-# What runs a task: of the task, the number of tasks, and where the arguments are.
-RUNNER = ir.FunctionType(ir.VoidType(), [INTEGER, INTEGER, INTEGER.as_pointer()])
-
-MEMORY_TYPE = types.Array(types.int64, 1, "C")
-MEMORY_WORDS = 512
-"""How many 64-bit words a launch may take; a 3-D array takes eleven."""
+INTEGER, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
+# What runs a range: of the first task, as an address, how many there are, a step that is ignored,
+# and where the kernel and its arguments are.
+RUNNER = ir.FunctionType(
+    ir.VoidType(), [POINTER.as_pointer(), INTEGER.as_pointer(), INTEGER.as_pointer(), POINTER]
+)
 
 
-def new_memory() -> Any:
-    """Return memory for the launch of a kernel: the runner's and its address, the arguments."""
-    return np.zeros(MEMORY_WORDS, np.int64)
-
-
-def prepare(
-    address: int, serially: bool, tasks: int, memory: Any, arguments: tuple[Any, ...]
-) -> None:
-    """Write a kernel's arguments to memory, for `launch`; or run all tasks at once.
+def run(address: int, serially: bool, tasks: int, arguments: tuple[Any, ...]) -> None:
+    """Run all tasks of a kernel, on as many threads as numba uses.
 
     Compiled once for each kernel, with the types of its arguments.
 
@@ -480,18 +473,15 @@ def prepare(
     serially : bool
         Whether to run the tasks here, one after the other.
     tasks : int
-    memory : int64 array of shape (MEMORY_WORDS,)
-        Overwritten. It holds no references: the arguments must stay alive until they are used.
     arguments : tuple of arrays and scalars
         The kernel's, after the task and the number of tasks.
     """
-    _prepare(address, serially, tasks, memory, arguments)
+    _run(address, serially, tasks, arguments)
 
 
-def prepare_type(arguments: tuple[Any, ...]) -> Any:
-    """Return the type of `prepare` for a kernel's types of arguments."""
-    packed = types.Tuple(arguments)
-    return types.none(types.int64, types.boolean, types.int64, MEMORY_TYPE, packed)
+def run_type(arguments: tuple[Any, ...]) -> Any:
+    """Return the type of `run` for a kernel's types of arguments."""
+    return types.none(types.int64, types.boolean, types.int64, types.Tuple(arguments))
 
 
 def address_of(kernel: Any) -> int:
@@ -500,59 +490,36 @@ def address_of(kernel: Any) -> int:
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
-def run_task(task: int, tasks: int, memory: Any) -> None:
-    """Run a task of the kernel that `prepare` has written to memory."""
-    _run(task, tasks, memory)
-
-
-RUN_TASK_TYPES = [types.none(types.int64, types.int64, MEMORY_TYPE)]
-
-
-def _type_prepare(
-    typing: Any, address: Any, serially: Any, tasks: Any, memory: Any, arguments: Any
-) -> Any:
-    """Return the type of `_prepare` and what writes its instructions, as numba asks for them."""
-
-    def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
-        address, serially, tasks, memory, arguments = values
-        words = context.make_array(MEMORY_TYPE)(context, builder, memory).data
-        packed = _without_references(context, builder, case.args[4], arguments)
-        if context.get_abi_sizeof(packed.type) > 8 * (MEMORY_WORDS - 2):
-            raise ValueError("the kernel's arguments need more memory; raise MEMORY_WORDS")
-        place = _word(builder, words, 2)
-        runner = _write_runner(context, builder.module, case.args[4], packed.type)
-        builder.store(builder.ptrtoint(runner, INTEGER), words)
-        builder.store(address, _word(builder, words, 1))
-        builder.store(packed, builder.bitcast(place, packed.type.as_pointer()), align=8)
-        with builder.if_then(serially), for_range(builder, tasks) as loop:
-            builder.call(runner, [loop.index, tasks, place])
-        return context.get_dummy_value()
-
-    return types.none(address, serially, tasks, memory, arguments), write
-
-
-_prepare: Any = intrinsic(_type_prepare)
-
-
-def _type_run(typing: Any, task: Any, tasks: Any, memory: Any) -> Any:
+def _type_run(typing: Any, address: Any, serially: Any, tasks: Any, arguments: Any) -> Any:
     """Return the type of `_run` and what writes its instructions, as numba asks for them."""
 
     def write(context: Any, builder: Any, case: Any, values: Any) -> Any:
-        task, tasks, memory = values
-        words = context.make_array(MEMORY_TYPE)(context, builder, memory).data
-        runner = builder.inttoptr(builder.load(words), RUNNER.as_pointer())
-        builder.call(runner, [task, tasks, _word(builder, words, 2)])
+        address, serially, tasks, arguments = values
+        packed = _without_references(context, builder, case.args[3], arguments)
+        layout = ir.LiteralStructType([INTEGER, INTEGER, packed.type])
+        data = alloca_once(builder, layout)
+        for i, value in enumerate((address, tasks, packed)):
+            builder.store(value, builder.gep(data, [ir.IntType(32)(0), ir.IntType(32)(i)]))
+        first, count, step = (
+            alloca_once_value(builder, value)
+            for value in (ir.Constant(POINTER, None), tasks, INTEGER(1))
+        )
+        runner = _write_runner(context, builder.module, case.args[3], layout)
+        operands = [first, count, step, builder.bitcast(data, POINTER)]
+        with builder.if_else(serially) as (here, in_threads):
+            with here:
+                builder.call(runner, operands)
+            with in_threads:
+                pointers = [builder.bitcast(value, POINTER) for value in (runner, *operands)]
+                threads = write_call(builder, "get_num_threads", INTEGER, [])
+                operands = [*pointers, INTEGER(0), INTEGER(1), threads]
+                write_call(builder, "numba_parallel_for", ir.VoidType(), operands)
         return context.get_dummy_value()
 
-    return types.none(task, tasks, memory), write
+    return types.none(address, serially, tasks, arguments), write
 
 
 _run: Any = intrinsic(_type_run)
-
-
-def _word(builder: Any, words: Any, i: int) -> Any:
-    """Write the address of the i-th word after a pointer, or before it."""
-    return builder.gep(words, [INTEGER(i)])
 
 
 def _without_references(context: Any, builder: Any, kind: Any, arguments: Any) -> Any:
@@ -569,16 +536,19 @@ def _without_references(context: Any, builder: Any, kind: Any, arguments: Any) -
 
 
 def _write_runner(context: Any, module: Any, kind: Any, layout: Any) -> Any:
-    """Write the function that takes the arguments from memory and calls the kernel with a task."""
+    """Write the function that calls a kernel with each task of a range."""
     runner = ir.Function(module, RUNNER, module.get_unique_name("runner"))
     runner.linkage = "internal"
     builder = ir.IRBuilder(runner.append_basic_block())
-    task, tasks, place = runner.args
+    first, count, _, data = runner.args
+    data = builder.load(builder.bitcast(data, layout.as_pointer()))
+    address, tasks, packed = (builder.extract_value(data, i) for i in range(3))
     accepted = (types.int64, types.int64, *kind.types)
     function = context.call_conv.get_function_type(types.none, accepted)
-    kernel = builder.inttoptr(builder.load(_word(builder, place, -1)), function.as_pointer())
-    packed = builder.load(builder.bitcast(place, layout.as_pointer()), align=8)
-    arguments = [task, tasks, *unpack_tuple(builder, packed)]
-    context.call_conv.call_function(builder, kernel, types.none, accepted, arguments)
+    kernel = builder.inttoptr(address, function.as_pointer())
+    start = builder.ptrtoint(builder.load(first), INTEGER)
+    with for_range(builder, builder.load(count)) as loop:
+        arguments = [builder.add(start, loop.index), tasks, *unpack_tuple(builder, packed)]
+        context.call_conv.call_function(builder, kernel, types.none, accepted, arguments)
     builder.ret_void()
     return runner

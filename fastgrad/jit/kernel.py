@@ -107,11 +107,11 @@ class Kernel:
                     self._plain(task, tasks, *arguments)
                 return
             if tasks == 1 or _must_run_serially:
-                self._run(tasks, arguments, True)
+                self._run(True, tasks, arguments)
                 return
             kind = (self, tasks, *map(_size, arguments))
             alone, start = pace.on_one_thread, pace.clock()
-            self._run(tasks, arguments, alone)
+            self._run(alone, tasks, arguments)
             seconds = pace.clock() - start
             if alone:
                 pace.note_one_thread(kind, seconds)
@@ -124,44 +124,20 @@ class Kernel:
         plain: Callable[..., None] = compiled(self.py_func, self.py_func, self.signature)
         return plain
 
-    def _run(self, tasks: int, arguments: tuple[Any, ...], serially: bool) -> None:
-        """Run the tasks one after the other here, or on all threads."""
-        address, prepare, memory = self._launchable
-        prepare(address, serially, tasks, memory, arguments)
-        if not serially:
-            _launcher()(np.arange(tasks), tasks, memory)
-
     @lazy
-    def _launchable(self) -> tuple[int, Callable[..., None], Any]:
-        """Compile the kernel and what prepares its launch, or load them from numba's cache."""
+    def _run(self) -> Callable[[bool, int, tuple[Any, ...]], None]:
+        """Compile the kernel and what launches it, or load them from numba's cache."""
+        thread_count()  # starts them: only then is known what spreads work over them
         # Only other compiled code calls the kernel: entries for Python would take time to compile.
         kernel = compiled(self.py_func, self.py_func, self.signature, no_cpython_wrapper=True)
         (signature,) = kernel.nopython_signatures
-        case = instructions.prepare_type(signature.args[2:])
-        prepare = compiled(instructions.prepare, self.py_func, case)
-        return instructions.address_of(kernel), prepare, instructions.new_memory()
+        run = compiled(instructions.run, self.py_func, instructions.run_type(signature.args[2:]))
+        return functools.partial(run, instructions.address_of(kernel))
 
 
 def _size(argument: Any) -> Any:
     """Return what a kernel's work depends on of an argument."""
     return argument if isinstance(argument, int) else getattr(argument, "shape", None)
-
-
-@functools.cache
-def _launcher() -> Callable[[Any, int, Any], None]:
-    """Return ``launch(task numbers, tasks, memory)``: run tasks on as many threads as numba uses.
-
-    Other Python threads go on meanwhile.
-    """
-
-    def compile_(with_cache: bool) -> Callable[[Any, int, Any], None]:
-        decorate = numba.guvectorize(
-            instructions.RUN_TASK_TYPES, "(),(),(words)", target="parallel", cache=with_cache
-        )
-        launcher: Callable[[Any, int, Any], None] = decorate(instructions.run_task)
-        return launcher
-
-    return _cached(instructions.run_task, compile_)
 
 
 def compiled(

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from oracle import JIT
 
-from fastgrad.jit import instructions
 from fastgrad.jit import kernel as jit
 from fastgrad.jit.concurrency import Pace
 from fastgrad.jit.kernel import kernel
@@ -54,11 +53,3 @@ def test_tasks_are_spread_over_the_threads_that_numba_uses(threads, busy, monkey
     finally:
         numba.set_num_threads(before)
     assert len(set(notes[0, :, 2])) == threads
-
-
-@pytest.mark.skipif(not JIT, reason="without the JIT nothing is launched")
-def test_arguments_that_take_more_memory_than_there_is_are_refused(monkeypatch):
-    monkeypatch.setattr(instructions, "MEMORY_WORDS", 10)
-    greedy = kernel("(float64[:, :, ::1], float64[:, :, ::1])")(lambda task, tasks, a, b: None)
-    with pytest.raises(ValueError, match="need more memory"):
-        greedy(1, np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))

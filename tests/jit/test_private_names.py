@@ -25,15 +25,17 @@ from fastgrad.jit import concurrency
 TEMPLATES = "numba.core.typing.templates:"
 WRITING = [
     *(f"numba.core.base:BaseContext.{name}" for name in ("make_array", "make_tuple")),
-    *(f"numba.core.base:BaseContext.{name}" for name in ("get_dummy_value", "get_abi_sizeof")),
+    "numba.core.base:BaseContext.get_dummy_value",
     "numba.core.callconv:CPUCallConv.get_function_type",
     "numba.core.callconv:CPUCallConv.call_function",
-    *(f"numba.core.cgutils:{name}" for name in ("alloca_once", "for_range", "get_null_value")),
+    *(f"numba.core.cgutils:{name}" for name in ("alloca_once", "alloca_once_value")),
+    *(f"numba.core.cgutils:{name}" for name in ("for_range", "get_null_value")),
     *(f"numba.core.cgutils:{name}" for name in ("get_or_insert_function", "unpack_tuple")),
     "numba.core.codegen:JITCodeLibrary.get_pointer_to_function",
     "numba.core.cpu:CPUContext.call_conv",
     "numba.core.registry:cpu_target",
     *(TEMPLATES + name for name in ("ConcreteTemplate", "infer_global")),
+    *(f"numba.np.ufunc.workqueue:{name}" for name in ("get_num_threads", "parallel_for")),
 ]
 
 LANES = [

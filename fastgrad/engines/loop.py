@@ -78,17 +78,15 @@ def gradient_of_few(f: Callable[[Array], Any], x: Array, h: float) -> tuple[Arra
     Of an x that `are_few` says yes to, and with fewer arrays: they took longer than a cheap f.
     """
     original = Original(x)
-    old = original.copy.reshape(-1).tolist()
-    block = zip(range(x.size), [each + h for each in old], [each - h for each in old], strict=True)
+    block = [(i, x_i + h, x_i - h) for i, x_i in enumerate(original.copy.reshape(-1).tolist())]
     results, are_doubles = _results(f, x, original, real_number, [block])
     if not are_doubles:
         with np.errstate(all="ignore"):
             found = central_quotient.combine(_collected(results, are_doubles, (x.size, 2)), h)
         return found.astype(np.float64).reshape(x.shape), results
-    values, width = [*map(float, results)], 2 * h
-    pairs = zip(values[::2], values[1::2], strict=True)
-    found = np.array([(above - below) / width for above, below in pairs])
-    return found.reshape(x.shape), results
+    values, width = map(float, results), 2 * h
+    pairs = zip(values, values, strict=True)  # f above and below each element
+    return np.array([(above - below) / width for above, below in pairs]).reshape(x.shape), results
 
 
 def are_few(x: Array) -> bool:

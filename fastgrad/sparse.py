@@ -22,6 +22,7 @@ from fastgrad.differences.arguments import (
     users_array,
     warn_of_nonfinite,
 )
+from fastgrad.differences.conversions import takes_conversions
 from fastgrad.differences.domain import Elements, WhereDefined, by_halves
 from fastgrad.differences.guard import guarded
 from fastgrad.differences.problem import Problem, prepare, problems
@@ -414,6 +415,7 @@ def require_one_array(x: Any) -> None:
 # Detection ----------------------------------------------------------------------------------------
 
 
+@takes_conversions
 def detect_sparsity(
     f: Callable[..., Any], x: Array, *, args: tuple[Any, ...] = ()
 ) -> tuple[SparseArray, Places]:
@@ -428,7 +430,7 @@ def detect_sparsity(
     ----------
     f : callable
         ``f(x, *args)`` -> array.
-    x : array of float64, float32 or longdouble
+    x : array of float64, float32 or longdouble; or a tensor or list, as for `jacobian`
         Bit-identical afterwards.
     args : tuple
         Further arguments of f.

@@ -428,6 +428,12 @@ def _as_analytic_gradient(
 ) -> tuple[Array, float]:
     """Return one array of a gradient, and its precision."""
     array = as_array(name, given, f"pass an array of shape {np.shape(x)}")
+    if array.dtype == object and any(each is None for each in array.flat):
+        raise TypeError(
+            f"{name} {'holds' if array.ndim else 'is'} None, as the attribute grad of a tensor is "
+            "before loss.backward(), and where the loss does not depend on the tensor; call that "
+            "first, and return zeros where nothing depends on it"
+        )
     if array.dtype.kind not in "fiu":
         raise TypeError(
             f"{name} has dtype {array.dtype}, but a gradient is made of real numbers; return an "

@@ -242,7 +242,8 @@ class Labelled(Numbers):
 
     def in_kind(self, new: Any, old: Any) -> Any:
         """Return the derivatives with the labels of x, if they have its shape."""
-        return self._around(new) if np.shape(new) == old.shape else new
+        is_like = isinstance(new, np.ndarray) and new.shape == old.shape
+        return self._around(new) if is_like else new
 
 
 class Exported(Numbers):

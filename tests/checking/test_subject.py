@@ -34,6 +34,10 @@ def test_what_is_not_made_of_real_numbers_is_refused():
     for wrong in (np.zeros(2, complex), np.array(["a", "b"]), [[1.0], [1.0, 2.0]]):
         with pytest.raises(TypeError, match="gradient"):
             as_analytic_gradients(wrong, np.zeros(2))
+    with pytest.raises(
+        TypeError, match=r"gradient\['a'\] is None, .* call that first, and .* zeros"
+    ):
+        as_analytic_gradients({"a": None}, {"a": np.zeros(2)})
 
 
 def test_claims_are_copies_that_know_their_precision():

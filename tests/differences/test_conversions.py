@@ -13,6 +13,7 @@ from fastgrad import (
     check_backward,
     check_gradient,
     check_jacobian,
+    detect_sparsity,
     differentiate,
     directional_derivative,
     hessian,
@@ -89,6 +90,7 @@ def test_every_function_takes_lists():
     assert check_gradient(f, x, [3.0, 12.0])
     assert not check_gradient(f, x, [3.0, 11.0])
     assert slope_test(f, x, lambda x: 3 * np.asarray(x) ** 2)
+    assert detect_sparsity(lambda x: x[:1] ** 3, x)[0].toarray().tolist() == [[True, False]]
 
 
 def test_lists_that_are_no_array_are_refused():
@@ -369,6 +371,9 @@ def test_labels_are_kept(pandas):
     assert x.to_dict() == {"a": 1, "b": 2.0}
     assert check_gradient(f, x, pandas.Series({"a": 4.0, "b": 1.0}))
     assert differentiate(f, x).error["a"] < 1e-9
+    sparsity = detect_sparsity(lambda x: x**2, x)
+    found = jacobian(lambda x: x**2, x, sparsity=sparsity)
+    assert found.toarray().round(6).tolist() == [[2, 0], [0, 4]]
     frame = pandas.DataFrame({"u": [1.0, 2.0], "v": [3.0, 4.0]}, index=["p", "q"])
     result = numerical_gradient(lambda x: (x["u"] * x["v"]).sum(), frame)
     assert result.loc["q"].round(6).to_dict() == {"u": 4.0, "v": 2.0}

@@ -84,7 +84,7 @@ class NearbyValues:
 
     def __post_init__(self) -> None:
         self.saved = self.x.copy(order="K")
-        self.base = self.x.reshape(-1).copy()
+        self.base = self.saved.reshape(-1)
         self.unit, self.own_unit = self.eps * self.magnitude, self.eps * self.own_magnitude
         self.spacing = MIN_STEP_ULPS * float(np.spacing(abs(self.base).max(initial=0)))
 

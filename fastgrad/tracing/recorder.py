@@ -128,14 +128,14 @@ class Recording:
     ) -> Any:
         """Compute, and note the operation."""
         every = [*leaves(arguments), *leaves(list(keywords.values()))]
-        for leaf in every:
-            if type(leaf) is Recorded:
-                leaf.require_current()
-        is_noted = all(leaf.is_noted() for leaf in every if type(leaf) is Recorded)
-        depends = moves(every)
-        if is_noted and any(map(is_selection, every)):
+        recorded = [leaf for leaf in every if type(leaf) is Recorded]
+        for leaf in recorded:
+            leaf.require_current()
+        is_noted = all(leaf.is_noted() for leaf in recorded)
+        depends = any(leaf.node.depends for leaf in recorded)
+        if is_noted and any(map(is_selection, recorded)):
             return self._apply_to_selected(function, arguments, keywords)
-        of_floats = depends and any(type(leaf) is Recorded and leaf.is_float for leaf in every)
+        of_floats = depends and any(leaf.is_float for leaf in recorded)
         if of_floats and is_noted:
             self._require_of_floats(function, every)
         try:

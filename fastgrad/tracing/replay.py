@@ -188,7 +188,8 @@ class Replay:
         if any(other in self.unit_ids or other in self._updates for other in readers):
             return False
         self.unit_ids[node] = ids
-        vars(self).pop("used_units", None)
+        for known in ("used_units", "cost"):
+            vars(self).pop(known, None)
         return True
 
     def without_holding(self) -> "Replay":
@@ -214,7 +215,7 @@ class Replay:
         Results do not depend on it, but for the rounding of products. Operations that are observed
         are computed one by one; and so are all if numba cannot compile them.
         """
-        if self.cost(amounts) < MIN_KERNEL_ELEMENTS or self._steps is not self._mixed:
+        if amounts * self.cost < MIN_KERNEL_ELEMENTS or self._steps is not self._mixed:
             return
         updates = self._updates
         pairs = {node: pair for node, update in updates.items() if (pair := update.pair)}
@@ -224,7 +225,7 @@ class Replay:
             for node in self._mixed:
                 if node.kind == operations.PRODUCT and node not in updates:
                     self.functions[node] = without_zeros(node) or self.functions[node]
-            pays = self.cost(amounts) >= MIN_COMPILED_ELEMENTS
+            pays = amounts * self.cost >= MIN_COMPILED_ELEMENTS
             if pays or all(chain.is_compiled for chain in chains):
                 for chain in chains:
                     chain.compile()
@@ -236,11 +237,12 @@ class Replay:
         """How many operations are computed for each unit by itself."""
         return len(self._mixed)
 
-    def cost(self, amounts: int) -> float:
-        """Return about how many elements are computed to move all units by so many amounts."""
+    @lazy
+    def cost(self) -> int:
+        """About how many elements are computed to move all units by one amount."""
         separate = sum(map(_effort, self._separate))
         mixed = sum(map(_effort, self._mixed)) + sum(node.value.size for node in self._spreads)
-        return float(amounts * (separate + mixed * len(self.used_units)))
+        return int(separate + mixed * len(self.used_units))
 
     @lazy
     def used_units(self) -> NDArray[np.intp]:
@@ -321,7 +323,7 @@ class Replay:
         batch = BATCH_ELEMENTS if self._steps is self._mixed else COMPILED_BATCH_ELEMENTS
         chunks = _chunks(wanted, self.largest * amounts, batch)
         share = len(wanted) / len(self.units) / len(chunks) if chunks else 0.0
-        return in_threads(of, chunks, SECONDS_PER_ELEMENT * share * self.cost(amounts))
+        return in_threads(of, chunks, SECONDS_PER_ELEMENT * share * amounts * self.cost)
 
     def run(
         self,

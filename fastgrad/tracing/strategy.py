@@ -86,7 +86,7 @@ class TermStrategy:
     @property
     def seconds(self) -> float:
         """About how long it takes."""
-        return SECONDS_PER_ELEMENT * self.replay.cost(self.moves)
+        return SECONDS_PER_ELEMENT * self.moves * self.replay.cost
 
     def add_to(self, changes: Array, straight: Array, uneven: Array, bends: Array) -> bool:
         """Add the term's weighted changes to those of all terms; say whether straight is known.
@@ -131,7 +131,7 @@ class TermStrategy:
             changes = by_responses(rows, self.stage, self.x, self.h, weights)
             if changes is not None:
                 return changes
-        seconds = SECONDS_PER_ELEMENT * self.replay.cost(2 * len(self.stage.used_inputs))
+        seconds = SECONDS_PER_ELEMENT * 2 * len(self.stage.used_inputs) * self.replay.cost
         if seconds > self.limit:
             raise NotTraceable("it is not smooth enough for few shifts, and costly to replay")
         return by_weights(self._as_one_row(), self.stage, self.x, self.h, weights)
@@ -279,7 +279,7 @@ def _analyzed(nodes: list[Node], signature: Any, target: Node) -> Analysis:
             replay = Replay(nodes, stage.node, stage.unit_ids, target, held=held)
     _require_same(replay)
     if signature is not None and (stage is None or target in rows):
-        assert replay.used_units is not None  # told once for all
+        assert replay.cost >= 0 <= replay.largest  # told once for all
         structure = Structure.of(nodes, stage, replay, rows)
         if structure.nbytes <= MAX_STRUCTURE_BYTES:
             _structures[key] = structure

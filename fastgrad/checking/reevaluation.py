@@ -309,6 +309,11 @@ def training_mode(subject: GradientUnderTest) -> Mode | None:
             end = ". Compared with that loss, by the same random numbers, every element agrees."
         batch = replace(batch, net=net)
         other = GradientUnderTest(f, x, gradient, (), subject.engine, batch, subject.outside)
+        # The net may have been found behind a function, of whose x the parts are named.
+        other.parts = [
+            replace(part, name=own.name)
+            for part, own in zip(other.parts, subject.parts, strict=True)
+        ]
     except Exception as error:  # a net that cannot be copied, or takes the parameter otherwise
         raise_interrupt(error)
         return None

@@ -117,6 +117,22 @@ def test_a_fault_in_training_mode_is_one():
     assert "1.25 times" in str(report)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_mode_is_found_of_a_net_behind_a_function(whole):
+    """There parameters have the names of x's parts, in that mode as well."""
+    random = np.random.default_rng(1)
+    x, t = random.normal(size=(20, 3)), random.normal(size=20)
+    net = Net("normalisation")
+    right = net.gradient(x, t)
+    moved, claimed = (net.params, right) if whole else (net.params["V"], right["V"])
+    name = "x['V']" if whole else "x"
+    report = check_gradient(lambda _: net.loss(x, t), moved, claimed)
+    assert report, str(report)
+    assert f"{name}: loss takes train_flg" in str(report)
+    right["V"][0] *= 1.001
+    assert not check_gradient(lambda _: net.loss(x, t), moved, claimed)
+
+
 class Adding:
     """A right gradient that is added to what the last call left."""
 

@@ -8,8 +8,9 @@
 - Replay: `strategy` chooses for each term, and keeps what operations tell for the next recording
   of the same; `unit_responses` and `kinks` measure, by `row_losses`, which also tells whether rows
   mix, `replay` and `batched`; `picks` leaves out what masks and maxima do not pick,
-  `linear_pieces` adds up moves where no decision changes, by `linear_operations`; `chains` compiles
-  what long replays do between products.
+  `linear_pieces` adds up moves where no decision changes, by `linear_operations`, and
+  `changed_decisions` what is added where few do; `chains` compiles what long replays do between
+  products.
 - `sparsity`: which elements of a result depend on which of x.
 
 The way in is `trace.trace_call`; the way out is `strategy.choose_strategies`. What cannot be traced

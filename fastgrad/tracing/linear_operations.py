@@ -4,12 +4,13 @@ Of products and sums, changes are computed. All else, as masks, maxima and moves
 takes each element from somewhere, or leaves it as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgrad.tracing import operations
 from fastgrad.tracing.batched import Batched, Stack, reduced_axes
@@ -20,6 +21,9 @@ from fastgrad.typing import Array, Places
 
 DECISION_MARGIN_EPS = 64
 """Units of rounding, of the largest number that is compared, by which a change may be missed."""
+
+ROUNDINGS = 4
+"""Units of rounding up to which a change is none."""
 
 SUM_MARGIN = 1e-9
 """By how much more a change may be missed, of the sum of all parts."""
@@ -65,34 +69,97 @@ class Decisions(NamedTuple):
 
     Attributes
     ----------
+    source : Node
+        The array.
     first, second : int arrays
         The places of both, as in a `View`.
     gaps : array
         How far they are apart.
+    owners : int array
+        Of which elements of the node that compares, counted from 0.
+    margin : float
+        What rounding may change of a difference.
     """
 
+    source: Node
     first: Places
     second: Places
     gaps: Array
+    owners: Places
+    margin: float
 
-    def near(self, changes: Array, times: float) -> tuple[Array, Array]:
-        """Return the changes of what may change by more than it is apart, and how far that is.
+    def near(self, reach: Array) -> Places:
+        """Return which may change, where elements change by no more than their reach."""
+        return np.flatnonzero(~(reach[self.first] + reach[self.second] <= self.gaps))
+
+    def compared(self, which: Places, changes: Array) -> Array:
+        """Return by how much some of the differences change."""
+        return np.asarray(changes[self.first[which]] - changes[self.second[which]])
+
+
+class Choice(NamedTuple):
+    """An operation that picks each of its elements from some of an array's, by what it compares.
+
+    Attributes
+    ----------
+    view : View
+        What it picks as long as no decision changes.
+    decisions : Decisions
+    inputs : int array of shape (elements, k + 1)
+        The places of all that each element looks at; at last, of what it picks.
+    values : array of shape (elements, k)
+        What was recorded there.
+    pick : callable
+        ``pick(values)`` of shape (some, k, m) is of shape (some, m).
+    margin : float
+        How far the first two are to be apart for f to pick the same; 0 if all is continuous.
+    """
+
+    view: View
+    decisions: Decisions
+    inputs: Places
+    values: Array
+    pick: Callable[[Array], Array]
+    margin: float
+
+    def changes(self, changes: Changes) -> Array:
+        """Return what the elements change by as long as no decision changes."""
+        return taken(self.view, changes)
+
+    def excess(self, elements: Places, changes: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Return by how much more elements change than that, of shape (elements, m).
+
+        And whether f is sure to decide so.
 
         Parameters
         ----------
-        changes : array of shape (1 + elements, m)
-        times : float
-            The largest norm of the shares that a weight has in the m moves. By the inequality of
-            Cauchy and Schwarz it changes an element by so many times the norm of m changes at most.
+        elements : int array
+        changes : array of shape (elements, k + 1, m)
+            Of their inputs.
         """
-        reach = (1 + SUM_MARGIN) * times * np.sqrt(np.einsum("ij,ij->i", changes, changes))
-        near = ~(reach[self.first] + reach[self.second] <= self.gaps)
-        return changes[self.first[near]] - changes[self.second[near]], self.gaps[near]
+        recorded = self.values[elements][..., np.newaxis]
+        moved = recorded + changes[:, :-1]
+        excess = self.pick(moved) - self.pick(recorded) - changes[:, -1]
+        rounding = ROUNDINGS * np.finfo(np.float64).eps * abs(moved).max(axis=1)
+        is_sure = np.isfinite(excess)
+        if self.margin:
+            is_still = changes[:, 0] == changes[:, 1]
+            is_sure &= is_still | (abs(moved[:, 0] - moved[:, 1]) > self.margin)
+        return np.where(abs(excess) <= rounding, 0, excess), is_sure
 
 
 def taken(view: View, changes: Changes) -> Array:
     """Return the changes of an array, of shape (*shape, m)."""
     return np.take(changes[view.source], view.places, axis=0)
+
+
+def norms(changes: Array) -> Array:
+    """Return the norms of the changes of elements by all moves.
+
+    By the inequality of Cauchy and Schwarz, what adds up shares of moves changes an element by no
+    more than the norm of the shares times this.
+    """
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", changes, changes)))
 
 
 def as_changes(versions: Array) -> Array:
@@ -226,8 +293,8 @@ def _multiplied(view: View, other: Array, changes: Changes) -> Array:
     return result
 
 
-def decisions_of(node: Node, views: Views) -> tuple[Node, tuple[Places, Places, Array]] | None:
-    """Return what a node compares, and of which array; None if it does not, or of several."""
+def decisions_of(node: Node, views: Views) -> Decisions | None:
+    """Return what a node compares; None if it does not, or elements of several arrays."""
     name, source = name_of(node), _source(views)
     if source is None:
         return None
@@ -235,18 +302,76 @@ def decisions_of(node: Node, views: Views) -> tuple[Node, tuple[Places, Places, 
         array = node.arguments[0]
         best, lines = _best(node), _lines(node, array.value)
         first, sides = _lines(node, views[array].places), [lines, lines[best][:, np.newaxis]]
-        second = first[best][:, np.newaxis]
+        second, owners = first[best][:, np.newaxis], np.arange(len(lines))[:, np.newaxis]
     elif name in ORDERINGS | CHOOSING:
         sides = [np.asarray(value_of(side), np.float64) for side in node.arguments[:2]]
         first, second = (_places(side, node.shape, views) for side in node.arguments[:2])
+        owners = np.arange(node.value.size).reshape(node.shape)
     else:
         return None
     size = max(float(abs(side).max(initial=0)) for side in sides)
-    gaps: Any = abs(sides[0] - sides[1]) - DECISION_MARGIN_EPS * np.finfo(np.float64).eps * size
-    first, second, gaps = (a.reshape(-1) for a in np.broadcast_arrays(first, second, gaps))
-    matters = first != second
+    margin = DECISION_MARGIN_EPS * float(np.finfo(np.float64).eps) * size
+    gaps: Any = abs(sides[0] - sides[1]) - margin
     gaps = np.where(gaps > 0, gaps, 0)  # nan, too
-    return source, (first[matters], second[matters], gaps[matters])
+    parts = [a.reshape(-1) for a in np.broadcast_arrays(first, second, gaps, owners)]
+    first, second, gaps, owners = (a[parts[0] != parts[1]] for a in parts)
+    return Decisions(source, first, second, gaps, owners, margin)
+
+
+def mask_of(node: Node) -> Node | None:
+    """Return the mask by which a node picks one of two, or an element or 0; None if it does not."""
+    name = name_of(node)
+    bools = [a for a in node.arguments if type(a) is Node and a.value.dtype == np.bool_]
+    if name == "multiply" and len(bools) == 1:
+        return bools[0]
+    if name == "where" and bools[:1] == [node.arguments[0]] and len(node.arguments) == 3:
+        return bools[0]
+    return None
+
+
+def choice_of(node: Node, view: View, decisions: Decisions, mask: Node, views: Views) -> Choice:
+    """Return a node as a choice.
+
+    Parameters
+    ----------
+    node : Node
+    view : View
+        What it is as long as no decision changes.
+    decisions : Decisions
+    mask : Node
+        What compares: the node itself, or a mask that it reads.
+    views : dict of View
+        Of all that moves.
+    """
+    places = np.append(0, view.places)
+    arguments, margin = node.arguments, 0.0
+    if node.kind == operations.REDUCTION:
+        array = arguments[0]
+        inputs, values = _lines(node, views[array].places), _lines(node, array.value)
+        pick: Any = partial(np.max if "max" in name_of(node) else np.min, axis=1)
+    else:
+        sides = [*mask.arguments[:2]]
+        function: Any = mask.function
+        if mask is node:
+
+            def pick(values: Array) -> Array:
+                return np.asarray(function(values[:, 0], values[:, 1]))
+
+        else:
+            margin = decisions.margin
+            picked = [a for a in arguments if a is not mask]
+            sides += picked if len(picked) == 2 else [*picked, 0.0]
+
+            def pick(values: Array) -> Array:
+                first, second, one, other = np.moveaxis(values, 1, 0)
+                return np.asarray(np.where(function(first, second), one, other))
+
+        of_sides = [_places(side, node.shape, views).reshape(-1) for side in sides]
+        inputs = np.stack(of_sides, axis=1)
+        recorded = [np.broadcast_to(value_of(side), node.shape).reshape(-1) for side in sides]
+        values = np.stack(recorded, axis=1).astype(np.float64)
+    inputs = np.concatenate([inputs, places[1:, np.newaxis]], axis=1)
+    return Choice(View(view.source, places), decisions, inputs, values, pick, margin)
 
 
 def _best(node: Node) -> tuple[Places, Places]:

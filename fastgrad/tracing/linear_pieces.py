@@ -6,10 +6,11 @@ weight does is then the sum of what it moves; where none of its moves changes a 
 known without a replay of its own.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,20 @@ from fastgrad.jit.interrupts import require_time
 from fastgrad.tracing import operations
 from fastgrad.tracing.affine import MAX_CANCELLATION, Stage, propagate
 from fastgrad.tracing.batched import Stack
+from fastgrad.tracing.changed_decisions import Moves, Part, Told, excesses
 from fastgrad.tracing.linear_operations import (
     ORDERINGS,
     SUM_MARGIN,
     Changes,
+    Choice,
     Decisions,
     View,
     as_changes,
     change_of,
+    choice_of,
     decisions_of,
+    mask_of,
+    norms,
     taken,
     view_of,
 )
@@ -56,23 +62,6 @@ VERSIONS_AT_ONCE = 48
 """About how many changes of all arrays are computed at a time."""
 
 
-class Moves(NamedTuple):
-    """Moves of the elements of the origin, by one unit.
-
-    Attributes
-    ----------
-    unit : int
-    values : array of shape (count, 1 + elements of the origin)
-        After a zero.
-    times : float
-        The largest norm of the shares that a weight has in them.
-    """
-
-    unit: int
-    values: Array
-    times: float
-
-
 class LinearPiece:
     """The operations from which on units mix, as far as they are linear while no decision changes.
 
@@ -94,7 +83,7 @@ class LinearPiece:
         Whether much is computed, and little of it read.
     """
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: Replay, *, with_choices: bool = True) -> None:
         mixed = [node for node in replay.nodes if node not in replay.unit_ids]
         self._updates = {node: update for node in mixed if (update := replay.as_update(node))}
         origins = {_origin(replay, update.factor) for update in self._updates.values()}
@@ -112,7 +101,9 @@ class LinearPiece:
         self._steps: dict[Node, Any] = {}
         self._views: dict[Node, View] = {}
         decided, moved = set[Node](), {replay.root, *replay.nodes}
-        compared: dict[Node, list[Any]] = {}
+        readers = Counter(leaf for node in replay.nodes for leaf in node.inputs())
+        self._choices: dict[Node, Choice] = {}
+        self._compared: dict[Node, Decisions] = {}
         last: dict[Node, Node] = {}  # reader of each source
         for node in mixed:
             moving = moved.intersection(node.inputs()) - decided
@@ -125,13 +116,21 @@ class LinearPiece:
             if node in self._updates:
                 change = partial(self._changes_of_update, node)
             elif len(views) == len(moving):
-                if decisions := decisions_of(node, views):
-                    compared.setdefault(decisions[0], []).append(decisions[1])
-                    if name_of(node) in ORDERINGS:
-                        decided.add(node)
-                        continue
+                decisions = decisions_of(node, views)
+                if decisions and name_of(node) in ORDERINGS:
+                    self._compared[node] = decisions
+                    decided.add(node)
+                    continue
                 view = view_of(node, views)
                 change = view or change_of(node, views, replay.functions[node])
+                mask = node if decisions else mask_of(node) or node
+                if mask in self._compared and readers[mask] == 1 and mask.shape == node.shape:
+                    decisions = self._compared[mask]
+                if view and decisions and decisions.source is view.source:
+                    self._compared[mask] = decisions
+                    if with_choices:
+                        choice = choice_of(node, view, self._compared.pop(mask), mask, self._views)
+                        self._choices[node], view, change = choice, None, choice.changes
             if change is None:
                 self.later.append(node)
                 continue
@@ -140,10 +139,9 @@ class LinearPiece:
                 last |= {each.source: node for each in views.values()}
                 view = View(node, np.arange(1, node.value.size + 1).reshape(node.shape))
             self._views[node] = view
-        self._decisions = {
-            source: Decisions(*map(np.concatenate, zip(*parts, strict=True)))
-            for source, parts in compared.items()
-        }
+        self._plain: dict[Node, list[Node]] = {}
+        for mask, decisions in self._compared.items():
+            self._plain.setdefault(decisions.source, []).append(mask)
         self.size = sum(node.value.size for node in self._steps)
         read = {leaf for node in self.later for leaf in node.inputs()} | {replay.target}
         self.ends = [node for node in mixed if node in self._views and node in read]
@@ -158,31 +156,46 @@ class LinearPiece:
         is_end_small = MIN_GAIN * sum(node.value.size for node in self.ends) <= computed
         self.pays = is_end_small and not reads_separate
 
-    def changes(self, moves: Sequence[Moves]) -> tuple[Array, Array, Array]:
-        """Return what moves of the elements of the origin change.
-
-        Returns
-        -------
-        compared : array of shape (some decisions, all moves)
-            The changes of what those decisions compare that may change.
-        gaps : array of shape (some decisions,)
-            How far that is apart.
-        ends : array of shape (elements of all ends, all moves)
-        """
+    def changes(self, moves: Sequence[Moves]) -> Told:
+        """Return what moves of the elements of the origin change while no decision changes."""
         m = sum(len(each.values) for each in moves)
-        times = max(each.times for each in moves)
-        changes, compared, gaps = Changes(), [np.zeros((0, m))], [np.zeros(0)]
+        changes, told = Changes(), Told(moves, [], [], {}, {}, {}, {}, np.zeros((0, m)))
         for node, change in self._steps.items():
             require_time()
-            changes[node] = change(moves if node in self._updates else changes)
-            if node in self._decisions:
-                some = self._decisions[node].near(changes[node], times)
-                compared.append(some[0])
-                gaps.append(some[1])
-            for source in self._finished[node]:  # memory in a core's cache, for the next ones
-                del changes[source]
+            values = changes[node] = change(moves if node in self._updates else changes)
+            told.reaches[node] = (1 + SUM_MARGIN) * norms(values)
+            for mask in self._plain.get(node, ()):
+                told.plain[mask] = told.may_change(mask, self._compared[mask], values)
+            if node in self._choices:
+                choice = self._choices[node]
+                source = changes[choice.view.source]
+                told.may_change(node, choice.decisions, source)
+                elements = np.unique(choice.decisions.owners[told.bounds[node][0]])
+                told.near[node] = elements, source[choice.inputs[elements]]
+            for read in self._finished[node]:  # memory in a core's cache, for the next ones
+                del changes[read]
         ends = [taken(self._views[n], changes).reshape(n.value.size, m) for n in self.ends]
-        return np.concatenate(compared), np.concatenate(gaps), np.concatenate(ends)
+        return told._replace(ends=np.concatenate(ends))
+
+    def excesses(self, parts: Sequence[Part]) -> Iterator[tuple[Part, Array, NDArray[np.bool_]]]:
+        """Give what weights change the ends more than while no decision changes, part by part.
+
+        Of shape (2, weights, elements of all ends), moved up and down; and whether it is that.
+        """
+        steps = {n: None if n in self._updates else change for n, change in self._steps.items()}
+        plain = {
+            source: [(mask, self._compared[mask]) for mask in masks]
+            for source, masks in self._plain.items()
+        }
+        found = excesses(steps, self._choices, plain, parts) if parts else None
+        if found is None:
+            return
+        own, known, changes = found
+        ends = np.concatenate(
+            [taken(self._views[n], changes).reshape(n.value.size, -1) for n in self.ends]
+        )
+        for part, excess, is_known in zip(parts, own, known, strict=True):
+            yield part, excess @ ends.T, is_known
 
     def _changes_of_update(self, node: Node, moves: Sequence[Moves]) -> Array:
         """Return the changes of a product by which units mix."""
@@ -235,6 +248,8 @@ def by_linear_piece(rows: RowLosses, stage: Stage, distances: Array) -> LinearMo
     """
     replay, used = rows.replay, stage.used_inputs
     piece = LinearPiece(replay)
+    if not piece.pays:  # as where one picks from several others
+        piece = LinearPiece(replay, with_choices=False)
     if not piece.pays or 16 * len(used) * piece.origin.value.size > MAX_PIECE_BYTES:
         return None
     up, down = _both_ways(replay, stage, distances, piece.origin)
@@ -242,6 +257,8 @@ def by_linear_piece(rows: RowLosses, stage: Stage, distances: Array) -> LinearMo
     ids = replay.unit_ids[piece.origin].reshape(-1)
     is_even = ~(abs(up + down) <= tolerance)
     is_odd = np.stack([~is_even[:, ids == unit].any(axis=1) for unit in replay.units])
+    if 1 - is_odd.mean() > MAX_CHANGING_SHARE:
+        return None
     is_moved = up.any(axis=0)
     elements = [np.flatnonzero((ids == unit) & is_moved) for unit in replay.units]
     count = min(len(used), max(map(len, elements)))  # of moves of a unit
@@ -254,56 +271,76 @@ def by_linear_piece(rows: RowLosses, stage: Stage, distances: Array) -> LinearMo
         """Return moves, and the share that each weight has in each of them."""
         own = elements[unit - 1]
         if len(own) >= len(used):
-            return Moves(unit, by_weights, 1.0), np.eye(len(used))
-        single, share = np.zeros((len(own), by_weights.shape[1])), up[:, own]
-        single[np.arange(len(own)), 1 + own] = 1
-        return Moves(unit, single, float(np.linalg.norm(share, axis=1).max(initial=0))), share
+            return Moves(unit, by_weights, True), np.eye(len(used))
+        share = up[:, own]
+        size = float(np.linalg.norm(share, axis=1).max(initial=0)) or 1.0
+        single = np.zeros((len(own), by_weights.shape[1]))
+        single[np.arange(len(own)), 1 + own] = size
+        return Moves(unit, single, False), share / size
 
-    def of_units(units: Places) -> tuple[Array, Array, NDArray[np.bool_]]:
-        moves, shares = zip(*map(shared, units), strict=True)
-        compared, gaps, ends = piece.changes(moves)
-        starts = np.cumsum([0, *(len(each.values) for each in moves)])
-        known, changes = np.empty((len(units), len(used)), bool), []
-        for k, share in enumerate(shares):
-            of_unit = slice(starts[k], starts[k + 1])
-            own = compared[:, of_unit].T
-            reach = (1 + SUM_MARGIN) * (abs(share).max(axis=0) @ abs(own))
-            near = np.flatnonzero(~(reach <= gaps))
-            least = gaps[near] - SUM_MARGIN * reach[near]
-            known[k] = (abs(share @ own[:, near]) <= least).all(axis=1)
-            changes.append(share @ ends[:, of_unit].T)
-        change = np.concatenate(changes)
-        # The slopes by larger moves, which rounding matters less to.
-        values = base + np.concatenate([s * change for s in (1, -1, 2, -2, 4, -4)])
-        is_exact = (abs(values) >= abs(base) / MAX_CANCELLATION) & np.isfinite(values)
-        known &= is_exact.all(axis=1).reshape(6, *known.shape)[:2].all(axis=0)
+    def losses(ends: Array) -> Array:
+        """Return what the loss changes by where the ends become something else."""
         ends_at = np.cumsum([node.value.size for node in piece.ends])[:-1]
         stacks = {
             node: Stack(np.ascontiguousarray(part).reshape(-1, *node.shape))
-            for node, part in zip(piece.ends, np.split(values, ends_at, axis=1), strict=True)
+            for node, part in zip(piece.ends, np.split(ends, ends_at, axis=1), strict=True)
         }
-        losses = replay.run(piece.later, stacks, len(values))[replay.target].values
-        by_row = rows.summed(Outcome(units[:1], losses[np.newaxis], unit_ids=None))
-        by_both = by_row.sum(axis=-1).reshape(3, 2, *known.shape)
+        values = replay.run(piece.later, stacks, len(ends))[replay.target].values
+        by_row = rows.summed(Outcome(replay.units[:1], values[np.newaxis], unit_ids=None))
+        return np.asarray(by_row[0].sum(axis=-1))
+
+    def is_exact(ends: Array) -> NDArray[np.bool_]:
+        """Say of which versions of the ends no digits are lost."""
+        not_small = abs(ends) >= abs(base) / MAX_CANCELLATION
+        return np.asarray((not_small & np.isfinite(ends)).all(axis=1))
+
+    def of_units(units: Places) -> tuple[Part, Array, Array, NDArray[np.bool_]]:
+        moves, shares = zip(*map(shared, units), strict=True)
+        told = piece.changes(moves)
+        part = Part(units, [*shares], told)
+        compared, gaps = np.concatenate(told.compared), np.concatenate(told.gaps)
+        least = (1 - SUM_MARGIN) * gaps[:, np.newaxis]
+        known: Any = (abs(part.of_weights(compared)) <= least).all(axis=0)
+        change = part.of_weights(told.ends).T
+        # The slopes by larger moves, which rounding matters less to.
+        ends = base + np.concatenate([s * change for s in (1, -1, 2, -2, 4, -4)])
+        known &= is_exact(ends[: 2 * len(change)]).reshape(2, -1).all(axis=0)
+        by_both = losses(ends).reshape(3, 2, -1)
         _, twice, four_times = (by_both[:, 0] - by_both[:, 1]) / 2
-        return by_both[0], (8 * twice - four_times) / 12, known
+        return part, by_both[0], (8 * twice - four_times) / 12, known
 
     change, slopes = np.zeros((2, *distances.shape)), np.zeros(distances.shape)
     all_known, has_slope = np.ones((2, *distances.shape), bool)
     tried = replay.units[:: max(1, len(replay.units) // UNITS_TRIED)]
+    told: list[Part] = []
     for units in filter(len, (tried, np.setdiff1d(replay.units, tried))):
         versions = count * len(units)
         parts = np.array_split(units, min(len(units), max(2, round(versions / VERSIONS_AT_ONCE))))
         seconds = SECONDS_PER_ELEMENT * piece.size * versions / len(parts)
-        for part, found in zip(parts, in_threads(of_units, parts, seconds), strict=True):
-            where: Any = np.ix_(used, part - 1)
-            of_both, straight, known = found
-            change[:, *where] = of_both.transpose(0, 2, 1)
-            slopes[where] = straight.T
-            all_known[where] = (is_odd[part - 1] & known).T
-            has_slope[where] = (is_odd[part - 1] & np.isfinite(straight)).T
-        if 1 - all_known[used][:, tried - 1].mean() > MAX_CHANGING_SHARE:
+        for part, of_both, straight, known in in_threads(of_units, parts, seconds):
+            where: Any = np.ix_(used, part.units - 1)
+            shape = len(part.units), len(used)
+            change[:, *where] = of_both.reshape(2, *shape).transpose(0, 2, 1)
+            slopes[where] = straight.reshape(shape).T
+            all_known[where] = known.reshape(shape).T
+            is_finite = np.isfinite(straight).reshape(shape)
+            has_slope[where] = (is_odd[part.units - 1] & is_finite).T
+            told.append(part)
+        changing = 1 - all_known[used][:, tried - 1].mean()
+        near = sum(len(elements) for part in told for elements, _ in part.told.near.values())
+        if changing > MAX_CHANGING_SHARE and near > versions:
             return None
+    some = [p for p in told if not (all_known[np.ix_(used, p.units - 1)].all())]
+    for part, excess, is_sure in piece.excesses(some):
+        straight = part.of_weights(part.told.ends).T
+        ends = (base + np.stack([straight, -straight]) + excess).reshape(-1, len(base))
+        where, shape = np.ix_(used, part.units - 1), (len(part.units), len(used))
+        known = (is_sure & is_exact(ends).reshape(2, -1)).all(axis=0).reshape(shape).T
+        is_new = known & ~all_known[where]
+        by_both = losses(ends).reshape(2, *shape).transpose(0, 2, 1)
+        change[:, *where] = np.where(is_new, by_both, change[:, *where])
+        all_known[where] |= is_new
+    all_known[used] &= is_odd.T
     return LinearMoves(change, all_known, slopes, has_slope)
 
 

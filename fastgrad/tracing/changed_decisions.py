@@ -1,0 +1,235 @@
+"""Decisions that weights change in a linear piece: what they add to what the piece tells.
+
+Where a weight changes a decision, as when a unit passes the kink of a ReLU, an element changes by
+another amount than while no decision changes: by an *excess* that is known exactly, for the element
+picks from few others. What follows is linear again, in the excess, too: it is moved from there on,
+by one, and a weight's part is as much of that as its excess. Elements near to a change are few.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgrad.jit.interrupts import require_time
+from fastgrad.tracing.linear_operations import SUM_MARGIN, Changes, Choice, Decisions, norms
+from fastgrad.tracing.operations import Node
+from fastgrad.typing import Array, Places
+
+NEAR_FACTOR = 3
+"""How many times as far as weights change elements alone they may change them with excesses."""
+
+NEAR_SHARE = 0.1
+"""And by which share of the largest such change more."""
+
+MAX_EXCESS_BYTES = 2**27
+"""The memory that what excesses change may take, of all arrays, and their sizes by all weights."""
+
+
+class Moves(NamedTuple):
+    """Moves of the elements of the origin, by one unit: weights move by shares of norm 1 at most.
+
+    Attributes
+    ----------
+    unit : int
+    values : array of shape (count, 1 + elements of the origin)
+        After a zero.
+    are_of_weights : bool
+        Whether each is what a weight does.
+    """
+
+    unit: int
+    values: Array
+    are_of_weights: bool
+
+
+class Beside(NamedTuple):
+    """What excesses change of an array, beside what weights do.
+
+    Attributes
+    ----------
+    values : array of shape (1 + elements, m)
+    times : float
+        The largest norm of the m excesses of a weight.
+    reach : array of shape (1 + elements,)
+        By how much elements change at most.
+    """
+
+    values: Array
+    times: float
+    reach: Array
+
+
+class Told(NamedTuple):
+    """What moves change while no decision changes, and what may change decisions.
+
+    Attributes
+    ----------
+    moves : sequence of Moves
+    compared, gaps : lists of arrays of shapes (some decisions, moves) and (some decisions,)
+        The changes of what those decisions compare that may change, and how far that is apart.
+    near : dict of (array of shape (elements,), array of shape (elements, inputs, moves))
+        Of each choice, the elements that such decisions are of, and changes of their inputs.
+    plain : dict of (array of shape (some decisions,), array of shape (some decisions, moves))
+        Of what else compares: which decisions these are, and by how much that changes.
+    reaches : dict of array
+        How far weights change the elements of arrays at most.
+    bounds : dict of (array of shape (decisions,), array of that shape)
+        The same of what some decisions compare, which is less than its elements' reaches.
+    ends : array of shape (elements of all ends, moves)
+    """
+
+    moves: Sequence[Moves]
+    compared: list[Array]
+    gaps: list[Array]
+    near: dict[Node, tuple[Places, Array]]
+    plain: dict[Node, tuple[Places, Array]]
+    reaches: dict[Node, Array]
+    bounds: dict[Node, tuple[Places, Array]]
+    ends: Array
+
+    def may_change(self, node: Node, decisions: Decisions, values: Array) -> tuple[Places, Array]:
+        """Note which decisions may change; return them, and by how much what they compare does."""
+        reach = self.reaches[decisions.source]
+        further = NEAR_FACTOR * reach + NEAR_SHARE * reach.max()
+        which = decisions.near(np.where(reach > 0, further, 0))
+        compared = decisions.compared(which, values)
+        if all(each.are_of_weights for each in self.moves):
+            bounds = (1 + SUM_MARGIN) * abs(compared).max(axis=1, initial=0)
+        else:
+            bounds = (1 + SUM_MARGIN) * norms(compared)
+        self.bounds[node] = which, bounds
+        gaps = decisions.gaps[which]
+        near = ~(NEAR_FACTOR * bounds <= gaps)
+        self.compared.append(compared[near])
+        self.gaps.append(gaps[near])
+        return which[near], compared[near]
+
+    def undecided(
+        self, node: Node, others: NDArray[np.bool_], decisions: Decisions, beside: Beside
+    ) -> Places:
+        """Return which decisions of a node, but for others, may change with what moves beside."""
+        reach, known = self.reaches[decisions.source], self.bounds[node]
+        which = decisions.near(reach + beside.reach)
+        which = which[~others[which]]
+        bounds = reach[decisions.first[which]] + reach[decisions.second[which]]
+        _, at, among = np.intersect1d(which, known[0], return_indices=True)
+        bounds[at] = known[1][among]
+        bounds += beside.times * norms(decisions.compared(which, beside.values))
+        return np.asarray(which[~(bounds <= decisions.gaps[which])])
+
+
+class Part(NamedTuple):
+    """Some units, and what was told of them.
+
+    Attributes
+    ----------
+    units : int array
+    shares : list of arrays of shape (weights, moves)
+        For each unit, the shares that its weights have in its moves.
+    told : Told
+        Of the moves of all of them.
+    """
+
+    units: Places
+    shares: list[Array]
+    told: Told
+
+    def of_weights(self, values: Array) -> Array:
+        """Return what all weights do, of shape (..., weights), from what moves do."""
+        ends = np.cumsum([share.shape[1] for share in self.shares])[:-1]
+        columns = np.split(values, ends, axis=-1)
+        each = [own @ share.T for own, share in zip(columns, self.shares, strict=True)]
+        return np.concatenate(each, axis=-1)
+
+
+def excesses(
+    steps: Mapping[Node, Any],
+    choices: Mapping[Node, Choice],
+    plain: Mapping[Node, Sequence[tuple[Node, Decisions]]],
+    parts: Sequence[Part],
+) -> tuple[list[Array], list[NDArray[np.bool_]], Changes] | None:
+    """Return excesses of weights that are moved up, and down, and what each of them changes.
+
+    Parameters
+    ----------
+    steps : dict of callable
+        ``change(changes)`` computes a node's changes from those of others; None where weights move
+        it, and nothing else.
+    choices : dict of Choice
+        Those of the nodes that are one.
+    plain : dict of (Node, Decisions)
+        What else compares elements of each node.
+    parts : sequence of Part
+
+    Returns
+    -------
+    excesses : list of arrays of shape (2, weights, m), for each part
+    known : list of bool arrays of shape (2, weights)
+        Whether no other decisions change.
+    changes : dict of arrays of shape (1 + elements, m)
+
+    None if these are too many.
+    """
+    near = [len(np.unique(np.concatenate([p.told.near[n][0] for p in parts]))) for n in choices]
+    m = 2 * sum(near)  # as many again may be moved by these
+    weights = [sum(map(len, part.shares)) for part in parts]
+    size = sum(node.value.size for node in steps)
+    if not m or 8 * m * max(size, 2 * sum(weights)) > MAX_EXCESS_BYTES:
+        return None
+    own = [np.zeros((2, count, m)) for count in weights]
+    known = [np.ones((2, count), bool) for count in weights]
+    changes, end = Changes(), 0
+    for node, change in steps.items():
+        require_time()
+        values = np.zeros((1 + node.value.size, m)) if change is None else change(changes)
+        if node in choices:
+            choice = choices[node]
+            source, owners = changes[choice.view.source], choice.decisions.owners
+            sizes, column_of = norms(source), np.full(node.value.size, -1)
+            for part, excess, is_known in zip(parts, own, known, strict=True):
+                which, rows = part.told.near[node]
+                others = np.isin(owners, which)
+                open_ = part.told.undecided(
+                    node, others, choice.decisions, _beside(source, sizes, excess)
+                )
+                more = np.unique(owners[open_])
+                new = np.concatenate([which, more])
+                new = new[column_of[new] < 0]
+                moves_more = part.told.reaches[choice.view.source][choice.inputs[more]].any()
+                if moves_more or end + len(new) > m:
+                    is_known[:] = False
+                    continue
+                column_of[new] = end + np.arange(len(new))
+                end += len(new)
+                linear = part.of_weights(rows)
+                still = np.zeros((len(more), *linear.shape[1:]))
+                which, linear = np.append(which, more), np.concatenate([linear, still])
+                for side, sign in enumerate((1, -1)):
+                    moved = sign * linear + source[choice.inputs[which]] @ excess[side].T
+                    of_elements, is_sure = choice.excess(which, moved)
+                    excess[side][:, column_of[which]] = of_elements.T
+                    is_known[side] &= is_sure.all(axis=0)
+            (elements,) = np.nonzero(column_of >= 0)
+            values[1 + elements, column_of[elements]] += 1
+        for mask, decisions in plain.get(node, ()):
+            sizes = norms(values)
+            for part, excess, is_known in zip(parts, own, known, strict=True):
+                which, compared = part.told.plain[mask]
+                others = np.isin(np.arange(len(decisions.gaps)), which)
+                beside = _beside(values, sizes, excess)
+                is_known &= not part.told.undecided(mask, others, decisions, beside).size
+                least = (1 - SUM_MARGIN) * decisions.gaps[which, np.newaxis]
+                linear, more_of_it = part.of_weights(compared), decisions.compared(which, values)
+                for side, sign in enumerate((1, -1)):
+                    moved = sign * linear + more_of_it @ excess[side].T
+                    is_known[side] &= (abs(moved) <= least).all(axis=0)
+        changes[node] = values
+    return own, known, changes
+
+
+def _beside(values: Array, sizes: Array, excess: Array) -> Beside:
+    """Return what excesses change, whose norms are known."""
+    times = (1 + SUM_MARGIN) * float(np.linalg.norm(excess, axis=2).max(initial=0))
+    return Beside(values, times, times * sizes)

@@ -48,9 +48,6 @@ BATCH_ELEMENTS = 2**17
 """Elements of the largest array that is computed at a time: calling NumPy then costs little, and
 what one operation hands on to the next stays in a core's own cache."""
 
-COMPILED_BATCH_ELEMENTS = 5 * 2**16
-"""The same of compiled replays, which hand on more to each other by each call."""
-
 np.empty(2**23, np.uint8)
 # Got and given back at once: from then on GNU's malloc keeps twice as much for the arrays to come.
 # Otherwise it gives a batch's memory back to the system, which clears each page for the next one.
@@ -320,8 +317,7 @@ class Replay:
             shape = (len(chunk), amounts, *self.target.shape)
             return use(Outcome(chunk, versions.reshape(shape), unit_ids=None))
 
-        batch = BATCH_ELEMENTS if self._steps is self._mixed else COMPILED_BATCH_ELEMENTS
-        chunks = _chunks(wanted, self.largest * amounts, batch)
+        chunks = _chunks(wanted, self.largest * amounts, BATCH_ELEMENTS)
         share = len(wanted) / len(self.units) / len(chunks) if chunks else 0.0
         return in_threads(of, chunks, SECONDS_PER_ELEMENT * share * amounts * self.cost)
 

@@ -153,7 +153,7 @@ def split_into_terms(output: Node) -> list[Term]:
         term = waiting.pop()
         summands = _summands(term.node)
         if summands is None:
-            terms.append(term)
+            terms += [term] * bool(term.node.value.size)
         else:
             waiting += [Term(part, term.scale * scale) for part, scale in summands]
     return terms if len(terms) <= MAX_TERMS else [Term(output, 1.0)]

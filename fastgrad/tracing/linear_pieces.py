@@ -154,7 +154,7 @@ class LinearPiece:
         computed = max((n.value.size for n in products if n not in self._updates), default=0)
         reads_separate = not read.isdisjoint(replay.unit_ids)
         is_end_small = MIN_GAIN * sum(node.value.size for node in self.ends) <= computed
-        self.pays = is_end_small and not reads_separate
+        self.pays = bool(self.ends) and is_end_small and not reads_separate
 
     def changes(self, moves: Sequence[Moves]) -> Told:
         """Return what moves of the elements of the origin change while no decision changes."""

@@ -276,7 +276,8 @@ class SmoothnessMonitor:
         shifts: Array,
     ) -> None:
         """Note which units of which rows have moved elements of a quantity beyond their margins."""
-        where: tuple[Any, ...] = np.unravel_index(elements, margin.quantity.shape)
+        shape = margin.quantity.shape
+        where: tuple[Any, ...] = np.unravel_index(elements, shape) if shape else ()
         change = moved[slice(None), *where] - margin.quantity.value[where]
         reach = abs(np.reshape(margin.distance, -1)[elements]) / self.factor
         outside = (abs(change) > reach).reshape(-1, len(shifts), len(elements)).any(axis=1)

@@ -93,3 +93,27 @@ def test_powers_of_numbers_are_pythons_which_round_otherwise_than_those_of_array
             return total + 2.5 ** x[0] + x[1] ** x[2] + sum(v**3 for v in x)
 
         assert_the_loops(f, x)
+
+
+def test_a_sum_of_no_elements_is_no_term():
+    assert_the_loops(lambda w: np.tanh(X @ w).sum() + (w[:0] ** 2).sum(), W)
+    assert_the_loops(lambda w: (w[:0] ** 2).sum(), W)
+
+
+def test_a_loss_of_steps_alone_is_constant_in_a_linear_piece():
+    others = RANDOM.normal(size=(3, 2))
+    assert_the_loops(lambda w: np.log(7.5 + ((X @ w @ others > 2.0) * 1.0 @ others.T).sum()), W)
+
+
+@pytest.mark.parametrize("offset", [0.79, 1e-6])
+def test_a_number_without_axes_may_be_near_a_kink(offset):
+    others = RANDOM.normal(size=(3, 2))
+    x = RANDOM.normal(size=2)
+    middle = others[0] @ x - offset
+
+    def f(w):
+        filled = np.zeros(3)
+        filled[0] = np.hypot((others @ w)[0] - middle, 0)
+        return w.sum() + (filled**2).sum() + filled.sum()
+
+    assert_the_loops(f, x)

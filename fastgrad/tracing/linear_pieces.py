@@ -163,11 +163,14 @@ class LinearPiece:
         for node, change in self._steps.items():
             require_time()
             values = changes[node] = change(moves if node in self._updates else changes)
-            told.reaches[node] = (1 + SUM_MARGIN) * norms(values)
+            choice = self._choices.get(node)
+            if choice is None:
+                told.reaches[node] = (1 + SUM_MARGIN) * norms(values)
+            else:
+                told.reaches[node] = told.reaches[choice.view.source][choice.view.places]
             for mask in self._plain.get(node, ()):
                 told.plain[mask] = told.may_change(mask, self._compared[mask], values)
-            if node in self._choices:
-                choice = self._choices[node]
+            if choice is not None:
                 source = changes[choice.view.source]
                 told.may_change(node, choice.decisions, source)
                 elements = np.unique(choice.decisions.owners[told.bounds[node][0]])

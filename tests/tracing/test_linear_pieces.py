@@ -7,7 +7,7 @@ from looped import assert_traced_as_looped
 from fastgrad import numerical_gradient
 from fastgrad.engines import loop, traced
 from fastgrad.schemes import central_quotient
-from fastgrad.tracing import linear_operations, linear_pieces, unit_responses
+from fastgrad.tracing import changed_decisions, linear_operations, linear_pieces, unit_responses
 from fastgrad.tracing.trace import trace_call
 from tests.tracing.test_picks import POOLS, RELUS, windows
 
@@ -125,6 +125,15 @@ def test_what_weights_do_that_change_a_decision_is_known_unless_it_is_a_jump(dis
     f.bias = -outputs[len(outputs) // 2] + distance  # one stands as near as that to its kink
     assert_traced_as_looped(f, f.arrays[0])
     assert known[0].all() == (relu not in JUMPS)  # what follows a jump may change, too
+
+
+def test_weights_are_replayed_where_what_they_add_would_take_much_memory(known, monkeypatch):
+    monkeypatch.setattr(changed_decisions, "MAX_EXCESS_BYTES", 0)
+    f = Net()
+    outputs = np.sort(f.convolved(f.first(f.convolved(IMAGES, 0)), 1)[:, 2].reshape(-1))
+    f.bias = -outputs[len(outputs) // 2]
+    assert_traced_as_looped(f, f.arrays[0])
+    assert 0 < known[0].mean() < 1
 
 
 @pytest.mark.parametrize("units", [[2], [0, 1, 2, 3]])

@@ -349,7 +349,9 @@ def hessian_vector_product(
         gradients: list[list[Array]] = [[] for _ in found]
         with evaluator.shown(sum(array.size for array in arrays)) as report:
             values = evaluator.values(in_parts(report, 1 / (2 * QUOTIENTS)))
-            chosen = [_schemes(each, values, value, outside) for each in seconds]
+            chosen = [
+                _schemes(each, values, value, outside) if each.x.size else [] for each in seconds
+            ]
             share = 1 / (2 * len(outer.offsets))  # each element so often
             values = evaluator.values(in_parts(report, share))
             for offset in outer.offsets:
@@ -361,7 +363,7 @@ def hessian_vector_product(
     for problem, result, rows in zip(found, products, gradients, strict=True):
         result[...] = outer.combine(np.array(rows)[np.newaxis], step)[0]
         if outside is not None:
-            require_a_side(problem, result)
+            require_a_side(problem, result.reshape(-1))
         warn_of_nonfinite(result, "the product at {}", (problem.name, problem.x.ndim))
     return like(x, iter(products))
 

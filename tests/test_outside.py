@@ -268,6 +268,13 @@ def test_what_is_defined_on_no_side_is_refused_and_nan_without_the_option():
         vector_jacobian_product(np.sin, np.ones(3), np.ones(2), outside=ValueError)
 
 
+def test_arrays_without_elements_are_on_no_side():
+    x = {"a": np.ones((0, 3)), "b": np.array([1.0, 2.0])}
+    result = hessian_vector_product(lambda x: (x["b"] ** 3).sum(), x, x, outside=ValueError)
+    assert result["a"].shape == (0, 3)
+    np.testing.assert_allclose(result["b"], 6 * x["b"] ** 2, rtol=1e-6)  # half of the digits
+
+
 def test_other_exceptions_pass_and_bad_kinds_are_refused():
     with pytest.raises(ValueError, match="above"):
         numerical_gradient(by_exception, EDGE.copy(), outside=ZeroDivisionError)

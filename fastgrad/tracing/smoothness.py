@@ -142,8 +142,8 @@ class NonSmoothPlaces:
 
     @lazy
     def units(self) -> dict[Node, UnitIds]:
-        """The unit of each element of the arrays that do not mix them."""
-        return propagate(self.nodes, self.stage.node, self.stage.unit_ids, self._unit_ids)
+        """The unit of each element of the arrays that do not mix them, and of what these make."""
+        return propagate([*self.batched], self.stage.node, self.stage.unit_ids, self._unit_ids)
 
     def versions(self, node: Node, stacks: Mapping[Node, Stack], m: int) -> Array:
         """Return m versions of a quantity, from those of recorded arrays."""
@@ -293,7 +293,7 @@ class SmoothnessMonitor:
         else:
             unit = units[outer]
         slopes = change / shifts
-        slope = slopes.mean(axis=1)
+        slope = slopes.sum(axis=1) / len(shifts)
         is_straight = abs(slopes - slope[:, np.newaxis]).max(axis=1) <= self.straight * abs(slope)
         # Of what is straight, as in a net of ReLU units, it is known where the sign changes.
         beyond = abs(distance) > (1 + 2 * self.straight) * abs(slope)

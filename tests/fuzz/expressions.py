@@ -106,6 +106,7 @@ MOVING = listed("""
     {a}.astype(np.float64, copy=False); np.nan_to_num({a}); {a}.squeeze(); {a}[{a}.shape[0] // 2];
     {a}.transpose(); {a}.swapaxes(0, -1); {a}.repeat(2); {a}.take([0, 1]); np.trace({a});
     np.fliplr({a}); np.rot90({a}); np.triu({a}, 1); np.column_stack([{a}, {b}]); {a} * 1;
+    np.dstack([{a}, {b}]);
     {a}[tuple([0])]; {a}.T.copy(); np.copy({a}.T); sum(v for v in {a}); np.zeros_like({a}) + {b};
     np.ones_like({a}) * {b}; np.outer({a}, {b}); {a}.astype(np.float32).astype(float)
 """)

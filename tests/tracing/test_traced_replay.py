@@ -134,6 +134,7 @@ EXPRESSIONS = {
     "stack": lambda x: np.stack([x, A, 2 * x], axis=1),
     "hstack": lambda x: np.hstack([x, A[:, :2]]),
     "vstack": lambda x: np.vstack([ROW, x]),
+    "dstack": lambda x: np.dstack([x[:2], A[:2], x[:2]]),
     "column stack": lambda x: np.column_stack([x[:, 0], x, A[:, 1]]),
     "pad": lambda x: np.pad(x, ((1, 0), (2, 1))),
     "pad by name": lambda x: np.pad(x, 1, "constant"),

@@ -21,6 +21,8 @@ import uuid
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
@@ -55,6 +57,26 @@ INNER_OPTIONS: dict[str, Any] = {
 
 # Vector operations below which a kernel is done before a second thread has woken up.
 MIN_PARALLEL_OPERATIONS = 50_000
+
+
+def _spare_scipy() -> None:
+    """Let numba load its functions of arrays without SciPy's linear algebra: that takes 0.2 s.
+
+    At first it only looks whether it is there; where a user's function needs it, numba asks again.
+    """
+    with suppress(ImportError, AttributeError):  # numba does not promise these names
+        from numba.np import linalg
+
+        ensure = linalg.ensure_blas
+        linalg.ensure_blas = lambda: None
+        try:
+            import_module("numba.np.arraymath")
+        finally:
+            linalg.ensure_blas = ensure
+
+
+if find_spec("scipy") is not None:
+    _spare_scipy()
 
 # Whether kernels are compiled; NUMBA_DISABLE_JIT=1 lets everything run as plain Python.
 JIT = not vars(numba.config)["DISABLE_JIT"]

@@ -115,7 +115,7 @@ def test_an_error_in_one_thread_does_not_stop_another():
 
 
 PROCESS = """
-import multiprocessing, threading
+import multiprocessing, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numba
@@ -170,6 +170,7 @@ finally:
     stop.set()
     thread.join()
 assert answers() == expected
+assert "scipy.linalg" not in sys.modules  # which numba loads unless it is kept from it
 print(numba.threading_layer())
 """
 

@@ -20,7 +20,7 @@ from oracle import JIT
 
 import fastgrad
 from fastgrad import numerical_gradient
-from fastgrad.jit import concurrency
+from fastgrad.jit import concurrency, kernel
 
 TEMPLATES = "numba.core.typing.templates:"
 WRITING = [
@@ -71,8 +71,12 @@ THREADS = [
     "numba.np.ufunc.parallel:_is_initialized",
 ]
 
+LOADING = ["numba.np.arraymath:_check_blas", "numba.np.linalg:ensure_blas"]
+"""Without one, numba loads SciPy."""
+
 KNOWN = {
-    name.replace(":", ".") for name in (*WRITING, *LANES, *LANES_LATER, *DISPATCHERS, *THREADS)
+    name.replace(":", ".")
+    for name in (*WRITING, *LANES, *LANES_LATER, *DISPATCHERS, *THREADS, *LOADING)
 }
 
 PUBLIC = {"numba.types", "numba.extending", "llvmlite.ir"}
@@ -277,3 +281,13 @@ def test_without_a_name_of_threads_they_are_counted_and_other_locks_are_found(na
     assert concurrency.thread_count() == before
     own = concurrency._locks
     assert [*concurrency._all_locks()][: len(own)] == own
+
+
+def test_without_names_of_loading_numba_loads_scipy_itself(monkeypatch):
+    ensure = numba.np.linalg.ensure_blas
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "numba.np.arraymath", None)
+        kernel._spare_scipy()
+    assert numba.np.linalg.ensure_blas is ensure
+    remove("numba.np.linalg:ensure_blas", monkeypatch)
+    kernel._spare_scipy()

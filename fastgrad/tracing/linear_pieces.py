@@ -301,7 +301,8 @@ def by_linear_piece(rows: RowLosses, stage: Stage, distances: Array) -> LinearMo
         moves, shares = zip(*map(shared, units), strict=True)
         told = piece.changes(moves)
         part = Part(units, [*shares], told)
-        compared, gaps = np.concatenate(told.compared), np.concatenate(told.gaps)
+        compared = np.concatenate([told.ends[:0], *told.compared])  # of nothing, if f is linear
+        gaps = np.concatenate([np.zeros(0), *told.gaps])
         least = (1 - SUM_MARGIN) * gaps[:, np.newaxis]
         known: Any = (abs(part.of_weights(compared)) <= least).all(axis=0)
         change = part.of_weights(told.ends).T

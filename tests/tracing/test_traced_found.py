@@ -117,3 +117,9 @@ def test_a_number_without_axes_may_be_near_a_kink(offset):
         return w.sum() + (filled**2).sum() + filled.sum()
 
     assert_the_loops(f, x)
+
+
+def test_a_linear_loss_has_no_decisions_to_compare():
+    left, middle, right = (RANDOM.normal(size=size) for size in ((7, 7), (3, 2), (2, 5)))
+    weights = RANDOM.normal(size=35)
+    assert_the_loops(lambda w: weights @ (left @ (X @ w) @ middle @ right).ravel(), W)

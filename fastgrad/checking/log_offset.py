@@ -137,7 +137,9 @@ def explain_by_offset(
         errors = {w.name: Errors.of(w) for w in suspected}
         whole = _offset_of(suspected, errors, classes)
         for w in reversed(suspected):
-            offsets[w.name] = whole or _offset_of([w], errors, classes)
+            # Errors of a small array are hidden in what all together may be wrong by.
+            alone = whole is None or _are_clear(errors[w.name].values, errors[w.name].bounds)
+            offsets[w.name] = _offset_of([w], errors, classes) if alone else whole
             if offsets[w.name] and not (whole or classes.are_losses):
                 break  # with that number, the differences without it tell of the others
     right = [
@@ -316,9 +318,7 @@ def _offset_of(
         np.concatenate([getattr(known[w.name], name) for w in suspected])
         for name in ("values", "bounds")
     )
-    if not np.isfinite(errors).all():
-        return None
-    if not 4 * np.linalg.norm(bounds) < np.linalg.norm(errors):
+    if not np.isfinite(errors).all() or not _are_clear(errors, bounds):
         return None
     parts, noise, random = [w.part for w in suspected], suspected[0].noise, np.random.default_rng(0)
     directions = [
@@ -329,6 +329,11 @@ def _offset_of(
     wanted = [float(v @ errors) for v in flat]
     allowed = [6 * float(np.linalg.norm(v * bounds)) for v in flat]
     return _offset_behind(classes, parts, noise, zip(directions, wanted, allowed, strict=True))
+
+
+def _are_clear(errors: Array, bounds: Array) -> bool:
+    """Say whether errors are larger, together, than what they may be wrong by."""
+    return bool(4 * np.linalg.norm(bounds) < np.linalg.norm(errors))
 
 
 def _without(v: Array, places: Places) -> Array:

@@ -180,3 +180,16 @@ def test_a_number_that_would_change_what_agrees_explains_nothing():
     x = {"a": np.array([0.3, -0.3]), "b": np.array([0.5, -0.5])}
     report = check_gradient(f, x, {"a": np.cos(x["a"]) / 0.99, "b": np.cos(x["b"])})
     assert [row.verdict for row in report.rows] == ["wrong", "right"]
+
+
+def test_many_weights_do_not_hide_an_error_of_a_small_array_beside_it():
+    """All together may be wrong by more than that error; the small array by itself may not."""
+    random = np.random.default_rng(0)
+    x, t = random.normal(size=(6, 2000)) / 20, random.integers(0, 7, 6)
+    net = Probabilities([2000, 6, 7], "sigmoid")
+    assert check_gradient(net, x=x, t=t)
+    wrong = net.gradient(x, t)
+    wrong["W2"][2, 3] += 3e-9  # the 1e-7 makes errors of 1e-7, and each is known to 2e-11
+    report = check_gradient(net, x=x, t=t, gradient=wrong)
+    assert not report
+    assert "only W2[2, 3] is wrong" in str(report)

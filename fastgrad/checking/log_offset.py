@@ -116,7 +116,8 @@ def explain_by_offset(
 
     That number is tested along random directions first, which is cheap. What is left is compared
     with the differences of the loss without it, if others show that the gradient is to be
-    understood so.
+    understood so; and all is where the number takes so much, as from a saturated sample's loss,
+    that along directions an error could hide in it.
 
     Parameters
     ----------
@@ -147,6 +148,7 @@ def explain_by_offset(
         for w in suspected
         if classes is not None
         and (d := offsets.get(w.name)) is not None
+        and (subject.is_own_net or errors[w.name].hides(_misfit_share(w.noise)))
         and _is_explained_by(w, errors[w.name], classes, d)
     ]
     known = next((d for d in offsets.values() if d), None)
@@ -210,6 +212,10 @@ class Errors:
         left_out = np.union1d(left_out, others)
         values[left_out], bounds[left_out] = 0.0, 0.0
         return cls(values, bounds, unclear, others, left_out, share)
+
+    def hides(self, share: float) -> bool:
+        """Say whether the differences hide a share of all errors."""
+        return bool(share * np.linalg.norm(self.values) <= np.linalg.norm(self.bounds))
 
 
 def _is_explained_by(
@@ -357,12 +363,22 @@ def offset_along(check: DirectionalCheck) -> tuple[float, DirectionalCheck] | No
         offset = _offset_of_measured(check, classes)
         if offset is None:
             return None
-    measured = len(check.results)
-    rest, count = check.directions[measured:], check.count - measured
-    taken = partial(_taken_along, classes, check.parts, check.noise, offset)
-    others = replace(check, directions=rest, count=count, results=[], taken=taken)
-    agree = others.measure().agrees and not others.has_kinks
-    return (offset, replace(check, results=[*check.results, *others.results])) if agree else None
+    share = _misfit_share(check.noise)
+    if all(share * abs(result.analytic - result.value) <= result.error for result in check.results):
+        measured = len(check.results)
+        rest, count = check.directions[measured:], check.count - measured
+        taken = partial(_taken_along, classes, check.parts, check.noise, offset)
+        others = replace(check, directions=rest, count=count, results=[], taken=taken)
+        results = [*check.results, *others.measure().results]
+    else:  # it takes so much that an error could hide in what is known of it
+        subject = classes.without(check.subject, offset)
+        before = subject.evaluations
+        # The parts are its own: those at x, or next to it.
+        others = replace(check, subject=subject, results=[])
+        results = others.measure().results
+        check.subject.evaluations += subject.evaluations - before
+    agree = others.agrees and not others.has_kinks
+    return (offset, replace(check, results=results)) if agree else None
 
 
 def _taken_along(

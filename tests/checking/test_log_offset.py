@@ -193,3 +193,23 @@ def test_many_weights_do_not_hide_an_error_of_a_small_array_beside_it():
     report = check_gradient(net, x=x, t=t, gradient=wrong)
     assert not report
     assert "only W2[2, 3] is wrong" in str(report)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_no_error_hides_in_what_the_number_takes_from_a_saturated_loss(fast):
+    """A loss of 8, whose slope along a direction is the number's to a share from 1e-5 to 1.
+
+    Of that, random directions know a share of 1e-5: errors of 1e-6 passed.
+    """
+    random = np.random.default_rng(0)
+    net = LayeredNet([30, 20, 10], "sigmoid")
+    for values in net.params.values():
+        values *= 8
+    x, t = random.random((20, 30)), random.integers(0, 10, 20)
+    assert net.loss(x, t) > 8
+    report = check_gradient(net, x=x, t=t, fast=fast)
+    assert report
+    assert "1e-07" in str(report)
+    wrong = net.gradient(x, t)
+    wrong["W1"] = wrong["W1"] * (1 + 1e-6)
+    assert not check_gradient(net, x=x, t=t, gradient=wrong, fast=fast)

@@ -27,29 +27,45 @@ else:  # loaded only if a gradient is right next to x alone
 GAPS = frozenset({"equal", "not_equal", "divide", "log1p", "power", "std"})
 """What says of a single number that f is another one there, or has none; beside poles at 0."""
 
+NEAR_EPS = 64.0
+"""Times eps of its type, in units of the largest, that what an operation decides by is rounded."""
+
 DIRECTIONS = 4
-"""Random directions along which both sides are asked, where f cannot be recorded."""
+"""Random directions along which both sides are asked, where operations tell of no kink."""
 
 
 def may_have_kink(subject: GradientUnderTest, part: Part, noise: Noise) -> bool:
-    """Say whether f has a kink where it is moved along an array, as far as it can be told."""
+    """Say whether f has a kink where it is moved along an array, as far as it can be told.
+
+    Where f is coarse, as in float32, kinks that are next to x cannot be told from smooth curves.
+    """
+    if noise.is_coarse:
+        return True
     f, x = part.problem.f, part.x
     try:
         nodes, _ = trace.record_call(f, x, STEP, first_calls.FirstCalls(f, x))
     except recorder.NotTraceable:
-        random = np.random.default_rng(0)
-        directions = (random_direction([part], random, subject) for _ in range(DIRECTIONS))
-        found = [check_direction(subject, [part], v, noise) for v in directions]
-        return any(probe.kind in ("kink", "jump", "unclear") for probe in found)
-    return any(_is_at_kink(node) for node in nodes if node.arguments)
+        nodes = []
+    eps = NEAR_EPS * float(np.finfo(x.dtype).eps)
+    if any(_is_at_kink(node, eps) for node in nodes if node.arguments):
+        return True
+    random = np.random.default_rng(0)
+    directions = (random_direction([part], random, subject) for _ in range(DIRECTIONS))
+    found = [check_direction(subject, [part], v, noise) for v in directions]
+    return any(probe.kind in ("kink", "jump", "unclear") for probe in found)
 
 
-def _is_at_kink(node: Node) -> bool:
-    """Say whether an operation decides by what is 0, or by the largest of equal numbers."""
+def _is_at_kink(node: Node, eps: float) -> bool:
+    """Say whether an operation decides by what is 0, or by the largest of equal numbers.
+
+    Up to a share eps of the largest number that it is given.
+    """
     name = smoothness.name_of(node)
     if name in GAPS or name in smoothness.POLES_AT_ZERO:
         return False
     chosen = node.value.size if name in smoothness.EXTREMA else 0
     return any(
-        np.count_nonzero(margin.distance == 0) > chosen for margin in smoothness.margins(node)
+        np.count_nonzero(abs(margin.distance) <= eps * abs(margin.quantity.value).max(initial=0.0))
+        > chosen
+        for margin in smoothness.margins(node)
     )

@@ -242,7 +242,8 @@ class Line:
             _, (here, near, far) = path(way * np.arange(3.0))
             quotient, change = (near - here) / way, abs(far - 2 * near + here) / (2 * step)
             error = hidden + change + self.rounding
-            if change <= hidden and abs(path.analytic - quotient) <= error + slack:
+            is_straight = change <= hidden <= abs(quotient) / 2  # next to a jump noise hides all
+            if is_straight and abs(path.analytic - quotient) <= error + slack:
                 told = path.analytic, float(quotient), 2 * float(error)
                 return Probe("step", *told, float(quotient), float(quotient), step, False)
         return None

@@ -248,12 +248,16 @@ def counted(f, x, **options):
 
 
 def coloured():
-    """Yield Jacobians of tridiagonal structure; f is called once more at x, and to check."""
+    """Yield Jacobians of tridiagonal structure.
+
+    f is called once more at x, and to check; by the complex step seven times, to see that it is
+    analytic.
+    """
     x, exact = np.random.default_rng(5).random(30), stencil(30)
     call = partial(counted, second_differences, x, h=ROOT_EPS, scheme="forward")
     yield Case("coloring: dense, calls", call, (exact, 31), ROOT_EPS, 1e-6)
     for method, calls in zip(METHODS, (4, 6, 3), strict=True):
-        more = 1 if method == "forward" else 2
+        more = {"forward": 1, "central": 2, "complex": 9}[method]
         for name, sparsity in (("mask", exact), ("groups", (exact, np.tile([0, 1, 2], 10)))):
             options = {"h": 2.0**-20, "scheme": method, "sparsity": sparsity}
             call = partial(counted, second_differences, x, **options)

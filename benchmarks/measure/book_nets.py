@@ -286,27 +286,17 @@ def _shortest(
     In a thread of its own: fastgrad keeps for each thread what it computes in advance, so nothing
     that was computed with another array is taken for this one's.
     """
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_shortest_of_thread, loss, params, limits, rounds).result()
-
-
-def _shortest_of_thread(
-    loss: Callable[[Array], Any],
-    params: Mapping[str, Array],
-    limits: Mapping[str, float],
-    rounds: int,
-) -> tuple[float, dict[str, Array]]:
-    """Return what `_shortest` does."""
     saved = {name: values.copy() for name, values in params.items()}
     taken: list[float] = []
     first: dict[str, Array] = {}
     try:
-        while len(taken) < rounds and max(taken, default=0.0) <= LONG * len(params):
-            seconds, gradients = _round(loss, params, limits)
-            taken.append(seconds)
-            first = first or gradients
-            for name, step in gradients.items():
-                params[name][...] -= RATE * step
+        with ThreadPoolExecutor(1) as thread:
+            while len(taken) < rounds and max(taken, default=0.0) <= LONG * len(params):
+                seconds, gradients = thread.submit(_round, loss, params, limits).result()
+                taken.append(seconds)
+                first = first or gradients
+                for name, step in gradients.items():
+                    params[name][...] -= RATE * step
     finally:
         for name, before in saved.items():
             params[name][...] = before

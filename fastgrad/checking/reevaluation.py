@@ -202,7 +202,7 @@ def _analytic_parts_next_to_x(
 ) -> Iterator[list[Part] | None]:
     """Move x while the block runs, and give it what the gradient claims there; None if it raises.
 
-    x may be outside of the domain of both, whatever they raise there.
+    x may be outside of the domain of both, whatever they raise there; or no number any more.
     """
     arrays = [part.x for part in subject.parts]
     sizes = [float(abs(array).max(initial=0)) for array in arrays]
@@ -215,11 +215,12 @@ def _analytic_parts_next_to_x(
     put_back, originals = restorer(arrays)
     try:
         displace(arrays, originals, directions, distance, [None] * len(arrays))
-        try:
-            parts = subject.analytic_parts_after_loss()
-        except Exception as error:
-            raise_interrupt(error)
-            parts = None
+        parts = None
+        if all(np.isfinite(array).all() for array in arrays):
+            try:
+                parts = subject.analytic_parts_after_loss()
+            except Exception as error:
+                raise_interrupt(error)
         yield parts
     finally:
         put_back()

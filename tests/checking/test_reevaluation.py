@@ -23,6 +23,13 @@ def test_kinks_that_cancel_are_no_fault_of_a_gradient_that_can_be_asked_again():
     assert "agrees at a point next to it" in report.findings[0]
 
 
+def test_next_to_the_largest_number_are_none_at_which_a_gradient_could_be_asked_again():
+    x = np.array([np.finfo(float).max, 1.0])
+    report = check_gradient(lambda x: float(np.sin(x).sum()), x, lambda x: 2 * np.cos(x))
+    assert not report
+    assert "f is not finite" in report.findings[0]
+
+
 def test_of_a_mere_array_nothing_can_be_asked_again():
     x = np.array([0.0, 0.0, 1.0])
     assert not check_gradient(relu_difference, x, by_convention(x))

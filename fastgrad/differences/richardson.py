@@ -358,6 +358,9 @@ class Tableau:
         self.quotients: dict[int, float] = {}
         self.noise: dict[int, float] = {}
         self.runs: list[Run] = []
+        # Of each run its error by itself, and how many times that of rounding its truncation is.
+        self._errors: list[float] = []
+        self._times: list[float] = []
         self._limits: dict[tuple[int, int], tuple[float, float]] = {}
 
     def add(self, k: int, quotient: float, noise: float) -> None:
@@ -366,13 +369,16 @@ class Tableau:
         A run's limit follows from those of the runs without its first, and without its last
         quotient; the weights have alternating signs, so that their sizes add up likewise.
         """
-        limits = self._limits
+        limits, power = self._limits, self._first_power
         limits[k, k] = quotient, noise
-        others = [*self.quotients]
+        others = sorted(self.quotients)
+        if others and k > others[-1]:
+            others.reverse()
         self.quotients[k], self.noise[k] = quotient, noise
-        for other in sorted(others, key=lambda other: abs(other - k)):
-            first, last = min(k, other), max(k, other)
-            gain = _gain(self._first_power + (last - first - 1) * self._distance)
+        for other in others:  # the nearest one first
+            first, last = (other, k) if other < k else (k, other)
+            gain = _gain(power)
+            power += self._distance
             value, bound = limits[first + 1, last]
             before, its_bound = limits[first, last - 1]
             limit = value + (value - before) * gain
@@ -380,18 +386,20 @@ class Tableau:
             truncation = max(abs(limit - value), abs(limit - before))
             limits[first, last] = limit, bound
             self.runs.append(Run(first, last, limit, truncation, bound))
+            self._errors.append(truncation + bound)
+            self._times.append(truncation / bound)
 
     def limit(self) -> Limit:
         """Return the limit by the run whose error is least, as `limits` chooses it."""
-        return self._best([run.truncation + run.round_off for run in self.runs], self._excess())
+        return self._best(self._errors, self._excess())
 
     def checked_limit(self) -> Limit | None:
         """Return the same, where no smaller steps contradict; None if larger ones know better."""
         excess, errors, rivals = self._excess(), [], []
         slack = {k: noise * (DEVIATION_FACTOR + excess) for k, noise in self.noise.items()}
-        for run in self.runs:
-            own = run.truncation + run.round_off
-            beyond = self._unexplained(run, own, slack)
+        smallest = max(slack)
+        for run, own in zip(self.runs, self._errors, strict=True):
+            beyond = self._unexplained(run, own, slack) if run.last < smallest else 0.0
             errors.append(own + beyond)
             if beyond:
                 rivals.append((run, beyond))
@@ -409,26 +417,27 @@ class Tableau:
 
     def _excess(self) -> float:
         """Return how many times the noise f has beyond its bound, 0 if it keeps to it."""
-        excess = _tenth_excess(self.runs)
+        excess = _tenth_excess(self._times)
         if excess:
-            best = min(self.runs, key=lambda run: run.truncation + run.round_off)
+            best = self.runs[self._errors.index(min(self._errors))]
             since = min(best.first, max(self.quotients) + 1 - MIN_NOISE_STEPS)
             if since > min(self.quotients):
-                excess = min(excess, _tenth_excess([r for r in self.runs if r.first >= since]))
+                pairs = zip(self.runs, self._times, strict=True)
+                excess = min(excess, _tenth_excess([t for run, t in pairs if run.first >= since]))
         return excess
 
     def _unexplained(self, run: Run, own: float, slack: dict[int, float]) -> float:
         """Return how much farther than it may be a quotient at a smaller step is from the limit."""
-        most, limit = 0.0, run.value
+        most, limit, allowed = 0.0, run.value, DEVIATION_FACTOR * own
         for k in range(run.last + 1, max(slack) + 1):
             off = abs(self.quotients[k] - limit)
-            if off > slack[k] + DEVIATION_FACTOR * own:
+            if off > slack[k] + allowed:
                 ratio = RATIO**self._first_power
                 scale = max(
                     abs(self.quotients[j] - limit) / ratio**j
                     for j in range(run.first, run.last + 1)
                 )
-                if off > slack[k] + DEVIATION_FACTOR * own + TRUNCATION_FACTOR * scale * ratio**k:
+                if off > slack[k] + allowed + TRUNCATION_FACTOR * scale * ratio**k:
                     most = max(most, off)
         return most
 
@@ -439,7 +448,7 @@ def _gain(power: int) -> float:
     return 1 / (RATIO**-power - 1)
 
 
-def _tenth_excess(runs: list[Run]) -> float:
+def _tenth_excess(times: list[float]) -> float:
     """Return the excess of the best tenth of some runs, as `_excess` does."""
-    times = sorted([run.truncation / run.round_off for run in runs])[len(runs) // 10]
-    return 2 * times if times > 1 else 0.0
+    tenth = sorted(times)[len(times) // 10]
+    return 2 * tenth if tenth > 1 else 0.0

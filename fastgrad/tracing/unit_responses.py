@@ -82,7 +82,7 @@ MAX_UNITS_SHARE = 0.25
 MIN_ROUNDINGS = 16
 """How many times the unit of rounding it is at least."""
 
-SINGLE_EPS = float(np.finfo(np.float32).eps)
+EPS, SINGLE_EPS = float(np.finfo(np.float64).eps), float(np.finfo(np.float32).eps)
 
 
 @dataclass(eq=False)
@@ -145,24 +145,30 @@ def by_responses(
         return None
     non_smooth = NonSmoothPlaces(rows.replay, stage, rows.row_ids)
     moves = Moves(rows, stage, h * largest, non_smooth.straight_end)
-    noise = _noise(moves)
-    if noise.max() > MAX_NOISE * abs(rows.replay.target.value).max():  # many units stand at a jump
-        return None
+    losses = abs(rows.replay.target.value)
+    of_sum = EPS * losses.sum() / rows.count  # as much of its rounding as comes to a row
+    noise: Array | None = None
     up, down = weights
     of_sign = {
         sign: share for sign, share in ((-1, (up - down) / 2), (1, (up + down) / 2)) if share
     }
-    measured = np.zeros((0, 0))
+    points = np.zeros(0)
     for terms in TERM_COUNTS:
-        points = _points(largest, terms)
-        if len(points) != len(measured):
+        if len(_points(largest, terms)) != len(points):
+            points = _points(largest, terms)
             monitor = SmoothnessMonitor(non_smooth, len(points))
-            measured = _measure(moves, points, monitor)
-        may_have_kink, signs = monitor.may_have_kink, tuple(of_sign)
-        fitted = fit(measured, points, terms, noise, may_have_kink, rows.has_loss, signs)
-        if fitted is not None:
-            coefficients, kinked = fitted
-            straight, others = _summed(stage.inputs / largest, coefficients, of_sign, noise)
+            parts = odd_and_even(_measure(moves, points, monitor))
+        misfit, kinked = misfits(parts, points, terms), monitor.may_have_kink
+        of_unit = np.where(kinked, 0, misfit).mean(axis=0)
+        if noise is not None or not of_unit.max() <= MAX_MEAN_DEVIATIONS * of_sum:
+            noise = _noise(moves) if noise is None else noise
+            if noise.max() > MAX_NOISE * losses.max():  # many units stand at a jump
+                return None
+            kinked = kinks(misfit, len(points) - terms, noise, kinked)
+        if are_exceptions(kinked, rows.has_loss):
+            coefficients = {sign: fit(parts[sign], points, terms, sign, kinked) for sign in of_sign}
+            least = of_sum if noise is None else noise
+            straight, others = _summed(stage.inputs / largest, coefficients, of_sign, least)
             if kinked.any():
                 more = by_kinked_rows(rows, stage, h, weights, kinked, non_smooth.rows)
                 straight += more[1]
@@ -516,66 +522,81 @@ def _blocks(count: int, elements_each: int) -> Iterator[slice]:
     return (slice(k, min(k + length, count)) for k in range(0, count, length))
 
 
-def fit(
-    measured: Doubles,
-    points: Doubles,
-    terms: int,
-    noise: Doubles,
-    may_have_kink: NDArray[np.bool_],
-    has_loss: NDArray[np.bool_],
-    signs: tuple[int, ...],
-) -> tuple[dict[int, Doubles], NDArray[np.bool_]] | None:
-    """Fit odd polynomials to the responses, and even ones to the curvatures.
+def odd_and_even(measured: Doubles) -> dict[int, Doubles]:
+    """Return responses and curvatures, each of shape (points, units, rows), by their signs."""
+    up, down = measured[:, 0], measured[:, 1]
+    return {-1: up - down, 1: up + down}
 
-    A kink at +s changes both, in proportions that no pair of polynomials has: none escapes both.
+
+def misfits(parts: dict[int, Doubles], points: Doubles, terms: int) -> Doubles:
+    """Return how far responses and curvatures are from polynomials, of shape (rows, units).
+
+    A kink at +s changes both, in proportions that no pair of an odd polynomial and an even one
+    has: none escapes both.
 
     Parameters
     ----------
-    measured : array of shape (points, 2, units, rows)
-        How the losses change.
+    parts : dict of arrays
+        As `odd_and_even` gives them.
     points : array of shape (points,)
         The shifts, as fractions of the largest.
     terms : int
+    """
+    polynomials = _polynomials(tuple(points), terms)
+    of_each = (_residual(part, polynomials[sign].unreached) for sign, part in parts.items())
+    return np.asarray(np.maximum(*of_each).T)
+
+
+def kinks(
+    misfit: Doubles, freedom: int, noise: Doubles, may_have_kink: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return where a fit is not exact to rounding, or may be by chance, of shape (rows, units).
+
+    Parameters
+    ----------
+    misfit : array of shape (rows, units)
+    freedom : int
+        How many more points there are than terms.
     noise : array of shape (rows, 1)
         The standard deviation of rounding.
     may_have_kink : bool array of shape (rows, units)
         Which responses may have a kink however well polynomials fit.
-    has_loss : bool array of shape (rows, 1)
-        Which rows have a loss.
-    signs : tuple of int
-        Whose coefficients are wanted.
-
-    Returns
-    -------
-    coefficients : dict of arrays of shape (terms, rows, units)
-        For each sign those of the polynomial; zero where there is a kink.
-    kinked : bool array of shape (rows, units)
-        Where a fit is not exact to rounding, or may be by chance.
-
-    None if that is so for more than isolated units.
     """
-    response, curvature = measured[:, 0] - measured[:, 1], measured[:, 0] + measured[:, 1]
-    odd, even = _polynomials(tuple(points), terms)
-    residual = np.maximum(
-        _residual(response, odd.unreached), _residual(curvature, even.unreached)
-    ).T
-    freedom = len(points) - terms
     # One point may miss by more than many do in the mean.
     allowed = MAX_MEAN_DEVIATIONS + (MAX_DEVIATIONS - MAX_MEAN_DEVIATIONS) / np.sqrt(freedom)
-    kinked = may_have_kink | ~(residual <= allowed * noise)
-    misfit = np.where(kinked, 0, residual / np.where(noise > 0, noise, 1))
-    row_misfit = np.sqrt(np.mean(misfit**2, axis=1, keepdims=True))
+    kinked = may_have_kink | ~(misfit <= allowed * noise)
+    relative = np.where(kinked, 0, misfit / np.where(noise > 0, noise, 1))
+    of_row = np.sqrt(np.mean(relative**2, axis=1, keepdims=True))
     # Where a row misses in the mean, those that miss by more are measured, and no others.
-    kinked |= (row_misfit > MAX_MEAN_DEVIATIONS) & (misfit > MAX_MEAN_DEVIATIONS)
+    kinked |= (of_row > MAX_MEAN_DEVIATIONS) & (relative > MAX_MEAN_DEVIATIONS)
+    return np.asarray(kinked)
+
+
+def are_exceptions(kinked: NDArray[np.bool_], has_loss: NDArray[np.bool_]) -> bool:
+    """Say whether few responses have a kink, of the rows that have a loss."""
     responses = np.count_nonzero(has_loss) * kinked.shape[1]
-    if np.count_nonzero(kinked[has_loss[:, 0]]) > MAX_KINK_SHARE * responses:
-        return None
-    coefficients = {}
-    for sign in signs:
-        powers, values = (odd, response) if sign < 0 else (even, curvature)
-        coefficients[sign] = np.einsum("mi,iun->mnu", powers.inverse, values)
-        coefficients[sign][:, kinked] = 0
-    return coefficients, kinked
+    return bool(np.count_nonzero(kinked[has_loss[:, 0]]) <= MAX_KINK_SHARE * responses)
+
+
+def fit(
+    part: Doubles, points: Doubles, terms: int, sign: int, kinked: NDArray[np.bool_]
+) -> Doubles:
+    """Return the coefficients of polynomials, of shape (terms, rows, units); 0 at kinks.
+
+    Parameters
+    ----------
+    part : array of shape (points, units, rows)
+        Responses, or curvatures.
+    points, terms
+        As for `misfits`.
+    sign : int
+        Which of the two.
+    kinked : bool array of shape (rows, units)
+    """
+    inverse = _polynomials(tuple(points), terms)[sign].inverse
+    coefficients = np.einsum("mi,iun->mnu", inverse, part)
+    coefficients[:, kinked] = 0
+    return np.asarray(coefficients)
 
 
 class Polynomials(NamedTuple):
@@ -594,14 +615,14 @@ class Polynomials(NamedTuple):
 
 
 @lru_cache
-def _polynomials(points: tuple[float, ...], terms: int) -> tuple[Polynomials, Polynomials]:
-    """Return the odd polynomials and the even ones of so many terms."""
+def _polynomials(points: tuple[float, ...], terms: int) -> dict[int, Polynomials]:
+    """Return the odd polynomials and the even ones of so many terms, by their signs."""
     column = np.array(points)[:, np.newaxis]
     odd = column ** (2 * np.arange(terms) + 1)
-    return tuple(  # type: ignore[return-value]  # two of them
-        Polynomials(np.linalg.pinv(powers), np.linalg.svd(powers)[0][:, terms:])
-        for powers in (odd, odd * column)
-    )
+    return {
+        sign: Polynomials(np.linalg.pinv(powers), np.linalg.svd(powers)[0][:, terms:])
+        for sign, powers in ((-1, odd), (1, odd * column))
+    }
 
 
 def _residual(values: Doubles, unreached: Doubles) -> Doubles:
@@ -611,7 +632,10 @@ def _residual(values: Doubles, unreached: Doubles) -> Doubles:
 
 
 def _summed(
-    shares: Array, coefficients: dict[int, Array], of_sign: dict[int, float], noise: Array
+    shares: Array,
+    coefficients: dict[int, Array],
+    of_sign: dict[int, float],
+    noise: Array | float,
 ) -> tuple[Array, Array]:
     """Return the sums over rows n of powers of shares, times coefficients and what is wanted of it.
 

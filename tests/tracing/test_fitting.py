@@ -3,11 +3,19 @@
 import numpy as np
 import pytest
 
-from fastgrad.tracing.unit_responses import MAX_DEVIATIONS, MAX_KINK_SHARE, fit
+from fastgrad.tracing.unit_responses import (
+    MAX_DEVIATIONS,
+    MAX_KINK_SHARE,
+    are_exceptions,
+    fit,
+    kinks,
+    misfits,
+    odd_and_even,
+)
 
 ROWS, UNITS, TERMS, NOISE = 30, 20, 2, 1e-15
 POINTS = np.cos(np.arange(3) * np.pi / 6)
-BOTH = (-1, 1)
+EVERY_ROW = np.ones((ROWS, 1), bool)
 
 
 def polynomials(seed):
@@ -21,10 +29,12 @@ def polynomials(seed):
     return 2 * odd, 2 * even, measured + NOISE * random.normal(size=measured.shape)
 
 
-def fitted(measured, may_have_kink=None, signs=BOTH):
+def fitted(measured, may_have_kink=None):
     noise = np.full((ROWS, 1), 2 * NOISE)
     may_have_kink = np.zeros((ROWS, UNITS), bool) if may_have_kink is None else may_have_kink
-    return fit(measured, POINTS, TERMS, noise, may_have_kink, np.ones((ROWS, 1), bool), signs)
+    parts = odd_and_even(measured)
+    kinked = kinks(misfits(parts, POINTS, TERMS), len(POINTS) - TERMS, noise, may_have_kink)
+    return {sign: fit(parts[sign], POINTS, TERMS, sign, kinked) for sign in parts}, kinked
 
 
 def test_coefficients_of_both_parts_are_found_to_rounding():
@@ -36,12 +46,6 @@ def test_coefficients_of_both_parts_are_found_to_rounding():
     np.testing.assert_allclose(coefficients[-1], odd, rtol=0, atol=bound)
     np.testing.assert_allclose(coefficients[1], even, rtol=0, atol=bound)
     assert bound < 1e-6 * abs(odd).max()
-
-
-@pytest.mark.parametrize("signs", [(-1,), (1,), BOTH])
-def test_only_the_signs_that_are_wanted_are_computed(signs):
-    coefficients, _ = fitted(polynomials(1)[2], signs=signs)
-    assert tuple(coefficients) == signs
 
 
 @pytest.mark.parametrize("way", [0, 1])
@@ -65,7 +69,8 @@ def test_what_may_have_a_kink_counts_as_one_however_well_it_fits():
 def test_many_kinks_are_no_exceptions():
     may_have_kink = np.zeros((ROWS, UNITS), bool)
     may_have_kink.flat[: int(MAX_KINK_SHARE * may_have_kink.size) + 1] = True
-    assert fitted(polynomials(4)[2], may_have_kink) is None
+    assert not are_exceptions(may_have_kink, EVERY_ROW)
+    assert are_exceptions(fitted(polynomials(4)[2])[1], EVERY_ROW)
 
 
 def test_nan_is_no_polynomial():
@@ -90,4 +95,5 @@ def test_many_rows_that_miss_in_the_mean_are_no_polynomials():
     _, _, measured = polynomials(7)
     beside = np.linalg.svd(POINTS[:, np.newaxis] ** [1, 3])[0][:, TERMS]
     measured[:, 0] += beside.reshape(-1, 1, 1) * 12 * NOISE
-    assert fitted(measured) is None
+    _, kinked = fitted(measured)
+    assert not are_exceptions(kinked, EVERY_ROW)

@@ -236,9 +236,13 @@ class Stage:
         if not self.has_units_last:
             return None
         inputs = np.column_stack([self.inputs, np.ones(len(self.inputs))])
-        where = np.vstack([self.where, np.arange(start, start + self.where.shape[1])])
+        units, is_in_order = self.where.shape[1], self.is_in_order and start == self.where.size
+        if is_in_order:
+            where = np.arange(start + units).reshape(-1, units)
+        else:
+            where = np.vstack([self.where, np.arange(start, start + units)])
         wider = Stage(self.node, inputs, where, self.unit_ids, self.rows)
-        vars(wider)["is_in_order"] = self.is_in_order and start == self.where.size
+        vars(wider)["is_in_order"] = is_in_order
         return wider
 
     def of(self, node: Node, inputs: Array) -> "Stage":
@@ -263,17 +267,18 @@ class Stage:
     @lazy
     def few_magnitudes(self) -> Array | None:
         """The magnitudes of inputs, 0 apart; None if they are more than `MAX_INPUT_VALUES`."""
-        for sample in (self.inputs.reshape(-1)[:1000], self.inputs):  # the beginning mostly tells
-            magnitudes = np.unique(abs(sample))
-            magnitudes = magnitudes[magnitudes > 0]
-            if len(magnitudes) > MAX_INPUT_VALUES:
-                return None
-        return magnitudes
+        beginning = self.inputs.reshape(-1)[:1000]  # which mostly tells
+        some = beginning[beginning != 0][: 4 * MAX_INPUT_VALUES]
+        if len({*abs(some).tolist()}) > MAX_INPUT_VALUES:
+            return None
+        magnitudes = np.unique(abs(self.inputs))
+        magnitudes = magnitudes[magnitudes > 0]
+        return magnitudes if len(magnitudes) <= MAX_INPUT_VALUES else None
 
     @lazy
     def largest_input(self) -> float:
         """The largest of the inputs' magnitudes."""
-        return float(abs(self.inputs).max())
+        return float(max(self.inputs.max(), -self.inputs.min()))
 
     @lazy
     def used_inputs(self) -> NDArray[np.intp]:

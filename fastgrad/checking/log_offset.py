@@ -21,6 +21,7 @@ from fastgrad.checking.numerical import (
     MAX_FIRST_SUSPECTS,
     NumericalGradient,
     largest_magnitude,
+    take_smaller_step,
 )
 from fastgrad.checking.probe import probe_element
 from fastgrad.checking.random_directions import (
@@ -114,10 +115,11 @@ def explain_by_offset(
 ) -> Explanation:
     """Return which gradients f contradicts, by more than the number under the logarithm.
 
-    That number is tested along random directions first, which is cheap. What is left is compared
-    with the differences of the loss without it, if others show that the gradient is to be
-    understood so; and all is where the number takes so much, as from a saturated sample's loss,
-    that along directions an error could hide in it.
+    That number is found along random directions, which is cheap. Then all elements are compared
+    with the differences of the loss without it, where f has been recorded, so that these are cheap,
+    too. Elsewhere the directions tell of the arrays one by one, and the differences of what is
+    left, if others show that the gradient is to be understood so; and where the number takes so
+    much, as from a saturated sample's loss, that along directions an error could hide in it.
 
     Parameters
     ----------
@@ -132,21 +134,27 @@ def explain_by_offset(
     classes = right_classes(subject)
     if classes is not None and classes.would_change(agreeing):
         classes = None
+    take_smaller_step(suspected)
     offsets: dict[str, float | None] = {}
     errors = {}
+    by_elements = False
     if classes is not None:
+        is_recorded = all(subject.is_recorded(w.part) for w in suspected)
+        by_elements = is_recorded and not classes.are_losses
         errors = {w.name: Errors.of(w) for w in suspected}
         whole = _offset_of(suspected, errors, classes)
         for w in reversed(suspected):
             # Errors of a small array are hidden in what all together may be wrong by.
-            alone = whole is None or _are_clear(errors[w.name].values, errors[w.name].bounds)
+            is_clear = _are_clear(errors[w.name].values, errors[w.name].bounds)
+            alone = whole is None or (is_clear and not by_elements)
             offsets[w.name] = _offset_of([w], errors, classes) if alone else whole
-            if offsets[w.name] and not (whole or classes.are_losses):
+            if offsets[w.name] and (by_elements or not (whole or classes.are_losses)):
                 break  # with that number, the differences without it tell of the others
     right = [
         w
         for w in suspected
         if classes is not None
+        and not by_elements
         and (d := offsets.get(w.name)) is not None
         and (subject.is_own_net or errors[w.name].hides(_misfit_share(w.noise)))
         and _is_explained_by(w, errors[w.name], classes, d)
@@ -264,7 +272,9 @@ def _numerical_without(
         value, wrong_by = w.value + taken, w.round_off + round_off
         known = value, w.truncation + truncation, wrong_by, w.moved, w.accepted
         part = other_parts[w.name]
-        without.append(WithoutOffset(other, part, noise, h, *known, before=w, taken=taken))
+        after = WithoutOffset(other, part, noise, h, *known, before=w, taken=taken)
+        after.centrals = w.centrals  # which tell what is known; `central` adds what is taken
+        without.append(after)
     return without
 
 

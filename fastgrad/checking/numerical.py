@@ -171,6 +171,10 @@ class NumericalGradient:
             excess = np.abs(analytic - self.value) - self.bounds
             return np.flatnonzero(~(excess <= self.accepted + slack))
 
+    def _not_passed(self, places: Places) -> Places:
+        """Return those of these elements that no closer look has found to agree."""
+        return without(places, np.array([*self.passed], np.intp))
+
     def is_wrong(self, corrected: Array | None = None, slack: float = 0.0) -> bool:
         """Return whether f shows that the gradient is wrong, or one that is corrected for a guess.
 
@@ -181,7 +185,7 @@ class NumericalGradient:
         analytic = self.part.analytic if corrected is None else corrected
         suspects = self.suspicious(analytic, slack)
         if corrected is None:
-            suspects = np.setdiff1d(suspects, [*self.passed])
+            suspects = self._not_passed(suspects)
         if not len(suspects):
             return False
         if corrected is not None and len(suspects) > max(
@@ -190,7 +194,7 @@ class NumericalGradient:
             return True
         if not np.isfinite(analytic[suspects]).all():
             return True
-        if len(suspects) > MAX_FIRST_SUSPECTS:
+        if len(suspects) > MAX_FIRST_SUSPECTS or self.smaller_step in self.centrals:
             suspects = self.still_suspicious(suspects, corrected, slack)
             left = self.not_at_kinks(suspects, corrected, slack)
             return any(self.contradicts(places, corrected) for places in left)
@@ -208,12 +212,13 @@ class NumericalGradient:
         smaller = self.smaller
         with np.errstate(all="ignore"):
             hidden = abs(analytic - self.value) <= 2 * smaller.bounds
-        differing = np.union1d(smaller.suspicious(analytic, slack), np.flatnonzero(hidden))
-        left = np.intersect1d(suspects, differing)
+        differing = hidden.copy()
+        differing[smaller.suspicious(analytic, slack)] = True
+        left = suspects[differing[suspects]]
         if hidden[left].any() and self.measured.is_recorded(self.part):
-            left = np.setdiff1d(left, self._bent(left[hidden[left]], analytic, slack))
+            left = without(left, self._bent(left[hidden[left]], analytic, slack))
         if corrected is None:
-            agreeing = np.setdiff1d(suspects, left)
+            agreeing = without(suspects, left)
             self._note_agreeing(agreeing, smaller.value, smaller.bounds, smaller.h)
         return left
 
@@ -259,7 +264,7 @@ class NumericalGradient:
         analytic = self.part.analytic if corrected is None else corrected
         suspects = self._worst(analytic, suspects, MAX_PROBED_ELEMENTS)
         first = self._worst(analytic, suspects, MAX_FIRST_SIDES)
-        for places in (first, np.setdiff1d(suspects, first)):
+        for places in (first, without(suspects, first)):
             yield self._without_kinks(places, corrected, slack)
 
     def _without_kinks(
@@ -350,16 +355,21 @@ class NumericalGradient:
         if len(places) > count:
             places = self.still_suspicious(places)
             self._without_kinks(self._worst(analytic, places, count))
-            places, count = np.setdiff1d(places, [*self.passed]), MAX_COUNTED_ELEMENTS // 8
+            places, count = self._not_passed(places), MAX_COUNTED_ELEMENTS // 8
         for place in self._worst(analytic, places, count).tolist():
             if np.isfinite(analytic[place]):
                 self._probe(place)
-        return np.setdiff1d(places, [*self.passed])
+        return self._not_passed(places)
+
+    @property
+    def smaller_step(self) -> float:
+        """A step that reaches fewer kinks."""
+        return self.h / SUSPECT_STEP_DIVISOR
 
     @lazy
     def smaller(self) -> "NumericalGradient":
-        """The differences at a smaller step, which reach fewer kinks."""
-        return self.at_step(self.h / SUSPECT_STEP_DIVISOR)
+        """The differences at a smaller step."""
+        return self.at_step(self.smaller_step)
 
     def _worst(self, analytic: Array, places: Places, count: int) -> Places:
         """Return those that differ most, in units of what is allowed, and some by chance."""
@@ -411,6 +421,16 @@ def numerical_gradients(
     return found
 
 
+def take_smaller_step(found: Sequence[NumericalGradient]) -> None:
+    """Take the quotients at the smaller step of all that have more than a few suspects, at once."""
+    several = [each for each in found if len(each.suspicious()) > MAX_FIRST_SUSPECTS]
+    if several:
+        subject, step = several[0].measured, several[0].smaller_step
+        quotients = subject.quotients([each.part for each in several], step)
+        for each, central in zip(several, quotients, strict=True):
+            each.centrals[step] = central
+
+
 def _numerical(
     subject: GradientUnderTest, part: Part, noise: Noise, h: float, near: Array, far: Array
 ) -> NumericalGradient:
@@ -459,6 +479,12 @@ def _moved(
     if not isinstance(step, float):
         moved += 1.5 * noise.level / step.reshape(-1)
     return moved
+
+
+def without(places: Places, others: Places) -> Places:
+    """Return the places that are not among others, in their order."""
+    left: Places = places[~np.isin(places, others)]
+    return left
 
 
 def largest_magnitude(values: Array) -> float:

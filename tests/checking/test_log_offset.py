@@ -213,3 +213,16 @@ def test_no_error_hides_in_what_the_number_takes_from_a_saturated_loss(fast):
     wrong = net.gradient(x, t)
     wrong["W1"] = wrong["W1"] * (1 + 1e-6)
     assert not check_gradient(net, x=x, t=t, gradient=wrong, fast=fast)
+
+
+def test_beside_the_number_one_element_of_a_recorded_net_is_known_to_its_own_round_off():
+    x, t = faulty_batch()
+    net = Probabilities([9, 6, 7], "sigmoid")
+    report = check_gradient(net, x=x, t=t, engine="traced")
+    assert report
+    assert "but for the 1e-07" in str(report)
+    wrong = net.gradient(x, t)
+    wrong["W1"][2, 3] += 3 * report.rows[0].absolute.round_off  # 2: the value may be wrong, too
+    report = check_gradient(net, x=x, t=t, gradient=wrong, engine="traced")
+    assert not report
+    assert "only W1[2, 3] is wrong" in str(report)

@@ -508,23 +508,24 @@ def _multiply_versions(out: Any, a: Any, b: Any) -> None:
     """Compute out = a @ b, at least `TILE_ROWS` versions; tiles are a row's, in so many of them."""
     versions, rows, depth = a.shape
     columns = b.shape[1]
+    words = a.view(np.int64)
     bits = np.empty(depth, np.int64)
     where = np.empty(depth, np.int64)
     for start in range(0, versions, TILE_ROWS):
         is_half = versions - start <= HALF_TILE
         v = start if is_half else min(start, versions - TILE_ROWS)  # some of them once more
+        last = min(v + TILE_ROWS, versions) - 1
         for n in range(rows):
-            tile = a[v : v + TILE_ROWS, n]
-            bits[:] = 0
-            for row in range(len(tile)):
-                row_bits = tile[row].view(np.int64)
-                for k in range(depth):
-                    bits[k] |= row_bits[k]
+            for k in range(depth):
+                of_all = np.int64(0)
+                for row in range(TILE_ROWS):  # so many that LLVM computes vectors of k
+                    of_all |= words[min(v + row, last), n, k]
+                bits[k] = of_all
             count = 0
             for k in range(depth):
                 where[count] = k
                 count += bits[k] & MAGNITUDE_BITS != 0
-            own = out[v : v + TILE_ROWS, n]
+            tile, own = a[v : v + TILE_ROWS, n], out[v : v + TILE_ROWS, n]
             j = 0
             while j < columns:
                 if j + 2 * LANES_PER_VECTOR <= columns:

@@ -191,8 +191,9 @@ def _move(node: Node) -> Batched:
     dtype = node.value.dtype
     if axes is not None:
         return lambda arguments, _: leaves(arguments[0])[0].values.transpose(axes)
-    if moves_nothing(node):
-        return lambda arguments, _: leaves(arguments[0])[0].values
+    if is_reshape(node):
+        shape = node.shape
+        return lambda arguments, m: leaves(arguments[0])[0].values.reshape(m, *shape)
     in_memory = lru_cache(MAX_LAYOUTS)(partial(_places_in_memory, place))
 
     def apply(arguments: Any, m: int) -> Array:
@@ -221,10 +222,15 @@ def _move(node: Node) -> Batched:
 
 def moves_nothing(node: Node) -> bool:
     """Say whether a move's result is its one argument, in the same shape and dtype."""
+    return is_reshape(node) and np.shape(value_of(leaves(node.arguments[0])[0])) == node.shape
+
+
+def is_reshape(node: Node) -> bool:
+    """Say whether a move's result is its one argument, of the same dtype, in C order."""
     source, *others = leaves(node.arguments[0])
     return (
         not others
-        and (np.shape(value_of(source)), value_of(source).dtype) == (node.shape, node.value.dtype)
+        and (value_of(source).size, value_of(source).dtype) == (node.value.size, node.value.dtype)
         and np.array_equal(node.sources.reshape(-1), np.arange(1, node.value.size + 1))
     )
 

@@ -6,7 +6,7 @@ reductions and products take whole stacks; any other function is called version 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from math import prod
 from string import ascii_letters
 from typing import Any
@@ -22,9 +22,6 @@ from fastgrad.tracing.operations import Node, factors, leaves, product_spec, rep
 from fastgrad.typing import Array
 
 matrix_products: Any = LazyModule("fastgrad.jit.matrix_products")
-
-MAX_LAYOUTS = 4
-"""How many layouts of arguments in memory the places to take elements from are kept for."""
 
 MAX_WINDOW = 9
 """Elements of windows that are laid one beside the other: those of pooling."""
@@ -194,7 +191,7 @@ def _move(node: Node) -> Batched:
     if is_reshape(node):
         shape = node.shape
         return lambda arguments, m: leaves(arguments[0])[0].values.reshape(m, *shape)
-    in_memory = lru_cache(MAX_LAYOUTS)(partial(_places_in_memory, place))
+    in_memory: dict[Any, NDArray[np.intp]] = {}  # of the few layouts that arguments have
 
     def apply(arguments: Any, m: int) -> Array:
         parts = leaves(arguments[0])
@@ -209,7 +206,10 @@ def _move(node: Node) -> Batched:
             order = tuple(sorted(range(values.ndim), key=lambda axis: -strides[axis]))
             in_order = values.transpose(order)
             if order[0] == 0 and in_order.flags.c_contiguous:
-                places = in_memory(values.shape[1:], order)
+                layout = values.shape[1:], order
+                if layout not in in_memory:
+                    in_memory[layout] = _places_in_memory(place, *layout)
+                places = in_memory[layout]
                 parts = [Stack(in_order)]
         if len(parts) == 1 and is_without_zeros:
             return _taken(parts[0].values.reshape(m, -1), places - 1)

@@ -44,7 +44,8 @@ class Node:
     @property
     def shape(self) -> tuple[int, ...]:
         """The value's shape."""
-        return np.shape(self.value)
+        shape: tuple[int, ...] = self.value.shape
+        return shape
 
     @property
     def kind(self) -> str:

@@ -7,6 +7,7 @@ import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from weakref import ref
 
@@ -37,6 +38,9 @@ FLOAT_OPERATIONS = frozenset(
     {np.add, np.subtract, np.multiply, np.negative, np.positive, np.divide}
 )
 """What Python's floats compute as NumPy's do."""
+
+MAX_MODULES = 4096
+"""Names of modules, at most, of which it is kept whether they are a library's."""
 
 _LIBRARIES = (
     frozenset({"fastgrad", "numba", "numpy", "scipy", "matplotlib", "tqdm", "pytest", "_pytest"})
@@ -475,6 +479,7 @@ def _named(code: types.CodeType, line: int | None) -> str:
     return f" (in {code.co_qualname.rpartition('<locals>.')[2]}, line {line} of {file})"
 
 
+@lru_cache(MAX_MODULES)
 def is_of_library(module: str) -> bool:
     """Say whether a module, by its name, belongs to Python or to one of these libraries."""
     return module.partition(".")[0] in _LIBRARIES

@@ -31,6 +31,9 @@ Assign = Callable[[Any], None]
 MAX_OBJECTS = 20_000
 """How many objects are looked at, at most."""
 
+MAX_CODES = 4096
+"""Codes of functions, at most, of which it is kept what is known."""
+
 FORMULAS = frozenset({"fastgrad.network.functions", "fastgrad.reference"})
 """Modules of fastgrad's own that hold functions as users write them."""
 
@@ -142,15 +145,16 @@ def look_around(
                 continue
             if type(item) is Recorded:
                 item = item.seen_by_gradient()
-            if is_a(item, np.ndarray):
+            of_item = type(item)
+            if issubclass(of_item, np.ndarray):
                 around.references.append(Reference(item, assign, within))
                 if within is not None:
                     tuples |= {id(holder), id(within[1])}
                 if item.dtype == object:
                     around.restore.append(functools.partial(item.__setitem__, ..., item.copy()))
                     waiting.append((tuple(item.ravel()), is_restored, None, None))
-            elif not is_a(item, np.generic):
-                if hasattr(type(item), "__dlpack__"):
+            elif not issubclass(of_item, np.generic):
+                if hasattr(of_item, "__dlpack__"):
                     around.others.append(item)
                 if id(item) in wanted:
                     around.objects.append(Reference(item, assign, within))
@@ -191,30 +195,31 @@ _CONTAINERS = (dict, list, tuple)
 
 def _items(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
     """Iterate over what an object refers to, each with a way to replace it."""
-    if is_a(holder, types.FunctionType):
+    kind = type(holder)
+    if kind is types.FunctionType:
         yield from _of_function(holder)
-    elif is_a(holder, types.BuiltinFunctionType):
+    elif kind is types.BuiltinFunctionType:
         if not is_a(holder.__self__, types.ModuleType):
             yield holder.__self__, None
-    elif is_a(holder, functools._lru_cache_wrapper):
+    elif issubclass(kind, functools._lru_cache_wrapper):
         yield holder.__wrapped__, None
-    elif is_a(holder, types.MethodType):
+    elif kind is types.MethodType:
         yield holder.__self__, None
         yield holder.__func__, None
-    elif is_a(holder, functools.partial):
+    elif issubclass(kind, functools.partial):
         state = functools.partial.__reduce__(holder)[2]  # a tuple of its function, arguments, ...
         assign = functools.partial.__setstate__  # type: ignore[attr-defined]  # so the stubs
         yield state, functools.partial(assign, holder)
-    elif type(holder) is dict:
+    elif kind is dict:
         yield from _of_dict(holder)
-    elif type(holder) is list:
+    elif kind is list:
         yield from _of_list(holder)
-    elif type(holder) is collections.deque:
+    elif kind is collections.deque:
         for i, item in enumerate(holder):
             yield item, functools.partial(collections.deque.__setitem__, holder, i)
-    elif is_a(holder, memoryview):
+    elif issubclass(kind, memoryview):
         yield np.asarray(holder), None
-    elif is_a(holder, type):
+    elif issubclass(kind, type):
         for name, item in vars(holder).items():
             function = item
             if is_a(item, (classmethod, staticmethod)):
@@ -223,10 +228,10 @@ def _items(holder: Any) -> Iterator[tuple[Any, Assign | None]]:
                 function = item.fget
             if is_a(function, (types.FunctionType, np.ndarray, *_CONTAINERS)):
                 yield function, functools.partial(type.__setattr__, holder, name)
-    elif _is_numbas(type(holder)):
+    elif _is_numbas(kind):
         if (function := (attributes_of(holder) or {}).get("py_func")) is not None:
             yield function, None
-    elif not is_a(holder, types.ModuleType):
+    elif not issubclass(kind, types.ModuleType):
         yield from _of_object(holder)
 
 
@@ -285,7 +290,7 @@ def _of_function(function: types.FunctionType) -> Iterator[tuple[Any, Assign | N
 
 
 def _of_module(
-    module: types.ModuleType, names: set[str], seen: set[int]
+    module: types.ModuleType, names: frozenset[str], seen: set[int]
 ) -> Iterator[tuple[Any, Assign | None]]:
     """Follow what code that names a module may take from it, and from modules in it."""
     seen.add(id(module))
@@ -301,13 +306,11 @@ def _of_module(
             yield item, None
 
 
-def names_of(code: types.CodeType) -> set[str]:
+@functools.lru_cache(MAX_CODES)
+def names_of(code: types.CodeType) -> frozenset[str]:
     """Return the names of globals and attributes in a function and in those defined in it."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if type(constant) is types.CodeType:
-            names |= names_of(constant)
-    return names
+    inner = [constant for constant in code.co_consts if type(constant) is types.CodeType]
+    return frozenset(code.co_names).union(*map(names_of, inner))
 
 
 def _of_object(holder: Any) -> Iterator[tuple[Any, Assign | None]]:

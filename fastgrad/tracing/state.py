@@ -18,7 +18,14 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from fastgrad.tracing.references import attributes_of, is_a, is_foreign, names_of, slots_of
+from fastgrad.tracing.references import (
+    MAX_CODES,
+    attributes_of,
+    is_a,
+    is_foreign,
+    names_of,
+    slots_of,
+)
 from fastgrad.tracing.stand_in import owner_of
 from fastgrad.typing import Array
 
@@ -55,9 +62,6 @@ C_DESCRIPTOR_TYPES = frozenset(
     {types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType}
 )
 """Classes of what is only in classes written in C, whose objects may hold what cannot be seen."""
-
-MAX_CODES = 4096
-"""Codes of functions, at most, of which it is kept what is known."""
 
 UNBOUND = object()
 """Stands for what a variable of a closure holds before it is assigned to."""

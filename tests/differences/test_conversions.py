@@ -23,6 +23,7 @@ from fastgrad import (
     slope_test,
     vector_jacobian_product,
 )
+from fastgrad.tracing import references
 
 # Numbers ------------------------------------------------------------------------------------------
 
@@ -102,7 +103,13 @@ def test_lists_that_are_no_array_are_refused():
 
 
 @pytest.fixture
-def torch():
+def torch(monkeypatch):
+    """Return PyTorch, of which no more is looked at than of what holds users' arrays.
+
+    Tensors lead to all of it: tens of thousands of objects, which the clock ends for users, but not
+    here, where recordings may take their time.
+    """
+    monkeypatch.setattr(references, "MAX_OBJECTS", 500)
     return pytest.importorskip("torch")
 
 

@@ -6,7 +6,7 @@ picks from few others. What follows is linear again, in the excess, too: it is m
 by one, and a weight's part is as much of that as its excess. Elements near to a change are few.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,13 +144,101 @@ class Part(NamedTuple):
         return np.concatenate(each, axis=-1)
 
 
+class Columns:
+    """Which of all excesses are those of which elements of an array.
+
+    Attributes
+    ----------
+    of : int array of shape (elements,)
+        -1 where there is none.
+    end : int
+        How many excesses there are by now, of this array and those before it.
+    """
+
+    def __init__(self, elements: int, end: int, most: int) -> None:
+        self.of, self.end, self._most = np.full(elements, -1), end, most
+
+    def take(self, elements: Places) -> bool:
+        """Give each of these elements one, if it has none; say whether there are enough."""
+        new = elements[self.of[elements] < 0]
+        if self.end + len(new) > self._most:
+            return False
+        self.of[new] = self.end + np.arange(len(new))
+        self.end += len(new)
+        return True
+
+    def add_to(self, values: Array) -> None:
+        """Let each element change by its own excess, too."""
+        (elements,) = np.nonzero(self.of >= 0)
+        values[1 + elements, self.of[elements]] += 1
+
+
+class Excesses:
+    """By how much more than told elements change where the weights of a part move up, and down.
+
+    Attributes
+    ----------
+    part : Part
+    values : array of shape (2, weights, m)
+        Of all elements of which decisions change.
+    are_known : bool array of shape (2, weights)
+        Whether no other decisions change.
+    """
+
+    def __init__(self, part: Part, m: int) -> None:
+        shape = 2, sum(map(len, part.shares))
+        self.part, self.values, self.are_known = part, np.zeros((*shape, m)), np.ones(shape, bool)
+
+    def add_chosen(
+        self, node: Node, choice: Choice, source: Array, sizes: Array, columns: Columns
+    ) -> None:
+        """Find those of a choice, by what the ones before it change of what it picks from."""
+        which, rows = self.part.told.near[node]
+        owners = choice.decisions.owners
+        beside, others = self._beside(source, sizes), np.isin(owners, which)
+        open_ = self.part.told.undecided(node, others, choice.decisions, beside)
+        more = np.unique(owners[open_])
+        reaches = self.part.told.reaches[choice.view.source][choice.inputs[more]]
+        if reaches.any() or not columns.take(np.concatenate([which, more])):
+            self.are_known[:] = False
+            return
+        linear = self.part.of_weights(rows)
+        still = np.zeros((len(more), *linear.shape[1:]))
+        which, linear = np.append(which, more), np.concatenate([linear, still])
+        for side, moved in self._moved(linear, source[choice.inputs[which]]):
+            excess, is_sure = choice.excess(which, moved)
+            self.values[side][:, columns.of[which]] = excess.T
+            self.are_known[side] &= is_sure.all(axis=0)
+
+    def compare(self, node: Node, decisions: Decisions, values: Array, sizes: Array) -> None:
+        """See whether decisions stay, by what those so far change of what they compare."""
+        which, rows = self.part.told.plain[node]
+        others = np.isin(np.arange(len(decisions.gaps)), which)
+        beside = self._beside(values, sizes)
+        self.are_known &= not self.part.told.undecided(node, others, decisions, beside).size
+        least = (1 - SUM_MARGIN) * decisions.gaps[which, np.newaxis]
+        linear = self.part.of_weights(rows)
+        for side, moved in self._moved(linear, decisions.compared(which, values)):
+            self.are_known[side] &= (abs(moved) <= least).all(axis=0)
+
+    def _beside(self, values: Array, sizes: Array) -> Beside:
+        """Return what they change of an array, of whose elements the norms are given."""
+        times = (1 + SUM_MARGIN) * float(np.linalg.norm(self.values, axis=2).max(initial=0))
+        return Beside(values, times, times * sizes)
+
+    def _moved(self, linear: Array, values: Array) -> Iterator[tuple[int, Array]]:
+        """Yield both sides, and by how much weights change what is told there, with excesses."""
+        for side, sign in enumerate((1, -1)):
+            yield side, sign * linear + values @ self.values[side].T
+
+
 def excesses(
     steps: Mapping[Node, Any],
     choices: Mapping[Node, Choice],
     plain: Mapping[Node, Sequence[tuple[Node, Decisions]]],
     parts: Sequence[Part],
-) -> tuple[list[Array], list[NDArray[np.bool_]], Changes] | None:
-    """Return excesses of weights that are moved up, and down, and what each of them changes.
+) -> tuple[list[Excesses], Changes] | None:
+    """Return the excesses of the weights of each part, and what each of them changes.
 
     Parameters
     ----------
@@ -165,71 +253,33 @@ def excesses(
 
     Returns
     -------
-    excesses : list of arrays of shape (2, weights, m), for each part
-    known : list of bool arrays of shape (2, weights)
-        Whether no other decisions change.
+    excesses : list of Excesses
     changes : dict of arrays of shape (1 + elements, m)
 
     None if these are too many.
     """
     near = [len(np.unique(np.concatenate([p.told.near[n][0] for p in parts]))) for n in choices]
     m = 2 * sum(near)  # as many again may be moved by these
-    weights = [sum(map(len, part.shares)) for part in parts]
+    weights = sum(len(share) for part in parts for share in part.shares)
     size = sum(node.value.size for node in steps)
-    if not m or 8 * m * max(size, 2 * sum(weights)) > MAX_EXCESS_BYTES:
+    if not m or 8 * m * max(size, 2 * weights) > MAX_EXCESS_BYTES:
         return None
-    own = [np.zeros((2, count, m)) for count in weights]
-    known = [np.ones((2, count), bool) for count in weights]
-    changes, end = Changes(), 0
+    found = [Excesses(part, m) for part in parts]
+    changes, count = Changes(), 0
     for node, change in steps.items():
         require_time()
         values = np.zeros((1 + node.value.size, m)) if change is None else change(changes)
         if node in choices:
-            choice = choices[node]
-            source, owners = changes[choice.view.source], choice.decisions.owners
-            sizes, column_of = norms(source), np.full(node.value.size, -1)
-            for part, excess, is_known in zip(parts, own, known, strict=True):
-                which, rows = part.told.near[node]
-                others = np.isin(owners, which)
-                open_ = part.told.undecided(
-                    node, others, choice.decisions, _beside(source, sizes, excess)
-                )
-                more = np.unique(owners[open_])
-                new = np.concatenate([which, more])
-                new = new[column_of[new] < 0]
-                moves_more = part.told.reaches[choice.view.source][choice.inputs[more]].any()
-                if moves_more or end + len(new) > m:
-                    is_known[:] = False
-                    continue
-                column_of[new] = end + np.arange(len(new))
-                end += len(new)
-                linear = part.of_weights(rows)
-                still = np.zeros((len(more), *linear.shape[1:]))
-                which, linear = np.append(which, more), np.concatenate([linear, still])
-                for side, sign in enumerate((1, -1)):
-                    moved = sign * linear + source[choice.inputs[which]] @ excess[side].T
-                    of_elements, is_sure = choice.excess(which, moved)
-                    excess[side][:, column_of[which]] = of_elements.T
-                    is_known[side] &= is_sure.all(axis=0)
-            (elements,) = np.nonzero(column_of >= 0)
-            values[1 + elements, column_of[elements]] += 1
+            choice, columns = choices[node], Columns(node.value.size, count, m)
+            source = changes[choice.view.source]
+            sizes = norms(source)
+            for each in found:
+                each.add_chosen(node, choice, source, sizes, columns)
+            columns.add_to(values)
+            count = columns.end
         for mask, decisions in plain.get(node, ()):
             sizes = norms(values)
-            for part, excess, is_known in zip(parts, own, known, strict=True):
-                which, compared = part.told.plain[mask]
-                others = np.isin(np.arange(len(decisions.gaps)), which)
-                beside = _beside(values, sizes, excess)
-                is_known &= not part.told.undecided(mask, others, decisions, beside).size
-                least = (1 - SUM_MARGIN) * decisions.gaps[which, np.newaxis]
-                linear, more_of_it = part.of_weights(compared), decisions.compared(which, values)
-                for side, sign in enumerate((1, -1)):
-                    moved = sign * linear + more_of_it @ excess[side].T
-                    is_known[side] &= (abs(moved) <= least).all(axis=0)
+            for each in found:
+                each.compare(mask, decisions, values, sizes)
         changes[node] = values
-    return own, known, changes
-
-
-def _beside(values: Array, sizes: Array, excess: Array) -> Beside:
-    """Return what excesses change, whose norms are known."""
-    times = (1 + SUM_MARGIN) * float(np.linalg.norm(excess, axis=2).max(initial=0))
-    return Beside(values, times, times * sizes)
+    return found, changes

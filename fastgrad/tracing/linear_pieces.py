@@ -193,12 +193,12 @@ class LinearPiece:
         found = excesses(steps, self._choices, plain, parts) if parts else None
         if found is None:
             return
-        own, known, changes = found
+        of_parts, changes = found
         ends = np.concatenate(
             [taken(self._views[n], changes).reshape(n.value.size, -1) for n in self.ends]
         )
-        for part, excess, is_known in zip(parts, own, known, strict=True):
-            yield part, excess @ ends.T, is_known
+        for each in of_parts:
+            yield each.part, each.values @ ends.T, each.are_known
 
     def _changes_of_update(self, node: Node, moves: Sequence[Moves]) -> Array:
         """Return the changes of a product by which units mix."""

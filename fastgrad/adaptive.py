@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 import numpy as np
 
 from fastgrad.differences.adaptive_steps import EPS, FIRST_STEP, Extrapolation, Outcome
-from fastgrad.differences.analytic import require_analytic
 from fastgrad.differences.arguments import (
     as_number,
     as_returned,
@@ -320,8 +319,7 @@ def differentiate(
             progress=progress,
         )
         found = problems(f, x, first, args=args, scheme=chosen, relative=wide, bounds=bounds)
-        if chosen.is_complex:
-            evaluations += require_analytic(found, stacked=evaluator.stacked)
+        evaluations += evaluator.require_analytic(found)
         if is_hessian:
             given, value = found[0], _value_at_x(found[0], evaluator)
             ways = np.ones(given.x.size)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.differences.analytic import require_analytic
 from fastgrad.differences.arguments import (
     PROBE_SCALE,
     Call,
@@ -423,8 +422,7 @@ def directional_derivative(
         part, line = along(f, x, args, found, directions, h, chosen, automatic=automatic)
         [(fitting, places, steps)] = [some for some in line.partition if len(some[1])]
         base = value_at(found, f, x, args, evaluator.stacked)
-        if chosen.is_complex:
-            require_analytic(found, stacked=evaluator.stacked)
+        evaluator.require_analytic(found)
         if not (automatic or chosen.is_complex):
             require_moving(found, directions, float(np.max(steps)))
         put_back, _ = restorer([problem.x for problem in found])

@@ -50,11 +50,10 @@ from fastgrad.typing import (
 )
 
 if TYPE_CHECKING:
-    from fastgrad.differences import analytic, domain, measured_steps
+    from fastgrad.differences import domain, measured_steps
     from fastgrad.engines import compiled
     from fastgrad.engines import elementwise as elementwise_calls
 else:  # most gradients need none of them
-    analytic = LazyModule("fastgrad.differences.analytic")
     domain = LazyModule("fastgrad.differences.domain")
     measured_steps = LazyModule("fastgrad.differences.measured_steps")
     compiled = LazyModule("fastgrad.engines.compiled")
@@ -285,8 +284,7 @@ def numerical_gradient(
             as_in_the_book=evaluator.is_as_in_the_book,
         )
         evaluator.require_served(parts)
-        if parts and parts[0].scheme.is_complex:
-            analytic.require_analytic(parts, stacked=evaluator.stacked)
+        evaluator.require_analytic(parts)
         with evaluator.shown(sum([part.x.size for part in parts])) as report:
             gradients = []
             for part in parts:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 import numpy as np
 
-from fastgrad.differences.analytic import require_analytic
 from fastgrad.differences.arguments import (
     as_real_array,
     as_returned,
@@ -216,8 +215,7 @@ def jacobian(
             bounds=bounds,
             stacked=evaluator.stacked,
         )
-        if found and found[0].scheme.is_complex:
-            require_analytic(found, stacked=evaluator.stacked)
+        evaluator.require_analytic(found)
         guard.check()  # before steps are measured by an f that changes x
         groups = None
         if is_sparse:

@@ -11,7 +11,7 @@ Edge = tuple[str, str]
 
 FLOORS = (
     {"fastgrad", "testing"},
-    {"checking", "hessians"},
+    {"checking", "hessians", "hessian_rows"},
     {"gradient", "jacobians", "adaptive", "directional", "network", "cluster", "sparse"},
     {"probing"},
     {"colouring"},

@@ -35,12 +35,14 @@ from fastgrad.typing import (
 )
 
 if TYPE_CHECKING:
+    from fastgrad.differences import analytic
     from fastgrad.engines import compiled, traced
     from fastgrad.engines import elementwise as elementwise_calls
     from fastgrad.engines import workers as worker_pools
     from fastgrad.jit import jitted
     from fastgrad.tracing import trace
 else:  # many files
+    analytic = LazyModule("fastgrad.differences.analytic")
     jitted = LazyModule("fastgrad.jit.jitted")
     compiled = LazyModule("fastgrad.engines.compiled")
     elementwise_calls = LazyModule("fastgrad.engines.elementwise")
@@ -216,6 +218,14 @@ class Evaluator:
                 f"engine is {self.asked!r}, which serves real schemes with one step for all "
                 "elements, and no bounds; pass engine='auto' or engine='loop' for others"
             )
+
+    def require_analytic(self, problems: list[Problem], scheme: Scheme | None = None) -> int:
+        """Refuse an f that complex steps do not serve, if some are taken; count its calls.
+
+        ``scheme`` is what gives first derivatives, where it is not that of the problems.
+        """
+        asked = [each for each in problems if (scheme or each.scheme).is_complex]
+        return analytic.require_analytic(asked, stacked=self.stacked) if asked else 0
 
     def gradient_in_advance(self, problem: Problem) -> Array | None:
         """Return the gradient if it has been computed together with another one."""

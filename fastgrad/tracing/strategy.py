@@ -208,7 +208,9 @@ def choose_strategies(
         stage, replay, rows = _analyzed(trace.nodes, signature, term.node)
         x = trace.nodes[0].value.reshape(-1)
         wider = None
-        if stage is not None and stage.node in biases:
+        # What moves with each weight's own shift gains nothing by it; and a bias moves what inputs
+        # of 0 leave as it is, as a blank part of a picture does: more than is to be moved then.
+        if stage is not None and stage.node in biases and term.node in rows:
             wider = stage.with_bias(x.size)
             x = np.concatenate([x, biases[stage.node]])
         strategies.append(

@@ -37,9 +37,8 @@ class LazyModule:
 
     def __init__(self, name: str) -> None:
         self.__name__ = name
-        self._module: Any = None
 
     def __getattr__(self, attribute: str) -> Any:
-        if self._module is None:
-            self._module = import_module(self.__name__)
-        return getattr(self._module, attribute)
+        module = import_module(self.__name__)
+        self.__dict__ = module.__dict__  # so that its attributes are found without this function
+        return getattr(module, attribute)

@@ -125,7 +125,7 @@ def check_end(kind: str) -> str:
 
 def require_floating_array(name: str, x: object, h: object) -> None:
     """Refuse what cannot be moved by a step in place."""
-    if isinstance(x, complex | np.complexfloating):
+    if isinstance(x, (complex, np.complexfloating)):
         x = np.array(x)
     if not isinstance(x, np.ndarray):
         others = ", or a structure of arrays" if name != "x" else ""

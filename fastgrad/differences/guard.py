@@ -178,7 +178,7 @@ class guarded(turn):
         """Wait for the turn, and take x as it is then for what it is to be in the end."""
         super().__enter__()
         try:
-            self._originals = [Original(array) for _, array in self._named]
+            self._originals = [Original(array, name) for name, array in self._named]
             if is_structure(self._x):
                 self._containers = [*_containers(self._x)]
         except BaseException:
@@ -202,8 +202,8 @@ class guarded(turn):
 
     def check(self) -> None:
         """Refuse an f that has changed x."""
-        for (name, _), original in zip(self._named, self._originals, strict=True):
-            original.require(name)
+        for original in self._originals:
+            original.require()
         for container, before in self._containers:
             if not _is_as_before(container, before):
                 raise ValueError(
@@ -226,6 +226,12 @@ class guarded(turn):
 class Original:
     """What an array is now, to be compared with what it is later.
 
+    Parameters
+    ----------
+    array : array
+    name : str
+        What messages call it.
+
     Attributes
     ----------
     plain : array
@@ -237,15 +243,16 @@ class Original:
         Whether it is a masked array, which has a mask as well.
     """
 
-    def __init__(self, array: Any) -> None:
-        self._array = array
+    def __init__(self, array: Any, name: str = "x") -> None:
+        self._array, self._name = array, name
         self.plain = array.view(np.ndarray)
         self.copy = self.plain.copy(order="K")
         self.is_masked = type(array) is not np.ndarray and is_masked_array(array)
         self._mask: Any = np.ma.getmaskarray(array).copy() if self.is_masked else None
 
-    def require(self, name: str = "x") -> None:
+    def require(self) -> None:
         """Refuse an f that has changed the array."""
+        name = self._name
         require_unchanged(self.plain, self.copy, name)
         if self._array.shape != self.plain.shape:
             raise ValueError(

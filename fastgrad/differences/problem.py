@@ -180,7 +180,7 @@ def _problem(
     as_in_the_book: bool,
 ) -> Problem:
     """Return the problem of one array, once its step and bounds have been checked."""
-    steps = choose_steps(h, x, scheme, relative=relative, eps=limits_of(x.dtype)[0])
+    steps = choose_steps(h, x, scheme, relative=relative)
     pair = None if bounds is None else limits.as_bounds(name, bounds, x)
     problem = Problem(f, x, name, scheme, steps, pair, isinstance(h, str))
     book = as_in_the_book and problem.is_as_in_the_book
@@ -196,7 +196,8 @@ def _require_steps(problem: Problem, *, may_be_lost: bool) -> bool:
     eps, tiny, largest = limits_of(x.dtype)
     plain = x.view(np.ndarray)
     if x.size <= MAX_ELEMENTS_AT_ONCE:  # of so few, Python's numbers are faster
-        size = max(map(abs, plain.reshape(-1).tolist()))
+        numbers = plain.reshape(-1).tolist()
+        size = max(max(numbers), -min(numbers))
     else:
         size = np.abs(plain).max()
     # Neighbours of a number in x are no farther away.

@@ -190,7 +190,7 @@ class Rows:
 # Steps --------------------------------------------------------------------------------------------
 
 
-def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float) -> Any:
+def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool) -> Any:
     """Return the steps, a float or an array ``(x.size,)`` in C order.
 
     Parameters
@@ -205,8 +205,6 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
         What the steps are used in.
     relative : bool
         Whether h is in units of ``abs(x[i])``; where that is 0, it is taken as it is.
-    eps : float
-        The relative precision of x and of f's values, the coarser of both; for "auto".
 
     Raises
     ------
@@ -233,7 +231,7 @@ def choose_steps(h: Any, x: Array, scheme: Scheme, *, relative: bool, eps: float
             )
         if relative:
             raise ValueError("h is 'auto', which is relative to x already; leave out relative")
-        step = scheme.optimal_step(eps)
+        step = scheme.optimal_step(limits_of(x.dtype)[0])
         if scheme.is_complex:
             return step
         flat = x.view(np.ndarray).reshape(-1)

@@ -77,7 +77,9 @@ class FirstCalls:
     def make(self, times: int) -> None:
         """Call f so many times more, unless it is known to be of no use."""
         x = self._x
-        for _ in range(0 if self.refusal else times):
+        for _ in range(times):
+            if self.refusal:
+                return
             start = time.perf_counter()
             try:
                 value = self._f(x)
@@ -92,8 +94,6 @@ class FirstCalls:
             if not self.refusal:
                 self.seconds = min(self.seconds, seconds)
                 self._note(value)
-            if self.refusal:
-                return
 
     def _put_back(self) -> bool:
         """Restore x bit for bit; return whether it had been changed."""

@@ -160,7 +160,7 @@ def by_responses(
             parts = odd_and_even(_measure(moves, points, monitor))
         misfit, kinked = misfits(parts, points, terms), monitor.may_have_kink
         of_unit = np.where(kinked, 0, misfit).mean(axis=0)
-        if noise is not None or not of_unit.max() <= MAX_MEAN_DEVIATIONS * of_sum:
+        if noise is not None or not of_unit.max() <= MAX_DEVIATIONS * of_sum:
             noise = _noise(moves) if noise is None else noise
             if noise.max() > MAX_NOISE * losses.max():  # many units stand at a jump
                 return None

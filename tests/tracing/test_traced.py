@@ -433,6 +433,21 @@ def test_the_size_of_batches_of_versions_does_not_matter(batch, monkeypatch):
         assert_the_loops(*nets.CASES[name]())
 
 
+@pytest.mark.parametrize("waves", [1.0, 3e3])
+def test_noise_is_measured_where_more_than_rounding_of_the_sum_is_missed(waves, monkeypatch):
+    """Of waves that are not much longer than the moves, a response is no short polynomial."""
+    from fastgrad.tracing import unit_responses
+
+    measured, measure = [], unit_responses._noise
+    monkeypatch.setattr(
+        unit_responses, "_noise", lambda moves: measured.append(moves) or measure(moves)
+    )
+    x = nets.two_layers()["W1"]
+    # The sine has the rounding of its argument.
+    assert_the_loops(lambda W: np.mean(np.sin(waves * (nets.INPUT @ W)) ** 2), x, size=10 * waves)
+    assert bool(measured) is (waves > 1)
+
+
 def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch, threadpools):
     """Neither on that of the replay's, nor of BLAS's."""
     from fastgrad.jit import concurrency

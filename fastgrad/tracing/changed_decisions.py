@@ -144,35 +144,6 @@ class Part(NamedTuple):
         return np.concatenate(each, axis=-1)
 
 
-class Columns:
-    """Which of all excesses are those of which elements of an array.
-
-    Attributes
-    ----------
-    of : int array of shape (elements,)
-        -1 where there is none.
-    end : int
-        How many excesses there are by now, of this array and those before it.
-    """
-
-    def __init__(self, elements: int, end: int, most: int) -> None:
-        self.of, self.end, self._most = np.full(elements, -1), end, most
-
-    def take(self, elements: Places) -> bool:
-        """Give each of these elements one, if it has none; say whether there are enough."""
-        new = elements[self.of[elements] < 0]
-        if self.end + len(new) > self._most:
-            return False
-        self.of[new] = self.end + np.arange(len(new))
-        self.end += len(new)
-        return True
-
-    def add_to(self, values: Array) -> None:
-        """Let each element change by its own excess, too."""
-        (elements,) = np.nonzero(self.of >= 0)
-        values[1 + elements, self.of[elements]] += 1
-
-
 class Excesses:
     """By how much more than told elements change where the weights of a part move up, and down.
 
@@ -180,35 +151,46 @@ class Excesses:
     ----------
     part : Part
     values : array of shape (2, weights, m)
-        Of all elements of which decisions change.
+        Of all elements that have been added; at first, of one that never changes.
     are_known : bool array of shape (2, weights)
         Whether no other decisions change.
     """
 
-    def __init__(self, part: Part, m: int) -> None:
+    def __init__(self, part: Part) -> None:
         shape = 2, sum(map(len, part.shares))
-        self.part, self.values, self.are_known = part, np.zeros((*shape, m)), np.ones(shape, bool)
+        self.part, self.values, self.are_known = part, np.zeros((*shape, 1)), np.ones(shape, bool)
 
-    def add_chosen(
-        self, node: Node, choice: Choice, source: Array, sizes: Array, columns: Columns
-    ) -> None:
-        """Find those of a choice, by what the ones before it change of what it picks from."""
+    def of_choice(
+        self, node: Node, choice: Choice, source: Array, sizes: Array
+    ) -> tuple[Places, Array]:
+        """Find those of a choice, by what the ones before it change of what it picks from.
+
+        Return which elements have some, and these, of shape (2, weights, elements).
+        """
         which, rows = self.part.told.near[node]
         owners = choice.decisions.owners
         beside, others = self._beside(source, sizes), np.isin(owners, which)
         open_ = self.part.told.undecided(node, others, choice.decisions, beside)
         more = np.unique(owners[open_])
-        reaches = self.part.told.reaches[choice.view.source][choice.inputs[more]]
-        if reaches.any() or not columns.take(np.concatenate([which, more])):
+        if self.part.told.reaches[choice.view.source][choice.inputs[more]].any():
             self.are_known[:] = False
-            return
+            return which[:0], self.values[..., :0]
         linear = self.part.of_weights(rows)
         still = np.zeros((len(more), *linear.shape[1:]))
         which, linear = np.append(which, more), np.concatenate([linear, still])
+        found = np.zeros((*self.are_known.shape, len(which)))
         for side, moved in self._moved(linear, source[choice.inputs[which]]):
             excess, is_sure = choice.excess(which, moved)
-            self.values[side][:, columns.of[which]] = excess.T
+            found[side] = excess.T
             self.are_known[side] &= is_sure.all(axis=0)
+        some = found.any(axis=(0, 1))
+        return which[some], found[..., some]
+
+    def add(self, elements: Places, own: Places, values: Array) -> None:
+        """Add those of some elements, in order, of which the part's own have these values."""
+        more = np.zeros((*self.are_known.shape, len(elements)))
+        more[..., np.searchsorted(elements, own)] = values
+        self.values = np.concatenate([self.values, more], axis=-1)
 
     def compare(self, node: Node, decisions: Decisions, values: Array, sizes: Array) -> None:
         """See whether decisions stay, by what those so far change of what they compare."""
@@ -259,27 +241,37 @@ def excesses(
     None if these are too many.
     """
     near = [len(np.unique(np.concatenate([p.told.near[n][0] for p in parts]))) for n in choices]
-    m = 2 * sum(near)  # as many again may be moved by these
     weights = sum(len(share) for part in parts for share in part.shares)
-    size = sum(node.value.size for node in steps)
-    if not m or 8 * m * max(size, 2 * weights) > MAX_EXCESS_BYTES:
+    bytes_each = 8 * max(2 * weights, sum(node.value.size for node in steps))
+    if not any(near) or 2 * sum(near) * bytes_each > MAX_EXCESS_BYTES:
         return None
-    found = [Excesses(part, m) for part in parts]
-    changes, count = Changes(), 0
+    found = [Excesses(part) for part in parts]
+    changes, m = Changes(), 1
     for node, change in steps.items():
         require_time()
         values = np.zeros((1 + node.value.size, m)) if change is None else change(changes)
         if node in choices:
-            choice, columns = choices[node], Columns(node.value.size, count, m)
-            source = changes[choice.view.source]
+            source = changes[choices[node].view.source]
             sizes = norms(source)
-            for each in found:
-                each.add_chosen(node, choice, source, sizes, columns)
-            columns.add_to(values)
-            count = columns.end
+            new = [each.of_choice(node, choices[node], source, sizes) for each in found]
+            elements = np.unique(np.concatenate([own for own, _ in new]))
+            m += len(elements)
+            if m * bytes_each > MAX_EXCESS_BYTES:
+                return None
+            for each, (own, excess) in zip(found, new, strict=True):
+                each.add(elements, own, excess)
+            if elements.size:
+                changes = {before: _widened(each, m) for before, each in changes.items()}
+                values = _widened(values, m)
+                values[1 + elements, np.arange(m - len(elements), m)] = 1
         for mask, decisions in plain.get(node, ()):
             sizes = norms(values)
             for each in found:
                 each.compare(mask, decisions, values, sizes)
         changes[node] = values
     return found, changes
+
+
+def _widened(changes: Array, m: int) -> Array:
+    """Return an array's changes by m elements, of which the last change nothing of it."""
+    return np.pad(changes, ((0, 0), (0, m - changes.shape[1])))

@@ -213,24 +213,26 @@ def _origin(
     Moves before it are in origins. None if there are several arrays.
     """
     found: set[Node] = set()
-    blocks = [np.zeros(1, np.intp)]
-    for part in leaves(node.arguments[0]):
-        if type(part) is Node and part.depends:
-            source, places = origins.get(part, (part, None))
-            found.add(source)
-            if places is None:
-                places = np.arange(1, part.value.size + 1)
-            blocks.append(places.reshape(-1))
-        elif np.any(value_of(part)):
-            return None
-        else:
-            blocks.append(np.zeros(np.size(value_of(part)), np.intp))
-    if len(found) != 1:
+    others: list[Any] = []
+
+    def places(part: Any) -> NDArray[np.intp]:
+        if not (type(part) is Node and part.depends):
+            others.append(value_of(part))
+            return np.zeros(np.shape(others[-1]), np.intp)
+        source, of_source = origins.get(part, (part, None))
+        found.add(source)
+        if of_source is None:
+            of_source = np.arange(1, part.value.size + 1)
+        return of_source.reshape(part.shape)
+
+    parts, *how = replaced(node.arguments[0], places), *node.arguments[1:]
+    if len(found) != 1 or any(np.any(other) for other in others):
         return None
     source = found.pop()
     if source.value.dtype != node.value.dtype or np.ndim(source.value) == 0:
         return None
-    return source, np.concatenate(blocks)[node.sources]
+    # Places are moved as the elements are: this takes less time than to number these first.
+    return source, np.asarray(node.compute((parts, *how)))
 
 
 def picks_first(nodes: list[Node]) -> list[Node]:

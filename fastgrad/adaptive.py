@@ -436,7 +436,7 @@ def _differentiate(
     gradient, error, step = results = [np.zeros_like(x) for _ in range(3)]
     places = memory_order(x)
     size = np.maximum(abs(x.view(np.ndarray)), 1) ** scheme.derivative
-    heights = abs(np.broadcast_to(base, x.size)).reshape(x.shape) / size
+    heights = abs(base.reshape(x.shape) if base.ndim else base) / size
     is_limited = np.ones(x.size, bool)
     if scheme.is_complex:
         steps, calls = problem.steps, 1 if retry else 2
@@ -458,7 +458,7 @@ def _differentiate(
     remembered = RememberedValues(values)
     several = evaluator.is_elementwise
     extrapolation = Extrapolation(problem, remembered, base, tolerance, retry, several)
-    steps = np.broadcast_to(np.asarray(problem.steps, np.float64), x.size)
+    steps = np.full(x.size, problem.steps, np.float64)
     if retry:  # where nothing is left of the step's power
         gone = steps**scheme.derivative < np.finfo(np.float64).tiny / EPS
         steps = np.where(gone, FIRST_STEP, steps)

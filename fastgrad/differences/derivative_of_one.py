@@ -121,7 +121,8 @@ def _limit_with_kink(quotients: Tableau, bends: Tableau) -> Limit | None:
     jump = bends.limit()
     size = abs(jump.run.value)
     kink = size + jump.error if size > MIN_CLEAR_SHARE * jump.error else 0.0
-    run = run._replace(truncation=max(run.truncation, stays))
+    if stays > run.truncation:
+        run = run._replace(truncation=stays)
     return Limit(run, error + max(kink, stays))
 
 

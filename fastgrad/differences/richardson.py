@@ -428,15 +428,14 @@ class Tableau:
 
     def _unexplained(self, run: Run, own: float, slack: dict[int, float]) -> float:
         """Return how much farther than it may be a quotient at a smaller step is from the limit."""
-        most, limit, allowed = 0.0, run.value, DEVIATION_FACTOR * own
+        quotients, limit, allowed = self.quotients, run.value, DEVIATION_FACTOR * own
+        most, scale, ratio = 0.0, 0.0, RATIO**self._first_power
         for k in range(run.last + 1, max(slack) + 1):
-            off = abs(self.quotients[k] - limit)
+            off = abs(quotients[k] - limit)
             if off > slack[k] + allowed:
-                ratio = RATIO**self._first_power
-                scale = max(
-                    abs(self.quotients[j] - limit) / ratio**j
-                    for j in range(run.first, run.last + 1)
-                )
+                if not scale:
+                    own_places = range(run.first, run.last + 1)
+                    scale = max([abs(quotients[j] - limit) / ratio**j for j in own_places])
                 if off > slack[k] + allowed + TRUNCATION_FACTOR * scale * ratio**k:
                     most = max(most, off)
         return most

@@ -63,6 +63,14 @@ MIN_STEP_SHARE = 2.0**-12
 MAX_STRAIGHT_SHARE = 2.0**-4
 """Share of the step up to which nothing of that is truncated that could be seen."""
 
+ZEROS = (
+    "of {} of the samples the right class has the probability 0: there the loss is flat, by the "
+    "number that it adds under the logarithm, and differences cannot tell what is right. Let "
+    "predict(x) return the scores, of which softmax makes the probabilities; or check the net with "
+    "smaller weights."
+)
+"""What is said where samples have no logarithm of their own."""
+
 MIN_ERROR_FACTOR = 4.0
 """Times what the differences without the number are known to that an error is, to be explained."""
 
@@ -132,6 +140,12 @@ def explain_by_offset(
         return Explanation([])
     subject = suspected[0].subject
     classes = right_classes(subject)
+    zeros = _hidden_in_zeros(classes, subject)
+    if zeros:
+        wrong = [w for w in suspected if w.is_wrong()]
+        sentences = [about([w.name for w in wrong], ZEROS.format(zeros))] if wrong else []
+        right = [w for w in suspected if w not in wrong]
+        return Explanation(wrong, right, sentences, is_complete=bool(wrong))
     if classes is not None and classes.would_change(agreeing):
         classes = None
     take_smaller_step(suspected)
@@ -175,6 +189,15 @@ def explain_by_offset(
     decided = [w.name for w in left + right]
     right += [w for w in suspected if w.name not in decided]
     return Explanation(left, right, sentences)
+
+
+def _hidden_in_zeros(classes: RightClasses | None, subject: GradientUnderTest) -> int:
+    """Return how many probabilities are 0 as floats, in a loss that is as large by these alone."""
+    if classes is None or classes.are_losses:
+        return 0
+    here = classes.snapshot()
+    zeros = int(np.count_nonzero(np.isneginf(here)))
+    return zeros if subject.value() >= -np.log(max(OFFSETS)) * zeros / here.size else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,9 +280,11 @@ def _numerical_without(
     rest = subject.with_function(partial(_rest, classes, offset))
     rest.keeps_step = True
     snapshot = classes.snapshot()
-    size = abs(float(classes.rest(snapshot, offset)))
-    level = SLOPE_NOISE_FACTOR * noise.relative * (1 + largest_magnitude(snapshot)) * size
-    step = h * min(1.0, max(MIN_STEP_SHARE, level / noise.level)) if size < np.inf else h
+    level = SLOPE_NOISE_FACTOR * classes.rounded(snapshot, offset, noise.relative)
+    step = h
+    if level < np.inf:
+        step = h * min(1.0, max(MIN_STEP_SHARE, level / noise.level))
+        noise = replace(noise, level=noise.level + level)
     names = [w.name for w in found]
     parts = [part for part in rest.parts if part.name in names]
     near = far = rest.quotients(parts, step)
@@ -373,8 +398,9 @@ def offset_along(check: DirectionalCheck) -> tuple[float, DirectionalCheck] | No
         offset = _offset_of_measured(check, classes)
         if offset is None:
             return None
-    share = _misfit_share(check.noise)
-    if all(share * abs(result.analytic - result.value) <= result.error for result in check.results):
+    share, s = _misfit_share(check.noise), _step_of_slopes(check.parts, check.noise)
+    rounded = classes.rounded(classes.snapshot(), offset, check.noise.eps) / s
+    if all(share * abs(r.analytic - r.value) + rounded <= r.error for r in check.results):
         measured = len(check.results)
         rest, count = check.directions[measured:], check.count - measured
         taken = partial(_taken_along, classes, check.parts, check.noise, offset)
@@ -398,7 +424,7 @@ def _taken_along(
     s = _step_of_slopes(parts, noise)
     up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
     slope = -classes.slope(up, down, s, offset)
-    return slope, _misfit_share(noise) * abs(slope)
+    return slope, _misfit_share(noise) * abs(slope) + classes.rounded(up, offset, noise.eps) / s
 
 
 def _offset_of_measured(check: DirectionalCheck, classes: RightClasses) -> float | None:
@@ -416,7 +442,7 @@ def offset_at(
 ) -> float | None:
     """Return the number under the logarithm without which f does not contradict an element."""
     classes = right_classes(subject)
-    if classes is None:
+    if classes is None or not np.isfinite(classes.snapshot()).all():
         return None
     for offset in OFFSETS:
         other = classes.without(subject, offset)
@@ -443,7 +469,12 @@ def _offset_behind(
     for direction, error, allowed in errors:
         up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
         slopes = {d: classes.slope(up, down, s, d) for d in left}
-        left = [d for d in left if abs(error - slopes[d]) <= allowed + exact * abs(slopes[d])]
+        rounded = {d: classes.rounded(up, d, noise.eps) / s for d in left}
+        left = [
+            d
+            for d in left
+            if abs(error - slopes[d]) <= allowed + exact * abs(slopes[d]) + rounded[d]
+        ]
         if not left:
             return None
         for d in left:
@@ -498,7 +529,15 @@ class RightClasses:
         if self.are_losses:
             with np.errstate(all="ignore"):  # nan, if the losses are too large for this number
                 return -np.mean(np.log1p(-offset * np.exp(snapshot)))
-        return np.mean(np.log1p(offset * np.exp(-snapshot)))
+        return np.mean(np.logaddexp(0.0, np.log(offset) - snapshot))  # d / p may be inf
+
+    def rounded(self, snapshot: Array, offset: float, eps: float) -> float:
+        """Return what it is rounded by: eps of itself, and what eps of the logarithms makes of it.
+
+        Of that, the share d / (p + d) is left, which is less than 1, and than log(1 + d / p).
+        """
+        size = abs(float(self.rest(snapshot, offset)))
+        return eps * (size + min(size, 1.0) * largest_magnitude(snapshot))
 
     def slope(self, up: Array, down: Array, s: float, offset: float) -> float:
         """Return the difference quotient of that."""
@@ -596,7 +635,7 @@ def _log_probabilities(subject: GradientUnderTest) -> Callable[[], Array] | None
     except Exception as error:  # a net of another kind
         raise_interrupt(error)
         return None
-    return predicted if np.isfinite(found).all() and found.ndim == 1 else None
+    return predicted if (found < np.inf).all() and found.ndim == 1 else None
 
 
 def _log_predicted(

@@ -226,3 +226,35 @@ def test_beside_the_number_one_element_of_a_recorded_net_is_known_to_its_own_rou
     report = check_gradient(net, x=x, t=t, gradient=wrong, engine="traced")
     assert not report
     assert "only W1[2, 3] is wrong" in str(report)
+
+
+def saturated(kind, seed=1, scale=30):
+    """Return a net, and a batch in which the right class is far behind another of most samples."""
+    random = np.random.default_rng(seed)
+    net = kind([12, 6, 7], "relu")
+    for values in net.params.values():
+        values[...] = scale * random.normal(size=values.shape)
+    return net, random.normal(size=(20, 12)), random.integers(0, 7, 20)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_scores_tell_of_probabilities_that_no_float_holds(fast):
+    net, x, t = saturated(LayeredNet)
+    assert (softmax(net.predict(x))[np.arange(20), t] == 0).sum() > 10
+    report = check_gradient(net, x=x, t=t, fast=fast)
+    assert report
+    assert "1e-07" in str(report)
+    for name in ("W1", "W2", "b2"):
+        wrong = net.gradient(x, t)
+        wrong[name].flat[abs(wrong[name]).argmax()] *= 1.01
+        assert not check_gradient(net, x=x, t=t, gradient=wrong, fast=fast)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_where_probabilities_are_0_it_is_said_that_nothing_can_be_told(fast):
+    net, x, t = saturated(Probabilities)
+    report = check_gradient(net, x=x, t=t, fast=fast)
+    assert not report
+    [finding] = report.findings
+    assert finding.startswith("W1, b1, W2, b2: of 14 of the samples")
+    assert "Let predict(x) return the scores" in finding

@@ -307,7 +307,7 @@ class Comparison:
                 return self.report(summary, sentences, right=False)
             return self.report(summary, [agreeing.summary(), *findings], right=True)
         with ending_at(end):
-            return replace(self, noise=directions.noise, end=end).until_end(parts, directions)
+            return replace(self, end=end).until_end(parts, directions)
 
     def _asked_again(
         self, subject: GradientUnderTest, parts: Sequence[Part]

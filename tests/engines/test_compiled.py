@@ -19,7 +19,6 @@ from numba.core.errors import NumbaError
 from oracle import JIT
 
 from fastgrad import numerical_gradient
-from fastgrad.differences.quotients import derivatives
 from fastgrad.engines import compiled
 from fastgrad.jit import concurrency, jitted
 from fastgrad.schemes import central, forward
@@ -188,16 +187,6 @@ def test_functions_that_numba_has_not_compiled_are_refused():
 
 def never_moved(x):
     return 1.0
-
-
-@needs_jit
-def test_arrays_of_changing_shape_are_refused():
-    @numba.njit
-    def f(x):
-        return x[: 2 if x[0] > 0 else 3] * 1.0
-
-    with pytest.raises(ValueError, match="arrays of different shapes"):
-        derivatives(compiled.values, f, np.zeros(4), np.arange(4), 1e-3, central(), (2,))
 
 
 @needs_jit

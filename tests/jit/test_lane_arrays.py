@@ -29,8 +29,8 @@ def transcendental(x):
 def reductions(x):
     y = x * 1.5
     return (
-        y.sum() * np.mean(y) + y.mean() + np.prod(y[:3]) * x[:2].prod()
-        + y.max() - np.min(y) + y.var() * np.std(x) + np.argmax(y)
+        y.sum() * np.mean(y) + x[:2].prod() + y.max() - np.min(y) + np.argmax(y)
+        + np.std(x)  # by its variance
     )  # fmt: skip
 
 

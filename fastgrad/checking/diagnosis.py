@@ -169,13 +169,14 @@ def location(case: FailedParameter) -> str:
             return f"only {where} wrong, all others are right."
     if is_small(case.numerical):
         batch = case.numerical.subject.batch
-        how = "check_gradient(net, x=x, t=t) tells"
+        how = "check_gradient(net, x=x, t=t) finds it by the scores that predict(x) returns"
         if batch is not None:
-            how = "a net with a method predict(x), which returns the scores, lets the check tell"
+            how = "a net with a method predict(x), which returns the scores, lets the check find it"
         return (
             f"no error is larger than {SMALL_FAULT_SHARE:.0e} of the largest element. A number "
-            f"that is added under a logarithm, as the book's 1e-7, makes such differences: {how}, "
-            f"and rtol={SMALL_FAULT_SHARE:.0e} accepts them."
+            "that is added under a logarithm, as the book's 1e-7, makes such differences: they are "
+            f"gone where the loss is checked without it; {how}, and rtol={SMALL_FAULT_SHARE:.0e} "
+            "accepts errors as small."
         )
     if count == wrong.size:
         return f"all {count:,} elements are wrong." if count > 1 else "it is wrong."

@@ -8,8 +8,8 @@ of a check:
 - `numerical`: differences with their errors, and kinks of many elements that disagree at once;
   `probe`: a closer look at one of them.
 - `random_directions`: a few directions in place of all elements.
-- `log_offset`, `reevaluation`: what explains that a right gradient differs; `kinks_at_x`: whether
-  f has a kink that may.
+- `log_offset`, `reevaluation`: what explains that a right gradient differs; `right_classes`: what
+  is known of the probabilities under a loss's logarithm, `kinks_at_x`: whether f has a kink.
 - `diagnosis`: guesses at faults, each of them tested.
 - `report`: the rows and sentences.
 

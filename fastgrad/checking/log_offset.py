@@ -11,48 +11,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fastgrad.checking.noise import Direction, Noise, evaluate_along, extrapolate
+from fastgrad.checking.noise import Direction, Noise, extrapolate
 from fastgrad.checking.numerical import (
     MAX_FIRST_SUSPECTS,
     NumericalGradient,
     largest_magnitude,
     take_smaller_step,
 )
-from fastgrad.checking.probe import probe_element
-from fastgrad.checking.random_directions import (
-    DIRECTION_COUNT,
-    KINK_DIVISOR,
-    DirectionalCheck,
-    random_direction,
-    step_along,
+from fastgrad.checking.probe import Probe, probe_element
+from fastgrad.checking.random_directions import DIRECTION_COUNT, DirectionalCheck, random_direction
+from fastgrad.checking.right_classes import (
+    OFFSETS,
+    SLOPE_NOISE_FACTOR,
+    Rest,
+    RightClasses,
+    added_by,
+    misfit_share,
+    right_classes,
 )
 from fastgrad.checking.subject import GradientUnderTest, Part
-from fastgrad.jit.interrupts import raise_interrupt
 from fastgrad.typing import Array, Places
 
-OFFSETS = (1e-7, 1e-8, 1e-6, 1e-10, 1e-12, 1e-5)
-"""What is added to probabilities before their logarithm is taken; the book's comes first."""
-
-MAX_MISFIT_SHARE = 1e-3
-"""Share of what is to be explained to which it is to be, at most."""
-
-MISFIT_SHARE_PER_STEP = 64.0
-"""Times the step s that this share is: more than what s**2 leaves, in double precision 1e-5."""
-
-SLOPE_NOISE_FACTOR = 32.0
-"""Times the relative noise that it is taken for, of what is differenced to that share."""
-
-MAX_SAMPLES = 512
-"""Samples whose losses are evaluated one by one at most."""
-
-MEAN_SHARE = 1e-7
-"""Share to which a loss is to be the mean of those of its samples."""
-
+GUESSING_DIRECTIONS = 3
+"""Directions that tell the number, where all elements are compared without it afterwards."""
 
 KINK_ERROR_FACTOR = 4.0
 """Times the largest error away from kinks that one next to a kink may be, to be explained alike."""
@@ -146,7 +130,7 @@ def explain_by_offset(
         sentences = [about([w.name for w in wrong], ZEROS.format(zeros))] if wrong else []
         right = [w for w in suspected if w not in wrong]
         return Explanation(wrong, right, sentences, is_complete=bool(wrong))
-    if classes is not None and classes.would_change(agreeing):
+    if classes is not None and _would_change(classes, agreeing):
         classes = None
     take_smaller_step(suspected)
     offsets: dict[str, float | None] = {}
@@ -156,12 +140,13 @@ def explain_by_offset(
         is_recorded = all(subject.is_recorded(w.part) for w in suspected)
         by_elements = is_recorded and not classes.are_losses
         errors = {w.name: Errors.of(w) for w in suspected}
-        whole = _offset_of(suspected, errors, classes)
+        count = GUESSING_DIRECTIONS if by_elements else DIRECTION_COUNT
+        whole = _offset_of(suspected, errors, classes, count)
         for w in reversed(suspected):
             # Errors of a small array are hidden in what all together may be wrong by.
             is_clear = _are_clear(errors[w.name].values, errors[w.name].bounds)
             alone = whole is None or (is_clear and not by_elements)
-            offsets[w.name] = _offset_of([w], errors, classes) if alone else whole
+            offsets[w.name] = _offset_of([w], errors, classes, count) if alone else whole
             if offsets[w.name] and (by_elements or not (whole or classes.are_losses)):
                 break  # with that number, the differences without it tell of the others
     right = [
@@ -170,7 +155,7 @@ def explain_by_offset(
         if classes is not None
         and not by_elements
         and (d := offsets.get(w.name)) is not None
-        and (subject.is_own_net or errors[w.name].hides(_misfit_share(w.noise)))
+        and (subject.is_own_net or errors[w.name].hides(misfit_share(w.noise)))
         and _is_explained_by(w, errors[w.name], classes, d)
     ]
     known = next((d for d in offsets.values() if d), None)
@@ -197,7 +182,25 @@ def _hidden_in_zeros(classes: RightClasses | None, subject: GradientUnderTest) -
         return 0
     here = classes.snapshot()
     zeros = int(np.count_nonzero(np.isneginf(here)))
+    if not zeros:
+        return 0
     return zeros if subject.value() >= -np.log(max(OFFSETS)) * zeros / here.size else 0
+
+
+def _would_change(classes: RightClasses, agreeing: Sequence[NumericalGradient]) -> bool:
+    """Say whether the loss of a single sample without a number contradicts what agrees with it.
+
+    All derivatives of -log(p + d) differ from those of -log(p) by the share d / (p + d).
+    """
+    here = classes.snapshot() if classes.are_losses and agreeing else np.zeros(0)
+    if here.size != 1:
+        return False
+    with np.errstate(all="ignore"):
+        share = min(OFFSETS) * float(np.exp(here[0]))
+        return any(
+            (share * abs(each.part.analytic) > MIN_ERROR_FACTOR * each.bounds).any()
+            for each in agreeing
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,7 +280,7 @@ def _numerical_without(
     """
     subject, noise, h = found[0].subject, found[0].noise, found[0].h
     other = classes.without(subject, offset)
-    rest = subject.with_function(partial(_rest, classes, offset))
+    rest = subject.with_function(partial(added_by, classes, offset))
     rest.keeps_step = True
     snapshot = classes.snapshot()
     level = SLOPE_NOISE_FACTOR * classes.rounded(snapshot, offset, noise.relative)
@@ -352,9 +355,15 @@ def _is_explained(after: WithoutOffset) -> bool:
 
 
 def _offset_of(
-    suspected: Sequence[NumericalGradient], known: dict[str, Errors], classes: RightClasses
+    suspected: Sequence[NumericalGradient],
+    known: dict[str, Errors],
+    classes: RightClasses,
+    count: int,
 ) -> float | None:
-    """Return the number under the logarithm that explains all errors, along random directions."""
+    """Return the number under the logarithm that explains all errors, along random directions.
+
+    Along so many of them, or all, if none of these shows it.
+    """
     errors, bounds = (
         np.concatenate([getattr(known[w.name], name) for w in suspected])
         for name in ("values", "bounds")
@@ -369,7 +378,8 @@ def _offset_of(
     flat = [np.concatenate([v.reshape(-1) for v in arrays]) for arrays in directions]
     wanted = [float(v @ errors) for v in flat]
     allowed = [6 * float(np.linalg.norm(v * bounds)) for v in flat]
-    return _offset_behind(classes, parts, noise, zip(directions, wanted, allowed, strict=True))
+    along = zip(directions, wanted, allowed, strict=True)
+    return _offset_behind(Rest.of(classes, parts, noise), along, count=count)
 
 
 def _are_clear(errors: Array, bounds: Array) -> bool:
@@ -392,18 +402,21 @@ def offset_along(check: DirectionalCheck) -> tuple[float, DirectionalCheck] | No
     classes = None if check.has_kinks else right_classes(check.subject)
     if classes is None:
         return None
-    offset = _offset_of_measured(check, classes)
+    known = Rest.of(classes, check.parts, check.noise)
+    offset = _offset_of_measured(check, known)
     if offset is None:
         check.measure(to_end=True)
-        offset = _offset_of_measured(check, classes)
+        offset = _offset_of_measured(check, known)
         if offset is None:
             return None
-    share, s = _misfit_share(check.noise), _step_of_slopes(check.parts, check.noise)
-    rounded = classes.rounded(classes.snapshot(), offset, check.noise.eps) / s
-    if all(share * abs(r.analytic - r.value) + rounded <= r.error for r in check.results):
+
+    def is_hidden(result: Probe) -> bool:
+        return known.error_of(result.analytic - result.value, offset) <= result.error
+
+    if all(map(is_hidden, check.results)):
         measured = len(check.results)
         rest, count = check.directions[measured:], check.count - measured
-        taken = partial(_taken_along, classes, check.parts, check.noise, offset)
+        taken = partial(known.taken_along, offset)
         others = replace(check, directions=rest, count=count, results=[], taken=taken)
         results = [*check.results, *others.measure().results]
     else:  # it takes so much that an error could hide in what is known of it
@@ -417,24 +430,13 @@ def offset_along(check: DirectionalCheck) -> tuple[float, DirectionalCheck] | No
     return (offset, replace(check, results=results)) if agree else None
 
 
-def _taken_along(
-    classes: RightClasses, parts: Sequence[Part], noise: Noise, offset: float, direction: Direction
-) -> tuple[float, float]:
-    """Return what the number takes from the loss's slope along a direction, and its error."""
-    s = _step_of_slopes(parts, noise)
-    up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
-    slope = -classes.slope(up, down, s, offset)
-    return slope, _misfit_share(noise) * abs(slope) + classes.rounded(up, offset, noise.eps) / s
-
-
-def _offset_of_measured(check: DirectionalCheck, classes: RightClasses) -> float | None:
+def _offset_of_measured(check: DirectionalCheck, rest: Rest) -> float | None:
     """Return the number that explains the errors that were measured, if there is one."""
     errors = [result.analytic - result.value for result in check.results]
     if check.has_kinks or not np.isfinite(errors).all():
         return None
     allowed = [result.error + check.slack for result in check.results]
-    along = zip(check.directions, errors, allowed, strict=False)
-    return _offset_behind(classes, check.parts, check.noise, along, min_factor=1.0)
+    return _offset_behind(rest, zip(check.directions, errors, allowed, strict=False), 1.0)
 
 
 def offset_at(
@@ -454,203 +456,27 @@ def offset_at(
 
 
 def _offset_behind(
-    classes: RightClasses,
-    parts: Sequence[Part],
-    noise: Noise,
+    rest: Rest,
     errors: Iterable[tuple[Direction, float, float]],
     min_factor: float = 2.0,
+    count: int = DIRECTION_COUNT,
 ) -> float | None:
     """Return the number that explains errors along directions, each with what it may be off by.
 
-    Along one of them it has to change the loss by more than so many times that.
+    Along one of them it has to change the loss by more than so many times that. More than so many
+    directions are only asked where none of these shows a number.
     """
     left, seen = [*OFFSETS], dict.fromkeys(OFFSETS, False)
-    s, exact = _step_of_slopes(parts, noise), _misfit_share(noise)
-    for direction, error, allowed in errors:
-        up, down = evaluate_along(parts, direction, (s, -s), classes.snapshot)
-        slopes = {d: classes.slope(up, down, s, d) for d in left}
-        rounded = {d: classes.rounded(up, d, noise.eps) / s for d in left}
-        left = [
-            d
-            for d in left
-            if abs(error - slopes[d]) <= allowed + exact * abs(slopes[d]) + rounded[d]
-        ]
+    for k, (direction, error, allowed) in enumerate(errors):
+        if k >= count and any(seen[d] for d in left):
+            break
+        slopes = rest.slopes_along(direction, left)
+        left = [d for d in left if abs(error - slopes[d]) <= allowed + rest.error_of(slopes[d], d)]
         if not left:
             return None
         for d in left:
             seen[d] |= abs(slopes[d]) > min_factor * allowed
     return next((d for d in left if seen[d]), None)
-
-
-def _misfit_share(noise: Noise) -> float:
-    """Return the share by which what an offset explains may miss."""
-    return min(MAX_MISFIT_SHARE, MISFIT_SHARE_PER_STEP * step_along(noise))
-
-
-def _step_of_slopes(parts: Sequence[Part], noise: Noise) -> float:
-    """Return the step at which the right classes' probabilities are differenced.
-
-    It crosses fewer kinks than that of f: what rounds them is as much smaller as the number is that
-    is added to them.
-    """
-    s, share = step_along(noise), _misfit_share(noise)
-    rounding = max(largest_magnitude(part.x) * float(np.finfo(part.x.dtype).eps) for part in parts)
-    hidden = max(SLOPE_NOISE_FACTOR * noise.relative, rounding)
-    return min(s, max(s / KINK_DIVISOR**2, hidden / share))
-
-
-def _rest(classes: RightClasses, offset: float, *_: Any) -> Any:
-    """Return what the offset adds to the loss, whatever else is given."""
-    return classes.rest(classes.snapshot(), offset)
-
-
-def _loss_without(f: Any, classes: RightClasses, offset: float, *arguments: Any) -> Any:
-    """Return the loss as it would be without the offset."""
-    return f(*arguments) + classes.rest(classes.snapshot(), offset)
-
-
-@dataclass(frozen=True)
-class RightClasses:
-    """The right classes' probabilities p, as far as they are known.
-
-    Attributes
-    ----------
-    snapshot : callable
-        Returns numbers that tell them as the parameters are now: their logarithms, or the losses of
-        single samples, ``-log(p + d)``.
-    are_losses : bool
-    """
-
-    snapshot: Callable[[], Array]
-    are_losses: bool
-
-    def rest(self, snapshot: Array, offset: float) -> Any:
-        """Return the mean of log(1 + d / p), by operations that can be traced."""
-        if self.are_losses:
-            with np.errstate(all="ignore"):  # nan, if the losses are too large for this number
-                return -np.mean(np.log1p(-offset * np.exp(snapshot)))
-        return np.mean(np.logaddexp(0.0, np.log(offset) - snapshot))  # d / p may be inf
-
-    def rounded(self, snapshot: Array, offset: float, eps: float) -> float:
-        """Return what it is rounded by: eps of itself, and what eps of the logarithms makes of it.
-
-        Of that, the share d / (p + d) is left, which is less than 1, and than log(1 + d / p).
-        """
-        size = abs(float(self.rest(snapshot, offset)))
-        return eps * (size + min(size, 1.0) * largest_magnitude(snapshot))
-
-    def slope(self, up: Array, down: Array, s: float, offset: float) -> float:
-        """Return the difference quotient of that."""
-        with np.errstate(all="ignore"):
-            return float(self.rest(up, offset) - self.rest(down, offset)) / (2 * s)
-
-    def without(self, subject: GradientUnderTest, offset: float) -> GradientUnderTest:
-        """Return the subject whose loss has no such number under the logarithm."""
-        return subject.with_function(partial(_loss_without, subject.f, self, offset))
-
-    def would_change(self, agreeing: Sequence[NumericalGradient]) -> bool:
-        """Say whether the loss of a single sample without a number contradicts what agrees with it.
-
-        All derivatives of -log(p + d) differ from those of -log(p) by the share d / (p + d).
-        """
-        here = self.snapshot() if self.are_losses and agreeing else np.zeros(0)
-        if here.size != 1:
-            return False
-        with np.errstate(all="ignore"):
-            share = min(OFFSETS) * float(np.exp(here[0]))
-            return any(
-                (share * abs(each.part.analytic) > MIN_ERROR_FACTOR * each.bounds).any()
-                for each in agreeing
-            )
-
-    def below(self, offset: float) -> int:
-        """Return how many probabilities are smaller than the offset."""
-        here = self.snapshot()
-        hidden = here > -np.log(2 * offset) if self.are_losses else here < np.log(offset)
-        return int(np.count_nonzero(hidden))
-
-
-def right_classes(subject: GradientUnderTest) -> RightClasses | None:
-    """Return what is known of the right classes' probabilities, or None.
-
-    By what the net predicts; or by the losses of single samples, if f is their mean. A function
-    without a batch is taken for the loss of one sample.
-    """
-    known = _predicted.get(subject)
-    if known is not None:
-        return known
-    predicted = _log_probabilities(subject)
-    if predicted is not None:
-        _predicted[subject] = RightClasses(predicted, are_losses=False)
-        return _predicted[subject]
-    samples = subject.batch.samples if subject.batch else 1
-    if not 1 <= samples <= MAX_SAMPLES:
-        return None
-    losses = partial(_losses, subject, samples)
-    try:
-        found, loss = losses(), float(subject.value())
-    except Exception as error:  # a net that takes no single samples
-        raise_interrupt(error)
-        return None
-    is_mean = np.isfinite(found).all() and abs(float(found.mean()) - loss) <= MEAN_SHARE * abs(loss)
-    return RightClasses(losses, are_losses=True) if is_mean and loss > 0 else None
-
-
-_predicted: WeakKeyDictionary[GradientUnderTest, RightClasses] = WeakKeyDictionary()
-"""What subjects are known to predict, as long as they are there."""
-
-
-def _losses(subject: GradientUnderTest, samples: int) -> Array:
-    """Return the loss of each sample."""
-    if samples == 1 or subject.batch is None:
-        return np.array([subject.value()])
-    return np.array([float(subject.batch.loss_of(n)(None)) for n in range(samples)])
-
-
-def _log_probabilities(subject: GradientUnderTest) -> Callable[[], Array] | None:
-    """Return a function for the logarithms of the right classes' predicted probabilities, or None.
-
-    What it computes can be traced: whether predict returns probabilities or scores is seen once.
-    """
-    batch = subject.batch
-    net = batch.net if batch else None
-    predict = getattr(net, "predict", None) or getattr(net, "forward", None)
-    if batch is None or not callable(predict):
-        return None
-    x, t = batch.x, np.asarray(batch.t)
-    try:
-        y = np.asarray(predict(x))
-        shape = y.reshape(-1, y.shape[-1]).shape
-        labels = t.reshape(shape).argmax(axis=1) if t.size == y.size else t.reshape(-1)
-        # Scores may be probabilities by chance, but not next to x as well.
-        y, direction = np.array(y), random_direction(subject.parts, np.random.default_rng(0))
-        moved = evaluate_along(subject.parts, direction, (0.125,), lambda: np.array(predict(x)))
-        are_scores = not all(
-            (y >= 0).all() and np.allclose(y.sum(axis=-1), 1, atol=1e-5) for y in (y, *moved)
-        )
-        places = (np.arange(shape[0]), labels)
-        predicted = partial(_log_predicted, predict, x, shape, places, are_scores)
-        with np.errstate(divide="ignore"):
-            found = _log_predicted(lambda _: y, x, shape, places, are_scores)
-    except Exception as error:  # a net of another kind
-        raise_interrupt(error)
-        return None
-    return predicted if (found < np.inf).all() and found.ndim == 1 else None
-
-
-def _log_predicted(
-    predict: Any, x: Any, shape: tuple[int, ...], places: Any, are_scores: bool
-) -> Array:
-    """Return the logarithms of the probabilities of the right classes."""
-    y = predict(x).reshape(shape)
-    right: Array
-    if not are_scores:
-        right = np.log(y[places].astype(np.float64))
-        return right
-    # Not by way of the probabilities, which may be too small for a float.
-    shifted = (y - y.max(axis=1, keepdims=True)).astype(np.float64)
-    right = shifted[places] - np.log(np.exp(shifted).sum(axis=1))
-    return right
 
 
 def sentence_of(offset: float, subject: GradientUnderTest) -> str:

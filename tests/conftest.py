@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from fastgrad.checking import check
 from fastgrad.engines import traced
 from fastgrad.jit import jitted
-from fastgrad.tracing import first_calls, trace
+from fastgrad.tracing import first_calls, references, trace
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs are deaf to it, and so would be all that tests start.
@@ -125,6 +125,17 @@ def wait_until():
 def cheap_functions_traced(monkeypatch):
     """Let auto try to trace all but the smallest arrays, however cheap f is."""
     monkeypatch.setattr(first_calls, "MIN_TRACING_SECONDS", 0.0)
+
+
+@pytest.fixture
+def torch(monkeypatch):
+    """Return PyTorch, of which no more is looked at than of what holds users' arrays.
+
+    Tensors lead to all of it: tens of thousands of objects, which the clock ends for users, but not
+    here, where recordings may take their time.
+    """
+    monkeypatch.setattr(references, "MAX_OBJECTS", 500)
+    return pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")

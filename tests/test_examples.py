@@ -486,8 +486,8 @@ def test_layers_are_right_and_their_faults_are_named(start, tmp_path):
     assert "- q: 2 times too large" in reports["attention_backward_faulty"]
 
 
+@pytest.mark.usefixtures("torch")
 def test_autograd_functions_are_checked_beside_gradcheck(start):
-    pytest.importorskip("torch")
     first, forgotten, doubled, module = start("check_torch").strip().split("\n\n")
     assert "gradcheck" in first
     assert "The gradient is right." in first

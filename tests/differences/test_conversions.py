@@ -23,7 +23,6 @@ from fastgrad import (
     slope_test,
     vector_jacobian_product,
 )
-from fastgrad.tracing import references
 
 # Numbers ------------------------------------------------------------------------------------------
 
@@ -100,17 +99,6 @@ def test_lists_that_are_no_array_are_refused():
 
 
 # Tensors ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def torch(monkeypatch):
-    """Return PyTorch, of which no more is looked at than of what holds users' arrays.
-
-    Tensors lead to all of it: tens of thousands of objects, which the clock ends for users, but not
-    here, where recordings may take their time.
-    """
-    monkeypatch.setattr(references, "MAX_OBJECTS", 500)
-    return pytest.importorskip("torch")
 
 
 @pytest.fixture

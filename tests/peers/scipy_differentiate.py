@@ -7,9 +7,8 @@ from functools import partial
 from itertools import product
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 from scipy.optimize import rosen, rosen_der, rosen_hess
-from scipy.stats._distr_params import distcont
 
 from fastgrad import differentiate, schemes
 from fastgrad.adaptive import STATUSES
@@ -112,6 +111,9 @@ def derivatives():
 
 def distributions():
     """Yield cases of the cumulative distributions of scipy.stats."""
+    from scipy import stats  # which takes a second to load, in one of pytest's processes alone
+    from scipy.stats._distr_params import distcont
+
     for name, parameters in distcont:
         distribution = getattr(stats, name)(*parameters)
         is_slow = name in {"studentized_range", "kstwo", "ksone", "genexpon", "vonmises"}

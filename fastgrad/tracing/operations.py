@@ -361,6 +361,35 @@ def power(base: Any, exponent: Any) -> Any:
     return base**exponent
 
 
+def _append(arr: Any, values: Any, axis: int | None = None) -> Any:
+    """Return what np.append does, by a place in both arrays for each element."""
+    places = np.append(_numbered(arr), np.size(arr) + _numbered(values), axis)
+    return np.concatenate([np.ravel(arr), np.ravel(values)])[places]
+
+
+def _insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
+    """Return what np.insert does, of values that it does not round."""
+    places = np.insert(_numbered(arr), obj, np.size(arr) + _numbered(values), axis)
+    return np.concatenate([np.ravel(arr), np.ravel(values)])[places]
+
+
+def _delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
+    """Return what np.delete does."""
+    return np.ravel(arr)[np.delete(_numbered(arr), obj, axis)]
+
+
+def _numbered(array: Any) -> NDArray[np.intp]:
+    """Return the number of each element, in C order."""
+    return np.arange(np.size(array)).reshape(np.shape(array))
+
+
+BY_PLACES: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.append: _append,
+    np.insert: _insert,
+    np.delete: _delete,
+}
+"""Functions that are recorded as others which pick elements."""
+
 REDUCTIONS: tuple[Callable[..., Any], ...] = (
     np.sum, np.mean, np.max, np.min, np.prod, np.argmax, np.argmin, np.any, np.all, np.var, np.std,
     np.amax, np.amin,
@@ -400,7 +429,7 @@ OUT_POSITIONS: dict[Callable[..., Any], int] = {
     np.outer: 3,
     np.trace: 6,
 }
-"""From how many positional arguments on the last ones are an array to write the result into."""
+"""How many positional arguments there are if the last one is the array to write the result into."""
 
 CREATORS_LIKE = frozenset({np.zeros_like, np.ones_like, np.empty_like, np.full_like})
 """Functions that create an array of the shape of another."""

@@ -198,8 +198,22 @@ class Recorded(NDArrayOperatorsMixin):
         if function in operations.SHAPE_FUNCTIONS:
             keywords = {key: plain(value) for key, value in keywords.items()}
             return function(*replaced(arguments, plain), **keywords)
-        if len(arguments) >= operations.OUT_POSITIONS.get(function, len(arguments) + 1):
-            raise recording.stop(f"np.{function.__name__} is given its result's array")
+        until_out = operations.OUT_POSITIONS.get(function, len(arguments) + 1)
+        if len(arguments) > until_out:
+            raise recording.stop(
+                f"np.{function.__name__} is given arguments after its result's array"
+            )
+        if len(arguments) == until_out:
+            *arguments, keywords["out"] = arguments
+        if function in operations.BY_PLACES and len(arguments) > 1:
+            if function is not np.append:
+                if moves(arguments[1]):
+                    raise recording.stop(*INDEX)
+                arguments = (arguments[0], replaced(arguments[1], plain), *arguments[2:])
+            result = operations.BY_PLACES[function](*arguments, **keywords)
+            if function is np.insert and result.dtype != np.ravel(arguments[0]).dtype:
+                raise recording.stop("np.insert converts what it puts in")
+            return result
         if function not in operations.KINDS:
             raise recording.stop(f"np.{function.__name__} is not recorded")
         out = keywords.pop("out", None)

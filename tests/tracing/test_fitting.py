@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgrad.tracing.unit_responses import (
+from fastgrad.tracing.fitting import (
     MAX_DEVIATIONS,
     MAX_KINK_SHARE,
     are_exceptions,

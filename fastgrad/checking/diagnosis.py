@@ -154,7 +154,8 @@ def location(case: FailedParameter) -> str:
     if 0 < count <= 3 and wrong.size > 3:
         places = np.flatnonzero(wrong)
         indices = [case.numerical.part.element(int(place)) for place in places]
-        return f"only {', '.join(indices)} {'is' if count == 1 else 'are'} wrong."
+        end = f"; {_hint(case)}" if count > 1 and is_small(case.numerical) else "."
+        return f"only {', '.join(indices)} {'is' if count == 1 else 'are'} wrong{end}"
     shaped = wrong.reshape(case.shape)
     for axis in range(shaped.ndim):
         others = tuple(a for a in range(shaped.ndim) if a != axis)
@@ -168,19 +169,23 @@ def location(case: FailedParameter) -> str:
                 )
             return f"only {where} wrong, all others are right."
     if is_small(case.numerical):
-        batch = case.numerical.subject.batch
-        how = "check_gradient(net, x=x, t=t) finds it by the scores that predict(x) returns"
-        if batch is not None:
-            how = "a net with a method predict(x), which returns the scores, lets the check find it"
-        return (
-            f"no error is larger than {SMALL_FAULT_SHARE:.0e} of the largest element. A number "
-            "that is added under a logarithm, as the book's 1e-7, makes such differences: they are "
-            f"gone where the loss is checked without it; {how}, and rtol={SMALL_FAULT_SHARE:.0e} "
-            "accepts errors as small."
-        )
+        return _hint(case)
     if count == wrong.size:
         return f"all {count:,} elements are wrong." if count > 1 else "it is wrong."
     return f"{count:,} of {wrong.size:,} elements are wrong."
+
+
+def _hint(case: FailedParameter) -> str:
+    """Say what may make differences as small, and what to do then."""
+    how = "check_gradient(net, x=x, t=t) finds it by the scores that predict(x) returns"
+    if case.numerical.subject.batch is not None:
+        how = "a net with a method predict(x), which returns the scores, lets the check find it"
+    return (
+        f"no error is larger than {SMALL_FAULT_SHARE:.0e} of the largest element. A number that is "
+        "added under a logarithm, as the book's 1e-7, makes such differences: they are gone where "
+        f"the loss is checked without it; {how}, and rtol={SMALL_FAULT_SHARE:.0e} accepts errors "
+        "as small."
+    )
 
 
 def is_small(numerical: NumericalGradient) -> bool:
@@ -317,9 +322,10 @@ def _factor(case: FailedParameter) -> Iterator[Hypothesis]:
         if abs(times / constant - 1) < CONSTANT_TOLERANCE:
             yield Hypothesis(words, case.analytic / constant, seen=case.analytic / constant)
     right = case.analytic / times
-    yield Hypothesis(
-        f"{times:.6g} times what it should be, in every element.", right, 1, seen=right
-    )
+    words = f"{times:.6g} times what it should be, in every element."
+    if abs(times - 1) < SMALL_FAULT_SHARE:  # as the number under one sample's logarithm makes it
+        words = f"1 {times - 1:+.1e} times what it should be, in every element; {_hint(case)}"
+    yield Hypothesis(words, right, 1, seen=right)
 
 
 def meanings(samples: int, shape: Sequence[int]) -> Iterator[tuple[float, str]]:

@@ -245,3 +245,16 @@ def test_a_fault_is_named_in_extended_precision():
     report = check_gradient(lambda x: (x**2).sum(), x, 2 * x + [0, 1, 0, 0])
     assert not report
     assert "only x[1] is wrong" in str(report)
+
+
+def test_errors_as_small_as_those_of_a_number_under_a_logarithm_hint_at_one():
+    """Also where they are a factor, written as its difference from 1, or in a few elements."""
+    x = np.array([1.0, 2.0, 3.0, 4.0])
+    for claim, words in (
+        (2 * x * (1 + 3e-6), "1 +3.0e-06 times what it should be"),
+        (2 * x * (1 + np.array([0, 3e-6, 0, 2e-6])), "only x[1], x[3] are wrong; no error is"),
+    ):
+        report = check_gradient(lambda x: float(x @ x), x, claim)
+        assert not report
+        assert words in report.findings[0]
+        assert "gone where the loss is checked without it" in report.findings[0]

@@ -1,12 +1,14 @@
 """The record of one call of a function: all its operations, checked, and nothing else changed."""
 
 import gc
+import operator
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from itertools import compress
 from math import inf
 from typing import Any
 
@@ -27,6 +29,7 @@ from fastgrad.tracing.references import (
     Slot,
     Surroundings,
     attributes_of,
+    exhaust,
     is_a,
     look_around,
     replace_leftovers,
@@ -294,54 +297,56 @@ def _record_alone(
 
     Garbage is not collected meanwhile: in a large program that may take longer than the recording.
     """
-    held: list[bool] = []
+    ends: list[Callable[[], Any]] = []  # what ends it, noted before it is begun
+    end = map(operator.call, ends)
     try:
         # One call of a function in C, so that an interrupt comes before or after both.
-        held.extend(map(_one_at_a_time.acquire, (True,), (MAX_SECONDS,)))
-        if not any(held):
+        taken = map(_one_at_a_time.acquire, (True,), (MAX_SECONDS,))
+        ends.extend(compress([_one_at_a_time.release], taken))
+        if not ends:
             return Refusal("another thread is recorded", is_of_constants=False)
         recording.pauses_gc = gc.isenabled()  # not before: another thread may have paused it
-        _open.append(recording)
+        if recording.pauses_gc:
+            ends.insert(0, gc.enable)
+        ends.insert(0, partial(_open.pop, id(recording), None))
+        _open[id(recording)] = recording
         gc.disable()
         return _record(f, moved, h, recording)
     finally:
         try:
             _close(recording)
         finally:
-            if any(held):
-                _one_at_a_time.release()
+            exhaust(end)  # in one call, too: not even at its entry can an interrupt prevent it
 
 
 def _close(recording: Recording) -> None:
-    """End a recording, and leave nothing of it anywhere."""
+    """Leave nothing of a recording anywhere."""
     recording.is_open, recording.slots = False, []  # which hold stand-ins
-    try:
-        replace_leftovers(recording)
-    finally:
-        if recording.pauses_gc:
-            gc.enable()
-        if recording in _open:
-            _open.remove(recording)
+    replace_leftovers(recording)
 
 
 _one_at_a_time = threading.RLock()
 """Held while globals of the user's are replaced, and while what f can reach is put back."""
 
-_open: list[Recording] = []
+_open: dict[int, Recording] = {}
 """The recording that is being made, and those within it, by the thread that holds the lock."""
 
 
 def _end_in_child() -> None:
     """End, in a forked process, the recordings of a thread that only its parent has."""
     global _one_at_a_time
-    if any(recording.thread == threading.get_ident() for recording in _open):
+    recordings = [*_open.values()]
+    if any(recording.thread == threading.get_ident() for recording in recordings):
         return  # f itself has forked, and is recorded in both processes
     _one_at_a_time = threading.RLock()
-    for recording in reversed(_open.copy()):
+    _open.clear()
+    for recording in reversed(recordings):
         for assign, old, _ in recording.slots:
             with suppress(Exception):  # the place is gone
                 assign(old)
         _close(recording)
+        if recording.pauses_gc:
+            gc.enable()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

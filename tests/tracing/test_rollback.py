@@ -1,9 +1,13 @@
 """Nothing of a recording remains in what f keeps, nor in how Python collects garbage."""
 
 import collections
+import dis
 import gc
+import itertools
 import pickle
 import random as python_random
+import sys
+import threading
 import types
 from contextlib import nullcontext
 
@@ -259,3 +263,68 @@ def test_a_recording_pauses_the_collector_once_no_other_one_has_paused_it(monkey
     monkeypatch.setattr(trace, "_one_at_a_time", lock)
     trace_call(lambda W: np.sum(np.tanh(X @ W)), W0.copy(), H)
     assert order == ["alone", "asked", "paused", "on", "not alone"]
+
+
+def after_calls(code):
+    """Return the offsets of what follows calls, where Python runs the handlers of signals.
+
+    Without those of which another handler catches what is raised: it would be that of the call.
+    """
+    entries = dis.Bytecode(code).exception_entries
+
+    def handler(offset):
+        return [entry.target for entry in entries if entry.start <= offset < entry.end]
+
+    steps = [*dis.get_instructions(code)]
+    return {
+        after.offset
+        for call, after in itertools.pairwise(steps)
+        if call.opname.startswith("CALL") and handler(call.offset) == handler(after.offset)
+    }
+
+
+@pytest.mark.parametrize("function", ["_record_alone", "_close"])
+def test_no_interrupt_after_a_call_leaves_a_recording_open_or_others_waiting(function):
+    code = getattr(trace, function).__code__
+    at_entry = -1
+    places = [at_entry, *after_calls(code)]
+
+    def recorded(interrupt):
+        def instruction(frame, event, _):
+            if event == "opcode" and frame.f_lasti == interrupt:
+                raise KeyboardInterrupt
+            return instruction
+
+        def called(frame, *_):
+            frame.f_trace_opcodes = frame.f_code is code
+            if frame.f_trace_opcodes and interrupt == at_entry:
+                raise KeyboardInterrupt
+            return instruction if frame.f_trace_opcodes else None
+
+        before = sys.gettrace()
+        sys.settrace(called)
+        try:
+            trace_call(lambda W: np.sum(np.tanh(X @ W)), W0.copy(), H)
+        finally:
+            sys.settrace(before)
+
+    def is_free():
+        is_taken = trace._one_at_a_time.acquire(blocking=False)
+        if is_taken:
+            trace._one_at_a_time.release()
+        free.append(is_taken)
+
+    interrupts = 0
+    for place in places:
+        free = []
+        try:
+            recorded(place)
+        except KeyboardInterrupt:
+            interrupts += 1
+        another = threading.Thread(target=is_free)
+        another.start()
+        another.join()
+        assert free == [True]
+        assert not trace._open
+        assert gc.isenabled()
+    assert interrupts >= 2

@@ -18,7 +18,7 @@ from fastgrad.typing import Array, Places, Structure
 
 PROBE_SCALE = 2.0**-10
 """By how much x is moved to see what f does beside it, in units of ``max(abs(x[i]), 1)``: near it,
-and more than rounding takes away."""
+and more than rounding takes away. It is also the step of problems that are moved along lines."""
 
 
 def require_function(f: object) -> None:

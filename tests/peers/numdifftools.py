@@ -238,7 +238,7 @@ def example_functions():
 
         test = f"test_high_order_derivative: {name}, {n}, {method}"
         order = 8 if n > 7 else 2 + (n == 5)
-        call = partial(differentiate, f, x, scheme=scheme_of(method, order, n))
+        call = cache(partial(differentiate, f, x, scheme=scheme_of(method, order, n)))  # for both
         yield Case(test, call, truth, 0, atol)
 
         def covered(call=call, truth=truth):

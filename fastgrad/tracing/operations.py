@@ -232,7 +232,7 @@ def _origin(
     if source.value.dtype != node.value.dtype or np.ndim(source.value) == 0:
         return None
     # Places are moved as the elements are: this takes less time than to number these first.
-    return source, np.asarray(node.compute((parts, *how)))
+    return source, np.ascontiguousarray(node.compute((parts, *how)))
 
 
 def picks_first(nodes: list[Node]) -> list[Node]:

@@ -130,6 +130,15 @@ def test_what_weights_do_that_change_a_decision_is_known_unless_it_is_a_jump(dis
         assert not known[0].all()
 
 
+@pytest.mark.parametrize("pool", ["max", "min"])
+def test_filters_whose_own_outputs_stand_at_a_kink_are_the_loops(pool, known):
+    """Their places in memory are those of a transposed array, which no replay is to depend on."""
+    f = Net(pool=pool)
+    outputs = np.sort(f.convolved(f.first(f.convolved(IMAGES, 0)), 1)[:, 2].reshape(-1))
+    f.bias = -outputs[4 * len(outputs) // 10]
+    assert_traced_as_looped(f, f.arrays[1])
+
+
 def test_what_follows_is_moved_by_those_elements_alone_that_change_a_decision(known, monkeypatch):
     found = []
 

@@ -143,7 +143,7 @@ def _assembled(
         if places.size:
             recorded = end.value.reshape(-1)[places]
             moved = add(np.concatenate, [few, add(np.subtract, anew[end], recorded)])
-            source.reshape(-1)[places] = len(kept) + 1 + np.arange(len(places))
+            np.put(source, places, len(kept) + 1 + np.arange(len(places)))  # in any layout
         new[end] = add(np.add, add(operations.gathered, moved, source), end.value)
     if not _are_same(root, replay, few, before, new, kept, reach):
         return None

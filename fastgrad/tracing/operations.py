@@ -447,13 +447,22 @@ VIEWS = frozenset(
 SHAPING = frozenset({np.copy, np.reshape, np.ravel})
 """Functions that give another shape at most: where it is the same, so are all elements."""
 
+
+def clipped(array: Any, min: Any = None, max: Any = None, *out: Any, **keywords: Any) -> Any:
+    """Return np.clip's result: as an array's method it may be given one limit alone."""
+    return np.clip(array, min, max, *out, **keywords)
+
+
 METHODS: dict[str, Callable[..., Any]] = {
-    method.__name__: method
-    for method in (
-        np.all, np.any, np.argmax, np.argmin, np.clip, np.cumprod, np.cumsum, np.diagonal,
-        np.dot, np.max, np.mean, np.min, np.prod, np.ravel, np.repeat, np.round, np.squeeze, np.std,
-        np.sum, np.swapaxes, np.take, np.trace, np.var,
-    )
+    "clip": clipped,
+    **{
+        method.__name__: method
+        for method in (
+            np.all, np.any, np.argmax, np.argmin, np.cumprod, np.cumsum, np.diagonal, np.dot,
+            np.max, np.mean, np.min, np.prod, np.ravel, np.repeat, np.round, np.squeeze, np.std,
+            np.sum, np.swapaxes, np.take, np.trace, np.var,
+        )
+    },
 }  # fmt: skip
 """An array's methods, as functions of the array."""
 

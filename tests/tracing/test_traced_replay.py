@@ -60,6 +60,7 @@ EXPRESSIONS = {
     "clip": lambda x: np.clip(x, -0.5, 0.5),
     "clip by arrays": lambda x: np.clip(x, ROW - 1, ROW + 1),
     "clip by position": lambda x: np.clip(x, -0.5, ROW, np.exp(x)),
+    "clip from below": lambda x: x.clip(0.1),
     "clip by keyword": lambda x: x.clip(min=0),
     "round": lambda x: np.round(x, 1),
     "nan to num": lambda x: np.nan_to_num(x / abs(x)),

@@ -131,6 +131,9 @@ MIN_SHARED_SECONDS = 3e-4
 """Seconds of work from which threads pay: some times as long as it takes to wake one and to make
 copies for it."""
 
+MIN_SHARED_NUMPY_SECONDS = 6e-3
+"""The same of work in NumPy: between its functions threads wait for each other's Python code."""
+
 MAX_CHUNK_GROWTH = 8
 """How many times as many items a thread may take as the time before: they may take longer."""
 
@@ -221,8 +224,10 @@ def in_threads(
         own = variables.copy()  # no two threads can run in one
         return lambda chunk: own.run(work, chunk)
 
+    is_short = seconds is not None and len(items) * seconds < MIN_SHARED_NUMPY_SECONDS
     with single_blas_thread(is_listed_once=True) as is_held:
-        spread(new_work, len(items), core_count if is_held else lambda: 1, seconds=seconds)
+        threads = core_count if is_held and not is_short else lambda: 1
+        spread(new_work, len(items), threads, seconds=seconds)
     return results
 
 

@@ -455,6 +455,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch, threadpools):
 
     monkeypatch.setattr(replay, "BATCH_ELEMENTS", 200)
     monkeypatch.setattr(concurrency, "MIN_SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_SHARED_NUMPY_SECONDS", 0.0)
 
     def normalised(W):
         a = nets.INPUT @ W

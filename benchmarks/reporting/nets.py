@@ -220,7 +220,7 @@ def untraceable(result: Result, scale: Scale, folder: Path) -> None:
     """What it costs to find that a function cannot be traced."""
     cases = untraceable_functions(*((5, 10) if scale.smoke else (100, 100)))
     for name, (f, x) in cases.items():
-        times = overhead(f, x, 1 if scale.smoke else 25)
+        times = overhead(f, x, 1 if scale.smoke else 100)
         result.figure(
             f'"auto" over "loop", a function of {x.size:,} that cannot be traced: {name}',
             "at most 1.03",

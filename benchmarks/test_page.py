@@ -25,8 +25,9 @@ def result(name: str, *figures: tuple[str, str]) -> Result:
     return found
 
 
-def test_benchmarks_are_listed_with_a_line_each(capsys: Capture) -> None:
-    commands.main([])
+@pytest.mark.parametrize("arguments", [[], ["list"]])
+def test_benchmarks_are_listed_with_a_line_each(capsys: Capture, arguments: list[str]) -> None:
+    commands.main(arguments)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(page.BENCHMARKS)
     assert max(map(len, lines)) <= 110

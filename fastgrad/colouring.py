@@ -87,7 +87,7 @@ def _colour(
 def _colouring() -> Callable[..., None]:
     integers = "int64[::1]"
     signature = f"void({', '.join([integers] * 7)})"
-    return kernel.compiled(_colour, _colour, signature)  # type: ignore[no-any-return]
+    return kernel.compiled(_colour, _colour, signature)  # type: ignore[no-any-return]  # numba has no types
 
 
 def require_scipy() -> None:

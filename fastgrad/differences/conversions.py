@@ -311,7 +311,7 @@ class Exported(Numbers):
 
         if not callable(f):
             return f
-        of_memory.why_not_traced = self.why_not_traced  # type: ignore[attr-defined]
+        of_memory.why_not_traced = self.why_not_traced  # type: ignore[attr-defined]  # a function's
         # What it reads is looked for as in the user's own.
         of_memory.__module__ = getattr(f, "__module__", None) or "__main__"
         return of_memory

@@ -28,7 +28,7 @@ from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
-from numba.np.ufunc import workqueue  # type: ignore[attr-defined]
+from numba.np.ufunc import workqueue  # type: ignore[attr-defined]  # which is written in C
 
 REQUIRED_ATTRIBUTES = (
     *(BaseContext.make_array, BaseContext.make_tuple, BaseContext.get_dummy_value),

@@ -86,7 +86,7 @@ try:
 
     HAND_WRITTEN = JIT
 except Exception:  # numba does not promise the names that they are written with
-    instructions = None  # type: ignore[assignment]
+    instructions = None  # type: ignore[assignment]  # no module: `HAND_WRITTEN` says so
     HAND_WRITTEN = False
 """Whether vectors and launches are written in LLVM's instructions. If not, a vector is a number,
 and a kernel's tasks run one after the other: slower, with the same results but for round-off."""

@@ -236,13 +236,9 @@ class Stage:
         if not self.has_units_last:
             return None
         inputs = np.column_stack([self.inputs, np.ones(len(self.inputs))])
-        units, is_in_order = self.where.shape[1], self.is_in_order and start == self.where.size
-        if is_in_order:
-            where = np.arange(start + units).reshape(-1, units)
-        else:
-            where = np.vstack([self.where, np.arange(start, start + units)])
+        where = np.vstack([self.where, np.arange(start, start + self.where.shape[1])])
         wider = Stage(self.node, inputs, where, self.unit_ids, self.rows)
-        vars(wider)["is_in_order"] = is_in_order
+        vars(wider)["is_in_order"] = self.is_in_order and start == self.where.size
         return wider
 
     def of(self, node: Node, inputs: Array) -> "Stage":

@@ -362,9 +362,10 @@ def power(base: Any, exponent: Any) -> Any:
 
 
 def _append(arr: Any, values: Any, axis: int | None = None) -> Any:
-    """Return what np.append does, by a place in both arrays for each element."""
-    places = np.append(_numbered(arr), np.size(arr) + _numbered(values), axis)
-    return np.concatenate([np.ravel(arr), np.ravel(values)])[places]
+    """Return what np.append does."""
+    if axis is None:
+        return np.concatenate([np.ravel(arr), np.ravel(values)])
+    return np.concatenate([np.reshape(each, np.shape(each)) for each in (arr, values)], axis)
 
 
 def _insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
@@ -388,7 +389,7 @@ BY_PLACES: dict[Callable[..., Any], Callable[..., Any]] = {
     np.insert: _insert,
     np.delete: _delete,
 }
-"""Functions that are recorded as others which pick elements."""
+"""Functions that are recorded as others, which join arrays and pick elements."""
 
 REDUCTIONS: tuple[Callable[..., Any], ...] = (
     np.sum, np.mean, np.max, np.min, np.prod, np.argmax, np.argmin, np.any, np.all, np.var, np.std,

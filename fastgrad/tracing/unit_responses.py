@@ -153,8 +153,9 @@ def by_responses(
     }
     points = np.zeros(0)
     for terms in TERM_COUNTS:
-        if len(_points(largest, terms)) != len(points):
-            points = _points(largest, terms)
+        wanted = _points(largest, terms)
+        if len(wanted) != len(points):
+            points = wanted
             monitor = SmoothnessMonitor(non_smooth, len(points))
             parts = odd_and_even(_measure(moves, points, monitor))
         misfit, kinked = misfits(parts, points, terms), monitor.may_have_kink
@@ -334,7 +335,7 @@ def straightened(
     """
     uneven = abs(change[:, 0] + change[:, 1])
     typical = np.quantile(uneven, 1 - MAX_UNEVEN_SHARE) if uneven.size else 0.0
-    rounding = np.finfo(np.float64).eps * np.linalg.norm(losses.reshape(-1))
+    rounding = EPS * np.linalg.norm(losses.reshape(-1))
     least = UNEVEN_FACTOR * typical + MIN_ROUNDINGS * rounding
     stands_out = uneven > least
     units = np.flatnonzero(stands_out.reshape(len(change), -1).any(axis=1))
@@ -512,7 +513,7 @@ def _noise(moves: Moves) -> Array:
     deviation = sizes[len(sizes) // 2] / 0.67
     target = rows.replay.target.value.reshape(-1)
     losses = np.bincount(rows.row_of_element.reshape(-1), abs(target), rows.count + 1)[1:]
-    return np.asarray(np.maximum(deviation, np.finfo(np.float64).eps * losses)[:, np.newaxis])
+    return np.asarray(np.maximum(deviation, EPS * losses)[:, np.newaxis])
 
 
 def _blocks(count: int, elements_each: int) -> Iterator[slice]:
